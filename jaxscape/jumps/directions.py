@@ -1,0 +1,164 @@
+"""Where the copies are thrown: random directions, filter normalisation, the jump, and the paper's grid of jumps.
+
+Pure functions over the parameters of one network, of any framework. Filter normalisation is that of Li et al.
+(2018): every filter of a direction gets the norm of the filter of the parameters that it stands for, so that a step
+of size 1 moves every filter by its own length, however the network scales its filters.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxscape.training.members import stack_members
+
+PyTree = Any
+# The output axis (or axes) of a leaf: an int, several, or a function of the leaf's key path.
+FilterAxis = int | tuple[int, ...] | Callable[[tuple[Any, ...]], int | tuple[int, ...]]
+
+
+class JumpGrid(NamedTuple):
+    """The jumped copies of one minimum: every step size along every direction, directions outermost."""
+
+    params: PyTree  # leaves [member, ...]
+    seed: np.ndarray  # int [member]: the direction's seed
+    step_size: np.ndarray  # float64 [member]
+
+    @property
+    def labels(self) -> list[dict[str, int | float]]:
+        """A record a member, as `TrajectoryStore` takes them."""
+        return [
+            {"seed": int(seed), "step_size": float(step)}
+            for seed, step in zip(self.seed, self.step_size, strict=True)
+        ]
+
+
+def random_direction(key: jax.Array, params: PyTree) -> PyTree:
+    """A pytree like `params` (shapes, dtypes) of independent standard normal numbers."""
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    normal = [
+        jax.random.normal(leaf_key, np.shape(leaf), jnp.result_type(leaf))
+        for leaf_key, leaf in zip(keys, leaves, strict=False)
+    ]
+    return jax.tree.unflatten(treedef, normal)
+
+
+def filter_normalize(
+    direction: PyTree, params: PyTree, *, filter_axis: FilterAxis = -1, ignore_1d: bool = True
+) -> PyTree:
+    """Rescale every filter of `direction` to the norm of the same filter of `params`.
+
+    A filter is the slice of a leaf at one index of its output axis: for a Flax convolution kernel (H, W, in, out)
+    all that feeds one output channel. Works on one network, not on a stack.
+
+    Args:
+        direction: a pytree like `params`.
+        params: the parameters of one network.
+        filter_axis: the output axis. -1 is Flax's layout, 0 that of Equinox and PyTorch; a tuple names several
+            (an attention kernel (in, heads, head_dim) has (1, 2)); a function of the leaf's key path gives either.
+        ignore_1d: leaves of at most one dimension (biases, batch norm) get a zero direction, as in the paper's
+            code. With False each such leaf is one filter.
+
+    Returns:
+        A pytree like `params`. A filter whose parameters are zero gets a zero direction, never NaN.
+
+    Raises:
+        ValueError: where structures or shapes differ (names the leaf), or an axis is out of range.
+
+    Reference:
+        Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, section 4.
+    """
+    _check_same(direction, params, "direction")
+
+    def normalize(path: tuple[Any, ...], d: jax.Array, w: jax.Array) -> jax.Array:
+        d, w = jnp.asarray(d), jnp.asarray(w)
+        if w.ndim <= 1:
+            return jnp.zeros_like(d) if ignore_1d else _rescale(d, w, None)
+        axes = filter_axis(path) if callable(filter_axis) else filter_axis
+        outputs = _output_axes(axes, w.ndim, path)
+        return _rescale(d, w, tuple(axis for axis in range(w.ndim) if axis not in outputs))
+
+    return jax.tree_util.tree_map_with_path(normalize, direction, params)
+
+
+def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
+    """`params + step_size * direction`, in the dtype of the parameters.
+
+    Raises:
+        ValueError: where structures or shapes differ, or the step size is not a finite number.
+    """
+    _check_same(direction, params, "direction")
+    if not isinstance(step_size, jax.Array) and not math.isfinite(step_size):
+        raise ValueError(f"step_size must be a finite number, got {step_size}")
+    return jax.tree.map(lambda w, d: (w + step_size * d).astype(jnp.result_type(w)), params, direction)
+
+
+def jump_grid(
+    params: PyTree,
+    *,
+    seeds: Sequence[int] = range(5),
+    step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    filter_axis: FilterAxis = -1,
+    ignore_1d: bool = True,
+) -> JumpGrid:
+    """The paper's jumps: every step size along one filter-normalised random direction a seed.
+
+    Args:
+        params: the minimum: parameters of one network.
+        seeds: distinct integers, 0 <= seed < 2**32; a seed's direction depends on nothing else.
+        step_sizes: distinct finite numbers; 1 moves every filter by its own norm.
+        filter_axis: as in `filter_normalize`.
+        ignore_1d: as in `filter_normalize`.
+
+    Returns:
+        A `JumpGrid` of len(seeds) * len(step_sizes) members, seeds outermost.
+
+    Raises:
+        ValueError: for empty, repeated or out-of-range seeds or step sizes.
+    """
+    seeds, step_sizes = list(seeds), list(step_sizes)
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(f"seeds must be one or more distinct integers from 0 to 2**32 - 1, got {seeds}")
+    if not step_sizes or len(set(step_sizes)) < len(step_sizes) or not all(map(math.isfinite, step_sizes)):
+        raise ValueError(f"step_sizes must be one or more distinct finite numbers, got {step_sizes}")
+    copies = []
+    for seed in seeds:
+        direction = random_direction(jax.random.key(seed), params)
+        direction = filter_normalize(direction, params, filter_axis=filter_axis, ignore_1d=ignore_1d)
+        copies += [jump(params, direction, step_size) for step_size in step_sizes]
+    return JumpGrid(
+        stack_members(copies), np.repeat(seeds, len(step_sizes)), np.tile(np.float64(step_sizes), len(seeds))
+    )
+
+
+def _rescale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
+    """Give `d` the norm of `w`, both norms over `axes`; nothing where `d` is zero."""
+    have = jnp.sqrt(jnp.sum(d * d, axis=axes, keepdims=True))
+    want = jnp.sqrt(jnp.sum(w * w, axis=axes, keepdims=True))
+    return d * jnp.where(have > 0, want / jnp.where(have > 0, have, 1), 0)
+
+
+def _output_axes(axes: int | tuple[int, ...], ndim: int, path: tuple[Any, ...]) -> set[int]:
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    if not all(-ndim <= axis < ndim for axis in given):
+        raise ValueError(
+            f"filter_axis {axes} is out of range for the leaf {jax.tree_util.keystr(path)} with {ndim} dimensions"
+        )
+    return {axis % ndim for axis in given}
+
+
+def _check_same(tree: PyTree, params: PyTree, name: str) -> None:
+    if jax.tree.structure(tree) != jax.tree.structure(params):
+        raise ValueError(f"{name} and params must have the same structure")
+    for (path, leaf), like in zip(
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
+    ):
+        if np.shape(leaf) != np.shape(like):
+            raise ValueError(
+                f"{name} and params must have the same shapes, got {np.shape(leaf)} and {np.shape(like)} "
+                f"at {jax.tree_util.keystr(path)}"
+            )

@@ -1,0 +1,119 @@
+"""The paper's experiment: retrain every jumped copy and let an observer see each epoch.
+
+A thin layer over `jaxscape.training.train`: it gives each copy its stream of batches and yields the epochs.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxscape.jumps.directions import JumpGrid
+from jaxscape.training.members import num_members
+from jaxscape.training.objective import Evaluate, LossFn
+from jaxscape.training.train import Data, Epoch, TrainState, init_states, train, typed_key
+
+PyTree = Any
+
+DATA_ORDERS = ("member", "seed", "shared")
+
+
+def retrain(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    start: JumpGrid | TrainState | PyTree,
+    data: Data,
+    *,
+    epochs: int,
+    key: jax.Array,
+    model_state: PyTree = None,
+    evaluate: Evaluate | None = None,
+    batch_size: int = 128,
+    data_order: str = "member",
+    first_epoch: int = 0,
+    strategy: str = "loop",
+) -> Iterator[Epoch]:
+    """Retrain copies of a network from where they were thrown, all with fresh optimiser states.
+
+    Args:
+        loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one network, augmentation
+            included; from `flax_loss` or your own.
+        optimizer: an optax transformation for one network.
+        start: a `JumpGrid`; any pytree of stacked parameters [member, ...]; or a state yielded by an earlier call,
+            which goes on with its own keys and optimiser state (`key`, `model_state` and `data_order` are then
+            unused).
+        data: a pytree of arrays [example, ...], or a function `(epoch, member keys) -> batches` with leaves
+            [member, step, batch, ...].
+        epochs: the last epoch to reach, counted from epoch 0.
+        key: a PRNG key, from which batch order and augmentation of every member follow. The directions of the jumps
+            do not.
+        model_state: the minimum's, of one network; every copy starts with it.
+        evaluate: `(params, model_state) -> metrics` of one network, recorded after every epoch.
+        batch_size: examples a step; a last partial batch is dropped after shuffling.
+        data_order: which members see the same batches and augmentation: "member", none do; "seed", those jumped
+            along one direction (as in the paper's code); "shared", all. A member's stream follows from its seed and
+            step size (from its place in the stack where it has none), so that it does not depend on its company.
+        first_epoch: how many epochs a yielded `start` has behind it.
+        strategy: how the members run together; see `jaxscape.training.members`.
+
+    Yields:
+        `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch. The states' buffers
+        are donated to the next epoch: copy what you keep.
+
+    Raises:
+        ValueError: before any work, for arguments out of range or leaves that do not fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> def loss_fn(params, model_state, batch, key):
+        ...     loss = jnp.mean((batch @ params - 1.0) ** 2)
+        ...     return loss, (model_state, {"loss": loss})
+        >>> start = jnp.zeros((3, 2))  # three copies of two parameters
+        >>> data = jnp.eye(2)
+        >>> for epoch, states, metrics in retrain(
+        ...     loss_fn, optax.sgd(0.1), start, data, epochs=2, key=jax.random.key(0), batch_size=2
+        ... ):
+        ...     print(epoch, states.params.shape, metrics["finite"].all())
+        0 (3, 2) True
+        1 (3, 2) True
+        2 (3, 2) True
+    """
+    if data_order not in DATA_ORDERS:
+        raise ValueError(f"unknown data_order {data_order!r}; known: {', '.join(DATA_ORDERS)}")
+    if isinstance(start, TrainState):
+        # Donation would delete the caller's state; a run must be able to start from it twice.
+        states = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), start)
+    else:
+        params = start.params if isinstance(start, JumpGrid) else start
+        keys = _member_keys(typed_key(key), start, num_members(params), data_order)
+        states = init_states(params, optimizer, keys=keys, model_state=model_state)
+    return train(
+        loss_fn,
+        optimizer,
+        states,
+        data,
+        epochs=epochs,
+        evaluate=evaluate,
+        batch_size=batch_size,
+        first_epoch=first_epoch,
+        strategy=strategy,
+    )
+
+
+def _member_keys(key: jax.Array, start: JumpGrid | PyTree, members: int, data_order: str) -> jax.Array:
+    """A key a member, which follows from who the member is and not from who runs beside it."""
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, 0))
+    keys = jnp.stack([key] * members)
+    if data_order == "shared":
+        return keys
+    if not isinstance(start, JumpGrid):
+        if data_order == "seed":
+            raise ValueError('data_order "seed" needs a JumpGrid, whose members have seeds; got a stacked pytree')
+        return fold(keys, np.arange(members, dtype=np.uint32))
+    keys = fold(keys, np.asarray(start.seed, np.uint32))
+    if data_order == "seed":
+        return keys
+    return fold(keys, np.asarray(start.step_size, np.float32).view(np.uint32))

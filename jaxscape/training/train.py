@@ -1,0 +1,193 @@
+"""One training step, an epoch of steps, and training as an iterator over epochs.
+
+There is one training step in jaxscape. Finding a minimum is training a stack of one member; retraining is training
+the stack of jumped copies (`jaxscape.jumps.retrain`); comparing optimisers is training one stack for each optimiser.
+
+Randomness is a function of a member's key and of the counts of epochs and steps, never of a generator's state: a
+run that goes on from epoch 17 draws what an uninterrupted one would have drawn.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxscape.training.members import EpochRunner, epoch_runner, map_members, num_members
+from jaxscape.training.objective import Evaluate, LossFn, Metrics
+
+PyTree = Any
+
+# Streams of a member's key; the directions of the jumps have keys of their own.
+_ORDER, _LOSS = 0, 1
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step; for a stack of members every leaf has a leading member axis."""
+
+    params: PyTree
+    model_state: PyTree
+    opt_state: optax.OptState
+    key: jax.Array  # typed PRNG key of the member's batch order and augmentation; never changes
+
+
+class Epoch(NamedTuple):
+    """What training yields: an epoch's number, the states after it, and its metrics."""
+
+    epoch: int
+    states: TrainState  # valid until the next epoch is asked for: their buffers are then donated
+    metrics: dict[str, np.ndarray]  # name -> [member]
+
+
+# A pytree of arrays with one leading axis, or a function (epoch, member keys) -> batches [member, step, batch, ...].
+Data = PyTree | Callable[[int, jax.Array], PyTree]
+
+
+def typed_key(key: jax.Array) -> jax.Array:
+    """A typed PRNG key (or array of keys) from a typed or a legacy uint32 one."""
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
+def init_states(
+    params: PyTree, optimizer: optax.GradientTransformation, *, keys: jax.Array, model_state: PyTree = None
+) -> TrainState:
+    """A stack of fresh states: new optimiser states, the same `model_state` for every member.
+
+    Args:
+        params: stacked [member, ...]; copied, so that the caller's arrays outlive donation.
+        optimizer: an optax transformation.
+        keys: typed PRNG keys [member].
+        model_state: of one network, not stacked; None for a model without any.
+    """
+    members = num_members(params)
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
+    model_state = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * members), model_state)
+    return TrainState(params, {} if model_state is None else model_state, jax.vmap(optimizer.init)(params), keys)
+
+
+def make_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]:
+    """The training step of one network: `step(state, batch, key) -> (state, metrics)`, pure and not yet compiled."""
+
+    def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (_, (model_state, metrics)), grads = gradient(state.params, state.model_state, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, model_state, opt_state, state.key), metrics
+
+    return step
+
+
+def train(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    states: TrainState,
+    data: Data,
+    *,
+    epochs: int,
+    evaluate: Evaluate | None = None,
+    batch_size: int = 128,
+    first_epoch: int = 0,
+    strategy: str = "loop",
+) -> Iterator[Epoch]:
+    """Train a stack of members, epoch by epoch.
+
+    Args:
+        loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one member.
+        optimizer: an optax transformation of one member's parameters.
+        states: stacked, from `init_states` or yielded by an earlier call. Donated: gone after the first epoch.
+        data: a pytree of arrays [example, ...], shuffled anew for each member and epoch (the last partial batch is
+            dropped), or a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs
+            counted from 1 and the members' keys.
+        epochs: the last epoch to reach, counted from epoch 0 (so a resumed run has the same `epochs`).
+        evaluate: `(params, model_state) -> metrics` of one member, called after every epoch.
+        batch_size: examples a step; unused where data is a function.
+        first_epoch: the number of epochs that `states` has behind it.
+        strategy: how the members run together; see `jaxscape.training.members`.
+
+    Yields:
+        `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
+        NumPy arrays [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the
+        start, the mean over the epoch's steps of those of `loss_fn`, as "epoch_" + name. A member that diverges runs
+        on in NaN and touches no other.
+
+    Raises:
+        ValueError: before any work, for counts out of range, a batch larger than the data, or leaves that disagree.
+    """
+    _check(epochs, first_epoch, batch_size, data)
+    update = _update(make_step(loss_fn, optimizer), from_arrays=not callable(data))
+    run = epoch_runner(update, strategy=strategy)
+    return _iterate(run, states, data, range(first_epoch, epochs + 1), evaluate, batch_size)
+
+
+def _iterate(
+    run: EpochRunner,
+    states: TrainState,
+    data: Data,
+    epochs: range,
+    evaluate: Evaluate | None,
+    batch_size: int,
+) -> Iterator[Epoch]:
+    yield Epoch(epochs.start, states, _measure(states, evaluate))
+    arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
+    for epoch in epochs[1:]:
+        if callable(data):
+            batches = data(epoch, states.key)
+        else:
+            batches = _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size)
+        states, metrics = run(states, arrays, batches, epoch)
+        means = {f"epoch_{name}": values for name, values in metrics.items()}
+        yield Epoch(epoch, states, _measure(states, evaluate) | means)
+
+
+@partial(jax.jit, static_argnames=("num_examples", "batch_size"))
+def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int) -> jax.Array:
+    """Row numbers [member, step, batch] of an epoch: each member's shuffle, its last partial batch dropped."""
+    steps = num_examples // batch_size
+
+    def order(key: jax.Array) -> jax.Array:
+        epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
+        return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(steps, batch_size)
+
+    return jax.vmap(order)(keys)
+
+
+def _measure(states: TrainState, evaluate: Evaluate | None) -> dict[str, np.ndarray]:
+    metrics = {} if evaluate is None else dict(map_members(evaluate, states.params, states.model_state))
+    return metrics | {"finite": np.asarray(_finite(states.params))}
+
+
+@jax.jit
+def _finite(params: PyTree) -> jax.Array:
+    leaves = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(params)]
+    return jnp.stack(leaves).all(axis=0)
+
+
+def _update(step: Callable, *, from_arrays: bool) -> Callable:
+    """The step as members run it: the batch is picked on the device, the step's key follows from the counts."""
+
+    def update(
+        state: TrainState, data: PyTree, batch: PyTree, epoch: jax.Array, index: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        if from_arrays:
+            batch = jax.tree.map(lambda array: array[batch], data)
+        stream = jax.random.fold_in(state.key, _LOSS)
+        return step(state, batch, jax.random.fold_in(jax.random.fold_in(stream, epoch), index))
+
+    return update
+
+
+def _check(epochs: int, first_epoch: int, batch_size: int, data: Data) -> None:
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    if not 0 <= first_epoch <= epochs:
+        raise ValueError(f"first_epoch must be between 0 and epochs = {epochs}, got {first_epoch}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not callable(data) and batch_size > num_members(data):
+        raise ValueError(f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}")

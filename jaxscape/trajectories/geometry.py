@@ -1,0 +1,142 @@
+"""What trajectories do, as numbers: return, outward movement, petals, lateral movement, lengths and angles.
+
+All of it follows from the inner products of the increments (`jaxscape.trajectories.distances.gram`), so it costs
+nothing more, and the same numbers can be had of null trajectories (`jaxscape.trajectories.null`).
+
+With y_e the displacement of a copy from the minimum after epoch e, and m_e = y_e - y_(e-1) its movement:
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxscape.trajectories.distances import Gram, inner_products
+
+
+class Geometry(NamedTuple):
+    """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there."""
+
+    norm: np.ndarray  # |theta_e|, the L2 norm of the parameters
+    distance: np.ndarray  # |y_e|, the distance from the minimum
+    petal: np.ndarray  # cos(y_e, y_0): is the copy still where it was pushed?
+    movement: np.ndarray  # |m_e|, from epoch 1
+    lateral: np.ndarray  # share of m_e orthogonal to y_(e-1), from 0 (straight in or out) to 1; from epoch 1
+    turning: np.ndarray  # angle between m_e and m_(e-1), radians from 0 to pi; from epoch 2
+    falling: np.ndarray  # 1 where |y_e| < |y_(e-1)|, else 0; from epoch 1
+    end_spread: np.ndarray  # [member]: mean distance of its end point from the others', NaN for one member
+
+    def summary(self) -> dict[str, np.ndarray]:
+        """A number a member, [member] each.
+
+        return: 1 - |y_end| / |y_0|; outward: max over epochs of |y_e| / |y_0|, minus 1 (0 where it never exceeds
+        the start); monotone: share of epochs in which the distance falls; petal: cos(y_end, y_0); lateral: mean
+        share of sideways movement; path: path length over |y_0|; path_over_chord: path length over |y_end - y_0|
+        (1 is straight); turning: mean turning angle; norm_change: |theta_end| / |theta_0| - 1; end_spread: mean
+        distance between end points over |y_0|. What a standing copy does not define is NaN.
+        """
+        start = self.distance[0]
+        path = self.movement[1:].sum(axis=0)
+        end = self.distance[-1]
+        chord = np.sqrt(np.maximum(end**2 + start**2 - 2 * end * start * self.petal[-1], 0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "return": 1 - end / start,
+                "outward": self.distance.max(axis=0) / start - 1,
+                "monotone": self.falling[1:].mean(axis=0),
+                "petal": self.petal[-1],
+                "lateral": _mean_over_epochs(self.lateral),
+                "path": path / start,
+                "path_over_chord": path / chord,
+                "turning": _mean_over_epochs(self.turning),
+                "norm_change": self.norm[-1] / self.norm[0] - 1,
+                "end_spread": self.end_spread / start,
+            }
+
+
+def trajectory_rows(gram: Gram) -> np.ndarray:
+    """Row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
+
+    Raises:
+        ValueError: where trajectories branch or have different lengths.
+    """
+    first = int(gram.has_reference)
+    starts = [row for row in range(first, len(gram.parents)) if gram.parents[row] < first]
+    rows = {start: [start] for start in starts}
+    owner = {start: start for start in starts}
+    for row in range(first, len(gram.parents)):
+        parent = int(gram.parents[row])
+        if parent < first:
+            continue
+        if rows[owner[parent]][-1] != parent:
+            raise ValueError(f"trajectories must not branch, but row {parent} has several successors")
+        owner[row] = owner[parent]
+        rows[owner[row]].append(row)
+    lengths = {len(chain) for chain in rows.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"trajectories must have equal lengths, got {sorted(lengths)}")
+    return np.stack(list(rows.values()), axis=1)
+
+
+def trajectory_geometry(gram: Gram) -> Geometry:
+    """The geometry of trajectories around their reference.
+
+    Args:
+        gram: with a reference; trajectories of equal length.
+
+    Raises:
+        ValueError: without a reference, or where trajectories branch or differ in length.
+    """
+    if not gram.has_reference:
+        raise ValueError("geometry needs the minimum: make the Gram with reference=...")
+    rows = trajectory_rows(gram)
+    before, after = rows[:-1], rows[1:]
+    absolute = np.diag(inner_products(gram)[0])
+    around = inner_products(gram, center="reference")[0]
+    increments = gram.products
+    distance = np.sqrt(np.maximum(np.diag(around), 0))[rows]
+    length = np.sqrt(np.diag(increments))[after]
+    # m_e . y_(e-1): the increments of y_(e-1) are the start and the movements up to it.
+    outward = _along_path(gram)[after, before]
+    ends = rows[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = np.clip(outward / (length * distance[:-1]), -1, 1)
+        petal = np.clip(around[rows, rows[0]] / (distance * distance[0]), -1, 1)
+        turning = np.arccos(np.clip(increments[after[1:], after[:-1]] / (length[1:] * length[:-1]), -1, 1))
+    return Geometry(
+        norm=np.sqrt(absolute)[rows],
+        distance=distance,
+        petal=petal,
+        movement=_from_epoch(1, length),
+        lateral=_from_epoch(1, np.sqrt(1 - cosine**2)),
+        turning=_from_epoch(2, turning),
+        falling=_from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),
+        end_spread=_mean_distance(around[np.ix_(ends, ends)]),
+    )
+
+
+def _along_path(gram: Gram) -> np.ndarray:
+    """Inner products of increments (rows) with displacements from the reference (columns)."""
+    products = gram.products.copy()
+    products[:, 0] = 0
+    for row, parent in enumerate(gram.parents):
+        if parent > 0:
+            products[:, row] += products[:, parent]
+    return products
+
+
+def _from_epoch(first: int, values: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.full((first, values.shape[1]), np.nan), values])
+
+
+def _mean_over_epochs(values: np.ndarray) -> np.ndarray:
+    """The mean of what is defined in each column, NaN where nothing is."""
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
+
+
+def _mean_distance(products: np.ndarray) -> np.ndarray:
+    norms = np.diag(products)
+    distances = np.sqrt(np.maximum(norms[:, None] + norms - 2 * products, 0))
+    with np.errstate(invalid="ignore"):
+        return distances.sum(axis=1) / (len(norms) - 1)

@@ -1,0 +1,520 @@
+import gzip
+import io
+import itertools
+import tarfile
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from jaxscape.training.data import DATASETS, Dataset, corrupt_labels, load_dataset, take_training
+
+CIFAR10_FILES = [
+    *(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
+    "cifar-10-batches-bin/test_batch.bin",
+]
+CIFAR100_FILES = ["cifar-100-binary/train.bin", "cifar-100-binary/test.bin"]
+ARCHIVE = "cifar-10-binary.tar.gz"
+IDX_FILES = {
+    "train-images-idx3-ubyte": (5, 28, 28),
+    "train-labels-idx1-ubyte": (5,),
+    "t10k-images-idx3-ubyte": (2, 28, 28),
+    "t10k-labels-idx1-ubyte": (2,),
+}
+
+
+def cifar_content(rows, label_bytes, seed=0):
+    content = np.random.default_rng(seed).integers(0, 10, (rows, label_bytes + 3072), dtype=np.uint8)
+    return content.tobytes()
+
+
+def write_archive(path, contents):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def idx_content(shape):
+    header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+    return header + np.random.default_rng(0).integers(0, 10, shape, dtype=np.uint8).tobytes()
+
+
+@pytest.fixture
+def cifar10_dir(tmp_path):
+    write_archive(tmp_path / ARCHIVE, {name: cifar_content(3, 1, i) for i, name in enumerate(CIFAR10_FILES)})
+    return tmp_path
+
+
+@pytest.fixture
+def idx_dir(tmp_path):
+    for name, shape in IDX_FILES.items():
+        (tmp_path / name).write_bytes(idx_content(shape))
+    return tmp_path
+
+
+def assert_equal_datasets(one, other):
+    for field, a, b in zip(Dataset._fields, one, other, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=field)
+
+
+# Names
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="digits, cifar10, cifar100, fashion_mnist, mnist, got 'imagenet'"):
+        load_dataset("imagenet")
+
+
+# Digits
+
+
+def test_the_digits_are_those_of_scikit_learn_each_once():
+    digits = load_dataset("digits")
+    reference = load_digits()
+    images = np.concatenate([digits.train_images, digits.test_images])
+    labels = np.concatenate([digits.train_labels, digits.test_labels])
+    ours = sorted((int(label), *image.ravel()) for image, label in zip(images, labels, strict=True))
+    scaled = np.rint(reference.data * 255 / 16).astype(np.uint8)
+    theirs = sorted((int(label), *row) for row, label in zip(scaled, reference.target, strict=True))
+    assert ours == theirs
+
+
+def test_the_digits_have_the_promised_shapes_and_dtypes():
+    digits = load_dataset("digits")
+    assert digits.train_images.shape == (1000, 8, 8, 1)
+    assert digits.test_images.shape == (797, 8, 8, 1)
+    assert digits.train_labels.shape == (1000,)
+    assert digits.test_labels.shape == (797,)
+    assert [array.dtype for array in digits[:4]] == [np.uint8, np.int32, np.uint8, np.int32]
+    assert digits.num_classes == 10
+
+
+def test_the_digits_reach_from_0_to_255():
+    digits = load_dataset("digits")
+    assert digits.train_images.min() == 0
+    assert digits.train_images.max() == 255
+
+
+def test_the_digits_are_split_alike_in_every_class():
+    digits = load_dataset("digits")
+    in_train = np.bincount(digits.train_labels)
+    in_all = in_train + np.bincount(digits.test_labels)
+    assert np.all(np.abs(in_train - in_all * 1000 / 1797) < 1)
+
+
+def test_the_split_of_the_digits_never_changes():
+    # Recorded: any change of the permutation would make results incomparable.
+    digits = load_dataset("digits")
+    assert digits.train_labels[:20].tolist() == [0, 6, 3, 8, 1, 8, 4, 1, 5, 8, 9, 7, 5, 2, 6, 9, 4, 2, 0, 1]
+    assert int(digits.test_images.astype(int).sum()) == 3_975_148
+
+
+def test_neighbours_in_scikit_learn_are_spread_over_both_parts():
+    # A split without a permutation would take the first 1,000 for training.
+    first_images = np.rint(load_digits().data[:1000] * 255 / 16)
+    known = {row.astype(np.uint8).tobytes() for row in first_images}
+    from_first = sum(image.tobytes() in known for image in load_dataset("digits").test_images)
+    assert abs(from_first / 797 - 1000 / 1797) < 0.05
+
+
+def test_the_digits_need_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="data_dir must be None for the digits"):
+        load_dataset("digits", data_dir=tmp_path)
+
+
+# CIFAR
+
+
+def test_cifar10_pixels_stand_in_planes_of_rows(tmp_path):
+    content = bytearray(1 + 3072)
+    content[0] = 7
+    content[1 + 0 * 1024 + 2 * 32 + 5] = 11  # red, row 2, column 5
+    content[1 + 1 * 1024 + 2 * 32 + 5] = 22  # green
+    content[1 + 2 * 1024 + 31 * 32 + 0] = 33  # blue, row 31, column 0
+    write_archive(tmp_path / ARCHIVE, dict.fromkeys(CIFAR10_FILES, bytes(content)))
+    data = load_dataset("cifar10", data_dir=tmp_path)
+    expected = np.zeros((32, 32, 3), np.uint8)
+    expected[2, 5] = 11, 22, 0
+    expected[31, 0] = 0, 0, 33
+    np.testing.assert_array_equal(data.test_images, expected[np.newaxis])
+    assert data.test_labels.tolist() == [7]
+
+
+def test_cifar10_takes_its_training_files_in_order(tmp_path):
+    write_archive(
+        tmp_path / ARCHIVE, {name: bytes([i]) + bytes(3072) for i, name in enumerate(CIFAR10_FILES)}
+    )
+    data = load_dataset("cifar10", data_dir=tmp_path)
+    assert data.train_labels.tolist() == [0, 1, 2, 3, 4]
+    assert data.test_labels.tolist() == [5]
+
+
+def test_cifar_arrays_are_contiguous_and_of_the_promised_dtypes(cifar10_dir):
+    data = load_dataset("cifar10", data_dir=cifar10_dir)
+    assert data.train_images.shape == (15, 32, 32, 3)
+    assert [array.dtype for array in data[:4]] == [np.uint8, np.int32, np.uint8, np.int32]
+    assert all(array.flags.c_contiguous and array.flags.writeable for array in data[:4])
+
+
+def test_cifar100_has_the_fine_labels(tmp_path):
+    row = bytes([4, 99]) + bytes(range(256)) * 12  # coarse 4, fine 99
+    write_archive(tmp_path / "cifar-100-binary.tar.gz", dict.fromkeys(CIFAR100_FILES, row))
+    data = load_dataset("cifar100", data_dir=tmp_path)
+    assert data.train_labels.tolist() == [99]
+    assert data.num_classes == 100
+    assert data.train_images[0, 0, :3, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "label_bytes"), [("cifar10", CIFAR10_FILES, 1), ("cifar100", CIFAR100_FILES, 2)]
+)
+def test_an_extracted_cifar_archive_reads_like_the_archive(tmp_path, name, files, label_bytes):
+    packed, extracted = tmp_path / "packed", tmp_path / "extracted"
+    packed.mkdir()
+    archive = packed / f"{name.replace('cifar', 'cifar-')}-binary.tar.gz"
+    write_archive(archive, {file: cifar_content(2, label_bytes, i) for i, file in enumerate(files)})
+    with tarfile.open(archive) as tar:
+        tar.extractall(extracted, filter="data")
+    assert_equal_datasets(load_dataset(name, data_dir=packed), load_dataset(name, data_dir=extracted))
+
+
+@pytest.mark.parametrize("removed", [1, 2000, 3073 * 3])
+def test_a_cifar_file_without_whole_rows_is_refused(tmp_path, removed):
+    contents = dict.fromkeys(CIFAR10_FILES, cifar_content(3, 1))
+    contents[CIFAR10_FILES[2]] = contents[CIFAR10_FILES[2]][:-removed]
+    write_archive(tmp_path / ARCHIVE, contents)
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin has .* bytes, which is no whole number of rows"):
+        load_dataset("cifar10", data_dir=tmp_path)
+
+
+def test_an_over_long_cifar_file_is_refused(tmp_path):
+    contents = dict.fromkeys(CIFAR10_FILES, cifar_content(3, 1))
+    contents[CIFAR10_FILES[5]] += b"x"
+    write_archive(tmp_path / ARCHIVE, contents)
+    with pytest.raises(ValueError, match=r"test_batch\.bin has 9,220 bytes"):
+        load_dataset("cifar10", data_dir=tmp_path)
+
+
+def test_a_cifar_label_out_of_range_is_refused(tmp_path):
+    write_archive(tmp_path / ARCHIVE, dict.fromkeys(CIFAR10_FILES, bytes([10]) + bytes(3072)))
+    with pytest.raises(ValueError, match=r"data_batch_1\.bin holds the label 10; the largest allowed is 9"):
+        load_dataset("cifar10", data_dir=tmp_path)
+
+
+def test_an_archive_that_lacks_a_member_is_refused(tmp_path):
+    write_archive(tmp_path / ARCHIVE, dict.fromkeys(CIFAR10_FILES[:-1], cifar_content(1, 1)))
+    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz does not contain .*test_batch\.bin"):
+        load_dataset("cifar10", data_dir=tmp_path)
+
+
+def test_a_truncated_archive_is_refused_wherever_it_ends(cifar10_dir):
+    archive = cifar10_dir / ARCHIVE
+    whole = archive.read_bytes()
+    for length in [0, 5, 100, len(whole) // 2, len(whole) - 8, len(whole) - 1]:
+        archive.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not a whole"):
+            load_dataset("cifar10", data_dir=cifar10_dir)
+
+
+def test_an_archive_with_a_changed_byte_is_refused(cifar10_dir):
+    archive = cifar10_dir / ARCHIVE
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not a whole gzip file"):
+        load_dataset("cifar10", data_dir=cifar10_dir)
+
+
+def test_an_archive_with_something_after_its_end_is_refused(cifar10_dir):
+    with (cifar10_dir / ARCHIVE).open("ab") as archive:
+        archive.write(b"more")
+    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not a whole gzip file"):
+        load_dataset("cifar10", data_dir=cifar10_dir)
+
+
+def test_a_truncated_tar_in_a_whole_gzip_is_refused(cifar10_dir):
+    archive = cifar10_dir / ARCHIVE
+    archive.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes())[:1000]))
+    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not a whole tar file"):
+        load_dataset("cifar10", data_dir=cifar10_dir)
+
+
+# IDX
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_idx_files_are_read_by_rows(idx_dir, name):
+    content = (idx_dir / "train-images-idx3-ubyte").read_bytes()
+    labels = (idx_dir / "train-labels-idx1-ubyte").read_bytes()
+    data = load_dataset(name, data_dir=idx_dir)
+    assert data.train_images.shape == (5, 28, 28, 1)
+    assert data.test_images.shape == (2, 28, 28, 1)
+    assert data.train_images[3, 20, 9, 0] == content[16 + 3 * 784 + 20 * 28 + 9]
+    assert data.train_labels.tolist() == list(labels[8:])
+    assert [array.dtype for array in data[:4]] == [np.uint8, np.int32, np.uint8, np.int32]
+    assert data.num_classes == 10
+
+
+def test_gzipped_idx_files_read_like_plain_ones_and_may_be_mixed(idx_dir):
+    plain = load_dataset("mnist", data_dir=idx_dir)
+    for name in list(IDX_FILES)[:3]:
+        (idx_dir / f"{name}.gz").write_bytes(gzip.compress((idx_dir / name).read_bytes()))
+        (idx_dir / name).unlink()
+    assert_equal_datasets(load_dataset("mnist", data_dir=idx_dir), plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("train-images-idx3-ubyte", lambda content: content[:-1], "has 3,919 values, but announces 3,920"),
+        ("train-images-idx3-ubyte", lambda content: content + b"x", "has 3,921 values, but announces 3,920"),
+        ("train-images-idx3-ubyte", lambda content: content[:10], "is not an IDX file"),
+        ("train-images-idx3-ubyte", lambda content: b"", "is not an IDX file"),
+        ("train-images-idx3-ubyte", lambda content: b"\0\0\x0d" + content[3:], "begins with 00000d03"),
+        ("train-labels-idx1-ubyte", lambda content: idx_content((5, 28, 28)), "is not an IDX file"),
+        ("train-labels-idx1-ubyte", lambda content: content[:-1] + b"\x0a", "holds the label 10"),
+        ("train-labels-idx1-ubyte", lambda content: idx_content((4,)), "4 labels"),
+        ("t10k-images-idx3-ubyte", lambda content: idx_content((0, 28, 28)), "has 0 values"),
+        ("t10k-images-idx3-ubyte", lambda content: idx_content((2, 27, 28)), "different sizes"),
+    ],
+)
+def test_a_damaged_idx_file_is_refused_by_name(idx_dir, name, change, message):
+    path = idx_dir / name
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        load_dataset("mnist", data_dir=idx_dir)
+
+
+def test_a_truncated_gzipped_idx_file_is_refused(idx_dir):
+    content = gzip.compress((idx_dir / "t10k-labels-idx1-ubyte").read_bytes())
+    (idx_dir / "t10k-labels-idx1-ubyte.gz").write_bytes(content[:-3])
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz is not a whole gzip file"):
+        load_dataset("mnist", data_dir=idx_dir)
+
+
+# Files that are not there
+
+
+def test_a_folder_that_lacks_a_file_is_refused_with_the_names_that_would_do(idx_dir):
+    (idx_dir / "train-labels-idx1-ubyte").unlink()
+    message = "which lacks train-labels-idx1-ubyte.gz or instead train-labels-idx1-ubyte$"
+    with pytest.raises(FileNotFoundError, match=message):
+        load_dataset("mnist", data_dir=idx_dir)
+
+
+def test_a_half_extracted_archive_is_refused_with_the_absent_file(tmp_path):
+    (tmp_path / "cifar-100-binary").mkdir()
+    (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(cifar_content(1, 2))
+    message = r"which lacks cifar-100-binary\.tar\.gz or instead cifar-100-binary/test\.bin$"
+    with pytest.raises(FileNotFoundError, match=message):
+        load_dataset("cifar100", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", DATASETS[1:])
+def test_a_folder_that_does_not_exist_is_refused(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"nowhere', which is no folder, and which must hold .*\.gz"):
+        load_dataset(name, data_dir=tmp_path / "nowhere")
+
+
+def test_a_failed_download_says_what_to_put_where_and_leaves_nothing(tmp_path, monkeypatch, capfd):
+    import tensorflow_datasets as tfds
+
+    def fail(manager, url):
+        unfinished = manager.download_dir / "mnist" / "t10k.tmp.1234"
+        unfinished.mkdir(parents=True)
+        (unfinished / "half").touch()
+        raise OSError("no route\nmany lines more")
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", fail)
+    with pytest.raises(ConnectionError) as caught:
+        load_dataset("mnist")
+    message = str(caught.value)
+    for name in IDX_FILES:
+        assert f"https://storage.googleapis.com/cvdf-datasets/mnist/{name}.gz as {name}.gz" in message
+    assert "data_dir" in message
+    assert message.endswith("OSError: no route")
+    assert caught.value.__suppress_context__
+    assert not list(tmp_path.rglob("*.tmp.*"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_another_process_keeps_its_unfinished_download(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def fail(manager, url):
+        raise OSError
+
+    unfinished = tmp_path / "downloads" / "mnist" / "t10k.tmp.1234"
+    unfinished.mkdir(parents=True)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", fail)
+    with pytest.raises(ConnectionError):
+        load_dataset("mnist")
+    assert unfinished.exists()
+
+
+def test_a_downloaded_archive_is_read_under_the_name_that_the_cache_gives_it(cifar10_dir, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    expected = load_dataset("cifar10", data_dir=cifar10_dir)
+    cached = (cifar10_dir / ARCHIVE).rename(cifar10_dir / "cs.toronto.edu_kriz_c4a38c50a1bc.tar.gz")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(cifar10_dir))
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", lambda manager, url: cached)
+    assert_equal_datasets(load_dataset("cifar10"), expected)
+
+
+def test_tfds_has_its_own_settings_back_after_a_download(tmp_path, monkeypatch):
+    import requests
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
+
+    seen = []
+    before = downloader.MAX_RETRIES, requests.Session.get
+
+    def fail(manager, url):
+        seen.append(downloader.MAX_RETRIES)
+        raise OSError
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", fail)
+    with pytest.raises(ConnectionError):
+        load_dataset("cifar10")
+    assert seen == [0]
+    assert (downloader.MAX_RETRIES, requests.Session.get) == before
+
+
+# Fewer training images
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 123, 500, 970])
+def test_a_subset_has_as_many_of_every_class(size):
+    subset = take_training(load_dataset("digits"), size)
+    counts = np.bincount(subset.train_labels, minlength=10)
+    assert len(subset.train_images) == counts.sum() == size
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_subset_takes_what_is_left_when_a_class_runs_out():
+    labels = np.array([0, 1, 1, 1, 1, 2, 2], np.int32)
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1)
+    subset = take_training(Dataset(images, labels, images, labels, 3), 6)
+    assert subset.train_images.ravel().tolist() == [0, 1, 2, 3, 5, 6]
+    assert subset.train_labels.tolist() == [0, 1, 1, 1, 2, 2]
+
+
+def test_a_subset_takes_the_first_images_of_each_class_in_their_order():
+    labels = np.array([2, 0, 0, 1, 1, 2, 0], np.int32)
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1)
+    subset = take_training(Dataset(images, labels, images, labels, 3), 3)
+    assert subset.train_images.ravel().tolist() == [0, 1, 3]
+
+
+def test_a_larger_subset_contains_a_smaller_one():
+    digits = load_dataset("digits")
+    numbered = digits._replace(train_images=np.arange(1000))
+    subsets = [set(take_training(numbered, size).train_images.tolist()) for size in (57, 58, 300, 999)]
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(subsets))
+
+
+def test_a_subset_of_all_images_is_the_data_set():
+    digits = load_dataset("digits")
+    assert_equal_datasets(take_training(digits, 1000), digits)
+
+
+def test_a_subset_leaves_the_test_images_alone():
+    digits = load_dataset("digits")
+    assert take_training(digits, 10).test_images is digits.test_images
+    assert take_training(digits, 10).test_labels is digits.test_labels
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1001])
+def test_a_subset_larger_than_the_set_or_empty_is_refused(size):
+    with pytest.raises(ValueError, match=f"size must be from 1 to 1000, .*got {size}"):
+        take_training(load_dataset("digits"), size)
+
+
+# Corrupted labels
+
+LABELS = np.arange(20_000, dtype=np.int32) % 10
+
+
+def test_a_fraction_of_zero_changes_no_label():
+    corrupted = corrupt_labels(jax.random.key(0), LABELS, num_classes=10, fraction=0.0)
+    np.testing.assert_array_equal(corrupted, LABELS)
+    assert corrupted is not LABELS
+
+
+@pytest.mark.parametrize(("fraction", "drawn"), [(0.1, 2), (0.2, 5), (0.999, 25), (1.0, 25)])
+def test_exactly_the_rounded_number_of_labels_is_drawn(fraction, drawn):
+    # With a million classes next to no label is drawn as it was.
+    labels = np.zeros(25, np.int32)
+    corrupted = corrupt_labels(jax.random.key(3), labels, num_classes=1_000_000, fraction=fraction)
+    assert (corrupted != labels).sum() == drawn
+
+
+def test_random_labels_agree_with_the_true_ones_by_chance():
+    corrupted = corrupt_labels(jax.random.key(0), LABELS, num_classes=10)
+    deviation = np.sqrt(0.1 * 0.9 / len(LABELS))
+    assert abs((corrupted == LABELS).mean() - 0.1) < 4 * deviation
+
+
+def test_random_labels_are_uniform_over_the_classes():
+    corrupted = corrupt_labels(jax.random.key(0), np.zeros(20_000, int), num_classes=7)
+    counts = np.bincount(corrupted, minlength=7)
+    expected = 20_000 / 7
+    assert len(counts) == 7
+    assert (
+        np.sum((counts - expected) ** 2 / expected) < 22.5
+    )  # chi-square, 6 degrees: 0.1 % of draws are above
+
+
+def test_a_larger_fraction_changes_what_a_smaller_one_changes():
+    small, large = (
+        corrupt_labels(jax.random.key(1), LABELS, num_classes=10, fraction=fraction)
+        for fraction in (0.2, 0.6)
+    )
+    changed = small != LABELS
+    np.testing.assert_array_equal(large[changed], small[changed])
+
+
+def test_a_key_gives_the_same_labels_again_and_another_key_others():
+    first, again, other = (
+        corrupt_labels(jax.random.key(seed), LABELS, num_classes=10, fraction=0.5) for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_legacy_key_gives_the_labels_of_the_typed_one():
+    typed = corrupt_labels(jax.random.key(5), LABELS, num_classes=10)
+    legacy = corrupt_labels(jax.random.PRNGKey(5), LABELS, num_classes=10)
+    np.testing.assert_array_equal(typed, legacy)
+
+
+def test_corrupted_labels_are_new_int32_numpy_arrays():
+    labels = jax.numpy.zeros(10, dtype="uint8")
+    corrupted = corrupt_labels(jax.random.key(0), labels, num_classes=10)
+    assert type(corrupted) is np.ndarray
+    assert corrupted.dtype == np.int32
+    assert labels.sum() == 0
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_a_fraction_outside_0_to_1_is_refused(fraction):
+    with pytest.raises(ValueError, match=f"fraction must be from 0 to 1, got {fraction}"):
+        corrupt_labels(jax.random.key(0), LABELS, num_classes=10, fraction=fraction)
+
+
+def test_labels_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="labels must be from 0 to 8, got 0 to 9"):
+        corrupt_labels(jax.random.key(0), LABELS, num_classes=9)
+
+
+@pytest.mark.parametrize("labels", [np.zeros((4, 10), np.int32), np.zeros(4)])
+def test_labels_that_are_not_integers_in_a_row_are_refused(labels):
+    with pytest.raises(ValueError, match=r"labels must be integers \(n,\), got"):
+        corrupt_labels(jax.random.key(0), labels, num_classes=10)
