@@ -10,6 +10,7 @@ import string
 import textwrap
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,7 +46,11 @@ HUES = (
 )
 FADES: tuple[Fade, ...] = ("dark", "white")
 COLOR_BY = ("seed", "step_size", "epoch", "values")
-LOOKS: dict[Look, str] = {"dark": "darker by epoch", "white": "whiter by epoch", "epoch": "coloured by epoch"}
+LOOKS: dict[Look, str] = {
+    "dark": "darker with every epoch",
+    "white": "whiter with every epoch",
+    "epoch": "coloured by epoch",
+}
 SCALE = "viridis"  # perceptually uniform: for epochs and for any other number
 STEP_SCALE = "magma"
 INK, GREY, FRAME = "#222222", "#777777", "#D0D0D0"
@@ -91,9 +96,7 @@ class Trajectories(NamedTuple):
     """The artists of one panel."""
 
     points: PathCollection
-    rows: NDArray[
-        np.intp
-    ]  # (n,), the row of the embedding that each point shows: what is darkest is drawn last
+    rows: NDArray[np.intp]  # (n,), the row that each point shows: what is darkest is drawn last
     lines: dict[Hashable, Line2D]  # by member
     starts: PathCollection  # diamonds, in the order of the rows of epoch 0
     minimum: PathCollection | None
@@ -111,7 +114,7 @@ def make_palette(seed: ArrayLike, step_size: ArrayLike, epoch: ArrayLike) -> Pal
     seeds, sizes = np.unique(np.asarray(seed)).tolist(), np.unique(_as_step_size(step_size)).tolist()
     if len(seeds) > len(HUES):
         warnings.warn(f"{len(seeds)} directions share {len(HUES)} hues", UserWarning, stacklevel=2)
-    colors = matplotlib.colormaps[STEP_SCALE](np.linspace(0.97, 0.2, len(sizes)))[:, :3].tolist()
+    colors = matplotlib.colormaps[STEP_SCALE](np.linspace(0.9, 0.18, len(sizes)))[:, :3].tolist()
     return Palette(
         directions={seed: to_rgb(HUES[i % len(HUES)]) for i, seed in enumerate(seeds)},
         step_sizes={size: to_rgb(color) for size, color in zip(sizes, colors, strict=True)},
@@ -141,7 +144,7 @@ def plot_trajectories(
     minimum: ArrayLike | None = None,
     palette: Palette | None = None,
     colorbar: bool = True,
-    point_size: float = 7.0,
+    point_size: float = 5.5,
 ) -> Trajectories:
     """Draws trajectories: a point a row, a thin line a member, a diamond a jump, a star for the minimum.
 
@@ -196,8 +199,8 @@ def plot_trajectories(
         points=points,
         rows=order,
         lines=_draw_lines(ax, panel, palette, color_by),
-        starts=_draw_starts(ax, panel, palette, 3.5 * point_size),
-        minimum=_draw_minimum(ax, panel, 16 * point_size),
+        starts=_draw_starts(ax, panel, palette, 4 * point_size),
+        minimum=_draw_minimum(ax, panel, 18 * point_size),
         colorbar=add_colorbar(points, [ax], label) if colorbar and values is not None else None,
     )
     _set_frame(ax, panel)
@@ -214,7 +217,7 @@ def add_colorbar(points: PathCollection, axes: Sequence[Axes], label: str) -> Co
 
 
 def legend(
-    target: Figure | Axes,
+    fig: Figure,
     palette: Palette,
     *,
     directions: bool = True,
@@ -223,15 +226,17 @@ def legend(
     minimum: bool = False,
     extra: Sequence[Artist] = (),
 ) -> Legend:
-    """Puts a legend under the axes, outside of the points, or at the foot of a figure, in room of its own.
+    """Puts a legend at the foot of the figure, in room of its own: outside of the points.
+
+    A row explains the hues, a row the diamonds; where the figure is too narrow they go on in further rows.
 
     Args:
-        target: axes or a figure, whose layout is "constrained" from now on.
+        fig: a figure; without a layout engine it gets the one called "compressed".
         palette: what the colours stand for.
-        directions: a row of hues.
-        step_sizes: a row of diamonds.
+        directions: whether the hues are explained.
+        step_sizes: whether the diamonds are.
         fades: for each of these, a gradient from epoch 0 to the last one.
-        minimum: the star.
+        minimum: whether the star is.
         extra: more artists, under their own labels.
     """
     groups: dict[str, list[Entry]] = {}
@@ -241,12 +246,10 @@ def legend(
         groups["step size"] = [
             (_marker("D", color), f"{size:g}") for size, color in palette.step_sizes.items()
         ]
-    others: list[Entry] = [
-        (_gradient(fade), f"{fade.rstrip('e')}er: epoch 0 to {palette.last_epoch:g}") for fade in fades
-    ]
+    others: list[Entry] = [(_gradient(fade), f"epoch 0 to {palette.last_epoch:g}") for fade in fades]
     others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
     others += [(artist, str(artist.get_label())) for artist in extra]
-    return _place_legend(target, groups, others)
+    return _place_legend(fig, groups, others)
 
 
 def figure_note(fig: Figure, text: str) -> Text:
@@ -255,11 +258,8 @@ def figure_note(fig: Figure, text: str) -> Text:
     What it should say (distance, centring, knn, t, components, data, run) only the caller knows. A note that
     is written before the legend stands under it.
     """
-    letters = int(fig.get_figwidth() * 72 / (0.52 * SMALL))
-    lines = [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, letters)]
-    note = fig.text(
-        0.5, 0, "\n".join(lines), fontsize=SMALL, color=GREY, ha="center", va="bottom", linespacing=1.3
-    )
+    text = _wrapped(text, fig.get_figwidth())
+    note = fig.text(0.5, 0, text, fontsize=SMALL, color=GREY, ha="center", va="bottom", linespacing=1.3)
     note.set_y(_make_room(fig, note))
     return note
 
@@ -329,7 +329,7 @@ def distance_figure(
         raise ValueError(f"color_by is {color_by!r}; choose 'seed' or 'step_size'")
     panels = [_checked_distances(panel) for panel in panels]
     palette = _shared_palette(panels)
-    fig = Figure(figsize=_figure_inches(1, len(panels)), layout="constrained")
+    fig = Figure(figsize=_figure_inches(1, len(panels)), layout="compressed")
     axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels, strict=True):
         _draw_distances(ax, panel, palette, color_by)
@@ -347,10 +347,13 @@ def distance_figure(
 def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
     """Writes STEM.png (200 dpi) and STEM.svg; the same figure always gives the same bytes.
 
-    Missing folders are made. Nothing is closed: a figure without pyplot goes with its last reference.
+    Missing folders are made. The layout is fixed from then on, since every drawing would move it a little.
     """
     png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
     png.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(2):  # the first drawing finds the sizes of all texts, the second their places
+        fig.draw_without_rendering()
+    fig.set_layout_engine("none")
     with matplotlib.rc_context({"svg.hashsalt": "jaxscape"}):  # the ids of SVG elements are random otherwise
         fig.savefig(png, dpi=200)
         fig.savefig(svg, metadata={"Date": None})
@@ -363,8 +366,8 @@ def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
 def _checked_panel(panel: Panel) -> Panel:
     panel = panel._replace(embedding=np.asarray(panel.embedding, float))
     shape = panel.embedding.shape
-    if len(shape) != 2 or shape[1] not in (2, 3) or not shape[0]:
-        raise ValueError(f"embedding has shape {shape}; allowed are (n, 2) and (n, 3) with n over 0")
+    if len(shape) != 2 or shape[1] not in (2, 3):
+        raise ValueError(f"embedding has shape {shape}; allowed are (n, 2) and (n, 3)")
     _check_finite("embedding", panel.embedding)
     if panel.minimum is not None:
         panel = panel._replace(minimum=_checked_column("minimum", panel.minimum, shape[1], numeric=True))
@@ -380,6 +383,8 @@ def _checked_distances(panel: DistancePanel) -> DistancePanel:
 
 
 def _with_checked_labels[P: (Panel, DistancePanel)](panel: P, n: int) -> P:
+    if not n:
+        raise ValueError(f"panel {panel.title!r} has no rows")
     panel = panel._replace(
         seed=_checked_column("seed", panel.seed, n),
         step_size=_as_step_size(_checked_column("step_size", panel.step_size, n, numeric=True)),
@@ -403,9 +408,7 @@ def _checked_column(name: str, column: ArrayLike, n: int, *, numeric: bool = Fal
 def _check_finite(name: str, array: Array) -> None:
     bad = int(np.sum(~np.isfinite(array)))
     if bad:
-        raise ValueError(
-            f"{name} holds {bad} values that are NaN or infinite; leave the members that diverged out"
-        )
+        raise ValueError(f"{name} holds {bad} NaN or infinite values; leave out the members that diverged")
 
 
 def _as_step_size(step_size: ArrayLike) -> NDArray[np.float64]:
@@ -434,19 +437,16 @@ def _check_coloring(
     if fade not in (None, *FADES):
         raise ValueError(f"fade is {fade!r}; choose one of {[None, *FADES]}")
     if fade and color_by != "seed":
-        raise ValueError(
-            f"fade is {fade!r} with color_by={color_by!r}; only the hues of color_by='seed' fade"
-        )
+        raise ValueError(f"fade is {fade!r} and color_by {color_by!r}; only the hues of 'seed' fade")
     if (values is not None) != (color_by == "values"):
         raise ValueError(f"color_by is {color_by!r} and values is {'not ' * (values is not None)}None")
     if values is not None and isinstance(norm, LogNorm) and np.min(np.asarray(values)) <= 0:
-        raise ValueError(
-            f"values go down to {np.min(np.asarray(values)):g}; a logarithmic scale needs them over 0"
-        )
+        raise ValueError(f"values reach {np.min(np.asarray(values)):g}; a logarithmic scale begins over 0")
 
 
 # Drawing.
 
+EDGE: dict[str, Any] = {"edgecolors": INK, "linewidths": 0.6}
 MEDIAN: dict[str, Any] = {"color": INK, "linewidth": 1.6}
 NULL: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (4, 2))}
 
@@ -478,25 +478,22 @@ def _draw_lines(ax: Axes, panel: Panel, palette: Palette, color_by: ColorBy) -> 
 
 def _label_color(panel: Panel | DistancePanel, row: int, palette: Palette, color_by: str) -> str | Color:
     if color_by == "seed":
-        return palette.directions[panel.seed[row].item()]
+        return palette.directions[panel.seed.tolist()[row]]
     if color_by == "step_size":
-        return palette.step_sizes[panel.step_size[row].item()]
+        return palette.step_sizes[panel.step_size.tolist()[row]]
     return GREY
 
 
 def _draw_starts(ax: Axes, panel: Panel, palette: Palette, size: float) -> PathCollection:
     rows = np.flatnonzero(panel.epoch == 0)
     colors = [palette.step_sizes[step_size] for step_size in panel.step_size[rows].tolist()]
-    return _scatter(
-        ax, panel.embedding[rows], s=size, c=colors, marker="D", edgecolors=INK, linewidths=0.6, zorder=3
-    )
+    return _scatter(ax, panel.embedding[rows], s=size, zorder=3, marker="D", c=colors, **EDGE)
 
 
 def _draw_minimum(ax: Axes, panel: Panel, size: float) -> PathCollection | None:
     if panel.minimum is None:
         return None
-    star = {"marker": "*", "c": MINIMUM, "edgecolors": INK, "linewidths": 0.6}
-    return _scatter(ax, panel.minimum[None], s=size, zorder=4, **star)
+    return _scatter(ax, panel.minimum[None], s=size, zorder=4, marker="*", c=MINIMUM, **EDGE)
 
 
 def _scatter(ax: Axes, places: Array, **style: Any) -> PathCollection:
@@ -509,13 +506,15 @@ def _scatter(ax: Axes, places: Array, **style: Any) -> PathCollection:
 def _set_frame(ax: Axes, panel: Panel) -> None:
     """One scale for all axes, no ticks (PHATE's axes have no meaning), a light frame."""
     places = panel.embedding if panel.minimum is None else np.vstack([panel.embedding, panel.minimum])
-    center, half = (places.max(0) + places.min(0)) / 2, 0.55 * np.ptp(places, axis=0).max() or 1.0
-    for name, middle in zip("xyz", center, strict=False):
-        ax.set(**{f"{name}lim": (middle - half, middle + half), f"{name}ticks": []})
+    center, half = (places.max(0) + places.min(0)) / 2, 0.55 * np.ptp(places, axis=0)
+    longest = half.max() or 1.0
+    half = np.maximum(half, 0.2 * longest) if isinstance(ax, Axes3D) else np.full(2, longest)
+    for name, middle, reach in zip("xyz", center, half, strict=False):
+        ax.set(**{f"{name}lim": (middle - reach, middle + reach), f"{name}ticks": []})
     for spine in ax.spines.values():
         spine.set(color=FRAME, linewidth=0.6)
     if isinstance(ax, Axes3D):
-        ax.set_box_aspect((1, 1, 1))
+        ax.set_box_aspect(half.tolist(), zoom=1.2)
         ax.computed_zorder = False  # diamonds and the star stay on top
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.line.set(color=FRAME, linewidth=0.6)
@@ -525,26 +524,26 @@ def _set_frame(ax: Axes, panel: Panel) -> None:
 
 
 def _shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel]) -> Palette:
+    if not panels:
+        raise ValueError("panels is empty; give one or more")
     labels = ("seed", "step_size", "epoch")
     return make_palette(*(np.concatenate([getattr(panel, name) for panel in panels]) for name in labels))
 
 
 def _figure_inches(rows: int, columns: int) -> tuple[float, float]:
-    return max(3.4, 0.2 + PANEL_INCHES * columns), 0.8 + PANEL_INCHES * rows
+    return max(3.4, 0.2 + PANEL_INCHES * columns), 1.0 + PANEL_INCHES * rows
 
 
 def _draw_grid(cells: Sequence[Sequence[tuple[Panel, Look]]], note: str) -> tuple[Figure, NDArray[Any]]:
     """A figure of trajectories with letters, colour bars, note and legend; cells are rows from the top."""
     panels = [_checked_panel(panel) for panel, _ in cells[0]]
+    palette = _shared_palette(panels)
     dimensions = {panel.embedding.shape[1] for panel in panels}
     if len(dimensions) != 1:
-        raise ValueError(
-            f"panels have embeddings of {sorted(dimensions)} columns; give one kind, one panel or more"
-        )
+        raise ValueError(f"panels have {sorted(dimensions)} columns; give panels of one dimension")
     projection = "3d" if dimensions == {3} else "rectilinear"
-    palette = _shared_palette(panels)
     shape = (len(cells), len(panels))
-    fig = Figure(figsize=_figure_inches(*shape), layout="constrained")
+    fig = Figure(figsize=_figure_inches(*shape), layout="compressed")
     axes = fig.subplots(*shape, squeeze=False, subplot_kw={"projection": projection})
     for row, row_axes in zip(cells, axes, strict=True):
         _draw_cells(row_axes, row, palette)
@@ -562,13 +561,10 @@ def _draw_cells(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palet
     scaled: list[tuple[Axes, PathCollection]] = []
     for ax, (panel, look) in zip(axes, cells, strict=True):
         labels = {name: getattr(panel, name) for name in ("seed", "step_size", "epoch", "member", "minimum")}
+        coloring: dict[str, Any] = {"color_by": "epoch"} if look == "epoch" else {"fade": look}
+        drawn = plot_trajectories(ax, panel.embedding, **labels, **coloring, palette=palette, colorbar=False)
         if look == "epoch":
-            drawn = plot_trajectories(
-                ax, panel.embedding, **labels, color_by="epoch", palette=palette, colorbar=False
-            )
             scaled.append((ax, drawn.points))
-        else:
-            plot_trajectories(ax, panel.embedding, **labels, fade=look, palette=palette)
     if scaled:
         add_colorbar(scaled[0][1], [ax for ax, _ in scaled], "epoch")
 
@@ -580,14 +576,18 @@ def _letter(i: int) -> str:
 
 
 def _write_under(ax: Axes, text: str) -> None:
-    ax.annotate(
-        text, (0.5, -0.02), xycoords="axes fraction", ha="center", va="top", fontsize=SMALL, color=GREY
-    )
+    style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": SMALL, "color": GREY}
+    ax.annotate(_wrapped(text, PANEL_INCHES), (0.5, -0.02), xycoords="axes fraction", **style)
 
 
 def _write_left(ax: Axes, text: str) -> None:
     style: dict[str, Any] = {"ha": "right", "va": "center", "rotation": 90, "fontsize": NORMAL, "color": INK}
     ax.annotate(text, (-0.03, 0.5), xycoords="axes fraction", **style)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    letters = int(inches * 72 / (0.55 * SMALL))  # a letter is about as wide as half its height
+    return "\n".join(line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, letters))
 
 
 def _draw_distances(ax: Axes, panel: DistancePanel, palette: Palette, color_by: str) -> None:
@@ -602,18 +602,32 @@ def _draw_distances(ax: Axes, panel: DistancePanel, palette: Palette, color_by: 
     ax.plot(epochs, [np.median(panel.distance[panel.epoch == epoch]) for epoch in epochs], **MEDIAN, zorder=3)
     ax.set_xlabel("epoch", fontsize=NORMAL, color=INK)
     ax.tick_params(labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
+    ax.ticklabel_format(useOffset=False)
     for side, spine in ax.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=GREY, linewidth=0.6)
 
 
 # The legend: its handles, and its place.
 
+LEGEND: dict[str, Any] = {
+    "loc": "lower center",
+    "bbox_to_anchor": (0.5, 0),
+    "fontsize": NORMAL,
+    "labelcolor": INK,
+    "frameon": False,
+    "borderpad": 0.2,
+    "borderaxespad": 0,
+    "columnspacing": 1.0,
+    "handlelength": 1.2,
+    "handletextpad": 0.3,
+    "handler_map": {tuple: HandlerTuple(ndivide=None, pad=0)},
+}
+
 
 def _marker(marker: str, color: str | Color, size: float = 4.5) -> Line2D:
-    edge: dict[str, Any] = (
-        {"markeredgewidth": 0} if marker == "o" else {"markeredgecolor": INK, "markeredgewidth": 0.6}
-    )
-    return Line2D([], [], linestyle="none", marker=marker, markerfacecolor=color, markersize=size, **edge)
+    edge = 0 if marker == "o" else 0.6
+    style: dict[str, Any] = {"markerfacecolor": color, "markeredgecolor": INK, "markeredgewidth": edge}
+    return Line2D([], [], linestyle="none", marker=marker, markersize=size, **style)
 
 
 def _gradient(fade: Fade) -> tuple[Patch, ...]:
@@ -621,39 +635,41 @@ def _gradient(fade: Fade) -> tuple[Patch, ...]:
     return tuple(Patch(color=tuple(color), linewidth=0.3) for color in shade(GREY, darkness))
 
 
-def _place_legend(
-    target: Figure | Axes, groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry]
-) -> Legend:
-    """Groups in rows of their own, the other entries in columns to their right."""
-    blank: Entry = (Line2D([], [], linestyle="none"), "")
-    per_row = max(4, int(target.figure.bbox.width / target.figure.dpi / 0.6) - 3)
-    rows: list[list[Entry]] = []
-    for name, entries in groups.items():
-        for i in range(0, len(entries), per_row):
-            rows.append([(blank[0], name if i == 0 else ""), *entries[i : i + per_row]])
-    columns = max(map(len, rows), default=0)
-    rows = [row + [blank] * (columns - len(row)) for row in rows]
-    # Matplotlib fills a legend column by column.
-    filled = [row[i] for i in range(columns) for row in rows] + list(others)
-    filled += [blank] * (-len(filled) % max(len(rows), 1))
-    handles, labels = zip(*filled, strict=True)
-    style: dict[str, Any] = {
-        "ncols": len(filled) // max(len(rows), 1), "fontsize": NORMAL, "labelcolor": INK, "frameon": False,
-        "handletextpad": 0.3, "columnspacing": 1.0, "handlelength": 1.2, "borderaxespad": 0, "borderpad": 0.2,
-        "handler_map": {tuple: HandlerTuple(ndivide=None, pad=0)},
-    }  # fmt: skip
-    if isinstance(target, Axes):
-        return target.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.04), **style)
-    box = target.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0), **style)
-    box.set_bbox_to_anchor((0.5, _make_room(target, box)), transform=target.transFigure)
+def _place_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry]) -> Legend:
+    """A row a group, or several where the figure is too narrow; the other entries to their right."""
+    longest = max(map(len, groups.values()), default=1)
+    for per_row in range(longest, 0, -1):
+        handles, labels, columns = _table(groups, others, per_row)
+        box = fig.legend(handles, labels, ncols=columns, **LEGEND)
+        if box.get_window_extent().width < fig.bbox.width or per_row == 1:
+            break
+        box.remove()
+    box.set_bbox_to_anchor((0.5, _make_room(fig, box)), transform=fig.transFigure)
     return box
+
+
+def _table(
+    groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry], per_row: int
+) -> tuple[list[Any], list[str], int]:
+    """Handles, labels and the number of columns, in matplotlib's order: column by column."""
+    blank = Line2D([], [], linestyle="none")
+    rows = [
+        [(blank, name if i == 0 else ""), *entries[i : i + per_row]]
+        for name, entries in groups.items()
+        for i in range(0, len(entries), per_row)
+    ]
+    columns = list(zip_longest(*rows, fillvalue=(blank, "")))
+    cells = [cell for column in columns for cell in column] + list(others)
+    height = max(len(rows), 1)
+    cells += [(blank, "")] * (-len(cells) % height)
+    return [handle for handle, _ in cells], [label for _, label in cells], len(cells) // height
 
 
 def _make_room(fig: Figure, artist: Artist) -> float:
     """Takes a strip for the artist from the foot of the layout, over earlier strips; gives its lower edge."""
     engine = fig.get_layout_engine()
     if not isinstance(engine, ConstrainedLayoutEngine):
-        engine = ConstrainedLayoutEngine()
+        engine = ConstrainedLayoutEngine(compress=True)
         fig.set_layout_engine(engine)
     left, bottom, width, height = engine.get()["rect"]
     pad = 0.04 / fig.get_figheight()

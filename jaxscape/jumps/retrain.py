@@ -111,7 +111,9 @@ def _member_keys(key: jax.Array, start: JumpGrid | PyTree, members: int, data_or
         return keys
     if not isinstance(start, JumpGrid):
         if data_order == "seed":
-            raise ValueError('data_order "seed" needs a JumpGrid, whose members have seeds; got a stacked pytree')
+            raise ValueError(
+                'data_order "seed" needs a JumpGrid, whose members have seeds; got a stacked pytree'
+            )
         return fold(keys, np.arange(members, dtype=np.uint32))
     keys = fold(keys, np.asarray(start.seed, np.uint32))
     if data_order == "seed":

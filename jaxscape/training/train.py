@@ -65,7 +65,9 @@ def init_states(
     members = num_members(params)
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
     model_state = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * members), model_state)
-    return TrainState(params, {} if model_state is None else model_state, jax.vmap(optimizer.init)(params), keys)
+    return TrainState(
+        params, {} if model_state is None else model_state, jax.vmap(optimizer.init)(params), keys
+    )
 
 
 def make_step(
@@ -152,7 +154,9 @@ def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int) 
 
     def order(key: jax.Array) -> jax.Array:
         epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
-        return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(steps, batch_size)
+        return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(
+            steps, batch_size
+        )
 
     return jax.vmap(order)(keys)
 
@@ -190,4 +194,6 @@ def _check(epochs: int, first_epoch: int, batch_size: int, data: Data) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if not callable(data) and batch_size > num_members(data):
-        raise ValueError(f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}")
+        raise ValueError(
+            f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}"
+        )

@@ -62,36 +62,50 @@ def gram(
         reference: the minimum: a pytree of one network, or an array (P,).
         members: of a store, those to take; all by default.
         parents: the row before each row on its trajectory, -1 for a start; parents[i] < i. By default a store's
-            rows follow the same member's row of the previous epoch, and the rows of anything else follow one
-            another as one trajectory. Any choice gives the same distances; a natural one gives them more digits.
+            rows follow the same member's row of the previous epoch. Rows of anything else follow the nearest row
+            before them, found by a pass of its own. Any choice gives the same distances, with more digits the
+            shorter the increments are; geometry and null trajectories need the trajectories themselves.
         max_bytes: size of a float32 block of the points; about six times this is needed at the peak.
 
     Raises:
         ValueError: for shapes that do not agree, or rows with NaN or infinity (names them).
     """
     blocks, num_rows, dimension, default_parents = _source(points, members, max_bytes)
+    if parents is None and default_parents is None:
+        parents = _nearest_before(
+            gram(points, reference=reference, parents=[-1] * num_rows, max_bytes=max_bytes)
+        )
     rows_before = _check_parents(default_parents if parents is None else parents, num_rows)
     flat_reference = None if reference is None else _flatten_one(reference, dimension)
     if flat_reference is not None:
         rows_before = np.concatenate([[-1], rows_before + 1])
     total = np.zeros((len(rows_before),) * 2)
     remainder = np.zeros_like(total)
-    start = 0
-    for block in blocks:
-        stop = start + block.shape[1]
-        rows = block.astype(np.float64)
-        if flat_reference is not None:
-            rows = np.concatenate([flat_reference[None, start:stop], rows])
-        increments = rows.copy()
-        moved = rows_before >= 0
-        increments[moved] -= rows[rows_before[moved]]
-        total, error = _two_sum(total, increments @ increments.T)
-        remainder += error
-        start = stop
-    if start != dimension:
-        raise ValueError(f"the blocks of the points hold {start} parameters, expected {dimension}")
+    width = int(np.clip(dimension // 300, 128, 1024))  # rounding averages out over some hundred sums
+    for increments in _increments(blocks, rows_before, flat_reference, width):
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are named below
+            total, error = _two_sum(total, increments @ increments.T)
+            remainder += error
     _refuse_non_finite(total, has_reference=reference is not None)
     return Gram(*_two_sum(total, remainder), rows_before, reference is not None, dimension)
+
+
+def _increments(
+    blocks: Iterator[np.ndarray], rows_before: np.ndarray, reference: np.ndarray | None, width: int
+) -> Iterator[np.ndarray]:
+    """The increments, rotated (see `_rotate`), `width` columns at a time: float64 (k, width)."""
+    moved = rows_before >= 0
+    start = 0
+    for block in blocks:
+        rows = block.astype(np.float64)
+        if reference is not None:
+            rows = np.concatenate([reference[None, start : start + block.shape[1]], rows])
+        start += block.shape[1]
+        increments = rows.copy()
+        increments[moved] -= rows[rows_before[moved]]
+        with np.errstate(invalid="ignore"):
+            increments = _rotate(increments)
+        yield from (increments[:, first : first + width] for first in range(0, increments.shape[1], width))
 
 
 def pairwise_distances(
@@ -192,7 +206,9 @@ def _cosine_distances(squared: np.ndarray, norms: np.ndarray, differences: np.nd
     # A squared norm below 1e-24 of the largest is rounding: the point is the centre and has no direction.
     zero = np.flatnonzero(norms <= 1e-24 * norms.max(initial=0.0))
     if len(zero):
-        raise ValueError(f"cosine distances need non-zero vectors, but rows {_some(zero)} are the centre itself")
+        raise ValueError(
+            f"cosine distances need non-zero vectors, but rows {_some(zero)} are the centre itself"
+        )
     length = np.sqrt(norms)
     radial = differences / (length[:, None] + length)
     distances = np.maximum(squared - radial**2, 0) / (2 * length[:, None] * length)
@@ -200,10 +216,23 @@ def _cosine_distances(squared: np.ndarray, norms: np.ndarray, differences: np.nd
     return distances + distances.T
 
 
+def _nearest_before(gram: Gram) -> np.ndarray:
+    """The nearest row before each row, -1 where the reference (the origin, without one) is nearer."""
+    high, low = inner_products(gram)
+    squared = _squared_distances(high, low)
+    first = int(gram.has_reference)
+    parents = np.full(gram.num_points, -1)
+    for row in range(first, len(squared)):
+        nearest = int(np.argmin(squared[row, :row])) if row else -1
+        if nearest >= first and (first or squared[row, nearest] < high[row, row]):
+            parents[row - first] = nearest - first
+    return parents
+
+
 def _source(
     points: TrajectoryStore | PyTree, members: Sequence[int] | None, max_bytes: int
-) -> tuple[Iterator[np.ndarray], int, int, np.ndarray]:
-    """Column blocks of the points, the number of rows and columns, and each row's natural parent."""
+) -> tuple[Iterator[np.ndarray], int, int, np.ndarray | None]:
+    """Column blocks of the points, the number of rows and columns, and each row's natural parent if known."""
     if isinstance(points, TrajectoryStore):
         chosen = np.arange(points.num_members) if members is None else np.asarray(members)
         if chosen.size == 0 or not np.all((0 <= chosen) & (chosen < points.num_members)):
@@ -224,7 +253,7 @@ def _source(
     blocks = (
         matrix[:, start : start + width] for matrix in matrices for start in range(0, matrix.shape[1], width)
     )
-    return blocks, num_rows, sum(matrix.shape[1] for matrix in matrices), np.arange(num_rows) - 1
+    return blocks, num_rows, sum(matrix.shape[1] for matrix in matrices), None
 
 
 def _flatten_one(reference: PyTree, dimension: int) -> np.ndarray:
@@ -253,6 +282,19 @@ def _refuse_non_finite(products: np.ndarray, *, has_reference: bool) -> None:
 
 def _some(rows: np.ndarray) -> str:
     return ", ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+
+
+def _rotate(rows: np.ndarray) -> np.ndarray:
+    """Rows (n, k) with their columns mixed in pairs by a rotation, which leaves their inner products as they are.
+
+    The square of a float32 ends in a pattern of bits (odd^2 = 1 mod 8) that a float64 sum rounds down again and
+    again: squared norms came out 1e-15 too small while products of different rows did not, and two points 1e-5 of
+    their norm apart lost 1e-5 of their distance. With mixed columns the rounding is random and averages out.
+    """
+    half = rows.shape[1] // 2
+    left, right, rest = rows[:, :half], rows[:, half : 2 * half], rows[:, 2 * half :]
+    cosine, sine = np.cos(1.0), np.sin(1.0)
+    return np.concatenate([cosine * left - sine * right, sine * left + cosine * right, rest], axis=1)
 
 
 def _two_sum(a: np.ndarray, b: np.ndarray) -> Pair:

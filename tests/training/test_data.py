@@ -255,6 +255,7 @@ def test_idx_files_are_read_by_rows(idx_dir, name):
     assert data.train_images[3, 20, 9, 0] == content[16 + 3 * 784 + 20 * 28 + 9]
     assert data.train_labels.tolist() == list(labels[8:])
     assert [array.dtype for array in data[:4]] == [np.uint8, np.int32, np.uint8, np.int32]
+    assert all(array.flags.writeable for array in data[:4])
     assert data.num_classes == 10
 
 
@@ -288,9 +289,18 @@ def test_a_damaged_idx_file_is_refused_by_name(idx_dir, name, change, message):
         load_dataset("mnist", data_dir=idx_dir)
 
 
-def test_a_truncated_gzipped_idx_file_is_refused(idx_dir):
-    content = gzip.compress((idx_dir / "t10k-labels-idx1-ubyte").read_bytes())
-    (idx_dir / "t10k-labels-idx1-ubyte.gz").write_bytes(content[:-3])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda packed: packed[:-3],
+        lambda packed: packed[:-8] + bytes(8),  # another CRC and length
+        lambda packed: packed[:10] + b"\xff" + packed[11:],  # a kind of block that does not exist
+        lambda packed: b"\0" + packed[1:],
+    ],
+)
+def test_a_damaged_gzip_file_is_refused_by_name(idx_dir, change):
+    packed = gzip.compress((idx_dir / "t10k-labels-idx1-ubyte").read_bytes())
+    (idx_dir / "t10k-labels-idx1-ubyte.gz").write_bytes(change(packed))
     with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz is not a whole gzip file"):
         load_dataset("mnist", data_dir=idx_dir)
 
