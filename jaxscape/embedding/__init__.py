@@ -1,0 +1,1 @@
+"""From a distance matrix to coordinates with their diagnostics."""

@@ -29,7 +29,11 @@ class PackageStages(NamedTuple):
 def phate_package(
     distances: np.ndarray, *, n_components: int = 2, knn: int = 5, decay: float = 40, t: int | str = "auto"
 ) -> PackageStages:
-    """The `phate` package on a precomputed matrix: no landmarks, SMACOF, silent. See `jaxscape.phate`."""
+    """The `phate` package on a precomputed matrix: no landmarks, SMACOF, silent. See `jaxscape.phate`.
+
+    Raises:
+        ValueError: where t is so large that nothing is left but rounding.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package and its parts warn of things that are checked before
         import phate
@@ -40,7 +44,7 @@ def phate_package(
             n_components=int(n_components),
             knn=int(knn),
             decay=decay,
-            t=t,
+            t=t if t == "auto" else int(t),
             n_landmark=None,
             knn_dist="precomputed_distance",
             mds="metric",
@@ -50,13 +54,17 @@ def phate_package(
             verbose=0,
         )
         # A copy: the package is not promised to leave the caller's matrix as it is.
-        embedding = operator.fit_transform(distances.copy())
+        operator.fit(distances.copy())
+        potential_distances = squareform(pdist(np.asarray(operator.diff_potential, np.float64)))
+        if potential_distances.max() < 1e-11:
+            raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
+        embedding = operator.transform()
         entropy = operator._von_neumann_entropy(t_max=100)[1]
     return PackageStages(
         embedding=np.asarray(embedding, np.float64),
         t=int(operator.optimal_t if t == "auto" else t),
         entropy=np.asarray(entropy, np.float64),
-        potential_distances=squareform(pdist(np.asarray(operator.diff_potential, np.float64))),
+        potential_distances=potential_distances,
     )
 
 
@@ -72,10 +80,10 @@ def pca(distances: np.ndarray, *, n_components: int = 2) -> Embedding:
 
 
 def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2) -> Embedding:
-    """Points projected on a random plane of their own span, exactly, from their euclidean distances (n, n).
+    """Points projected on a random plane, exactly, from their euclidean distances (n, n).
 
-    A plane of the whole parameter space gives the same picture up to its scale: what a random direction sees of the
-    points is its projection on their span, and that is again uniformly random.
+    The plane is one of the n - 1 dimensions that n points can span. A plane of the whole parameter space gives the
+    same kind of picture on a smaller scale, for all that it sees of the points is its projection on their span.
 
     Raises:
         ValueError: for a matrix that is no distance matrix.

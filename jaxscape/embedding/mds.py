@@ -13,13 +13,13 @@ def check_distances(distances: np.ndarray, *, n_components: int = 2) -> np.ndarr
     matrix = np.array(distances, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"distances must be a square matrix (n, n), got shape {matrix.shape}")
-    if not 1 <= n_components < len(matrix):
-        raise ValueError(f"n_components must be from 1 to n - 1 = {len(matrix) - 1}, got {n_components}")
+    if not (isinstance(n_components, int | np.integer) and 1 <= n_components < len(matrix)):
+        raise ValueError(
+            f"n_components must be a whole number from 1 to n - 1 = {len(matrix) - 1}, got {n_components!r}"
+        )
     if not np.isfinite(matrix).all():
         rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-        raise ValueError(
-            f"distances must be finite, but {len(rows)} rows hold NaN or infinity, first row {rows[0]}"
-        )
+        raise ValueError(f"distances must be finite, but {len(rows)} rows hold NaN or infinity, first row {rows[0]}")
     if (matrix < 0).any():
         raise ValueError(f"distances must not be negative, got {matrix.min()}")
     if np.abs(matrix - matrix.T).max() > 1e-8 * matrix.max():
@@ -63,7 +63,8 @@ def normalized_stress(distances: np.ndarray, embedding: np.ndarray) -> float:
     """
     kept = np.sqrt(((embedding[:, None] - embedding) ** 2).sum(axis=-1))
     total = (distances**2).sum()
-    cross, own = (distances * kept).sum(), (kept**2).sum()
-    if total == 0 or own == 0:
-        return 0.0 if total == 0 else 1.0
-    return float(np.sqrt(max(1 - cross**2 / (own * total), 0)))
+    if total == 0:
+        return 0.0
+    own = (kept**2).sum()
+    scale = (distances * kept).sum() / own if own > 0 else 0.0
+    return float(np.sqrt(((distances - scale * kept) ** 2).sum() / total))

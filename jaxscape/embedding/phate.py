@@ -26,9 +26,7 @@ class PhateResult(NamedTuple):
 
     embedding: np.ndarray  # float64 (n, n_components)
     t: int  # diffusion time
-    entropy: (
-        np.ndarray
-    )  # float64 (number of t tried,): von Neumann entropy, whose knee is t where t is "auto"
+    entropy: np.ndarray  # float64 (number of t tried,): von Neumann entropy, whose knee is t where t is "auto"
     potential_distances: np.ndarray  # float64 (n, n)
     stress: float  # normalised stress of the embedding against the potential distances
     n_connected_components: int  # of the graph of non-zero affinities
@@ -57,7 +55,7 @@ def phate(
         A `PhateResult`. The same input gives the same bytes.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, or a parameter out of range.
+        ValueError: for a matrix that is no distance matrix, or a parameter out of range, or a t so large that all points become alike.
 
     Warns:
         UserWarning: where the graph falls apart: distances between its components then mean nothing.
@@ -65,11 +63,11 @@ def phate(
     from jaxscape.embedding.baselines import phate_package
 
     matrix = check_distances(distances, n_components=n_components)
-    if not 1 <= knn <= len(matrix) - 2:
-        raise ValueError(f"knn must be from 1 to n - 2 = {len(matrix) - 2}, got {knn}")
+    if not (isinstance(knn, int | np.integer) and 1 <= knn <= len(matrix) - 2):
+        raise ValueError(f"knn must be a whole number from 1 to n - 2 = {len(matrix) - 2}, got {knn!r}")
     if not decay > 0:
         raise ValueError(f"decay must be positive, got {decay}")
-    if t != "auto" and not (isinstance(t, int) and t >= 1):
+    if t != "auto" and not (isinstance(t, int | np.integer) and t >= 1):
         raise ValueError(f't must be "auto" or a whole number of at least 1, got {t!r}')
     if not matrix.any():
         raise ValueError("distances must not all be zero: all points are the same")
@@ -94,7 +92,7 @@ def phate(
 def count_components(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
     """Connected components of the graph that joins two points where either's affinity to the other is not zero."""
     bandwidth = np.partition(distances, knn, axis=1)[:, knn]
-    reach = bandwidth * (-np.log(_SMALLEST_AFFINITY)) ** (1 / decay)
+    reach = bandwidth * (-np.log(_SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
     return int(connected_components(csr_array(distances <= reach[:, None]), directed=False)[0])
 
 

@@ -1,0 +1,1 @@
+"""From coordinates and row labels to pictures."""

@@ -243,9 +243,7 @@ def legend(
     if directions:
         groups["direction"] = [(_marker("o", hue), str(seed)) for seed, hue in palette.directions.items()]
     if step_sizes:
-        groups["step size"] = [
-            (_marker("D", color), f"{size:g}") for size, color in palette.step_sizes.items()
-        ]
+        groups["step size"] = [(_marker("D", color), f"{size:g}") for size, color in palette.step_sizes.items()]
     others: list[Entry] = [(_gradient(fade), f"epoch 0 to {palette.last_epoch:g}") for fade in fades]
     others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
     others += [(artist, str(artist.get_label())) for artist in extra]
@@ -282,9 +280,7 @@ def minimum_figure(panel: Panel, *, note: str = "") -> Figure:
     return fig
 
 
-def comparison_figure(
-    panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark", "white"), note: str = ""
-) -> Figure:
+def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark", "white"), note: str = "") -> Figure:
     """Minima side by side as in Figure 2: a column a minimum, a row a look, letters from "a", one legend.
 
     The panels share hues, step size colours and the scale over epochs; their coordinates have nothing in
@@ -429,9 +425,7 @@ def _check_palette(palette: Palette, panel: Panel) -> None:
             raise ValueError(f"{name} holds {sorted(missing)}; the palette knows {list(known)}")
 
 
-def _check_coloring(
-    color_by: ColorBy, fade: Fade | None, values: ArrayLike | None, norm: Normalize | None
-) -> None:
+def _check_coloring(color_by: ColorBy, fade: Fade | None, values: ArrayLike | None, norm: Normalize | None) -> None:
     if color_by not in COLOR_BY:
         raise ValueError(f"color_by is {color_by!r}; choose one of {list(COLOR_BY)}")
     if fade not in (None, *FADES):

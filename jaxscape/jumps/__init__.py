@@ -1,0 +1,1 @@
+"""Copies thrown away from a minimum, and their retraining."""

@@ -6,6 +6,7 @@ of size 1 moves every filter by its own length, however the network scales its f
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,8 +32,7 @@ class JumpGrid(NamedTuple):
     def labels(self) -> list[dict[str, int | float]]:
         """A record a member, as `TrajectoryStore` takes them."""
         return [
-            {"seed": int(seed), "step_size": float(step)}
-            for seed, step in zip(self.seed, self.step_size, strict=True)
+            {"seed": int(seed), "step_size": float(step)} for seed, step in zip(self.seed, self.step_size, strict=True)
         ]
 
 
@@ -77,7 +77,7 @@ def filter_normalize(
     def normalize(path: tuple[Any, ...], d: jax.Array, w: jax.Array) -> jax.Array:
         d, w = jnp.asarray(d), jnp.asarray(w)
         if w.ndim <= 1:
-            return jnp.zeros_like(d) if ignore_1d else _rescale(d, w, None)
+            return jnp.zeros_like(w) if ignore_1d else _rescale(d, w, None)
         axes = filter_axis(path) if callable(filter_axis) else filter_axis
         outputs = _output_axes(axes, w.ndim, path)
         return _rescale(d, w, tuple(axis for axis in range(w.ndim) if axis not in outputs))
@@ -92,7 +92,7 @@ def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
         ValueError: where structures or shapes differ, or the step size is not a finite number.
     """
     _check_same(direction, params, "direction")
-    if not isinstance(step_size, jax.Array) and not math.isfinite(step_size):
+    if not isinstance(step_size, jax.core.Tracer) and not math.isfinite(step_size):
         raise ValueError(f"step_size must be a finite number, got {step_size}")
     return jax.tree.map(lambda w, d: (w + step_size * d).astype(jnp.result_type(w)), params, direction)
 
@@ -120,7 +120,7 @@ def jump_grid(
     Raises:
         ValueError: for empty, repeated or out-of-range seeds or step sizes.
     """
-    seeds, step_sizes = list(seeds), list(step_sizes)
+    seeds, step_sizes = [operator.index(seed) for seed in seeds], [float(step) for step in step_sizes]
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise ValueError(f"seeds must be one or more distinct integers from 0 to 2**32 - 1, got {seeds}")
     if not step_sizes or len(set(step_sizes)) < len(step_sizes) or not all(map(math.isfinite, step_sizes)):
@@ -131,19 +131,21 @@ def jump_grid(
         direction = filter_normalize(direction, params, filter_axis=filter_axis, ignore_1d=ignore_1d)
         copies += [jump(params, direction, step_size) for step_size in step_sizes]
     return JumpGrid(
-        stack_members(copies), np.repeat(seeds, len(step_sizes)), np.tile(np.float64(step_sizes), len(seeds))
+        stack_members(copies),
+        np.repeat(seeds, len(step_sizes)),
+        np.tile(np.asarray(step_sizes, np.float64), len(seeds)),
     )
 
 
 def _rescale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
-    """Give `d` the norm of `w`, both norms over `axes`; nothing where `d` is zero."""
-    have = jnp.sqrt(jnp.sum(d * d, axis=axes, keepdims=True))
-    want = jnp.sqrt(jnp.sum(w * w, axis=axes, keepdims=True))
-    return d * jnp.where(have > 0, want / jnp.where(have > 0, have, 1), 0)
+    """Give `d` the norm of `w`, both norms over `axes`, and its dtype; nothing where `d` is zero."""
+    wide = jnp.promote_types(jnp.result_type(d, w), jnp.float32)  # squares of float16 would overflow
+    have, want = (jnp.sqrt(jnp.sum(jnp.square(x.astype(wide)), axis=axes, keepdims=True)) for x in (d, w))
+    return (d * jnp.where(have > 0, want / jnp.where(have > 0, have, 1), 0)).astype(w.dtype)
 
 
 def _output_axes(axes: int | tuple[int, ...], ndim: int, path: tuple[Any, ...]) -> set[int]:
-    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
     if not all(-ndim <= axis < ndim for axis in given):
         raise ValueError(
             f"filter_axis {axes} is out of range for the leaf {jax.tree_util.keystr(path)} with {ndim} dimensions"
@@ -152,11 +154,13 @@ def _output_axes(axes: int | tuple[int, ...], ndim: int, path: tuple[Any, ...]) 
 
 
 def _check_same(tree: PyTree, params: PyTree, name: str) -> None:
-    if jax.tree.structure(tree) != jax.tree.structure(params):
-        raise ValueError(f"{name} and params must have the same structure")
-    for (path, leaf), like in zip(
-        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
-    ):
+    if len({jax.tree.structure(tree), jax.tree.structure(params)}) > 1:
+        names = [
+            {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (tree, params)
+        ]
+        only = ", ".join(sorted(names[0] ^ names[1])) or "the containers"
+        raise ValueError(f"{name} and params must have the same structure, but {only} differ")
+    for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True):
         if np.shape(leaf) != np.shape(like):
             raise ValueError(
                 f"{name} and params must have the same shapes, got {np.shape(leaf)} and {np.shape(like)} "

@@ -14,7 +14,7 @@ import optax
 from jaxscape.jumps.directions import JumpGrid
 from jaxscape.training.members import num_members
 from jaxscape.training.objective import Evaluate, LossFn
-from jaxscape.training.train import Data, Epoch, TrainState, init_states, train, typed_key
+from jaxscape.training.train import Data, Epoch, TrainState, copy_states, init_states, train, typed_key
 
 PyTree = Any
 
@@ -85,10 +85,10 @@ def retrain(
         raise ValueError(f"unknown data_order {data_order!r}; known: {', '.join(DATA_ORDERS)}")
     if isinstance(start, TrainState):
         # Donation would delete the caller's state; a run must be able to start from it twice.
-        states = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), start)
+        states = copy_states(start)
     else:
         params = start.params if isinstance(start, JumpGrid) else start
-        keys = _member_keys(typed_key(key), start, num_members(params), data_order)
+        keys = _member_keys(typed_key(key), start, num_members(start), data_order)
         states = init_states(params, optimizer, keys=keys, model_state=model_state)
     return train(
         loss_fn,
@@ -111,9 +111,7 @@ def _member_keys(key: jax.Array, start: JumpGrid | PyTree, members: int, data_or
         return keys
     if not isinstance(start, JumpGrid):
         if data_order == "seed":
-            raise ValueError(
-                'data_order "seed" needs a JumpGrid, whose members have seeds; got a stacked pytree'
-            )
+            raise ValueError('data_order "seed" needs a JumpGrid, whose members have seeds; got a stacked pytree')
         return fold(keys, np.arange(members, dtype=np.uint32))
     keys = fold(keys, np.asarray(start.seed, np.uint32))
     if data_order == "seed":

@@ -148,9 +148,7 @@ def take_training(dataset: Dataset, size: int) -> Dataset:
     return dataset._replace(train_images=dataset.train_images[kept], train_labels=dataset.train_labels[kept])
 
 
-def corrupt_labels(
-    key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, fraction: float = 1.0
-) -> Labels:
+def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, fraction: float = 1.0) -> Labels:
     """Labels of which a random part is replaced by random classes (Zhang et al. 2017).
 
     Exactly `round(fraction * n)` labels are drawn anew, uniformly from all classes, so that the true class
@@ -247,9 +245,7 @@ def _load_cifar(paths: list[Path], layout: _Cifar) -> Dataset:
 def _parse_cifar(path: Path, content: bytes, layout: _Cifar) -> tuple[Images, Labels]:
     row_bytes = layout.label_bytes + 3 * 32 * 32
     if not content or len(content) % row_bytes:
-        raise ValueError(
-            f"{path} has {len(content):,} bytes, which is no whole number of rows of {row_bytes:,}"
-        )
+        raise ValueError(f"{path} has {len(content):,} bytes, which is no whole number of rows of {row_bytes:,}")
     rows = np.frombuffer(content, np.uint8).reshape(-1, row_bytes)
     labels = rows[:, layout.label_bytes - 1]
     _check_labels(path, labels, layout.num_classes)
@@ -268,9 +264,7 @@ def _load_idx(paths: list[Path]) -> Dataset:
 def _read_idx_pair(images_path: Path, labels_path: Path) -> tuple[Images, Labels]:
     images, labels = _parse_idx(images_path, ndim=3), _parse_idx(labels_path, ndim=1)
     if len(images) != len(labels):
-        raise ValueError(
-            f"{images_path} holds {len(images):,} images, but {labels_path} {len(labels):,} labels"
-        )
+        raise ValueError(f"{images_path} holds {len(images):,} images, but {labels_path} {len(labels):,} labels")
     _check_labels(labels_path, labels, num_classes=10)
     return images[..., np.newaxis], labels.astype(np.int32)
 
@@ -287,9 +281,7 @@ def _parse_idx(path: Path, ndim: int) -> npt.NDArray[np.uint8]:
     shape = np.frombuffer(content, ">u4", count=ndim, offset=4).tolist()
     values = math.prod(shape)
     if not values or len(content) != header_bytes + values:
-        raise ValueError(
-            f"{path} has {len(content) - header_bytes:,} values, but announces {values:,}, {shape}"
-        )
+        raise ValueError(f"{path} has {len(content) - header_bytes:,} values, but announces {values:,}, {shape}")
     return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape).copy()
 
 

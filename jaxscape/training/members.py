@@ -46,7 +46,7 @@ def num_members(stacked: PyTree) -> int:
     """The length of the leading axis that all leaves share.
 
     Raises:
-        ValueError: where there is no leaf, or the leaves disagree (names two of them).
+        ValueError: where there is no leaf or no member, or the leaves disagree (names two of them).
     """
     leaves = jax.tree_util.tree_leaves_with_path(stacked)
     if not leaves:
@@ -55,10 +55,12 @@ def num_members(stacked: PyTree) -> int:
     for path, leaf in leaves:
         if np.ndim(leaf) == 0 or np.shape(leaf)[0] != np.shape(first)[0]:
             raise ValueError(
-                "the leaves of a stack of members must share their leading axis, got "
+                "arrays stacked by member (or by example) must share their leading axis, got "
                 f"{jax.tree_util.keystr(first_path)} of shape {np.shape(first)} and "
                 f"{jax.tree_util.keystr(path)} of shape {np.shape(leaf)}"
             )
+    if np.shape(first)[0] == 0:
+        raise ValueError(f"a stack needs at least one member (or example), got shape {np.shape(first)}")
     return np.shape(first)[0]
 
 
@@ -108,7 +110,9 @@ def _means(metrics: list[PyTree], num_steps: int) -> PyTree:
     """Metrics of each step, members outermost -> their mean over the steps [member]."""
 
     def mean(*values: Any) -> np.ndarray:
-        return np.asarray(values, np.float32).reshape(-1, num_steps).mean(axis=1)
+        # float64: the sum of a diverging member's losses must not overflow.
+        stacked = np.asarray(values, np.float64)
+        return stacked.reshape(-1, num_steps, *stacked.shape[1:]).mean(axis=1)
 
     return jax.tree.map(mean, *metrics)
 

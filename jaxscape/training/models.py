@@ -37,14 +37,8 @@ def convolve(
     if rows * columns > 4:
         return jax.lax.conv_general_dilated(images, kernel, strides, padding, **options)
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    patches = [
-        padded[:, i : i + top + 1 : down, j : j + left + 1 : right]
-        for i in range(height)
-        for j in range(width)
-    ]
-    product = jnp.concatenate(patches, axis=-1).reshape(-1, height * width * channels) @ kernel.reshape(
-        -1, features
-    )
+    patches = [padded[:, i : i + top + 1 : down, j : j + left + 1 : right] for i in range(height) for j in range(width)]
+    product = jnp.concatenate(patches, axis=-1).reshape(-1, height * width * channels) @ kernel.reshape(-1, features)
     return product.reshape(batch, rows, columns, features)
 
 

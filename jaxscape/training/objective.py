@@ -8,6 +8,7 @@ user with another framework or another loss writes them by hand. `model_state` i
 its parameters (here Flax's collections, such as {"batch_stats": ...}); `metrics` is a dict of scalars.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -32,10 +33,9 @@ def standardization(images: np.ndarray) -> Preprocess:
     Args:
         images: uint8 (n, H, W, C), the training images.
     """
-    pixels = images.reshape(-1, images.shape[-1])
-    mean = pixels.mean(axis=0, dtype=np.float64)
+    mean = images.mean(axis=(0, 1, 2), keepdims=True, dtype=np.float64)
     # A constant channel has deviation 0 and carries nothing: leave it at 0.
-    deviation = np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-6)
+    deviation = np.maximum(images.std(axis=(0, 1, 2), keepdims=True, dtype=np.float64), 1e-6)
     shift, scale = np.float32(mean), np.float32(1 / deviation)
     return lambda batch: (batch.astype(jnp.float32) - shift) * scale
 
@@ -90,18 +90,23 @@ def flax_evaluate(
         recalibration: the same module with a batch norm that keeps the last batch alone (for `WideResNet`,
             `module.clone(norm_momentum=0.0)`). Given, the losses and accuracies are recorded a second time with
             statistics measured anew on the training set, as names that begin with "recalibrated_".
-        batch_size: images a call; recalibrated statistics are the mean over such batches.
+        batch_size: images a call; recalibrated statistics are the mean over such batches, weighted by their sizes.
 
     Returns:
         `evaluate`, with the metrics train_loss, train_accuracy, test_loss, test_accuracy and, where asked for,
         recalibrated_train_loss and so on. Sums are taken batch by batch, in order.
+
+    Raises:
+        ValueError: for a batch_size below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     prepare = preprocess if preprocess is not None else lambda images: images
     batches = {"train": _batches(train, batch_size), "test": _batches(test, batch_size)}
 
     @jax.jit
     def totals(params: PyTree, model_state: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
-        logits = module.apply({"params": params, **model_state}, prepare(images), train=False)
+        logits: Any = module.apply({"params": params, **model_state}, prepare(images), train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.stack([losses.sum(), (logits.argmax(axis=-1) == labels).sum()])
 
@@ -123,7 +128,9 @@ def flax_evaluate(
         metrics = measure(params, model_state, "")
         if recalibration is not None:
             parts = [statistics(params, model_state, images) for images, _ in batches["train"]]
-            mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *parts)
+            sizes = np.array([len(labels) for _, labels in batches["train"]])
+            shares = [float(share) for share in sizes / sizes.sum()]
+            mean = jax.tree.map(lambda *leaves: sum(map(operator.mul, shares, leaves)), *parts)
             metrics |= measure(params, mean, "recalibrated_")
         return metrics
 
@@ -131,6 +138,6 @@ def flax_evaluate(
 
 
 def _batches(data: tuple[jax.Array, jax.Array], batch_size: int) -> list[tuple[jax.Array, jax.Array]]:
-    images, labels = data
+    images, labels = map(jnp.asarray, data)  # on the device once, not once a call
     starts = range(0, len(labels), batch_size)
     return [(images[start : start + batch_size], labels[start : start + batch_size]) for start in starts]

@@ -4,6 +4,7 @@ Weight decay is PyTorch's coupled L2: `weight_decay * params` joins the gradient
 see it, for every leaf, biases and batch norm included (the tests hold this against numbers recorded from PyTorch).
 """
 
+import operator
 from collections.abc import Sequence
 
 import optax
@@ -45,11 +46,11 @@ def step_decay(
     """A learning rate multiplied by `factor` at the start of each of `decay_epochs` (epochs counted from 0).
 
     Raises:
-        ValueError: where the epochs are not increasing positive integers.
+        ValueError: where the epochs are not increasing positive integers, or there is no step an epoch.
     """
-    epochs = list(decay_epochs)
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+    epochs = [operator.index(epoch) for epoch in decay_epochs]
     if any(epoch < 1 for epoch in epochs) or sorted(set(epochs)) != epochs:
         raise ValueError(f"decay_epochs must be increasing and at least 1, got {epochs}")
-    return optax.piecewise_constant_schedule(
-        learning_rate, {epoch * steps_per_epoch: factor for epoch in epochs}
-    )
+    return optax.piecewise_constant_schedule(learning_rate, {epoch * steps_per_epoch: factor for epoch in epochs})

@@ -48,7 +48,15 @@ Data = PyTree | Callable[[int, jax.Array], PyTree]
 
 def typed_key(key: jax.Array) -> jax.Array:
     """A typed PRNG key (or array of keys) from a typed or a legacy uint32 one."""
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"key must be a PRNG key, as from jax.random.key(0), got {key!r}")
     return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
+def copy_states(states: TrainState) -> TrainState:
+    """States in buffers of their own, which outlive the donation of these."""
+    # The explicit dtype drops weak types, which would change with the first step and compile it twice.
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)), states)
 
 
 def init_states(
@@ -57,17 +65,16 @@ def init_states(
     """A stack of fresh states: new optimiser states, the same `model_state` for every member.
 
     Args:
-        params: stacked [member, ...]; copied, so that the caller's arrays outlive donation.
+        params: stacked [member, ...]; copied, as are the keys, so that the caller's arrays outlive donation.
         optimizer: an optax transformation.
         keys: typed PRNG keys [member].
         model_state: of one network, not stacked; None for a model without any.
     """
     members = num_members(params)
-    params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
+    params = jax.tree.map(jnp.asarray, params)
     model_state = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * members), model_state)
-    return TrainState(
-        params, {} if model_state is None else model_state, jax.vmap(optimizer.init)(params), keys
-    )
+    opt_state = jax.vmap(optimizer.init)(params)
+    return copy_states(TrainState(params, {} if model_state is None else model_state, opt_state, keys))
 
 
 def make_step(
@@ -121,6 +128,7 @@ def train(
     Raises:
         ValueError: before any work, for counts out of range, a batch larger than the data, or leaves that disagree.
     """
+    num_members(states)  # refuses leaves that disagree
     _check(epochs, first_epoch, batch_size, data)
     update = _update(make_step(loss_fn, optimizer), from_arrays=not callable(data))
     run = epoch_runner(update, strategy=strategy)
@@ -140,6 +148,7 @@ def _iterate(
     for epoch in epochs[1:]:
         if callable(data):
             batches = data(epoch, states.key)
+            _check_batches(batches, num_members(states))
         else:
             batches = _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size)
         states, metrics = run(states, arrays, batches, epoch)
@@ -154,9 +163,7 @@ def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int) 
 
     def order(key: jax.Array) -> jax.Array:
         epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
-        return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(
-            steps, batch_size
-        )
+        return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(steps, batch_size)
 
     return jax.vmap(order)(keys)
 
@@ -186,6 +193,16 @@ def _update(step: Callable, *, from_arrays: bool) -> Callable:
     return update
 
 
+def _check_batches(batches: PyTree, members: int) -> None:
+    # An index out of range would be clamped without a word.
+    leading = sorted({np.shape(leaf)[:2] for leaf in jax.tree.leaves(batches)})
+    if len(leading) != 1 or len(leading[0]) < 2 or leading[0][0] != members or leading[0][1] < 1:
+        raise ValueError(
+            f"data must give batches with leaves [member, step, batch, ...] for {members} members and at least one "
+            f"step, got leaves that begin with {leading}"
+        )
+
+
 def _check(epochs: int, first_epoch: int, batch_size: int, data: Data) -> None:
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
@@ -194,6 +211,4 @@ def _check(epochs: int, first_epoch: int, batch_size: int, data: Data) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if not callable(data) and batch_size > num_members(data):
-        raise ValueError(
-            f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}"
-        )
+        raise ValueError(f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}")

@@ -51,7 +51,7 @@ def gram(
     *,
     reference: PyTree | None = None,
     members: Sequence[int] | None = None,
-    parents: Sequence[int] | None = None,
+    parents: Sequence[int] | np.ndarray | None = None,
     max_bytes: int = 2**27,
 ) -> Gram:
     """The Gram matrix of the increments between points, in one pass with bounded memory.
@@ -71,11 +71,11 @@ def gram(
         ValueError: for shapes that do not agree, or rows with NaN or infinity (names them).
     """
     blocks, num_rows, dimension, default_parents = _source(points, members, max_bytes)
-    if parents is None and default_parents is None:
-        parents = _nearest_before(
-            gram(points, reference=reference, parents=[-1] * num_rows, max_bytes=max_bytes)
-        )
-    rows_before = _check_parents(default_parents if parents is None else parents, num_rows)
+    if parents is None:
+        parents = default_parents
+    if parents is None:
+        parents = _nearest_before(gram(points, reference=reference, parents=[-1] * num_rows, max_bytes=max_bytes))
+    rows_before = _check_parents(parents, num_rows)
     flat_reference = None if reference is None else _flatten_one(reference, dimension)
     if flat_reference is not None:
         rows_before = np.concatenate([[-1], rows_before + 1])
@@ -145,13 +145,16 @@ def pairwise_distances(
         raise ValueError("a Gram carries its reference; give reference to gram() instead")
     if (center == "reference" or include_reference) and not points.has_reference:
         raise ValueError("center='reference' and include_reference=True need a reference, and there is none")
-    high, low = inner_products(points, center="reference" if center == "reference" else None)
-    if points.has_reference and not include_reference:
-        high, low = high[1:, 1:], low[1:, 1:]
+    about = "reference" if center == "reference" else None
+    high, low = inner_products(points, center=about)
+    first = int(points.has_reference and not include_reference)
+    high, low = high[first:, first:], low[first:, first:]
     squared = _squared_distances(high, low)
     if metric == "euclidean":
         return np.sqrt(squared)
-    return _cosine_distances(squared, *_squared_norms(high, low, squared, center))
+    norms, differences = _squared_norms(high, low, squared, center)
+    rounding = 1e-14 * norms.max() if center == "mean" else squared_rounding(points, center=about)[first:]
+    return _cosine_distances(squared, norms, differences, rounding)
 
 
 def inner_products(gram: Gram, *, center: str | None = None) -> Pair:
@@ -172,6 +175,21 @@ def inner_products(gram: Gram, *, center: str | None = None) -> Pair:
                     (matrix[0][row], matrix[1][row]), (matrix[0][parent], matrix[1][parent])
                 )
     return high, low
+
+
+def squared_rounding(gram: Gram, *, center: str | None = None) -> np.ndarray:
+    """What rounding leaves at most of the squared norm of a point that is the centre itself, float64 (k,).
+
+    Squared norms are right to about 1e-16 of the squared length of the way along the increments; this is 1e-14 of it.
+    A point that comes back to within 1e-7 of its way has no direction that could be told from rounding.
+    """
+    way = np.sqrt(np.diag(gram.products))
+    if center == "reference":
+        way[0] = 0
+    for row, parent in enumerate(gram.parents):
+        if parent >= 0:
+            way[row] += way[parent]
+    return 1e-14 * way**2
 
 
 def _squared_distances(high: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -198,17 +216,16 @@ def _squared_norms(
     return diagonal[0], differences
 
 
-def _cosine_distances(squared: np.ndarray, norms: np.ndarray, differences: np.ndarray) -> np.ndarray:
+def _cosine_distances(
+    squared: np.ndarray, norms: np.ndarray, differences: np.ndarray, rounding: np.ndarray | float
+) -> np.ndarray:
     """1 - cos = (|x - y|^2 - (|x| - |y|)^2) / (2 |x| |y|), which cancels nothing that matters.
 
     |x| - |y| comes from the difference of the squares, which keeps its digits where the norms are nearly equal.
     """
-    # A squared norm below 1e-24 of the largest is rounding: the point is the centre and has no direction.
-    zero = np.flatnonzero(norms <= 1e-24 * norms.max(initial=0.0))
+    zero = np.flatnonzero(norms <= rounding)  # the centre itself, without a direction
     if len(zero):
-        raise ValueError(
-            f"cosine distances need non-zero vectors, but rows {_some(zero)} are the centre itself"
-        )
+        raise ValueError(f"cosine distances need non-zero vectors, but rows {_some(zero)} are the centre itself")
     length = np.sqrt(norms)
     radial = differences / (length[:, None] + length)
     distances = np.maximum(squared - radial**2, 0) / (2 * length[:, None] * length)
@@ -250,9 +267,7 @@ def _source(
         raise ValueError(f"points must not be empty, got shapes {[leaf.shape for leaf in leaves]}")
     matrices = [leaf.reshape(num_rows, -1) for leaf in leaves]
     width = max(max_bytes // (4 * num_rows), 1)
-    blocks = (
-        matrix[:, start : start + width] for matrix in matrices for start in range(0, matrix.shape[1], width)
-    )
+    blocks = (matrix[:, start : start + width] for matrix in matrices for start in range(0, matrix.shape[1], width))
     return blocks, num_rows, sum(matrix.shape[1] for matrix in matrices), None
 
 

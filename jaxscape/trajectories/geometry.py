@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxscape.trajectories.distances import Gram, inner_products
+from jaxscape.trajectories.distances import Gram, inner_products, pairwise_distances, squared_rounding
 
 
 class Geometry(NamedTuple):
     """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there."""
 
     norm: np.ndarray  # |theta_e|, the L2 norm of the parameters
-    distance: np.ndarray  # |y_e|, the distance from the minimum
+    distance: np.ndarray  # |y_e|, the distance from the minimum; 0 within 1e-7 of the way that led there
+    chord: np.ndarray  # |y_e - y_0|, the distance from the start
     petal: np.ndarray  # cos(y_e, y_0): is the copy still where it was pushed?
     movement: np.ndarray  # |m_e|, from epoch 1
     lateral: np.ndarray  # share of m_e orthogonal to y_(e-1), from 0 (straight in or out) to 1; from epoch 1
@@ -36,17 +37,15 @@ class Geometry(NamedTuple):
         """
         start = self.distance[0]
         path = self.movement[1:].sum(axis=0)
-        end = self.distance[-1]
-        chord = np.sqrt(np.maximum(end**2 + start**2 - 2 * end * start * self.petal[-1], 0))
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
-                "return": 1 - end / start,
+                "return": 1 - self.distance[-1] / start,
                 "outward": self.distance.max(axis=0) / start - 1,
-                "monotone": self.falling[1:].mean(axis=0),
+                "monotone": _mean_over_epochs(self.falling),
                 "petal": self.petal[-1],
                 "lateral": _mean_over_epochs(self.lateral),
                 "path": path / start,
-                "path_over_chord": path / chord,
+                "path_over_chord": path / self.chord[-1],
                 "turning": _mean_over_epochs(self.turning),
                 "norm_change": self.norm[-1] / self.norm[0] - 1,
                 "end_spread": self.end_spread / start,
@@ -68,7 +67,10 @@ def trajectory_rows(gram: Gram) -> np.ndarray:
         if parent < first:
             continue
         if rows[owner[parent]][-1] != parent:
-            raise ValueError(f"trajectories must not branch, but row {parent} has several successors")
+            raise ValueError(
+                f"trajectories must not branch, but row {parent - first} has several successors; give gram() the "
+                f"parents of the rows where they do not come from a store"
+            )
         owner[row] = owner[parent]
         rows[owner[row]].append(row)
     lengths = {len(chain) for chain in rows.values()}
@@ -90,27 +92,26 @@ def trajectory_geometry(gram: Gram) -> Geometry:
         raise ValueError("geometry needs the minimum: make the Gram with reference=...")
     rows = trajectory_rows(gram)
     before, after = rows[:-1], rows[1:]
-    absolute = np.diag(inner_products(gram)[0])
+    absolute = np.maximum(np.diag(inner_products(gram)[0]), 0)
     around = inner_products(gram, center="reference")[0]
     increments = gram.products
-    distance = np.sqrt(np.maximum(np.diag(around), 0))[rows]
+    squared = np.diag(around)
+    distance = np.sqrt(np.where(squared > squared_rounding(gram, center="reference"), squared, 0))[rows]
     length = np.sqrt(np.diag(increments))[after]
     # m_e . y_(e-1): the increments of y_(e-1) are the start and the movements up to it.
     outward = _along_path(gram)[after, before]
-    ends = rows[-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosine = np.clip(outward / (length * distance[:-1]), -1, 1)
-        petal = np.clip(around[rows, rows[0]] / (distance * distance[0]), -1, 1)
-        turning = np.arccos(np.clip(increments[after[1:], after[:-1]] / (length[1:] * length[:-1]), -1, 1))
+    ends = rows[-1] - 1  # among the points, the reference not counted
+    turning = np.arccos(_cosine(increments[after[1:], after[:-1]], length[1:], length[:-1]))
     return Geometry(
         norm=np.sqrt(absolute)[rows],
         distance=distance,
-        petal=petal,
+        chord=_distance_from_start(increments, after),
+        petal=_cosine(around[rows, rows[0]], distance, distance[0]),
         movement=_from_epoch(1, length),
-        lateral=_from_epoch(1, np.sqrt(1 - cosine**2)),
-        turning=_from_epoch(2, turning),
+        lateral=_from_epoch(1, np.sqrt(1 - _cosine(outward, length, distance[:-1]) ** 2)),
+        turning=_from_epoch(2, turning)[: len(rows)],
         falling=_from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),
-        end_spread=_mean_distance(around[np.ix_(ends, ends)]),
+        end_spread=_mean_distance(pairwise_distances(gram, metric="euclidean")[np.ix_(ends, ends)]),
     )
 
 
@@ -124,6 +125,19 @@ def _along_path(gram: Gram) -> np.ndarray:
     return products
 
 
+def _distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
+    """|m_1 + ... + m_e| from the products of the movements, rows [epoch - 1, member]; exactly 0 for a standing copy."""
+    blocks = increments[movements.T[:, :, None], movements.T[:, None, :]]
+    squared = np.diagonal(blocks.cumsum(axis=1).cumsum(axis=2), axis1=1, axis2=2).T
+    return np.concatenate([np.zeros((1, movements.shape[1])), np.sqrt(np.maximum(squared, 0))])
+
+
+def _cosine(products: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosines from inner products and lengths, NaN where a length is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(one * other > 0, np.clip(products / (one * other), -1, 1), np.nan)
+
+
 def _from_epoch(first: int, values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.full((first, values.shape[1]), np.nan), values])
 
@@ -135,8 +149,6 @@ def _mean_over_epochs(values: np.ndarray) -> np.ndarray:
         return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
 
 
-def _mean_distance(products: np.ndarray) -> np.ndarray:
-    norms = np.diag(products)
-    distances = np.sqrt(np.maximum(norms[:, None] + norms - 2 * products, 0))
+def _mean_distance(distances: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return distances.sum(axis=1) / (len(norms) - 1)
+        return distances.sum(axis=1) / (len(distances) - 1)

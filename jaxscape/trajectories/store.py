@@ -12,6 +12,7 @@ import logging
 import math
 import operator
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -107,9 +108,7 @@ class TrajectoryStore:
         records = _records(labels)
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             found = "a trajectory store" if (folder / INDEX).exists() else "something"
-            raise FileExistsError(
-                f"path={folder} holds {found} already; open it, or choose a new or empty folder"
-            )
+            raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
         folder.mkdir(parents=True, exist_ok=True)
         _write_index(folder, records, [])
         return cls(folder, records, [])
@@ -216,7 +215,7 @@ class TrajectoryStore:
             self._release_checkpointer()  # it would raise the same error for ever
             raise OSError(
                 f"epoch {self.num_epochs} could not be written to {self._path} and can be appended again; "
-                f"the epochs before it are complete: {error}"
+                f"the epochs before it are complete: {_reason(error)}"
             ) from error
         self._pending = None
 
@@ -292,8 +291,8 @@ class TrajectoryStore:
         width = sum(piece.stop - piece.start for piece in pieces)
         block = np.empty((num_epochs, self.num_members, width), np.float32)
         slabs = [_slab(piece) for piece in pieces]
-        for epoch, rows in enumerate(block):
-            arrays = [self._open_array(epoch, piece.leaf) for piece in pieces]
+        opened = [[self._open_array(epoch, piece.leaf) for piece in pieces] for epoch in range(num_epochs)]
+        for rows, arrays in zip(block, opened, strict=True):
             reads = [array.result()[box].read() for array, (box, _) in zip(arrays, slabs, strict=True)]
             column = 0
             for read, (_, inside) in zip(reads, slabs, strict=True):
@@ -355,9 +354,7 @@ def _count_epochs(path: Path) -> int:
     found = {int(entry.name) for entry in path.iterdir() if entry.name.isdigit()}
     missing = set(range(len(found))) - found
     if missing:
-        raise FileNotFoundError(
-            f"epoch {min(missing)} is missing in the store {path}; it has {sorted(found)}"
-        )
+        raise FileNotFoundError(f"epoch {min(missing)} is missing in the store {path}; it has {sorted(found)}")
     return len(found)
 
 
@@ -387,6 +384,12 @@ def _write_index(path: Path, labels: list[dict[str, Any]], leaves: list[Leaf]) -
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise OSError(f"{path / INDEX} could not be written: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The system's words where tensorstore reports a system error, in the midst of a page of its own."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(number[1])) if number else str(error)
 
 
 def _records(labels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -426,9 +429,7 @@ def _named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
                 f"index of the first axis for each record of the labels"
             )
         if name.replace(".", "/") in names:
-            raise ValueError(
-                f"params: {name!r} would have the name of another array; allowed: one key path each"
-            )
+            raise ValueError(f"params: {name!r} would have the name of another array; allowed: one key path each")
         names.add(name.replace(".", "/"))
         yield Leaf(keys, array.shape[1:], array.dtype.name), array
     if not names:
@@ -529,11 +530,12 @@ def _open_checkpointer(path: Path) -> Any:
 @contextmanager
 def _orbax_silenced() -> Iterator[None]:
     """Orbax logs the traceback of an error once a thread, hundreds of lines of what `wait` raises in one."""
+    from absl import logging as absl_logging
 
     def from_elsewhere(record: logging.LogRecord) -> bool:
         return "orbax" not in record.pathname
 
-    logger = logging.getLogger("absl")
+    logger = absl_logging.get_absl_logger()
     logger.addFilter(from_elsewhere)
     try:
         yield

@@ -237,9 +237,7 @@ def main() -> None:
             "numpy": np.__version__,
             "torch": torch.__version__,
         },
-        "optimizers": [
-            optimizer_path(name, weight_decay) for name in OPTIMIZERS for weight_decay in WEIGHT_DECAYS
-        ],
+        "optimizers": [optimizer_path(name, weight_decay) for name in OPTIMIZERS for weight_decay in WEIGHT_DECAYS],
         "parameter_counts": [parameter_count(*network) for network in COUNTED_NETWORKS],
         "wide_resnet": [network_pass(image_shape) for image_shape in IMAGE_SHAPES],
         "cross_entropy": cross_entropy(),

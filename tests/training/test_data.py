@@ -144,9 +144,7 @@ def test_cifar10_pixels_stand_in_planes_of_rows(tmp_path):
 
 
 def test_cifar10_takes_its_training_files_in_order(tmp_path):
-    write_archive(
-        tmp_path / ARCHIVE, {name: bytes([i]) + bytes(3072) for i, name in enumerate(CIFAR10_FILES)}
-    )
+    write_archive(tmp_path / ARCHIVE, {name: bytes([i]) + bytes(3072) for i, name in enumerate(CIFAR10_FILES)})
     data = load_dataset("cifar10", data_dir=tmp_path)
     assert data.train_labels.tolist() == [0, 1, 2, 3, 4]
     assert data.test_labels.tolist() == [5]
@@ -477,15 +475,12 @@ def test_random_labels_are_uniform_over_the_classes():
     counts = np.bincount(corrupted, minlength=7)
     expected = 20_000 / 7
     assert len(counts) == 7
-    assert (
-        np.sum((counts - expected) ** 2 / expected) < 22.5
-    )  # chi-square, 6 degrees: 0.1 % of draws are above
+    assert np.sum((counts - expected) ** 2 / expected) < 22.5  # chi-square, 6 degrees: 0.1 % of draws are above
 
 
 def test_a_larger_fraction_changes_what_a_smaller_one_changes():
     small, large = (
-        corrupt_labels(jax.random.key(1), LABELS, num_classes=10, fraction=fraction)
-        for fraction in (0.2, 0.6)
+        corrupt_labels(jax.random.key(1), LABELS, num_classes=10, fraction=fraction) for fraction in (0.2, 0.6)
     )
     changed = small != LABELS
     np.testing.assert_array_equal(large[changed], small[changed])

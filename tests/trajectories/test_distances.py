@@ -96,9 +96,7 @@ def test_agrees_with_scikit_learn_on_separated_points():
         pairwise_distances(points, metric="euclidean"), euclidean_distances(points), rtol=1e-12, atol=1e-14
     )
     centred = points - points.mean(axis=0)
-    np.testing.assert_allclose(
-        pairwise_distances(points, center="mean"), cosine_distances(centred), atol=1e-13
-    )
+    np.testing.assert_allclose(pairwise_distances(points, center="mean"), cosine_distances(centred), atol=1e-13)
 
 
 def test_right_angles_and_opposites_have_their_closed_forms():
@@ -106,11 +104,7 @@ def test_right_angles_and_opposites_have_their_closed_forms():
     np.testing.assert_allclose(pairwise_distances(points), [[0, 1, 2], [1, 0, 1], [2, 1, 0]], atol=1e-15)
 
 
-@given(
-    hnp.arrays(
-        np.float32, st.tuples(st.integers(1, 7), st.integers(1, 9)), elements=st.floats(-100, 100, width=16)
-    )
-)
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 7), st.integers(1, 9)), elements=st.floats(-100, 100, width=16)))
 @settings(max_examples=60, deadline=None)
 def test_a_distance_matrix_is_symmetric_nonnegative_and_zero_on_the_diagonal(points):
     for metric in ("euclidean", "cosine"):

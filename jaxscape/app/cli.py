@@ -1,0 +1,208 @@
+"""The command line: `jaxscape demo | train | retrain | embed | plot | info`.
+
+A command's options are the fields of its stage's configuration. The defaults, which `--help` shows, are those of the
+run folder where it has some, else of the preset that the command line names: so `jaxscape train RUN` alone goes on
+with an interrupted run.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+from rich.console import Console
+
+from jaxscape.app.config import EmbedConfig, RetrainConfig, TrainConfig, from_record, retrain_preset, train_preset
+from jaxscape.app.folder import read_config
+
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The main job on real digits, in minutes: three minima, 20 retrained copies each, pictures and numbers."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = Path("jaxscape-demo")
+    """Where the three run folders and the figures go."""
+    seed: int = 0
+    """Of the minima and of the retraining."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network to a minimum."""
+
+    run: RunFolder
+    """The run folder: a new one, or one to go on with."""
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Throw copies away from the minimum, retrain them all, and measure where they go."""
+
+    run: RunFolder
+    """A run folder with a minimum."""
+    seeds: int | None = None
+    """Jump along that many directions, with the seeds 0, 1, ...; 5 by default."""
+    seed_list: tuple[int, ...] | None = None
+    """Jump along the directions of these seeds instead."""
+    config: tyro.conf.OmitArgPrefixes[RetrainConfig] = field(default_factory=RetrainConfig)
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Embed the trajectories of a retrained run; each setting is kept beside the others."""
+
+    run: RunFolder
+    """A run folder with finished trajectories."""
+    config: tyro.conf.OmitArgPrefixes[EmbedConfig] = field(default_factory=EmbedConfig)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw every embedding of a run, and its distances from the minimum."""
+
+    run: RunFolder
+    """A run folder with embeddings."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a run folder holds."""
+
+    run: RunFolder
+    """A run folder."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point `jaxscape`; exits with 0 only where the job was done."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = _parse(arguments)
+        _keep_compiled()
+        _run(command, Console())
+    except KeyboardInterrupt:
+        sys.exit("jaxscape: interrupted; the same command goes on from the last finished epoch")
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"jaxscape: {error}")
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The command with its options."""
+    commands: list[Any] = [
+        Demo(),
+        Train(run=tyro.MISSING, config=_train_defaults(arguments)),
+        Retrain(run=tyro.MISSING, config=_retrain_defaults(arguments)),
+        Embed(run=tyro.MISSING),
+        Plot(run=tyro.MISSING),
+        Info(run=tyro.MISSING),
+    ]
+    kinds = [
+        Annotated[type(default), tyro.conf.subcommand(type(default).__name__.lower(), default=default)]
+        for default in commands
+    ]
+    return tyro.cli(
+        Union[tuple(kinds)],  # type: ignore[arg-type]  # noqa: UP007  # made at run time
+        args=arguments,
+        prog="jaxscape",
+        description="Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go.",
+    )
+
+
+def _run(command: Any, console: Console) -> None:
+    match command:
+        case Demo(folder, seed):
+            from jaxscape.app.demo import run_demo
+
+            run_demo(folder, seed=seed, console=console)
+        case Train(run, config):
+            from jaxscape.app.train import find_minimum
+
+            find_minimum(run, config, console=console)
+        case Retrain(run, config=config):
+            _retrain(run, replace(config, seeds=_seeds(command)), console)
+        case Embed(run, config):
+            from jaxscape.app.embed import embed_trajectories
+
+            folder = embed_trajectories(run, config, console=console)
+            console.print(f"{folder}", highlight=False, soft_wrap=True)
+        case Plot(run):
+            from jaxscape.app.plot import plot_run
+
+            for path in plot_run(run):
+                console.print(f"{path}", highlight=False, soft_wrap=True)
+        case Info(run):
+            from jaxscape.app.info import describe_run
+
+            describe_run(run, console=console)
+
+
+def _retrain(run: Path, config: RetrainConfig, console: Console) -> None:
+    from jaxscape.app.folder import read_json
+    from jaxscape.app.measure import geometry_table, measure
+    from jaxscape.app.retrain import retrain_copies
+
+    retrain_copies(run, config, console=console)
+    measure(run, console=console)
+    console.print(geometry_table({run.name: read_json(run / "report.json")}))
+
+
+def _seeds(command: Retrain) -> tuple[int, ...]:
+    if command.seed_list is not None and command.seeds is not None:
+        raise ValueError("give --seeds (how many) or --seed-list (which), not both")
+    if command.seed_list is not None:
+        return command.seed_list
+    if command.seeds is None:
+        return command.config.seeds
+    if command.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {command.seeds}")
+    return tuple(range(command.seeds))
+
+
+def _keep_compiled() -> None:
+    """Keep compiled programs on disk between commands, unless the user has settled that already."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxscape" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # an unwritable home costs compilation time, nothing else
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _train_defaults(arguments: list[str]) -> TrainConfig:
+    made = _section(arguments, "train")
+    if made is not None:
+        return from_record(TrainConfig, made)
+    named = {name: _option(arguments, name) for name in ("preset", "protocol", "dataset")}
+    return train_preset(named["preset"] or "good", protocol=named["protocol"], dataset=named["dataset"] or "digits")
+
+
+def _retrain_defaults(arguments: list[str]) -> RetrainConfig:
+    made, minimum = _section(arguments, "retrain"), _section(arguments, "train")
+    if made is not None:
+        return from_record(RetrainConfig, made)
+    return RetrainConfig() if minimum is None else retrain_preset(from_record(TrainConfig, minimum))
+
+
+def _section(arguments: list[str], name: str) -> dict[str, Any] | None:
+    """What the run folder named on the command line records of a stage, if there is one."""
+    if len(arguments) < 2 or arguments[0] != name or arguments[1].startswith("-"):
+        return None
+    return read_config(Path(arguments[1])).get(name)
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"--{name}="):
+            return argument.partition("=")[2]
+        if argument == f"--{name}" and position + 1 < len(arguments):
+            return arguments[position + 1]
+    return None

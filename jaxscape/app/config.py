@@ -1,0 +1,259 @@
+"""What a run is asked to do: frozen records, one a stage, and the presets of the paper and of the demo.
+
+A preset says which minimum (good, bad, memorization); a protocol says at which scale: "paper" is the paper's own,
+"digits" the one that the demo runs in minutes, found by measurement (docs/protocol.md).
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import tyro
+
+from jaxscape.jumps.retrain import DATA_ORDERS
+from jaxscape.training.augment import AUGMENTATIONS
+from jaxscape.training.data import DATASETS
+from jaxscape.training.members import STRATEGIES
+from jaxscape.training.optimizers import OPTIMIZERS
+
+Preset = Literal["good", "bad", "memorization"]
+Protocol = Literal["digits", "paper"]
+PRESETS = ("good", "bad", "memorization")
+PROTOCOLS = ("digits", "paper")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a minimum is found."""
+
+    preset: Preset = "good"
+    """good: weight decay and augmentation; bad: neither; memorization: bad, with random labels."""
+    protocol: Protocol = "digits"
+    """The scale of everything below: the demo's, or the paper's own."""
+    dataset: str = "digits"
+    """digits, cifar10, cifar100, fashion_mnist or mnist."""
+    data_dir: str | None = None
+    """A folder with the data set's original files, instead of a download."""
+    train_size: int | None = None
+    """Use only that many training images, the same number of each class."""
+    label_noise: float = 0.0
+    """Share of the training labels that are replaced by random ones."""
+    depth: int = 10
+    """Depth of the wide residual network, 6 n + 4."""
+    widen_factor: int = 1
+    """Its width, in multiples of 16, 32 and 64 channels."""
+    optimizer: str = "momentum"
+    """sgd, momentum (0.9) or adam."""
+    learning_rate: float = 0.1
+    """Learning rate at the start."""
+    decay_epochs: tuple[int, ...] = ()
+    """Epochs at whose start the learning rate is divided by 10."""
+    weight_decay: float = 0.0
+    """Coefficient of the L2 term, PyTorch's meaning."""
+    augmentation: str = "none"
+    """none, crop or crop+flip."""
+    padding: int = 4
+    """Pixels that a crop moves at most."""
+    epochs: int = 200
+    """Epochs to train for."""
+    batch_size: int = 128
+    """Images a step."""
+    seed: int = 0
+    """Of the initial parameters, random labels, batch order and augmentation."""
+
+
+@dataclass(frozen=True)
+class RetrainConfig:
+    """How the copies are thrown and retrained."""
+
+    seeds: tyro.conf.Suppress[tuple[int, ...]] = (0, 1, 2, 3, 4)
+    """Seeds of the jump directions."""
+    step_sizes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    """Lengths of the jumps; 1 moves every filter by its own norm."""
+    epochs: int = 50
+    """Epochs to retrain for; more than before extends the trajectories."""
+    optimizer: str = "momentum"
+    """sgd, momentum (0.9) or adam; starts fresh."""
+    learning_rate: float = 0.001
+    """Learning rate, constant."""
+    weight_decay: float = 0.0
+    """Coefficient of the L2 term; the minimum's own by default."""
+    augmentation: str = "none"
+    """none, crop or crop+flip; the minimum's own by default."""
+    batch_size: int = 128
+    """Images a step."""
+    data_order: str = "member"
+    """Who shares batches and augmentation: member (nobody), seed (one direction), shared (all)."""
+    order_seed: int = 0
+    """Of the batch order and augmentation."""
+    strategy: str = "loop"
+    """How the copies run together: loop."""
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """How the trajectories are embedded; every setting gets a folder of its own."""
+
+    method: str = "phate"
+    """phate, pca or random (a random plane)."""
+    metric: str = "cosine"
+    """cosine or euclidean."""
+    center: str = "none"
+    """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
+    knn: int = 5
+    """Neighbours that set PHATE's bandwidth."""
+    decay: float = 40.0
+    """Exponent of PHATE's kernel."""
+    t: int | None = None
+    """PHATE's diffusion time; None takes the knee of the entropy."""
+    n_components: int = 2
+    """Dimensions of the picture."""
+    include_minimum: bool = False
+    """Embed the minimum too."""
+
+    @property
+    def name(self) -> str:
+        """The setting as the name of its folder, such as "phate-cosine-none-knn5"."""
+        parts = [self.method, self.metric]
+        if self.metric == "cosine":
+            parts.append(self.center)
+        if self.method == "phate":
+            parts.append(f"knn{self.knn}")
+            parts += [f"decay{self.decay:g}"] if self.decay != 40 else []
+            parts += [f"t{self.t}"] if self.t is not None else []
+        parts += [f"{self.n_components}d"] if self.n_components != 2 else []
+        parts += ["with-minimum"] if self.include_minimum else []
+        return "-".join(parts)
+
+
+METHODS = ("phate", "pca", "random")
+CENTERS = {"none": None, "mean": "mean", "minimum": "reference"}
+
+# What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.
+_DIGITS_TRAIN = {"train_size": 100, "batch_size": 25, "epochs": 200, "decay_epochs": (150,), "padding": 1}
+_DIGITS_WEIGHT_DECAY = 1e-3
+_DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05}
+
+# A mirrored digit is no digit; a mirrored photograph or shoe is one.
+_FLIPPED = ("cifar10", "cifar100", "fashion_mnist")
+
+
+def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "digits", seed: int = 0) -> TrainConfig:
+    """The paper's way to a good, bad or memorization minimum, at the scale of a protocol.
+
+    Args:
+        preset: "good", "bad" or "memorization".
+        protocol: "digits" or "paper"; by default "digits" for the digits and "paper" for every other data set.
+        dataset: one of `DATASETS`.
+        seed: of everything random.
+
+    Raises:
+        ValueError: for an unknown name (lists the known ones).
+    """
+    protocol = protocol or ("digits" if dataset == "digits" else "paper")
+    _check_name("preset", preset, PRESETS)
+    _check_name("protocol", protocol, PROTOCOLS)
+    _check_name("dataset", dataset, DATASETS)
+    config = TrainConfig(
+        preset=preset,  # type: ignore[arg-type]  # checked above
+        protocol=protocol,  # type: ignore[arg-type]
+        dataset=dataset,
+        seed=seed,
+        label_noise=1.0 if preset == "memorization" else 0.0,
+    )
+    if protocol == "paper":
+        config = replace(config, depth=28, widen_factor=2, decay_epochs=(150,))
+    else:
+        config = replace(config, **_DIGITS_TRAIN)  # type: ignore[arg-type]
+    if preset != "good":
+        return config
+    return replace(
+        config,
+        weight_decay=1e-4 if protocol == "paper" else _DIGITS_WEIGHT_DECAY,
+        augmentation="crop+flip" if dataset in _FLIPPED else "crop",
+    )
+
+
+def retrain_preset(minimum: TrainConfig) -> RetrainConfig:
+    """The protocol's retraining of that minimum: its own weight decay, augmentation and batch size, lr constant."""
+    config = RetrainConfig(
+        weight_decay=minimum.weight_decay,
+        augmentation=minimum.augmentation,
+        batch_size=minimum.batch_size,
+        order_seed=minimum.seed,
+    )
+    return replace(config, **_DIGITS_RETRAIN) if minimum.protocol == "digits" else config  # type: ignore[arg-type]
+
+
+def check_train(config: TrainConfig) -> None:
+    """Refuse a configuration that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    _check_name("preset", config.preset, PRESETS)
+    _check_name("protocol", config.protocol, PROTOCOLS)
+    _check_name("dataset", config.dataset, DATASETS)
+    _check_name("optimizer", config.optimizer, OPTIMIZERS)
+    _check_name("augmentation", config.augmentation, AUGMENTATIONS)
+    _check_at_least("epochs", config.epochs, 1)
+    _check_at_least("batch_size", config.batch_size, 1)
+    _check_at_least("padding", config.padding, 0)
+    _check_at_least("seed", config.seed, 0)
+    if not 0 <= config.label_noise <= 1:
+        raise ValueError(f"label_noise must be from 0 to 1, got {config.label_noise}")
+
+
+def check_retrain(config: RetrainConfig) -> None:
+    """Refuse a configuration that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    _check_name("optimizer", config.optimizer, OPTIMIZERS)
+    _check_name("augmentation", config.augmentation, AUGMENTATIONS)
+    _check_name("data_order", config.data_order, DATA_ORDERS)
+    _check_name("strategy", config.strategy, tuple(STRATEGIES))
+    _check_at_least("epochs", config.epochs, 1)
+    _check_at_least("batch_size", config.batch_size, 1)
+    _check_at_least("order_seed", config.order_seed, 0)
+
+
+def check_embed(config: EmbedConfig) -> None:
+    """Refuse a configuration that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    _check_name("method", config.method, METHODS)
+    _check_name("metric", config.metric, ("cosine", "euclidean"))
+    _check_name("center", config.center, tuple(CENTERS))
+    _check_at_least("knn", config.knn, 1)
+    _check_at_least("n_components", config.n_components, 2)
+    if config.t is not None:
+        _check_at_least("t", config.t, 1)
+    if config.method != "phate" and config.metric != "euclidean":
+        raise ValueError(f"method {config.method} needs metric euclidean, got {config.metric}")
+    if config.include_minimum and config.center == "minimum" and config.metric == "cosine":
+        raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
+
+
+def from_record(cls: type, record: dict[str, Any]) -> Any:
+    """A configuration from its JSON record (lists become tuples); what it does not know is refused.
+
+    Raises:
+        ValueError: for unknown or missing fields.
+    """
+    known = {field.name for field in fields(cls)}
+    if set(record) != known:
+        raise ValueError(f"a {cls.__name__} has the fields {sorted(known)}, but {sorted(set(record) ^ known)} differ")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+
+
+def _check_name(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,0 +1,95 @@
+"""The stage `embed`: coordinates from the inner products, a folder a setting."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxscape.app.config import CENTERS, EmbedConfig, check_embed
+from jaxscape.app.folder import REPORT, read_csv, read_json, record_seconds, update_report, write_csv, write_json
+from jaxscape.app.measure import Measured, measure
+from jaxscape.embedding.baselines import pca, random_plane
+from jaxscape.embedding.phate import phate
+from jaxscape.trajectories.distances import pairwise_distances
+
+COORDINATES, DIAGNOSTICS = "coordinates.csv", "diagnostics.json"
+
+
+def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> Path:
+    """Embed a finished run with one setting, or find it done; returns the setting's folder.
+
+    Raises:
+        FileNotFoundError: where there are no finished trajectories.
+        ValueError: for a setting that cannot work.
+    """
+    check_embed(config)
+    measured = measure(run, console=console)
+    folder = run / "embeddings" / config.name
+    rows = measured.gram.num_points + int(config.include_minimum)
+    if (folder / DIAGNOSTICS).exists() and read_json(folder / DIAGNOSTICS)["rows"] == rows:
+        console.print(f"{run}: {config.name} is there", highlight=False)
+        return folder
+    started = time.monotonic()
+    with console.status(f"{run.name}: {config.name}"):
+        distances = pairwise_distances(
+            measured.gram,
+            metric=config.metric,
+            center=CENTERS[config.center],
+            include_reference=config.include_minimum,
+        )
+        embedding, diagnostics = _embed(distances, config)
+    axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
+    coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
+    write_csv(folder / COORDINATES, _labels(measured, config) | coordinates)
+    write_json(folder / DIAGNOSTICS, {"rows": rows, "setting": vars(config), **diagnostics})
+    record_seconds(run, "embed", time.monotonic() - started)
+    kept = read_json(run / REPORT).get("embeddings", {})
+    short = {name: value for name, value in diagnostics.items() if name != "entropy"}
+    update_report(run, embeddings=kept | {config.name: short})
+    for note in diagnostics.get("warnings", ()):
+        console.print(f"{run}, {config.name}: {note}", highlight=False)
+    return folder
+
+
+def read_embedding(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Coordinates with their row labels, and diagnostics."""
+    return read_csv(folder / COORDINATES), read_json(folder / DIAGNOSTICS)
+
+
+def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict[str, Any]]:
+    if config.method == "pca":
+        result = pca(distances, n_components=config.n_components)
+        return result.embedding, {"explained": result.explained}
+    if config.method == "random":
+        result = random_plane(distances, key=jax.random.key(0), n_components=config.n_components)
+        return result.embedding, {"explained": result.explained}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are in the result, and told from there
+        found = phate(
+            distances,
+            n_components=config.n_components,
+            knn=config.knn,
+            decay=config.decay,
+            t="auto" if config.t is None else config.t,
+        )
+    diagnostics = {
+        "t": found.t,
+        "stress": found.stress,
+        "n_connected_components": found.n_connected_components,
+        "connecting_knn": found.connecting_knn,
+        "entropy": found.entropy,
+        "warnings": found.warnings,
+    }
+    return found.embedding, diagnostics
+
+
+def _labels(measured: Measured, config: EmbedConfig) -> dict[str, np.ndarray]:
+    """Row labels; the minimum, where it is a row, comes first and has member -1."""
+    if not config.include_minimum:
+        return measured.labels
+    blank = {"member": -1, "seed": -1, "step_size": 0.0, "epoch": 0, "update": 0}
+    return {name: np.concatenate([[blank[name]], values]) for name, values in measured.labels.items()}

@@ -1,0 +1,190 @@
+"""A run folder: where things stand in it, and the record of what was asked.
+
+config.json   sections "train", "retrain" (what was asked) and "environment" (versions, device, commit)
+minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
+"""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+CONFIG = "config.json"
+REPORT = "report.json"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "phate", "jaxscape-phate")
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The record of a run; {} where there is none yet.
+
+    Raises:
+        ValueError: where the file is not JSON.
+    """
+    path = run / CONFIG
+    return read_json(path) if path.exists() else {}
+
+
+def record_section(run: Path, name: str, config: Any, *, results: Sequence[str]) -> None:
+    """Write what a stage was asked to do; refuse where kept results were made otherwise.
+
+    More epochs extend a stage, unless something was already made from its end.
+
+    Args:
+        run: the run folder, made where it does not exist.
+        name: "train" or "retrain".
+        config: the stage's configuration.
+        results: names in the run folder: what this stage makes, then what is made from it.
+
+    Raises:
+        ValueError: names the settings that differ and what to delete to start anew.
+    """
+    make_folder(run)
+    record = read_config(run)
+    asked = json.loads(json.dumps(asdict(config)))
+    made = record.get(name)
+    kept = [str(run / result) for result in results if (run / result).exists()]
+    if made is not None and kept:
+        free = {"data_dir"} | ({"epochs"} if len(kept) == 1 and asked["epochs"] >= made["epochs"] else set())
+        differing = [key for key in asked if asked[key] != made.get(key) and key not in free]
+        if differing:
+            changes = "; ".join(f"{key} is {made.get(key)!r}, asked for {asked[key]!r}" for key in differing)
+            raise ValueError(
+                f"{run} holds results of another configuration: {changes}. "
+                f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
+            )
+    write_json(run / CONFIG, record | {name: asked, "environment": environment()})
+
+
+def update_report(run: Path, **sections: Any) -> None:
+    """Put sections into report.json, beside those that it has."""
+    path = run / REPORT
+    write_json(path, (read_json(path) if path.exists() else {}) | sections)
+
+
+def record_seconds(run: Path, stage: str, seconds: float) -> None:
+    """Add to the time that a stage of this run has taken, over all its calls, in the report."""
+    path = run / REPORT
+    timings = read_json(path).get("timings", {}) if path.exists() else {}
+    update_report(run, timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit, for the record."""
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in _PACKAGES},
+        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "cpu_cores": os.cpu_count(),
+        "commit": _commit(),
+    }
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        OSError: says which folder could not be made, and why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the folder {path}: {error.strerror}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The record in a JSON file.
+
+    Raises:
+        ValueError: where it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged, it is not JSON: {error}") from None
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Replace a JSON file as a whole; NaN becomes null."""
+    write_text(path, json.dumps(_plain(record), indent=1) + "\n")
+
+
+def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+    """Replace a CSV file as a whole: a header, then a row for each entry of the columns."""
+    lines = [",".join(columns)]
+    lines += [",".join(map(_cell, row)) for row in zip(*columns.values(), strict=True)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a CSV file of numbers."""
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    return {name: np.array([float(row[i]) for row in rows]) for i, name in enumerate(header)}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader, or a crash, meets the old one or the new one."""
+    make_folder(path.parent)
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error.strerror}") from None
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace an .npz file in one step, uncompressed."""
+    make_folder(path.parent)
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        with unfinished.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _cell(value: Any) -> str:
+    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, None where there is none."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

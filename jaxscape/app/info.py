@@ -1,0 +1,55 @@
+"""The command `info`: what a run folder holds, in words."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from jaxscape.app.folder import read_config, read_json
+from jaxscape.app.measure import accuracy_table, geometry_table
+
+
+def describe_run(run: Path, *, console: Console) -> None:
+    """Print the stages of a run, its settings and its numbers.
+
+    Raises:
+        FileNotFoundError: where the folder is no run.
+    """
+    config = read_config(run)
+    if not config:
+        raise FileNotFoundError(f"{run} is not a run folder: it has no config.json; `jaxscape train {run}` makes one")
+    console.print(f"{run}: {_size(run) / 1e6:.1f} MB", highlight=False)
+    for stage in ("train", "retrain"):
+        settings = config.get(stage, {})
+        words = ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if value is not None)
+        console.print(f"{stage}: {words or 'not yet'}", highlight=False, soft_wrap=True)
+    console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}", highlight=False, soft_wrap=True)
+    report = read_json(run / "report.json") if (run / "report.json").exists() else {}
+    if "geometry" in report:
+        console.print(accuracy_table({run.name: report}), geometry_table({run.name: report}))
+    for setting, found in report.get("embeddings", {}).items():
+        words = ", ".join(f"{name} {_word(value)}" for name, value in found.items() if name != "warnings")
+        console.print(f"embedding {setting}: {words}", highlight=False, soft_wrap=True)
+
+
+def _stages(run: Path, config: dict) -> list[str]:
+    snapshots = sum(path.name.isdigit() for path in (run / "trajectories").glob("*"))
+    done = []
+    if (run / "minimum" / "metrics.json").exists():
+        done.append("train")
+    if snapshots:
+        done.append(f"retrain ({snapshots - 1} of {config['retrain']['epochs']} epochs)")
+    if (run / "gram.npz").exists():
+        done.append("distances and geometry")
+    done += [f"embed {path.parent.name}" for path in sorted((run / "embeddings").glob("*/diagnostics.json"))]
+    figures = len(list((run / "figures").glob("*.png")))
+    return done + ([f"plot ({figures} figures)"] if figures else [])
+
+
+def _size(run: Path) -> int:
+    return sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,192 @@
+"""The stage between retraining and pictures: inner products, geometry beside its null, the report.
+
+Everything here follows from the trajectories and takes seconds; it is made again whenever they have grown.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxscape.app.config import RetrainConfig
+from jaxscape.app.folder import read_csv, record_seconds, save_arrays, update_report, write_csv
+from jaxscape.app.retrain import diverged_members, read_trajectories
+from jaxscape.app.train import Minimum, read_minimum
+from jaxscape.trajectories.distances import Gram, gram
+from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+from jaxscape.trajectories.null import null_trajectories
+from jaxscape.trajectories.store import TrajectoryStore
+
+NULL_KIND = "rotated"
+NULL_DRAWS = 8
+
+# The statistics of the table, in its order, with what they mean.
+STATISTICS = {
+    "return": "1 - d(end) / d(start), d the distance from the minimum",
+    "outward": "largest d / d(start), minus 1",
+    "monotone": "share of epochs in which d falls",
+    "petal": "cosine of end and start, seen from the minimum",
+    "lateral": "share of movement across the line to the minimum",
+    "path": "path length / jump",
+    "path_over_chord": "path length / distance of start and end",
+    "turning": "mean angle between movements, radians",
+    "norm_change": "L2 norm at the end / at the start, minus 1",
+    "end_spread": "mean distance between end points / jump",
+}
+
+
+class Measured(NamedTuple):
+    """The inner products of a run's trajectories and what each row is."""
+
+    gram: Gram
+    labels: dict[str, np.ndarray]  # member, seed, step_size, epoch, update: (n,) each
+
+
+def measure(run: Path, *, console: Console) -> Measured:
+    """Make gram.npz, geometry.csv and report.json where they are missing or older than the trajectories.
+
+    Raises:
+        FileNotFoundError: where there are no finished trajectories.
+        ValueError: where every member has diverged.
+    """
+    config, store = read_trajectories(run)
+    minimum = read_minimum(run)
+    diverged = diverged_members(read_csv(run / "metrics.csv"))
+    if len(diverged) == store.num_members:
+        raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
+    path = run / "gram.npz"
+    if path.exists() and (kept := _load(path)).labels["epoch"].max() == store.num_epochs - 1:
+        return kept
+    started = time.monotonic()
+    with console.status(f"{run.name}: distances"):
+        measured = _measure(store, minimum, sorted(set(range(store.num_members)) - set(diverged)))
+        geometry = trajectory_geometry(measured.gram)
+        nulls = _nulls(measured.gram, config)
+    write_csv(run / "geometry.csv", measured.labels | _by_row(geometry, nulls[0]))
+    _report(run, minimum, config, store, diverged, geometry, nulls)
+    _save(path, measured)  # last: its presence says that the rest is there
+    record_seconds(run, "measure", time.monotonic() - started)
+    return measured
+
+
+def summarize(values: np.ndarray) -> dict[str, float]:
+    """Mean and standard deviation of what is defined."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return {"mean": float("nan"), "std": float("nan"), "n": 0}
+    return {"mean": float(defined.mean()), "std": float(defined.std()), "n": len(defined)}
+
+
+def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
+    """A column a run: mean ± standard deviation over members, and the same of its null trajectories."""
+    table = Table(
+        title=f"Geometry: mean ± std over members, beside {NULL_DRAWS} draws of {NULL_KIND} null trajectories"
+    )
+    table.add_column("", no_wrap=True)
+    for name in reports:
+        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("null", justify="right", style="dim", no_wrap=True)
+    for statistic in STATISTICS:
+        row = [statistic]
+        for report in reports.values():
+            row += [_cell(report["geometry"][kind][statistic]) for kind in ("real", "null")]
+        table.add_row(*row)
+    return table
+
+
+def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
+    """A row a run: accuracy and loss of the minimum."""
+    table = Table(title="Minima")
+    for heading in ("", "training accuracy", "training loss", "test accuracy", "test loss"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, report in reports.items():
+        found = report["minimum"]
+        table.add_row(
+            name,
+            f"{found['train_accuracy']:.1%}",
+            f"{found['train_loss']:.4f}",
+            f"{found['test_accuracy']:.1%}",
+            f"{found['test_loss']:.3f}",
+        )
+    return table
+
+
+def _measure(store: TrajectoryStore, minimum: Minimum, members: list[int]) -> Measured:
+    epochs = np.repeat(np.arange(store.num_epochs), len(members))
+    columns = {"member": np.tile(members, store.num_epochs)}
+    records = [store.labels[member] for member in members]
+    columns |= {name: np.tile([record[name] for record in records], store.num_epochs) for name in records[0]}
+    columns |= {"epoch": epochs, "update": np.repeat(np.array(store.updates), len(members))}
+    return Measured(gram(store, reference=minimum.params, members=members), columns)
+
+
+def _nulls(real: Gram, config: RetrainConfig) -> list[Geometry]:
+    keys = jax.random.split(jax.random.key(config.order_seed), NULL_DRAWS)
+    return [trajectory_geometry(null_trajectories(real, kind=NULL_KIND, key=key)) for key in keys]
+
+
+def _by_row(geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
+    """Columns in the order of the rows; all trajectories have their epochs in step, so that is the table's order."""
+    names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
+    columns = {name: getattr(geometry, name).ravel() for name in names}
+    columns["distance_over_jump"] = (geometry.distance / geometry.distance[0]).ravel()
+    columns["null_distance_over_jump"] = (null.distance / null.distance[0]).ravel()
+    return columns
+
+
+def _report(
+    run: Path,
+    minimum: Minimum,
+    config: RetrainConfig,
+    store: TrajectoryStore,
+    diverged: dict[int, int],
+    geometry: Geometry,
+    nulls: list[Geometry],
+) -> None:
+    real = geometry.summary()
+    null = [draw.summary() for draw in nulls]
+    steps = np.array([store.labels[m]["step_size"] for m in range(store.num_members) if m not in diverged])
+    update_report(
+        run,
+        minimum=minimum.metrics,
+        statistics=STATISTICS,
+        geometry={
+            "real": {name: summarize(real[name]) for name in STATISTICS},
+            "null": {name: summarize(np.concatenate([draw[name] for draw in null])) for name in STATISTICS},
+            "by_step_size": {
+                f"{step:g}": {name: summarize(real[name][steps == step]) for name in STATISTICS}
+                for step in np.unique(steps)
+            },
+        },
+        null={"kind": NULL_KIND, "draws": NULL_DRAWS},
+        epochs=config.epochs,
+        diverged=[store.labels[member] | {"member": member, "epoch": epoch} for member, epoch in diverged.items()],
+    )
+
+
+def _save(path: Path, measured: Measured) -> None:
+    arrays = {name: np.asarray(value) for name, value in measured.gram._asdict().items()}
+    save_arrays(path, arrays | {f"label_{name}": values for name, values in measured.labels.items()})
+
+
+def _load(path: Path) -> Measured:
+    with np.load(path) as kept:
+        labels = {name.removeprefix("label_"): kept[name] for name in kept.files if name.startswith("label_")}
+        return Measured(
+            Gram(
+                kept["products"],
+                kept["remainders"],
+                kept["parents"],
+                bool(kept["has_reference"]),
+                int(kept["dimension"]),
+            ),
+            labels,
+        )
+
+
+def _cell(number: dict[str, Any]) -> str:
+    return "-" if not number["n"] else f"{number['mean']:.3f} ± {number['std']:.3f}"

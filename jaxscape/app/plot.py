@@ -1,0 +1,138 @@
+"""The stage `plot`: the pictures of one run, or of several side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxscape.app.embed import DIAGNOSTICS, read_embedding
+from jaxscape.app.folder import make_folder, read_config, read_csv
+from jaxscape.app.measure import NULL_KIND
+from jaxscape.app.train import read_minimum
+from jaxscape.figures.plots import (
+    DistancePanel,
+    Panel,
+    comparison_figure,
+    distance_figure,
+    minimum_figure,
+    save_figure,
+)
+
+_CENTER_WORDS = {
+    "none": "of the parameter vectors",
+    "mean": "of directions from the mean",
+    "minimum": "of directions from the minimum",
+}
+
+
+def plot_run(run: Path) -> list[Path]:
+    """Draw every embedding of a run, and its distances from the minimum; returns the files.
+
+    Raises:
+        FileNotFoundError: where there is no embedding yet.
+    """
+    settings = sorted(_settings(run))
+    if not settings:
+        raise FileNotFoundError(f"{run} has no embeddings; `jaxscape embed {run}` makes one")
+    make_folder(run / "figures")
+    files = []
+    for setting in settings:
+        panel = _panel(run, setting)
+        if panel.embedding.shape[1] <= 3:
+            note = f"{_how(run, setting)}; {panel.note}. {_data([run])}"
+            figure = minimum_figure(panel._replace(note=""), note=note)
+            files += save_figure(figure, run / "figures" / setting)
+    return files + _plot_distances([run], run / "figures")
+
+
+def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
+    """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have."""
+    make_folder(folder)
+    files = []
+    for setting in sorted(set.intersection(*map(_settings, runs))):
+        note = f"{_how(runs[0], setting)}. {_data(runs)}"
+        panels = [_panel(run, setting) for run in runs]
+        files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
+    return files + _plot_distances(runs, folder)
+
+
+def _settings(run: Path) -> set[str]:
+    return {path.parent.name for path in (run / "embeddings").glob(f"*/{DIAGNOSTICS}")}
+
+
+def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
+    words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories. {_data(runs)}"
+    return save_figure(distance_figure([_distances(run) for run in runs], note=words), folder / "distance")
+
+
+def _panel(run: Path, setting: str) -> Panel:
+    """A run's embedding as a panel, its note what the embedding found."""
+    columns, diagnostics = read_embedding(run / "embeddings" / setting)
+    axes = [name for name in columns if name in "xyz" or name.startswith("axis")]
+    coordinates = np.stack([columns[name] for name in axes], axis=1)
+    rows = columns["member"] >= 0
+    return Panel(
+        title=_title(run),
+        embedding=coordinates[rows],
+        seed=columns["seed"][rows].astype(int),
+        step_size=columns["step_size"][rows],
+        epoch=columns["epoch"][rows].astype(int),
+        member=columns["member"][rows].astype(int),
+        minimum=None if rows.all() else coordinates[~rows][0],
+        note=_found(diagnostics),
+    )
+
+
+def _title(run: Path) -> str:
+    minimum = read_minimum(run)
+    accuracy = "{train_accuracy:.1%} training, {test_accuracy:.1%} test".format(**minimum.metrics)
+    return f"{minimum.config.preset}: {accuracy}"
+
+
+def _how(run: Path, setting: str) -> str:
+    """Method, distance and centring in words."""
+    asked = read_embedding(run / "embeddings" / setting)[1]["setting"]
+    method = "random plane" if asked["method"] == "random" else asked["method"].upper()
+    distance = f"{asked['metric']} distance"
+    if asked["metric"] == "cosine":
+        distance += f" {_CENTER_WORDS[asked['center']]}"
+    kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if asked["method"] == "phate" else ""
+    return f"{method}, {distance}{kernel}"
+
+
+def _found(diagnostics: Mapping[str, Any]) -> str:
+    """What the embedding found, in a few words."""
+    if "t" not in diagnostics:
+        return f"{diagnostics['explained']:.0%} of squared distances kept"
+    components = diagnostics["n_connected_components"]
+    found = f"t {diagnostics['t']}, stress {diagnostics['stress']:.2f}"
+    if components == 1:
+        return f"{found}, 1 component"
+    return f"{found}, {components} separate components (knn {diagnostics['connecting_knn']} connects)"
+
+
+def _data(runs: Sequence[Path]) -> str:
+    """Data, network and retraining, as far as the runs agree on them."""
+    configs = [read_config(run) for run in runs]
+    train, again = configs[0]["train"], configs[0]["retrain"]
+    size = f" ({train['train_size']} training images)" if train["train_size"] else ""
+    decays = sorted({config["retrain"]["weight_decay"] for config in configs})
+    return (
+        f"{train['dataset']}{size}, WRN-{train['depth']}-{train['widen_factor']}; "
+        f"retrained {again['epochs']} epochs with {again['optimizer']}, learning rate {again['learning_rate']:g}, "
+        f"weight decay {' or '.join(f'{decay:g}' for decay in decays)}"
+    )
+
+
+def _distances(run: Path) -> DistancePanel:
+    columns = read_csv(run / "geometry.csv")
+    return DistancePanel(
+        title=_title(run),
+        distance=columns["distance_over_jump"],
+        seed=columns["seed"].astype(int),
+        step_size=columns["step_size"],
+        epoch=columns["epoch"].astype(int),
+        member=columns["member"].astype(int),
+        null=columns["null_distance_over_jump"],
+    )

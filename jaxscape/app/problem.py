@@ -1,0 +1,102 @@
+"""From a configuration to what training needs: data, network, loss, evaluation, optimiser."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxscape.app.config import RetrainConfig, TrainConfig
+from jaxscape.training.augment import augmentation
+from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, take_training
+from jaxscape.training.models import WideResNet
+from jaxscape.training.objective import Evaluate, LossFn, flax_evaluate, flax_loss, standardization
+from jaxscape.training.optimizers import make_optimizer, step_decay
+
+PyTree = Any
+
+# Streams of a configuration's seed. Jump directions come from keys of their own, `jax.random.key(seed)`.
+_INIT, _LABELS, _TRAIN, _RETRAIN = 1, 2, 3, 4
+
+
+class Problem(NamedTuple):
+    """What a network is trained and measured on."""
+
+    module: WideResNet
+    train: tuple[jax.Array, jax.Array]  # uint8 (n, H, W, C) and int32 (n,), on the device
+    test: tuple[jax.Array, jax.Array]
+    evaluate: Evaluate
+    steps_per_epoch: int
+
+    def init(self, seed: int) -> tuple[PyTree, PyTree]:
+        """Fresh parameters and model state."""
+        variables = dict(self.module.init(stream(seed, _INIT), jnp.zeros((1, *self.train[0].shape[1:]))))
+        return variables.pop("params"), variables
+
+
+def make_problem(config: TrainConfig) -> Problem:
+    """Load the data and set up the network of a minimum; random labels follow from the seed.
+
+    Raises:
+        ValueError: for a configuration that does not fit the data.
+    """
+    data = _dataset(config.dataset, config.data_dir)
+    if config.train_size is not None:
+        data = take_training(data, config.train_size)
+    if config.batch_size > len(data.train_labels):
+        raise ValueError(
+            f"batch_size must be at most the number of training images, {len(data.train_labels)}, "
+            f"got {config.batch_size}"
+        )
+    labels = corrupt_labels(
+        stream(config.seed, _LABELS), data.train_labels, num_classes=data.num_classes, fraction=config.label_noise
+    )
+    module = WideResNet(config.depth, config.widen_factor, data.num_classes)
+    train = (jnp.asarray(data.train_images), jnp.asarray(labels))
+    test = (jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
+    evaluate = flax_evaluate(
+        module,
+        train=train,
+        test=test,
+        preprocess=standardization(data.train_images),
+        recalibration=module.clone(norm_momentum=0.0),
+    )
+    return Problem(module, train, test, evaluate, len(labels) // config.batch_size)
+
+
+def make_loss(problem: Problem, config: TrainConfig, *, augment: str) -> LossFn:
+    """The training loss with an augmentation of that name."""
+    preprocess = standardization(jax.device_get(problem.train[0]))
+    return flax_loss(problem.module, preprocess=preprocess, augment=augmentation(augment, padding=config.padding))
+
+
+def train_optimizer(problem: Problem, config: TrainConfig) -> optax.GradientTransformation:
+    """The minimum's optimiser, its learning rate decaying by epochs."""
+    schedule = step_decay(config.learning_rate, config.decay_epochs, steps_per_epoch=problem.steps_per_epoch)
+    return make_optimizer(config.optimizer, schedule, weight_decay=config.weight_decay)
+
+
+def retrain_optimizer(config: RetrainConfig) -> optax.GradientTransformation:
+    """The copies' optimiser, its learning rate constant."""
+    return make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)
+
+
+def train_key(config: TrainConfig) -> jax.Array:
+    """Of the batch order and augmentation on the way to the minimum."""
+    return stream(config.seed, _TRAIN)
+
+
+def retrain_key(config: RetrainConfig) -> jax.Array:
+    """Of the batch order and augmentation of the copies."""
+    return stream(config.order_seed, _RETRAIN)
+
+
+def stream(seed: int, purpose: int) -> jax.Array:
+    """A key for one purpose of a seed."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+@cache
+def _dataset(name: str, data_dir: str | None) -> Dataset:
+    return load_dataset(name, data_dir=data_dir)

@@ -1,0 +1,53 @@
+"""Progress with time left: a bar in a terminal, a plain line an epoch elsewhere."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def track[T](
+    items: Iterable[T], *, title: str, total: int, console: Console, describe: Callable[[T], str], every: int = 1
+) -> Iterator[T]:
+    """Pass items on and show how far they are, with the time left.
+
+    Args:
+        items: what takes time.
+        title: what is done.
+        total: how many items there are.
+        console: where to print; a bar where it is a terminal, otherwise lines.
+        describe: a few words on an item, shown when it is there.
+        every: items a line.
+    """
+    if console.is_terminal:
+        return _bar(items, title, total, console, describe)
+    return _lines(items, title, total, console, describe, every)
+
+
+def _bar[T](items: Iterable[T], title: str, total: int, console: Console, describe: Callable[[T], str]) -> Iterator[T]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total, note="")
+        for item in items:
+            progress.update(task, advance=1, note=describe(item))
+            yield item
+
+
+def _lines[T](
+    items: Iterable[T], title: str, total: int, console: Console, describe: Callable[[T], str], every: int
+) -> Iterator[T]:
+    started = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        if count % every == 0 or count == total:
+            left = (time.monotonic() - started) / count * (total - count)
+            console.print(
+                f"{title}: {count}/{total}, {left:.0f} s left, {describe(item)}", highlight=False, soft_wrap=True
+            )
+        yield item

@@ -1,0 +1,81 @@
+"""Optimisers against numbers recorded from PyTorch (tests/oracles/record_pytorch.py)."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxscape.training.optimizers import make_optimizer, step_decay
+
+RECORDED = json.loads((Path(__file__).parents[1] / "oracles" / "pytorch.json").read_text())["optimizers"]
+
+
+@pytest.mark.parametrize("record", RECORDED, ids=lambda record: f"{record['optimizer']}-{record['weight_decay']}")
+def test_updates_are_those_of_pytorch(record):
+    learning_rate = record["learning_rate"]
+    if record["milestones"]:
+        # Milestones count updates; here two updates are an epoch.
+        epochs = [milestone // 2 for milestone in record["milestones"]]
+        learning_rate = step_decay(learning_rate, epochs, steps_per_epoch=2)
+    name = record["optimizer"].removesuffix("_multistep")
+    optimizer = make_optimizer(name, learning_rate, weight_decay=record["weight_decay"])
+    index = np.arange(16.0)
+    indices = {"kernel": index[:12].reshape(3, 4), "bias": index[12:]}
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda i: jnp.cos(i), indices)
+        state = optimizer.init(params)
+        for update in range(20):
+            gradient = jax.tree.map(lambda p, i, s=update: 0.5 * p + jnp.sin(s + i), params, indices)
+            updates, state = optimizer.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+            if str(update + 1) in record["after"]:
+                for leaf, values in record["after"][str(update + 1)].items():
+                    # optax's piecewise schedule multiplies in float32 whatever the mode.
+                    np.testing.assert_allclose(params[leaf], values, rtol=0, atol=1e-12 if record["milestones"] is None else 1e-7)
+
+
+def test_step_decay_multiplies_at_the_first_update_of_each_epoch():
+    schedule = step_decay(1.0, [1, 3], steps_per_epoch=10, factor=0.5)
+    rates = [float(schedule(update)) for update in (0, 9, 10, 29, 30, 1000)]
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_step_decay_without_epochs_is_constant():
+    assert float(step_decay(0.5, [], steps_per_epoch=10)(99)) == 0.5
+
+
+@pytest.mark.parametrize("epochs", [[0], [-1, 2], [3, 2], [2, 2]])
+def test_decay_epochs_that_do_not_increase_from_1_are_refused(epochs):
+    with pytest.raises(ValueError, match=r"decay_epochs must be increasing and at least 1, got \["):
+        step_decay(0.1, epochs, steps_per_epoch=1)
+
+
+def test_fractional_decay_epochs_are_refused():
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        step_decay(0.1, [1.5], steps_per_epoch=2)
+
+
+def test_an_epoch_without_steps_is_refused():
+    with pytest.raises(ValueError, match="steps_per_epoch must be at least 1, got 0"):
+        step_decay(0.1, [1], steps_per_epoch=0)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match="unknown optimizer 'adamw'; known: sgd, momentum, adam"):
+        make_optimizer("adamw", 0.1)
+
+
+@pytest.mark.parametrize("learning_rate", [0, -0.1, float("nan"), float("inf")])
+def test_learning_rates_that_are_not_positive_numbers_are_refused(learning_rate):
+    with pytest.raises(ValueError, match=f"learning_rate must be a positive number, got {learning_rate}"):
+        make_optimizer("sgd", learning_rate)
+
+
+@pytest.mark.parametrize("weight_decay", [-1e-4, float("nan"), float("inf")])
+def test_bad_weight_decays_are_refused(weight_decay):
+    with pytest.raises(ValueError, match=f"weight_decay must be at least 0, got {weight_decay}"):
+        make_optimizer("sgd", 0.1, weight_decay=weight_decay)
