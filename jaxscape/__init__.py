@@ -1,0 +1,87 @@
+"""jaxscape: loss landscapes as training meets them.
+
+Copies of a trained network are thrown away from its minimum, retrained all at once, and followed: their parameters
+go to a store, exact distances and geometry come from it, PHATE draws them. This page is the table of contents, in
+the order of the data's journey; every name works alone, on pytrees and arrays of your own.
+
+Names are loaded when they are first used, so that a part of the package costs the import of that part alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_CONTENTS = {
+    "training.data": ("Dataset", "corrupt_labels", "load_dataset", "take_training"),
+    "training.models": ("WideResNet",),
+    "training.objective": ("flax_evaluate", "flax_loss"),
+    "training.optimizers": ("make_optimizer", "step_decay"),
+    "training.train": ("Epoch", "TrainState", "init_states", "train"),
+    "jumps.directions": ("JumpGrid", "filter_normalize", "jump", "jump_grid", "random_direction"),
+    "jumps.retrain": ("retrain",),
+    "trajectories.store": ("TrajectoryStore",),
+    "trajectories.distances": ("Gram", "gram", "pairwise_distances"),
+    "trajectories.geometry": ("Geometry", "trajectory_geometry"),
+    "trajectories.null": ("null_trajectories",),
+    "embedding.phate": ("PhateResult", "phate"),
+    "embedding.baselines": ("Embedding", "pca", "random_plane"),
+}
+_ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in names}
+
+if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
+    from jaxscape.embedding.baselines import Embedding, pca, random_plane
+    from jaxscape.embedding.phate import PhateResult, phate
+    from jaxscape.jumps.directions import JumpGrid, filter_normalize, jump, jump_grid, random_direction
+    from jaxscape.jumps.retrain import retrain
+    from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, take_training
+    from jaxscape.training.models import WideResNet
+    from jaxscape.training.objective import flax_evaluate, flax_loss
+    from jaxscape.training.optimizers import make_optimizer, step_decay
+    from jaxscape.training.train import Epoch, TrainState, init_states, train
+    from jaxscape.trajectories.distances import Gram, gram, pairwise_distances
+    from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+    from jaxscape.trajectories.null import null_trajectories
+    from jaxscape.trajectories.store import TrajectoryStore
+
+__all__ = [
+    "Dataset",
+    "Embedding",
+    "Epoch",
+    "Geometry",
+    "Gram",
+    "JumpGrid",
+    "PhateResult",
+    "TrainState",
+    "TrajectoryStore",
+    "WideResNet",
+    "corrupt_labels",
+    "filter_normalize",
+    "flax_evaluate",
+    "flax_loss",
+    "gram",
+    "init_states",
+    "jump",
+    "jump_grid",
+    "load_dataset",
+    "make_optimizer",
+    "null_trajectories",
+    "pairwise_distances",
+    "pca",
+    "phate",
+    "random_direction",
+    "random_plane",
+    "retrain",
+    "step_decay",
+    "take_training",
+    "train",
+    "trajectory_geometry",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'jaxscape' has no attribute {name!r}")
+    return getattr(import_module(f"jaxscape.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from jaxscape.app.config import EmbedConfig, RetrainConfig, TrainConfig, from_record, retrain_preset, train_preset
 from jaxscape.app.folder import read_config
+from jaxscape.app.progress import make_console
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command = _parse(arguments)
         _keep_compiled()
-        _run(command, Console())
+        _run(command, make_console())
     except KeyboardInterrupt:
         sys.exit("jaxscape: interrupted; the same command goes on from the last finished epoch")
     except (ValueError, OSError, FloatingPointError) as error:
@@ -105,8 +106,9 @@ def _parse(arguments: list[str]) -> Any:
         Annotated[type(default), tyro.conf.subcommand(type(default).__name__.lower(), default=default)]
         for default in commands
     ]
+    command: Any = Union[tuple(kinds)]  # noqa: UP007  # made at run time
     return tyro.cli(
-        Union[tuple(kinds)],  # type: ignore[arg-type]  # noqa: UP007  # made at run time
+        command,
         args=arguments,
         prog="jaxscape",
         description="Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go.",
@@ -129,12 +131,12 @@ def _run(command: Any, console: Console) -> None:
             from jaxscape.app.embed import embed_trajectories
 
             folder = embed_trajectories(run, config, console=console)
-            console.print(f"{folder}", highlight=False, soft_wrap=True)
+            console.print(f"{folder}")
         case Plot(run):
             from jaxscape.app.plot import plot_run
 
             for path in plot_run(run):
-                console.print(f"{path}", highlight=False, soft_wrap=True)
+                console.print(f"{path}")
         case Info(run):
             from jaxscape.app.info import describe_run
 

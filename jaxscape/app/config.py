@@ -9,12 +9,6 @@ from typing import Any, Literal
 
 import tyro
 
-from jaxscape.jumps.retrain import DATA_ORDERS
-from jaxscape.training.augment import AUGMENTATIONS
-from jaxscape.training.data import DATASETS
-from jaxscape.training.members import STRATEGIES
-from jaxscape.training.optimizers import OPTIMIZERS
-
 Preset = Literal["good", "bad", "memorization"]
 Protocol = Literal["digits", "paper"]
 PRESETS = ("good", "bad", "memorization")
@@ -136,6 +130,8 @@ _DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05}
 # A mirrored digit is no digit; a mirrored photograph or shoe is one.
 _FLIPPED = ("cifar10", "cifar100", "fashion_mnist")
 
+# Names of other rooms are imported where they are checked, so that `--help` need not wait for jax.
+
 
 def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "digits", seed: int = 0) -> TrainConfig:
     """The paper's way to a good, bad or memorization minimum, at the scale of a protocol.
@@ -143,7 +139,7 @@ def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "di
     Args:
         preset: "good", "bad" or "memorization".
         protocol: "digits" or "paper"; by default "digits" for the digits and "paper" for every other data set.
-        dataset: one of `DATASETS`.
+        dataset: its name; whether it is known is seen where it is used.
         seed: of everything random.
 
     Raises:
@@ -152,7 +148,6 @@ def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "di
     protocol = protocol or ("digits" if dataset == "digits" else "paper")
     _check_name("preset", preset, PRESETS)
     _check_name("protocol", protocol, PROTOCOLS)
-    _check_name("dataset", dataset, DATASETS)
     config = TrainConfig(
         preset=preset,  # type: ignore[arg-type]  # checked above
         protocol=protocol,  # type: ignore[arg-type]
@@ -190,6 +185,10 @@ def check_train(config: TrainConfig) -> None:
     Raises:
         ValueError: names the setting, its value and what is allowed.
     """
+    from jaxscape.training.augment import AUGMENTATIONS
+    from jaxscape.training.data import DATASETS
+    from jaxscape.training.optimizers import OPTIMIZERS
+
     _check_name("preset", config.preset, PRESETS)
     _check_name("protocol", config.protocol, PROTOCOLS)
     _check_name("dataset", config.dataset, DATASETS)
@@ -209,6 +208,11 @@ def check_retrain(config: RetrainConfig) -> None:
     Raises:
         ValueError: names the setting, its value and what is allowed.
     """
+    from jaxscape.jumps.retrain import DATA_ORDERS
+    from jaxscape.training.augment import AUGMENTATIONS
+    from jaxscape.training.members import STRATEGIES
+    from jaxscape.training.optimizers import OPTIMIZERS
+
     _check_name("optimizer", config.optimizer, OPTIMIZERS)
     _check_name("augmentation", config.augmentation, AUGMENTATIONS)
     _check_name("data_order", config.data_order, DATA_ORDERS)

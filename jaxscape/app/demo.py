@@ -41,10 +41,9 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
     write_json(folder / "report.json", reports)
     console.print(accuracy_table(reports), geometry_table(reports))
     for statistic, meaning in STATISTICS.items():
-        console.print(f"  {statistic}: {meaning}", highlight=False, soft_wrap=True)
+        console.print(f"  {statistic}: {meaning}")
     console.print(
         f"Done in {time.monotonic() - started:.0f} s. The pictures are in {folder / 'figures'}, "
         f"the numbers in {folder / 'report.json'}.",
         highlight=False,
-        soft_wrap=True,
     )

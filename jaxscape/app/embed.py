@@ -31,7 +31,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     folder = run / "embeddings" / config.name
     rows = measured.gram.num_points + int(config.include_minimum)
     if (folder / DIAGNOSTICS).exists() and read_json(folder / DIAGNOSTICS)["rows"] == rows:
-        console.print(f"{run}: {config.name} is there", highlight=False)
+        console.print(f"{run}: {config.name} is there")
         return folder
     started = time.monotonic()
     with console.status(f"{run.name}: {config.name}"):
@@ -51,7 +51,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     short = {name: value for name, value in diagnostics.items() if name != "entropy"}
     update_report(run, embeddings=kept | {config.name: short})
     for note in diagnostics.get("warnings", ()):
-        console.print(f"{run}, {config.name}: {note}", highlight=False)
+        console.print(f"{run}, {config.name}: {note}")
     return folder
 
 

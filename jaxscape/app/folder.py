@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 CONFIG = "config.json"
@@ -79,6 +78,8 @@ def record_seconds(run: Path, stage: str, seconds: float) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, device and commit, for the record."""
+    import jax
+
     devices = jax.devices()
     return {
         "python": platform.python_version(),

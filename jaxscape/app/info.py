@@ -17,18 +17,18 @@ def describe_run(run: Path, *, console: Console) -> None:
     config = read_config(run)
     if not config:
         raise FileNotFoundError(f"{run} is not a run folder: it has no config.json; `jaxscape train {run}` makes one")
-    console.print(f"{run}: {_size(run) / 1e6:.1f} MB", highlight=False)
+    console.print(f"{run}: {_size(run) / 1e6:.1f} MB")
     for stage in ("train", "retrain"):
         settings = config.get(stage, {})
         words = ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if value is not None)
-        console.print(f"{stage}: {words or 'not yet'}", highlight=False, soft_wrap=True)
-    console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}", highlight=False, soft_wrap=True)
+        console.print(f"{stage}: {words or 'not yet'}")
+    console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}")
     report = read_json(run / "report.json") if (run / "report.json").exists() else {}
     if "geometry" in report:
         console.print(accuracy_table({run.name: report}), geometry_table({run.name: report}))
     for setting, found in report.get("embeddings", {}).items():
         words = ", ".join(f"{name} {_word(value)}" for name, value in found.items() if name != "warnings")
-        console.print(f"embedding {setting}: {words}", highlight=False, soft_wrap=True)
+        console.print(f"embedding {setting}: {words}")
 
 
 def _stages(run: Path, config: dict) -> list[str]:

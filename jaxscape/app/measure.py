@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -82,10 +83,9 @@ def summarize(values: np.ndarray) -> dict[str, float]:
 
 
 def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
-    """A column a run: mean ± standard deviation over members, and the same of its null trajectories."""
-    table = Table(
-        title=f"Geometry: mean ± std over members, beside {NULL_DRAWS} draws of {NULL_KIND} null trajectories"
-    )
+    """Two columns a run: mean ± standard deviation over members, and the mean over its null trajectories."""
+    title = f"Geometry: mean±std over members; null: mean over {NULL_DRAWS} draws of {NULL_KIND} trajectories"
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     table.add_column("", no_wrap=True)
     for name in reports:
         table.add_column(name, justify="right", no_wrap=True)
@@ -93,14 +93,15 @@ def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
     for statistic in STATISTICS:
         row = [statistic]
         for report in reports.values():
-            row += [_cell(report["geometry"][kind][statistic]) for kind in ("real", "null")]
+            real, null = (report["geometry"][kind][statistic] for kind in ("real", "null"))
+            row += [f"{real['mean']:.3f}±{real['std']:.3f}", f"{null['mean']:.3f}"] if real["n"] else ["-", "-"]
         table.add_row(*row)
     return table
 
 
 def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
     """A row a run: accuracy and loss of the minimum."""
-    table = Table(title="Minima")
+    table = Table(title="Minima", box=SIMPLE_HEAD, title_justify="left")
     for heading in ("", "training accuracy", "training loss", "test accuracy", "test loss"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, report in reports.items():
@@ -186,7 +187,3 @@ def _load(path: Path) -> Measured:
             ),
             labels,
         )
-
-
-def _cell(number: dict[str, Any]) -> str:
-    return "-" if not number["n"] else f"{number['mean']:.3f} ± {number['std']:.3f}"

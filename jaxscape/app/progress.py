@@ -1,10 +1,15 @@
-"""Progress with time left: a bar in a terminal, a plain line an epoch elsewhere."""
+"""What a user sees while a stage runs: a bar with time left in a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def make_console() -> Console:
+    """A console that prints text as it is: no colours for numbers, no brackets read as styles, no broken paths."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def track[T](
@@ -47,7 +52,5 @@ def _lines[T](
     for count, item in enumerate(items, start=1):
         if count % every == 0 or count == total:
             left = (time.monotonic() - started) / count * (total - count)
-            console.print(
-                f"{title}: {count}/{total}, {left:.0f} s left, {describe(item)}", highlight=False, soft_wrap=True
-            )
+            console.print(f"{title}: {count}/{total}, {left:.0f} s left, {describe(item)}")
         yield item

@@ -42,7 +42,7 @@ def retrain_copies(run: Path, config: RetrainConfig, *, console: Console) -> Tra
     store = _open_store(run, grid)
     with store:
         if store.num_epochs > config.epochs:
-            console.print(f"{run}: the trajectories are there, {store.num_epochs - 1} epochs", highlight=False)
+            console.print(f"{run}: the trajectories are there, {store.num_epochs - 1} epochs")
         else:
             _retrain(run, config, minimum, grid, store, console)
     return TrajectoryStore.open(store.path)
@@ -177,6 +177,5 @@ def _name_diverged(metrics: Columns, grid: JumpGrid, console: Console) -> None:
         label: Sequence[object] = (grid.seed[member], grid.step_size[member])
         console.print(
             f"member {member} (seed {label[0]}, step size {label[1]}) diverged in epoch {epoch}; "
-            f"it is left out of distances and pictures",
-            highlight=False,
+            f"it is left out of distances and pictures"
         )

@@ -50,7 +50,7 @@ def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum
     if path.exists():
         done, states = load_state(path, states)
     if (run / "minimum" / "metrics.json").exists() and done == config.epochs:
-        console.print(f"{run}: the minimum is there, {config.epochs} epochs", highlight=False)
+        console.print(f"{run}: the minimum is there, {config.epochs} epochs")
         return read_minimum(run)
     started = time.monotonic()
     states = _train(problem, config, states, done, path, f"{run.name}: train", console)
@@ -58,7 +58,7 @@ def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum
     _save_minimum(run / "minimum", states)
     write_json(run / "minimum" / "metrics.json", metrics)
     record_seconds(run, "train", time.monotonic() - started)
-    console.print(f"{run}: minimum found, {describe_accuracy(metrics)}", highlight=False)
+    console.print(f"{run}: minimum found, {describe_accuracy(metrics)}")
     return read_minimum(run)
 
 

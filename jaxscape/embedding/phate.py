@@ -55,7 +55,8 @@ def phate(
         A `PhateResult`. The same input gives the same bytes.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, or a parameter out of range, or a t so large that all points become alike.
+        ValueError: for a matrix that is no distance matrix, a parameter out of range, or a t so large that diffusion
+            makes all points alike.
 
     Warns:
         UserWarning: where the graph falls apart: distances between its components then mean nothing.

@@ -167,29 +167,21 @@ def inner_products(gram: Gram, *, center: str | None = None) -> Pair:
     high, low = gram.products.copy(), gram.remainders.copy()
     if center == "reference":
         high[0], low[0], high[:, 0], low[:, 0] = 0, 0, 0, 0
-    # point = parent + increment, applied to the rows and then to the columns.
-    for matrix in ((high, low), (high.T, low.T)):
-        for row, parent in enumerate(gram.parents):
-            if parent >= 0:
-                matrix[0][row], matrix[1][row] = _add_pairs(
-                    (matrix[0][row], matrix[1][row]), (matrix[0][parent], matrix[1][parent])
-                )
+    levels = rows_by_depth(gram.parents)
+    for _ in range(2):  # point = parent + increment, for the rows and then for the columns
+        for rows in levels:
+            before = gram.parents[rows]
+            high[rows], low[rows] = _add_pairs((high[rows], low[rows]), (high[before], low[before]))
+        high, low = np.ascontiguousarray(high.T), np.ascontiguousarray(low.T)
     return high, low
 
 
-def squared_rounding(gram: Gram, *, center: str | None = None) -> np.ndarray:
-    """What rounding leaves at most of the squared norm of a point that is the centre itself, float64 (k,).
-
-    Squared norms are right to about 1e-16 of the squared length of the way along the increments; this is 1e-14 of it.
-    A point that comes back to within 1e-7 of its way has no direction that could be told from rounding.
-    """
-    way = np.sqrt(np.diag(gram.products))
-    if center == "reference":
-        way[0] = 0
-    for row, parent in enumerate(gram.parents):
-        if parent >= 0:
-            way[row] += way[parent]
-    return 1e-14 * way**2
+def rows_by_depth(parents: np.ndarray) -> list[np.ndarray]:
+    """Row numbers of the points one increment from a root, two increments, and so on; roots are left out."""
+    depth = np.zeros(len(parents), int)
+    for row, parent in enumerate(parents):
+        depth[row] = depth[parent] + 1 if parent >= 0 else 0
+    return [np.flatnonzero(depth == level) for level in range(1, depth.max(initial=0) + 1)]
 
 
 def _squared_distances(high: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -252,7 +244,7 @@ def _source(
     """Column blocks of the points, the number of rows and columns, and each row's natural parent if known."""
     if isinstance(points, TrajectoryStore):
         chosen = np.arange(points.num_members) if members is None else np.asarray(members)
-        if chosen.size == 0 or not np.all((0 <= chosen) & (chosen < points.num_members)):
+        if chosen.size == 0 or not np.all((chosen >= 0) & (chosen < points.num_members)):
             raise ValueError(f"members must be some of 0 to {points.num_members - 1}, got {members}")
         rows = (np.arange(points.num_epochs)[:, None] * points.num_members + chosen).ravel()
         blocks = (block[rows] if members is not None else block for block in points.blocks(max_bytes))
@@ -280,7 +272,7 @@ def _flatten_one(reference: PyTree, dimension: int) -> np.ndarray:
 
 def _check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndarray:
     array = np.asarray(parents, np.int64)
-    if array.shape != (num_rows,) or not np.all((-1 <= array) & (array < np.arange(num_rows))):
+    if array.shape != (num_rows,) or not np.all((array >= -1) & (array < np.arange(num_rows))):
         raise ValueError(
             f"parents must be {num_rows} row numbers, each -1 (a start) or smaller than its own row, got {parents}"
         )
@@ -313,7 +305,7 @@ def _rotate(rows: np.ndarray) -> np.ndarray:
 
 
 def _two_sum(a: np.ndarray, b: np.ndarray) -> Pair:
-    """a + b exactly: the rounded sum and what rounding cut off (Knuth's TwoSum)."""
+    """The sum of two arrays, exactly: the rounded sum and what rounding cut off (Knuth's TwoSum)."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)

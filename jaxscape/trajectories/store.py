@@ -241,7 +241,7 @@ class TrajectoryStore:
         epochs: int | Sequence[int] | None = None,
         members: int | Sequence[int] | None = None,
         leaves: Sequence[str] | None = None,
-    ) -> Any:
+    ) -> dict[str, Any]:
         """Read parameters; only the bytes asked for come from disk.
 
         Args:
@@ -252,7 +252,7 @@ class TrajectoryStore:
         Returns:
             NumPy arrays [epoch, member, ...] of the dtypes that were appended, in nested dictionaries with
             strings as keys. A list, tuple, NamedTuple or other node comes back as a dictionary by index or
-            field ("0", "kernel"), a bare array as itself.
+            field ("0", "kernel"), a bare array as {"params": array}.
 
         Raises:
             ValueError: for an empty store, or for what is not in it.
@@ -263,7 +263,7 @@ class TrajectoryStore:
         chosen = self._leaves if leaves is None else self._by_name(leaves)
         opened = {leaf: [self._open_array(epoch, leaf) for epoch in epoch_numbers] for leaf in chosen}
         reads = {leaf: [array.result()[member_numbers].read() for array in opened[leaf]] for leaf in chosen}
-        return _nested((leaf.keys, np.stack([part.result() for part in reads.pop(leaf)])) for leaf in chosen)
+        return _nested((leaf.keys, np.stack([part.result() for part in reads.pop(leaf)])) for leaf in list(reads))
 
     def blocks(self, max_bytes: int) -> Iterator[np.ndarray]:
         """Read the matrix of all snapshots, some columns at a time.
@@ -305,11 +305,10 @@ class TrajectoryStore:
         """A tensorstore future of the array [member, ...] of a leaf."""
         import tensorstore as ts
 
-        database = {"driver": "file", "path": f"{self._path / str(epoch) / 'state'}/"}
-        name = ".".join(leaf.keys)  # orbax's name; a bare array has none
+        database = {"driver": "file", "path": f"{self._path}/{epoch}/state/"}
         spec = {
             "driver": "zarr3",
-            "kvstore": {"driver": "ocdbt", "base": database, "path": f"{name}/" if name else ""},
+            "kvstore": {"driver": "ocdbt", "base": database, "path": f"{'.'.join(leaf.keys)}/"},
             "recheck_cached_data": False,  # a complete snapshot never changes
             "recheck_cached_metadata": False,
         }
@@ -417,7 +416,7 @@ def _named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
     """The arrays of params with their description, in tree order; refuses what cannot be stored."""
     names = set()
     for path, array in jax.tree_util.tree_leaves_with_path(params):
-        keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+        keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("params",)
         name = "/".join(keys)
         if not isinstance(array, np.ndarray | jax.Array):
             raise ValueError(f"params: {name!r} is a {type(array).__name__}; allowed: JAX and NumPy arrays")
@@ -457,12 +456,10 @@ def _host_copies(arrays: list[np.ndarray | jax.Array]) -> list[np.ndarray]:
     return [np.array(array, order="C") for array in arrays]
 
 
-def _nested(items: Iterable[tuple[tuple[str, ...], Any]]) -> Any:
-    """Nested dictionaries from key paths and values; a bare array has the path ()."""
-    tree: Any = {}
+def _nested(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Nested dictionaries from key paths and values."""
+    tree: dict[str, Any] = {}
     for keys, value in items:
-        if not keys:
-            return value
         node = tree
         for key in keys[:-1]:
             node = node.setdefault(key, {})

@@ -34,8 +34,7 @@ def test_updates_are_those_of_pytorch(record):
             params = optax.apply_updates(params, updates)
             if str(update + 1) in record["after"]:
                 for leaf, values in record["after"][str(update + 1)].items():
-                    # optax's piecewise schedule multiplies in float32 whatever the mode.
-                    np.testing.assert_allclose(params[leaf], values, rtol=0, atol=1e-12 if record["milestones"] is None else 1e-7)
+                    np.testing.assert_allclose(params[leaf], values, rtol=0, atol=1e-12)
 
 
 def test_step_decay_multiplies_at_the_first_update_of_each_epoch():

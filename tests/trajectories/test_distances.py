@@ -79,7 +79,7 @@ def test_across_trajectories_that_meet_distances_are_right_to_1e_6(metric, separ
 
 def test_a_float64_gram_matrix_of_raw_vectors_would_not_do():
     """The trap that the increments avoid, so that the tests above cannot pass by luck."""
-    minimum, points = jumped_trajectories(1e-5)
+    _, points = jumped_trajectories(1e-5)
     rows, _ = epochs_then_members(points)
     raw = rows.astype(np.float64) @ rows.astype(np.float64).T
     squared = np.diag(raw)[:, None] + np.diag(raw) - 2 * raw
@@ -175,7 +175,7 @@ def test_inner_products_about_the_reference_are_those_of_the_differences():
 def test_an_infinite_or_nan_row_is_named():
     points = np.ones((4, 3))
     points[2, 1] = np.nan
-    with pytest.raises(ValueError, match="NaN or infinity.*rows 2"):
+    with pytest.raises(ValueError, match=r"NaN or infinity.*rows 2"):
         gram(points, parents=[-1, -1, -1, -1])
     with pytest.raises(ValueError, match="reference has NaN"):
         gram(np.ones((2, 3)), reference=np.full(3, np.inf))
@@ -198,6 +198,27 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_a_zero_vector_has_no_cosine():
     with pytest.raises(ValueError, match="rows 1 are the centre itself"):
         pairwise_distances(np.array([[1.0, 0], [0, 0], [0, 1.0]]))
+
+
+@pytest.mark.parametrize("size", [10, 1000, 30_000])
+def test_a_row_that_comes_back_to_the_centre_has_no_cosine(size):
+    """Exactly back, though the sum over its way leaves 1e-8 of it."""
+    minimum, start, halfway = np.random.default_rng(0).standard_normal((3, size)).astype(np.float32)
+    back = gram(np.stack([start, halfway, minimum]), reference=minimum, parents=[-1, 0, 1])
+    with pytest.raises(ValueError, match="rows 2 are the centre itself"):
+        pairwise_distances(back, center="reference")
+    nothing = gram(np.stack([start, halfway, 0 * start]), parents=[-1, 0, 1])
+    with pytest.raises(ValueError, match="rows 2 are the centre itself"):
+        pairwise_distances(nothing)
+    mean = np.stack([start, -start, halfway, -halfway, 0 * start]) + minimum.astype(np.float64)
+    with pytest.raises(ValueError, match="rows 4 are the centre itself"):
+        pairwise_distances(mean, center="mean")
+
+
+def test_a_tiny_vector_among_large_ones_is_not_taken_for_the_centre():
+    """Its digits are 16 less those of the ratio of the lengths."""
+    points = np.random.default_rng(0).standard_normal((4, 30)) * np.array([1, 1e-8, 1e-4, 1])[:, None]
+    np.testing.assert_allclose(pairwise_distances(points), cosine_distances(points), atol=1e-7)
 
 
 def test_shapes_that_do_not_agree_are_refused():

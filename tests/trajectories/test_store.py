@@ -73,7 +73,7 @@ def test_members_come_in_the_order_asked_for(full):
 
 
 def test_leaves_prune_the_tree(full):
-    found = full.read(epochs=0, leaves=["norm/scale"])
+    found = full.read(epochs=0, leaves=["norm/scale", "norm/scale"])
     assert_trees_equal(found, {"norm": {"scale": snapshot(0)["norm"]["scale"][None]}})
 
 
@@ -99,10 +99,11 @@ def test_other_containers_come_back_as_dictionaries(fresh):
     assert_trees_equal(fresh.read(), expected)
 
 
-def test_a_bare_array_comes_back_as_itself(fresh):
+def test_a_bare_array_comes_back_under_a_name(fresh):
     points = np.arange(MEMBERS * 2, dtype=np.float32).reshape(MEMBERS, 2)
     fresh.append(0, points)
-    np.testing.assert_array_equal(fresh.read(), points[None])
+    assert_trees_equal(fresh.read(), {"params": points[None]})
+    np.testing.assert_array_equal(next(fresh.blocks(10**6)), points)
 
 
 def test_columns_of_a_long_list_follow_the_list_and_not_its_spelling(fresh):

@@ -1,0 +1,122 @@
+"""The demo over several seeds: accuracy of the minima, geometry beside its null, and where the time goes.
+
+Each seed is one call of `jaxscape demo`, in a process of its own. Spread is the standard deviation over seeds, that
+is over independent minima; within a seed the numbers are means over its 20 copies.
+
+    python -m uv run python benchmarks/demo.py --seeds 0 1 2 --json benchmarks/results/demo.json
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxscape.app.config import PRESETS
+from jaxscape.app.folder import environment, read_config, read_json
+from jaxscape.app.measure import STATISTICS
+
+ACCURACIES = ("train_accuracy", "train_loss", "test_accuracy")
+
+
+def run_seed(seed: int, folder: Path) -> dict[str, Any]:
+    """One demo: its reports, the settings of its runs, and the seconds that the whole process took."""
+    started = time.monotonic()
+    command = [
+        sys.executable,
+        "-c",
+        "from jaxscape.app.cli import main; main()",
+        "demo",
+        str(folder),
+        "--seed",
+        str(seed),
+    ]
+    subprocess.run(command, check=True)
+    seconds = time.monotonic() - started
+    configs = {preset: read_config(folder / preset) for preset in PRESETS}
+    settings = {preset: {stage: config[stage] for stage in ("train", "retrain")} for preset, config in configs.items()}
+    return {"seed": seed, "seconds": seconds, "settings": settings, "reports": read_json(folder / "report.json")}
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1) and each value."""
+    array = np.array(values, float)
+    return {"mean": array.mean(), "std": array.std(ddof=1) if len(array) > 1 else None, "values": array.tolist()}
+
+
+def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every number of the reports over seeds."""
+    summary: dict[str, Any] = {}
+    for preset in PRESETS:
+        reports = [run["reports"][preset] for run in runs]
+        summary[preset] = {
+            "accuracy": {name: spread([report["minimum"][name] for report in reports]) for name in ACCURACIES},
+            "components": {
+                setting: [report["embeddings"][setting]["n_connected_components"] for report in reports]
+                for setting in reports[0]["embeddings"]
+            },
+            "seconds": {
+                stage: spread([report["timings"][stage] for report in reports]) for stage in reports[0]["timings"]
+            },
+            "geometry": {
+                name: {
+                    kind: spread([report["geometry"][kind][name]["mean"] for report in reports])
+                    for kind in ("real", "null")
+                }
+                for name in STATISTICS
+            },
+        }
+    return summary
+
+
+def print_tables(summary: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+    """Markdown, as in docs/protocol.md."""
+    print(f"\nn = {len(runs)} seeds; mean ± standard deviation over seeds\n")
+    print("| minimum | training accuracy | training loss | test accuracy |\n|-|-|-|-|")
+    for preset, found in summary.items():
+        print(f"| {preset} | " + " | ".join(_cell(found["accuracy"][name], 4) for name in ACCURACIES) + " |")
+    print("\n| statistic |" + "".join(f" {preset} | null |" for preset in summary))
+    print("|-|" + "-|-|" * len(summary))
+    for name in STATISTICS:
+        cells = [_cell(found["geometry"][name][kind], 3) for found in summary.values() for kind in ("real", "null")]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print(f"\nseconds a demo: {', '.join(f'{run["seconds"]:.0f}' for run in runs)}")
+    for preset, found in summary.items():
+        print(preset, {stage: round(seconds["mean"], 1) for stage, seconds in found["seconds"].items()})
+
+
+def _cell(number: dict[str, Any], digits: int) -> str:
+    std = "" if number["std"] is None else f" ± {number['std']:.{digits}f}"
+    return f"{number['mean']:.{digits}f}{std}"
+
+
+def main() -> None:
+    """Run the demos and write what they found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", type=Path, help="keep the demos here (by default a temporary folder)")
+    parser.add_argument("--json", type=Path, required=True, help="where to write the numbers")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        runs = [run_seed(seed, folder / f"seed{seed}") for seed in options.seeds]
+    summary = summarize(runs)
+    print_tables(summary, runs)
+    record = {
+        "environment": environment(),
+        "seeds": options.seeds,
+        "seconds": [run["seconds"] for run in runs],
+        "settings": runs[0]["settings"],
+        "summary": summary,
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

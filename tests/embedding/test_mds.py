@@ -1,0 +1,145 @@
+"""Scaling against points that are known, scikit-learn, and a brute-force search."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.spatial import procrustes
+from scipy.spatial.distance import pdist, squareform
+from sklearn import manifold
+
+from jaxscape.embedding.mds import check_distances, classical_mds, double_center, normalized_stress
+
+
+def points_and_distances(n=20, size=3, seed=0):
+    points = np.random.default_rng(seed).standard_normal((n, size)) * np.arange(1, size + 1)
+    return points, squareform(pdist(points))
+
+
+def test_points_are_recovered_from_their_distances_up_to_rotation():
+    points, distances = points_and_distances()
+    coordinates, values = classical_mds(distances, n_components=3)
+    assert coordinates.shape == (20, 3)
+    np.testing.assert_allclose(squareform(pdist(coordinates)), distances, atol=1e-12)
+    assert procrustes(points, coordinates)[2] < 1e-20
+    np.testing.assert_allclose(values[3:], 0, atol=1e-10)
+
+
+def test_eigenvalues_are_the_squared_singular_values_of_the_centred_points():
+    points, distances = points_and_distances()
+    _, values = classical_mds(distances)
+    singular = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    assert values.shape == (20,)
+    np.testing.assert_allclose(values[:3], singular**2, rtol=1e-12)
+
+
+def test_double_centring_gives_inner_products_about_the_mean():
+    points, distances = points_and_distances()
+    centred = points - points.mean(axis=0)
+    np.testing.assert_allclose(double_center(distances), centred @ centred.T, atol=1e-12)
+
+
+@pytest.mark.skipif(not hasattr(manifold, "ClassicalMDS"), reason="scikit-learn before 1.8 has no ClassicalMDS")
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_scikit_learn_where_distances_are_not_euclidean(seed):
+    matrix = np.triu(np.random.default_rng(seed).uniform(1, 2, (12, 12)), 1)
+    matrix += matrix.T
+    expected = manifold.ClassicalMDS(n_components=3, metric="precomputed").fit_transform(matrix)
+    coordinates, _ = classical_mds(matrix, n_components=3)
+    np.testing.assert_allclose(np.abs(coordinates), np.abs(expected), atol=1e-10)
+
+
+def test_the_largest_coordinate_of_each_axis_is_positive():
+    _, distances = points_and_distances()
+    coordinates, _ = classical_mds(distances, n_components=3)
+    assert (coordinates.max(axis=0) == np.abs(coordinates).max(axis=0)).all()
+
+
+def test_an_axis_of_negative_eigenvalue_is_empty():
+    """No three points have the distances 1, 1 and 4."""
+    coordinates, values = classical_mds(np.array([[0.0, 1, 4], [1, 0, 1], [4, 1, 0]]), n_components=2)
+    assert values.min() < 0
+    np.testing.assert_allclose(coordinates[:, 1], 0, atol=1e-7)
+
+
+def test_points_that_are_all_the_same_lie_at_the_origin():
+    coordinates, _ = classical_mds(np.zeros((4, 4)))
+    np.testing.assert_array_equal(coordinates, 0)
+
+
+def test_stress_is_zero_for_exact_distances_at_any_scale():
+    points, distances = points_and_distances()
+    assert normalized_stress(distances, 7 * points) < 1e-14
+
+
+def test_stress_is_the_smallest_that_any_scale_gives():
+    points, distances = points_and_distances()
+    embedding = points[:, :2] ** 3
+    kept = squareform(pdist(embedding))
+
+    def stress(scale):
+        return np.sqrt(((distances - scale * kept) ** 2).sum() / (distances**2).sum())
+
+    best = minimize_scalar(stress, bounds=(0, 10), method="bounded", options={"xatol": 1e-12})
+    np.testing.assert_allclose(normalized_stress(distances, embedding), best.fun, rtol=1e-9)
+
+
+def test_stress_ignores_the_scale_of_either():
+    points, distances = points_and_distances()
+    embedding = points[:, :2]
+    stress = normalized_stress(distances, embedding)
+    np.testing.assert_allclose(normalized_stress(1e-9 * distances, embedding), stress, rtol=1e-12)
+    np.testing.assert_allclose(normalized_stress(distances, 1e9 * embedding), stress, rtol=1e-12)
+
+
+def test_stress_of_a_picture_that_is_one_point_is_one_and_of_no_distances_is_zero():
+    points, distances = points_and_distances()
+    assert normalized_stress(distances, np.zeros((20, 2))) == 1
+    assert normalized_stress(np.zeros((20, 20)), np.zeros((20, 2))) == 0
+    assert normalized_stress(np.zeros((20, 20)), points) == 0
+
+
+def test_a_distance_matrix_passes_as_a_float64_copy():
+    _, distances = points_and_distances()
+    checked = check_distances(distances.astype(np.float32))
+    assert checked.dtype == np.float64
+    same = check_distances(distances)
+    assert same is not distances
+    np.testing.assert_array_equal(same, distances)
+
+
+def spoiled(row, column, value):
+    _, distances = points_and_distances()
+    distances[row, column] = value
+    return distances
+
+
+@pytest.mark.parametrize(
+    ("distances", "message"),
+    [
+        (np.zeros((4, 5)), r"square matrix \(n, n\), got shape \(4, 5\)"),
+        (np.zeros(4), r"square matrix \(n, n\), got shape \(4,\)"),
+        (np.zeros((2, 2)), "n_components must be a whole number from 1 to n - 1 = 1, got 2"),
+        (np.zeros((0, 0)), "n_components must be"),
+        (spoiled(3, 5, np.nan), "finite, but 1 rows hold NaN or infinity, first row 3"),
+        (spoiled(3, 5, np.inf), "finite, but 1 rows hold NaN or infinity, first row 3"),
+        (spoiled(3, 5, -1e-9), "not be negative, got -1e-09"),
+        (spoiled(3, 5, 1.0), "symmetric"),
+        (spoiled(3, 3, 1e-9), "zero on the diagonal"),
+    ],
+)
+def test_what_is_no_distance_matrix_is_refused(distances, message):
+    with pytest.raises(ValueError, match=message):
+        check_distances(distances)
+
+
+def test_symmetry_is_asked_for_to_rounding_only():
+    _, distances = points_and_distances()
+    distances[0, 1] *= 1 + 1e-12
+    check_distances(distances)
+
+
+@pytest.mark.parametrize("n_components", [0, 20, 1.5, 2.0, "2"])
+def test_a_number_of_axes_that_cannot_be_is_refused(n_components):
+    _, distances = points_and_distances()
+    with pytest.raises(ValueError, match="n_components must be a whole number from 1 to n - 1 = 19"):
+        check_distances(distances, n_components=n_components)

@@ -1,0 +1,157 @@
+"""Losses and metrics against PyTorch's cross-entropy and hand computations with NumPy."""
+
+import json
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from jaxscape.training.objective import flax_evaluate, flax_loss, standardization
+
+KEY = jax.random.key(0)
+
+
+class Identity(nn.Module):
+    """The images are the logits."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return images + self.param("bias", nn.initializers.zeros, images.shape[-1:])[np.newaxis]
+
+
+class Normalized(nn.Module):
+    """The logits are the images under batch norm."""
+
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        norm = nn.BatchNorm(not train, momentum=self.momentum, use_bias=False, use_scale=False, epsilon=0.0)
+        return self.param("scale", nn.initializers.ones, (1, 1)) * norm(images)
+
+
+def cross_entropies(logits, labels):
+    logits = np.asarray(logits, np.float64)
+    return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
+
+
+def example_set(seed, count, classes=3):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(1.0, 2.0, (count, classes)).astype(np.float32)
+    return jnp.asarray(logits), jnp.asarray(generator.integers(classes, size=count))
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_pytorch():
+    record = json.loads((Path(__file__).parents[1] / "oracles" / "pytorch.json").read_text())["cross_entropy"]
+    batch = jnp.array(record["logits"]), jnp.array(record["labels"])
+    loss, (_, metrics) = flax_loss(Identity())({"bias": jnp.zeros(4)}, {}, batch, KEY)
+    np.testing.assert_allclose(loss, record["mean"], rtol=1e-6)
+    assert metrics["loss"] == loss
+
+
+def test_the_accuracy_is_the_share_of_largest_logits_at_the_label():
+    logits = jnp.array([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0], [0.0, 1.0]])
+    _, (_, metrics) = flax_loss(Identity())({"bias": jnp.zeros(2)}, {}, (logits, jnp.array([0, 1, 1, 1])), KEY)
+    assert metrics["accuracy"] == 0.75
+
+
+def test_images_are_augmented_with_the_steps_key_and_then_preprocessed():
+    loss_fn = flax_loss(
+        Identity(),
+        augment=lambda key, images: images + jax.random.bits(key, dtype=jnp.uint8),
+        preprocess=lambda images: images.astype(jnp.float32) / 255,
+    )
+    images, labels = jnp.array([[3, 0], [1, 2]], jnp.uint8), jnp.array([0, 1])
+    loss, _ = loss_fn({"bias": jnp.zeros(2)}, {}, (images, labels), KEY)
+    moved = np.asarray(images) + np.asarray(jax.random.bits(KEY, dtype=jnp.uint8))
+    np.testing.assert_allclose(loss, cross_entropies(moved / 255, labels).mean(), rtol=1e-6)
+
+
+def test_training_normalises_by_the_batch_and_gives_back_its_running_statistics():
+    images, labels = example_set(0, 5)
+    variables = Normalized().init(KEY, images)
+    loss, (model_state, _) = flax_loss(Normalized())(
+        variables["params"], {"batch_stats": variables["batch_stats"]}, (images, labels), KEY
+    )
+    x = np.asarray(images, np.float64)
+    normalized = (x - x.mean(axis=0)) / x.std(axis=0)
+    np.testing.assert_allclose(loss, cross_entropies(normalized, labels).mean(), rtol=1e-5)
+    (statistics,) = model_state["batch_stats"].values()
+    np.testing.assert_allclose(statistics["mean"], 0.1 * x.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * x.var(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 99])
+def test_evaluation_is_that_of_the_whole_sets_whatever_the_batch_size(batch_size):
+    sets = {"train": example_set(0, 10), "test": example_set(1, 7)}
+    evaluate = flax_evaluate(Identity(), train=sets["train"], test=sets["test"], batch_size=batch_size)
+    metrics = evaluate({"bias": jnp.zeros(3)}, {})
+    expected = {}
+    for split, (logits, labels) in sets.items():
+        expected[f"{split}_loss"] = cross_entropies(logits, labels).mean()
+        expected[f"{split}_accuracy"] = (np.argmax(logits, axis=1) == labels).mean()
+    assert metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-6)
+
+
+def test_evaluation_preprocesses_and_takes_numpy_arrays():
+    images, labels = np.array([[200, 0], [10, 20]], np.uint8), np.array([0, 0])
+    evaluate = flax_evaluate(
+        Identity(), train=(images, labels), test=(images, labels), preprocess=lambda batch: batch / 255
+    )
+    metrics = evaluate({"bias": jnp.zeros(2)}, {})
+    np.testing.assert_allclose(metrics["test_loss"], cross_entropies(images / 255, labels).mean(), rtol=1e-6)
+    assert metrics["test_accuracy"] == 0.5
+
+
+def test_on_a_training_set_of_one_batch_the_recalibrated_loss_is_the_training_loss():
+    train, test = example_set(0, 8), example_set(1, 5)
+    variables = Normalized().init(KEY, train[0])
+    params, model_state = variables["params"], {"batch_stats": variables["batch_stats"]}
+    evaluate = flax_evaluate(Normalized(), train=train, test=test, recalibration=Normalized(momentum=0.0))
+    metrics = evaluate(params, model_state)
+    loss, (_, training) = flax_loss(Normalized())(params, model_state, train, KEY)
+    np.testing.assert_allclose(metrics["recalibrated_train_loss"], loss, rtol=1e-6)
+    assert metrics["recalibrated_train_accuracy"] == training["accuracy"]
+    assert abs(metrics["train_loss"] - loss) > 0.1  # which the running statistics do not give
+
+
+def test_recalibrated_statistics_are_means_over_batches_weighted_by_size():
+    train, test = example_set(0, 9), example_set(1, 5)
+    variables = Normalized().init(KEY, train[0])
+    evaluate = flax_evaluate(Normalized(), train=train, test=test, recalibration=Normalized(momentum=0.0), batch_size=7)
+    metrics = evaluate(variables["params"], {"batch_stats": variables["batch_stats"]})
+    x = np.asarray(train[0], np.float64)
+    mean, var = x.mean(axis=0), (7 * x[:7].var(axis=0) + 2 * x[7:].var(axis=0)) / 9
+    losses = cross_entropies((np.asarray(test[0], np.float64) - mean) / np.sqrt(var), test[1])
+    np.testing.assert_allclose(metrics["recalibrated_test_loss"], losses.mean(), rtol=1e-5)
+
+
+def test_evaluation_in_batches_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        flax_evaluate(Identity(), train=example_set(0, 2), test=example_set(0, 2), batch_size=0)
+
+
+def test_standardized_training_images_have_mean_0_and_deviation_1_a_channel():
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 3, 2), dtype=np.uint8)
+    images[..., 1] //= 8
+    standardized = np.asarray(standardization(images)(jnp.asarray(images)))
+    assert standardized.dtype == np.float32
+    np.testing.assert_allclose(standardized.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(standardized.std(axis=(0, 1, 2)), 1, rtol=1e-5)
+
+
+def test_a_constant_channel_is_standardized_to_zero():
+    images = np.full((2, 3, 3, 1), 255, np.uint8)
+    assert not np.asarray(standardization(images)(jnp.asarray(images))).any()
+
+
+def test_standardization_keeps_to_the_training_images_on_other_ones():
+    train = np.array([10, 30], np.uint8).reshape(2, 1, 1, 1)
+    other = np.array([50], np.uint8).reshape(1, 1, 1, 1)
+    np.testing.assert_allclose(standardization(train)(jnp.asarray(other)).ravel(), [3.0], rtol=1e-6)

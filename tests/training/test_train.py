@@ -1,0 +1,346 @@
+"""Training against closed forms and loops written out; its batches, keys and counts as a recording loss sees them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+
+from jaxscape.training.train import copy_states, init_states, train, typed_key
+
+KEYS = jax.random.split(jax.random.key(0), 3)
+SGD = optax.sgd(0.1)
+MOMENTUM = optax.sgd(0.05, momentum=0.9)
+REGRESSION_DATA = (
+    np.random.default_rng(0).normal(size=(11, 2)).astype(np.float32),
+    np.random.default_rng(1).normal(size=11).astype(np.float32),
+)
+
+
+def regression_loss(params, model_state, batch, key):
+    """Mean squared error of a line whose inputs are augmented with noise."""
+    inputs, targets = batch
+    noisy = inputs + 0.1 * jax.random.normal(key, inputs.shape)
+    loss = jnp.mean((noisy @ params["kernel"] + params["bias"] - targets) ** 2)
+    return loss, ({"last": loss}, {"loss": loss})
+
+
+def regression_evaluate(params, model_state):
+    return {"bias": params["bias"][0], "last": model_state["last"]}
+
+
+def regression_epochs(states=None, *, start=(0.0, 1.0, 2.0), **arguments):
+    """Copies of the epochs of a noisy linear regression, from new states or given ones."""
+    if states is None:
+        params = {"kernel": jnp.tile(jnp.array(start)[:, None], (1, 2)), "bias": jnp.zeros((3, 1))}
+        states = init_states(params, MOMENTUM, keys=KEYS, model_state={"last": 0.0})
+    run = train(
+        regression_loss,
+        MOMENTUM,
+        copy_states(states),
+        REGRESSION_DATA,
+        **{"epochs": 4, "batch_size": 4, "evaluate": regression_evaluate} | arguments,
+    )
+    return [epoch._replace(states=copy_states(epoch.states)) for epoch in run]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return regression_epochs()
+
+
+def square_loss(params, model_state, batch, key):
+    """A loss as simple as can be: half the squared distance from the batch's one number."""
+    return 0.5 * jnp.sum((params - batch) ** 2), (model_state, {})
+
+
+def square_states(optimizer=SGD, keys=KEYS):
+    return init_states(jnp.arange(1.0, len(keys) + 1)[:, None], optimizer, keys=keys)
+
+
+def recording_loss(params, model_state, batch, key):
+    """Train nothing; write each step's batch and random bits down."""
+    step = model_state["step"]
+    model_state = {
+        "step": step + 1,
+        "rows": model_state["rows"].at[step].set(batch),
+        "bits": model_state["bits"].at[step].set(jax.random.bits(key)),
+    }
+    return 0 * params.sum(), (model_state, {"rows": batch, "step": step})
+
+
+@functools.cache
+def recorded(members=(0, 1, 2), epochs=4, num_examples=11, batch_size=4):
+    """Rows [member, epoch, step, batch] and random bits [member, epoch, step] that the steps got; the last metrics."""
+    steps = num_examples // batch_size
+    blank = {
+        "step": 0,
+        "rows": jnp.zeros((epochs * steps, batch_size), jnp.int32),
+        "bits": jnp.zeros(epochs * steps, jnp.uint32),
+    }
+    keys = KEYS[np.array(members)]
+    states = init_states(jnp.zeros((len(members), 1)), SGD, keys=keys, model_state=blank)
+    *_, last = train(recording_loss, SGD, states, np.arange(num_examples), epochs=epochs, batch_size=batch_size)
+    seen = last.states.model_state
+    rows = np.asarray(seen["rows"]).reshape(len(members), epochs, steps, batch_size)
+    return rows, np.asarray(seen["bits"]).reshape(len(members), epochs, steps), last.metrics
+
+
+def as_bytes(states):
+    states = states._replace(key=jax.random.key_data(states.key))
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(states)]
+
+
+# What a step does.
+
+
+def test_gradient_descent_on_a_quadratic_follows_its_closed_form():
+    target, rate = 4.0, 0.1
+    run = train(square_loss, SGD, square_states(), np.full(3, target, np.float32), epochs=4, batch_size=1)
+    for epoch, states, _ in run:
+        expected = target + (1 - rate) ** (3 * epoch) * (np.arange(1.0, 4.0)[:, None] - target)
+        np.testing.assert_allclose(states.params, expected, rtol=1e-6)
+
+
+def test_training_is_an_optax_loop_over_the_batches_for_every_member():
+    optimizer = optax.adam(0.1)
+    # Leaves [epoch, member, step, batch, ...].
+    inputs = np.random.default_rng(2).normal(size=(2, 3, 4, 5, 2)).astype(np.float32)
+    targets = np.random.default_rng(3).normal(size=(2, 3, 4, 5)).astype(np.float32)
+
+    def loss(params, batch):
+        return jnp.mean((batch[0] @ params - batch[1]) ** 2)
+
+    start = jnp.arange(6.0).reshape(3, 2)
+    *_, (_, states, metrics) = train(
+        lambda params, state, batch, key: (loss(params, batch), (state, {"loss": loss(params, batch)})),
+        optimizer,
+        init_states(start, optimizer, keys=KEYS),
+        lambda epoch, keys: (inputs[epoch - 1], targets[epoch - 1]),
+        epochs=2,
+    )
+    for member in range(3):
+        params, opt_state, losses = start[member], optimizer.init(start[member]), []
+        for epoch, step in np.ndindex(2, 4):
+            batch = inputs[epoch, member, step], targets[epoch, member, step]
+            value, gradient = jax.value_and_grad(loss)(params, batch)
+            updates, opt_state = optimizer.update(gradient, opt_state)
+            params = optax.apply_updates(params, updates)
+            losses.append(value)
+        np.testing.assert_allclose(states.params[member], params, rtol=1e-5)
+        np.testing.assert_allclose(metrics["epoch_loss"][member], np.mean(losses[4:]), rtol=1e-5)
+
+
+# Which batches and keys the steps get.
+
+
+def test_an_epoch_uses_an_example_at_most_once_and_drops_the_last_partial_batch():
+    rows, _, _ = recorded()
+    assert rows.shape == (3, 4, 2, 4)
+    assert (rows.min(), rows.max()) == (0, 10)
+    for epoch_rows in rows.reshape(-1, 8):
+        assert len(set(epoch_rows)) == 8
+
+
+def test_the_dropped_examples_change_from_epoch_to_epoch():
+    rows, _, _ = recorded()
+    assert all(set(member.ravel()) == set(range(11)) for member in rows)
+
+
+def test_every_member_and_every_epoch_has_an_order_of_its_own():
+    rows, _, _ = recorded()
+    assert len({order.tobytes() for order in rows.reshape(-1, 8)}) == 3 * 4
+
+
+def test_every_step_of_every_member_has_a_key_of_its_own():
+    _, bits, _ = recorded()
+    assert len(set(bits.ravel())) == bits.size
+
+
+def test_batches_and_step_keys_follow_from_the_members_key_and_not_from_its_company():
+    for together, alone in zip(recorded()[:2], recorded(members=(1,))[:2], strict=True):
+        np.testing.assert_array_equal(alone[0], together[1])
+
+
+def test_the_step_keys_do_not_depend_on_the_batches():
+    np.testing.assert_array_equal(recorded()[1], recorded(num_examples=7, batch_size=3)[1])
+
+
+def test_the_leaves_of_an_example_stay_together():
+    def loss_fn(params, model_state, batch, key):
+        differ = jnp.sum(batch["number"] != batch["nested"][0][:, 1])
+        return 0 * params.sum(), (model_state, {"differ": differ})
+
+    data = {"number": np.arange(6), "nested": (np.tile(np.arange(6)[:, None], (1, 2)),)}
+    *_, last = train(loss_fn, SGD, square_states(), data, epochs=1, batch_size=2)
+    assert not last.metrics["epoch_differ"].any()
+
+
+def test_a_function_gives_the_batches_of_epochs_1_2_3_for_the_members_keys():
+    calls = []
+
+    def data(epoch, keys):
+        calls.append((epoch, np.array(jax.random.key_data(keys)).tobytes()))
+        return jnp.zeros((3, 1, 1))
+
+    list(train(square_loss, SGD, square_states(), data, epochs=3))
+    assert calls == [(epoch, np.array(jax.random.key_data(KEYS)).tobytes()) for epoch in (1, 2, 3)]
+
+
+# Going on from a yielded state.
+
+
+def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(uninterrupted):
+    resumed = regression_epochs(uninterrupted[2].states, first_epoch=2)
+    assert [epoch for epoch, _, _ in resumed] == [2, 3, 4]
+    for again, before in zip(resumed, uninterrupted[2:], strict=True):
+        assert as_bytes(again.states) == as_bytes(before.states)
+    for name, values in uninterrupted[4].metrics.items():
+        np.testing.assert_array_equal(resumed[-1].metrics[name], values)
+
+
+def test_a_run_with_nothing_left_to_do_yields_its_start():
+    run = train(square_loss, SGD, square_states(), np.zeros(3), epochs=3, first_epoch=3, batch_size=3)
+    assert [epoch for epoch, _, _ in run] == [3]
+
+
+# What an epoch yields.
+
+
+def test_epoch_0_is_the_start_with_the_metrics_of_evaluate_alone(uninterrupted):
+    epoch, states, metrics = uninterrupted[0]
+    assert epoch == 0
+    np.testing.assert_array_equal(states.params["kernel"], [[0, 0], [1, 1], [2, 2]])
+    assert metrics.keys() == {"bias", "last", "finite"}
+
+
+def test_metrics_are_numpy_arrays_with_a_value_a_member(uninterrupted):
+    _, states, metrics = uninterrupted[-1]
+    assert metrics.keys() == {"bias", "last", "finite", "epoch_loss"}
+    assert {(type(values), values.shape) for values in metrics.values()} == {(np.ndarray, (3,))}
+    np.testing.assert_array_equal(metrics["bias"], states.params["bias"][:, 0])
+    np.testing.assert_array_equal(metrics["last"], states.model_state["last"])
+
+
+def test_epoch_metrics_are_means_over_the_steps_of_numbers_and_of_vectors():
+    rows, _, metrics = recorded()
+    np.testing.assert_array_equal(metrics["epoch_step"], [6.5] * 3)
+    np.testing.assert_array_equal(metrics["epoch_rows"], rows[:, -1].mean(axis=1))
+
+
+def test_the_mean_of_huge_losses_does_not_overflow():
+    def loss_fn(params, model_state, batch, key):
+        return 0 * params.sum(), (model_state, {"loss": jnp.float32(3e38)})
+
+    *_, last = train(loss_fn, SGD, square_states(), np.zeros(4), epochs=1, batch_size=1)
+    np.testing.assert_allclose(last.metrics["epoch_loss"], 3e38, rtol=1e-6)
+
+
+def test_members_that_diverge_leave_the_bytes_of_the_others_as_they_are(uninterrupted):
+    diverged = regression_epochs(start=(np.nan, 1.0, np.inf))
+    for ours, healthy in zip(diverged, uninterrupted, strict=True):
+        np.testing.assert_array_equal(ours.metrics["finite"], [False, True, False])
+        np.testing.assert_array_equal(healthy.metrics["finite"], [True, True, True])
+        own = [jax.tree.map(lambda leaf: leaf[1], run.states) for run in (ours, healthy)]
+        assert as_bytes(own[0]) == as_bytes(own[1])
+
+
+# What is promised to the caller.
+
+
+def test_the_callers_arrays_outlive_the_run():
+    params, keys, model_state = jnp.ones((3, 1)), jnp.array(KEYS), {"x": jnp.ones(())}
+    list(
+        train(
+            square_loss,
+            SGD,
+            init_states(params, SGD, keys=keys, model_state=model_state),
+            np.zeros(2),
+            epochs=2,
+            batch_size=1,
+        )
+    )
+    assert not any(leaf.is_deleted() for leaf in (params, keys, model_state["x"]))
+
+
+def test_an_optimizer_may_keep_the_parameters_in_its_state():
+    # DoG keeps the very arrays that it was given, and one buffer cannot be donated twice.
+    optimizer = optax.contrib.dog(1.0)
+    *_, last = train(square_loss, optimizer, square_states(optimizer), np.zeros(2), epochs=1, batch_size=1)
+    assert last.metrics["finite"].all()
+
+
+def test_nothing_is_compiled_again_between_steps_members_and_epochs():
+    traces = []
+
+    def loss_fn(params, model_state, batch, key):
+        traces.append(1)
+        return square_loss(params, {"steps": model_state["steps"] + 1, "mean": params.mean()}, batch, key)
+
+    # Python numbers have weak types, which the first step would change.
+    states = init_states(jnp.ones((3, 1)), MOMENTUM, keys=KEYS, model_state={"steps": 0, "mean": 0.0})
+    list(train(loss_fn, MOMENTUM, states, np.zeros(4), epochs=3, batch_size=2))
+    assert len(traces) == 1
+
+
+def test_a_model_may_be_without_state_and_a_loss_without_metrics():
+    states = init_states(jnp.ones((3, 1)), SGD, keys=KEYS, model_state=None)
+    *_, last = train(square_loss, SGD, states, np.zeros(2), epochs=1, batch_size=2)
+    assert last.metrics.keys() == {"finite"}
+
+
+def test_a_legacy_key_becomes_the_typed_key_of_the_same_numbers():
+    assert typed_key(jax.random.PRNGKey(7)) == jax.random.key(7)
+    assert typed_key(jax.random.key(7)) == jax.random.key(7)
+
+
+def test_a_number_is_no_key():
+    with pytest.raises(TypeError, match=r"key must be a PRNG key, as from jax.random.key\(0\), got 3"):
+        typed_key(3)
+
+
+# What is refused, before any work.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"first_epoch": -1}, "first_epoch must be between 0 and epochs = 2, got -1"),
+        ({"first_epoch": 3}, "first_epoch must be between 0 and epochs = 2, got 3"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 12}, "batch_size must be at most the number of examples, 11, got 12"),
+        ({"strategy": "magic"}, "unknown strategy 'magic'; known: loop"),
+        ({"data": (np.zeros((5, 2)), np.zeros(4))}, r"\[0\] of shape \(5, 2\) and \[1\] of shape \(4,\)"),
+        ({"data": ()}, "empty pytree"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_before_any_work(arguments, message):
+    arguments = {"data": REGRESSION_DATA, "epochs": 2, "batch_size": 3} | arguments
+    with pytest.raises(ValueError, match=message):
+        train(regression_loss, SGD, square_states(), **arguments)
+
+
+def test_states_whose_leaves_disagree_about_the_members_are_refused_before_any_work():
+    states = square_states()._replace(key=KEYS[:2])
+    with pytest.raises(ValueError, match=r"\.params of shape \(3, 1\) and \.key of shape \(2,\)"):
+        train(square_loss, SGD, states, np.zeros(2), epochs=1, batch_size=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1), (5, 2, 1), (3, 0, 1), (3,), ()])
+def test_batches_of_a_function_that_do_not_fit_the_members_are_refused(shape):
+    run = train(square_loss, SGD, square_states(), lambda epoch, keys: jnp.zeros(shape), epochs=1)
+    next(run)
+    with pytest.raises(ValueError, match=r"leaves \[member, step, batch, ...\] for 3 members and at least one step"):
+        next(run)
+
+
+def test_batches_of_a_function_whose_leaves_disagree_about_the_steps_are_refused():
+    batches = jnp.zeros((3, 2, 1)), jnp.zeros((3, 1, 1))
+    run = train(square_loss, SGD, square_states(), lambda epoch, keys: batches, epochs=1)
+    next(run)
+    with pytest.raises(ValueError, match=r"got leaves that begin with \[\(3, 1\), \(3, 2\)\]"):
+        next(run)

@@ -1,0 +1,234 @@
+"""Null trajectories against closed forms and against explicit vectors turned by explicit random rotations."""
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxscape.trajectories.distances import gram, inner_products, pairwise_distances
+from jaxscape.trajectories.geometry import trajectory_geometry, trajectory_rows
+from jaxscape.trajectories.null import KINDS, null_trajectories
+
+MEMBERS = 3
+EPOCHS = 5  # four movements
+
+
+def real_gram(size, *, epochs=EPOCHS, members=MEMBERS, seed=0, reference=True):
+    """Trajectories that drift, so that movements of a member have to do with one another and with the jump."""
+    generator = np.random.default_rng(seed)
+    minimum = generator.standard_normal(size)
+    moves = 0.3 * generator.standard_normal((epochs, members, size)) - 0.1 * generator.standard_normal((members, size))
+    moves[0] = generator.standard_normal((members, size))
+    points = minimum + np.cumsum(moves, axis=0)
+    parents = np.maximum(np.arange(epochs * members) - members, -1)
+    return gram(points.reshape(-1, size), reference=minimum if reference else None, parents=parents)
+
+
+def kept_blocks(real, kind):
+    """Sets of rows whose products with one another the null keeps: what was there before, and each rotated group."""
+    rows = trajectory_rows(real)
+    groups = list(rows[1:].T) if kind == "rotated" else [np.array([row]) for row in rows[1:].ravel()]
+    return [np.concatenate([[0], rows[0]]), *groups]
+
+
+def crossings(real, kind):
+    """True for products of increments of different blocks, which the null draws."""
+    crossing = np.ones(real.products.shape, bool)
+    for block in kept_blocks(real, kind):
+        crossing[np.ix_(block, block)] = False
+    return crossing
+
+
+def cosines(products):
+    length = np.sqrt(np.diag(products))
+    return products / (length[:, None] * length)
+
+
+def draws(real, kind, count):
+    """Cosines between the increments of `count` nulls: float64 (count, k, k)."""
+    keys = jax.random.split(jax.random.key(1), count)
+    return np.stack([cosines(null_trajectories(real, kind=kind, key=key).products) for key in keys])
+
+
+@pytest.mark.parametrize("size", [3, 10, 1000])
+@pytest.mark.parametrize("kind", ["rotated", "random"])
+def test_what_is_kept_is_kept_to_the_bit(kind, size):
+    real = real_gram(size)
+    null = null_trajectories(real, kind=kind, key=jax.random.key(0))
+    crossing = crossings(real, kind)
+    for name in ("products", "remainders"):
+        np.testing.assert_array_equal(getattr(null, name)[~crossing], getattr(real, name)[~crossing], err_msg=name)
+    assert (null.products[crossing] != real.products[crossing]).all()
+    np.testing.assert_array_equal(null.parents, real.parents)
+    assert (null.has_reference, null.dimension) == (real.has_reference, real.dimension)
+
+
+# Of the Gaussian vectors each coordinate is drawn where P is small (3: less than a member has movements; 10), and a
+# triangular factor where it is large (17: just large enough for the 12 movements and what is fixed; 1000).
+@pytest.mark.parametrize("size", [3, 10, 17, 1000])
+@pytest.mark.parametrize("kind", ["rotated", "random"])
+def test_each_drawn_cosine_has_the_distribution_of_random_vectors(kind, size):
+    """cos^2 of a random direction with any other vector is Beta(1/2, (P - 1)/2) in P dimensions, and its sign is fair.
+
+    Of two increments drawn again and again, so that the draws are independent; for all kinds of pairs.
+    """
+    real = real_gram(size)
+    sample = draws(real, kind, 300)
+    minimum, start, first, last, other = 0, 1, 4, 13, 5  # rows: 1 to 3 start, 4 to 15 move, members within
+    pairs = [(minimum, first), (start, first), (start, other), (first, other), (last, other)]
+    for one, another in pairs:
+        cosine = sample[:, one, another]
+        assert stats.kstest(cosine**2, stats.beta(0.5, (size - 1) / 2).cdf).pvalue > 1e-3, (one, another)
+        assert stats.binomtest(int((cosine > 0).sum()), len(cosine)).pvalue > 1e-3, (one, another)
+
+
+def test_two_movements_in_the_fewest_dimensions_for_the_triangular_factor():
+    """Where each of its entries weighs most: one copy, two movements, and three dimensions beyond what is fixed."""
+    cosine = draws(real_gram(5, epochs=3, members=1), "random", 1500)[:, 2, 3]
+    assert stats.kstest(cosine**2, stats.beta(0.5, 2).cdf).pvalue > 1e-2
+
+
+@pytest.mark.parametrize("size", [6, 17])
+@pytest.mark.parametrize("kind", ["rotated", "random"])
+def test_all_second_moments_are_those_of_explicit_rotations(kind, size):
+    """The joint distribution too: each block of vectors turned by an orthogonal matrix of its own."""
+    real = real_gram(size)
+    count = 600
+    values, vectors = np.linalg.eigh(real.products)
+    explicit = vectors[:, -size:] * np.sqrt(np.maximum(values[-size:], 0))
+    explicit = np.pad(explicit, ((0, 0), (0, size - explicit.shape[1])))
+    turned = np.tile(explicit, (count, 1, 1))
+    for number, block in enumerate(kept_blocks(real, kind)[1:]):
+        rotations = stats.ortho_group.rvs(size, size=count, random_state=number)
+        turned[:, block] = explicit[block] @ rotations
+    expected = np.stack([cosines(products) for products in turned @ turned.swapaxes(1, 2)])
+    drawn = draws(real, kind, count)
+    upper = np.triu(crossings(real, kind))
+    entries, expected_entries = drawn[:, upper] * np.sqrt(size), expected[:, upper] * np.sqrt(size)
+    # Means of 600 values of variance 1 scatter by 0.04, second moments (variance up to 2) and their differences more.
+    np.testing.assert_allclose(entries.mean(axis=0), 0, atol=0.2)
+    moments, expected_moments = (values.T @ values / count for values in (entries, expected_entries))
+    np.testing.assert_allclose(moments, expected_moments, atol=0.4)
+    np.testing.assert_allclose(np.diag(moments).mean(), 1, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [3, 10, 40, 1000])
+def test_a_null_is_made_of_vectors_of_the_same_dimension(kind, size):
+    """Its products are positive semi-definite, with no more than P dimensions."""
+    real = real_gram(size)
+    values = np.linalg.eigvalsh(null_trajectories(real, kind=kind, key=jax.random.key(0)).products)[::-1]
+    assert values.min() > -1e-13 * values.max()
+    np.testing.assert_allclose(values[size:], 0, atol=1e-13 * values.max())
+
+
+def vast(real):
+    """The same increments in so many dimensions that random directions are orthogonal."""
+    return real._replace(dimension=10**10)
+
+
+def test_random_movements_drift_outward_by_their_lengths():
+    real = vast(real_gram(40, epochs=12))
+    geometry = trajectory_geometry(real)
+    expected = 1 - np.sqrt(1 + (geometry.movement[1:] ** 2).sum(axis=0) / geometry.distance[0] ** 2)
+    null = trajectory_geometry(null_trajectories(real, kind="random", key=jax.random.key(0))).summary()
+    np.testing.assert_allclose(null["return"], expected, atol=1e-4)
+    np.testing.assert_allclose(null["turning"], np.pi / 2, atol=1e-4)
+    np.testing.assert_allclose(null["monotone"], 0)
+
+
+def test_rotated_movements_drift_outward_by_their_chord_and_keep_their_shape():
+    real = vast(real_gram(40, epochs=12))
+    geometry = trajectory_geometry(real)
+    null = trajectory_geometry(null_trajectories(real, kind="rotated", key=jax.random.key(0)))
+    expected = 1 - np.sqrt(1 + geometry.chord[-1] ** 2 / geometry.distance[0] ** 2)
+    np.testing.assert_allclose(null.summary()["return"], expected, atol=1e-4)
+    for name in ("movement", "turning", "chord"):
+        np.testing.assert_array_equal(getattr(null, name), getattr(geometry, name), err_msg=name)
+
+
+def test_shuffled_movements_end_where_they_ended():
+    real = real_gram(40, epochs=12)
+    null = null_trajectories(real, kind="shuffled", key=jax.random.key(0))
+    rows = trajectory_rows(real)
+    fixed = np.concatenate([[0], rows[0], rows[-1]])
+    before, after = (inner_products(each)[0][np.ix_(fixed, fixed)] for each in (real, null))
+    np.testing.assert_allclose(after, before, rtol=1e-12)
+    one, other = trajectory_geometry(real).movement[1:], trajectory_geometry(null).movement[1:]
+    assert (one != other).any(axis=0).all()
+    np.testing.assert_array_equal(np.sort(other, axis=0), np.sort(one, axis=0))
+
+
+def test_shuffled_is_a_permutation_of_each_members_own_increments():
+    real = real_gram(40)
+    null = null_trajectories(real, kind="shuffled", key=jax.random.key(0))
+    # The length of an increment tells which one it was.
+    order = [int(np.flatnonzero(np.diag(real.products) == length)[0]) for length in np.diag(null.products)]
+    np.testing.assert_array_equal(null.products, real.products[np.ix_(order, order)])
+    np.testing.assert_array_equal(null.remainders, real.remainders[np.ix_(order, order)])
+    rows = trajectory_rows(real)
+    np.testing.assert_array_equal(np.sort(np.array(order)[rows[1:]], axis=0), rows[1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_key_gives_the_same_bytes_and_another_key_another_null(kind):
+    real = real_gram(40)
+    before = real.products.copy()
+    one, same, other = (null_trajectories(real, kind=kind, key=jax.random.key(seed)) for seed in (0, 0, 1))
+    assert one.products.tobytes() == same.products.tobytes()
+    assert one.products.tobytes() != other.products.tobytes()
+    np.testing.assert_array_equal(real.products, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [3, 10, 40])
+def test_distances_and_geometry_can_be_had_of_a_null(kind, size):
+    null = null_trajectories(real_gram(size), kind=kind, key=jax.random.key(0))
+    for metric, center in (("euclidean", None), ("cosine", None), ("cosine", "mean"), ("cosine", "reference")):
+        distances = pairwise_distances(null, metric=metric, center=center)
+        assert np.isfinite(distances).all()
+    assert all(np.isfinite(values).all() for values in trajectory_geometry(null).summary().values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_that_stands_still_stands_still_in_the_null(kind):
+    minimum, start, other = np.random.default_rng(0).standard_normal((3, 40))
+    points = np.stack([[start, other], [start, other + 0.1 * start], [start, other - start]])
+    real = gram(points.reshape(-1, 40), reference=minimum, parents=[-1, -1, 0, 1, 2, 3])
+    null = trajectory_geometry(null_trajectories(real, kind=kind, key=jax.random.key(0)))
+    np.testing.assert_array_equal(null.movement[1:, 0], 0)
+    np.testing.assert_allclose(null.distance[:, 0], np.linalg.norm(start - minimum), rtol=1e-12)
+    assert np.isnan(null.lateral[:, 0]).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_moves_where_nothing_moved(kind):
+    minimum, start = np.random.default_rng(0).standard_normal((2, 40))
+    real = gram(np.tile(start, (3, 1)), reference=minimum, parents=[-1, 0, 1])
+    null = null_trajectories(real, kind=kind, key=jax.random.key(0))
+    np.testing.assert_array_equal(null.products, real.products)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_starts_alone_are_their_own_null(kind):
+    real = real_gram(40, epochs=1)
+    null = null_trajectories(real, kind=kind, key=jax.random.key(0))
+    np.testing.assert_array_equal(null.products, real.products)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_null_needs_no_reference(kind):
+    real = real_gram(40, reference=False)
+    null = null_trajectories(real, kind=kind, key=jax.random.key(0))
+    np.testing.assert_array_equal(null.products[:MEMBERS, :MEMBERS], real.products[:MEMBERS, :MEMBERS])
+    assert (null.products != real.products).any()
+
+
+def test_an_unknown_kind_lists_the_known():
+    with pytest.raises(ValueError, match="unknown kind 'permuted'; known: rotated, random, shuffled"):
+        null_trajectories(real_gram(3), kind="permuted", key=jax.random.key(0))
+
+
+def test_trajectories_that_branch_have_no_null():
+    with pytest.raises(ValueError, match="must not branch"):
+        null_trajectories(gram(np.eye(4), parents=[-1, -1, 1, 1]), key=jax.random.key(0))
