@@ -21,29 +21,35 @@ import numpy as np
 DEPTH, WIDEN = 28, 2  # 1,467,610 parameters
 
 
-def distances(members: int, epochs: int) -> dict[str, Any]:
-    """Euclidean and cosine distances of members x epochs points of a WRN-28-2 in a store."""
+def write_store(members: int, epochs: int, folder: str) -> dict[str, Any]:
+    """A store of members x epochs points of a WRN-28-2 around a minimum; gives its size."""
     import jax
 
-    from jaxscape import TrajectoryStore, WideResNet, gram, pairwise_distances
+    from jaxscape import TrajectoryStore
 
-    module = WideResNet(DEPTH, WIDEN, 10)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
-    generator = np.random.default_rng(0)
-    minimum = jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape, np.float32), shapes)
-    with tempfile.TemporaryDirectory() as folder:
-        with TrajectoryStore.create(Path(folder) / "store", [{"seed": m} for m in range(members)]) as store:
-            for epoch in range(epochs):
-                store.append(epoch, _snapshot(minimum, members, generator))
-        store = TrajectoryStore.open(Path(folder) / "store")
-        before, started = _peak_mb(), time.monotonic()
-        found = gram(store, reference=minimum)
-        gram_seconds = time.monotonic() - started
-        pairwise_distances(found, metric="cosine", center="mean")
+    minimum, generator = _minimum(), np.random.default_rng(1)
+    with TrajectoryStore.create(Path(folder) / "store", [{"seed": m} for m in range(members)]) as store:
+        for epoch in range(epochs):
+            near = [
+                leaf + generator.standard_normal((members, *leaf.shape), np.float32)
+                for leaf in jax.tree.leaves(minimum)
+            ]
+            store.append(epoch, jax.tree.unflatten(jax.tree.structure(minimum), near))
+        return {"points": members * epochs, "trajectory_mb": members * epochs * store.num_parameters * 4 / 1e6}
+
+
+def distances(members: int, epochs: int, folder: str) -> dict[str, Any]:
+    """Inner products and cosine distances of that store."""
+    from jaxscape import TrajectoryStore, gram, pairwise_distances
+
+    minimum, store = _minimum(), TrajectoryStore.open(Path(folder) / "store")
+    before, started = _peak_mb(), time.monotonic()
+    found = gram(store, reference=minimum)
+    gram_seconds = time.monotonic() - started
+    pairwise_distances(found, metric="cosine", center="mean")
     return {
         "points": members * epochs,
         "parameters": found.dimension,
-        "trajectory_mb": members * epochs * found.dimension * 4 / 1e6,
         "gram_seconds": gram_seconds,
         "before_mb": before,
         "peak_mb": _peak_mb(),
@@ -51,44 +57,69 @@ def distances(members: int, epochs: int) -> dict[str, Any]:
 
 
 def retraining(members: int, epochs: int) -> dict[str, Any]:
-    """Retraining the digits' WRN-10-1 and keeping every epoch, as the demo does."""
-    from jaxscape.app.config import RetrainConfig, train_preset
-    from jaxscape.app.progress import make_console
-    from jaxscape.app.retrain import retrain_copies
-    from jaxscape.app.train import find_minimum
+    """Retraining jumped copies of a WRN-28-2 on 8x8 digits, two steps an epoch, every epoch kept in a store."""
+    import jax
 
-    with tempfile.TemporaryDirectory() as folder:
-        run, console = Path(folder) / "run", make_console()
-        console.quiet = True
-        find_minimum(run, train_preset("good"), console=console)
-        before = _peak_mb()
-        seeds = tuple(range(members // 4))
-        config = RetrainConfig(seeds=seeds, epochs=epochs, learning_rate=0.05, batch_size=25)
-        store = retrain_copies(run, config, console=console)
+    from jaxscape import (
+        TrajectoryStore,
+        WideResNet,
+        flax_loss,
+        jump_grid,
+        load_dataset,
+        make_optimizer,
+        retrain,
+        take_training,
+    )
+    from jaxscape.training.objective import standardization
+
+    data = take_training(load_dataset("digits"), 50)
+    module = WideResNet(DEPTH, WIDEN, data.num_classes)
+    variables = module.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
+    grid = jump_grid(variables["params"], seeds=range(members // 4))
+    loss_fn = flax_loss(module, preprocess=standardization(data.train_images))
+    run = retrain(
+        loss_fn,
+        make_optimizer("momentum", 0.001),
+        grid,
+        (data.train_images, data.train_labels),
+        epochs=epochs,
+        key=jax.random.key(0),
+        model_state={"batch_stats": variables["batch_stats"]},
+        batch_size=25,
+    )
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder, TrajectoryStore.create(Path(folder) / "store", grid.labels) as store:
+        for epoch, states, _ in run:
+            store.append(epoch, states.params)
+            peaks.append(_peak_mb())
+        parameters = store.num_parameters
     return {
-        "members": store.num_members,
-        "parameters": store.num_parameters,
+        "members": members,
+        "parameters": parameters,
         "epochs": epochs,
-        "trajectory_mb": store.num_members * (epochs + 1) * store.num_parameters * 4 / 1e6,
-        "before_mb": before,
-        "peak_mb": _peak_mb(),
+        "trajectory_mb": members * (epochs + 1) * parameters * 4 / 1e6,
+        "state_mb": 2 * members * parameters * 4 / 1e6,
+        "peak_mb_by_epoch": peaks,
     }
 
 
-def _snapshot(minimum: Any, members: int, generator: np.random.Generator) -> Any:
+def _minimum() -> Any:
+    """Parameters of a WRN-28-2, standard normal."""
     import jax
 
-    def near(leaf: np.ndarray) -> np.ndarray:
-        return leaf + generator.standard_normal((members, *leaf.shape), np.float32)
+    from jaxscape import WideResNet
 
-    return jax.tree.map(near, minimum)
+    module = WideResNet(DEPTH, WIDEN, 10)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+    generator = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape, np.float32), shapes)
 
 
 def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def _in_own_process(question: Callable[..., dict[str, Any]], **sizes: int) -> dict[str, Any]:
+def _in_own_process(question: Callable[..., dict[str, Any]], **sizes: Any) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         record = {"question": question.__name__, **pool.apply(question, kwds=sizes)}
@@ -101,11 +132,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="where to write the records")
     options = parser.parse_args()
-    records = [
-        _in_own_process(distances, members=20, epochs=10),
-        _in_own_process(retraining, members=20, epochs=10),
-        _in_own_process(retraining, members=20, epochs=50),
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        records = [
+            _in_own_process(write_store, members=20, epochs=10, folder=folder),
+            _in_own_process(distances, members=20, epochs=10, folder=folder),
+            _in_own_process(retraining, members=20, epochs=6),
+        ]
     from jaxscape.app.folder import environment
 
     options.json.parent.mkdir(parents=True, exist_ok=True)

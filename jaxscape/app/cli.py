@@ -15,8 +15,8 @@ from typing import Annotated, Any, Union
 import tyro
 from rich.console import Console
 
-from jaxscape.app.config import EmbedConfig, RetrainConfig, TrainConfig, from_record, retrain_preset, train_preset
-from jaxscape.app.folder import read_config
+from jaxscape.app.config import EmbedConfig, RetrainConfig, TrainConfig, retrain_preset, train_preset
+from jaxscape.app.folder import read_section
 from jaxscape.app.progress import make_console
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -93,11 +93,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: list[str]) -> Any:
-    """The command with its options."""
+    """The command with its options; RUN may stand anywhere among them."""
+    # A first, silent reading finds RUN, whose settings are the defaults of the second.
+    try:
+        found = _read([word for word in arguments if word not in ("-h", "--help")], silent=True)
+    except SystemExit:  # the second reading tells why
+        found = None
+    return _read(
+        arguments,
+        train=_train_defaults(found.run if isinstance(found, Train) else None, arguments),
+        retrain=_retrain_defaults(found.run if isinstance(found, Retrain) else None),
+    )
+
+
+def _read(
+    arguments: list[str],
+    *,
+    train: TrainConfig | None = None,
+    retrain: RetrainConfig | None = None,
+    silent: bool = False,
+) -> Any:
+    """The arguments as one of the commands."""
     commands: list[Any] = [
         Demo(),
-        Train(run=tyro.MISSING, config=_train_defaults(arguments)),
-        Retrain(run=tyro.MISSING, config=_retrain_defaults(arguments)),
+        Train(run=tyro.MISSING, config=train or TrainConfig()),
+        Retrain(run=tyro.MISSING, config=retrain or RetrainConfig()),
         Embed(run=tyro.MISSING),
         Plot(run=tyro.MISSING),
         Info(run=tyro.MISSING),
@@ -112,6 +132,7 @@ def _parse(arguments: list[str]) -> Any:
         args=arguments,
         prog="jaxscape",
         description="Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go.",
+        console_outputs=not silent,
     )
 
 
@@ -171,34 +192,31 @@ def _keep_compiled() -> None:
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxscape" / "xla"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxscape" / "xla"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # an unwritable home costs compilation time, nothing else
+    except (OSError, RuntimeError):
+        return  # an unwritable home, or none, costs compilation time, nothing else
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _train_defaults(arguments: list[str]) -> TrainConfig:
-    made = _section(arguments, "train")
-    if made is not None:
-        return from_record(TrainConfig, made)
+def _train_defaults(run: Path | None, arguments: list[str]) -> TrainConfig:
+    """What the run was asked for, unless the command line names another preset."""
     named = {name: _option(arguments, name) for name in ("preset", "protocol", "dataset")}
+    made = None if run is None else read_section(run, "train", TrainConfig)
+    if made is not None and all(value in (None, getattr(made, name)) for name, value in named.items()):
+        return made
     return train_preset(named["preset"] or "good", protocol=named["protocol"], dataset=named["dataset"] or "digits")
 
 
-def _retrain_defaults(arguments: list[str]) -> RetrainConfig:
-    made, minimum = _section(arguments, "retrain"), _section(arguments, "train")
-    if made is not None:
-        return from_record(RetrainConfig, made)
-    return RetrainConfig() if minimum is None else retrain_preset(from_record(TrainConfig, minimum))
-
-
-def _section(arguments: list[str], name: str) -> dict[str, Any] | None:
-    """What the run folder named on the command line records of a stage, if there is one."""
-    if len(arguments) < 2 or arguments[0] != name or arguments[1].startswith("-"):
-        return None
-    return read_config(Path(arguments[1])).get(name)
+def _retrain_defaults(run: Path | None) -> RetrainConfig:
+    """What the kept trajectories were asked for, else what follows from the minimum."""
+    if run is None:
+        return RetrainConfig()
+    if (run / "trajectories").exists() and (made := read_section(run, "retrain", RetrainConfig)):
+        return made
+    minimum = read_section(run, "train", TrainConfig)
+    return RetrainConfig() if minimum is None else retrain_preset(minimum)
 
 
 def _option(arguments: list[str], name: str) -> str | None:

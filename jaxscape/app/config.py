@@ -187,19 +187,20 @@ def check_train(config: TrainConfig) -> None:
     """
     from jaxscape.training.augment import AUGMENTATIONS
     from jaxscape.training.data import DATASETS
-    from jaxscape.training.optimizers import OPTIMIZERS
+    from jaxscape.training.optimizers import make_optimizer, step_decay
 
     _check_name("preset", config.preset, PRESETS)
     _check_name("protocol", config.protocol, PROTOCOLS)
     _check_name("dataset", config.dataset, DATASETS)
-    _check_name("optimizer", config.optimizer, OPTIMIZERS)
     _check_name("augmentation", config.augmentation, AUGMENTATIONS)
     _check_at_least("epochs", config.epochs, 1)
     _check_at_least("batch_size", config.batch_size, 1)
     _check_at_least("padding", config.padding, 0)
-    _check_at_least("seed", config.seed, 0)
+    _check_seed("seed", config.seed)
     if not 0 <= config.label_noise <= 1:
         raise ValueError(f"label_noise must be from 0 to 1, got {config.label_noise}")
+    make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)
+    step_decay(config.learning_rate, config.decay_epochs, steps_per_epoch=1)
 
 
 def check_retrain(config: RetrainConfig) -> None:
@@ -211,15 +212,15 @@ def check_retrain(config: RetrainConfig) -> None:
     from jaxscape.jumps.retrain import DATA_ORDERS
     from jaxscape.training.augment import AUGMENTATIONS
     from jaxscape.training.members import STRATEGIES
-    from jaxscape.training.optimizers import OPTIMIZERS
+    from jaxscape.training.optimizers import make_optimizer
 
-    _check_name("optimizer", config.optimizer, OPTIMIZERS)
     _check_name("augmentation", config.augmentation, AUGMENTATIONS)
     _check_name("data_order", config.data_order, DATA_ORDERS)
     _check_name("strategy", config.strategy, tuple(STRATEGIES))
     _check_at_least("epochs", config.epochs, 1)
     _check_at_least("batch_size", config.batch_size, 1)
-    _check_at_least("order_seed", config.order_seed, 0)
+    _check_seed("order_seed", config.order_seed)
+    make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)
 
 
 def check_embed(config: EmbedConfig) -> None:
@@ -256,6 +257,11 @@ def from_record(cls: type, record: dict[str, Any]) -> Any:
 def _check_name(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+
+
+def _check_seed(name: str, value: int) -> None:
+    if not 0 <= value < 2**32:
+        raise ValueError(f"{name} must be from 0 to 2**32 - 1, got {value}")
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

@@ -9,13 +9,16 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+
+from jaxscape.app.config import from_record
 
 CONFIG = "config.json"
 REPORT = "report.json"
@@ -30,6 +33,19 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / CONFIG
     return read_json(path) if path.exists() else {}
+
+
+def read_section(run: Path, name: str, kind: type) -> Any:
+    """A stage's configuration as the run's record has it, a `kind`; None where it has none.
+
+    Raises:
+        ValueError: where the record is damaged, or was written by another version.
+    """
+    record = read_config(run).get(name)
+    try:
+        return None if record is None else from_record(kind, record)
+    except ValueError as error:
+        raise ValueError(f"{run / CONFIG}, section {name!r}: {error}") from None
 
 
 def record_section(run: Path, name: str, config: Any, *, results: Sequence[str]) -> None:
@@ -51,6 +67,11 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
     asked = json.loads(json.dumps(asdict(config)))
     made = record.get(name)
     kept = [str(run / result) for result in results if (run / result).exists()]
+    if made is None and kept:
+        raise ValueError(
+            f"{run} holds results, but its {CONFIG} does not say how they were made. "
+            f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
+        )
     if made is not None and kept:
         free = {"data_dir"} | ({"epochs"} if len(kept) == 1 and asked["epochs"] >= made["epochs"] else set())
         differing = [key for key in asked if asked[key] != made.get(key) and key not in free]
@@ -109,9 +130,12 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: where it is damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        record = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not text
         raise ValueError(f"{path} is damaged, it is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged, it holds no record but {record!r:.50}")
+    return record
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -127,37 +151,53 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> 
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file of numbers."""
-    with path.open(newline="") as file:
-        header, *rows = csv.reader(file)
-    return {name: np.array([float(row[i]) for row in rows]) for i, name in enumerate(header)}
+    """The columns of a CSV file of numbers; whole numbers come back as they were written.
+
+    Raises:
+        ValueError: where it is damaged.
+    """
+    try:
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        columns = zip(*rows, strict=True) if rows else [()] * len(header)
+        return {name: _numbers(column) for name, column in zip(header, columns, strict=True)}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, it is not a table of numbers: {error}") from None
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step: a reader, or a crash, meets the old one or the new one."""
-    make_folder(path.parent)
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        unfinished.write_text(text)
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error.strerror}") from None
+    with _replacing(path) as file:
+        file.write(text.encode())
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Replace an .npz file in one step, uncompressed."""
+    with _replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which takes the place of `path` when all of it is on disk."""
     make_folder(path.parent)
     unfinished = path.with_name(path.name + ".tmp")
     try:
         with unfinished.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _numbers(cells: Iterable[str]) -> np.ndarray:
+    try:
+        return np.array([int(cell) for cell in cells])
+    except ValueError:
+        return np.array([float(cell) for cell in cells])
 
 
 def _cell(value: Any) -> str:

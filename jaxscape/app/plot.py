@@ -86,8 +86,8 @@ def _panel(run: Path, setting: str) -> Panel:
 
 def _title(run: Path) -> str:
     minimum = read_minimum(run)
-    accuracy = "{train_accuracy:.1%} training, {test_accuracy:.1%} test".format(**minimum.metrics)
-    return f"{minimum.config.preset}: {accuracy}"
+    training, test = (100 * minimum.metrics[f"{part}_accuracy"] for part in ("train", "test"))
+    return f"{minimum.config.preset}\n{training:.1f} % training, {test:.1f} % test accuracy"
 
 
 def _how(run: Path, setting: str) -> str:

@@ -6,6 +6,7 @@ order; they are put back into a state of the same structure, made afresh.
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ def load_state(path: Path, like: TrainState) -> tuple[int, TrainState]:
 
     Raises:
         ValueError: where the file is damaged or holds other states.
+        OSError: where it cannot be read.
     """
     expected, treedef = jax.tree.flatten(_raw_keys(like))
     try:
@@ -39,8 +41,10 @@ def load_state(path: Path, like: TrainState) -> tuple[int, TrainState]:
             epoch = int(kept["epoch"])
             leaves = [kept[f"leaf{i}"] for i in range(len(expected))]
             count = len(kept.files) - 1
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged: {error}. Delete it, and the same command computes its epochs anew."
+        ) from None
     fits = count == len(expected) and all(
         leaf.shape == other.shape and leaf.dtype == other.dtype for leaf, other in zip(leaves, expected, strict=True)
     )

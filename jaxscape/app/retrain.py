@@ -1,11 +1,11 @@
 """The stage `retrain`: throw copies away from the minimum, retrain them, keep every epoch.
 
-The full state of an epoch is on disk before its snapshot counts, and metrics after it. Whatever moment the process
-is killed at, the same command goes on from the last state and ends in the same bytes.
+An epoch's metrics are on disk first, then its full state, then its snapshot counts. Whatever moment the process is
+killed at, the same command goes on from the last state and ends in the same bytes.
 """
 
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,9 +13,9 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from jaxscape.app.config import RetrainConfig, check_retrain, from_record
-from jaxscape.app.folder import read_config, read_csv, record_seconds, record_section, write_csv
-from jaxscape.app.problem import make_loss, make_problem, retrain_key, retrain_optimizer
+from jaxscape.app.config import RetrainConfig, check_retrain
+from jaxscape.app.folder import read_csv, read_section, record_seconds, record_section, write_csv
+from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_key, retrain_optimizer
 from jaxscape.app.progress import track
 from jaxscape.app.resume import load_state, save_state
 from jaxscape.app.train import Minimum, read_minimum
@@ -37,14 +37,15 @@ def retrain_copies(run: Path, config: RetrainConfig, *, console: Console) -> Tra
     """
     check_retrain(config)
     minimum = read_minimum(run)
+    problem = make_problem(replace(minimum.config, batch_size=config.batch_size))
     grid = jump_grid(minimum.params, seeds=config.seeds, step_sizes=config.step_sizes)
     record_section(run, "retrain", config, results=("trajectories",))
     store = _open_store(run, grid)
     with store:
-        if store.num_epochs > config.epochs:
+        if store.num_epochs > config.epochs and _metrics_to(run, config.epochs, store.num_members):
             console.print(f"{run}: the trajectories are there, {store.num_epochs - 1} epochs")
         else:
-            _retrain(run, config, minimum, grid, store, console)
+            _retrain(run, config, minimum, problem, grid, store, console)
     return TrajectoryStore.open(store.path)
 
 
@@ -61,13 +62,12 @@ def read_trajectories(run: Path) -> tuple[RetrainConfig, TrajectoryStore]:
     Raises:
         FileNotFoundError: where they are missing or unfinished; says which command makes them.
     """
-    config = read_config(run)
+    asked = read_section(run, "retrain", RetrainConfig)
     command = f"`jaxscape retrain {run}`"
-    if "retrain" not in config or not (run / "trajectories" / "store.json").exists():
+    if asked is None or not (run / "trajectories" / "store.json").exists():
         raise FileNotFoundError(f"{run} has no trajectories; {command} makes them")
-    asked = from_record(RetrainConfig, config["retrain"])
     store = TrajectoryStore.open(run / "trajectories")
-    if store.num_epochs <= asked.epochs:
+    if store.num_epochs <= asked.epochs or not (run / "metrics.csv").exists():
         raise FileNotFoundError(
             f"{run} has {max(store.num_epochs - 1, 0)} of {asked.epochs} epochs of retraining; {command} goes on"
         )
@@ -78,16 +78,21 @@ def _open_store(run: Path, grid: JumpGrid) -> TrajectoryStore:
     path = run / "trajectories"
     if (path / "store.json").exists():
         return TrajectoryStore.open(path)
+    (run / "resume" / "state.npz").unlink(missing_ok=True)  # of trajectories that were deleted
     return TrajectoryStore.create(path, grid.labels)
 
 
 def _retrain(
-    run: Path, config: RetrainConfig, minimum: Minimum, grid: JumpGrid, store: TrajectoryStore, console: Console
+    run: Path,
+    config: RetrainConfig,
+    minimum: Minimum,
+    problem: Problem,
+    grid: JumpGrid,
+    store: TrajectoryStore,
+    console: Console,
 ) -> None:
-    problem = make_problem(minimum.config)
     optimizer = retrain_optimizer(config)
-    start, done = _start(run / "resume" / "state.npz", grid, minimum, optimizer, store.num_epochs)
-    metrics = _metrics_before(run / "metrics.csv", done)
+    start, done, metrics = _start(run, grid, minimum, optimizer, store.num_epochs)
     epochs = retrain(
         make_loss(problem, minimum.config, augment=config.augmentation),
         optimizer,
@@ -111,38 +116,42 @@ def _retrain(
         describe=_describe,
     ):
         update = epoch.epoch * problem.steps_per_epoch
+        if epoch.epoch not in metrics.get("epoch", ()):
+            metrics = _add_rows(metrics, _rows(epoch, grid, update))
+            write_csv(run / "metrics.csv", metrics)
         save_state(run / "resume" / "state.npz", epoch.epoch, epoch.states)
         if epoch.epoch == store.num_epochs:
             store.append(epoch.epoch, epoch.states.params, update=update)
-        metrics = _add_rows(metrics, _rows(epoch, grid, update))
-        write_csv(run / "metrics.csv", metrics)
     store.wait()
     record_seconds(run, "retrain", time.monotonic() - started)
     _name_diverged(metrics, grid, console)
 
 
 def _start(
-    path: Path, grid: JumpGrid, minimum: Minimum, optimizer: optax.GradientTransformation, snapshots: int
-) -> tuple[JumpGrid | TrainState, int]:
-    """The jumped copies, or the state that an interrupted run has kept and its epoch.
+    run: Path, grid: JumpGrid, minimum: Minimum, optimizer: optax.GradientTransformation, snapshots: int
+) -> tuple[JumpGrid | TrainState, int, Columns]:
+    """The state that an interrupted run has kept, its epoch and the metrics up to it; else the jumped copies.
 
-    That state is one snapshot ahead of the store at most. Without one (deleted, say), or where it belongs to
-    trajectories that were deleted, everything is computed again, and what is stored already is not stored twice.
+    That state is one snapshot ahead of the store at most. Without it, or without its metrics (deleted, say),
+    everything is computed again, and what is stored already is not stored twice.
     """
+    path = run / "resume" / "state.npz"
     if not path.exists():
-        return grid, 0
+        return grid, 0, {}
     keys = jax.random.split(jax.random.key(0), len(grid.seed))
     like = init_states(grid.params, optimizer, keys=keys, model_state=minimum.model_state)
     done, states = load_state(path, like)
-    return (states, done) if done <= snapshots else (grid, 0)
+    metrics = _metrics_to(run, done, len(grid.seed))
+    return (states, done, metrics) if metrics and done <= snapshots else (grid, 0, {})
 
 
-def _metrics_before(path: Path, epoch: int) -> Columns:
-    """The rows of earlier epochs; the epoch itself is measured again."""
-    if epoch == 0 or not path.exists():
+def _metrics_to(run: Path, epoch: int, members: int) -> Columns:
+    """The rows of all epochs up to this one; nothing where some are missing."""
+    if not (run / "metrics.csv").exists():
         return {}
-    columns = read_csv(path)
-    return {name: values[columns["epoch"] < epoch] for name, values in columns.items()}
+    columns = read_csv(run / "metrics.csv")
+    rows = columns["epoch"] <= epoch
+    return {name: values[rows] for name, values in columns.items()} if rows.sum() == (epoch + 1) * members else {}
 
 
 def _rows(epoch: Epoch, grid: JumpGrid, update: int) -> Columns:
@@ -167,15 +176,15 @@ def _add_rows(columns: Columns, rows: Columns) -> Columns:
 
 
 def _describe(epoch: Epoch) -> str:
-    loss = epoch.metrics["train_loss"]
-    lost = "" if epoch.metrics["finite"].all() else f", {(~epoch.metrics['finite']).sum()} diverged"
-    return f"training loss {np.nanmedian(loss):.4f}{lost}"
+    finite = epoch.metrics["finite"]
+    lost = "" if finite.all() else f"{(~finite).sum()} diverged"
+    loss = f"training loss {np.median(epoch.metrics['train_loss'][finite]):.4f}" if finite.any() else ""
+    return ", ".join(filter(None, (loss, lost)))
 
 
 def _name_diverged(metrics: Columns, grid: JumpGrid, console: Console) -> None:
     for member, epoch in diverged_members(metrics).items():
-        label: Sequence[object] = (grid.seed[member], grid.step_size[member])
         console.print(
-            f"member {member} (seed {label[0]}, step size {label[1]}) diverged in epoch {epoch}; "
+            f"member {member} (seed {grid.seed[member]}, step size {grid.step_size[member]}) diverged in epoch {epoch}; "
             f"it is left out of distances and pictures"
         )

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxscape.app.config import TrainConfig, check_train, from_record
-from jaxscape.app.folder import read_config, read_json, record_seconds, record_section, write_json
+from jaxscape.app.config import TrainConfig, check_train
+from jaxscape.app.folder import read_json, read_section, record_seconds, record_section, write_json
 from jaxscape.app.problem import Problem, make_loss, make_problem, train_key, train_optimizer
 from jaxscape.app.progress import track
 from jaxscape.app.resume import load_state, save_state
@@ -45,18 +45,18 @@ def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum
     check_train(config)
     problem = make_problem(config)
     record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
+    if _finished(run / "minimum", config):
+        console.print(f"{run}: the minimum is there, {config.epochs} epochs")
+        return read_minimum(run)
     path = run / "minimum" / "state.npz"
     states, done = _start(problem, config), 0
     if path.exists():
         done, states = load_state(path, states)
-    if (run / "minimum" / "metrics.json").exists() and done == config.epochs:
-        console.print(f"{run}: the minimum is there, {config.epochs} epochs")
-        return read_minimum(run)
     started = time.monotonic()
     states = _train(problem, config, states, done, path, f"{run.name}: train", console)
     metrics = {name: float(value[0]) for name, value in map_members(problem.evaluate, *states[:2]).items()}
     _save_minimum(run / "minimum", states)
-    write_json(run / "minimum" / "metrics.json", metrics)
+    write_json(run / "minimum" / "metrics.json", {"epochs": config.epochs} | metrics)
     record_seconds(run, "train", time.monotonic() - started)
     console.print(f"{run}: minimum found, {describe_accuracy(metrics)}")
     return read_minimum(run)
@@ -70,21 +70,24 @@ def read_minimum(run: Path) -> Minimum:
     """
     from orbax.checkpoint import v1 as ocp
 
-    folder = run / "minimum"
-    if not (folder / "metrics.json").exists():
+    folder, config = run / "minimum", read_section(run, "train", TrainConfig)
+    if config is None or not _finished(folder, config):
         raise FileNotFoundError(f"{run} has no finished minimum; `jaxscape train {run}` makes it")
     kept = jax.tree.map(np.asarray, ocp.load((folder / "parameters").absolute()))
-    return Minimum(
-        config=from_record(TrainConfig, read_config(run)["train"]),
-        params=kept["params"],
-        model_state=kept["model_state"],
-        metrics=read_json(folder / "metrics.json"),
-    )
+    metrics = read_json(folder / "metrics.json")
+    del metrics["epochs"]
+    return Minimum(config, kept["params"], kept["model_state"], metrics)
 
 
 def describe_accuracy(metrics: dict[str, float]) -> str:
     """Accuracy on the training and test sets, in words."""
     return f"accuracy {metrics['train_accuracy']:.1%} in training, {metrics['test_accuracy']:.1%} on the test set"
+
+
+def _finished(folder: Path, config: TrainConfig) -> bool:
+    """Whether the minimum was trained to the last epoch asked for; its metrics are written last of all."""
+    metrics = folder / "metrics.json"
+    return metrics.exists() and read_json(metrics).get("epochs") == config.epochs
 
 
 def _start(problem: Problem, config: TrainConfig) -> TrainState:

@@ -44,7 +44,7 @@ def phate_package(
             n_components=int(n_components),
             knn=int(knn),
             decay=decay,
-            t=t if t == "auto" else int(t),
+            t=t,
             n_landmark=None,
             knn_dist="precomputed_distance",
             mds="metric",
@@ -96,5 +96,4 @@ def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2
 
 
 def _explained(coordinates: np.ndarray, values: np.ndarray) -> float:
-    centred = coordinates - coordinates.mean(axis=0)
-    return float((centred**2).sum() / max(np.maximum(values, 0).sum(), np.finfo(float).tiny))
+    return float((coordinates**2).sum() / max(np.maximum(values, 0).sum(), np.finfo(float).tiny))

@@ -65,6 +65,5 @@ def normalized_stress(distances: np.ndarray, embedding: np.ndarray) -> float:
     total = (distances**2).sum()
     if total == 0:
         return 0.0
-    own = (kept**2).sum()
-    scale = (distances * kept).sum() / own if own > 0 else 0.0
+    scale = (distances * kept).sum() / max((kept**2).sum(), np.finfo(float).tiny)
     return float(np.sqrt(((distances - scale * kept) ** 2).sum() / total))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxscape.trajectories.distances import Gram, inner_products, rows_by_depth, pairwise_distances, squared_rounding
+from jaxscape.trajectories.distances import Gram, inner_products, pairwise_distances, rows_by_depth, squared_rounding
 
 
 class Geometry(NamedTuple):
@@ -121,6 +121,19 @@ def _along_path(gram: Gram) -> np.ndarray:
     for rows in rows_by_depth(gram.parents)[1:]:  # a start is its own displacement
         products[rows] += products[gram.parents[rows]]
     return products.T
+
+
+def _distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
+    """|m_1 + ... + m_e| from the products of the movements, rows [epoch - 1, member]; exactly 0 for a standing copy."""
+    blocks = increments[movements.T[:, :, None], movements.T[:, None, :]]
+    squared = np.diagonal(blocks.cumsum(axis=1).cumsum(axis=2), axis1=1, axis2=2).T
+    return np.concatenate([np.zeros((1, movements.shape[1])), np.sqrt(np.maximum(squared, 0))])
+
+
+def _cosine(products: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosines from inner products and lengths, NaN where a length is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(one * other > 0, np.clip(products / (one * other), -1, 1), np.nan)
 
 
 def _from_epoch(first: int, values: np.ndarray) -> np.ndarray:

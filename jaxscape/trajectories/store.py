@@ -521,6 +521,8 @@ def _open_checkpointer(path: Path) -> Any:
     context.array.saving.use_compression = False  # parameters hardly compress (0.92), and it takes longer
     context.array.saving.scoped_storage_options_creator = chunk_by_member
     context.memory.deepcopy_host_arrays = False  # `append` has copied them
+    # Otherwise a folder that cannot be made leaves threads that wait for it, 20 minutes, and keep Python alive.
+    context.asynchronous.create_directories_asynchronously = False
     return ocp.training.Checkpointer(path, context=context)
 
 

@@ -66,6 +66,10 @@ def test_explained_is_the_share_of_squared_distances_that_the_plane_keeps():
     np.testing.assert_allclose(result.explained, share, rtol=1e-12)
 
 
+def test_no_more_than_everything_is_explained_of_distances_that_no_points_have():
+    assert pca(np.array([[0.0, 1, 4], [1, 0, 1], [4, 1, 0]])).explained == pytest.approx(1)
+
+
 def test_the_same_key_gives_the_same_bytes_and_another_key_another_plane():
     _, distances = points_and_distances()
     one, same, other = (random_plane(distances, key=jax.random.key(seed)).embedding for seed in (0, 0, 1))

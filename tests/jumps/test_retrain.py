@@ -19,11 +19,15 @@ DATA = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
 MINIMUM = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), "bias": jnp.zeros(2)}
 
 
-def loss_fn(params, model_state, batch, key):
-    """A user's loss: no Flax, noise as augmentation."""
-    noisy = batch + 0.1 * jax.random.normal(key, batch.shape)
-    loss = jnp.mean((noisy @ params["kernel"] + params["bias"][None] - 1.0) ** 2)
+def regression_loss(params, model_state, batch, key):
+    """A user's loss, without Flax."""
+    loss = jnp.mean((batch @ params["kernel"] + params["bias"][None] - 1.0) ** 2)
     return loss, (model_state, {"loss": loss})
+
+
+def noisy_loss(params, model_state, batch, key):
+    noise = jax.random.bits(key, batch.shape).astype(jnp.float32) / 2.0**32
+    return regression_loss(params, model_state, batch + noise, key)
 
 
 def recording_loss(params, model_state, batch, key):
@@ -31,7 +35,7 @@ def recording_loss(params, model_state, batch, key):
     return 0 * params["kernel"].sum(), ({"rows": batch, "bits": jax.random.bits(key)}, {})
 
 
-def final(start, *, loss_fn=loss_fn, data=DATA, **arguments):
+def final(start, *, loss_fn=regression_loss, data=DATA, **arguments):
     *_, last = retrain(loss_fn, SGD, start, data, **{"epochs": 2, "key": KEY, "batch_size": 4} | arguments)
     return last
 
@@ -61,11 +65,16 @@ def streams(start, data_order, **arguments):
     return [rows.tobytes() + bits.tobytes() for rows, bits in members]
 
 
+@pytest.fixture(scope="module")
+def own_streams(grid):
+    return streams(grid, "member")
+
+
 # Who shares batches and augmentation.
 
 
-def test_by_default_no_two_members_share_batches(grid):
-    assert len(set(streams(grid, "member"))) == 4
+def test_by_default_no_two_members_share_batches(own_streams):
+    assert len(set(own_streams)) == 4
 
 
 def test_by_seed_the_copies_along_one_direction_share_batches(grid):
@@ -83,12 +92,12 @@ def test_a_stacked_pytree_has_a_stream_for_each_place(grid):
     assert streams(select(grid, [3, 1]).params, "member") == together[:2]
 
 
-def test_streams_follow_from_the_key(grid):
-    assert not set(streams(grid, "member")) & set(streams(grid, "member", key=jax.random.key(1)))
+def test_streams_follow_from_the_key(grid, own_streams):
+    assert not set(own_streams) & set(streams(grid, "member", key=jax.random.key(1)))
 
 
-def test_a_legacy_key_gives_the_streams_of_the_typed_one(grid):
-    assert streams(grid, "member", key=jax.random.PRNGKey(0)) == streams(grid, "member")
+def test_a_legacy_key_gives_the_streams_of_the_typed_one(grid, own_streams):
+    assert streams(grid, "member", key=jax.random.PRNGKey(0)) == own_streams
 
 
 # A copy and its company.
@@ -96,16 +105,15 @@ def test_a_legacy_key_gives_the_streams_of_the_typed_one(grid):
 
 @pytest.mark.parametrize("data_order", DATA_ORDERS)
 def test_members_selected_from_a_grid_train_to_the_same_bytes(grid, data_order):
-    together = final(grid, data_order=data_order).states
-    alone = final(select(grid, [2]), data_order=data_order).states
+    together = final(grid, loss_fn=noisy_loss, data_order=data_order).states
+    alone = final(select(grid, [2]), loss_fn=noisy_loss, data_order=data_order).states
     assert as_bytes(alone.params) == as_bytes(jax.tree.map(lambda leaf: leaf[2:3], together.params))
     assert as_bytes(alone.opt_state) == as_bytes(jax.tree.map(lambda leaf: leaf[2:3], together.opt_state))
 
 
 def test_every_copy_starts_with_the_minimums_model_state_and_a_fresh_optimizer(grid):
-    first = next(
-        retrain(loss_fn, SGD, grid, DATA, epochs=1, key=KEY, batch_size=4, model_state={"mean": jnp.array([1.0, 2.0])})
-    )
+    model_state = {"mean": jnp.array([1.0, 2.0])}
+    first = next(retrain(regression_loss, SGD, grid, DATA, epochs=1, key=KEY, batch_size=4, model_state=model_state))
     assert first.epoch == 0
     np.testing.assert_array_equal(first.states.model_state["mean"], [[1, 2]] * 4)
     assert as_bytes(first.states.params) == as_bytes(grid.params)
@@ -113,8 +121,9 @@ def test_every_copy_starts_with_the_minimums_model_state_and_a_fresh_optimizer(g
 
 
 def test_retraining_goes_on_from_a_yielded_state_whatever_key_is_given(grid):
-    kept = [copy_states(epoch.states) for epoch in retrain(loss_fn, SGD, grid, DATA, epochs=3, key=KEY, batch_size=4)]
-    resumed = final(kept[1], epochs=3, first_epoch=1, key=jax.random.key(9)).states
+    run = retrain(noisy_loss, SGD, grid, DATA, epochs=3, key=KEY, batch_size=4)
+    kept = [copy_states(epoch.states) for epoch in run]
+    resumed = final(kept[1], loss_fn=noisy_loss, epochs=3, first_epoch=1, key=jax.random.key(9)).states
     assert as_bytes(resumed.params) == as_bytes(kept[3].params)
     assert as_bytes(resumed.opt_state) == as_bytes(kept[3].opt_state)
 
@@ -129,10 +138,8 @@ def test_retraining_brings_the_loss_of_every_copy_down(grid):
     def evaluate(params, model_state):
         return {"loss": jnp.mean((DATA @ params["kernel"] + params["bias"][None] - 1.0) ** 2)}
 
-    losses = [
-        epoch.metrics["loss"]
-        for epoch in retrain(loss_fn, SGD, grid, DATA, epochs=10, key=KEY, batch_size=4, evaluate=evaluate)
-    ]
+    run = retrain(regression_loss, SGD, grid, DATA, epochs=10, key=KEY, batch_size=4, evaluate=evaluate)
+    losses = [epoch.metrics["loss"] for epoch in run]
     assert (losses[-1] < 0.2 * losses[0]).all()
 
 
@@ -146,30 +153,30 @@ def test_the_docstrings_example_runs():
 
 def test_unknown_data_orders_list_the_known_ones(grid):
     with pytest.raises(ValueError, match="unknown data_order 'epoch'; known: member, seed, shared"):
-        retrain(loss_fn, SGD, grid, DATA, epochs=1, key=KEY, data_order="epoch")
+        retrain(regression_loss, SGD, grid, DATA, epochs=1, key=KEY, data_order="epoch")
 
 
 def test_the_order_by_seed_needs_seeds(grid):
     with pytest.raises(ValueError, match='data_order "seed" needs a JumpGrid, whose members have seeds'):
-        retrain(loss_fn, SGD, grid.params, DATA, epochs=1, key=KEY, batch_size=4, data_order="seed")
+        retrain(regression_loss, SGD, grid.params, DATA, epochs=1, key=KEY, batch_size=4, data_order="seed")
 
 
 def test_a_grid_whose_labels_do_not_fit_its_parameters_is_refused(grid):
     broken = JumpGrid(grid.params, grid.seed[:2], grid.step_size)
     with pytest.raises(ValueError, match=r"\.params\['bias'\] of shape \(4, 2\) and \.seed of shape \(2,\)"):
-        retrain(loss_fn, SGD, broken, DATA, epochs=1, key=KEY, batch_size=4)
+        retrain(regression_loss, SGD, broken, DATA, epochs=1, key=KEY, batch_size=4)
 
 
 def test_a_selection_of_no_members_is_refused(grid):
     with pytest.raises(ValueError, match="at least one member"):
-        retrain(loss_fn, SGD, select(grid, np.array([], int)), DATA, epochs=1, key=KEY, batch_size=4)
+        retrain(regression_loss, SGD, select(grid, np.array([], int)), DATA, epochs=1, key=KEY, batch_size=4)
 
 
 def test_a_number_is_no_key(grid):
     with pytest.raises(TypeError, match="key must be a PRNG key"):
-        retrain(loss_fn, SGD, grid, DATA, epochs=1, key=0, batch_size=4)
+        retrain(regression_loss, SGD, grid, DATA, epochs=1, key=0, batch_size=4)
 
 
 def test_a_batch_larger_than_the_data_is_refused(grid):
     with pytest.raises(ValueError, match="batch_size must be at most the number of examples, 10, got 128"):
-        retrain(loss_fn, SGD, grid, DATA, epochs=1, key=KEY)
+        retrain(regression_loss, SGD, grid, DATA, epochs=1, key=KEY)

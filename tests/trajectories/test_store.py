@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import namedtuple
 
 import jax
@@ -352,12 +353,16 @@ def test_a_first_snapshot_that_never_finished_binds_nobody_to_its_structure(fres
 def test_a_failed_write_surfaces_and_its_epoch_can_be_appended_again(fresh):
     fresh.append(0, snapshot(0))
     fresh.wait()
+    threads = set(threading.enumerate())
     aside = fresh.path.rename(fresh.path.parent / "aside")
     fresh.path.touch()  # a file, where the folder was
     fresh.append(1, snapshot(1))
     with pytest.raises(OSError, match=f"epoch 1 could not be written to {fresh.path}"):
         fresh.append(2, snapshot(2))
     assert fresh.num_epochs == 1
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive(), f"{thread.name} would keep Python from ending"
     fresh.path.unlink()
     aside.rename(fresh.path)
     fresh.append(1, snapshot(1))

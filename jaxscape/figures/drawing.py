@@ -1,0 +1,245 @@
+"""One panel: trajectories in the plane or in space, or distances by epoch, on axes that the caller made.
+
+Coordinates and row labels come in, matplotlib artists go out.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.lines import Line2D
+from mpl_toolkits.mplot3d import Axes3D
+from numpy.typing import ArrayLike, NDArray
+
+from jaxscape.figures.layout import NORMAL, SMALL
+from jaxscape.figures.palette import FADES, FRAME, GREY, INK, MINIMUM, SCALE, Color, Fade, Palette, make_palette, shade
+from jaxscape.figures.panels import Array, DistancePanel, Panel, checked_column, checked_panel, rows_by_member
+
+type ColorBy = Literal["seed", "step_size", "epoch", "values"]
+
+COLOR_BY = ("seed", "step_size", "epoch", "values")
+EDGE: dict[str, Any] = {"edgecolors": INK, "linewidths": 0.5}
+MEDIAN: dict[str, Any] = {"color": INK, "linewidth": 1.6}
+NULL: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (4, 2))}
+
+
+class Trajectories(NamedTuple):
+    """The artists of one panel."""
+
+    points: PathCollection
+    rows: NDArray[np.intp]  # (n,), the row that each point shows: what is darkest is drawn last
+    lines: dict[Hashable, Line2D]  # by member
+    starts: PathCollection  # diamonds, in the order of the rows of epoch 0
+    minimum: PathCollection | None
+    colorbar: Colorbar | None
+
+
+def plot_trajectories(
+    ax: Axes,
+    embedding: ArrayLike,
+    *,
+    seed: ArrayLike,
+    step_size: ArrayLike,
+    epoch: ArrayLike,
+    member: ArrayLike,
+    color_by: ColorBy = "seed",
+    fade: Fade | None = None,
+    values: ArrayLike | None = None,
+    label: str = "",
+    norm: Normalize | None = None,
+    minimum: ArrayLike | None = None,
+    palette: Palette | None = None,
+    colorbar: bool = True,
+    point_size: float = 4.0,
+) -> Trajectories:
+    """Draws trajectories: a point a row, a thin line a member, a diamond a jump, a star for the minimum.
+
+    Args:
+        ax: axes to draw on; 3-D ones for an embedding in space.
+        embedding: (n, 2) or (n, 3) coordinates.
+        seed: (n,) direction of the jump.
+        step_size: (n,) floats.
+        epoch: (n,) epoch of retraining; 0 is right after the jump.
+        member: (n,) the trajectory that a row belongs to.
+        color_by: "seed" (a hue a direction), "step_size" (as the diamonds), "epoch" or "values" (a scale).
+        fade: with color_by="seed", the hue grows "dark" or "white" with the epochs (Fig. 2, top and bottom).
+        values: (n,) floats for color_by="values", such as the loss (Appendix B).
+        label: name of the values, beside their colour bar.
+        norm: scale of the values, `LogNorm()` for a logarithmic one; linear over their range by default.
+        minimum: (2,) or (3,) coordinates of the minimum, where it was embedded with the trajectories.
+        palette: colours shared with other panels; by default made from these labels.
+        colorbar: whether a colour scale gets its bar beside the axes.
+        point_size: area of a point in square points; diamonds and star grow with it.
+
+    Returns:
+        The artists.
+
+    Raises:
+        ValueError: lengths that differ, NaN, coordinates that do not fit the axes, unknown options.
+    """
+    panel = Panel(
+        title="",
+        embedding=np.asarray(embedding),
+        seed=np.asarray(seed),
+        step_size=np.asarray(step_size),
+        epoch=np.asarray(epoch),
+        member=np.asarray(member),
+        minimum=None if minimum is None else np.asarray(minimum),
+    )
+    panel = checked_panel(panel)
+    palette = palette or make_palette(panel.seed, panel.step_size, panel.epoch)
+    _check_axes(ax, panel)
+    _check_palette(palette, panel)
+    _check_coloring(color_by, fade, values, norm)
+    if color_by == "epoch":
+        label, values, norm = "epoch", panel.epoch, Normalize(0, palette.last_epoch)
+
+    order = np.argsort(-panel.epoch if fade == "white" else panel.epoch, kind="stable")
+    if values is None:
+        coloring: dict[str, Any] = {"c": _row_colors(panel, palette, color_by, fade)[order]}
+    else:
+        number = checked_column("values", values, len(order), numeric=True)
+        coloring = {"c": number[order], "cmap": SCALE, "norm": norm}
+    points = _scatter(ax, panel.embedding[order], s=point_size, linewidths=0, zorder=2, **coloring)
+    artists = Trajectories(
+        points=points,
+        rows=order,
+        lines=_draw_lines(ax, panel, palette, color_by),
+        starts=_draw_starts(ax, panel, palette, point_size),
+        minimum=_draw_minimum(ax, panel, 18 * point_size),
+        colorbar=add_colorbar(points, ax, label) if colorbar and values is not None else None,
+    )
+    _set_frame(ax, panel)
+    return artists
+
+
+def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
+    """Draws a thin bar for the colour scale of `points` beside the axes, which keep their size."""
+    bar = ax.figure.colorbar(points, cax=ax.inset_axes((1.03, 0, 0.03, 1)))
+    bar.set_label(label, fontsize=NORMAL, color=INK)
+    bar.ax.tick_params(labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
+    bar.outline.set_visible(False)
+    return bar
+
+
+def plot_distances(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"]) -> None:
+    """Draws a thin line a member, dashed grey ones for null trajectories, and the median in bold; `panel` is checked."""
+    ax.axhline(1, color=FRAME, linewidth=0.6, zorder=0)
+    for rows in rows_by_member(panel).values():
+        epochs = panel.epoch[rows]
+        color = _label_color(panel, rows[0], palette, color_by)
+        ax.plot(epochs, panel.distance[rows], color=color, linewidth=0.8, alpha=0.8, zorder=2)
+        if panel.null is not None:
+            ax.plot(epochs, panel.null[rows], **NULL, alpha=0.6, zorder=1)
+    epochs = np.unique(panel.epoch)
+    ax.plot(epochs, [np.median(panel.distance[panel.epoch == epoch]) for epoch in epochs], **MEDIAN, zorder=3)
+    ax.set_xlabel("epoch", fontsize=NORMAL, color=INK)
+    ax.tick_params(labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
+    ax.ticklabel_format(useOffset=False)
+    for side, spine in ax.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=GREY, linewidth=0.6)
+
+
+def _check_axes(ax: Axes, panel: Panel) -> None:
+    wanted = 3 if isinstance(ax, Axes3D) else 2
+    if panel.embedding.shape[1] != wanted:
+        raise ValueError(f"embedding has {panel.embedding.shape[1]} columns; these axes take {wanted}")
+
+
+def _check_palette(palette: Palette, panel: Panel) -> None:
+    for name, known in (("seed", palette.directions), ("step_size", palette.step_sizes)):
+        missing = set(getattr(panel, name).tolist()) - set(known)
+        if missing:
+            raise ValueError(f"{name} holds {sorted(missing)}; the palette knows {list(known)}")
+
+
+def _check_coloring(color_by: ColorBy, fade: Fade | None, values: ArrayLike | None, norm: Normalize | None) -> None:
+    if color_by not in COLOR_BY:
+        raise ValueError(f"color_by is {color_by!r}; choose one of {list(COLOR_BY)}")
+    if fade not in (None, *FADES):
+        raise ValueError(f"fade is {fade!r}; choose one of {[None, *FADES]}")
+    if fade and color_by != "seed":
+        raise ValueError(f"fade is {fade!r} and color_by {color_by!r}; only the hues of 'seed' fade")
+    if (values is not None) != (color_by == "values"):
+        raise ValueError(f"color_by is {color_by!r} and values is {'not ' * (values is not None)}None")
+    if values is not None and isinstance(norm, LogNorm) and np.min(np.asarray(values)) <= 0:
+        raise ValueError(f"values reach {np.min(np.asarray(values)):g}; a logarithmic scale begins over 0")
+
+
+def _row_colors(panel: Panel, palette: Palette, color_by: ColorBy, fade: Fade | None) -> NDArray[np.float64]:
+    if color_by == "step_size":
+        return np.array([palette.step_sizes[size] for size in panel.step_size.tolist()])
+    progress = panel.epoch / (palette.last_epoch or 1)
+    darkness = {None: np.full(len(progress), 0.5), "dark": progress, "white": 1 - progress}[fade]
+    colors = np.empty((len(progress), 3))
+    for seed, hue in palette.directions.items():
+        colors[panel.seed == seed] = shade(hue, darkness[panel.seed == seed])
+    return colors
+
+
+def _draw_lines(ax: Axes, panel: Panel, palette: Palette, color_by: ColorBy) -> dict[Hashable, Line2D]:
+    lines = {}
+    for member, rows in rows_by_member(panel).items():
+        color = _label_color(panel, rows[0], palette, color_by)
+        lines[member] = ax.plot(*panel.embedding[rows].T, color=color, linewidth=0.5, alpha=0.5, zorder=1)[0]
+    return lines
+
+
+def _label_color(panel: Panel | DistancePanel, row: int, palette: Palette, color_by: str) -> str | Color:
+    if color_by == "seed":
+        return palette.directions[panel.seed.tolist()[row]]
+    if color_by == "step_size":
+        return palette.step_sizes[panel.step_size.tolist()[row]]
+    return GREY
+
+
+def _draw_starts(ax: Axes, panel: Panel, palette: Palette, point_size: float) -> PathCollection:
+    rows = np.flatnonzero(panel.epoch == 0)
+    rows = rows[np.argsort(-panel.step_size[rows], kind="stable")]
+    sizes = panel.step_size[rows].tolist()
+    colors = [palette.step_sizes[size] for size in sizes]
+    sides = start_sides(palette)
+    areas = [point_size * sides[size]**2 for size in sizes]
+    return _scatter(ax, panel.embedding[rows], s=areas, zorder=3, marker="D", c=colors, **EDGE)
+
+
+def start_sides(palette):
+    n = len(palette.step_sizes)
+    return dict(zip(palette.step_sizes, np.linspace(1.1, 2.3, n), strict=True))
+
+
+def _draw_minimum(ax: Axes, panel: Panel, size: float) -> PathCollection | None:
+    if panel.minimum is None:
+        return None
+    return _scatter(ax, panel.minimum[None], s=size, zorder=4, marker="*", c=MINIMUM, **EDGE)
+
+
+def _scatter(ax: Axes, places: Array, **style: Any) -> PathCollection:
+    draw: Callable[..., PathCollection] = ax.scatter
+    if isinstance(ax, Axes3D):  # nothing may fade with depth where a shade stands for the epoch
+        return draw(*places.T, depthshade=False, **style)
+    return draw(*places.T, **style)
+
+
+def _set_frame(ax: Axes, panel: Panel) -> None:
+    """One scale for all axes, no ticks (PHATE's axes have no meaning), a light frame."""
+    places = panel.embedding if panel.minimum is None else np.vstack([panel.embedding, panel.minimum])
+    center, half = (places.max(0) + places.min(0)) / 2, 0.55 * np.ptp(places, axis=0)
+    longest = half.max() or 1.0
+    half = np.maximum(half, 0.2 * longest) if isinstance(ax, Axes3D) else np.full(2, longest)
+    for name, middle, reach in zip("xyz", center, half, strict=False):
+        ax.set(**{f"{name}lim": (middle - reach, middle + reach), f"{name}ticks": []})
+    for spine in ax.spines.values():
+        spine.set(color=FRAME, linewidth=0.6)
+    if isinstance(ax, Axes3D):
+        ax.set_box_aspect(half.tolist(), zoom=1.2)
+        ax.computed_zorder = False  # diamonds and the star stay on top
+        for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+            axis.line.set(color=FRAME, linewidth=0.6)
+            axis.set_pane_color("white")
+    else:
+        ax.set_aspect("equal")

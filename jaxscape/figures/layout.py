@@ -1,0 +1,105 @@
+"""The size of a figure and the places of its parts, in inches.
+
+Panels keep one size, texts are measured, and the figure becomes as large as its content: nothing overlaps
+and nothing is left white. What stands at the foot (legend, note) lengthens the figure.
+"""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
+from numpy.typing import NDArray
+
+SMALL, NORMAL, LARGE = 6.0, 7.0, 8.5  # type in points, for a figure printed at its own size
+PANEL_INCHES = 2.0  # the side of a square panel: three columns fill the width of a page
+NARROWEST = 3.4  # the width of one column of text
+GAP = 0.08  # between the parts of a figure, and around it
+
+
+def arrange_panels(
+    fig: Figure, axes: NDArray[Any], *, width: float = PANEL_INCHES, height: float = PANEL_INCHES, head: float = 0.0
+) -> None:
+    """Gives every panel its size and its texts their room, and the figure the size of all.
+
+    Args:
+        fig: a figure without a layout engine.
+        axes: (rows, columns) axes, with all their titles, labels and notes.
+        width: of a panel, in inches.
+        height: of a panel.
+        head: height left free above the panels.
+    """
+    for ax in axes.flat:
+        ax.set_position((0, 0, width / fig.get_figwidth(), height / fig.get_figheight()))
+    left, bottom, right, top = np.moveaxis([[_overhang(ax) for ax in row] for row in axes], -1, 0)
+    left, right, bottom, top = left.max(0), right.max(0), bottom.max(1), top.max(1)
+
+    x = GAP + np.cumsum(left + width + right + GAP) - (width + right + GAP)
+    y = GAP + head + np.cumsum(top + height + bottom + GAP) - (bottom + GAP)  # from the top down to each lower edge
+    content, tall = x[-1] + width + right[-1] + GAP, y[-1] + bottom[-1] + GAP
+    wide = max(content, NARROWEST)
+    fig.set_size_inches(wide, tall)
+    for row, lower in zip(axes, y, strict=True):
+        for ax, start in zip(row, x + (wide - content) / 2, strict=True):
+            ax.set_position((start / wide, 1 - lower / tall, width / wide, height / tall))
+
+
+def add_strip(fig: Figure, artist: Artist) -> float:
+    """Lengthens the figure at its foot for the artist; gives the strip's upper edge as a height `from_top`.
+
+    Axes keep their places on the paper. A layout engine has its last word here.
+    """
+    settle_layout(fig)
+    old = fig.get_figheight()
+    new = old + artist.get_window_extent().height / fig.dpi + GAP
+    fig.set_figheight(new)
+    for ax in fig.axes:
+        x, y, width, height = ax.get_position(original=True).bounds
+        ax.set_position((x, 1 - (1 - y) * old / new, width, height * old / new))
+    return -old
+
+
+def from_top(fig: Figure) -> Transform:
+    """Coordinates that stay as the figure grows at its foot: a share of its width, inches up from its top."""
+    return blended_transform_factory(fig.transFigure, fig.dpi_scale_trans + ScaledTranslation(0, 1, fig.transFigure))
+
+
+def settle_layout(fig: Figure) -> None:
+    """Lets a layout engine place the axes and then fixes them, since every drawing would move them a little."""
+    if fig.get_layout_engine() is None:
+        return
+    for _ in range(2):  # the first drawing finds the sizes of all texts, the second their places
+        fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+
+
+def wrapped(text: str, inches: float, size: float) -> str:
+    """The text in lines of at most so many inches, at a size in points; its own lines stay lines."""
+    lines = []
+    for paragraph in text.splitlines():
+        line, *words = paragraph.split() or [""]
+        for word in words:
+            if _inches(f"{line} {word}", size) > inches:
+                lines.append(line)
+                line = word
+            else:
+                line = f"{line} {word}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _inches(text: str, size: float) -> float:
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return width / 72
+
+
+def _overhang(ax: Axes) -> tuple[float, float, float, float]:
+    """How far the texts of the axes reach out of their panel: to the left, below, to the right, above."""
+    all_of_it = ax.get_tightbbox()
+    inside = ax.get_position(original=True).transformed(ax.figure.transFigure)
+    corners = [*(inside.min - all_of_it.min), *(all_of_it.max - inside.max)]
+    return tuple(np.maximum(corners, 0) / ax.figure.dpi)

@@ -1,0 +1,122 @@
+"""The foot of a figure: a legend for hues, diamonds and fading, and a note in small type.
+
+Each takes a strip of its own under what stands there already, so that neither covers a point.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+
+from jaxscape.figures.layout import GAP, NORMAL, SMALL, add_strip, from_top, wrapped
+from jaxscape.figures.palette import GREY, INK, MINIMUM, Color, Fade, Palette, shade
+
+type Entry = tuple[Artist | tuple[Artist, ...], str]  # handle, label
+
+STYLE: dict[str, Any] = {
+    "loc": "upper center",
+    "fontsize": NORMAL,
+    "labelcolor": INK,
+    "frameon": False,
+    "borderpad": 0,
+    "borderaxespad": 0,
+    "columnspacing": 1.0,
+    "handlelength": 1.2,
+    "handletextpad": 0.3,
+    "handler_map": {tuple: HandlerTuple(ndivide=None, pad=0)},
+}
+
+
+def legend(
+    fig: Figure,
+    palette: Palette,
+    *,
+    directions: bool = True,
+    step_sizes: bool = True,
+    fades: Sequence[Fade] = (),
+    minimum: bool = False,
+    extra: Sequence[Artist] = (),
+) -> Legend:
+    """Puts a legend at the foot of the figure, in a strip of its own: outside of the points.
+
+    A row explains the hues, a row the diamonds; where the figure is too narrow they go on in further rows.
+
+    Args:
+        fig: a figure; it grows by the strip, and its layout is fixed from then on.
+        palette: what the colours stand for.
+        directions: whether the hues are explained.
+        step_sizes: whether the diamonds are.
+        fades: for each of these, a gradient from epoch 0 to the last one.
+        minimum: whether the star is.
+        extra: more artists, under their own labels.
+    """
+    groups: dict[str, list[Entry]] = {}
+    if directions:
+        groups["direction"] = [(_marker("o", hue), str(seed)) for seed, hue in palette.directions.items()]
+    if step_sizes:
+        groups["step size"] = [(_marker("D", color), f"{size:g}") for size, color in palette.step_sizes.items()]
+    others: list[Entry] = [(_gradient(fade), f"epoch 0 to {palette.last_epoch:g}") for fade in fades]
+    others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
+    others += [(artist, str(artist.get_label())) for artist in extra]
+    box = _fitting_legend(fig, groups, others)
+    box.set_bbox_to_anchor((0.5, add_strip(fig, box)), transform=from_top(fig))
+    return box
+
+
+def figure_note(fig: Figure, text: str) -> Text:
+    """Writes a note in small type at the foot of the figure, wrapped to its width, in a strip of its own.
+
+    What it should say (distance, centring, knn, t, components, data, run) only the caller knows.
+    """
+    text = wrapped(text, fig.get_figwidth() - 4 * GAP, SMALL)
+    style: dict[str, Any] = {"ha": "center", "va": "top", "linespacing": 1.3, "transform": from_top(fig)}
+    note = fig.text(0.5, 0, text, fontsize=SMALL, color=GREY, **style)
+    note.set_y(add_strip(fig, note))
+    return note
+
+
+def _marker(marker: str, color: str | Color, size: float = 4.5) -> Line2D:
+    edge = 0 if marker == "o" else 0.6
+    style: dict[str, Any] = {"markerfacecolor": color, "markeredgecolor": INK, "markeredgewidth": edge}
+    return Line2D([], [], linestyle="none", marker=marker, markersize=size, **style)
+
+
+def _gradient(fade: Fade) -> tuple[Patch, ...]:
+    darkness = np.linspace(0, 1, 7) if fade == "dark" else np.linspace(1, 0, 7)
+    return tuple(Patch(color=tuple(color), linewidth=0.3) for color in shade(GREY, darkness))
+
+
+def _fitting_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry]) -> Legend:
+    """A row a group, or several where the figure is too narrow; the other entries to their right."""
+    for per_row in range(max(map(len, groups.values()), default=1), 0, -1):
+        handles, labels, columns = _table(groups, others, per_row)
+        box = fig.legend(handles, labels, ncols=columns, **STYLE)
+        if box.get_window_extent().width < fig.bbox.width or per_row == 1:
+            break
+        box.remove()
+    return box
+
+
+def _table(
+    groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry], per_row: int
+) -> tuple[list[Any], list[str], int]:
+    """Handles, labels and the number of columns, in matplotlib's order: column by column."""
+    blank = Line2D([], [], linestyle="none")
+    rows = [
+        [(blank, name if i == 0 else ""), *entries[i : i + per_row]]
+        for name, entries in groups.items()
+        for i in range(0, len(entries), per_row)
+    ]
+    columns = list(zip_longest(*rows, fillvalue=(blank, "")))
+    cells = [cell for column in columns for cell in column] + list(others)
+    height = max(len(rows), 1)
+    cells += [(blank, "")] * (-len(cells) % height)
+    return [handle for handle, _ in cells], [label for _, label in cells], len(cells) // height

@@ -1,0 +1,112 @@
+"""What a panel shows: the coordinates or distances of one minimum's trajectories, and a label a row.
+
+Whatever a caller gives is checked here, before anything is drawn.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxscape.figures.palette import Palette, make_palette, rounded_step_size
+
+type Array = NDArray[Any]
+
+
+class Panel(NamedTuple):
+    """One minimum and its retraining trajectories; the labels are (n,), a value a row of the embedding."""
+
+    title: str  # its lines stay lines
+    embedding: Array  # (n, 2) or (n, 3)
+    seed: Array
+    step_size: Array
+    epoch: Array
+    member: Array
+    minimum: Array | None = None  # (2,) or (3,), where the minimum was embedded too
+    note: str = ""  # a line under the panels of this minimum
+
+
+class DistancePanel(NamedTuple):
+    """The distances of one minimum's trajectories from it; every array is (n,), a value a row."""
+
+    title: str
+    distance: Array  # as a share of the jump: 1 at epoch 0
+    seed: Array
+    step_size: Array
+    epoch: Array
+    member: Array
+    null: Array | None = None  # the same of null trajectories with the same labels
+
+
+def checked_panel(panel: Panel) -> Panel:
+    """The panel with its columns as arrays.
+
+    Raises:
+        ValueError: lengths that differ, no rows, NaN, a row named twice.
+    """
+    panel = panel._replace(embedding=np.asarray(panel.embedding, float))
+    shape = panel.embedding.shape
+    if len(shape) != 2 or shape[1] not in (2, 3):
+        raise ValueError(f"embedding has shape {shape}; allowed are (n, 2) and (n, 3)")
+    _check_finite("embedding", panel.embedding)
+    if panel.minimum is not None:
+        panel = panel._replace(minimum=checked_column("minimum", panel.minimum, shape[1], numeric=True))
+    return _with_checked_labels(panel, shape[0])
+
+
+def checked_distances(panel: DistancePanel) -> DistancePanel:
+    """As `checked_panel`."""
+    n = len(panel.distance)
+    panel = panel._replace(distance=checked_column("distance", panel.distance, n, numeric=True))
+    if panel.null is not None:
+        panel = panel._replace(null=checked_column("null", panel.null, n, numeric=True))
+    return _with_checked_labels(panel, n)
+
+
+def checked_column(name: str, column: ArrayLike, n: int, *, numeric: bool = False) -> Array:
+    """The column as an array (n,); refuses other lengths, NaN and infinity."""
+    array = np.asarray(column, float) if numeric else np.asarray(column)
+    if array.shape != (n,):
+        raise ValueError(f"{name} has shape {array.shape}; ({n},) is needed")
+    if array.dtype.kind == "f":
+        _check_finite(name, array)
+    return array
+
+
+def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel]) -> Palette:
+    """The palette of all the rows of all the panels.
+
+    Raises:
+        ValueError: no panels.
+    """
+    if not panels:
+        raise ValueError("panels is empty; give one or more")
+    labels = ("seed", "step_size", "epoch")
+    return make_palette(*(np.concatenate([getattr(panel, name) for panel in panels]) for name in labels))
+
+
+def rows_by_member(panel: Panel | DistancePanel) -> dict[Hashable, NDArray[np.intp]]:
+    """The rows of each member, in the order of epochs."""
+    order = np.argsort(panel.epoch, kind="stable")
+    return {member: order[panel.member[order] == member] for member in np.unique(panel.member).tolist()}
+
+
+def _with_checked_labels[P: (Panel, DistancePanel)](panel: P, n: int) -> P:
+    if not n:
+        raise ValueError(f"panel {panel.title!r} has no rows")
+    panel = panel._replace(
+        seed=checked_column("seed", panel.seed, n),
+        step_size=rounded_step_size(checked_column("step_size", panel.step_size, n, numeric=True)),
+        epoch=checked_column("epoch", panel.epoch, n, numeric=True),
+        member=checked_column("member", panel.member, n),
+    )
+    if len(set(zip(panel.member.tolist(), panel.epoch.tolist(), strict=True))) < n:
+        raise ValueError("member and epoch name some row twice; a member has one row an epoch")
+    return panel
+
+
+def _check_finite(name: str, array: Array) -> None:
+    bad = int(np.sum(~np.isfinite(array)))
+    if bad:
+        raise ValueError(f"{name} holds {bad} NaN or infinite values; leave out the members that diverged")
