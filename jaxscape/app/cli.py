@@ -8,7 +8,9 @@ with an interrupted run.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -94,30 +96,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: list[str]) -> Any:
     """The command with its options; RUN may stand anywhere among them."""
-    # A first, silent reading finds RUN, whose settings are the defaults of the second.
-    try:
-        found = _read([word for word in arguments if word not in ("-h", "--help")], silent=True)
-    except SystemExit:  # the second reading tells why
-        found = None
+    # A first reading finds RUN, whose settings are the defaults of the second, which says what is wrong.
+    found = None
+    with suppress(SystemExit), redirect_stderr(StringIO()):
+        found = _read([word for word in arguments if word not in ("-h", "--help")], TrainConfig(), RetrainConfig())
     return _read(
         arguments,
-        train=_train_defaults(found.run if isinstance(found, Train) else None, arguments),
-        retrain=_retrain_defaults(found.run if isinstance(found, Retrain) else None),
+        _train_defaults(found.run if isinstance(found, Train) else None, arguments),
+        _retrain_defaults(found.run if isinstance(found, Retrain) else None),
     )
 
 
-def _read(
-    arguments: list[str],
-    *,
-    train: TrainConfig | None = None,
-    retrain: RetrainConfig | None = None,
-    silent: bool = False,
-) -> Any:
+def _read(arguments: list[str], train: TrainConfig, retrain: RetrainConfig) -> Any:
     """The arguments as one of the commands."""
     commands: list[Any] = [
         Demo(),
-        Train(run=tyro.MISSING, config=train or TrainConfig()),
-        Retrain(run=tyro.MISSING, config=retrain or RetrainConfig()),
+        Train(run=tyro.MISSING, config=train),
+        Retrain(run=tyro.MISSING, config=retrain),
         Embed(run=tyro.MISSING),
         Plot(run=tyro.MISSING),
         Info(run=tyro.MISSING),
@@ -132,7 +127,6 @@ def _read(
         args=arguments,
         prog="jaxscape",
         description="Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go.",
-        console_outputs=not silent,
     )
 
 

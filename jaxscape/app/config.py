@@ -250,7 +250,9 @@ def from_record(cls: type, record: dict[str, Any]) -> Any:
     """
     known = {field.name for field in fields(cls)}
     if set(record) != known:
-        raise ValueError(f"a {cls.__name__} has the fields {sorted(known)}, but {sorted(set(record) ^ known)} differ")
+        raise ValueError(
+            f"a {cls.__name__} has other fields; unknown or missing: {', '.join(sorted(set(record) ^ known))}"
+        )
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
 
 

@@ -10,7 +10,16 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.app.config import CENTERS, EmbedConfig, check_embed
-from jaxscape.app.folder import REPORT, read_csv, read_json, record_seconds, update_report, write_csv, write_json
+from jaxscape.app.folder import (
+    REPORT,
+    fingerprint,
+    read_csv,
+    read_json,
+    record_seconds,
+    update_report,
+    write_csv,
+    write_json,
+)
 from jaxscape.app.measure import Measured, measure
 from jaxscape.embedding.baselines import pca, random_plane
 from jaxscape.embedding.phate import phate
@@ -29,8 +38,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     check_embed(config)
     measured = measure(run, console=console)
     folder = run / "embeddings" / config.name
-    rows = measured.gram.num_points + int(config.include_minimum)
-    if (folder / DIAGNOSTICS).exists() and read_json(folder / DIAGNOSTICS)["rows"] == rows:
+    if config.name in embeddings(run):
         console.print(f"{run}: {config.name} is there")
         return folder
     started = time.monotonic()
@@ -45,7 +53,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
     coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
     write_csv(folder / COORDINATES, _labels(measured, config) | coordinates)
-    write_json(folder / DIAGNOSTICS, {"rows": rows, "setting": vars(config), **diagnostics})
+    write_json(folder / DIAGNOSTICS, {"fingerprint": fingerprint(run), "setting": vars(config), **diagnostics})
     record_seconds(run, "embed", time.monotonic() - started)
     kept = read_json(run / REPORT).get("embeddings", {})
     short = {name: value for name, value in diagnostics.items() if name != "entropy"}
@@ -53,6 +61,13 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     for note in diagnostics.get("warnings", ()):
         console.print(f"{run}, {config.name}: {note}")
     return folder
+
+
+def embeddings(run: Path) -> list[str]:
+    """The settings with which the present trajectories are embedded, by name; those of earlier ones do not count."""
+    source = fingerprint(run)
+    files = sorted((run / "embeddings").glob(f"*/{DIAGNOSTICS}"))
+    return [file.parent.name for file in files if read_json(file).get("fingerprint") == source]
 
 
 def read_embedding(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -5,6 +5,7 @@ minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embedding
 """
 
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -82,6 +83,13 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
                 f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
             )
     write_json(run / CONFIG, record | {name: asked, "environment": environment()})
+
+
+def fingerprint(run: Path) -> str:
+    """A short name for what the trajectories of a run follow from; what is made from them carries it."""
+    record = read_config(run)
+    settings = [record.get(stage, {}) | {"data_dir": None} for stage in ("train", "retrain")]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def update_report(run: Path, **sections: Any) -> None:

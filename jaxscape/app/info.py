@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jaxscape.app.embed import embeddings
 from jaxscape.app.folder import read_config, read_json
 from jaxscape.app.measure import accuracy_table, geometry_table
 
@@ -40,7 +41,7 @@ def _stages(run: Path, config: dict) -> list[str]:
         done.append(f"retrain ({snapshots - 1} of {config['retrain']['epochs']} epochs)")
     if (run / "gram.npz").exists():
         done.append("distances and geometry")
-    done += [f"embed {path.parent.name}" for path in sorted((run / "embeddings").glob("*/diagnostics.json"))]
+    done += [f"embed {setting}" for setting in embeddings(run)]
     figures = len(list((run / "figures").glob("*.png")))
     return done + ([f"plot ({figures} figures)"] if figures else [])
 

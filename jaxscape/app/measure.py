@@ -6,6 +6,7 @@ Everything here follows from the trajectories and takes seconds; it is made agai
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxscape.app.config import RetrainConfig
-from jaxscape.app.folder import read_csv, record_seconds, save_arrays, update_report, write_csv
+from jaxscape.app.folder import fingerprint, read_csv, record_seconds, save_arrays, update_report, write_csv
 from jaxscape.app.retrain import diverged_members, read_trajectories
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.trajectories.distances import Gram, gram
@@ -48,7 +49,7 @@ class Measured(NamedTuple):
 
 
 def measure(run: Path, *, console: Console) -> Measured:
-    """Make gram.npz, geometry.csv and report.json where they are missing or older than the trajectories.
+    """Make gram.npz, geometry.csv and report.json where they are missing, damaged or of other trajectories.
 
     Raises:
         FileNotFoundError: where there are no finished trajectories.
@@ -60,7 +61,7 @@ def measure(run: Path, *, console: Console) -> Measured:
     if len(diverged) == store.num_members:
         raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
     path = run / "gram.npz"
-    if path.exists() and (kept := _load(path)).labels["epoch"].max() == store.num_epochs - 1:
+    if path.exists() and (kept := _load(path, fingerprint(run))):
         return kept
     started = time.monotonic()
     with console.status(f"{run.name}: distances"):
@@ -69,7 +70,7 @@ def measure(run: Path, *, console: Console) -> Measured:
         nulls = _nulls(measured.gram, config)
     write_csv(run / "geometry.csv", measured.labels | _by_row(geometry, nulls[0]))
     _report(run, minimum, config, store, diverged, geometry, nulls)
-    _save(path, measured)  # last: its presence says that the rest is there
+    _save(path, measured, fingerprint(run))  # last: its presence says that the rest is there
     record_seconds(run, "measure", time.monotonic() - started)
     return measured
 
@@ -164,26 +165,33 @@ def _report(
             },
         },
         null={"kind": NULL_KIND, "draws": NULL_DRAWS},
+        embeddings={},
         epochs=config.epochs,
         diverged=[store.labels[member] | {"member": member, "epoch": epoch} for member, epoch in diverged.items()],
     )
 
 
-def _save(path: Path, measured: Measured) -> None:
+def _save(path: Path, measured: Measured, source: str) -> None:
     arrays = {name: np.asarray(value) for name, value in measured.gram._asdict().items()}
-    save_arrays(path, arrays | {f"label_{name}": values for name, values in measured.labels.items()})
+    labels = {f"label_{name}": values for name, values in measured.labels.items()}
+    save_arrays(path, arrays | labels | {"fingerprint": np.array(source)})
 
 
-def _load(path: Path) -> Measured:
-    with np.load(path) as kept:
-        labels = {name.removeprefix("label_"): kept[name] for name in kept.files if name.startswith("label_")}
-        return Measured(
-            Gram(
-                kept["products"],
-                kept["remainders"],
-                kept["parents"],
-                bool(kept["has_reference"]),
-                int(kept["dimension"]),
-            ),
-            labels,
-        )
+def _load(path: Path, source: str) -> Measured | None:
+    """What the file holds; None where it is damaged or of other trajectories, for it is soon made again."""
+    try:
+        with path.open("rb") as file, np.load(file) as kept:
+            arrays = dict(kept)
+    except (ValueError, EOFError, BadZipFile):
+        return None
+    if arrays.get("fingerprint") != source:
+        return None
+    labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
+    found = Gram(
+        arrays["products"],
+        arrays["remainders"],
+        arrays["parents"],
+        bool(arrays["has_reference"]),
+        int(arrays["dimension"]),
+    )
+    return Measured(found, labels)

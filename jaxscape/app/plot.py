@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxscape.app.embed import DIAGNOSTICS, read_embedding
+from jaxscape.app.embed import embeddings, read_embedding
 from jaxscape.app.folder import make_folder, read_config, read_csv
 from jaxscape.app.measure import NULL_KIND
 from jaxscape.app.train import read_minimum
@@ -32,15 +32,15 @@ def plot_run(run: Path) -> list[Path]:
     Raises:
         FileNotFoundError: where there is no embedding yet.
     """
-    settings = sorted(_settings(run))
+    settings = embeddings(run)
     if not settings:
-        raise FileNotFoundError(f"{run} has no embeddings; `jaxscape embed {run}` makes one")
+        raise FileNotFoundError(f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one")
     make_folder(run / "figures")
     files = []
     for setting in settings:
         panel = _panel(run, setting)
         if panel.embedding.shape[1] <= 3:
-            note = f"{_how(run, setting)}; {panel.note}. {_data([run])}"
+            note = f"{_how(run, setting)}; {panel.note}\n{_data([run])}"
             figure = minimum_figure(panel._replace(note=""), note=note)
             files += save_figure(figure, run / "figures" / setting)
     return files + _plot_distances([run], run / "figures")
@@ -50,19 +50,15 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
     """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have."""
     make_folder(folder)
     files = []
-    for setting in sorted(set.intersection(*map(_settings, runs))):
-        note = f"{_how(runs[0], setting)}. {_data(runs)}"
+    for setting in sorted(set.intersection(*(set(embeddings(run)) for run in runs))):
+        note = f"{_how(runs[0], setting)}\n{_data(runs)}"
         panels = [_panel(run, setting) for run in runs]
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
     return files + _plot_distances(runs, folder)
 
 
-def _settings(run: Path) -> set[str]:
-    return {path.parent.name for path in (run / "embeddings").glob(f"*/{DIAGNOSTICS}")}
-
-
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
-    words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories. {_data(runs)}"
+    words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{_data(runs)}"
     return save_figure(distance_figure([_distances(run) for run in runs], note=words), folder / "distance")
 
 
@@ -109,7 +105,8 @@ def _found(diagnostics: Mapping[str, Any]) -> str:
     found = f"t {diagnostics['t']}, stress {diagnostics['stress']:.2f}"
     if components == 1:
         return f"{found}, 1 component"
-    return f"{found}, {components} separate components (knn {diagnostics['connecting_knn']} connects)"
+    connecting = f"(knn {diagnostics['connecting_knn']} connects)".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{found}, {components} separate components {connecting}"
 
 
 def _data(runs: Sequence[Path]) -> str:

@@ -37,7 +37,7 @@ def load_state(path: Path, like: TrainState) -> tuple[int, TrainState]:
     """
     expected, treedef = jax.tree.flatten(_raw_keys(like))
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             epoch = int(kept["epoch"])
             leaves = [kept[f"leaf{i}"] for i in range(len(expected))]
             count = len(kept.files) - 1

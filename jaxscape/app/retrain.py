@@ -184,7 +184,5 @@ def _describe(epoch: Epoch) -> str:
 
 def _name_diverged(metrics: Columns, grid: JumpGrid, console: Console) -> None:
     for member, epoch in diverged_members(metrics).items():
-        console.print(
-            f"member {member} (seed {grid.seed[member]}, step size {grid.step_size[member]}) diverged in epoch {epoch}; "
-            f"it is left out of distances and pictures"
-        )
+        name = f"member {member} (seed {grid.seed[member]}, step size {grid.step_size[member]})"
+        console.print(f"{name} diverged in epoch {epoch}; it is left out of distances and pictures")

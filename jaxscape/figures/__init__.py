@@ -1,1 +1,5 @@
-"""From coordinates and row labels to pictures."""
+"""From coordinates and row labels to pictures: the last room of the journey; `plots` holds its public names.
+
+`palette` says what the colours stand for, `panels` what a panel shows, `drawing` draws one, `layout` gives
+everything its place, `legend` writes the foot, and `plots` makes whole figures of them.
+"""

@@ -16,7 +16,21 @@ from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import ArrayLike, NDArray
 
 from jaxscape.figures.layout import NORMAL, SMALL
-from jaxscape.figures.palette import FADES, FRAME, GREY, INK, MINIMUM, SCALE, Color, Fade, Palette, make_palette, shade
+from jaxscape.figures.palette import (
+    FADES,
+    FRAME,
+    GREY,
+    INK,
+    MINIMUM,
+    POINT_SIZE,
+    SCALE,
+    Color,
+    Fade,
+    Palette,
+    diamond_areas,
+    make_palette,
+    shade,
+)
 from jaxscape.figures.panels import Array, DistancePanel, Panel, checked_column, checked_panel, rows_by_member
 
 type ColorBy = Literal["seed", "step_size", "epoch", "values"]
@@ -33,7 +47,7 @@ class Trajectories(NamedTuple):
     points: PathCollection
     rows: NDArray[np.intp]  # (n,), the row that each point shows: what is darkest is drawn last
     lines: dict[Hashable, Line2D]  # by member
-    starts: PathCollection  # diamonds, in the order of the rows of epoch 0
+    starts: PathCollection  # diamonds: small ones of small steps over large ones
     minimum: PathCollection | None
     colorbar: Colorbar | None
 
@@ -54,7 +68,7 @@ def plot_trajectories(
     minimum: ArrayLike | None = None,
     palette: Palette | None = None,
     colorbar: bool = True,
-    point_size: float = 4.0,
+    point_size: float = POINT_SIZE,
 ) -> Trajectories:
     """Draws trajectories: a point a row, a thin line a member, a diamond a jump, a star for the minimum.
 
@@ -127,7 +141,10 @@ def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
 
 
 def plot_distances(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"]) -> None:
-    """Draws a thin line a member, dashed grey ones for null trajectories, and the median in bold; `panel` is checked."""
+    """Draws a thin line a member, dashed grey ones for null trajectories, and the median in bold.
+
+    The panel comes from `checked_distances`, and the palette knows its labels.
+    """
     ax.axhline(1, color=FRAME, linewidth=0.6, zorder=0)
     for rows in rows_by_member(panel).values():
         epochs = panel.epoch[rows]
@@ -200,16 +217,10 @@ def _label_color(panel: Panel | DistancePanel, row: int, palette: Palette, color
 def _draw_starts(ax: Axes, panel: Panel, palette: Palette, point_size: float) -> PathCollection:
     rows = np.flatnonzero(panel.epoch == 0)
     rows = rows[np.argsort(-panel.step_size[rows], kind="stable")]
-    sizes = panel.step_size[rows].tolist()
-    colors = [palette.step_sizes[size] for size in sizes]
-    sides = start_sides(palette)
-    areas = [point_size * sides[size]**2 for size in sizes]
-    return _scatter(ax, panel.embedding[rows], s=areas, zorder=3, marker="D", c=colors, **EDGE)
-
-
-def start_sides(palette):
-    n = len(palette.step_sizes)
-    return dict(zip(palette.step_sizes, np.linspace(1.1, 2.3, n), strict=True))
+    step_sizes, areas = panel.step_size[rows].tolist(), diamond_areas(palette, point_size)
+    style: dict[str, Any] = {"marker": "D", "zorder": 3, **EDGE}
+    style |= {"c": [palette.step_sizes[size] for size in step_sizes], "s": [areas[size] for size in step_sizes]}
+    return _scatter(ax, panel.embedding[rows], **style)
 
 
 def _draw_minimum(ax: Axes, panel: Panel, size: float) -> PathCollection | None:
@@ -236,7 +247,7 @@ def _set_frame(ax: Axes, panel: Panel) -> None:
     for spine in ax.spines.values():
         spine.set(color=FRAME, linewidth=0.6)
     if isinstance(ax, Axes3D):
-        ax.set_box_aspect(half.tolist(), zoom=1.2)
+        ax.set_box_aspect(half.tolist())
         ax.computed_zorder = False  # diamonds and the star stay on top
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.line.set(color=FRAME, linewidth=0.6)

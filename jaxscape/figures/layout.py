@@ -1,7 +1,7 @@
-"""The size of a figure and the places of its parts, in inches.
+"""The size of a figure and the places of its parts, in inches, once its panels are drawn.
 
-Panels keep one size, texts are measured, and the figure becomes as large as its content: nothing overlaps
-and nothing is left white. What stands at the foot (legend, note) lengthens the figure.
+Panels have one size, texts are measured, and the figure becomes as large as its content: nothing overlaps
+and no gap is left. What stands at the foot (legend, note) lengthens the figure.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
+from matplotlib.transforms import Bbox, BboxTransformTo, ScaledTranslation, Transform, blended_transform_factory
 from numpy.typing import NDArray
 
 SMALL, NORMAL, LARGE = 6.0, 7.0, 8.5  # type in points, for a figure printed at its own size
@@ -21,25 +21,23 @@ NARROWEST = 3.4  # the width of one column of text
 GAP = 0.08  # between the parts of a figure, and around it
 
 
-def arrange_panels(
-    fig: Figure, axes: NDArray[Any], *, width: float = PANEL_INCHES, height: float = PANEL_INCHES, head: float = 0.0
-) -> None:
+def arrange_panels(fig: Figure, axes: NDArray[Any], *, width: float = PANEL_INCHES, head: float = 0.0) -> None:
     """Gives every panel its size and its texts their room, and the figure the size of all.
 
     Args:
         fig: a figure without a layout engine.
         axes: (rows, columns) axes, with all their titles, labels and notes.
-        width: of a panel, in inches.
-        height: of a panel.
-        head: height left free above the panels.
+        width: of a panel, in inches; its height is always `PANEL_INCHES`.
+        head: inches left free above the panels.
     """
+    height = PANEL_INCHES
     for ax in axes.flat:
         ax.set_position((0, 0, width / fig.get_figwidth(), height / fig.get_figheight()))
-    left, bottom, right, top = np.moveaxis([[_overhang(ax) for ax in row] for row in axes], -1, 0)
-    left, right, bottom, top = left.max(0), right.max(0), bottom.max(1), top.max(1)
+    overhangs = np.array([[_overhang(ax) for ax in row] for row in axes])  # (row, column, side)
+    (left, _, right, _), (_, bottom, _, top) = overhangs.max(0).T, overhangs.max(1).T
 
-    x = GAP + np.cumsum(left + width + right + GAP) - (width + right + GAP)
-    y = GAP + head + np.cumsum(top + height + bottom + GAP) - (bottom + GAP)  # from the top down to each lower edge
+    x = np.cumsum(GAP + left + width + right) - right - width  # to the left edge of each panel
+    y = np.cumsum(GAP + top + height + bottom) - bottom + head  # down to the lower edge of each panel
     content, tall = x[-1] + width + right[-1] + GAP, y[-1] + bottom[-1] + GAP
     wide = max(content, NARROWEST)
     fig.set_size_inches(wide, tall)
@@ -65,7 +63,8 @@ def add_strip(fig: Figure, artist: Artist) -> float:
 
 def from_top(fig: Figure) -> Transform:
     """Coordinates that stay as the figure grows at its foot: a share of its width, inches up from its top."""
-    return blended_transform_factory(fig.transFigure, fig.dpi_scale_trans + ScaledTranslation(0, 1, fig.transFigure))
+    top = ScaledTranslation(0, 1, BboxTransformTo(fig.bbox))
+    return blended_transform_factory(fig.transFigure, fig.dpi_scale_trans + top)
 
 
 def settle_layout(fig: Figure) -> None:
@@ -78,10 +77,13 @@ def settle_layout(fig: Figure) -> None:
 
 
 def wrapped(text: str, inches: float, size: float) -> str:
-    """The text in lines of at most so many inches, at a size in points; its own lines stay lines."""
+    """The text in lines of at most so many inches, at a size in points.
+
+    Its own lines stay lines, and a no-break space stays a space.
+    """
     lines = []
     for paragraph in text.splitlines():
-        line, *words = paragraph.split() or [""]
+        line, *words = paragraph.split(" ")
         for word in words:
             if _inches(f"{line} {word}", size) > inches:
                 lines.append(line)
@@ -97,9 +99,8 @@ def _inches(text: str, size: float) -> float:
     return width / 72
 
 
-def _overhang(ax: Axes) -> tuple[float, float, float, float]:
+def _overhang(ax: Axes) -> NDArray[np.float64]:
     """How far the texts of the axes reach out of their panel: to the left, below, to the right, above."""
-    all_of_it = ax.get_tightbbox()
-    inside = ax.get_position(original=True).transformed(ax.figure.transFigure)
-    corners = [*(inside.min - all_of_it.min), *(all_of_it.max - inside.max)]
-    return tuple(np.maximum(corners, 0) / ax.figure.dpi)
+    panel = ax.get_position(original=True).transformed(ax.figure.transFigure)
+    whole = Bbox.union([panel, ax.get_tightbbox(bbox_extra_artists=[*ax.texts, *ax.child_axes]) or panel])
+    return np.abs(np.subtract(whole.extents, panel.extents)) / ax.figure.dpi

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from jaxscape.figures.layout import GAP, NORMAL, SMALL, add_strip, from_top, wrapped
-from jaxscape.figures.palette import GREY, INK, MINIMUM, Color, Fade, Palette, shade
+from jaxscape.figures.palette import GREY, INK, MINIMUM, Color, Fade, Palette, diamond_areas, shade
 
 type Entry = tuple[Artist | tuple[Artist, ...], str]  # handle, label
 
@@ -47,7 +47,7 @@ def legend(
 ) -> Legend:
     """Puts a legend at the foot of the figure, in a strip of its own: outside of the points.
 
-    A row explains the hues, a row the diamonds; where the figure is too narrow they go on in further rows.
+    A row explains the hues, a row the diamonds; where the figure is too narrow there are more rows.
 
     Args:
         fig: a figure; it grows by the strip, and its layout is fixed from then on.
@@ -62,7 +62,9 @@ def legend(
     if directions:
         groups["direction"] = [(_marker("o", hue), str(seed)) for seed, hue in palette.directions.items()]
     if step_sizes:
-        groups["step size"] = [(_marker("D", color), f"{size:g}") for size, color in palette.step_sizes.items()]
+        sides = {size: area**0.5 for size, area in diamond_areas(palette).items()}
+        diamonds = {size: _marker("D", color, sides[size]) for size, color in palette.step_sizes.items()}
+        groups["step size"] = [(diamond, f"{size:g}") for size, diamond in diamonds.items()]
     others: list[Entry] = [(_gradient(fade), f"epoch 0 to {palette.last_epoch:g}") for fade in fades]
     others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
     others += [(artist, str(artist.get_label())) for artist in extra]
@@ -84,7 +86,7 @@ def figure_note(fig: Figure, text: str) -> Text:
 
 
 def _marker(marker: str, color: str | Color, size: float = 4.5) -> Line2D:
-    edge = 0 if marker == "o" else 0.6
+    edge = 0 if marker == "o" else 0.5
     style: dict[str, Any] = {"markerfacecolor": color, "markeredgecolor": INK, "markeredgewidth": edge}
     return Line2D([], [], linestyle="none", marker=marker, markersize=size, **style)
 
@@ -95,11 +97,13 @@ def _gradient(fade: Fade) -> tuple[Patch, ...]:
 
 
 def _fitting_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry]) -> Legend:
-    """A row a group, or several where the figure is too narrow; the other entries to their right."""
-    for per_row in range(max(map(len, groups.values()), default=1), 0, -1):
-        handles, labels, columns = _table(groups, others, per_row)
+    """A row a group and the other entries to their right; under them, and in several rows, where that is too wide."""
+    longest = max(map(len, groups.values()), default=1)
+    stacked = {**groups, "": others}
+    trials = [_table(groups, others, longest), *(_table(stacked, [], n) for n in range(longest, 0, -1))]
+    for i, (handles, labels, columns) in enumerate(trials, start=1):
         box = fig.legend(handles, labels, ncols=columns, **STYLE)
-        if box.get_window_extent().width < fig.bbox.width or per_row == 1:
+        if box.get_window_extent().width < fig.bbox.width or i == len(trials):
             break
         box.remove()
     return box

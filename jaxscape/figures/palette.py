@@ -1,7 +1,7 @@
 """What each colour of a figure stands for: hues for directions, light to dark for step sizes.
 
-The first thing that a figure needs: one palette serves all its panels and their legend. The encodings are
-those of Horoi et al., Figures 2 and 5.
+One palette serves all the panels of a figure and their legend. The encodings are those of Horoi et al.,
+Figures 2 and 5.
 """
 
 import warnings
@@ -27,6 +27,7 @@ SCALE = "viridis"  # perceptually uniform: for epochs and for any other number
 STEP_SCALE = "magma"
 INK, GREY, FRAME = "#222222", "#777777", "#D0D0D0"
 MINIMUM = "#FFD700"
+POINT_SIZE = 4.0  # area of a point, in square points
 
 
 class Palette(NamedTuple):
@@ -54,6 +55,12 @@ def make_palette(seed: ArrayLike, step_size: ArrayLike, epoch: ArrayLike) -> Pal
         step_sizes={size: to_rgb(color) for size, color in zip(sizes, colors, strict=True)},
         last_epoch=float(np.max(np.asarray(epoch, float))),
     )
+
+
+def diamond_areas(palette: Palette, point_size: float = POINT_SIZE) -> dict[float, float]:
+    """Areas in square points: a larger step has a larger diamond, which lies under the smaller ones and shows."""
+    sides = np.linspace(1.4, 2.5, len(palette.step_sizes))
+    return dict(zip(palette.step_sizes, (point_size * sides**2).tolist(), strict=True))
 
 
 def rounded_step_size(step_size: ArrayLike) -> NDArray[np.float64]:

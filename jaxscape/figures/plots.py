@@ -1,12 +1,9 @@
-"""Pictures of retraining: trajectories in the plane or in space, and the distance from the minimum by epoch.
+"""Whole figures of retraining: trajectories in the plane or in space, and the distance from the minimum by epoch.
 
-The last stop of the journey, and the room's front door. The encodings are those of Horoi et al., Figures 2
-and 5: a hue for each direction, darker or whiter by epoch, or one colour scale over epochs; a diamond for
-each jump, coloured by its step size. Only matplotlib's object-oriented interface is used: no backend, no
-window, no list of open figures.
-
-`palette` says what the colours stand for, `panels` what is drawn, `drawing` draws a panel, `layout` gives
-everything its place and `legend` writes the foot; here they become figures.
+The last stop of the journey. The encodings are those of Horoi et al., Figures 2 and 5: a hue for each
+direction, darker or whiter by epoch, or one colour scale over epochs; a diamond for each jump, coloured by
+its step size. Only matplotlib's object-oriented interface is used: no backend, no window, no list of open
+figures.
 """
 
 import string
@@ -56,7 +53,6 @@ __all__ = [
 
 type Look = Literal["dark", "white", "epoch"]
 
-LEADING = 1.2  # from line to line of a title
 LOOKS: dict[Look, str] = {
     "dark": "darker with every epoch",
     "white": "whiter with every epoch",
@@ -210,13 +206,13 @@ def _write_texts(axes: NDArray[Any], over: Sequence[str], left: Sequence[str], u
 def _write_over(ax: Axes, text: str, width: float = PANEL_INCHES, *, letter: str = "") -> None:
     """A title in as many lines as it needs, and a letter level with the first, outside of the panel's corner."""
     text = wrapped(text, width, NORMAL)
-    ax.set_title(text, fontsize=NORMAL, linespacing=LEADING, color=INK)
-    style: dict[str, Any] = {"fontsize": LARGE, "linespacing": LEADING * NORMAL / LARGE, "fontweight": "bold"}
-    ax.set_title(letter + "\n" * text.count("\n"), loc="left", x=-0.03, ha="right", color=INK, **style)
+    style: dict[str, Any] = {"fontsize": NORMAL, "color": INK}  # one size: the lines of both are level
+    ax.set_title(text, **style)
+    ax.set_title(letter + "\n" * text.count("\n"), loc="left", x=-0.03, ha="right", fontweight="bold", **style)
 
 
 def _write_heading(fig: Figure, text: str) -> float:
-    """A title of the whole figure; gives its height in inches."""
+    """A title of the whole figure in one line; gives the height that it takes, in inches."""
     style: dict[str, Any] = {"ha": "center", "va": "top", "transform": from_top(fig)}
-    title = fig.text(0.5, -GAP, text, fontsize=LARGE, color=INK, **style)
-    return title.get_window_extent().height / fig.dpi
+    title = fig.text(0.5, -GAP, ": ".join(text.splitlines()), fontsize=LARGE, color=INK, **style)
+    return title.get_window_extent().height / fig.dpi + GAP

@@ -1,0 +1,121 @@
+"""Tiny runs through the whole command line, made once a session: WRN-10-1 on 40 drawn images, four copies."""
+
+import os
+import shutil
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxscape.app.cli import main
+
+
+class Outcome(NamedTuple):
+    """What a command left behind; code -1 is a traceback."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(pytestconfig):
+    """Programs are compiled fast, and once for all runs: in this process, in others and in later sessions."""
+    settings = {
+        "jax_compilation_cache_dir": str(pytestconfig.cache.mkdir("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setitem(os.environ, name.upper(), str(value))
+            jax.config.update(name, value)
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def jaxscape():
+    """`jaxscape("train", run, ...)` as a user types it."""
+
+    def command(*arguments):
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main([str(argument) for argument in arguments])
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+                print("" if isinstance(end.code, int) else end.code, file=err)
+            except Exception:
+                code = -1
+                traceback.print_exc(file=err)
+        return Outcome(code, out.getvalue(), err.getvalue().strip())
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A folder like MNIST's: 60 training and 20 test images of 8x8 pixels, each class brightest at a place."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for part, count in {"train": 60, "t10k": 20}.items():
+        labels = np.arange(count, dtype=np.uint8) % 10
+        pixels = generator.integers(0, 100, (count, 64), dtype=np.uint8)
+        pixels[np.arange(count), 6 * labels] += 150
+        for name, values in {"images-idx3": pixels.reshape(-1, 8, 8), "labels-idx1": labels}.items():
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+            (folder / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train(jaxscape, images):
+    """`jaxscape train RUN` on 40 of those images, two epochs."""
+    tiny = ("--dataset", "mnist", "--data-dir", images, "--protocol", "digits", "--train-size", 40, "--batch-size", 20)
+    return lambda run, *more: jaxscape("train", run, *tiny, "--epochs", 2, *more)
+
+
+@pytest.fixture(scope="session")
+def retrain(jaxscape):
+    """`jaxscape retrain RUN` with four copies, two epochs."""
+    return lambda run, *more: jaxscape("retrain", run, "--seeds", 2, "--step-sizes", 0.5, 1, "--epochs", 2, *more)
+
+
+@pytest.fixture(scope="session")
+def kept_minimum(tmp_path_factory, train):
+    """A run folder with a minimum alone. Tests leave it as it is."""
+    run = tmp_path_factory.mktemp("minimum") / "run"
+    outcome = train(run)
+    assert outcome.code == 0, outcome.err
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, kept_minimum, jaxscape, retrain):
+    """A run folder with everything. Tests leave it as it is."""
+    run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("finished") / "run")
+    for outcome in (retrain(run), jaxscape("embed", run, "--knn", 3), jaxscape("plot", run)):
+        assert outcome.code == 0, outcome.err
+    return run
+
+
+@pytest.fixture
+def with_minimum(tmp_path, kept_minimum):
+    """A run folder with a minimum, to be changed."""
+    return shutil.copytree(kept_minimum, tmp_path / "run")
+
+
+@pytest.fixture
+def run(tmp_path, finished):
+    """A run folder with everything, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")

@@ -1,0 +1,27 @@
+"""Trajectories with a known shape, and how light a colour is, for the tests of this room."""
+
+import numpy as np
+
+SEEDS, STEP_SIZES, EPOCHS = 5, (0.25, 0.5, 0.75, 1.0), 8
+
+
+def petals(seeds=SEEDS, dimensions=2):
+    """Rows of copies that walk straight home from `seeds` directions, in a shuffled order."""
+    seed, step, epoch = (
+        a.ravel() for a in np.meshgrid(range(seeds), range(len(STEP_SIZES)), range(EPOCHS + 1), indexing="ij")
+    )
+    step_size = np.asarray(STEP_SIZES)[step]
+    radius, angle = step_size * (1 - epoch / (EPOCHS + 1)), 2 * np.pi * seed / seeds
+    embedding = np.stack([radius * np.cos(angle), radius * np.sin(angle), radius], 1)[:, :dimensions]
+    rows = {"seed": seed, "step_size": step_size, "epoch": epoch, "member": seed * len(STEP_SIZES) + step}
+    shuffle = np.random.default_rng(0).permutation(len(seed))
+    return {"embedding": embedding[shuffle], **{name: column[shuffle] for name, column in rows.items()}}
+
+
+def linear(rgb):
+    rgb = np.asarray(rgb)
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def luminance(rgb):
+    return linear(rgb) @ [0.2126, 0.7152, 0.0722]  # of sRGB, IEC 61966-2-1
