@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _keep_compiled()
         _run(command, make_console())
     except KeyboardInterrupt:
-        sys.exit("jaxscape: interrupted; the same command goes on from the last finished epoch")
+        sys.exit("jaxscape: interrupted; the same command goes on from the last epoch kept")
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"jaxscape: {error}")
 

@@ -34,7 +34,7 @@ STATISTICS = {
     "petal": "cosine of end and start, seen from the minimum",
     "lateral": "share of movement across the line to the minimum",
     "path": "path length / jump",
-    "path_over_chord": "path length / distance of start and end",
+    "tortuosity": "path length / distance of start and end",
     "turning": "mean angle between movements, radians",
     "norm_change": "L2 norm at the end / at the start, minus 1",
     "end_spread": "mean distance between end points / jump",
@@ -86,7 +86,8 @@ def summarize(values: np.ndarray) -> dict[str, float]:
 def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
     """Two columns a run: mean ± standard deviation over members, and the mean over its null trajectories."""
     title = f"Geometry: mean±std over members; null: mean over {NULL_DRAWS} draws of {NULL_KIND} trajectories"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    # Three runs fit into 80 columns.
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for name in reports:
         table.add_column(name, justify="right", no_wrap=True)

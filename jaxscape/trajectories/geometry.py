@@ -31,7 +31,7 @@ class Geometry(NamedTuple):
 
         return: 1 - |y_end| / |y_0|; outward: max over epochs of |y_e| / |y_0|, minus 1 (0 where it never exceeds
         the start); monotone: share of epochs in which the distance falls; petal: cos(y_end, y_0); lateral: mean
-        share of sideways movement; path: path length over |y_0|; path_over_chord: path length over |y_end - y_0|
+        share of sideways movement; path: path length over |y_0|; tortuosity: path length over |y_end - y_0|
         (1 is straight); turning: mean turning angle; norm_change: |theta_end| / |theta_0| - 1; end_spread: mean
         distance between end points over |y_0|. What a standing copy does not define is NaN.
         """
@@ -45,7 +45,7 @@ class Geometry(NamedTuple):
                 "petal": self.petal[-1],
                 "lateral": _mean_over_epochs(self.lateral),
                 "path": path / start,
-                "path_over_chord": path / self.chord[-1],
+                "tortuosity": path / self.chord[-1],
                 "turning": _mean_over_epochs(self.turning),
                 "norm_change": self.norm[-1] / self.norm[0] - 1,
                 "end_spread": self.end_spread / start,

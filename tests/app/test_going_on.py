@@ -214,7 +214,7 @@ def test_interrupted_before_any_of_its_writes_it_goes_on_to_the_same_bytes(
     with mock.patch.object(owner, name, interrupted):
         outcome = retrain(with_minimum, "--epochs", 4)
     assert outcome.code == 1
-    assert outcome.err == "jaxscape: interrupted; the same command goes on from the last finished epoch"
+    assert outcome.err == "jaxscape: interrupted; the same command goes on from the last epoch kept"
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs == 2
     outcome = retrain(with_minimum, "--epochs", 4)
     assert "1/3" in outcome.out or "1/4" in outcome.out  # it did not begin again

@@ -82,7 +82,7 @@ def test_the_summary_is_what_the_statistics_say():
         "petal": exact["petal"][-1],
         "lateral": exact["lateral"][1:].mean(axis=0),
         "path": path / start,
-        "path_over_chord": path / np.linalg.norm(points[-1] - points[0], axis=1),
+        "tortuosity": path / np.linalg.norm(points[-1] - points[0], axis=1),
         "turning": exact["turning"][2:].mean(axis=0),
         "norm_change": exact["norm"][-1] / exact["norm"][0] - 1,
         "end_spread": exact["end_spread"] / start,
@@ -117,7 +117,7 @@ def test_a_copy_that_walks_straight_home(share):
     minimum, jump = generator.standard_normal((2, 50))
     points = minimum + np.linspace(1, 1 - share, 5)[:, None, None] * jump
     summary = geometry_of(points, minimum).summary()
-    expected = {"return": share, "outward": 0, "monotone": 1, "path": share, "path_over_chord": 1}
+    expected = {"return": share, "outward": 0, "monotone": 1, "path": share, "tortuosity": 1}
     for name, value in expected.items():
         np.testing.assert_allclose(summary[name], value, atol=1e-12, err_msg=name)
     # An angle of almost 0, or almost pi, is known to the root of the rounding only.
@@ -137,7 +137,7 @@ def test_a_copy_that_walks_straight_outward():
         "monotone": 0,
         "petal": 1,
         "path": 2,
-        "path_over_chord": 1,
+        "tortuosity": 1,
         "norm_change": 2,
     }
     for name, value in expected.items():
@@ -157,7 +157,7 @@ def test_a_circle_around_the_minimum_is_all_sideways_and_returns_nothing():
     # Along the chord of an arc: at half the arc's angle from the tangent, and of length 2 sin(half).
     np.testing.assert_allclose(summary["lateral"], np.cos(step / 2), rtol=1e-9)
     np.testing.assert_allclose(summary["turning"], step, rtol=1e-9)
-    np.testing.assert_allclose(summary["path_over_chord"], 90 * 2 * np.sin(step / 2) / np.sqrt(2), rtol=1e-9)
+    np.testing.assert_allclose(summary["tortuosity"], 90 * 2 * np.sin(step / 2) / np.sqrt(2), rtol=1e-9)
 
 
 def test_turns_are_measured_in_radians():

@@ -1,0 +1,59 @@
+"""Who may know whom: the imports of every file of the package, wherever in the file they stand."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import jaxscape
+
+PACKAGE = Path(jaxscape.__file__).parent
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.glob("*/*.py"))
+
+# What each room may import of the package, itself aside.
+MAY_KNOW = {
+    "training": set(),
+    "jumps": {"training"},
+    "trajectories": set(),
+    "embedding": set(),
+    "figures": set(),
+    "app": {"training", "jumps", "trajectories", "embedding", "figures"},
+}
+# Packages that stay behind one door.
+DOORS = {
+    "phate": {"embedding/baselines.py"},
+    "tyro": {str(file) for file in FILES if file.parts[0] == "app"},
+    "rich": {str(file) for file in FILES if file.parts[0] == "app"},
+}
+
+
+def imports(file):
+    """Dotted names of all modules that a file imports."""
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import, which this test does not follow"
+            yield node.module
+
+
+def rooms(file):
+    """The rooms of the package that a file imports; "" where it imports the package as a whole."""
+    return {f"{name}.".split(".")[1] for name in imports(file) if name.split(".")[0] == "jaxscape"}
+
+
+def test_every_room_is_known():
+    assert {file.parts[0] for file in FILES} == MAY_KNOW.keys()
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_room_knows_only_the_rooms_that_it_may(file):
+    own = file.parts[0]
+    assert rooms(file) <= MAY_KNOW[own] | {own}
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_a_package_stays_behind_its_door(package):
+    users = {str(file) for file in FILES if package in {name.split(".")[0] for name in imports(file)}}
+    assert users
+    assert users <= DOORS[package]
