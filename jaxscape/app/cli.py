@@ -7,8 +7,8 @@ with an interrupted run.
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command = _parse(arguments)
         _keep_compiled()
-        _run(command, make_console())
+        with _orbax_silenced():
+            _run(command, make_console())
     except KeyboardInterrupt:
         sys.exit("jaxscape: interrupted; the same command goes on from the last epoch kept")
     except (ValueError, OSError, FloatingPointError) as error:
@@ -192,6 +193,21 @@ def _keep_compiled() -> None:
     except (OSError, RuntimeError):
         return  # an unwritable home, or none, costs compilation time, nothing else
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+@contextmanager
+def _orbax_silenced() -> Iterator[None]:
+    """Of a failed write (a full disk) orbax and tensorstore print hundreds of lines beside the error they raise."""
+    from absl import logging
+
+    verbosity, hook = logging.get_verbosity(), sys.unraisablehook
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = lambda found: None if str(found.exc_value) == "Event loop is closed" else hook(found)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        sys.unraisablehook = hook
 
 
 def _train_defaults(run: Path | None, arguments: list[str]) -> TrainConfig:

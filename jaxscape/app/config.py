@@ -79,6 +79,8 @@ class RetrainConfig:
     """Who shares batches and augmentation: member (nobody), seed (one direction), shared (all)."""
     order_seed: int = 0
     """Of the batch order and augmentation."""
+    eval_size: int = 10_000
+    """Record losses and accuracies of every epoch on at most that many training and test images."""
     strategy: str = "loop"
     """How the copies run together: loop."""
 
@@ -125,7 +127,7 @@ CENTERS = {"none": None, "mean": "mean", "minimum": "reference"}
 # What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.
 _DIGITS_TRAIN = {"train_size": 100, "batch_size": 25, "epochs": 200, "decay_epochs": (150,), "padding": 1}
 _DIGITS_WEIGHT_DECAY = 1e-3
-_DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05}
+_DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05, "eval_size": 400}
 
 # A mirrored digit is no digit; a mirrored photograph or shoe is one.
 _FLIPPED = ("cifar10", "cifar100", "fashion_mnist")
@@ -219,6 +221,7 @@ def check_retrain(config: RetrainConfig) -> None:
     _check_name("strategy", config.strategy, tuple(STRATEGIES))
     _check_at_least("epochs", config.epochs, 1)
     _check_at_least("batch_size", config.batch_size, 1)
+    _check_at_least("eval_size", config.eval_size, 1)
     _check_seed("order_seed", config.order_seed)
     make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)
 

@@ -35,8 +35,12 @@ class Problem(NamedTuple):
         return variables.pop("params"), variables
 
 
-def make_problem(config: TrainConfig) -> Problem:
+def make_problem(config: TrainConfig, *, eval_size: int | None = None) -> Problem:
     """Load the data and set up the network of a minimum; random labels follow from the seed.
+
+    Args:
+        config: of the minimum.
+        eval_size: let `evaluate` see the first that many training and test images alone.
 
     Raises:
         ValueError: for a configuration that does not fit the data.
@@ -57,8 +61,8 @@ def make_problem(config: TrainConfig) -> Problem:
     test = (jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
     evaluate = flax_evaluate(
         module,
-        train=train,
-        test=test,
+        train=(train[0][:eval_size], train[1][:eval_size]),
+        test=(test[0][:eval_size], test[1][:eval_size]),
         preprocess=standardization(data.train_images),
         recalibration=module.clone(norm_momentum=0.0),
     )

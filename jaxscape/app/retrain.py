@@ -37,7 +37,7 @@ def retrain_copies(run: Path, config: RetrainConfig, *, console: Console) -> Tra
     """
     check_retrain(config)
     minimum = read_minimum(run)
-    problem = make_problem(replace(minimum.config, batch_size=config.batch_size))
+    problem = make_problem(replace(minimum.config, batch_size=config.batch_size), eval_size=config.eval_size)
     grid = jump_grid(minimum.params, seeds=config.seeds, step_sizes=config.step_sizes)
     record_section(run, "retrain", config, results=("trajectories",))
     store = _open_store(run, grid)

@@ -41,6 +41,7 @@ def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum
     Raises:
         ValueError: for a configuration that cannot work, or another one than the kept results were made with.
         FloatingPointError: where training diverges.
+        OSError: where the disk is full; the last state kept stays.
     """
     check_train(config)
     problem = make_problem(config)
@@ -130,4 +131,8 @@ def _save_minimum(folder: Path, states: TrainState) -> None:
 
     assert num_members(states.params) == 1
     kept = {"params": states.params, "model_state": states.model_state}
-    ocp.save((folder / "parameters").absolute(), jax.tree.map(lambda leaf: np.asarray(leaf[0]), kept), overwrite=True)
+    path = (folder / "parameters").absolute()
+    try:
+        ocp.save(path, jax.tree.map(lambda leaf: np.asarray(leaf[0]), kept), overwrite=True)
+    except Exception as error:  # whatever tensorstore makes of a full disk, it ends in the system's words
+        raise OSError(f"cannot write {path}: {str(error).rpartition(': ')[2]}") from error

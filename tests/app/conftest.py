@@ -36,6 +36,7 @@ def compiled(pytestconfig):
         for name, value in settings.items():
             patch.setitem(os.environ, name.upper(), str(value))
             jax.config.update(name, value)
+        compilation_cache.reset_cache()  # jax looks once whether there is one
         yield
     for name, value in before.items():
         jax.config.update(name, value)

@@ -42,9 +42,9 @@ def read_products(run):
 
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory, kept_minimum, retrain):
-    """Four epochs of retraining without a break. Tests leave it as it is."""
+    """Three epochs of retraining without a break. Tests leave it as it is."""
     run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("longer") / "run")
-    outcome = retrain(run, "--epochs", 4)
+    outcome = retrain(run, "--epochs", 3)
     assert outcome.code == 0, outcome.err
     return run
 
@@ -55,8 +55,8 @@ def expected(longer):
 
 
 @pytest.fixture
-def four_epochs(longer, tmp_path):
-    """A run folder with four epochs of retraining, to be changed."""
+def three_epochs(longer, tmp_path):
+    """A run folder with three epochs of retraining, to be changed."""
     return shutil.copytree(longer, tmp_path / "run")
 
 
@@ -101,7 +101,7 @@ def test_a_minimum_trained_on_is_that_of_a_single_training(train, with_minimum, 
 
 
 def test_extended_trajectories_are_those_of_a_single_run(jaxscape, run, expected):
-    assert jaxscape("retrain", run, "--epochs", 4).code == 0
+    assert jaxscape("retrain", run, "--epochs", 3).code == 0
     assert read_bytes(run) == expected
 
 
@@ -176,7 +176,7 @@ def test_an_interrupted_extension_of_the_minimum_is_no_finished_minimum(jaxscape
 
 
 def test_a_killed_retraining_goes_on_to_the_same_bytes(jaxscape, with_minimum, expected):
-    options = ["--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", "4"]
+    options = ["--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", "3"]
     program = "from jaxscape.app.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, "retrain", with_minimum, *options],
@@ -186,7 +186,7 @@ def test_a_killed_retraining_goes_on_to_the_same_bytes(jaxscape, with_minimum, e
     )
     with process:
         for line in process.stdout:
-            if "3/5" in line:  # epoch 2 is there and about to be kept
+            if "3/4" in line:  # epoch 2 is there and about to be kept
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs in (1, 2, 3)
@@ -212,52 +212,52 @@ def test_interrupted_before_any_of_its_writes_it_goes_on_to_the_same_bytes(
         return write(*arguments, **options)
 
     with mock.patch.object(owner, name, interrupted):
-        outcome = retrain(with_minimum, "--epochs", 4)
+        outcome = retrain(with_minimum, "--epochs", 3)
     assert outcome.code == 1
     assert outcome.err == "jaxscape: interrupted; the same command goes on from the last epoch kept"
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs == 2
-    outcome = retrain(with_minimum, "--epochs", 4)
-    assert "1/3" in outcome.out or "1/4" in outcome.out  # it did not begin again
+    outcome = retrain(with_minimum, "--epochs", 3)
+    assert "copies: 1/4" not in outcome.out  # it did not begin again
     assert read_bytes(with_minimum) == expected
 
 
 @pytest.mark.parametrize(
     "lost",
     [
-        ["trajectories/4"],
-        ["trajectories/3", "trajectories/4"],
-        ["trajectories/4", "resume"],
-        ["trajectories/4", "metrics.csv"],
+        ["trajectories/3"],
+        ["trajectories/2", "trajectories/3"],
+        ["trajectories/3", "resume"],
+        ["trajectories/3", "metrics.csv"],
         ["metrics.csv"],
     ],
     ids=", ".join,
 )
-def test_what_is_deleted_comes_back(retrain, four_epochs, expected, lost):
+def test_what_is_deleted_comes_back(retrain, three_epochs, expected, lost):
     for name in lost:
-        path = four_epochs / name
+        path = three_epochs / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert retrain(four_epochs, "--epochs", 4).code == 0
-    assert read_bytes(four_epochs) == expected
+    assert retrain(three_epochs, "--epochs", 3).code == 0
+    assert read_bytes(three_epochs) == expected
 
 
-def test_missing_rows_of_metrics_come_back(retrain, four_epochs, expected):
-    lines = (four_epochs / "metrics.csv").read_text().splitlines()
-    (four_epochs / "metrics.csv").write_text("\n".join(lines[:-6]) + "\n")
-    assert retrain(four_epochs, "--epochs", 4).code == 0
-    assert read_bytes(four_epochs) == expected
+def test_missing_rows_of_metrics_come_back(retrain, three_epochs, expected):
+    lines = (three_epochs / "metrics.csv").read_text().splitlines()
+    (three_epochs / "metrics.csv").write_text("\n".join(lines[:-6]) + "\n")
+    assert retrain(three_epochs, "--epochs", 3).code == 0
+    assert read_bytes(three_epochs) == expected
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-500], lambda data: data[:100], lambda data: b""])
-def test_a_damaged_state_is_named_and_can_be_deleted(retrain, four_epochs, expected, damage):
-    shutil.rmtree(four_epochs / "trajectories" / "4")
-    state = four_epochs / "resume" / "state.npz"
+@pytest.mark.parametrize("damage", [lambda data: data[:-500], lambda data: b""], ids=["cut", "empty"])
+def test_a_damaged_state_is_named_and_can_be_deleted(retrain, three_epochs, expected, damage):
+    shutil.rmtree(three_epochs / "trajectories" / "3")
+    state = three_epochs / "resume" / "state.npz"
     state.write_bytes(damage(state.read_bytes()))
-    outcome = retrain(four_epochs, "--epochs", 4)
+    outcome = retrain(three_epochs, "--epochs", 3)
     assert outcome.code == 1
     assert outcome.err.startswith(f"jaxscape: {state} is damaged")
     state.unlink()
-    assert retrain(four_epochs, "--epochs", 4).code == 0
-    assert read_bytes(four_epochs) == expected
+    assert retrain(three_epochs, "--epochs", 3).code == 0
+    assert read_bytes(three_epochs) == expected
 
 
 def test_a_damaged_gram_matrix_is_made_again(jaxscape, run):
@@ -267,22 +267,63 @@ def test_a_damaged_gram_matrix_is_made_again(jaxscape, run):
     np.testing.assert_array_equal(read_products(run), before)
 
 
-@pytest.mark.parametrize("write", [4, 5, 8, 9])
-def test_a_full_disk_is_told_and_with_room_it_goes_on_to_the_same_bytes(retrain, with_minimum, expected, write):
-    sync, calls = os.fsync, []
+# No room
 
-    def full(descriptor):
-        calls.append(descriptor)
-        if len(calls) >= write:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(descriptor)
 
-    with mock.patch("os.fsync", full):
-        outcome = retrain(with_minimum, "--epochs", 4)
+def assert_told(outcome):
+    """One line, which ends in the system's words."""
     assert outcome.code == 1
-    assert outcome.err.startswith("jaxscape: ")
-    assert outcome.err.endswith("No space left on device")
     assert len(outcome.err.splitlines()) == 1
+    assert outcome.err.startswith("jaxscape: ")
+    assert "No space left on device" in outcome.err
+
+
+@pytest.fixture
+def disk_full_from():
+    """Lets so many files be written, as long as the returned patch is in force, and no more."""
+
+    def patch(write):
+        sync, calls = os.fsync, []
+
+        def full(descriptor):
+            calls.append(descriptor)
+            if len(calls) >= write:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(descriptor)
+
+        return mock.patch("os.fsync", full)
+
+    return patch
+
+
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
+def test_training_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
+    train, kept_minimum, tmp_path, disk_full_from, write
+):
+    run = tmp_path / "run"
+    with disk_full_from(write):
+        assert_told(train(run))
+    assert not list(run.rglob("*.tmp"))
+    assert train(run).code == 0
+    for name in ("state.npz", "metrics.json"):
+        assert (run / "minimum" / name).read_bytes() == (kept_minimum / "minimum" / name).read_bytes()
+
+
+def test_a_checkpoint_that_finds_no_room_is_told_like_any_file(train, tmp_path):
+    words = 'RESOURCE_EXHAUSTED: Error writing "c/0" in OCDBT database: No space left on device [os_error_code=28]'
+    with mock.patch("orbax.checkpoint.v1.save", side_effect=ValueError(words)):
+        assert_told(train(tmp_path / "run"))
+    outcome = train(tmp_path / "run")
+    assert outcome.code == 0
+    assert "train: " not in outcome.out  # the state had been kept: nothing is trained again
+
+
+@pytest.mark.parametrize("write", [5, 7])  # the index of the store, the state after epoch 1
+def test_retraining_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
+    retrain, with_minimum, expected, disk_full_from, write
+):
+    with disk_full_from(write):
+        assert_told(retrain(with_minimum, "--epochs", 3))
     assert not list(with_minimum.rglob("*.npz.tmp"))
-    assert retrain(with_minimum, "--epochs", 4).code == 0
+    assert retrain(with_minimum, "--epochs", 3).code == 0
     assert read_bytes(with_minimum) == expected

@@ -90,6 +90,11 @@ def test_metrics_have_a_row_a_member_and_epoch(finished):
     np.testing.assert_array_equal(np.isnan(metrics["epoch_loss"]), metrics["epoch"] == 0)
 
 
+def test_updates_are_counted_in_the_batches_of_the_copies(retrain, with_minimum):
+    assert retrain(with_minimum, "--seeds", 1, "--batch-size", 10).code == 0
+    assert js.TrajectoryStore.open(with_minimum / "trajectories").updates == [0, 4, 8]
+
+
 def test_the_first_snapshot_is_the_jump(store, minimum):
     jumped = js.jump_grid(minimum["params"], seeds=[0, 1], step_sizes=[0.5, 1.0]).params
     jax.tree.map(lambda kept, made: np.testing.assert_array_equal(kept[0], made), store.read(epochs=0), jumped)
