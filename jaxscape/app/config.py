@@ -91,8 +91,8 @@ class EmbedConfig:
 
     method: str = "phate"
     """phate, pca or random (a random plane)."""
-    metric: str = "cosine"
-    """cosine or euclidean."""
+    metric: str | None = None
+    """cosine or euclidean; None takes cosine for PHATE and euclidean, which the others need, for them."""
     center: str = "none"
     """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
     knn: int = 5
@@ -107,10 +107,15 @@ class EmbedConfig:
     """Embed the minimum too."""
 
     @property
+    def distance(self) -> str:
+        """The metric, the method's own where none was asked for."""
+        return self.metric or ("cosine" if self.method == "phate" else "euclidean")
+
+    @property
     def name(self) -> str:
         """The setting as the name of its folder, such as "phate-cosine-none-knn5"."""
-        parts = [self.method, self.metric]
-        if self.metric == "cosine":
+        parts = [self.method, self.distance]
+        if self.distance == "cosine":
             parts.append(self.center)
         if self.method == "phate":
             parts.append(f"knn{self.knn}")
@@ -233,15 +238,15 @@ def check_embed(config: EmbedConfig) -> None:
         ValueError: names the setting, its value and what is allowed.
     """
     _check_name("method", config.method, METHODS)
-    _check_name("metric", config.metric, ("cosine", "euclidean"))
+    _check_name("metric", config.distance, ("cosine", "euclidean"))
     _check_name("center", config.center, tuple(CENTERS))
     _check_at_least("knn", config.knn, 1)
     _check_at_least("n_components", config.n_components, 2)
     if config.t is not None:
         _check_at_least("t", config.t, 1)
-    if config.method != "phate" and config.metric != "euclidean":
-        raise ValueError(f"method {config.method} needs metric euclidean, got {config.metric}")
-    if config.include_minimum and config.center == "minimum" and config.metric == "cosine":
+    if config.method != "phate" and config.distance != "euclidean":
+        raise ValueError(f"method {config.method} needs metric euclidean, got {config.distance}")
+    if config.include_minimum and config.center == "minimum" and config.distance == "cosine":
         raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
 
 

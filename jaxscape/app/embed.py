@@ -45,7 +45,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     with console.status(f"{run.name}: {config.name}"):
         distances = pairwise_distances(
             measured.gram,
-            metric=config.metric,
+            metric=config.distance,
             center=CENTERS[config.center],
             include_reference=config.include_minimum,
         )
@@ -53,7 +53,8 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
     coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
     write_csv(folder / COORDINATES, _labels(measured, config) | coordinates)
-    write_json(folder / DIAGNOSTICS, {"fingerprint": fingerprint(run), "setting": vars(config), **diagnostics})
+    setting = vars(config) | {"metric": config.distance}
+    write_json(folder / DIAGNOSTICS, {"fingerprint": fingerprint(run), "setting": setting, **diagnostics})
     record_seconds(run, "embed", time.monotonic() - started)
     kept = read_json(run / REPORT).get("embeddings", {})
     short = {name: value for name, value in diagnostics.items() if name != "entropy"}

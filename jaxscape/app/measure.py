@@ -136,9 +136,14 @@ def _by_row(geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
     """Columns in the order of the rows; all trajectories have their epochs in step, so that is the table's order."""
     names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
     columns = {name: getattr(geometry, name).ravel() for name in names}
-    columns["distance_over_jump"] = (geometry.distance / geometry.distance[0]).ravel()
-    columns["null_distance_over_jump"] = (null.distance / null.distance[0]).ravel()
+    columns["distance_over_jump"] = _over_jump(geometry.distance)
+    columns["null_distance_over_jump"] = _over_jump(null.distance)
     return columns
+
+
+def _over_jump(distance: np.ndarray) -> np.ndarray:
+    """Distances in jumps, row by row; NaN for a copy that was not thrown (step size 0)."""
+    return (distance / np.where(distance[0] > 0, distance[0], np.nan)).ravel()
 
 
 def _report(

@@ -59,7 +59,8 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
     words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{_data(runs)}"
-    return save_figure(distance_figure([_distances(run) for run in runs], note=words), folder / "distance")
+    panels = [panel for panel in map(_distances, runs) if len(panel.distance)]
+    return save_figure(distance_figure(panels, note=words), folder / "distance") if panels else []
 
 
 def _panel(run: Path, setting: str) -> Panel:
@@ -123,7 +124,10 @@ def _data(runs: Sequence[Path]) -> str:
 
 
 def _distances(run: Path) -> DistancePanel:
+    """Of the copies that were thrown: a step size of 0 leaves no jump to measure with."""
     columns = read_csv(run / "geometry.csv")
+    thrown = np.isfinite(columns["distance_over_jump"])
+    columns = {name: values[thrown] for name, values in columns.items()}
     return DistancePanel(
         title=_title(run),
         distance=columns["distance_over_jump"],

@@ -1,6 +1,7 @@
 """The stage `train`: from a configuration to a minimum in the run folder."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum
         OSError: where the disk is full; the last state kept stays.
     """
     check_train(config)
+    if config.data_dir is not None:  # other commands may be called from elsewhere
+        config = replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
     problem = make_problem(config)
     record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
     if _finished(run / "minimum", config):

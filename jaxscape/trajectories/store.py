@@ -106,7 +106,8 @@ class TrajectoryStore:
         """
         folder = _absolute(path)
         records = _records(labels)
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        # The temporary index is what a crash in the midst of creating leaves.
+        if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {f"{INDEX}.tmp"}):
             found = "a trajectory store" if (folder / INDEX).exists() else "something"
             raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
         folder.mkdir(parents=True, exist_ok=True)

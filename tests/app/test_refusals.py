@@ -80,7 +80,7 @@ def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_m
         ("--decay 0", "decay must be positive, got 0.0"),
         ("--n-components 1", "n_components must be at least 2, got 1"),
         ("--n-components 12", "n_components must be a whole number from 1 to n - 1 = 11, got 12"),
-        ("--method pca", "method pca needs metric euclidean, got cosine"),
+        ("--method pca --metric cosine", "method pca needs metric euclidean, got cosine"),
         ("--center minimum --include-minimum", "include_minimum needs another center than the minimum"),
     ],
 )

@@ -176,7 +176,7 @@ def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
 
 
 def test_the_minimum_can_be_embedded_too(jaxscape, run):
-    outcome = jaxscape("embed", run, "--method", "pca", "--metric", "euclidean", "--include-minimum")
+    outcome = jaxscape("embed", run, "--method", "pca", "--include-minimum")
     assert outcome.code == 0, outcome.err
     columns = read_csv(run / "embeddings" / "pca-euclidean-with-minimum" / "coordinates.csv")
     assert columns["member"].tolist() == [-1, *LABELS["member"]]
@@ -193,3 +193,15 @@ def test_three_dimensions_are_drawn(jaxscape, run):
     assert outcome.code == 0, outcome.err
     assert jaxscape("plot", run).code == 0
     assert (run / "figures" / f"{SETTING}-3d.png").exists()
+
+
+def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
+    for outcome in (
+        retrain(with_minimum, "--seeds", 1, "--step-sizes", 0, 1),
+        jaxscape("embed", with_minimum, "--knn", 2),
+        jaxscape("plot", with_minimum),
+    ):
+        assert (outcome.code, outcome.err) == (0, "")
+    geometry = read_csv(with_minimum / "geometry.csv")
+    np.testing.assert_array_equal(np.isnan(geometry["distance_over_jump"]), geometry["step_size"] == 0)
+    assert (with_minimum / "figures" / "distance.png").exists()

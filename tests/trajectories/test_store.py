@@ -390,3 +390,10 @@ def test_a_killed_writer_leaves_whole_snapshots_only(tmp_path):
             store.append(epoch, {"x": np.full((3, 500_000), epoch, np.float32)})
         np.testing.assert_array_equal(store.read()["x"].min(axis=2), store.read()["x"].max(axis=2))
         np.testing.assert_array_equal(store.read(members=1)["x"][:, 0, 0], [0, 1, 2, 3])
+
+
+def test_a_crash_in_the_midst_of_creating_leaves_a_folder_that_create_takes(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.json.tmp").write_text("{")
+    with TrajectoryStore.create(tmp_path / "store", [{"seed": 0}]) as store:
+        assert store.num_members == 1
