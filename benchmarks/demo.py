@@ -87,7 +87,7 @@ def print_tables(summary: dict[str, Any], runs: list[dict[str, Any]]) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
     print(f"\nseconds a demo: {', '.join(f'{run["seconds"]:.0f}' for run in runs)}")
     for preset, found in summary.items():
-        print(preset, {stage: round(seconds["mean"], 1) for stage, seconds in found["seconds"].items()})
+        print(preset, {stage: round(float(seconds["mean"]), 1) for stage, seconds in found["seconds"].items()})
 
 
 def _cell(number: dict[str, Any], digits: int) -> str:
