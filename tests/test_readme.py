@@ -1,0 +1,24 @@
+"""The README's example runs as it stands."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.filterwarnings("ignore:the graph of 5 nearest neighbours:UserWarning")
+def test_the_example_runs_and_gives_what_it_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names: dict = {}
+    with jax.numpy_rank_promotion("allow"):  # users broadcast; only our own code may not
+        exec(compile(example, str(README), "exec"), names)
+    rows = 11 * 10  # epochs 0 to 10, five directions times two step sizes
+    assert names["distances"].shape == (rows, rows)
+    assert names["picture"].embedding.shape == (rows, 2)
+    assert set(names["numbers"]) == set(names["control"])
+    np.testing.assert_allclose(names["numbers"]["path"], names["control"]["path"])
