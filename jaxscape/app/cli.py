@@ -160,13 +160,13 @@ def _run(command: Any, console: Console) -> None:
 
 
 def _retrain(run: Path, config: RetrainConfig, console: Console) -> None:
-    from jaxscape.app.folder import read_json
+    from jaxscape.app.folder import read_report
     from jaxscape.app.measure import geometry_table, measure
     from jaxscape.app.retrain import retrain_copies
 
     retrain_copies(run, config, console=console)
     measure(run, console=console)
-    console.print(geometry_table({run.name: read_json(run / "report.json")}))
+    console.print(geometry_table({run.name: read_report(run)}))
 
 
 def _seeds(command: Retrain) -> tuple[int, ...]:

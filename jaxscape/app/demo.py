@@ -7,8 +7,8 @@ from rich.console import Console
 
 from jaxscape.app.config import PRESETS, EmbedConfig, retrain_preset, train_preset
 from jaxscape.app.embed import embed_trajectories
-from jaxscape.app.folder import read_json, write_json
-from jaxscape.app.measure import STATISTICS, accuracy_table, geometry_table, measure
+from jaxscape.app.folder import read_report, write_json
+from jaxscape.app.measure import STATISTICS, accuracy_table, geometry_table
 from jaxscape.app.plot import plot_comparison, plot_run
 from jaxscape.app.retrain import retrain_copies
 from jaxscape.app.train import find_minimum
@@ -30,14 +30,13 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
     for preset, run in runs.items():
         minimum = find_minimum(run, train_preset(preset, seed=seed), console=console)
         retrain_copies(run, retrain_preset(minimum.config), console=console)
-        measure(run, console=console)
         for setting in SETTINGS:
             embed_trajectories(run, setting, console=console)
     with console.status("figures"):
         for run in runs.values():
             plot_run(run)
         plot_comparison(list(runs.values()), folder / "figures")
-    reports = {preset: read_json(run / "report.json") for preset, run in runs.items()}
+    reports = {preset: read_report(run) for preset, run in runs.items()}
     write_json(folder / "report.json", reports)
     console.print(accuracy_table(reports), geometry_table(reports))
     for statistic, meaning in STATISTICS.items():

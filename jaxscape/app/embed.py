@@ -11,10 +11,10 @@ from rich.console import Console
 
 from jaxscape.app.config import CENTERS, EmbedConfig, check_embed
 from jaxscape.app.folder import (
-    REPORT,
     fingerprint,
     read_csv,
     read_json,
+    read_report,
     record_seconds,
     update_report,
     write_csv,
@@ -56,7 +56,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     setting = vars(config) | {"metric": config.distance}
     write_json(folder / DIAGNOSTICS, {"fingerprint": fingerprint(run), "setting": setting, **diagnostics})
     record_seconds(run, "embed", time.monotonic() - started)
-    kept = read_json(run / REPORT).get("embeddings", {})
+    kept = read_report(run).get("embeddings", {})
     short = {name: value for name, value in diagnostics.items() if name != "entropy"}
     update_report(run, embeddings=kept | {config.name: short})
     for note in diagnostics.get("warnings", ()):
@@ -71,9 +71,14 @@ def embeddings(run: Path) -> list[str]:
     return [file.parent.name for file in files if read_json(file).get("fingerprint") == source]
 
 
-def read_embedding(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Coordinates with their row labels, and diagnostics."""
-    return read_csv(folder / COORDINATES), read_json(folder / DIAGNOSTICS)
+def read_coordinates(run: Path, setting: str) -> dict[str, np.ndarray]:
+    """The coordinates of an embedding with their row labels."""
+    return read_csv(run / "embeddings" / setting / COORDINATES)
+
+
+def read_diagnostics(run: Path, setting: str) -> dict[str, Any]:
+    """What was asked of an embedding and what it found."""
+    return read_json(run / "embeddings" / setting / DIAGNOSTICS)
 
 
 def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict[str, Any]]:

@@ -68,20 +68,15 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
     asked = json.loads(json.dumps(asdict(config)))
     made = record.get(name)
     kept = [str(run / result) for result in results if (run / result).exists()]
+    anew = f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
     if made is None and kept:
-        raise ValueError(
-            f"{run} holds results, but its {CONFIG} does not say how they were made. "
-            f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
-        )
+        raise ValueError(f"{run} holds results, but its {CONFIG} does not say how they were made. {anew}")
     if made is not None and kept:
         free = {"data_dir"} | ({"epochs"} if len(kept) == 1 and asked["epochs"] >= made["epochs"] else set())
         differing = [key for key in asked if asked[key] != made.get(key) and key not in free]
         if differing:
             changes = "; ".join(f"{key} is {made.get(key)!r}, asked for {asked[key]!r}" for key in differing)
-            raise ValueError(
-                f"{run} holds results of another configuration: {changes}. "
-                f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
-            )
+            raise ValueError(f"{run} holds results of another configuration: {changes}. {anew}")
     write_json(run / CONFIG, record | {name: asked, "environment": environment()})
 
 
@@ -92,16 +87,24 @@ def fingerprint(run: Path) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def read_report(run: Path) -> dict[str, Any]:
+    """The numbers of a run; {} where there are none yet.
+
+    Raises:
+        ValueError: where the file is not JSON.
+    """
+    path = run / REPORT
+    return read_json(path) if path.exists() else {}
+
+
 def update_report(run: Path, **sections: Any) -> None:
     """Put sections into report.json, beside those that it has."""
-    path = run / REPORT
-    write_json(path, (read_json(path) if path.exists() else {}) | sections)
+    write_json(run / REPORT, read_report(run) | sections)
 
 
 def record_seconds(run: Path, stage: str, seconds: float) -> None:
     """Add to the time that a stage of this run has taken, over all its calls, in the report."""
-    path = run / REPORT
-    timings = read_json(path).get("timings", {}) if path.exists() else {}
+    timings = read_report(run).get("timings", {})
     update_report(run, timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
 
 

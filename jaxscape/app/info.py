@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxscape.app.embed import embeddings
-from jaxscape.app.folder import read_config, read_json
+from jaxscape.app.folder import read_config, read_report
 from jaxscape.app.measure import accuracy_table, geometry_table
 
 
@@ -24,7 +24,7 @@ def describe_run(run: Path, *, console: Console) -> None:
         words = ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if value is not None)
         console.print(f"{stage}: {words or 'not yet'}")
     console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}")
-    report = read_json(run / "report.json") if (run / "report.json").exists() else {}
+    report = read_report(run)
     if "geometry" in report:
         console.print(accuracy_table({run.name: report}), geometry_table({run.name: report}))
     for setting, found in report.get("embeddings", {}).items():

@@ -17,7 +17,7 @@ from rich.table import Table
 from jaxscape.app.config import RetrainConfig
 from jaxscape.app.folder import fingerprint, read_csv, record_seconds, save_arrays, update_report, write_csv
 from jaxscape.app.retrain import diverged_members, read_trajectories
-from jaxscape.app.train import Minimum, read_minimum
+from jaxscape.app.train import Minimum, read_accuracy, read_minimum
 from jaxscape.trajectories.distances import Gram, gram
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
 from jaxscape.trajectories.null import null_trajectories
@@ -56,7 +56,7 @@ def measure(run: Path, *, console: Console) -> Measured:
         ValueError: where every member has diverged.
     """
     config, store = read_trajectories(run)
-    minimum = read_minimum(run)
+    _, accuracy = read_accuracy(run)
     diverged = diverged_members(read_csv(run / "metrics.csv"))
     if len(diverged) == store.num_members:
         raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
@@ -65,11 +65,11 @@ def measure(run: Path, *, console: Console) -> Measured:
         return kept
     started = time.monotonic()
     with console.status(f"{run.name}: distances"):
-        measured = _measure(store, minimum, sorted(set(range(store.num_members)) - set(diverged)))
+        measured = _measure(store, read_minimum(run), sorted(set(range(store.num_members)) - set(diverged)))
         geometry = trajectory_geometry(measured.gram)
         nulls = _nulls(measured.gram, config)
     write_csv(run / "geometry.csv", measured.labels | _by_row(geometry, nulls[0]))
-    _report(run, minimum, config, store, diverged, geometry, nulls)
+    _report(run, accuracy, config, store, diverged, geometry, nulls)
     _save(path, measured, fingerprint(run))  # last: its presence says that the rest is there
     record_seconds(run, "measure", time.monotonic() - started)
     return measured
@@ -148,7 +148,7 @@ def _over_jump(distance: np.ndarray) -> np.ndarray:
 
 def _report(
     run: Path,
-    minimum: Minimum,
+    accuracy: dict[str, float],
     config: RetrainConfig,
     store: TrajectoryStore,
     diverged: dict[int, int],
@@ -160,7 +160,7 @@ def _report(
     steps = np.array([store.labels[m]["step_size"] for m in range(store.num_members) if m not in diverged])
     update_report(
         run,
-        minimum=minimum.metrics,
+        minimum=accuracy,
         statistics=STATISTICS,
         geometry={
             "real": {name: summarize(real[name]) for name in STATISTICS},

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxscape.app.embed import embeddings, read_embedding
+from jaxscape.app.embed import embeddings, read_coordinates, read_diagnostics
 from jaxscape.app.folder import make_folder, read_config, read_csv
 from jaxscape.app.measure import NULL_KIND
-from jaxscape.app.train import read_minimum
+from jaxscape.app.train import read_accuracy
 from jaxscape.figures.plots import (
     DistancePanel,
     Panel,
@@ -65,31 +65,33 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _panel(run: Path, setting: str) -> Panel:
     """A run's embedding as a panel, its note what the embedding found."""
-    columns, diagnostics = read_embedding(run / "embeddings" / setting)
+    columns = read_coordinates(run, setting)
     axes = [name for name in columns if name in "xyz" or name.startswith("axis")]
     coordinates = np.stack([columns[name] for name in axes], axis=1)
     rows = columns["member"] >= 0
     return Panel(
         title=_title(run),
         embedding=coordinates[rows],
-        seed=columns["seed"][rows].astype(int),
-        step_size=columns["step_size"][rows],
-        epoch=columns["epoch"][rows].astype(int),
-        member=columns["member"][rows].astype(int),
+        **_labels(columns, rows),
         minimum=None if rows.all() else coordinates[~rows][0],
-        note=_found(diagnostics),
+        note=_found(read_diagnostics(run, setting)),
     )
 
 
+def _labels(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What the chosen rows are, as the panels take it."""
+    return {name: columns[name][rows] for name in ("seed", "step_size", "epoch", "member")}
+
+
 def _title(run: Path) -> str:
-    minimum = read_minimum(run)
-    training, test = (100 * minimum.metrics[f"{part}_accuracy"] for part in ("train", "test"))
-    return f"{minimum.config.preset}\n{training:.1f} % training, {test:.1f} % test accuracy"
+    config, metrics = read_accuracy(run)
+    training, test = (100 * metrics[f"{part}_accuracy"] for part in ("train", "test"))
+    return f"{config.preset}\n{training:.1f} % training, {test:.1f} % test accuracy"
 
 
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words."""
-    asked = read_embedding(run / "embeddings" / setting)[1]["setting"]
+    asked = read_diagnostics(run, setting)["setting"]
     method = "random plane" if asked["method"] == "random" else asked["method"].upper()
     distance = f"{asked['metric']} distance"
     if asked["metric"] == "cosine":
@@ -127,13 +129,9 @@ def _distances(run: Path) -> DistancePanel:
     """Of the copies that were thrown: a step size of 0 leaves no jump to measure with."""
     columns = read_csv(run / "geometry.csv")
     thrown = np.isfinite(columns["distance_over_jump"])
-    columns = {name: values[thrown] for name, values in columns.items()}
     return DistancePanel(
         title=_title(run),
-        distance=columns["distance_over_jump"],
-        seed=columns["seed"].astype(int),
-        step_size=columns["step_size"],
-        epoch=columns["epoch"].astype(int),
-        member=columns["member"].astype(int),
-        null=columns["null_distance_over_jump"],
+        distance=columns["distance_over_jump"][thrown],
+        **_labels(columns, thrown),
+        null=columns["null_distance_over_jump"][thrown],
     )

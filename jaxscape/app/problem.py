@@ -11,7 +11,7 @@ from jaxscape.app.config import RetrainConfig, TrainConfig
 from jaxscape.training.augment import augmentation
 from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, take_training
 from jaxscape.training.models import WideResNet
-from jaxscape.training.objective import Evaluate, LossFn, flax_evaluate, flax_loss, standardization
+from jaxscape.training.objective import Evaluate, LossFn, Preprocess, flax_evaluate, flax_loss, standardization
 from jaxscape.training.optimizers import make_optimizer, step_decay
 
 PyTree = Any
@@ -26,6 +26,7 @@ class Problem(NamedTuple):
     module: WideResNet
     train: tuple[jax.Array, jax.Array]  # uint8 (n, H, W, C) and int32 (n,), on the device
     test: tuple[jax.Array, jax.Array]
+    preprocess: Preprocess  # of the whole training set, for training and evaluation alike
     evaluate: Evaluate
     steps_per_epoch: int
 
@@ -59,20 +60,21 @@ def make_problem(config: TrainConfig, *, eval_size: int | None = None) -> Proble
     module = WideResNet(config.depth, config.widen_factor, data.num_classes)
     train = (jnp.asarray(data.train_images), jnp.asarray(labels))
     test = (jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
+    preprocess = standardization(data.train_images)
     evaluate = flax_evaluate(
         module,
         train=(train[0][:eval_size], train[1][:eval_size]),
         test=(test[0][:eval_size], test[1][:eval_size]),
-        preprocess=standardization(data.train_images),
+        preprocess=preprocess,
         recalibration=module.clone(norm_momentum=0.0),
     )
-    return Problem(module, train, test, evaluate, len(labels) // config.batch_size)
+    return Problem(module, train, test, preprocess, evaluate, len(labels) // config.batch_size)
 
 
 def make_loss(problem: Problem, config: TrainConfig, *, augment: str) -> LossFn:
     """The training loss with an augmentation of that name."""
-    preprocess = standardization(jax.device_get(problem.train[0]))
-    return flax_loss(problem.module, preprocess=preprocess, augment=augmentation(augment, padding=config.padding))
+    function = augmentation(augment, padding=config.padding)
+    return flax_loss(problem.module, preprocess=problem.preprocess, augment=function)
 
 
 def train_optimizer(problem: Problem, config: TrainConfig) -> optax.GradientTransformation:

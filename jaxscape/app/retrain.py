@@ -166,9 +166,7 @@ def _rows(epoch: Epoch, grid: JumpGrid, update: int) -> Columns:
         "update": np.full(members, update),
         "finite": epoch.metrics["finite"].astype(int),
     }
-    measured = {name: values for name, values in sorted(epoch.metrics.items()) if name != "finite"}
-    rest = dict(sorted((blank | measured).items()))
-    return labels | rest
+    return labels | {name: values for name, values in sorted((blank | epoch.metrics).items()) if name != "finite"}
 
 
 def _add_rows(columns: Columns, rows: Columns) -> Columns:

@@ -22,7 +22,6 @@ PyTree = Any
 # Keeping a state takes a moment on a slow disk; losing this many seconds of training is no great loss.
 _SECONDS_BETWEEN_STATES = 30
 
-
 # What a retraining makes in the run folder, and what is made from it.
 TRAJECTORIES = ("trajectories", "resume", "metrics.csv", "gram.npz", "embeddings")
 
@@ -74,13 +73,23 @@ def read_minimum(run: Path) -> Minimum:
     """
     from orbax.checkpoint import v1 as ocp
 
+    config, metrics = read_accuracy(run)
+    kept = jax.tree.map(np.asarray, ocp.load((run / "minimum" / "parameters").absolute()))
+    return Minimum(config, kept["params"], kept["model_state"], metrics)
+
+
+def read_accuracy(run: Path) -> tuple[TrainConfig, dict[str, float]]:
+    """How the minimum of a run folder was found and how good it is, without its parameters.
+
+    Raises:
+        FileNotFoundError: where there is none yet; says which command makes it.
+    """
     folder, config = run / "minimum", read_section(run, "train", TrainConfig)
     if config is None or not _finished(folder, config):
         raise FileNotFoundError(f"{run} has no finished minimum; `jaxscape train {run}` makes it")
-    kept = jax.tree.map(np.asarray, ocp.load((folder / "parameters").absolute()))
     metrics = read_json(folder / "metrics.json")
     del metrics["epochs"]
-    return Minimum(config, kept["params"], kept["model_state"], metrics)
+    return config, metrics
 
 
 def describe_accuracy(metrics: dict[str, float]) -> str:

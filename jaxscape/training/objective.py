@@ -103,6 +103,8 @@ def flax_evaluate(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     prepare = preprocess if preprocess is not None else lambda images: images
     batches = {"train": _batches(train, batch_size), "test": _batches(test, batch_size)}
+    sizes = np.array([len(labels) for _, labels in batches["train"]])
+    shares = [float(share) for share in sizes / sizes.sum()]
 
     @jax.jit
     def totals(params: PyTree, model_state: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
@@ -128,8 +130,6 @@ def flax_evaluate(
         metrics = measure(params, model_state, "")
         if recalibration is not None:
             parts = [statistics(params, model_state, images) for images, _ in batches["train"]]
-            sizes = np.array([len(labels) for _, labels in batches["train"]])
-            shares = [float(share) for share in sizes / sizes.sum()]
             mean = jax.tree.map(lambda *leaves: sum(map(operator.mul, shares, leaves)), *parts)
             metrics |= measure(params, mean, "recalibrated_")
         return metrics
