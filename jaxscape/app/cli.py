@@ -7,6 +7,7 @@ with an interrupted run.
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,8 @@ import tyro
 from rich.console import Console
 
 from jaxscape.app.config import EmbedConfig, RetrainConfig, TrainConfig, retrain_preset, train_preset
-from jaxscape.app.folder import read_section
+from jaxscape.app.folder import cache_folder, read_section
+from jaxscape.app.memory import restart_with_kept_memory
 from jaxscape.app.progress import make_console
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -81,8 +83,14 @@ class Info:
     """A run folder."""
 
 
+def command() -> None:
+    """The entry point `jaxscape`."""
+    restart_with_kept_memory()
+    main()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point `jaxscape`; exits with 0 only where the job was done."""
+    """Run a command line in this process; exits with 0 only where the job was done."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = _parse(arguments)
@@ -187,12 +195,11 @@ def _keep_compiled() -> None:
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxscape" / "xla"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return  # an unwritable home, or none, costs compilation time, nothing else
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    folder = cache_folder()
+    if folder is not None:  # without one compilation takes its time, nothing else
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+        # Programs with calls of oneDNN cannot be written down (jaxlib 0.12); they are compiled each time.
+        warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
 
 
 @contextmanager

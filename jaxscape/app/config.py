@@ -81,8 +81,8 @@ class RetrainConfig:
     """Of the batch order and augmentation."""
     eval_size: int = 10_000
     """Record losses and accuracies of every epoch on at most that many training and test images."""
-    strategy: str = "loop"
-    """How the copies run together: loop."""
+    strategy: str = "auto"
+    """How the copies run together: auto (measured once), loop, threads, vmap_grad, grad_vmap, or vmap_grad:4, say."""
 
 
 @dataclass(frozen=True)
@@ -218,12 +218,13 @@ def check_retrain(config: RetrainConfig) -> None:
     """
     from jaxscape.jumps.retrain import DATA_ORDERS
     from jaxscape.training.augment import AUGMENTATIONS
-    from jaxscape.training.members import STRATEGIES
+    from jaxscape.training.members import parse_strategy
     from jaxscape.training.optimizers import make_optimizer
 
     _check_name("augmentation", config.augmentation, AUGMENTATIONS)
     _check_name("data_order", config.data_order, DATA_ORDERS)
-    _check_name("strategy", config.strategy, tuple(STRATEGIES))
+    if config.strategy != "auto":
+        parse_strategy(config.strategy)
     _check_at_least("epochs", config.epochs, 1)
     _check_at_least("batch_size", config.batch_size, 1)
     _check_at_least("eval_size", config.eval_size, 1)

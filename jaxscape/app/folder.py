@@ -1,6 +1,7 @@
 """A run folder: where things stand in it, and the record of what was asked.
 
-config.json   sections "train", "retrain" (what was asked) and "environment" (versions, device, commit)
+config.json   sections "train", "retrain" (what was asked), "strategy" (how the copies ran together) and
+              "environment" (versions, device, commit)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
 """
 
@@ -84,6 +85,7 @@ def fingerprint(run: Path) -> str:
     """A short name for what the trajectories of a run follow from; what is made from them carries it."""
     record = read_config(run)
     settings = [record.get(stage, {}) | {"data_dir": None} for stage in ("train", "retrain")]
+    settings.append(record.get("strategy", {}).get("chosen"))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -106,6 +108,22 @@ def record_seconds(run: Path, stage: str, seconds: float) -> None:
     """Add to the time that a stage of this run has taken, over all its calls, in the report."""
     timings = read_report(run).get("timings", {})
     update_report(run, timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
+
+
+def record_strategy(run: Path, chosen: str, seconds: Mapping[str, float]) -> None:
+    """Write how the copies run together, and what was measured (seconds for a step of one copy)."""
+    record = read_config(run)
+    write_json(run / CONFIG, record | {"strategy": {"chosen": chosen, "seconds_per_step": dict(seconds)}})
+
+
+def cache_folder() -> Path | None:
+    """Where jaxscape keeps what it need not do again for other runs; None where the home cannot be written to."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxscape"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder
 
 
 def environment() -> dict[str, Any]:

@@ -5,6 +5,8 @@ killed at, the same command goes on from the last state and ends in the same byt
 """
 
 import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +16,26 @@ import optax
 from rich.console import Console
 
 from jaxscape.app.config import RetrainConfig, check_retrain
-from jaxscape.app.folder import read_csv, read_section, record_seconds, record_section, write_csv
+from jaxscape.app.folder import (
+    cache_folder,
+    read_config,
+    read_csv,
+    read_json,
+    read_section,
+    record_seconds,
+    record_section,
+    record_strategy,
+    write_csv,
+    write_json,
+)
 from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_key, retrain_optimizer
 from jaxscape.app.progress import track
 from jaxscape.app.resume import load_state, save_state
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import retrain
-from jaxscape.training.train import Epoch, TrainState, init_states
+from jaxscape.training.members import Choice
+from jaxscape.training.train import Epoch, TrainState, fastest_strategy, init_states
 from jaxscape.trajectories.store import TrajectoryStore
 
 Columns = dict[str, np.ndarray]
@@ -93,8 +107,23 @@ def _retrain(
 ) -> None:
     optimizer = retrain_optimizer(config)
     start, done, metrics = _start(run, grid, minimum, optimizer, store.num_epochs)
+    loss_fn = make_loss(problem, minimum.config, augment=config.augmentation)
+    strategy = _strategy(
+        run,
+        config,
+        store.num_epochs,
+        console,
+        lambda known: fastest_strategy(
+            loss_fn,
+            optimizer,
+            _fresh_states(grid, minimum, optimizer),
+            problem.train,
+            batch_size=config.batch_size,
+            known=known,
+        ),
+    )
     epochs = retrain(
-        make_loss(problem, minimum.config, augment=config.augmentation),
+        loss_fn,
         optimizer,
         start,
         problem.train,
@@ -105,7 +134,7 @@ def _retrain(
         batch_size=config.batch_size,
         data_order=config.data_order,
         first_epoch=done,
-        strategy=config.strategy,
+        strategy=strategy,
     )
     started = time.monotonic()
     for epoch in track(
@@ -138,11 +167,47 @@ def _start(
     path = run / "resume" / "state.npz"
     if not path.exists():
         return grid, 0, {}
-    keys = jax.random.split(jax.random.key(0), len(grid.seed))
-    like = init_states(grid.params, optimizer, keys=keys, model_state=minimum.model_state)
-    done, states = load_state(path, like)
+    done, states = load_state(path, _fresh_states(grid, minimum, optimizer))
     metrics = _metrics_to(run, done, len(grid.seed))
     return (states, done, metrics) if metrics and done <= snapshots else (grid, 0, {})
+
+
+def _fresh_states(grid: JumpGrid, minimum: Minimum, optimizer: optax.GradientTransformation) -> TrainState:
+    """States of the right shapes, with keys of their own."""
+    keys = jax.random.split(jax.random.key(0), len(grid.seed))
+    return init_states(grid.params, optimizer, keys=keys, model_state=minimum.model_state)
+
+
+def _strategy(
+    run: Path,
+    config: RetrainConfig,
+    snapshots: int,
+    console: Console,
+    measure: Callable[[Mapping[str, str]], Choice],
+) -> str:
+    """How the copies run together: as asked, as these trajectories began, as measured for others like them, or now."""
+    if config.strategy != "auto":
+        return config.strategy
+    begun = read_config(run).get("strategy", {}).get("chosen")
+    if begun is not None and snapshots:
+        return begun
+    cache = cache_folder()
+    path = None if cache is None else cache / "strategies.json"
+    try:
+        known = {} if path is None or not path.exists() else read_json(path)
+    except ValueError:
+        known = {}  # damaged, or cut off by a full disk: measured again and replaced
+    choice = measure(known)
+    if choice.seconds:
+        times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in choice.seconds.items())
+        console.print(f"{run}: the copies run by {choice.strategy!r} (a step of a copy: {times})")
+    else:
+        console.print(f"{run}: the copies run by {choice.strategy!r}, as measured before or for want of another")
+    if path is not None and choice.seconds:
+        with suppress(OSError):
+            write_json(path, known | {choice.key: choice.strategy})
+    record_strategy(run, choice.strategy, choice.seconds)
+    return choice.strategy
 
 
 def _metrics_to(run: Path, epoch: int, members: int) -> Columns:

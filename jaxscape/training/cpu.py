@@ -1,9 +1,4 @@
-"""What a CPU needs to be fast: convolutions in its own forms, oneDNN where jaxlib has it, memory that is kept.
-
-Three things were found to hold XLA's CPU backend back on convolutional networks (the README has the numbers): the
-forms of the convolutions (`jaxscape.training.convolutions`), a library that is built in but switched off, and
-working memory that is allocated anew for every call and handed over by the system page by page.
-"""
+"""What a CPU needs to be fast: convolutions in forms of its own, and oneDNN, which jaxlib has built in but off."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -13,13 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxscape.training.convolutions import rewrite_convolutions
-
-# For the environment of a process before it starts, where its C library is glibc: freed memory stays with the
-# process, in huge pages. A training step of WRN-28-2 otherwise meets 200,000 page faults.
-MEMORY_TUNABLES = ":".join(
-    f"glibc.malloc.{name}"
-    for name in ("hugetlb=1", "mmap_max=0", f"trim_threshold={2**40}", "arena_max=1", f"top_pad={2**26}")
-)
 
 
 def jit(function: Callable[..., Any], *, donate_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:

@@ -1,27 +1,54 @@
 """How many copies of a network run together, and where: the seam between the experiment and the machine.
 
-A strategy turns functions of one member into functions of a stack of members (pytrees whose leaves have a leading
+A strategy turns the step of one member into an epoch of a stack of members (pytrees whose leaves have a leading
 `member` axis). Callers name a strategy and know nothing else of it:
 
     run = epoch_runner(update, strategy="loop")
     states, metrics = run(states, data, batches, epoch)
 
-"loop" runs the members one after the other through one compiled step. On a CPU that is the right one: convolutions
-of several networks at once (vmap) and convolution gradients inside `lax.scan` both fall to slow code there. A member
-therefore sees the same arithmetic whether it runs alone or beside others, and ends in the same bytes.
+    loop           one member after the other
+    threads        several at once, each in a thread of its own: for a CPU, which one small network cannot fill
+    vmap_grad      all in one program, gradients first: vmap(grad(f))
+    grad_vmap      all in one program, members first: grad(sum of vmap(f)); XLA makes other convolutions of it
+    vmap_grad:4    four in one program, and the next four after them; so too grad_vmap:4 and threads:4
+
+With "loop" and "threads" a member sees the same arithmetic whether it runs alone or beside others, and ends in the
+same bytes, whichever of the two it is. Between the others rounding differs.
+
+What is compiled is a whole epoch (a `lax.scan` over its steps) on a GPU or TPU and a step on a CPU, where loops
+inside a program hold others up.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxscape.training import cpu
+from jaxscape.training.convolutions import has_convolution
+
 PyTree = Any
 
-# update(state, data, batch, epoch, step) -> (state, metrics), for one member and one step.
-Update = Callable[[PyTree, PyTree, PyTree, jax.Array, jax.Array], tuple[PyTree, PyTree]]
+STRATEGIES = ("loop", "threads", "vmap_grad", "grad_vmap")
+
+
+class Update(NamedTuple):
+    """One step, as one member takes it and as a stack of members takes it together.
+
+    Both are pure: (state, data, batch, epoch, step) -> (state, metrics), where data, epoch and step (int32) are the
+    same for all members.
+    """
+
+    one: Callable[..., tuple[PyTree, PyTree]]
+    stack: Callable[..., tuple[PyTree, PyTree]] | None = None  # where it is not `vmap` of one; "grad_vmap" needs it
 
 
 class EpochRunner(Protocol):
@@ -30,6 +57,14 @@ class EpochRunner(Protocol):
     def __call__(self, states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
         """Take states [member, ...] (donated) and batches [member, step, ...]; give states and metrics [member]."""
         ...
+
+
+class Choice(NamedTuple):
+    """The outcome of a measurement of strategies."""
+
+    strategy: str
+    seconds: dict[str, float]  # strategy -> median time of one step of one member; empty where nothing was measured
+    key: str  # of the network, the shapes, the number of members, the device and the versions
 
 
 def take_member(stacked: PyTree, member: int) -> PyTree:
@@ -68,18 +103,96 @@ def epoch_runner(update: Update, *, strategy: str = "loop") -> EpochRunner:
     """A function that runs one epoch of all members.
 
     Args:
-        update: one step of one member, pure: `(state, data, batch, epoch, step) -> (state, metrics)`.
-        strategy: how the members run together; see `STRATEGIES`.
+        update: one step.
+        strategy: how the members run together: one of `STRATEGIES`, those with several at once also with their
+            number, as in "vmap_grad:4".
 
     Returns:
         `run(states, data, batches, epoch) -> (states, metrics)`; metrics are means over the steps, NumPy [member].
+        It compiles once for a number of members; where the number at a time does not divide them, once more.
 
     Raises:
-        ValueError: for an unknown strategy (lists the known ones).
+        ValueError: for an unknown strategy (lists the known ones), or a number below 1.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
-    return STRATEGIES[strategy](update)
+    kind, together = parse_strategy(strategy)
+    if kind in ("loop", "threads"):
+        advance = _advance(update.one)
+        workers = 1 if kind == "loop" else together or os.cpu_count() or 1
+        return partial(_run_apart, advance, workers)
+    step = jax.vmap(update.one, in_axes=(0, None, 0, None, None)) if kind == "vmap_grad" else update.stack
+    if step is None:
+        raise ValueError(f"strategy {strategy!r} needs an update of a stack of members, and this one has none")
+    return partial(_run_together, _advance(step), together)
+
+
+def parse_strategy(strategy: str) -> tuple[str, int | None]:
+    """A strategy's kind and the number of members at once, None where it has none.
+
+    Raises:
+        ValueError: for an unknown strategy (lists the known ones), or a number below 1.
+    """
+    kind, colon, number = strategy.partition(":")
+    if kind not in STRATEGIES or (colon and kind == "loop"):
+        raise ValueError(f"unknown strategy {strategy!r}; known: auto, {', '.join(STRATEGIES)}")
+    if colon and not (number.isdecimal() and int(number) >= 1):
+        raise ValueError(f"the number of members at once must be a whole number of at least 1, got {strategy!r}")
+    return kind, int(number) if colon else None
+
+
+def choose_strategy(
+    update: Update,
+    states: PyTree,
+    data: PyTree,
+    batches: PyTree,
+    *,
+    candidates: Sequence[str] | None = None,
+    known: Mapping[str, str] | None = None,
+    seconds: float = 5.0,
+) -> Choice:
+    """The fastest strategy for this work on this machine, by a short measurement.
+
+    Each candidate runs a few steps of a few members (copies: nothing given is changed), in turn and three to seven
+    times, after a first time that compiles. The first candidate is kept unless another is 3 % faster.
+
+    Args:
+        update: one step.
+        states: [member, ...].
+        data: as the update takes it.
+        batches: [member, step, ...], of any epoch.
+        candidates: strategies; by default what suits the kind of device. One that fails (for want of memory, say)
+            is out.
+        known: choices of earlier measurements by `Choice.key`; one that is there is not measured again.
+        seconds: stop after the third turn when the measurement has taken that long.
+
+    Raises:
+        ValueError: where no candidate runs.
+    """
+    key = _key(update, states, data, batches)
+    if known is not None and key in known:
+        return Choice(known[key], {}, key)
+    members = num_members(states)
+    candidates = candidates or _candidates(update, states, data, batches)
+    if len(candidates) == 1:
+        return Choice(candidates[0], {}, key)
+    trials = {name: partial(_trial, epoch_runner(update, strategy=name), name, members) for name in candidates}
+    times: dict[str, list[float]] = {}
+    for name, trial in trials.items():
+        try:
+            trial(states, data, batches)
+        except jax.errors.JaxRuntimeError:
+            continue
+        times[name] = []
+    if not times:
+        raise ValueError(f"none of the strategies {', '.join(candidates)} runs on this device")
+    started = time.monotonic()
+    for turn in range(7):
+        for name, measured in times.items():
+            measured.append(trials[name](states, data, batches))
+        if turn >= 2 and time.monotonic() - started > seconds:
+            break
+    medians = {name: float(np.median(measured)) for name, measured in times.items()}
+    first, best = next(iter(medians)), min(medians, key=lambda name: medians[name])
+    return Choice(best if medians[best] < 0.97 * medians[first] else first, medians, key)
 
 
 def map_members(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
@@ -89,32 +202,121 @@ def map_members(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
     return jax.tree.map(lambda *values: np.stack(values), *jax.device_get(results))
 
 
-def _loop(update: Update) -> EpochRunner:
-    step = jax.jit(update, donate_argnums=0)
+def _advance(step: Callable[..., tuple[PyTree, PyTree]]) -> Callable[[PyTree, PyTree, PyTree, int], Any]:
+    """All steps of an epoch, for a state (of one member, or of several in one program) and its batches."""
+    if jax.default_backend() == "cpu":
+        compiled = cpu.jit(step, donate_argnums=0)
 
-    def run(states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
-        num_steps = jax.tree.leaves(batches)[0].shape[1]
-        metrics = []
-        for member in range(num_members(states)):
-            state, own = _take(states, member), _take(batches, member)
-            for index in range(num_steps):
-                state, step_metrics = step(state, data, _take(own, index), np.int32(epoch), np.int32(index))
+        def by_step(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
+            metrics = []
+            for index in range(num_members(batches)):
+                state, step_metrics = compiled(state, data, _take(batches, index), np.int32(epoch), np.int32(index))
                 metrics.append(step_metrics)
-            states = _put(states, state, member)
-        return states, _means(jax.device_get(metrics), num_steps)
+            return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(metrics))
 
-    return run
+        return by_step
+
+    @partial(jax.jit, donate_argnums=0)
+    def by_epoch(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
+        def body(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+            index, own = batch
+            return step(state, data, own, jnp.int32(epoch), index)
+
+        return jax.lax.scan(body, state, (jnp.arange(num_members(batches), dtype=jnp.int32), batches))
+
+    return by_epoch
 
 
-def _means(metrics: list[PyTree], num_steps: int) -> PyTree:
-    """Metrics of each step, members outermost -> their mean over the steps [member]."""
+def _run_apart(
+    advance: Callable[..., Any], workers: int, states: PyTree, data: PyTree, batches: PyTree, epoch: int
+) -> tuple[PyTree, PyTree]:
+    """An epoch of members that are programs of their own, as many at once as there are workers."""
 
-    def mean(*values: Any) -> np.ndarray:
-        # float64: the sum of a diverging member's losses must not overflow.
-        stacked = np.asarray(values, np.float64)
-        return stacked.reshape(-1, num_steps, *stacked.shape[1:]).mean(axis=1)
+    def run(member: int) -> tuple[PyTree, PyTree]:
+        state, metrics = advance(_take(states, member), data, _take(batches, member), epoch)
+        return jax.block_until_ready(state), jax.tree.map(lambda leaf: leaf[:, None], metrics)
 
-    return jax.tree.map(mean, *metrics)
+    members, metrics = num_members(states), []
+    with ThreadPoolExecutor(workers) as pool:
+        # In waves, so that no more than a wave of states is there twice.
+        for first in range(0, members, workers):
+            wave = range(first, min(first + workers, members))
+            results = list(pool.map(run, wave)) if workers > 1 else [run(first)]
+            for member, (state, own) in zip(wave, results, strict=True):
+                states = _put(states, state, member)
+                metrics.append(own)
+    return states, _means(metrics)
+
+
+def _run_together(
+    advance: Callable[..., Any], together: int | None, states: PyTree, data: PyTree, batches: PyTree, epoch: int
+) -> tuple[PyTree, PyTree]:
+    """An epoch of members several of which are one program."""
+    members, metrics = num_members(states), []
+    together = min(together or members, members)
+    batches = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batches)
+    for first in range(0, members, together):
+        count = min(together, members - first)
+        if count == members:
+            states, own = advance(states, data, batches, epoch)
+        else:
+            state, own = advance(_take_range(states, first, count), data, _take_range(batches, first, count, 1), epoch)
+            states = _put_range(states, state, first)
+        metrics.append(own)
+    return states, _means(metrics)
+
+
+def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Sequence[str]:
+    """The strategies that are worth a trial."""
+    members = num_members(states)
+    if members == 1:
+        return ["loop"]
+    together = [f":{count}" for count in (2, 5) if count < members] + [""]
+    if jax.default_backend() != "cpu":
+        kinds = ("vmap_grad", "grad_vmap") if update.stack else ("vmap_grad",)
+        return ["loop", *(kind + number for kind in kinds for number in together)]
+    # Convolutions of several networks at once are many times slower on a CPU, and slow to compile.
+    return ["loop", "threads", *([] if has_convolution(_program(update, states, data, batches)) else ["vmap_grad"])]
+
+
+def _trial(run: EpochRunner, strategy: str, members: int, states: PyTree, data: PyTree, batches: PyTree) -> float:
+    """Seconds for a step of a member, measured over a few steps of as many members as the strategy takes at once."""
+    kind, together = parse_strategy(strategy)
+    together = {"loop": 2, "threads": 2 * (together or os.cpu_count() or 1)}.get(kind, together or members)
+    count, steps = min(together, members), min(4, jax.tree.leaves(batches)[0].shape[1])
+    some, own = _take_range(states, 0, count), jax.tree.map(lambda leaf: leaf[:count, :steps], batches)
+    jax.block_until_ready((some, own))
+    started = time.perf_counter()
+    jax.block_until_ready(run(some, data, own, 1)[0])
+    return (time.perf_counter() - started) / (count * steps)
+
+
+def _program(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Any:
+    """The step of one member as a jaxpr."""
+    state, batch = jax.eval_shape(lambda states, batches: (_first(states), _first(_first(batches))), states, batches)
+    return jax.make_jaxpr(update.one)(state, data, batch, np.int32(0), np.int32(0))
+
+
+def _key(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> str:
+    """A short name for what the speed of a strategy follows from."""
+    # Functions and arrays inside a program are printed with their addresses.
+    program = re.sub(r"0x[0-9a-f]+", "", str(_program(update, states, data, batches)))
+    device = jax.devices()[0].device_kind
+    facts = (program, num_members(states), device, jax.device_count(), os.cpu_count(), jax.__version__)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _means(parts: list[PyTree]) -> PyTree:
+    """Metrics [step, member] of some members each -> their means over the steps [member]."""
+    # float64: the sum of a diverging member's losses must not overflow.
+    return jax.tree.map(
+        lambda *leaves: np.concatenate([np.asarray(leaf, np.float64).mean(axis=0) for leaf in leaves]),
+        *jax.device_get(parts),
+    )
+
+
+def _first(stacked: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[0], stacked)
 
 
 @jax.jit
@@ -122,10 +324,16 @@ def _take(stacked: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[index], stacked)
 
 
-def _put_member(stacked: PyTree, one: PyTree, index: int) -> PyTree:
+@partial(jax.jit, static_argnames=("count", "axis"))
+def _take_range(stacked: PyTree, first: int, count: int, axis: int = 0) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, count, axis), stacked)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(stacked: PyTree, one: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf, value: leaf.at[index].set(value), stacked, one)
 
 
-_put = jax.jit(_put_member, donate_argnums=0)
-
-STRATEGIES: dict[str, Callable[[Update], EpochRunner]] = {"loop": _loop}
+@partial(jax.jit, donate_argnums=0)
+def _put_range(stacked: PyTree, part: PyTree, first: int) -> PyTree:
+    return jax.tree.map(lambda leaf, values: jax.lax.dynamic_update_slice_in_dim(leaf, values, first, 0), stacked, part)

@@ -5,7 +5,7 @@ initialisation follow the PyTorch networks of the paper, so that `WideResNet(28,
 parameters on 32x32x3 images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,30 +18,6 @@ _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _HEAD_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def convolve(
-    images: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    **options: Any,
-) -> jax.Array:
-    """`lax.conv_general_dilated` (NHWC, HWIO), as one matrix product where the output has at most 2x2 pixels.
-
-    On such tiny images XLA's CPU convolution runs at a ninth of the speed of the same matrix product, and would
-    take most of a training step on 8x8 digits; images of 32x32 never shrink so far and see the plain convolution.
-    """
-    batch, *size, channels = images.shape
-    (height, width, _, features), (down, right) = kernel.shape, strides
-    top, left = (sum(pad) + n - k for pad, n, k in zip(padding, size, (height, width), strict=True))
-    rows, columns = top // down + 1, left // right + 1
-    if rows * columns > 4:
-        return jax.lax.conv_general_dilated(images, kernel, strides, padding, **options)
-    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    patches = [padded[:, i : i + top + 1 : down, j : j + left + 1 : right] for i in range(height) for j in range(width)]
-    product = jnp.concatenate(patches, axis=-1).reshape(-1, height * width * channels) @ kernel.reshape(-1, features)
-    return product.reshape(batch, rows, columns, features)
-
-
 # "SAME" would pad strided convolutions on one side only; PyTorch pads both by one.
 _conv3x3 = partial(
     nn.Conv,
@@ -49,7 +25,6 @@ _conv3x3 = partial(
     padding=1,
     use_bias=False,
     kernel_init=_CONV_INIT,
-    conv_general_dilated=convolve,
 )
 _conv1x1 = partial(nn.Conv, kernel_size=(1, 1), padding=0, use_bias=False, kernel_init=_CONV_INIT)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxscape.training import cpu
 from jaxscape.training.augment import Augmentation
 
 PyTree = Any
@@ -106,13 +107,13 @@ def flax_evaluate(
     sizes = np.array([len(labels) for _, labels in batches["train"]])
     shares = [float(share) for share in sizes / sizes.sum()]
 
-    @jax.jit
+    @cpu.jit
     def totals(params: PyTree, model_state: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits: Any = module.apply({"params": params, **model_state}, prepare(images), train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.stack([losses.sum(), (logits.argmax(axis=-1) == labels).sum()])
 
-    @jax.jit
+    @cpu.jit
     def statistics(params: PyTree, model_state: PyTree, images: jax.Array) -> PyTree:
         assert recalibration is not None
         variables = {"params": params, **model_state}

@@ -7,7 +7,7 @@ Randomness is a function of a member's key and of the counts of epochs and steps
 run that goes on from epoch 17 draws what an uninterrupted one would have drawn.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxscape.training.members import EpochRunner, epoch_runner, map_members, num_members
+from jaxscape.training.members import (
+    Choice,
+    EpochRunner,
+    Update,
+    choose_strategy,
+    epoch_runner,
+    map_members,
+    num_members,
+)
 from jaxscape.training.objective import Evaluate, LossFn, Metrics
 
 PyTree = Any
@@ -92,6 +100,27 @@ def make_step(
     return step
 
 
+def make_stacked_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]:
+    """The same step for a stack of networks at once, by the gradient of the sum of their losses.
+
+    `vmap(make_step(...))` is the same in exact arithmetic; compilers make other convolutions of it.
+    """
+
+    def step(states: TrainState, batches: PyTree, keys: jax.Array) -> tuple[TrainState, Metrics]:
+        def total(params: PyTree) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+            losses, rest = jax.vmap(loss_fn)(params, states.model_state, batches, keys)
+            return losses.sum(), rest
+
+        (_, (model_state, metrics)), grads = jax.value_and_grad(total, has_aux=True)(states.params)
+        updates, opt_state = jax.vmap(optimizer.update)(grads, states.opt_state, states.params)
+        params = optax.apply_updates(states.params, updates)
+        return TrainState(params, model_state, opt_state, states.key), metrics
+
+    return step
+
+
 def train(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
@@ -117,7 +146,8 @@ def train(
         evaluate: `(params, model_state) -> metrics` of one member, called after every epoch.
         batch_size: examples a step; unused where data is a function.
         first_epoch: the number of epochs that `states` has behind it.
-        strategy: how the members run together; see `jaxscape.training.members`.
+        strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
+            takes the fastest; it may be another one the next time, and then differ in the last bits.
 
     Yields:
         `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
@@ -130,9 +160,34 @@ def train(
     """
     num_members(states)  # refuses leaves that disagree
     _check(epochs, first_epoch, batch_size, data)
-    update = _update(make_step(loss_fn, optimizer), from_arrays=not callable(data))
-    run = epoch_runner(update, strategy=strategy)
+    if strategy == "auto":
+        strategy = fastest_strategy(loss_fn, optimizer, states, data, batch_size=batch_size).strategy
+    run = epoch_runner(_update(loss_fn, optimizer, from_arrays=not callable(data)), strategy=strategy)
     return _iterate(run, states, data, range(first_epoch, epochs + 1), evaluate, batch_size)
+
+
+def fastest_strategy(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    states: TrainState,
+    data: Data,
+    *,
+    batch_size: int = 128,
+    known: Mapping[str, str] | None = None,
+) -> Choice:
+    """Measure how this training runs fastest on this machine; see `jaxscape.training.members.choose_strategy`.
+
+    Args:
+        loss_fn: as in `train`.
+        optimizer: as in `train`.
+        states: as in `train`, and left as they are.
+        data: as in `train`.
+        batch_size: as in `train`.
+        known: earlier choices by their key.
+    """
+    update = _update(loss_fn, optimizer, from_arrays=not callable(data))
+    arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
+    return choose_strategy(update, states, arrays, _batches(states, data, arrays, 1, batch_size), known=known)
 
 
 def _iterate(
@@ -146,14 +201,19 @@ def _iterate(
     yield Epoch(epochs.start, states, _measure(states, evaluate))
     arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
     for epoch in epochs[1:]:
-        if callable(data):
-            batches = data(epoch, states.key)
-            _check_batches(batches, num_members(states))
-        else:
-            batches = _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size)
+        batches = _batches(states, data, arrays, epoch, batch_size)
         states, metrics = run(states, arrays, batches, epoch)
         means = {f"epoch_{name}": values for name, values in metrics.items()}
         yield Epoch(epoch, states, _measure(states, evaluate) | means)
+
+
+def _batches(states: TrainState, data: Data, arrays: PyTree, epoch: int, batch_size: int) -> PyTree:
+    """An epoch's batches [member, step, ...]: row numbers, where data is arrays."""
+    if not callable(data):
+        return _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size)
+    batches = data(epoch, states.key)
+    _check_batches(batches, num_members(states))
+    return batches
 
 
 @partial(jax.jit, static_argnames=("num_examples", "batch_size"))
@@ -179,18 +239,28 @@ def _finite(params: PyTree) -> jax.Array:
     return jnp.stack(leaves).all(axis=0)
 
 
-def _update(step: Callable, *, from_arrays: bool) -> Callable:
+def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, from_arrays: bool) -> Update:
     """The step as members run it: the batch is picked on the device, the step's key follows from the counts."""
+    one, stack = make_step(loss_fn, optimizer), make_stacked_step(loss_fn, optimizer)
 
-    def update(
+    def pick(data: PyTree, batch: PyTree) -> PyTree:
+        return jax.tree.map(lambda array: array[batch], data) if from_arrays else batch
+
+    def step_key(key: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, _LOSS), epoch), index)
+
+    def update_one(
         state: TrainState, data: PyTree, batch: PyTree, epoch: jax.Array, index: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        if from_arrays:
-            batch = jax.tree.map(lambda array: array[batch], data)
-        stream = jax.random.fold_in(state.key, _LOSS)
-        return step(state, batch, jax.random.fold_in(jax.random.fold_in(stream, epoch), index))
+        return one(state, pick(data, batch), step_key(state.key, epoch, index))
 
-    return update
+    def update_stack(
+        states: TrainState, data: PyTree, batches: PyTree, epoch: jax.Array, index: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        keys = jax.vmap(step_key, in_axes=(0, None, None))(states.key, epoch, index)
+        return stack(states, pick(data, batches), keys)
+
+    return Update(update_one, update_stack)
 
 
 def _check_batches(batches: PyTree, members: int) -> None:

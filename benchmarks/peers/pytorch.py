@@ -1,0 +1,273 @@
+"""The work of benchmarks/members.py in PyTorch: one training step of every member, driven over stdin and stdout.
+
+A worker in a Python of its own, with torch and without jax. It prints one JSON line about itself; then each line that
+it reads names an arm, and it takes one step of all members and answers with one JSON line {seconds, compile_s, loss}.
+The first call of an arm builds it and takes two steps that are not timed: compile_s is the seconds of that, null in
+later calls. An arm that this device cannot run is answered with {error}, and the worker lives on until its input ends.
+
+    echo sequential | python benchmarks/peers/pytorch.py --case digits --members 20
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CASES = {  # depth, widen_factor, size, channels
+    "digits": (10, 1, 8, 1),
+    "image28": (10, 1, 28, 1),
+    "wrn28": (28, 2, 32, 3),
+}
+CLASSES, LEARNING_RATE, MOMENTUM = 10, 0.001, 0.9
+
+Step = Callable[[], Tensor]  # one training step of all members; the loss of each, on the device
+
+
+class WideBlock(nn.Module):
+    """BN-ReLU-conv-BN-ReLU-conv plus a shortcut; where the shape changes the shortcut is a strided 1x1 convolution."""
+
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        same = inputs == channels and stride == 1
+        self.shortcut = None if same else nn.Conv2d(inputs, channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, C, H, W) -> (batch, channels, H / stride, W / stride)."""
+        activated = functional.relu(self.norm1(x))
+        h = self.conv2(functional.relu(self.norm2(self.conv1(activated))))
+        return h + (x if self.shortcut is None else self.shortcut(activated))
+
+
+class WideResNet(nn.Module):
+    """The network of jaxscape/training/models.py, NCHW."""
+
+    def __init__(self, depth: int, widen_factor: int, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        blocks, inputs = [], 16
+        for group, width in enumerate((16, 32, 64)):
+            for block in range((depth - 4) // 6):
+                blocks.append(WideBlock(inputs, width * widen_factor, stride=2 if group and not block else 1))
+                inputs = width * widen_factor
+        self.blocks, self.norm = nn.Sequential(*blocks), nn.BatchNorm2d(inputs)
+        self.head = nn.Linear(inputs, CLASSES)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (batch, C, H, W) -> logits (batch, CLASSES)."""
+        x = functional.relu(self.norm(self.blocks(self.stem(images))))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+class Bench:
+    """The members' networks and batches, the same for every arm."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def members(self, memory_format: torch.memory_format) -> list[tuple[nn.Module, Tensor, Tensor]]:
+        """(network, images, labels) of each member, new ones at every call."""
+        drawn = []
+        for member in range(self.options.members):
+            torch.manual_seed(self.options.seed + member)
+            model = WideResNet(self.options.depth, self.options.widen_factor, self.options.channels)
+            size, batch = self.options.size, self.options.batch_size
+            images = torch.randn(batch, self.options.channels, size, size)
+            labels = torch.randint(CLASSES, (batch,)).to(self.device)
+            place = {"device": self.device, "memory_format": memory_format}
+            drawn.append((model.train().to(**place), images.to(**place), labels))
+        return drawn
+
+    def loss(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, autocast: bool) -> Tensor:
+        """Mean cross entropy of the batch; with autocast the network runs in bfloat16."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            return functional.cross_entropy(model(images), labels)
+
+    def sequential(
+        self,
+        memory_format: torch.memory_format = torch.channels_last,
+        *,
+        autocast: bool = False,
+        compiled: bool = False,
+    ) -> Step:
+        """One member after another; compiled is one program of forward and backward pass for all of them."""
+        members = self.members(memory_format)
+        optimizers = [torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM) for model, _, _ in members]
+        loss_fn = torch.compile(self.loss, dynamic=False) if compiled else self.loss
+
+        def step() -> Tensor:
+            losses = []
+            for (model, images, labels), optimizer in zip(members, optimizers, strict=True):
+                optimizer.zero_grad()
+                loss = loss_fn(model, images, labels, autocast)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+            return torch.stack(losses)
+
+        return step
+
+    def vmap(self, *, autocast: bool = False) -> Step:
+        """All members as one program over stacked parameters and running statistics."""
+        models, images, labels = zip(*self.members(torch.contiguous_format), strict=True)
+        for model in models:
+            model.requires_grad_(False)  # torch.func differentiates by itself
+        params, buffers = torch.func.stack_module_state(list(models))
+        images, labels = torch.stack(images), torch.stack(labels)
+        optimizer = torch.optim.SGD(params.values(), LEARNING_RATE, MOMENTUM)  # by element, so of every member
+
+        def loss_fn(params: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+            def model(images: Tensor) -> Tensor:
+                return torch.func.functional_call(models[0], (params, buffers), (images,))
+
+            return self.loss(model, images, labels, autocast)
+
+        gradients = torch.func.vmap(torch.func.grad_and_value(loss_fn))
+
+        def step() -> Tensor:
+            found, losses = gradients(params, buffers, images, labels)  # updates the buffers in place
+            for name, param in params.items():
+                param.grad = found[name]
+            optimizer.step()
+            return losses
+
+        return step
+
+    def arms(self) -> dict[str, Callable[[], Step]]:
+        """What builds each arm; with --dtype bfloat16 all of them run under autocast."""
+        low = self.options.dtype == "bfloat16"
+        return {
+            "sequential": lambda: self.sequential(autocast=low),
+            "sequential contiguous": lambda: self.sequential(torch.contiguous_format, autocast=low),
+            "compiled": lambda: self.sequential(autocast=low, compiled=True),
+            "autocast": lambda: self.sequential(autocast=True),
+            "compiled autocast": lambda: self.sequential(autocast=True, compiled=True),
+            "vmap": lambda: self.vmap(autocast=low),
+        }
+
+    def obstacle(self, arm: str) -> str | None:
+        """Why this device does not run an arm, if it does not."""
+        if arm not in self.arms():
+            return f"unknown arm {arm!r}, known are {', '.join(self.arms())}"
+        on_cpu = self.device.type == "cpu"
+        if on_cpu and "autocast" in arm:
+            return f"{arm} is for CUDA only"
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+        if on_cpu and arm == "compiled" and shutil.which(compiler) is None:
+            return f"compiled needs a C++ compiler, {compiler} is not found"
+        return None
+
+    def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
+        """Seconds of some work, until the device has done it."""
+        self.synchronize()
+        started = time.perf_counter()
+        result = work()
+        self.synchronize()
+        return time.perf_counter() - started, result
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def describe(self) -> dict[str, Any]:
+        """The line that the worker opens with."""
+        on_gpu = self.device.type == "cuda"
+        options = self.options
+        model = WideResNet(options.depth, options.widen_factor, options.channels)
+        return {
+            "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {os.cpu_count()} cores",
+            "versions": {
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "cuda": torch.version.cuda,
+            },
+            "threads": torch.get_num_threads(),
+            "arms": [arm for arm in self.arms() if self.obstacle(arm) is None],
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        }
+
+
+def build(make: Callable[[], Step]) -> Step:
+    """An arm that has taken two steps: whatever compiles has compiled, and the momentum is there."""
+    step = make()
+    for _ in range(2):
+        step()
+    return step
+
+
+def answers(bench: Bench, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """An answer to each arm named."""
+    steps: dict[str, Step] = {}
+    for arm in map(str.strip, lines):
+        obstacle = bench.obstacle(arm)
+        if obstacle is not None:
+            yield {"error": obstacle}
+            continue
+        compile_s = None
+        try:
+            if arm not in steps:
+                compile_s, steps[arm] = bench.timed(lambda arm=arm: build(bench.arms()[arm]))
+            seconds, losses = bench.timed(steps[arm])
+            answer = {"seconds": seconds, "compile_s": compile_s, "loss": losses.mean().item()}
+        except Exception as error:  # a compiler or a device that cannot: the other arms still can
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        yield answer
+
+
+def read_options() -> argparse.Namespace:
+    """The command line, with the case's sizes where none are given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, default="digits", help="network and shape of the images")
+    parser.add_argument("--members", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: by autocast")
+    parser.add_argument("--seed", type=int, default=0, help="of the first member; the others count on from it")
+    names = ("depth", "widen_factor", "size", "channels")
+    for name in names:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="instead of the case's")
+    options = parser.parse_args()
+    for name, value in zip(names, CASES[options.case], strict=True):
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def serve(bench: Bench, out: TextIO) -> None:
+    """Say who answers, then answer every line."""
+    print(json.dumps(bench.describe()), file=out, flush=True)
+    for answer in answers(bench, iter(sys.stdin.readline, "")):
+        print(json.dumps(answer), file=out, flush=True)
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    options = read_options()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.cuda.is_available()
+    torch.backends.cudnn.benchmark = True  # shapes never change: let it choose the fastest convolutions
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what compilers print must not stand between the answers
+    with tempfile.TemporaryDirectory() as cache:  # so that compile_s is that of a first run
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        serve(Bench(options), out)
+
+
+if __name__ == "__main__":
+    main()
