@@ -5,10 +5,11 @@ killed at, the same command goes on from the last state and ends in the same byt
 """
 
 import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,10 +35,11 @@ from jaxscape.app.resume import load_state, save_state
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import retrain
-from jaxscape.training.members import Choice
-from jaxscape.training.train import Epoch, TrainState, fastest_strategy, init_states
+from jaxscape.training.members import Update, choose_strategy
+from jaxscape.training.train import Epoch, TrainState, init_states
 from jaxscape.trajectories.store import TrajectoryStore
 
+PyTree = Any
 Columns = dict[str, np.ndarray]
 
 
@@ -107,23 +109,8 @@ def _retrain(
 ) -> None:
     optimizer = retrain_optimizer(config)
     start, done, metrics = _start(run, grid, minimum, optimizer, store.num_epochs)
-    loss_fn = make_loss(problem, minimum.config, augment=config.augmentation)
-    strategy = _strategy(
-        run,
-        config,
-        store.num_epochs,
-        console,
-        lambda known: fastest_strategy(
-            loss_fn,
-            optimizer,
-            _fresh_states(grid, minimum, optimizer),
-            problem.train,
-            batch_size=config.batch_size,
-            known=known,
-        ),
-    )
     epochs = retrain(
-        loss_fn,
+        make_loss(problem, minimum.config, augment=config.augmentation),
         optimizer,
         start,
         problem.train,
@@ -134,7 +121,7 @@ def _retrain(
         batch_size=config.batch_size,
         data_order=config.data_order,
         first_epoch=done,
-        strategy=strategy,
+        strategy=_kept_strategy(run, config, store.num_epochs) or partial(_choose_strategy, run, console),
     )
     started = time.monotonic()
     for epoch in track(
@@ -167,42 +154,33 @@ def _start(
     path = run / "resume" / "state.npz"
     if not path.exists():
         return grid, 0, {}
-    done, states = load_state(path, _fresh_states(grid, minimum, optimizer))
+    keys = jax.random.split(jax.random.key(0), len(grid.seed))
+    like = init_states(grid.params, optimizer, keys=keys, model_state=minimum.model_state)
+    done, states = load_state(path, like)
     metrics = _metrics_to(run, done, len(grid.seed))
     return (states, done, metrics) if metrics and done <= snapshots else (grid, 0, {})
 
 
-def _fresh_states(grid: JumpGrid, minimum: Minimum, optimizer: optax.GradientTransformation) -> TrainState:
-    """States of the right shapes, with keys of their own."""
-    keys = jax.random.split(jax.random.key(0), len(grid.seed))
-    return init_states(grid.params, optimizer, keys=keys, model_state=minimum.model_state)
-
-
-def _strategy(
-    run: Path,
-    config: RetrainConfig,
-    snapshots: int,
-    console: Console,
-    measure: Callable[[Mapping[str, str]], Choice],
-) -> str:
-    """How the copies run together: as asked, as these trajectories began, as measured for others like them, or now."""
+def _kept_strategy(run: Path, config: RetrainConfig, snapshots: int) -> str | None:
+    """How the copies run together: as asked, or as these trajectories began; None where neither says."""
     if config.strategy != "auto":
         return config.strategy
-    begun = read_config(run).get("strategy", {}).get("chosen")
-    if begun is not None and snapshots:
-        return begun
+    return read_config(run).get("strategy", {}).get("chosen") if snapshots else None
+
+
+def _choose_strategy(
+    run: Path, console: Console, update: Update, states: TrainState, data: PyTree, batches: PyTree
+) -> str:
+    """The strategy that was the fastest for such work on this machine, measured now or for an earlier run."""
     cache = cache_folder()
     path = None if cache is None else cache / "strategies.json"
     try:
         known = {} if path is None or not path.exists() else read_json(path)
     except ValueError:
-        known = {}  # damaged, or cut off by a full disk: measured again and replaced
-    choice = measure(known)
-    if choice.seconds:
-        times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in choice.seconds.items())
-        console.print(f"{run}: the copies run by {choice.strategy!r} (a step of a copy: {times})")
-    else:
-        console.print(f"{run}: the copies run by {choice.strategy!r}, as measured before or for want of another")
+        known = {}  # damaged: measured again, and replaced
+    choice = choose_strategy(update, states, data, batches, known=known)
+    times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in choice.seconds.items())
+    console.print(f"{run}: strategy {choice.strategy} ({f'a step of a copy: {times}' if times else 'known before'})")
     if path is not None and choice.seconds:
         with suppress(OSError):
             write_json(path, known | {choice.key: choice.strategy})

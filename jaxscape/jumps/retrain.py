@@ -14,7 +14,7 @@ import optax
 from jaxscape.jumps.directions import JumpGrid
 from jaxscape.training.members import num_members
 from jaxscape.training.objective import Evaluate, LossFn
-from jaxscape.training.train import Data, Epoch, TrainState, copy_states, init_states, train, typed_key
+from jaxscape.training.train import Chooser, Data, Epoch, TrainState, copy_states, init_states, train, typed_key
 
 PyTree = Any
 
@@ -34,7 +34,7 @@ def retrain(
     batch_size: int = 128,
     data_order: str = "member",
     first_epoch: int = 0,
-    strategy: str = "loop",
+    strategy: str | Chooser = "loop",
 ) -> Iterator[Epoch]:
     """Retrain copies of a network from where they were thrown, all with fresh optimiser states.
 
@@ -57,7 +57,8 @@ def retrain(
             along one direction (as in the paper's code); "shared", all. A member's stream follows from its seed and
             step size (from its place in the stack where it has none), so that it does not depend on its company.
         first_epoch: how many epochs a yielded `start` has behind it.
-        strategy: how the members run together; see `jaxscape.training.members`.
+        strategy: how the members run together; see `jaxscape.training.members`. "auto", or a function, chooses as in
+            `jaxscape.training.train`.
 
     Yields:
         `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch. The states' buffers

@@ -100,7 +100,8 @@ def _general(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any], onednn: boo
     """`lax.conv_general_dilated` with these parameters, by way of NHWC and HWIO."""
     plain = lhs.ndim == 4 and params["feature_group_count"] == params["batch_group_count"] == 1
     if not plain or 0 in lhs.shape or 0 in rhs.shape:
-        return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
+        result = jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
+        return _apart(result) if onednn else result
     (batch, feature, *image), (features, channels, *kernel), out = params["dimension_numbers"]
     # A producer that is fused into the transposition of its result is computed again, in strides: ten times slower.
     lhs, rhs = jax.lax.optimization_barrier((lhs, rhs))

@@ -25,7 +25,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -202,6 +202,7 @@ def map_members(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
     return jax.tree.map(lambda *values: np.stack(values), *jax.device_get(results))
 
 
+@lru_cache(maxsize=4)  # two strategies of one step share its program
 def _advance(step: Callable[..., tuple[PyTree, PyTree]]) -> Callable[[PyTree, PyTree, PyTree, int], Any]:
     """All steps of an epoch, for a state (of one member, or of several in one program) and its batches."""
     if jax.default_backend() == "cpu":

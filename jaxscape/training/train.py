@@ -7,7 +7,7 @@ Randomness is a function of a member's key and of the counts of epochs and steps
 run that goes on from epoch 17 draws what an uninterrupted one would have drawn.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,6 @@ import numpy as np
 import optax
 
 from jaxscape.training.members import (
-    Choice,
     EpochRunner,
     Update,
     choose_strategy,
@@ -49,6 +48,9 @@ class Epoch(NamedTuple):
     states: TrainState  # valid until the next epoch is asked for: their buffers are then donated
     metrics: dict[str, np.ndarray]  # name -> [member]
 
+
+# (update, states, data, batches) -> the name of a strategy.
+Chooser = Callable[[Update, TrainState, PyTree, PyTree], str]
 
 # A pytree of arrays with one leading axis, or a function (epoch, member keys) -> batches [member, step, batch, ...].
 Data = PyTree | Callable[[int, jax.Array], PyTree]
@@ -131,7 +133,7 @@ def train(
     evaluate: Evaluate | None = None,
     batch_size: int = 128,
     first_epoch: int = 0,
-    strategy: str = "loop",
+    strategy: str | Chooser = "loop",
 ) -> Iterator[Epoch]:
     """Train a stack of members, epoch by epoch.
 
@@ -147,7 +149,8 @@ def train(
         batch_size: examples a step; unused where data is a function.
         first_epoch: the number of epochs that `states` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
-            takes the fastest; it may be another one the next time, and then differ in the last bits.
+            takes the fastest; it may be another one the next time, and then differ in the last bits. A function
+            `(update, states, data, batches) -> name` chooses by itself, `choose_strategy` at hand.
 
     Yields:
         `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
@@ -160,34 +163,17 @@ def train(
     """
     num_members(states)  # refuses leaves that disagree
     _check(epochs, first_epoch, batch_size, data)
-    if strategy == "auto":
-        strategy = fastest_strategy(loss_fn, optimizer, states, data, batch_size=batch_size).strategy
-    run = epoch_runner(_update(loss_fn, optimizer, from_arrays=not callable(data)), strategy=strategy)
+    update = member_update(loss_fn, optimizer, from_arrays=not callable(data))
+    if callable(strategy) or strategy == "auto":
+        choose = strategy if callable(strategy) else _measured
+        arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
+        strategy = choose(update, states, arrays, _batches(states, data, arrays, first_epoch + 1, batch_size))
+    run = epoch_runner(update, strategy=strategy)
     return _iterate(run, states, data, range(first_epoch, epochs + 1), evaluate, batch_size)
 
 
-def fastest_strategy(
-    loss_fn: LossFn,
-    optimizer: optax.GradientTransformation,
-    states: TrainState,
-    data: Data,
-    *,
-    batch_size: int = 128,
-    known: Mapping[str, str] | None = None,
-) -> Choice:
-    """Measure how this training runs fastest on this machine; see `jaxscape.training.members.choose_strategy`.
-
-    Args:
-        loss_fn: as in `train`.
-        optimizer: as in `train`.
-        states: as in `train`, and left as they are.
-        data: as in `train`.
-        batch_size: as in `train`.
-        known: earlier choices by their key.
-    """
-    update = _update(loss_fn, optimizer, from_arrays=not callable(data))
-    arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
-    return choose_strategy(update, states, arrays, _batches(states, data, arrays, 1, batch_size), known=known)
+def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> str:
+    return choose_strategy(update, states, data, batches).strategy
 
 
 def _iterate(
@@ -239,7 +225,7 @@ def _finite(params: PyTree) -> jax.Array:
     return jnp.stack(leaves).all(axis=0)
 
 
-def _update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, from_arrays: bool) -> Update:
+def member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, from_arrays: bool) -> Update:
     """The step as members run it: the batch is picked on the device, the step's key follows from the counts."""
     one, stack = make_step(loss_fn, optimizer), make_stacked_step(loss_fn, optimizer)
 
