@@ -193,13 +193,13 @@ def _keep_compiled() -> None:
     """Keep compiled programs on disk between commands, unless the user has settled that already."""
     import jax
 
+    # Programs with calls of oneDNN cannot be written down (jaxlib 0.12); they are compiled each time.
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = cache_folder()
     if folder is not None:  # without one compilation takes its time, nothing else
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
-        # Programs with calls of oneDNN cannot be written down (jaxlib 0.12); they are compiled each time.
-        warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
 
 
 @contextmanager

@@ -110,10 +110,9 @@ def record_seconds(run: Path, stage: str, seconds: float) -> None:
     update_report(run, timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
 
 
-def record_strategy(run: Path, chosen: str, seconds: Mapping[str, float]) -> None:
-    """Write how the copies run together, and what was measured (seconds for a step of one copy)."""
-    record = read_config(run)
-    write_json(run / CONFIG, record | {"strategy": {"chosen": chosen, "seconds_per_step": dict(seconds)}})
+def record_strategy(run: Path, strategy: Mapping[str, Any]) -> None:
+    """Write how the copies run together ("chosen"), and what was measured."""
+    write_json(run / CONFIG, read_config(run) | {"strategy": strategy})
 
 
 def cache_folder() -> Path | None:

@@ -176,15 +176,22 @@ def _choose_strategy(
     path = None if cache is None else cache / "strategies.json"
     try:
         known = {} if path is None or not path.exists() else read_json(path)
-    except ValueError:
-        known = {}  # damaged: measured again, and replaced
-    choice = choose_strategy(update, states, data, batches, known=known)
-    times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in choice.seconds.items())
-    console.print(f"{run}: strategy {choice.strategy} ({f'a step of a copy: {times}' if times else 'known before'})")
-    if path is not None and choice.seconds:
-        with suppress(OSError):
-            write_json(path, known | {choice.key: choice.strategy})
-    record_strategy(run, choice.strategy, choice.seconds)
+        choice = choose_strategy(
+            update, states, data, batches, known={key: earlier["chosen"] for key, earlier in known.items()}
+        )
+    except (ValueError, TypeError, KeyError):  # a damaged file is measured anew, and replaced
+        known, choice = {}, choose_strategy(update, states, data, batches)
+    record: dict[str, Any] = {"chosen": choice.strategy, "seconds_per_step": choice.seconds}
+    if choice.key in known:
+        record, when = known[choice.key], "measured before"
+    else:
+        when = "measured now"
+        if path is not None:
+            with suppress(OSError):
+                write_json(path, known | {choice.key: record})
+    times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in record["seconds_per_step"].items())
+    console.print(f"{run}: strategy {choice.strategy} (a step of a copy, {when}: {times or 'no other'})")
+    record_strategy(run, record)
     return choice.strategy
 
 

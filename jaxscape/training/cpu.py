@@ -1,5 +1,6 @@
 """What a CPU needs to be fast: convolutions in forms of its own, and oneDNN, which jaxlib has built in but off."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -27,7 +28,13 @@ def jit(function: Callable[..., Any], *, donate_argnums: int | Sequence[int] = (
 
 @cache
 def onednn_options() -> dict[str, bool]:
-    """The compiler options that give convolutions to oneDNN; empty where this jaxlib has no oneDNN (off x86, say)."""
+    """The compiler options that give convolutions to oneDNN.
+
+    Empty where this jaxlib has no oneDNN (off x86, say), and where the environment says JAXSCAPE_ONEDNN=0: programs
+    that call it cannot be kept in jax's compilation cache (jaxlib 0.12).
+    """
+    if os.environ.get("JAXSCAPE_ONEDNN") == "0":
+        return {}
     options = {"xla_cpu_experimental_onednn_custom_call": True}
     images, kernel = jnp.zeros((1, 1, 8, 8, 16)), jnp.zeros((1, 3, 3, 16, 16))
 

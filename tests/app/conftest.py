@@ -13,6 +13,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxscape.app.cli import main
+from jaxscape.training import cpu
 
 
 class Outcome(NamedTuple):
@@ -24,7 +25,7 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled(pytestconfig):
+def compiled(pytestconfig, tmp_path_factory):
     """Programs are compiled fast, and once for all runs: in this process, in others and in later sessions."""
     settings = {
         "jax_compilation_cache_dir": str(pytestconfig.cache.mkdir("compiled")),
@@ -36,8 +37,13 @@ def compiled(pytestconfig):
         for name, value in settings.items():
             patch.setitem(os.environ, name.upper(), str(value))
             jax.config.update(name, value)
+        # Programs that call oneDNN are compiled each time; tests/training holds that they compute the same.
+        patch.setitem(os.environ, "JAXSCAPE_ONEDNN", "0")
+        patch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        cpu.onednn_options.cache_clear()
         compilation_cache.reset_cache()  # jax looks once whether there is one
         yield
+    cpu.onednn_options.cache_clear()
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()

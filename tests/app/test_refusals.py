@@ -59,7 +59,7 @@ def test_a_training_that_cannot_work_leaves_no_folder(jaxscape, tmp_path, option
         ("--batch-size 41", "batch_size must be at most the number of training images, 40, got 41"),
         ("--learning-rate 0", "learning_rate must be a positive number, got 0.0"),
         ("--data-order none", "unknown data_order 'none'; known: member, seed, shared"),
-        ("--strategy fast", "unknown strategy 'fast'; known: loop"),
+        ("--strategy fast", "unknown strategy 'fast'; known: auto, loop, threads, vmap_grad, grad_vmap"),
     ],
 )
 def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_minimum, options, words):

@@ -57,7 +57,9 @@ def test_the_record_says_what_was_asked_and_where_it_ran(finished, images):
     assert record["train"]["data_dir"] == str(images)
     assert (record["train"]["epochs"], record["train"]["train_size"]) == (2, 40)
     assert record["retrain"]["seeds"] == [0, 1]
-    assert record["retrain"]["strategy"] == "loop"
+    assert record["retrain"]["strategy"] == "auto"
+    assert record["strategy"]["chosen"] in ("loop", "threads")
+    assert record["strategy"]["chosen"] in record["strategy"]["seconds_per_step"]
     assert record["environment"]["versions"]["jax"] == jax.__version__
     assert "cpu" in record["environment"]["device"]
 

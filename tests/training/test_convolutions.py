@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend import core
 
 from jaxscape.training import convolutions
 from jaxscape.training.convolutions import has_convolution, rewrite_convolutions
@@ -44,6 +45,13 @@ def with_gradients(function, images, kernel):
     return result, *pullback(jnp.cos(jnp.arange(result.size, dtype=result.dtype)).reshape(result.shape))
 
 
+def equations(program):
+    """Those of a program and of the programs that it calls."""
+    yield from program.eqns
+    for inner in core.subjaxprs(program):
+        yield from equations(inner)
+
+
 def assert_rewriting_keeps(function, *args, tolerance=2e-5, message=""):
     expected = jax.jit(function, compiler_options=FAST)(*args)
     for onednn in (False, True):
@@ -52,15 +60,16 @@ def assert_rewriting_keeps(function, *args, tolerance=2e-5, message=""):
 
 
 def cases(size, step):
-    """Eight windows and images for a kernel and a stride; the sizes of the images go round and round."""
+    """Six windows and images for a kernel and a stride; the sizes of the images go round and round."""
     turn = count(7 * size + 3 * step)
-    for padding, apart in product(PADDINGS, (1, 2)):
+    for position, apart in [(0, 1), (1, 1), (2, 1), (3, 1), (step % 2, 2), (2 + step % 2, 2)]:
+        padding = PADDINGS[position]
         span = (size - 1) * apart + 1
-        added = {"SAME": span, "VALID": 0}.get(padding, 2) if isinstance(padding, str) else 2
-        sizes = [n for n in SIZES if n + added >= span]
+        added = {"SAME": span, "VALID": 0}.get(padding, 2)
+        sizes = [n for n in SIZES if n + added >= span]  # at least one pixel is left
         height, width = (sizes[next(turn) * stride % len(sizes)] for stride in (1, 3))
         other = next(turn) % 3 + 1 if step > 1 else step  # unequal strides too
-        yield (height, width), dict(strides=(step, other), padding=padding, rhs_dilation=(apart, apart))
+        yield (height, width), {"strides": (step, other), "padding": padding, "rhs_dilation": (apart, apart)}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -83,7 +92,7 @@ def test_a_rectangular_kernel_and_any_order_of_axes():
     images, kernel = normal((3, 2, 9, 7)), normal((4, 2, 3, 2), 1)
 
     def every_order(images, kernel):
-        options = dict(strides=(2, 1), padding=((1, 0), (0, 1)), rhs_dilation=(1, 2))
+        options = {"strides": (2, 1), "padding": ((1, 0), (0, 1)), "rhs_dilation": (1, 2)}
         results = []
         for numbers in (("NCHW", "OIHW", "NCHW"), ("NCHW", "OIHW", "HWNC"), ("NCHW", "OIHW", "CWHN")):
             function = partial(convolution, dimension_numbers=numbers, **options)
@@ -97,7 +106,7 @@ def test_a_rectangular_kernel_and_any_order_of_axes():
 def test_a_dilated_input(strides):
     # With strides as well no phase is a convolution of its own, and the library's form stays.
     def dilated(images, kernel):
-        options = dict(strides=strides, padding=((2, 1), (0, 3)), lhs_dilation=(2, 3))
+        options = {"strides": strides, "padding": ((2, 1), (0, 3)), "lhs_dilation": (2, 3)}
         return with_gradients(partial(convolution, **options), images, kernel)
 
     assert_rewriting_keeps(dilated, normal((2, 4, 5, 3)), normal((3, 2, 3, 4), 1))
@@ -110,19 +119,21 @@ def test_negative_padding_crops():
     assert_rewriting_keeps(cropped, normal((2, 7, 8, 3)), normal((3, 3, 3, 4), 1))
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_convolution(data):
     def draw(low, high):
         return data.draw(st.integers(low, high))
 
-    pair = lambda low, high: (draw(low, high), draw(low, high))  # noqa: E731
+    def pair(low, high):
+        return draw(low, high), draw(low, high)
+
     kernel, apart, inside = pair(1, 4), pair(1, 2), pair(1, 2)
     padding = (pair(-1, 3), pair(-1, 3))
     spans = [(k - 1) * a + 1 for k, a in zip(kernel, apart, strict=True)]
     # At least one pixel remains after a padding of -2.
     image = [draw(max(1, span + 2), span + 6) for span in spans]
-    options = dict(strides=pair(1, 3), padding=padding, lhs_dilation=inside, rhs_dilation=apart)
+    options = {"strides": pair(1, 3), "padding": padding, "lhs_dilation": inside, "rhs_dilation": apart}
     batch, channels, features = draw(1, 3), draw(2, 4), draw(2, 4)
 
     def function(images, kernel):
@@ -230,16 +241,15 @@ def test_a_result_of_onednn_stands_behind_a_barrier():
 
 @pytest.mark.parametrize("empty", ["batch", "channels", "height"])
 def test_empty_operands(empty):
-    sizes = dict(batch=2, height=3, channels=3) | {empty: 0}
+    sizes = {"batch": 2, "height": 3, "channels": 3} | {empty: 0}
     images = jnp.zeros((sizes["batch"], sizes["height"], 5, sizes["channels"]))
     assert_rewriting_keeps(convolution, images, jnp.zeros((3, 3, sizes["channels"], 4)))
 
 
-@pytest.mark.xfail(strict=True, reason="Window.output is negative where lax has size 0")
-@pytest.mark.parametrize("image", [(3, 3), (4, 3)])
-def test_a_kernel_larger_than_the_image_gives_an_empty_result(image):
-    assert_rewriting_keeps(partial(convolution, padding="VALID"), normal((2, *image, 3)), normal((5, 2, 3, 4)))
-    assert_rewriting_keeps(partial(convolution, padding="VALID"), normal((2, *image, 3)), normal((5, 5, 3, 4)))
+@pytest.mark.xfail(strict=True, reason="Window.output is negative, or _merged divides by zero")
+@pytest.mark.parametrize(("image", "size"), [((3, 3), (5, 5)), ((4, 3), (5, 2))])
+def test_a_kernel_larger_than_the_image_gives_an_empty_result(image, size):
+    assert_rewriting_keeps(partial(convolution, padding="VALID"), normal((2, *image, 3)), normal((*size, 3, 4)))
 
 
 @pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="_merged divides by zero below 16 numbers")
@@ -251,7 +261,11 @@ def test_complex_and_integer_numbers():
     images, kernel = normal((2, 6, 6, 3)), normal((3, 3, 3, 4), 1)
     whole = jnp.round(5 * images).astype(jnp.int32), jnp.round(5 * kernel).astype(jnp.int32)
     assert_rewriting_keeps(convolution, *whole, tolerance=0)
-    parts = lambda images, kernel: (lambda z: (z.real, z.imag))(convolution(images + 1j * images[::-1], kernel + 0j))  # noqa: E731
+
+    def parts(images, kernel):
+        result = convolution(images + 1j * images[::-1], kernel - 2j * kernel)
+        return result.real, result.imag
+
     assert_rewriting_keeps(parts, images, kernel)
 
 
@@ -275,18 +289,12 @@ def test_precision_is_handed_on(onednn):
             with_gradients(partial(convolution, precision="highest", strides=(s, s)), images, kernel) for s in (1, 2)
         ]
 
-    def precisions(program):
-        for equation in program.eqns:
-            if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-                yield equation.params["precision"]
-            for inner in jax.extend.core.subjaxprs(program):
-                yield from precisions(inner)
-
     program = jax.make_jaxpr(rewrite_convolutions(gradients, onednn=onednn))(
         normal((2, 9, 9, 3)), normal((3, 3, 3, 4), 1)
     )
-    assert set(precisions(program.jaxpr)) == {highest}
-    assert_rewriting_keeps(gradients, normal((2, 9, 9, 3)), normal((3, 3, 3, 4), 1))
+    found = [e.params["precision"] for e in equations(program.jaxpr) if "precision" in e.params]
+    assert len(found) >= 6
+    assert set(found) == {highest}
 
 
 def layer(images, kernel):
@@ -304,9 +312,7 @@ PROGRAMS = {
     "cond": lambda kernel: jax.lax.cond(
         kernel.sum() > 0, lambda: layer(IMAGES, kernel), lambda: convolution(IMAGES, -kernel)
     ).sum(),
-    "switch": lambda kernel: jax.lax.switch(
-        1, [lambda: IMAGES, lambda: layer(IMAGES, kernel), lambda: -IMAGES]
-    ).sum(),
+    "switch": lambda kernel: jax.lax.switch(1, [lambda: IMAGES, lambda: layer(IMAGES, kernel), lambda: -IMAGES]).sum(),
     "map": lambda kernel: jax.lax.map(lambda image: layer(image[None], kernel), IMAGES).sum(),
     "jvp": lambda kernel: jax.jvp(lambda k: layer(IMAGES, k).sum(), (kernel,), (2 * kernel,))[1],
     "checkpoint": lambda kernel: jax.checkpoint(layer)(jax.checkpoint(layer)(IMAGES, kernel), kernel).sum(),
@@ -367,34 +373,31 @@ def test_derivatives_of_ones_own():
 def test_a_rewritten_function_has_gradients_and_batches():
     kernel = normal((3, 3, 3, 4), 1)
     kernels = jnp.stack([kernel, 2 * kernel])
-    loss = lambda kernel: (layer(IMAGES, kernel) ** 2).sum()  # noqa: E731
+
+    def loss(kernel):
+        return (layer(IMAGES, kernel) ** 2).sum()
+
     for onednn in (False, True):
         ours = rewrite_convolutions(loss, onednn=onednn)
         assert_close(jax.jit(jax.grad(ours))(kernel), jax.grad(loss)(kernel))
         assert_close(jax.jit(jax.vmap(ours))(kernels), jax.vmap(loss)(kernels))
 
 
-def primitives(program):
-    """The equations of a program and of those that it calls."""
-    yield from program.eqns
-    for inner in jax.extend.core.subjaxprs(program):
-        yield from primitives(inner)
-
-
 def test_groups_stay_as_they_are():
-    kernels = normal((2, 3, 3, 3, 4), 1)
+    # Members with images and kernels of their own.
+    kernels, images = normal((2, 3, 3, 3, 4), 1), jnp.stack([IMAGES, 2 * IMAGES])
 
-    def members(kernels):
-        return jax.vmap(jax.value_and_grad(lambda kernel: (layer(IMAGES, kernel) ** 2).sum()))(kernels)
+    def members(kernels, images):
+        return jax.vmap(jax.value_and_grad(lambda kernel, images: (layer(images, kernel) ** 2).sum()))(kernels, images)
 
     plain, ours = (
-        [e.params for e in primitives(jax.make_jaxpr(function)(kernels).jaxpr) if "feature_group_count" in e.params]
-        for function in (members, rewrite_convolutions(members, onednn=True))
+        [e.params for e in equations(jax.make_jaxpr(f)(kernels, images).jaxpr) if "feature_group_count" in e.params]
+        for f in (members, rewrite_convolutions(members, onednn=True))
     )
     grouped = [p for p in plain if p["feature_group_count"] * p["batch_group_count"] > 1]
     assert grouped
     assert [p for p in ours if p["feature_group_count"] * p["batch_group_count"] > 1] == grouped
-    assert_rewriting_keeps(members, kernels)
+    assert_rewriting_keeps(members, kernels, images)
 
 
 @pytest.mark.parametrize(("axes", "size"), [("W", 7), ("DHW", 4)])
@@ -405,7 +408,7 @@ def test_other_numbers_of_axes_stay_as_they_are(axes, size):
     function = partial(convolution, strides=ones, dimension_numbers=numbers)
     program = partial(with_gradients, function)
     plain, ours = (
-        [e.params for e in primitives(jax.make_jaxpr(f)(images, kernel).jaxpr) if "feature_group_count" in e.params]
+        [e.params for e in equations(jax.make_jaxpr(f)(images, kernel).jaxpr) if "feature_group_count" in e.params]
         for f in (program, rewrite_convolutions(program, onednn=True))
     )
     assert len(plain) == 3
@@ -423,9 +426,9 @@ def test_pytrees_keys_and_numbers_go_in_and_out():
 
     keys = jax.random.split(jax.random.key(3), 2)
     args = {"images": IMAGES, "kernels": [kernel]}, keys, 0.5
-    expected = program(*args)
+    expected = jax.jit(program, compiler_options=FAST)(*args)
     for onednn in (False, True):
-        ours = jax.jit(rewrite_convolutions(program, onednn=onednn))(*args)
+        ours = jax.jit(rewrite_convolutions(program, onednn=onednn), compiler_options=FAST)(*args)
         assert jnp.issubdtype(ours["pair"][0].dtype, jax.dtypes.prng_key)
         assert (jax.random.key_data(ours["pair"][0]) == jax.random.key_data(keys)).all()
         assert jax.tree.structure(ours) == jax.tree.structure(expected)

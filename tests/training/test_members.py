@@ -6,18 +6,21 @@ import numpy as np
 import optax
 import pytest
 
+from jaxscape.training import members
 from jaxscape.training.augment import augmentation
 from jaxscape.training.members import (
     Update,
+    choose_strategy,
     epoch_runner,
     map_members,
     num_members,
+    parse_strategy,
     stack_members,
     take_member,
 )
 from jaxscape.training.models import WideResNet
 from jaxscape.training.objective import flax_loss, standardization
-from jaxscape.training.train import TrainState, copy_states, init_states, make_step
+from jaxscape.training.train import TrainState, copy_states, init_states, make_step, member_update
 
 
 def small_networks(members):
@@ -70,16 +73,250 @@ def test_an_epoch_passes_epoch_and_step_numbers_and_every_members_own_batches():
     np.testing.assert_array_equal(metrics["sum"], 1205 + batches.mean(axis=1))
 
 
+# Small dense networks: what is asked here does not depend on the layers.
+FEATURES, EXAMPLES = 5, 12
+
+
+def dense_loss(params, model_state, batch, key):
+    inputs, targets = batch
+    noisy = inputs + 0.01 * jax.random.normal(key, inputs.shape)
+    hidden = jnp.tanh(noisy @ params["first"])
+    outputs = (hidden - hidden.mean(axis=0, keepdims=True)) @ params["second"]
+    seen = model_state["seen"] + 1
+    loss = jnp.mean((outputs[:, 0] - targets) ** 2)
+    return loss, ({"seen": seen}, {"loss": loss, "hidden": hidden.mean()})
+
+
+def dense_members(members, optimizer=None):
+    optimizer = optimizer or optax.adam(0.01)
+    generator = np.random.default_rng(3)
+    params = {
+        "first": generator.standard_normal((members, FEATURES, 4), np.float32),
+        "second": generator.standard_normal((members, 4, 1), np.float32),
+    }
+    data = (
+        jnp.asarray(generator.standard_normal((EXAMPLES, FEATURES), np.float32)),
+        jnp.asarray(generator.standard_normal(EXAMPLES, np.float32)),
+    )
+    keys = jax.random.split(jax.random.key(5), members)
+    states = init_states(params, optimizer, keys=keys, model_state={"seen": jnp.zeros((), jnp.int32)})
+    rows = jnp.asarray(generator.integers(0, EXAMPLES, (members, 5, 4)))
+    return member_update(dense_loss, optimizer, from_arrays=True), states, data, rows
+
+
+@pytest.fixture
+def by_epoch(monkeypatch):
+    """What is compiled on a GPU: whole epochs. jax runs them here as well."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    members._advance.cache_clear()
+    yield
+    members._advance.cache_clear()
+
+
+ALL = (
+    "loop",
+    "threads",
+    "threads:2",
+    "vmap_grad",
+    "vmap_grad:2",
+    "vmap_grad:3",
+    "vmap_grad:9",
+    "grad_vmap",
+    "grad_vmap:2",
+)
+
+
+def assert_like_the_loop(strategy):
+    update, states, data, rows = dense_members(5)
+    expected, expected_metrics = epoch_runner(update)(copy_states(states), data, rows, 3)
+    found, metrics = epoch_runner(update, strategy=strategy)(copy_states(states), data, rows, 3)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for ours, loops in zip(*map(jax.tree.leaves, (found._replace(key=0), expected._replace(key=0))), strict=True):
+        np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
+    assert found.model_state["seen"].tolist() == [5] * 5
+    for name in ("loss", "hidden"):
+        assert metrics[name].dtype == np.float64
+        np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ALL)
+def test_every_strategy_gives_what_the_loop_gives(strategy):
+    assert_like_the_loop(strategy)
+
+
+@pytest.mark.usefixtures("by_epoch")
+@pytest.mark.parametrize("strategy", ALL)
+def test_whole_epochs_in_one_program_give_the_same(strategy):
+    assert_like_the_loop(strategy)
+
+
+@pytest.mark.usefixtures("by_epoch")
+def test_whole_epochs_equal_single_steps(monkeypatch):
+    update, states, data, rows = dense_members(3)
+    together, metrics = epoch_runner(update)(copy_states(states), data, rows, 2)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    members._advance.cache_clear()
+    apart, expected = epoch_runner(update)(states, data, rows, 2)
+    for ours, loops in zip(*map(jax.tree.leaves, (together.params, apart.params)), strict=True):
+        np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
+
+
+def test_a_stacked_step_keeps_members_apart():
+    # One member with NaN: the gradient of the sum must not carry it to the others.
+    update, states, data, rows = dense_members(3)
+    expected, _ = epoch_runner(update, strategy="grad_vmap")(copy_states(states), data, rows, 1)
+    broken = states._replace(params=jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), states.params))
+    found, metrics = epoch_runner(update, strategy="grad_vmap")(broken, data, rows, 1)
+    for ours, alone in zip(*map(jax.tree.leaves, (found.params, expected.params)), strict=True):
+        assert np.isnan(ours[1]).all()
+        np.testing.assert_array_equal(np.delete(ours, 1, 0), np.delete(alone, 1, 0))
+    assert np.isnan(metrics["loss"]).tolist() == [False, True, False]
+
+
+def counted_traces(strategy, members_count):
+    """How often the step is traced in three epochs of four steps."""
+    traces = []
+
+    def one(state, data, batch, epoch, step):
+        traces.append(1)
+        return state + batch + epoch + step, {"sum": data + batch.sum()}
+
+    run, states = (
+        epoch_runner(Update(one, jax.vmap(one, (0, None, 0, None, None))), strategy=strategy),
+        jnp.zeros(members_count),
+    )
+    for epoch in (1, 2, 3):
+        states, _ = run(states, jnp.float32(2), jnp.ones((members_count, 4)), epoch)
+    return len(traces)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "count"),
+    [("loop", 1), ("threads", 1), ("vmap_grad", 1), ("grad_vmap", 1), ("vmap_grad:3", 1), ("vmap_grad:4", 2)],
+)
+def test_nothing_is_traced_again_from_step_to_step_chunk_to_chunk_and_epoch_to_epoch(strategy, count):
+    assert counted_traces(strategy, 6) == count  # 4 do not divide 6: the rest of 2 has a program of its own
+
+
+@pytest.mark.usefixtures("by_epoch")
+@pytest.mark.parametrize(("strategy", "count"), [("loop", 1), ("vmap_grad:3", 1), ("grad_vmap:4", 2)])
+def test_nor_where_an_epoch_is_a_program(strategy, count):
+    assert counted_traces(strategy, 6) == count
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("", "unknown strategy ''"),
+        ("loop:2", "unknown strategy 'loop:2'"),
+        ("vmap_grad:", "must be a whole number of at least 1, got 'vmap_grad:'"),
+        ("vmap_grad:0", "must be a whole number of at least 1, got 'vmap_grad:0'"),
+        ("threads:-1", "must be a whole number of at least 1, got 'threads:-1'"),
+        ("grad_vmap:2.5", "must be a whole number of at least 1, got 'grad_vmap:2.5'"),
+    ],
+)
+def test_strategies_that_make_no_sense_are_refused(strategy, message):
+    with pytest.raises(ValueError, match=message):
+        parse_strategy(strategy)
+
+
+def test_the_gradient_of_a_sum_needs_a_step_of_a_stack():
+    with pytest.raises(ValueError, match="'grad_vmap' needs an update of a stack of members"):
+        epoch_runner(Update(lambda *_: None), strategy="grad_vmap")
+
+
+def test_an_error_in_a_thread_is_an_error():
+    def one(state, data, batch, epoch, step):
+        raise FloatingPointError("in the step")
+
+    with pytest.raises(FloatingPointError, match="in the step"):
+        epoch_runner(Update(one), strategy="threads:2")(jnp.zeros(4), 0, jnp.ones((4, 1)), 1)
+
+
+def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch):
+    update, states, data, rows = dense_members(4)
+    before = jax.tree.map(np.asarray, states._replace(key=0))
+    pace = {"loop": 3.0, "threads": 2.0, "vmap_grad": 1.0}
+    turns = []
+
+    def trial(run, strategy, count, *arguments):
+        turns.append(strategy)
+        return pace[strategy]
+
+    monkeypatch.setattr(members, "_trial", trial)
+    choice = choose_strategy(update, states, data, rows)
+    assert choice.strategy == "vmap_grad"
+    assert choice.seconds == pace
+    assert turns == 8 * ["loop", "threads", "vmap_grad"]  # a first turn that compiles, then seven
+    pace |= {"threads": 2.95, "vmap_grad": 2.95}
+    assert choose_strategy(update, states, data, rows).strategy == "loop"
+    turns.clear()
+    assert choose_strategy(update, states, data, rows, known={choice.key: "threads"}) == ("threads", {}, choice.key)
+    assert choose_strategy(update, states, data, rows, seconds=0).seconds == pace
+    assert len(turns) == 4 * 3
+    monkeypatch.undo()
+    choice = choose_strategy(update, states, data, rows, seconds=0)
+    assert choice.strategy in choice.seconds
+    assert set(choice.seconds) == {"loop", "threads", "vmap_grad"}
+    for now, then in zip(*map(jax.tree.leaves, (states._replace(key=0), before)), strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_a_strategy_that_fails_is_out(monkeypatch):
+    def trial(run, strategy, *arguments):
+        if "vmap" in strategy:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return 1.0
+
+    monkeypatch.setattr(members, "_trial", trial)
+    update, states, data, rows = dense_members(4)
+    assert set(choose_strategy(update, states, data, rows).seconds) == {"loop", "threads"}
+    with pytest.raises(ValueError, match="none of the strategies vmap_grad, vmap_grad:2 runs on this device"):
+        choose_strategy(update, states, data, rows, candidates=["vmap_grad", "vmap_grad:2"])
+
+
+def test_the_key_of_a_choice_names_network_shapes_and_members():
+    update, states, data, rows = dense_members(3)
+    key = choose_strategy(update, states, data, rows, candidates=["loop"]).key
+    again = choose_strategy(*dense_members(3), candidates=["loop"]).key
+    assert key == again
+    others = [
+        dense_members(4),
+        dense_members(3, optax.sgd(0.1)),
+        (update, states, data, rows[:, :, :3]),
+    ]
+    assert len({key, *(choose_strategy(*other, candidates=["loop"]).key for other in others)}) == 4
+
+
+def test_networks_with_convolutions_are_not_tried_all_at_once_on_a_cpu():
+    loss_fn = flax_loss(WideResNet(10, 1, 10))
+    params, model_state = small_networks(2)
+    optimizer = optax.sgd(0.1)
+    states = init_states(params, optimizer, keys=jax.random.split(jax.random.key(0), 2), model_state=model_state)
+    data, rows = (jnp.zeros((8, 8, 8, 1)), jnp.zeros(8, jnp.int32)), jnp.zeros((2, 1, 4), jnp.int32)
+    update = member_update(loss_fn, optimizer, from_arrays=True)
+    assert members._candidates(update, states, data, rows) == ["loop", "threads"]
+    assert members._candidates(*dense_members(2)) == ["loop", "threads", "vmap_grad"]
+    assert members._candidates(*dense_members(1)) == ["loop"]
+
+
+@pytest.mark.usefixtures("by_epoch")
+def test_on_a_gpu_chunks_and_both_orders_are_tried():
+    found = members._candidates(*dense_members(6))
+    assert found == ["loop", *(f"{kind}{k}" for kind in ("vmap_grad", "grad_vmap") for k in (":2", ":5", ""))]
+
+
 def test_unknown_strategies_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown strategy 'vmap2'; known: loop"):
+    with pytest.raises(ValueError, match="unknown strategy 'vmap2'; known: auto, loop, threads, vmap_grad, grad_vmap"):
         epoch_runner(Update(lambda *_: None), strategy="vmap2")
 
 
 def test_members_taken_from_a_stack_are_those_put_into_it():
-    members = [{"kernel": jnp.full((2, 3), i), "rest": (jnp.array(i), jax.random.key(i))} for i in range(3)]
-    stacked = stack_members(members)
+    networks = [{"kernel": jnp.full((2, 3), i), "rest": (jnp.array(i), jax.random.key(i))} for i in range(3)]
+    stacked = stack_members(networks)
     assert num_members(stacked) == 3
-    for number, member in enumerate(members):
+    for number, member in enumerate(networks):
         taken = take_member(stacked, number)
         assert jax.tree.structure(taken) == jax.tree.structure(member)
         assert all(jnp.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (taken, member)), strict=True))

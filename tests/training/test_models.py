@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxscape.training.models import WideResNet, convolve
+from jaxscape.training.models import WideResNet
 
 RECORDED = json.loads((Path(__file__).parents[1] / "oracles" / "pytorch.json").read_text())
 KEY = jax.random.key(0)
@@ -182,43 +182,3 @@ def test_without_momentum_the_running_statistics_are_the_batchs_own(initial):
     # The network that keeps them gives in evaluation what training gave.
     eval_logits = jax.jit(WideResNet(10, 1, 10).apply)({"params": initial["params"], **measured}, images)
     np.testing.assert_allclose(eval_logits, train_logits, rtol=0, atol=1e-5)
-
-
-NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-# Image size, kernel size, strides, padding on one side and the other (reversed for the second axis).
-CONVOLUTIONS = {
-    "1x1": ((1, 1), (3, 3), (1, 1), (1, 1)),
-    "2x2": ((2, 2), (3, 3), (1, 1), (1, 1)),
-    "3x3": ((3, 3), (3, 3), (1, 1), (1, 1)),
-    "4x1": ((4, 1), (3, 3), (1, 1), (1, 1)),
-    "2x2 to 1x1": ((2, 2), (3, 3), (2, 2), (1, 1)),
-    "3x3 to 2x2": ((3, 3), (3, 3), (2, 2), (1, 1)),
-    "4x4 to 2x2": ((4, 4), (3, 3), (2, 2), (1, 1)),
-    "5x4 to 3x2": ((5, 4), (3, 3), (2, 2), (1, 1)),
-    "5x3 to 2x2, unequal strides and padding": ((5, 3), (2, 3), (3, 1), (0, 1)),
-    "3x4 to 2x2, pointwise": ((3, 4), (1, 1), (2, 2), (0, 0)),
-}
-
-
-@pytest.mark.parametrize("case", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_convolve_and_its_gradients_are_those_of_xla(case):
-    size, kernel_size, strides, pad = case
-    # Small whole numbers, so that float32 sums are exact in any order.
-    generator = np.random.default_rng(0)
-    images = generator.integers(-4, 5, (3, *size, 2)).astype(np.float32)
-    kernel = generator.integers(-4, 5, (*kernel_size, 2, 5)).astype(np.float32)
-
-    @partial(jax.jit, static_argnums=0)
-    def outputs_and_gradients(function):
-        outputs, pull = jax.vjp(lambda i, k: function(i, k, strides, (pad, pad[::-1]), **NHWC), images, kernel)
-        return outputs, *pull(jnp.arange(outputs.size, dtype=jnp.float32).reshape(outputs.shape) % 7)
-
-    for ours, xlas in zip(*map(outputs_and_gradients, (convolve, jax.lax.conv_general_dilated)), strict=True):
-        np.testing.assert_array_equal(ours, xlas)
-
-
-@pytest.mark.parametrize(("size", "is_product"), [((2, 2), True), ((4, 1), True), ((3, 3), False), ((8, 8), False)])
-def test_only_tiny_outputs_become_a_matrix_product(size, is_product):
-    convolution = partial(convolve, strides=(1, 1), padding=((1, 1), (1, 1)), **NHWC)
-    program = str(jax.make_jaxpr(convolution)(jnp.zeros((1, *size, 2)), jnp.zeros((3, 3, 2, 4))))
-    assert ("dot_general" in program, "conv_general_dilated" in program) == (is_product, not is_product)

@@ -302,7 +302,7 @@ def test_a_number_is_no_key():
         ({"first_epoch": 3}, "first_epoch must be between 0 and epochs = 2, got 3"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": 12}, "batch_size must be at most the number of examples, 11, got 12"),
-        ({"strategy": "magic"}, "unknown strategy 'magic'; known: loop"),
+        ({"strategy": "magic"}, "unknown strategy 'magic'; known: auto, loop, threads, vmap_grad, grad_vmap"),
         ({"data": (np.zeros((5, 2)), np.zeros(4))}, r"\[0\] of shape \(5, 2\) and \[1\] of shape \(4,\)"),
         ({"data": ()}, "empty pytree"),
     ],
