@@ -74,7 +74,8 @@ def _run(program: core.ClosedJaxpr, args: Sequence[Any], onednn: bool) -> list[A
     for equation in program.jaxpr.eqns:
         operands = list(map(read, equation.invars))
         if equation.primitive.name == "conv_general_dilated":
-            results = [_general(operands[0], operands[1], equation.params, onednn)]
+            shape = equation.outvars[0].aval.shape
+            results = [_general(operands[0], operands[1], shape, equation.params, onednn)]
         else:
             params = {name: _inside(value, onednn) for name, value in equation.params.items()}
             result = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
@@ -96,10 +97,10 @@ def _inside(value: Any, onednn: bool) -> Any:
     return new if isinstance(value, core.ClosedJaxpr) else new.jaxpr
 
 
-def _general(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any], onednn: bool) -> jax.Array:
-    """`lax.conv_general_dilated` with these parameters, by way of NHWC and HWIO."""
-    plain = lhs.ndim == 4 and params["feature_group_count"] == params["batch_group_count"] == 1
-    if not plain or 0 in lhs.shape or 0 in rhs.shape:
+def _general(lhs: jax.Array, rhs: jax.Array, size: Sequence[int], params: dict[str, Any], onednn: bool) -> jax.Array:
+    """`lax.conv_general_dilated` with these parameters, which gives an array of this size, by way of NHWC and HWIO."""
+    two_axes = lhs.ndim == 4 and params["feature_group_count"] == params["batch_group_count"] == 1
+    if not two_axes or 0 in (*lhs.shape, *rhs.shape, *size):
         result = jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
         return _apart(result) if onednn else result
     (batch, feature, *image), (features, channels, *kernel), out = params["dimension_numbers"]
@@ -144,7 +145,8 @@ def _onednn(images: jax.Array, kernel: jax.Array, window: Window, options: dict[
 def _apart(result: jax.Array) -> jax.Array:
     """A result of oneDNN that XLA leaves alone.
 
-    It fuses additions and the like into the call, and the process dies where oneDNN cannot do them (jaxlib 0.12).
+    It would fuse additions and the like into the call, which gives wrong numbers where an added row is as long as the
+    features, and can end the process (jaxlib 0.12).
     """
     return jax.lax.optimization_barrier(result)
 
@@ -157,7 +159,8 @@ def _merged(images: jax.Array, kernel: jax.Array, window: Window, options: dict[
     match. Features (which are the examples of the batch) are summed in pieces whose part of the kernel stays in cache.
     """
     batch, height, width, examples = images.shape
-    piece = max(16, 2**19 // (kernel[..., :16, :].size // 16 * kernel.dtype.itemsize) // 16 * 16)
+    example_bytes = kernel.size // examples * kernel.dtype.itemsize
+    piece = max(16, 2**19 // example_bytes // 16 * 16)
     (above, (left, right)), (down, aside) = window.padding, window.rhs_dilation
     wide = Window((1, 1), (above, (left * batch, right * batch)), (1, 1), (down, aside * batch))
     results = []

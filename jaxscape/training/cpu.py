@@ -46,4 +46,4 @@ def onednn_options() -> dict[str, bool]:
         program = jax.jit(convolution, compiler_options=options).lower(images, kernel).compile().as_text()
     except jax.errors.JaxRuntimeError:  # an option that this jaxlib does not know
         return {}
-    return options if "onednn" in str(program) else {}
+    return options if "__onednn$convolution" in str(program) else {}

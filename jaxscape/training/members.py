@@ -117,8 +117,7 @@ def epoch_runner(update: Update, *, strategy: str = "loop") -> EpochRunner:
     kind, together = parse_strategy(strategy)
     if kind in ("loop", "threads"):
         advance = _advance(update.one)
-        workers = 1 if kind == "loop" else together or os.cpu_count() or 1
-        return partial(_run_apart, advance, workers)
+        return partial(_run_apart, advance, num_workers(strategy))
     step = jax.vmap(update.one, in_axes=(0, None, 0, None, None)) if kind == "vmap_grad" else update.stack
     if step is None:
         raise ValueError(f"strategy {strategy!r} needs an update of a stack of members, and this one has none")
@@ -195,11 +194,24 @@ def choose_strategy(
     return Choice(best if medians[best] < 0.97 * medians[first] else first, medians, key)
 
 
-def map_members(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
-    """`function` of each member in turn; its scalar results as NumPy arrays [member]."""
-    results = [function(*(_take(tree, member) for tree in stacked)) for member in range(num_members(stacked))]
+def map_members(function: Callable[..., PyTree], *stacked: PyTree, workers: int = 1) -> PyTree:
+    """`function` of each member, in as many threads as there are workers; its results as NumPy arrays [member, ...]."""
+
+    def of_member(member: int) -> PyTree:
+        result = function(*(_take(tree, member) for tree in stacked))
+        return result if workers == 1 else jax.block_until_ready(result)
+
+    members = range(num_members(stacked))
+    with ThreadPoolExecutor(workers) as pool:
+        results = list(map(of_member, members) if workers == 1 else pool.map(of_member, members))
     # One transfer at the end: every member's work is under way before the host waits for the first.
     return jax.tree.map(lambda *values: np.stack(values), *jax.device_get(results))
+
+
+def num_workers(strategy: str) -> int:
+    """How many threads a strategy uses."""
+    kind, together = parse_strategy(strategy)
+    return (together or getattr(os, "process_cpu_count", os.cpu_count)() or 1) if kind == "threads" else 1
 
 
 @lru_cache(maxsize=4)  # two strategies of one step share its program
@@ -283,7 +295,7 @@ def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -
 def _trial(run: EpochRunner, strategy: str, members: int, states: PyTree, data: PyTree, batches: PyTree) -> float:
     """Seconds for a step of a member, measured over a few steps of as many members as the strategy takes at once."""
     kind, together = parse_strategy(strategy)
-    together = {"loop": 2, "threads": 2 * (together or os.cpu_count() or 1)}.get(kind, together or members)
+    together = {"loop": 2, "threads": 2 * num_workers(strategy)}.get(kind, together or members)
     count, steps = min(together, members), min(4, jax.tree.leaves(batches)[0].shape[1])
     some, own = _take_range(states, 0, count), jax.tree.map(lambda leaf: leaf[:count, :steps], batches)
     jax.block_until_ready((some, own))

@@ -23,6 +23,7 @@ from jaxscape.training.members import (
     epoch_runner,
     map_members,
     num_members,
+    num_workers,
 )
 from jaxscape.training.objective import Evaluate, LossFn, Metrics
 
@@ -145,7 +146,8 @@ def train(
             dropped), or a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs
             counted from 1 and the members' keys.
         epochs: the last epoch to reach, counted from epoch 0 (so a resumed run has the same `epochs`).
-        evaluate: `(params, model_state) -> metrics` of one member, called after every epoch.
+        evaluate: `(params, model_state) -> metrics` of one member, called after every epoch (by the strategy "threads"
+            for several members at once).
         batch_size: examples a step; unused where data is a function.
         first_epoch: the number of epochs that `states` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
@@ -169,7 +171,8 @@ def train(
         arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
         strategy = choose(update, states, arrays, _batches(states, data, arrays, first_epoch + 1, batch_size))
     run = epoch_runner(update, strategy=strategy)
-    return _iterate(run, states, data, range(first_epoch, epochs + 1), evaluate, batch_size)
+    measure = partial(_measure, evaluate, num_workers(strategy))
+    return _iterate(run, states, data, range(first_epoch, epochs + 1), measure, batch_size)
 
 
 def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> str:
@@ -181,16 +184,16 @@ def _iterate(
     states: TrainState,
     data: Data,
     epochs: range,
-    evaluate: Evaluate | None,
+    measure: Callable[[TrainState], dict[str, np.ndarray]],
     batch_size: int,
 ) -> Iterator[Epoch]:
-    yield Epoch(epochs.start, states, _measure(states, evaluate))
+    yield Epoch(epochs.start, states, measure(states))
     arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
     for epoch in epochs[1:]:
         batches = _batches(states, data, arrays, epoch, batch_size)
         states, metrics = run(states, arrays, batches, epoch)
         means = {f"epoch_{name}": values for name, values in metrics.items()}
-        yield Epoch(epoch, states, _measure(states, evaluate) | means)
+        yield Epoch(epoch, states, measure(states) | means)
 
 
 def _batches(states: TrainState, data: Data, arrays: PyTree, epoch: int, batch_size: int) -> PyTree:
@@ -214,8 +217,9 @@ def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int) 
     return jax.vmap(order)(keys)
 
 
-def _measure(states: TrainState, evaluate: Evaluate | None) -> dict[str, np.ndarray]:
-    metrics = {} if evaluate is None else dict(map_members(evaluate, states.params, states.model_state))
+def _measure(evaluate: Evaluate | None, workers: int, states: TrainState) -> dict[str, np.ndarray]:
+    members = (states.params, states.model_state)
+    metrics = {} if evaluate is None else dict(map_members(evaluate, *members, workers=workers))
     return metrics | {"finite": np.asarray(_finite(states.params))}
 
 
