@@ -74,8 +74,8 @@ def _run(program: core.ClosedJaxpr, args: Sequence[Any], onednn: bool) -> list[A
     for equation in program.jaxpr.eqns:
         operands = list(map(read, equation.invars))
         if equation.primitive.name == "conv_general_dilated":
-            shape = equation.outvars[0].aval.shape
-            results = [_general(operands[0], operands[1], shape, equation.params, onednn)]
+            out: Any = equation.outvars[0].aval
+            results = [_general(operands[0], operands[1], out.shape, equation.params, onednn)]
         else:
             params = {name: _inside(value, onednn) for name, value in equation.params.items()}
             result = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
