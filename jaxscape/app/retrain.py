@@ -35,7 +35,7 @@ from jaxscape.app.resume import load_state, save_state
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import retrain
-from jaxscape.training.members import Update, choose_strategy
+from jaxscape.training.members import Update, choose_strategy, parse_strategy
 from jaxscape.training.train import Epoch, TrainState, init_states
 from jaxscape.trajectories.store import TrajectoryStore
 
@@ -174,13 +174,9 @@ def _choose_strategy(
     """The strategy that was the fastest for such work on this machine, measured now or for an earlier run."""
     cache = cache_folder()
     path = None if cache is None else cache / "strategies.json"
-    try:
-        known = {} if path is None or not path.exists() else read_json(path)
-        choice = choose_strategy(
-            update, states, data, batches, known={key: earlier["chosen"] for key, earlier in known.items()}
-        )
-    except (ValueError, TypeError, KeyError):  # a damaged file is measured anew, and replaced
-        known, choice = {}, choose_strategy(update, states, data, batches)
+    known = {} if path is None else _known_choices(path)
+    earlier = {key: record["chosen"] for key, record in known.items()}
+    choice = choose_strategy(update, states, data, batches, known=earlier)
     record: dict[str, Any] = {"chosen": choice.strategy, "seconds_per_step": choice.seconds}
     if choice.key in known:
         record, when = known[choice.key], "measured before"
@@ -193,6 +189,17 @@ def _choose_strategy(
     console.print(f"{run}: strategy {choice.strategy} (a step of a copy, {when}: {times or 'no other'})")
     record_strategy(run, record)
     return choice.strategy
+
+
+def _known_choices(path: Path) -> dict[str, Any]:
+    """The choices that were measured for earlier runs; none where the file is missing or damaged."""
+    try:
+        known = read_json(path)
+        for record in known.values():
+            parse_strategy(record["chosen"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return known
 
 
 def _metrics_to(run: Path, epoch: int, members: int) -> Columns:

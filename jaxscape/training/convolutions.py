@@ -31,7 +31,7 @@ class Window(NamedTuple):
     def output(self, image: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
         """The size of the result."""
         return tuple(
-            ((n - 1) * inside + 1 + low + high - (k - 1) * apart - 1) // stride + 1
+            ((n - 1) * inside + low + high - (k - 1) * apart) // stride + 1
             for n, k, stride, (low, high), inside, apart in zip(image, kernel, *self, strict=True)
         )
 
@@ -228,6 +228,5 @@ def _phases(images: jax.Array, kernel: jax.Array, window: Window, options: dict[
     # Joined along features, then along the width: contiguous pieces, which are copied fast.
     lines = [jnp.concatenate([part(row, column) for column in range(right)], axis=-1) for row in range(down)]
     joined = jnp.stack(lines, axis=2)
-    batch, _, _, features = images.shape[0], *counts, kernel.shape[-1]
-    whole = joined.reshape(batch, counts[0] * down, counts[1] * right, features)
+    whole = joined.reshape(len(images), counts[0] * down, counts[1] * right, kernel.shape[-1])
     return whole[:, : size[0], : size[1]]

@@ -116,8 +116,7 @@ def epoch_runner(update: Update, *, strategy: str = "loop") -> EpochRunner:
     """
     kind, together = parse_strategy(strategy)
     if kind in ("loop", "threads"):
-        advance = _advance(update.one)
-        return partial(_run_apart, advance, num_workers(strategy))
+        return partial(_run_apart, _advance(update.one), num_workers(strategy))
     step = jax.vmap(update.one, in_axes=(0, None, 0, None, None)) if kind == "vmap_grad" else update.stack
     if step is None:
         raise ValueError(f"strategy {strategy!r} needs an update of a stack of members, and this one has none")
@@ -201,11 +200,17 @@ def map_members(function: Callable[..., PyTree], *stacked: PyTree, workers: int 
         result = function(*(_take(tree, member) for tree in stacked))
         return result if workers == 1 else jax.block_until_ready(result)
 
-    members = range(num_members(stacked))
-    with ThreadPoolExecutor(workers) as pool:
-        results = list(map(of_member, members) if workers == 1 else pool.map(of_member, members))
+    results = _side_by_side(of_member, range(num_members(stacked)), workers)
     # One transfer at the end: every member's work is under way before the host waits for the first.
     return jax.tree.map(lambda *values: np.stack(values), *jax.device_get(results))
+
+
+def _side_by_side(function: Callable[[int], Any], members: Sequence[int], workers: int) -> list[Any]:
+    """`function` of each of these members, in as many threads as there are workers; one is the caller's own."""
+    if workers == 1:
+        return list(map(function, members))
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(function, members))
 
 
 def num_workers(strategy: str) -> int:
@@ -250,14 +255,12 @@ def _run_apart(
         return jax.block_until_ready(state), jax.tree.map(lambda leaf: leaf[:, None], metrics)
 
     members, metrics = num_members(states), []
-    with ThreadPoolExecutor(workers) as pool:
-        # In waves, so that no more than a wave of states is there twice.
-        for first in range(0, members, workers):
-            wave = range(first, min(first + workers, members))
-            results = list(pool.map(run, wave)) if workers > 1 else [run(first)]
-            for member, (state, own) in zip(wave, results, strict=True):
-                states = _put(states, state, member)
-                metrics.append(own)
+    # In waves, so that no more than a wave of states is there twice.
+    for first in range(0, members, workers):
+        wave = range(first, min(first + workers, members))
+        for member, (state, own) in zip(wave, _side_by_side(run, wave, workers), strict=True):
+            states = _put(states, state, member)
+            metrics.append(own)
     return states, _means(metrics)
 
 

@@ -88,38 +88,37 @@ def init_states(
     return copy_states(TrainState(params, {} if model_state is None else model_state, opt_state, keys))
 
 
-def make_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]:
+Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
+
+
+def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
     """The training step of one network: `step(state, batch, key) -> (state, metrics)`, pure and not yet compiled."""
-
-    def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
-        gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, (model_state, metrics)), grads = gradient(state.params, state.model_state, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, model_state, opt_state, state.key), metrics
-
-    return step
+    return _step(loss_fn, optimizer.update)
 
 
-def make_stacked_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]:
+def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
     """The same step for a stack of networks at once, by the gradient of the sum of their losses.
 
     `vmap(make_step(...))` is the same in exact arithmetic; compilers make other convolutions of it.
     """
 
-    def step(states: TrainState, batches: PyTree, keys: jax.Array) -> tuple[TrainState, Metrics]:
-        def total(params: PyTree) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-            losses, rest = jax.vmap(loss_fn)(params, states.model_state, batches, keys)
-            return losses.sum(), rest
+    def total(
+        params: PyTree, model_state: PyTree, batches: PyTree, keys: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        losses, rest = jax.vmap(loss_fn)(params, model_state, batches, keys)
+        return losses.sum(), rest
 
-        (_, (model_state, metrics)), grads = jax.value_and_grad(total, has_aux=True)(states.params)
-        updates, opt_state = jax.vmap(optimizer.update)(grads, states.opt_state, states.params)
-        params = optax.apply_updates(states.params, updates)
-        return TrainState(params, model_state, opt_state, states.key), metrics
+    return _step(total, jax.vmap(optimizer.update))
+
+
+def _step(loss_fn: LossFn, update: Callable[..., Any]) -> Step:
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        (_, (model_state, metrics)), grads = gradient(state.params, state.model_state, batch, key)
+        updates, opt_state = update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, model_state, opt_state, state.key), metrics
 
     return step
 
@@ -165,14 +164,15 @@ def train(
     """
     num_members(states)  # refuses leaves that disagree
     _check(epochs, first_epoch, batch_size, data)
-    update = member_update(loss_fn, optimizer, from_arrays=not callable(data))
+    arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)  # on the device once
+    update = member_update(loss_fn, optimizer, from_arrays=arrays is not None)
+    batches = partial(_batches, data=data, arrays=arrays, batch_size=batch_size)
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
-        arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
-        strategy = choose(update, states, arrays, _batches(states, data, arrays, first_epoch + 1, batch_size))
+        strategy = choose(update, states, arrays, batches(states, first_epoch + 1))
     run = epoch_runner(update, strategy=strategy)
     measure = partial(_measure, evaluate, num_workers(strategy))
-    return _iterate(run, states, data, range(first_epoch, epochs + 1), measure, batch_size)
+    return _iterate(run, states, arrays, batches, range(first_epoch, epochs + 1), measure)
 
 
 def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> str:
@@ -182,21 +182,19 @@ def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree)
 def _iterate(
     run: EpochRunner,
     states: TrainState,
-    data: Data,
+    arrays: PyTree,
+    batches: Callable[[TrainState, int], PyTree],
     epochs: range,
     measure: Callable[[TrainState], dict[str, np.ndarray]],
-    batch_size: int,
 ) -> Iterator[Epoch]:
     yield Epoch(epochs.start, states, measure(states))
-    arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
     for epoch in epochs[1:]:
-        batches = _batches(states, data, arrays, epoch, batch_size)
-        states, metrics = run(states, arrays, batches, epoch)
+        states, metrics = run(states, arrays, batches(states, epoch), epoch)
         means = {f"epoch_{name}": values for name, values in metrics.items()}
         yield Epoch(epoch, states, measure(states) | means)
 
 
-def _batches(states: TrainState, data: Data, arrays: PyTree, epoch: int, batch_size: int) -> PyTree:
+def _batches(states: TrainState, epoch: int, *, data: Data, arrays: PyTree, batch_size: int) -> PyTree:
     """An epoch's batches [member, step, ...]: row numbers, where data is arrays."""
     if not callable(data):
         return _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size)
