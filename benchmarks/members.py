@@ -31,7 +31,8 @@ import numpy as np
 import optax
 
 from jaxscape import WideResNet, flax_loss
-from jaxscape.training.members import choose_strategy, epoch_runner, take_member
+from jaxscape.training import cpu
+from jaxscape.training.members import Update, choose_strategy, epoch_runner, take_member
 from jaxscape.training.train import TrainState, copy_states, init_states, member_update
 
 
@@ -74,7 +75,10 @@ def main() -> None:
             suffix = "" if memory == "default" else ", kept memory"
             arms |= {f"pytorch {name}{suffix}": partial(worker.arm, name) for name in options.peer_arms}
     if options.arms:
-        ours = {name: arms.get(name, partial(strategy_arm, work, name)) for name in options.arms}
+        known = arms | {
+            f"threads, {word} oneDNN": partial(threads_arm, work, word == "with") for word in ("with", "no")
+        }
+        ours = {name: known.get(name, partial(strategy_arm, work, name)) for name in options.arms}
         arms = ours | {name: make for name, make in arms.items() if name.startswith("pytorch")}
     records = measure(arms, work, options.repeats)
     shared = {
@@ -127,13 +131,13 @@ class Work:
         return float(cost["flops"]) * self.members if cost else float("nan")
 
 
-def strategy_arm(work: Work, strategy: str) -> Arm:
+def strategy_arm(work: Work, strategy: str, update: Update | None = None) -> Arm:
     """An epoch of a few steps by one of our strategies."""
     if strategy == "auto":
         choice = choose_strategy(work.update, work.states, work.data, work.rows)
         strategy = choice.strategy
         print(f"auto: {strategy}, of {choice.seconds}", flush=True)
-    runner = epoch_runner(work.update, strategy=strategy)
+    runner = epoch_runner(update or work.update, strategy=strategy)
     states = copy_states(work.states)
     # Several networks in one program take seconds a step on a CPU, so that one step of them is enough.
     one = "vmap" in strategy and jax.default_backend() == "cpu"
@@ -146,6 +150,16 @@ def strategy_arm(work: Work, strategy: str) -> Arm:
         jax.block_until_ready(states)
         return (time.perf_counter() - started) / rows.shape[1]
 
+    return run
+
+
+def threads_arm(work: Work, onednn: bool) -> Arm:
+    """The strategy "threads" with oneDNN or without it, whatever the size of the program."""
+    update = member_update(flax_loss(work.module), work.optimizer, from_arrays=True)  # not compiled by another arm
+    run = strategy_arm(work, "threads", update)
+    before, cpu.ONEDNN_FLOPS = cpu.ONEDNN_FLOPS, 0 if onednn else float("inf")
+    run()
+    cpu.ONEDNN_FLOPS = before
     return run
 
 
@@ -324,7 +338,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="steps a turn; by default 4, and 1 for 32x32 images")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the activations")
-    parser.add_argument("--arms", nargs="+", help="only these arms (and the peer's)")
+    parser.add_argument(
+        "--arms", nargs="+", help="only these arms (and the peer's); also 'threads, with oneDNN', 'threads, no oneDNN'"
+    )
     parser.add_argument("--peer", help="a Python that has torch")
     parser.add_argument("--peer-arms", nargs="+", choices=PEERS, default=["sequential"])
     parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")

@@ -56,11 +56,25 @@ def rewrite_convolutions(function: Callable[..., PyTree], *, onednn: bool = Fals
     return rewritten
 
 
-def has_convolution(program: core.ClosedJaxpr | core.Jaxpr) -> bool:
-    """Whether there is any convolution in a program or in those that it calls."""
+def convolution_flops(program: core.ClosedJaxpr | core.Jaxpr) -> int:
+    """Floating-point operations of the convolutions in a program and in those that it calls.
+
+    A multiplication and an addition are two; those with the zeros of padding count, with the zeros of a dilated input
+    not. Every branch counts, and the body of a `while_loop` once.
+    """
     jaxpr = program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
-    here = any(equation.primitive.name == "conv_general_dilated" for equation in jaxpr.eqns)
-    return here or any(map(has_convolution, core.subjaxprs(jaxpr)))
+    flops = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            kernel: Any = equation.invars[1].aval
+            result: Any = equation.outvars[0].aval
+            features = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+            products = prod(result.shape) * prod(kernel.shape) // max(features, 1)
+            flops += 2 * products // prod(equation.params["lhs_dilation"])
+        else:
+            inner = sum(map(convolution_flops, core.jaxprs_in_params(equation.params)))
+            flops += inner * equation.params["length"] if equation.primitive.name == "scan" else inner
+    return flops
 
 
 def _run(program: core.ClosedJaxpr, args: Sequence[Any], onednn: bool) -> list[Any]:
@@ -90,7 +104,7 @@ def _inside(value: Any, onednn: bool) -> Any:
     """The parameter of an equation, rewritten where it is a program (the body of a loop, say) with convolutions."""
     if isinstance(value, tuple) and any(isinstance(part, core.ClosedJaxpr) for part in value):
         return tuple(_inside(part, onednn) for part in value)
-    if not isinstance(value, core.ClosedJaxpr | core.Jaxpr) or not has_convolution(value):
+    if not isinstance(value, core.ClosedJaxpr | core.Jaxpr) or not convolution_flops(value):
         return value
     closed = value if isinstance(value, core.ClosedJaxpr) else core.ClosedJaxpr(value, ())
     new = jax.make_jaxpr(lambda *args: _run(closed, args, onednn))(*closed.in_avals)

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.training import cpu
-from jaxscape.training.convolutions import has_convolution
+from jaxscape.training.convolutions import convolution_flops
 
 PyTree = Any
 
@@ -292,7 +292,7 @@ def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -
         kinds = ("vmap_grad", "grad_vmap") if update.stack else ("vmap_grad",)
         return ["loop", *(kind + number for kind in kinds for number in together)]
     # Convolutions of several networks at once are many times slower on a CPU, and slow to compile.
-    return ["loop", "threads", *([] if has_convolution(_program(update, states, data, batches)) else ["vmap_grad"])]
+    return ["loop", "threads", *([] if convolution_flops(_program(update, states, data, batches)) else ["vmap_grad"])]
 
 
 def _trial(run: EpochRunner, strategy: str, members: int, states: PyTree, data: PyTree, batches: PyTree) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.extend import core
 
 from jaxscape.training import convolutions
-from jaxscape.training.convolutions import has_convolution, rewrite_convolutions
+from jaxscape.training.convolutions import convolution_flops, rewrite_convolutions
 
 # Which operations a program has is decided before the compiler's optimisations; without them it is compiled sooner.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -434,11 +434,30 @@ def test_pytrees_keys_and_numbers_go_in_and_out():
         assert (ours["same"] == IMAGES).all()
 
 
-def test_has_convolution_looks_inside():
+def test_convolution_flops_looks_inside():
     kernel = normal((3, 3, 3, 3))
     for name in PROGRAMS:
-        assert has_convolution(jax.make_jaxpr(PROGRAMS[name])(kernel)), name
-    assert not has_convolution(jax.make_jaxpr(lambda k: jax.lax.scan(lambda s, x: (s + x, s), k[0], k)[0])(kernel))
+        assert convolution_flops(jax.make_jaxpr(PROGRAMS[name])(kernel)) > 0, name
+    assert not convolution_flops(jax.make_jaxpr(lambda k: jax.lax.scan(lambda s, x: (s + x, s), k[0], k)[0])(kernel))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_flops_are_those_of_the_definition(stride):
+    images, kernel = normal((5, 8, 8, 3)), normal((3, 3, 3, 7))
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def convolve(images, kernel):
+        return jax.lax.conv_general_dilated(images, kernel, (stride, stride), "SAME", dimension_numbers=numbers)
+
+    def flops(function):
+        return convolution_flops(jax.make_jaxpr(function)(images, kernel))
+
+    forward = 2 * 5 * (8 // stride) ** 2 * 7 * 3 * 9
+    assert flops(convolve) == forward
+    assert flops(lambda i, k: jax.lax.scan(lambda s, _: (s, convolve(i, k)), 0, length=4)) == 4 * forward
+    # Both gradients have the same multiplications as the forward pass, but for the edges.
+    total = flops(jax.grad(lambda i, k: convolve(i, k).sum(), (0, 1)))
+    assert total == pytest.approx(3 * forward, rel=0.3)
 
 
 def test_a_program_without_convolutions_is_the_same_program():

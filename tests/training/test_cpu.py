@@ -22,6 +22,7 @@ MEMBERS = 4
 def fresh_options(monkeypatch):
     """Nothing that a test pretends about the compiler outlives it."""
     monkeypatch.delenv("JAXSCAPE_ONEDNN", raising=False)
+    monkeypatch.setattr(cpu, "ONEDNN_FLOPS", 0)  # the small networks here are to have it too
     options = cpu.onednn_options
     options.cache_clear()
     yield
@@ -145,11 +146,36 @@ def test_no_option_where_it_changes_nothing(monkeypatch):
     assert cpu.onednn_options() == {}
 
 
-def test_onednn_is_called_where_the_option_is_given():
+def test_only_a_large_program_is_given_to_onednn(monkeypatch):
+    compiled = []
+
+    def rewrite(function, *, onednn=False):
+        def rewritten(*args):
+            compiled.append((onednn, args[0].shape))
+            return function(*args)
+
+        return rewritten
+
+    monkeypatch.setattr(cpu, "onednn_options", lambda: {"xla_cpu_experimental_onednn_custom_call": True})
+    monkeypatch.setattr(cpu, "rewrite_convolutions", rewrite)
+    kernel, flops_of_an_image = jnp.ones((3, 3, 16, 16)), 2 * 64 * 16 * 16 * 9
+    monkeypatch.setattr(cpu, "ONEDNN_FLOPS", 3 * flops_of_an_image)
+    ours = cpu.jit(convolution)
+    for count in (2, 3, 2, 3):
+        assert ours(jnp.ones((count, 8, 8, 16)), kernel).shape == (count, 8, 8, 16)
+    assert compiled == [(False, (2, 8, 8, 16)), (True, (3, 8, 8, 16))]
+
+
+def test_onednn_is_called_where_the_option_is_given(monkeypatch):
     if not cpu.onednn_options():
         pytest.skip("this jaxlib has no oneDNN")
-    program = cpu.jit(convolution).lower(jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))).compile().as_text()
-    assert "__onednn$convolution" in program
+    original, programs = jax.jit, []
+    monkeypatch.setattr(
+        jax, "jit", lambda *args, **options: programs.append(original(*args, **options)) or programs[-1]
+    )
+    cpu.jit(convolution)
+    large = programs[-1].lower(jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))).compile().as_text()
+    assert "__onednn$convolution" in large
 
 
 def test_without_onednn_the_plain_forms_are_compiled(monkeypatch):
@@ -157,7 +183,7 @@ def test_without_onednn_the_plain_forms_are_compiled(monkeypatch):
     calls = watch_jit(monkeypatch)
     images, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
     ours = cpu.jit(convolution)
-    assert [options["compiler_options"] for options in calls] == [{}]
+    assert calls == [{"donate_argnums": ()}]
     dimensions = [
         e.outvars[0].aval.ndim
         for e in jax.make_jaxpr(ours)(images, kernel).jaxpr.eqns[0].params["jaxpr"].eqns
@@ -191,6 +217,7 @@ AFTERWARDS = """
 import jax, jax.numpy as jnp, numpy as np
 from jaxscape.training import cpu
 
+cpu.ONEDNN_FLOPS = 0
 axes, groups = {axes!r}, {groups}
 n = len(axes)
 numbers = (f"N{{axes}}C", f"{{axes}}IO", f"N{{axes}}C")
