@@ -30,7 +30,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
     command = [
         sys.executable,
         "-c",
-        "from jaxscape.app.cli import main; main()",
+        "from jaxscape.app.cli import command; command()",
         "demo",
         str(folder),
         "--seed",

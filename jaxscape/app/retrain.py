@@ -107,6 +107,7 @@ def _retrain(
     store: TrajectoryStore,
     console: Console,
 ) -> None:
+    started = time.monotonic()
     optimizer = retrain_optimizer(config)
     start, done, metrics = _start(run, grid, minimum, optimizer, store.num_epochs)
     epochs = retrain(
@@ -123,7 +124,6 @@ def _retrain(
         first_epoch=done,
         strategy=_kept_strategy(run, config, store.num_epochs) or partial(_choose_strategy, run, console),
     )
-    started = time.monotonic()
     for epoch in track(
         epochs,
         title=f"{run.name}: retrain {store.num_members} copies",
