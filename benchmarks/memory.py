@@ -1,7 +1,8 @@
 """Peak memory while copies are retrained, and while distances are computed from a store on disk.
 
 Each question runs in a process of its own; the figure is the largest resident size of that process, beside that of
-the same process before the work began (interpreter, jax and data).
+the same process before the work began (interpreter, jax and data). The C library's settings are those of the command
+line (`jaxscape.app.memory`), and copies run in threads, as they do there on a CPU.
 
     python -m uv run python benchmarks/memory.py --json benchmarks/results/memory.json
 """
@@ -15,6 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from jaxscape.app.memory import restart_with_kept_memory
+
+if __name__ == "__main__":
+    restart_with_kept_memory()
 
 import numpy as np
 
@@ -86,6 +92,7 @@ def retraining(members: int, epochs: int) -> dict[str, Any]:
         key=jax.random.key(0),
         model_state={"batch_stats": variables["batch_stats"]},
         batch_size=25,
+        strategy="threads",
     )
     peaks = []
     with tempfile.TemporaryDirectory() as folder, TrajectoryStore.create(Path(folder) / "store", grid.labels) as store:
