@@ -22,14 +22,18 @@ _CONTENTS = {
     "trajectories.distances": ("Gram", "gram", "pairwise_distances"),
     "trajectories.geometry": ("Geometry", "trajectory_geometry"),
     "trajectories.null": ("null_trajectories",),
-    "embedding.phate": ("PhateResult", "phate"),
-    "embedding.baselines": ("Embedding", "pca", "random_plane"),
+    "embedding.phate": ("PhateResult", "phate", "project"),
+    "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
+    "embedding.measures": ("continuity", "demap", "procrustes_disparity", "rank_correlation"),
+    "embedding.tree": ("Tree", "artificial_tree"),
 }
 _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in names}
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
-    from jaxscape.embedding.baselines import Embedding, pca, random_plane
-    from jaxscape.embedding.phate import PhateResult, phate
+    from jaxscape.embedding.baselines import Embedding, pca, random_plane, tsne, umap
+    from jaxscape.embedding.measures import continuity, demap, procrustes_disparity, rank_correlation
+    from jaxscape.embedding.phate import PhateResult, phate, project
+    from jaxscape.embedding.tree import Tree, artificial_tree
     from jaxscape.jumps.directions import JumpGrid, filter_normalize, jump, jump_grid, random_direction
     from jaxscape.jumps.retrain import retrain
     from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, take_training
@@ -52,8 +56,12 @@ __all__ = [
     "PhateResult",
     "TrainState",
     "TrajectoryStore",
+    "Tree",
     "WideResNet",
+    "artificial_tree",
+    "continuity",
     "corrupt_labels",
+    "demap",
     "filter_normalize",
     "flax_evaluate",
     "flax_loss",
@@ -67,13 +75,18 @@ __all__ = [
     "pairwise_distances",
     "pca",
     "phate",
+    "procrustes_disparity",
+    "project",
     "random_direction",
     "random_plane",
+    "rank_correlation",
     "retrain",
     "step_decay",
     "take_training",
     "train",
     "trajectory_geometry",
+    "tsne",
+    "umap",
 ]
 
 

@@ -1,20 +1,23 @@
-"""Other embeddings of the same distances: the `phate` package, PCA, and a random plane."""
+"""Other embeddings of the same distances: PCA, a random plane, t-SNE, UMAP, and the `phate` package."""
 
 import warnings
+from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
-from jaxscape.embedding.mds import check_distances, classical_mds
+from jaxscape.embedding.mds import check_distances, classical_mds, leading_classical_mds
 
 
 class Embedding(NamedTuple):
     """An embedding of n points."""
 
     embedding: np.ndarray  # float64 (n, n_components)
-    explained: float  # share of the squared distances about the mean that the picture keeps, 0 to 1
+    # Share of the squared distances about the mean that the picture keeps, 0 to 1; None where it is no projection.
+    explained: float | None = None
 
 
 class PackageStages(NamedTuple):
@@ -32,13 +35,13 @@ def phate_package(
     """The `phate` package on a precomputed matrix: no landmarks, SMACOF, silent. See `jaxscape.phate`.
 
     Raises:
-        ValueError: where t is so large that nothing is left but rounding.
+        ImportError: where the package is not installed (it has a licence of its own, the GPL).
+        ValueError: for a matrix that is no distance matrix, and where t is so large that nothing is left but rounding.
     """
+    distances = check_distances(distances, n_components=n_components)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package and its parts warn of things that are checked before
-        import phate
-        import tasklogger
-
+        phate, tasklogger = optional("phate", "phate"), optional("tasklogger", "phate")
         tasklogger.get_tasklogger("graphtools").logger.disabled = True
         operator = phate.PHATE(
             n_components=int(n_components),
@@ -93,6 +96,83 @@ def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2
     directions = jax.random.normal(key, (coordinates.shape[1], n_components))
     projected = coordinates @ np.linalg.qr(np.asarray(directions, np.float64))[0]
     return Embedding(projected, _explained(projected, values))
+
+
+def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float = 30) -> Embedding:
+    """t-SNE by scikit-learn, from the classical scaling of the distances, so that nothing in it is random.
+
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9 (2008). A start by PCA is what its users are told
+    to take (Kobak and Berens 2019).
+
+    Args:
+        distances: (n, n), of any metric.
+        n_components: 2 or 3 (with more, scikit-learn's fast method has no way).
+        perplexity: about the number of neighbours that a point has.
+
+    Raises:
+        ValueError: for a matrix that is no distance matrix, or a perplexity that is not below n.
+    """
+    from sklearn.manifold import TSNE
+
+    matrix = check_distances(distances, n_components=n_components)
+    if not 0 < perplexity < len(matrix):
+        raise ValueError(f"perplexity must be over 0 and below n = {len(matrix)}, got {perplexity}")
+    start = leading_classical_mds(matrix, n_components=n_components)
+    start = 1e-4 * start / max(start[:, 0].std(), np.finfo(float).tiny)
+    model = TSNE(
+        n_components=n_components, perplexity=perplexity, metric="precomputed", init=start, random_state=0, n_jobs=1
+    )
+    return Embedding(np.asarray(model.fit_transform(matrix), np.float64))
+
+
+def umap(
+    distances: np.ndarray, *, n_components: int = 2, n_neighbors: int = 15, min_dist: float = 0.1, seed: int = 0
+) -> Embedding:
+    """UMAP by the `umap-learn` package.
+
+    McInnes, Healy and Melville, arXiv:1802.03426 (2018).
+
+    Args:
+        distances: (n, n), of any metric.
+        n_components: dimensions of the picture.
+        n_neighbors: neighbours of a point, itself counted.
+        min_dist: how near points may lie to one another in the picture.
+        seed: of the package, which uses a single thread with it.
+
+    Raises:
+        ImportError: where `umap-learn` is not installed.
+        ValueError: for a matrix that is no distance matrix, or n_neighbors out of 2 to n - 1.
+    """
+    matrix = check_distances(distances, n_components=n_components)
+    if not 2 <= n_neighbors < len(matrix):
+        raise ValueError(f"n_neighbors must be from 2 to n - 1 = {len(matrix) - 1}, got {n_neighbors}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads that a seed excludes, and of a transform that is not asked for
+        model = optional("umap", "umap").UMAP(
+            n_components=n_components,
+            n_neighbors=n_neighbors,
+            min_dist=min_dist,
+            metric="precomputed",
+            random_state=seed,
+            n_jobs=1,
+        )
+        return Embedding(np.asarray(model.fit_transform(matrix), np.float64))
+
+
+def optional(module: str, extra: str) -> ModuleType:
+    """A module of a package that not everybody has.
+
+    Raises:
+        ImportError: says what to install.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ImportError(
+            f"this needs a package that is not installed: pip install 'jaxscape-phate[{extra}]'"
+        ) from error
 
 
 def _explained(coordinates: np.ndarray, values: np.ndarray) -> float:

@@ -1,112 +1,421 @@
 """PHATE: coordinates that keep the diffusion geometry of a distance matrix.
 
 Fifth room of the journey. Moon et al., "Visualizing structure and transitions in high-dimensional biological data",
-Nature Biotechnology 37 (2019): an alpha-decay kernel with a k-nearest-neighbour bandwidth, diffusion for t steps,
-the distance of log probabilities, and metric scaling. The stages are run by the `phate` package for now
-(`jaxscape.embedding.baselines.phate_package`), exact: no landmarks, and SMACOF, which does not vary with a seed.
-What is ours here is the check of the input and the count of the graph's components, without which a picture of a
-graph that has fallen apart looks like any other.
+Nature Biotechnology 37 (2019). Exact, and the same every time: no landmarks unless asked for, no random start.
+
+    affinity              an alpha-decay kernel whose bandwidth is the distance to a neighbour, made symmetric
+    diffusion_operator    its rows divided by their sums: the chances of a random walk's next step, P
+    von_neumann_entropy   of the spectrum of P, P^2, ..., whose knee says when noise is gone
+    diffuse               P^t, the chances after t steps
+    potential_distances   how far apart the logarithms of the chances of two points are
+    smacof                metric scaling of these (`jaxscape.embedding.mds`)
+
+The graph is sparse, and stays on the host (SciPy); what is dense goes to where it is fastest
+(`jaxscape.embedding.dense`). All of it is float64.
 """
 
+import hashlib
 import warnings
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxscape.embedding.mds import check_distances, normalized_stress
+from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
+from jaxscape.embedding.mds import check_distances, leading_classical_mds, place, smacof
 
-# Kernel values below this are set to zero, here as in the `phate` package.
-_SMALLEST_AFFINITY = 1e-4
+# Affinities below this are zero, as in the `phate` package.
+SMALLEST_AFFINITY = 1e-4
+
+# What is added to a chance before its logarithm is taken, as in the `phate` package.
+FLOOR = 1e-7
+
+# "auto" looks for the knee among that many diffusion times.
+TIMES = 100
+
+# Beyond that many points PHATE is asked to take landmarks: its matrices have 3 GB each there.
+MOST_POINTS = 20_000
+
+POTENTIAL_METRICS = ("euclidean", "cosine")
 
 
 class PhateResult(NamedTuple):
-    """A PHATE embedding of n points and its diagnostics."""
+    """A PHATE embedding of n points, its stages and its diagnostics.
 
-    embedding: np.ndarray  # float64 (n, n_components)
-    t: int  # diffusion time
-    entropy: np.ndarray  # float64 (number of t tried,): von Neumann entropy, whose knee is t where t is "auto"
+    With landmarks all stages are those of the landmarks alone, m instead of n points; the embedding has all n.
+    """
+
+    embedding: np.ndarray  # float64 (n, n_components); the landmarks' mean is zero
+    t: int  # diffusion time: the rows of P^t are compared
+    entropy: np.ndarray | None  # float64 (100,): von Neumann entropy of P^1, P^2, ...; None where t was given
     potential_distances: np.ndarray  # float64 (n, n)
     stress: float  # normalised stress of the embedding against the potential distances
     n_connected_components: int  # of the graph of non-zero affinities
     connecting_knn: int  # the smallest knn, at least the one used, whose graph has one component
     warnings: tuple[str, ...]  # what a reader of the picture must know
+    iterations: int  # of SMACOF
+    affinity: csr_array  # float64 (n, n), symmetric
+    bandwidth: np.ndarray  # float64 (n,): distance to the knn-th neighbour
+    potential: np.ndarray  # float64 (n, n): minus the logarithm of P^t
+    knn: int  # as used
+    decay: float
+    potential_metric: str
+    landmarks: np.ndarray | None  # int (m,): their rows; None where all points are exact
+    source: str  # a digest of the distances
+
+    @property
+    def operator(self) -> csr_array:
+        """P, float64 (n, n), whose rows have sum 1."""
+        return diffusion_operator(self.affinity)
 
 
 def phate(
     distances: np.ndarray,
     *,
     n_components: int = 2,
-    knn: int = 5,
+    knn: int | str = 5,
     decay: float = 40,
     t: int | str = "auto",
+    potential_metric: str = "euclidean",
+    landmarks: int | None = None,
+    previous: PhateResult | None = None,
 ) -> PhateResult:
     """Embed a distance matrix with PHATE.
 
     Args:
         distances: (n, n), symmetric, non-negative, zero on the diagonal.
         n_components: dimensions of the picture.
-        knn: the bandwidth of a point is the distance to its knn-th neighbour, itself not counted.
+        knn: the bandwidth of a point is the distance to its knn-th neighbour, itself not counted; "connect" takes the
+            smallest number, from 5 on, whose graph has one component.
         decay: exponent of the kernel (2 is the Gaussian).
-        t: steps of diffusion; "auto" takes the knee of the von Neumann entropy among 1 to 100.
+        t: steps of diffusion; "auto" takes the knee of the von Neumann entropy. As in the `phate` package the entropies
+            of P^1, P^2, ... are counted from 0: the picture is of the power before that at the knee.
+        potential_metric: how potentials are compared, "euclidean" (the paper) or "cosine" (its authors' code).
+        landmarks: embed that many points, far from one another, and put the others among them with `project`. An
+            approximation; None is exact.
+        previous: a result for the same distances, whose stages are taken over as far as the settings are the same.
 
     Returns:
-        A `PhateResult`. The same input gives the same bytes.
+        A `PhateResult`. The same input gives the same bytes, with `previous` or without.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, a parameter out of range, or a t so large that diffusion
-            makes all points alike.
+        ValueError: for a matrix that is no distance matrix, an argument out of range, a t so large that diffusion makes
+            all points alike, a `previous` of other distances, or more than 20,000 points without landmarks.
 
     Warns:
-        UserWarning: where the graph falls apart: distances between its components then mean nothing.
+        UserWarning: where the graph falls apart (distances between its components then mean nothing), or the layout has
+            not converged.
     """
-    from jaxscape.embedding.baselines import phate_package
-
     matrix = check_distances(distances, n_components=n_components)
-    if not (isinstance(knn, int | np.integer) and 1 <= knn <= len(matrix) - 2):
-        raise ValueError(f"knn must be a whole number from 1 to n - 2 = {len(matrix) - 2}, got {knn!r}")
-    if not decay > 0:
-        raise ValueError(f"decay must be positive, got {decay}")
-    if t != "auto" and not (isinstance(t, int | np.integer) and t >= 1):
-        raise ValueError(f't must be "auto" or a whole number of at least 1, got {t!r}')
-    if not matrix.any():
-        raise ValueError("distances must not all be zero: all points are the same")
-    components = count_components(matrix, knn=knn, decay=decay)
-    connecting = knn if components == 1 else smallest_connecting_knn(matrix, knn=knn, decay=decay)
-    notes = () if components == 1 else (_apart(components, knn, connecting),)
-    for note in notes:
+    _check(matrix, knn, decay, t, potential_metric, landmarks)
+    source = hashlib.sha256(matrix.tobytes()).hexdigest()[:16]
+    if previous is not None and previous.source != source:
+        raise ValueError("previous must be a result for the same distances, and these differ")
+    chosen = None
+    if landmarks is not None and landmarks < len(matrix):
+        chosen = farthest_points(matrix, landmarks)
+        everything, matrix = matrix, matrix[np.ix_(chosen, chosen)]
+        if previous is not None and (previous.landmarks is None or not np.array_equal(chosen, previous.landmarks)):
+            previous = None
+    elif previous is not None and previous.landmarks is not None:
+        previous = None
+    result = _embed(matrix, n_components, knn, decay, t, potential_metric, previous)
+    result = result._replace(source=source)
+    for note in result.warnings:
         warnings.warn(note, stacklevel=2)
-    stages = phate_package(matrix, n_components=n_components, knn=knn, decay=decay, t=t)
+    if chosen is None:
+        return result
+    others = np.setdiff1d(np.arange(len(everything)), chosen)
+    embedding = np.empty((len(everything), n_components))
+    embedding[chosen] = result.embedding
+    embedding[others] = project(everything[np.ix_(others, chosen)], result)
+    return result._replace(embedding=embedding, landmarks=chosen)
+
+
+def _embed(
+    matrix: np.ndarray,
+    n_components: int,
+    knn: int | str,
+    decay: float,
+    t: int | str,
+    metric: str,
+    previous: PhateResult | None,
+) -> PhateResult:
+    """All stages, but those that a previous result has."""
+    if knn == "connect":
+        first = min(5, len(matrix) - 2)
+        knn = (
+            first
+            if count_components(matrix, knn=first, decay=decay) == 1
+            else smallest_connecting_knn(matrix, knn=first, decay=decay)
+        )
+    knn = int(knn)
+    known = previous if previous is not None and (previous.knn, previous.decay) == (knn, decay) else None
+    if known is not None:
+        bandwidth, affinities = known.bandwidth, known.affinity
+        components, connecting = known.n_connected_components, known.connecting_knn
+    else:
+        bandwidth = _bandwidth(matrix, knn)
+        affinities = affinity(matrix, knn=knn, decay=decay)
+        components = int(connected_components(affinities, directed=False)[0])
+        connecting = knn if components == 1 else smallest_connecting_knn(matrix, knn=knn, decay=decay)
+    entropy = None
+    if t == "auto":
+        entropy = known.entropy if known is not None else None
+        entropy = von_neumann_entropy(affinities) if entropy is None else entropy
+        t = knee(entropy)
+    t = int(t)
+    if known is not None and known.t == t:
+        potential = known.potential
+    else:
+        known, potential = None, -np.log(diffuse(affinities, t) + FLOOR)
+    if known is not None and known.potential_metric == metric:
+        between = known.potential_distances
+    else:
+        between = potential_distances(potential, metric=metric)
+    if between.max() < 1e-11:
+        raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
+    layout = smacof(between, leading_classical_mds(between, n_components=n_components))
+    notes = [] if components == 1 else [_apart(components, knn, connecting)]
+    notes += [] if layout.converged else [f"SMACOF has not converged in {layout.iterations} iterations"]
     return PhateResult(
-        embedding=stages.embedding,
-        t=stages.t,
-        entropy=stages.entropy,
-        potential_distances=stages.potential_distances,
-        stress=normalized_stress(stages.potential_distances, stages.embedding),
+        embedding=layout.embedding,
+        t=t,
+        entropy=entropy,
+        potential_distances=between,
+        stress=layout.stress,
         n_connected_components=components,
         connecting_knn=connecting,
-        warnings=notes,
+        warnings=tuple(notes),
+        iterations=layout.iterations,
+        affinity=affinities,
+        bandwidth=bandwidth,
+        potential=potential,
+        knn=knn,
+        decay=decay,
+        potential_metric=metric,
+        landmarks=None,
+        source="",
     )
 
 
+def affinity(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> csr_array:
+    """Affinities (n, n) of points, zero where both kernels are below 1e-4: (K + K^T) / 2.
+
+    K_ij = exp(-(d_ij / b_i)^decay), where b_i is the distance of i to its knn-th neighbour. Where that is 0, only
+    points at distance 0 have an affinity.
+    """
+    bandwidth = _bandwidth(distances, knn)
+    rows, columns = np.nonzero(distances <= _reach(bandwidth, decay)[:, None])
+    values = _kernel(distances[rows, columns], bandwidth[rows], decay)
+    kernel = csr_array((values, (rows, columns)), shape=distances.shape)
+    kernel.eliminate_zeros()
+    return csr_array((kernel + kernel.T) / 2)
+
+
+def diffusion_operator(affinities: csr_array) -> csr_array:
+    """P (n, n): affinities divided by the sum of their row."""
+    return csr_array(diags_array(1 / affinities.sum(axis=1)) @ affinities)
+
+
+def von_neumann_entropy(affinities: csr_array, *, times: int = TIMES) -> np.ndarray:
+    """Entropy (times,) of the singular values of P to the powers 1, 2, ..., each as shares of their sum, in nats.
+
+    Singular values that are rounding, below about 1e-7 of the largest, count as zero.
+    """
+    operator = diffusion_operator(affinities)
+    squares = eigenvalues((operator @ operator.T).toarray())
+    values = np.sqrt(np.where(squares > 1e-16 * len(squares) * squares.max(), squares, 0))
+    powers = (values / values.max()) ** np.arange(1, times + 1)[:, None]
+    shares = powers / powers.sum(axis=1, keepdims=True)
+    return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
+
+
+def knee(values: np.ndarray) -> int:
+    """The index at which a curve (m,) bends: where two straight lines, left and right of it, fit best.
+
+    Both are fitted by least squares and judged by the sum of absolute residuals, that at the index in both. As in the
+    `phate` package the right line is fitted from one value before the index, so that two lines that meet bend one value
+    late. A curve without a bend has it at 1.
+    """
+    at = np.arange(len(values))
+
+    def misfit(fitted: slice, judged: slice) -> float:
+        line = np.polynomial.Polynomial.fit(at[fitted], values[fitted], 1)
+        return float(np.abs(line(at[judged]) - values[judged]).sum())
+
+    bends = np.arange(1, len(values) - 1)
+    misfits = [
+        misfit(slice(bend + 1), slice(bend + 1)) + misfit(slice(bend - 1, None), slice(bend, None)) for bend in bends
+    ]
+    rounding = 1e-13 * len(values) * np.abs(values).max()
+    return int(bends[np.argmin(np.maximum(misfits, rounding))])
+
+
+def diffuse(affinities: csr_array, t: int) -> np.ndarray:
+    """P^t, float64 (n, n), every entry to about 1e-13 of itself.
+
+    By squaring the symmetric matrix that P is similar to: it has no negative entry, so that no digit is lost.
+    """
+    root = np.sqrt(affinities.sum(axis=1))
+    step = _dense_if_full(csr_array(diags_array(1 / root) @ affinities @ diags_array(1 / root)))
+    power = step
+    for bit in bin(t)[3:]:
+        power = _dense_if_full(power @ power) if isinstance(power, csr_array) else gram_of_rows(power)
+        if bit == "1":
+            power = step @ power if isinstance(step, csr_array) else product(step, power)
+    power = power.toarray() if isinstance(power, csr_array) else power
+    return power * root / root[:, None]
+
+
+def _dense_if_full(matrix: csr_array) -> csr_array | np.ndarray:
+    """From a tenth of its entries on a matrix is faster as an array."""
+    return matrix.toarray() if matrix.nnz > matrix.shape[0] ** 2 / 10 else matrix
+
+
+def potential_distances(potential: np.ndarray, *, metric: str = "euclidean") -> np.ndarray:
+    """Distances (n, n) between the rows of a matrix (n, k), euclidean or cosine."""
+    return _distances(potential, None, metric)
+
+
+def _distances(left: np.ndarray, right: np.ndarray | None, metric: str) -> np.ndarray:
+    """Between the rows of two matrices, or of one."""
+    if metric == "cosine":
+        left = left / np.linalg.norm(left, axis=1, keepdims=True)
+        right = None if right is None else right / np.linalg.norm(right, axis=1, keepdims=True)
+    center = (left if right is None else right).mean(axis=0)
+    left, right = left - center, None if right is None else right - center
+    squared = _squared_distances(left, right)
+    return squared / 2 if metric == "cosine" else np.sqrt(squared)
+
+
+def _squared_distances(left: np.ndarray, right: np.ndarray | None) -> np.ndarray:
+    """From inner products; pairs that these leave with less than half of their digits again, from differences."""
+    squared = gram_of_rows(left) if right is None else product(left, right.T)
+    other = left if right is None else right
+    norms = (left**2).sum(axis=1)[:, None], (other**2).sum(axis=1)
+    squared *= -2
+    squared += norms[0]
+    squared += norms[1]
+    near = np.argwhere(squared < 1e-9 * (norms[0] + norms[1]))
+    if right is None:
+        near = near[near[:, 0] < near[:, 1]]
+        np.fill_diagonal(squared, 0)
+    chunk = max(1, 2**24 // left.shape[1])
+    for start in range(0, len(near), chunk):
+        i, j = near[start : start + chunk].T
+        squared[i, j] = ((left[i] - other[j]) ** 2).sum(axis=1)
+        if right is None:
+            squared[j, i] = squared[i, j]
+    return np.maximum(squared, 0)
+
+
+def project(new_distances: np.ndarray, result: PhateResult) -> np.ndarray:
+    """Places of new points in a picture that stays as it is.
+
+    A new point's first step of diffusion goes to the old points, by the kernel of the picture; the others are steps
+    among these. It lies where the stress of its potential distances to the old points is least. A point at distance 0
+    from an old one is that point, and lies where it lies.
+
+    Args:
+        new_distances: (m, n), from m new points to the n of the picture (to its landmarks, where it has them).
+        result: of `phate`.
+
+    Returns:
+        float64 (m, n_components).
+
+    Raises:
+        ValueError: for another number of columns than the picture has points, for negative numbers, NaN or infinity.
+    """
+    new = np.array(new_distances, np.float64)
+    places = result.embedding if result.landmarks is None else result.embedding[result.landmarks]
+    if new.ndim != 2 or new.shape[1] != len(places):
+        raise ValueError(f"new_distances must have shape (m, {len(places)}), a row a new point, got {new.shape}")
+    if not np.isfinite(new).all() or (new < 0).any():
+        raise ValueError("new_distances must be finite and not negative")
+    bandwidth = np.partition(new, result.knn - 1, axis=1)[:, result.knn - 1, None]
+    kernel = _kernel(new, bandwidth, result.decay) + _kernel(new, result.bandwidth, result.decay)
+    chances = kernel / kernel.sum(axis=1, keepdims=True)
+    backwards = csr_array(result.operator.T)
+    for _ in range(result.t - 1):
+        chances = (backwards @ chances.T).T
+    target = _distances(-np.log(chances + FLOOR), result.potential, result.potential_metric)
+    found = place(target, places)
+    return np.where(new.min(axis=1, initial=np.inf)[:, None] == 0, places[new.argmin(axis=1)], found)
+
+
+def farthest_points(distances: np.ndarray, count: int) -> np.ndarray:
+    """Row numbers (count,), in order, of points far from one another: the first, then ever the farthest from those."""
+    chosen, nearest = [0], distances[0]
+    for _ in range(count - 1):
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, distances[chosen[-1]])
+    return np.sort(chosen)
+
+
 def count_components(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
-    """Connected components of the graph that joins two points where either's affinity to the other is not zero."""
-    bandwidth = np.partition(distances, knn, axis=1)[:, knn]
-    reach = bandwidth * (-np.log(_SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
-    return int(connected_components(csr_array(distances <= reach[:, None]), directed=False)[0])
+    """Connected components of the graph that joins two points where their affinity is not zero."""
+    return _components(distances, _bandwidth(distances, knn), decay)
 
 
 def smallest_connecting_knn(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
     """The smallest number of neighbours, from `knn` up, whose graph has one component (more neighbours never cut)."""
+    neighbours = np.sort(distances, axis=1)
     low, high = knn, len(distances) - 1
     while low < high:
         middle = (low + high) // 2
-        if count_components(distances, knn=middle, decay=decay) == 1:
+        if _components(distances, neighbours[:, middle], decay) == 1:
             high = middle
         else:
             low = middle + 1
     return low
+
+
+def _components(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> int:
+    joined = csr_array(distances <= _reach(bandwidth, decay)[:, None])
+    return int(connected_components(joined, directed=False)[0])
+
+
+def _bandwidth(distances: np.ndarray, knn: int) -> np.ndarray:
+    """The distance (n,) of each point to its knn-th neighbour; column 0 of the sorted row is the point itself."""
+    return np.partition(distances, knn, axis=1)[:, knn]
+
+
+def _reach(bandwidth: np.ndarray, decay: float) -> np.ndarray:
+    """The distance (n,) up to which a point's kernel is not zero."""
+    return bandwidth * (-np.log(SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
+
+
+def _kernel(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        values = np.exp(-((distances / bandwidth) ** decay))
+    values = np.where(distances == 0, 1, values)  # also where the bandwidth is 0
+    return np.where(values < SMALLEST_AFFINITY, 0, values)
+
+
+def _check(matrix: np.ndarray, knn: int | str, decay: float, t: int | str, metric: str, landmarks: int | None) -> None:
+    points = len(matrix)
+    if landmarks is not None and not (isinstance(landmarks, int | np.integer) and landmarks >= 3):
+        raise ValueError(f"landmarks must be None or a whole number of at least 3, got {landmarks!r}")
+    if landmarks is None and points > MOST_POINTS:
+        raise ValueError(
+            f"{points} points are more than the {MOST_POINTS} that are embedded exactly; name a number of landmarks, "
+            "such as landmarks=5000"
+        )
+    points = points if landmarks is None else min(points, landmarks)
+    if knn != "connect" and not (isinstance(knn, int | np.integer) and 1 <= knn <= points - 2):
+        raise ValueError(f'knn must be "connect" or a whole number from 1 to n - 2 = {points - 2}, got {knn!r}')
+    if knn == "connect" and points < 3:
+        raise ValueError(f"PHATE needs at least 3 points, got {points}")
+    if not decay > 0:
+        raise ValueError(f"decay must be positive, got {decay}")
+    if t != "auto" and not (isinstance(t, int | np.integer) and t >= 1):
+        raise ValueError(f't must be "auto" or a whole number of at least 1, got {t!r}')
+    if metric not in POTENTIAL_METRICS:
+        raise ValueError(f"unknown potential_metric {metric!r}; known: {', '.join(POTENTIAL_METRICS)}")
+    if not matrix.any():
+        raise ValueError("distances must not all be zero: all points are the same")
 
 
 def _apart(components: int, knn: int, connecting: int) -> str:

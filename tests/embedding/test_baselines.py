@@ -1,12 +1,15 @@
-"""PCA against scikit-learn; the random plane as a projection. The `phate` package's own stages: see test_phate.py."""
+"""PCA against scikit-learn; the random plane as a projection; t-SNE and UMAP on data whose clusters are known."""
+
+import sys
 
 import jax
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
+from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
-from jaxscape.embedding.baselines import pca, random_plane
+from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
 
 
 def points_and_distances(n=30, size=100, seed=0):
@@ -90,3 +93,61 @@ def test_what_is_no_distance_matrix_is_refused():
         pca(np.full((4, 4), np.nan))
     with pytest.raises(ValueError, match="must be a square matrix"):
         random_plane(np.zeros((4, 3)), key=jax.random.key(0))
+
+
+def clusters(sizes=(20, 25, 15), seed=0):
+    """Distances of points in groups far from one another, and their groups."""
+    generator = np.random.default_rng(seed)
+    rows = [20 * generator.standard_normal(6) + generator.standard_normal((size, 6)) for size in sizes]
+    return squareform(pdist(np.concatenate(rows))), np.repeat(np.arange(len(sizes)), sizes)
+
+
+@pytest.mark.parametrize("embed", [lambda d: tsne(d, perplexity=8), lambda d: umap(d, n_neighbors=8)])
+def test_neighbour_embeddings_keep_groups_together(embed):
+    distances, group = clusters()
+    before = distances.copy()
+    result = embed(distances)
+    assert result.embedding.shape == (60, 2)
+    assert result.embedding.dtype == np.float64
+    assert result.explained is None
+    kept = squareform(pdist(result.embedding))
+    np.fill_diagonal(kept, np.inf)
+    np.testing.assert_array_equal(group[kept.argmin(axis=1)], group)
+    np.testing.assert_array_equal(distances, before)
+    assert embed(distances).embedding.tobytes() == result.embedding.tobytes()
+
+
+def test_tsne_has_no_more_divergence_than_scikit_learns_own():
+    from sklearn.manifold import TSNE
+
+    points = np.random.default_rng(0).standard_normal((60, 5))
+    ours = tsne(squareform(pdist(points)), perplexity=10)
+    start = 1e-4 * PCA(2).fit_transform(points)
+    model = TSNE(perplexity=10, init=start / start[:, 0].std() * 1e-4, random_state=0).fit(points)
+    assert rank_of(ours.embedding, points) > rank_of(model.embedding_, points) - 0.05
+
+
+def rank_of(picture, points):
+    return spearmanr(pdist(picture), pdist(points)).statistic
+
+
+@pytest.mark.parametrize(
+    ("embed", "message"),
+    [
+        (lambda d: tsne(d, perplexity=30), "perplexity must be over 0 and below n = 30, got 30"),
+        (lambda d: umap(d, n_neighbors=30), "n_neighbors must be from 2 to n - 1 = 29, got 30"),
+        (lambda d: tsne(d[:, :-1]), "must be a square matrix"),
+        (lambda d: umap(d * np.nan), "must be finite"),
+        (lambda d: phate_package(-d), "must not be negative"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(embed, message):
+    with pytest.raises(ValueError, match=message):
+        embed(points_and_distances()[1])
+
+
+@pytest.mark.parametrize(("embed", "module", "extra"), [(umap, "umap", "umap"), (phate_package, "phate", "phate")])
+def test_a_package_that_is_not_there_is_named(monkeypatch, embed, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"pip install 'jaxscape-phate.{extra}.'"):
+        embed(points_and_distances()[1])

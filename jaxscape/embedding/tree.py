@@ -1,0 +1,53 @@
+"""An artificial tree whose distances are known, as in the paper's Fig. 1C."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Tree(NamedTuple):
+    """Points about a tree."""
+
+    points: np.ndarray  # float64 (n, size), with noise
+    geodesics: np.ndarray  # float64 (n, n), along the tree, without noise
+    branch: np.ndarray  # int (n,)
+    place: np.ndarray  # int (n,): along the branch, from 0
+
+
+def artificial_tree(
+    *, branches: int = 10, points: int = 60, size: int = 100, noise: float = 0.0, seed: int = 0
+) -> Tree:
+    """Straight branches in random directions, each of which begins on an earlier one.
+
+    Args:
+        branches: their number.
+        points: on each branch; neighbours are at distance 1.
+        size: dimensions of the space.
+        noise: standard deviation of a normal number that is added to every coordinate.
+        seed: of the tree and its noise.
+
+    Raises:
+        ValueError: for numbers below 1, or a negative noise.
+    """
+    for name, value in {"branches": branches, "points": points, "size": size}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if noise < 0:
+        raise ValueError(f"noise must not be negative, got {noise}")
+    generator = np.random.default_rng(seed)
+    directions = generator.standard_normal((branches, size))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    total = branches * points
+    places, geodesics = np.empty((total, size)), np.zeros((total, total))
+    steps = np.arange(1, points + 1)
+    for branch in range(branches):
+        old, new = slice(branch * points), slice(branch * points, (branch + 1) * points)
+        root = int(generator.integers(branch * points)) if branch else None
+        places[new] = (0 if root is None else places[root]) + steps[:, None] * directions[branch]
+        geodesics[new, new] = np.abs(steps[:, None] - steps)
+        if root is not None:
+            geodesics[new, old] = steps[:, None] + geodesics[root, old]
+            geodesics[old, new] = geodesics[new, old].T
+    numbers = np.arange(total)
+    places += noise * generator.standard_normal(places.shape)
+    return Tree(places, geodesics, numbers // points, numbers % points)

@@ -1,0 +1,95 @@
+"""Measures against SciPy pair by pair, and on pictures whose answer is known."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import spearmanr
+
+from jaxscape.embedding.measures import (
+    continuity,
+    continuity_of_distances,
+    demap,
+    procrustes_disparity,
+    rank_correlation,
+)
+
+
+def points(n=40, size=3, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, size))
+
+
+def turned(picture):
+    """Rotated, mirrored, scaled and moved."""
+    return 7 * picture @ np.array([[0.6, -0.8], [-0.8, -0.6]]) + 3
+
+
+@pytest.mark.parametrize("measure", [demap, rank_correlation])
+def test_the_global_correlation_is_spearmans_over_pairs(measure):
+    distances, picture = squareform(pdist(points())), points()[:, :2]
+    assert measure(distances, picture) == pytest.approx(spearmanr(pdist(points()), pdist(picture)).statistic)
+    assert measure(squareform(pdist(picture)), picture) == pytest.approx(1)
+    assert measure(distances, turned(picture)) == pytest.approx(measure(distances, picture))
+
+
+@pytest.mark.parametrize("neighbours", [3, 10, 39])
+def test_the_local_correlation_is_spearmans_over_the_nearest(neighbours):
+    distances, picture = squareform(pdist(points())), points()[:, :2]
+    kept = squareform(pdist(picture))
+    expected = []
+    for i in range(40):
+        nearest = [j for j in np.argsort(distances[i]) if j != i][:neighbours]
+        expected.append(spearmanr(distances[i, nearest], kept[i, nearest]).statistic)
+    assert rank_correlation(distances, picture, neighbours=neighbours) == pytest.approx(np.mean(expected))
+
+
+def test_where_all_is_tied_nothing_is_kept():
+    assert rank_correlation(1 - np.eye(10), points(10), neighbours=5) == 0
+
+
+@pytest.mark.parametrize("neighbours", [2, 40])
+def test_a_number_of_neighbours_that_cannot_be_is_refused(neighbours):
+    with pytest.raises(ValueError, match=f"neighbours must be from 3 to n - 1 = 39, got {neighbours}"):
+        rank_correlation(squareform(pdist(points())), points(), neighbours=neighbours)
+
+
+def test_distances_of_another_number_of_points_are_refused():
+    with pytest.raises(ValueError, match=r"distances must have shape \(40, 40\), got \(39, 39\)"):
+        demap(np.zeros((39, 39)), points())
+
+
+def test_a_straight_walk_is_never_broken():
+    walk = np.stack([np.arange(20) ** 1.1, np.zeros(20)], axis=1)
+    ranks = continuity(walk, np.zeros(20), np.arange(20))
+    # From the second point on the one before is nearer than the next.
+    np.testing.assert_array_equal(ranks, [0] + [1] * 18)
+
+
+def test_a_jump_over_others_is_counted():
+    """Two walks side by side; the first has its halves far apart, with the second between."""
+    first = np.array([[0, 0], [1, 0], [9, 0], [10, 0]], float)
+    second = np.array([[3, 0], [4.5, 0], [6, 0]], float)
+    picture = np.concatenate([first, second])
+    trajectory, order = [0, 0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 0, 1, 2]
+    ranks = continuity(picture, np.array(trajectory), np.array(order))
+    # From 1 to 9 all of 0, 3, 4.5 and 6 are nearer.
+    np.testing.assert_array_equal(ranks, [0, 4, 0, 0, 0])
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    picture, trajectory, order = points(30, 2), np.repeat(np.arange(3), 10), np.tile(np.arange(10), 3)
+    shuffled = np.random.default_rng(1).permutation(30)
+    expected = continuity(picture, trajectory, order)
+    assert expected.shape == (27,)
+    found = continuity(turned(picture)[shuffled], trajectory[shuffled], order[shuffled])
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(continuity_of_distances(squareform(pdist(picture)), trajectory, order), expected)
+
+
+def test_points_at_one_place_are_the_nearest_of_all():
+    np.testing.assert_array_equal(continuity(np.zeros((4, 2)), np.zeros(4), np.arange(4)), 0)
+
+
+def test_disparity_is_zero_for_the_same_picture_turned_and_near_one_for_another():
+    picture = points(200, 2)
+    assert procrustes_disparity(picture, turned(picture)) < 1e-20
+    assert 0.9 < procrustes_disparity(picture, points(200, 2, seed=1)) <= 1
