@@ -30,7 +30,7 @@ if __name__ == "__main__":
     restart_with_kept_memory()
 
 ARMS = ("ours", "package, exact", "package, defaults")
-STAGES = ("affinity", "von_neumann_entropy", "diffuse", "potential_distances", "leading_classical_mds", "smacof")
+STAGES = ("_affinity", "von_neumann_entropy", "diffuse", "potential_distances", "metric_mds")
 
 
 def tree(points: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
-from jaxscape.embedding.mds import check_distances, classical_mds, leading_classical_mds
+from jaxscape.embedding.mds import check_distances, classical_mds
 
 
 class Embedding(NamedTuple):
@@ -117,7 +117,7 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float = 30
     matrix = check_distances(distances, n_components=n_components)
     if not 0 < perplexity < len(matrix):
         raise ValueError(f"perplexity must be over 0 and below n = {len(matrix)}, got {perplexity}")
-    start = leading_classical_mds(matrix, n_components=n_components)
+    start, _ = classical_mds(matrix, n_components=n_components)
     start = 1e-4 * start / max(start[:, 0].std(), np.finfo(float).tiny)
     model = TSNE(
         n_components=n_components, perplexity=perplexity, metric="precomputed", init=start, random_state=0, n_jobs=1

@@ -8,7 +8,7 @@ Nature Biotechnology 37 (2019). Exact, and the same every time: no landmarks unl
     von_neumann_entropy   of the spectrum of P, P^2, ..., whose knee says when noise is gone
     diffuse               P^t, the chances after t steps
     potential_distances   how far apart the logarithms of the chances of two points are
-    smacof                metric scaling of these (`jaxscape.embedding.mds`)
+    metric_mds            coordinates that keep these distances (`jaxscape.embedding.mds`)
 
 The graph is sparse, and stays on the host (SciPy); what is dense goes to where it is fastest
 (`jaxscape.embedding.dense`). All of it is float64.
@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
-from jaxscape.embedding.mds import check_distances, leading_classical_mds, place, smacof
+from jaxscape.embedding.mds import check_distances, metric_mds, place
 
 # Affinities below this are zero, as in the `phate` package.
 SMALLEST_AFFINITY = 1e-4
@@ -54,7 +54,7 @@ class PhateResult(NamedTuple):
     n_connected_components: int  # of the graph of non-zero affinities
     connecting_knn: int  # the smallest knn, at least the one used, whose graph has one component
     warnings: tuple[str, ...]  # what a reader of the picture must know
-    iterations: int  # of SMACOF
+    iterations: int  # of metric scaling
     affinity: csr_array  # float64 (n, n), symmetric
     bandwidth: np.ndarray  # float64 (n,): distance to the knn-th neighbour
     potential: np.ndarray  # float64 (n, n): minus the logarithm of P^t
@@ -144,12 +144,7 @@ def _embed(
 ) -> PhateResult:
     """All stages, but those that a previous result has."""
     if knn == "connect":
-        first = min(5, len(matrix) - 2)
-        knn = (
-            first
-            if count_components(matrix, knn=first, decay=decay) == 1
-            else smallest_connecting_knn(matrix, knn=first, decay=decay)
-        )
+        knn = smallest_connecting_knn(matrix, knn=min(5, len(matrix) - 2), decay=decay)
     knn = int(knn)
     known = previous if previous is not None and (previous.knn, previous.decay) == (knn, decay) else None
     if known is not None:
@@ -157,7 +152,7 @@ def _embed(
         components, connecting = known.n_connected_components, known.connecting_knn
     else:
         bandwidth = _bandwidth(matrix, knn)
-        affinities = affinity(matrix, knn=knn, decay=decay)
+        affinities = _affinity(matrix, bandwidth, decay)
         components = int(connected_components(affinities, directed=False)[0])
         connecting = knn if components == 1 else smallest_connecting_knn(matrix, knn=knn, decay=decay)
     entropy = None
@@ -176,9 +171,9 @@ def _embed(
         between = potential_distances(potential, metric=metric)
     if between.max() < 1e-11:
         raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
-    layout = smacof(between, leading_classical_mds(between, n_components=n_components))
+    layout = metric_mds(between, n_components=n_components)
     notes = [] if components == 1 else [_apart(components, knn, connecting)]
-    notes += [] if layout.converged else [f"SMACOF has not converged in {layout.iterations} iterations"]
+    notes += [] if layout.converged else [f"metric scaling has not converged in {layout.iterations} iterations"]
     return PhateResult(
         embedding=layout.embedding,
         t=t,
@@ -206,7 +201,10 @@ def affinity(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> csr_a
     K_ij = exp(-(d_ij / b_i)^decay), where b_i is the distance of i to its knn-th neighbour. Where that is 0, only
     points at distance 0 have an affinity.
     """
-    bandwidth = _bandwidth(distances, knn)
+    return _affinity(distances, _bandwidth(distances, knn), decay)
+
+
+def _affinity(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> csr_array:
     rows, columns = np.nonzero(distances <= _reach(bandwidth, decay)[:, None])
     values = _kernel(distances[rows, columns], bandwidth[rows], decay)
     kernel = csr_array((values, (rows, columns)), shape=distances.shape)
@@ -225,7 +223,10 @@ def von_neumann_entropy(affinities: csr_array, *, times: int = TIMES) -> np.ndar
     Singular values that are rounding, below about 1e-7 of the largest, count as zero.
     """
     operator = diffusion_operator(affinities)
-    squares = eigenvalues((operator @ operator.T).toarray())
+    products = csr_array(operator @ operator.T)
+    count, component = connected_components(affinities, directed=False)
+    members = [np.flatnonzero(component == number) for number in range(count)]
+    squares = np.concatenate([eigenvalues(products[rows][:, rows].toarray()) for rows in members])
     values = np.sqrt(np.where(squares > 1e-16 * len(squares) * squares.max(), squares, 0))
     powers = (values / values.max()) ** np.arange(1, times + 1)[:, None]
     shares = powers / powers.sum(axis=1, keepdims=True)
@@ -239,18 +240,23 @@ def knee(values: np.ndarray) -> int:
     `phate` package the right line is fitted from one value before the index, so that two lines that meet bend one value
     late. A curve without a bend has it at 1.
     """
-    at = np.arange(len(values))
-
-    def misfit(fitted: slice, judged: slice) -> float:
-        line = np.polynomial.Polynomial.fit(at[fitted], values[fitted], 1)
-        return float(np.abs(line(at[judged]) - values[judged]).sum())
-
     bends = np.arange(1, len(values) - 1)
-    misfits = [
-        misfit(slice(bend + 1), slice(bend + 1)) + misfit(slice(bend - 1, None), slice(bend, None)) for bend in bends
-    ]
-    rounding = 1e-13 * len(values) * np.abs(values).max()
-    return int(bends[np.argmin(np.maximum(misfits, rounding))])
+    left = _residuals(values, 0, bends + 1)
+    right = _residuals(values[::-1], 1, len(values) - bends)
+    rounding = 1e-12 * len(values) * np.abs(values).max()
+    return int(bends[np.argmin(np.maximum(left + right, rounding))])
+
+
+def _residuals(values: np.ndarray, more: int, counts: np.ndarray) -> np.ndarray:
+    """Sums of absolute residuals of the first `counts` values from lines through the first `counts + more`."""
+    at = np.arange(len(values), dtype=np.float64)
+    here = np.arange(len(values)) < (counts + more)[:, None]
+    number = here.sum(axis=1)
+    middle, mean = (here * at).sum(axis=1) / number, (here * values).sum(axis=1) / number
+    away = here * (at - middle[:, None])
+    slope = (away * (values - mean[:, None])).sum(axis=1) / (away**2).sum(axis=1)
+    residuals = np.abs(values - mean[:, None] - slope[:, None] * (at - middle[:, None]))
+    return (residuals * (np.arange(len(values)) < counts[:, None])).sum(axis=1)
 
 
 def diffuse(affinities: csr_array, t: int) -> np.ndarray:
@@ -356,25 +362,28 @@ def farthest_points(distances: np.ndarray, count: int) -> np.ndarray:
 
 def count_components(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
     """Connected components of the graph that joins two points where their affinity is not zero."""
-    return _components(distances, _bandwidth(distances, knn), decay)
+    return _components(distances, _bandwidth(distances, knn), decay)[0]
 
 
 def smallest_connecting_knn(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
     """The smallest number of neighbours, from `knn` up, whose graph has one component (more neighbours never cut)."""
     neighbours = np.sort(distances, axis=1)
-    low, high = knn, len(distances) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if _components(distances, neighbours[:, middle], decay) == 1:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    count, component = _components(distances, neighbours[:, knn], decay)
+    # The number of neighbours with which a point reaches the nearest point of another component.
+    nearest = np.stack([distances[:, component == other].min(axis=1) for other in range(count)], axis=1)
+    reached = _reach(neighbours, decay)
+    needed = np.stack([np.searchsorted(row, to) for row, to in zip(reached, nearest, strict=True)])
+    between = np.stack([needed[component == here].min(axis=0) for here in range(count)])
+    np.fill_diagonal(between, 0)
+    # Components are joined at the smallest number first: the last that is needed is the largest of a spanning tree.
+    return max(knn, int(minimum_spanning_tree(np.minimum(between, between.T)).max())) if count > 1 else knn
 
 
-def _components(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> int:
+def _components(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> tuple[int, np.ndarray]:
+    """The number of components, and the component (n,) of each point."""
     joined = csr_array(distances <= _reach(bandwidth, decay)[:, None])
-    return int(connected_components(joined, directed=False)[0])
+    count, component = connected_components(joined, directed=False)
+    return int(count), component
 
 
 def _bandwidth(distances: np.ndarray, knn: int) -> np.ndarray:
@@ -383,7 +392,7 @@ def _bandwidth(distances: np.ndarray, knn: int) -> np.ndarray:
 
 
 def _reach(bandwidth: np.ndarray, decay: float) -> np.ndarray:
-    """The distance (n,) up to which a point's kernel is not zero."""
+    """The distances up to which the kernels of these bandwidths are not zero."""
     return bandwidth * (-np.log(SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
 
 
