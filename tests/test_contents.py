@@ -64,7 +64,7 @@ def test_an_unknown_name_is_refused():
 
 @pytest.mark.parametrize("module", ["jaxscape", "jaxscape.app.cli"])
 def test_an_import_costs_nothing_heavy(module):
-    heavy = ("jax", "flax", "matplotlib", "orbax", "phate", "sklearn", "tensorflow_datasets")
+    heavy = ("jax", "flax", "matplotlib", "orbax", "phate", "umap", "scipy", "sklearn", "tensorflow_datasets")
     program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -90,17 +90,21 @@ class EmbedConfig:
     """How the trajectories are embedded; every setting gets a folder of its own."""
 
     method: str = "phate"
-    """phate, pca or random (a random plane)."""
+    """phate, tsne, umap, pca, random (a random plane), or phate-package (the package of that name)."""
     metric: str | None = None
-    """cosine or euclidean; None takes cosine for PHATE and euclidean, which the others need, for them."""
+    """cosine or euclidean; None takes euclidean for pca and random, which need it, and cosine for the others."""
     center: str = "none"
     """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
-    knn: int = 5
-    """Neighbours that set PHATE's bandwidth."""
+    knn: int | Literal["connect"] = 5
+    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component."""
     decay: float = 40.0
     """Exponent of PHATE's kernel."""
     t: int | None = None
     """PHATE's diffusion time; None takes the knee of the entropy."""
+    potential: str = "euclidean"
+    """How PHATE compares potentials: euclidean (the paper) or cosine (its authors' code)."""
+    landmarks: int | None = None
+    """Embed that many points by PHATE and put the others among them; None is exact."""
     n_components: int = 2
     """Dimensions of the picture."""
     include_minimum: bool = False
@@ -109,7 +113,7 @@ class EmbedConfig:
     @property
     def distance(self) -> str:
         """The metric, the method's own where none was asked for."""
-        return self.metric or ("cosine" if self.method == "phate" else "euclidean")
+        return self.metric or ("euclidean" if self.method in _EUCLIDEAN else "cosine")
 
     @property
     def name(self) -> str:
@@ -117,16 +121,19 @@ class EmbedConfig:
         parts = [self.method, self.distance]
         if self.distance == "cosine":
             parts.append(self.center)
-        if self.method == "phate":
+        if self.method in _PHATES:
             parts.append(f"knn{self.knn}")
             parts += [f"decay{self.decay:g}"] if self.decay != 40 else []
             parts += [f"t{self.t}"] if self.t is not None else []
+            parts += [f"potential-{self.potential}"] if self.potential != "euclidean" else []
+            parts += [f"landmarks{self.landmarks}"] if self.landmarks is not None else []
         parts += [f"{self.n_components}d"] if self.n_components != 2 else []
         parts += ["with-minimum"] if self.include_minimum else []
         return "-".join(parts)
 
 
-METHODS = ("phate", "pca", "random")
+METHODS = ("phate", "tsne", "umap", "pca", "random", "phate-package")
+_PHATES, _EUCLIDEAN = ("phate", "phate-package"), ("pca", "random")
 CENTERS = {"none": None, "mean": "mean", "minimum": "reference"}
 
 # What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.
@@ -241,11 +248,17 @@ def check_embed(config: EmbedConfig) -> None:
     _check_name("method", config.method, METHODS)
     _check_name("metric", config.distance, ("cosine", "euclidean"))
     _check_name("center", config.center, tuple(CENTERS))
-    _check_at_least("knn", config.knn, 1)
+    _check_name("potential", config.potential, ("euclidean", "cosine"))
+    if config.knn != "connect":
+        _check_at_least("knn", config.knn, 1)
     _check_at_least("n_components", config.n_components, 2)
     if config.t is not None:
         _check_at_least("t", config.t, 1)
-    if config.method != "phate" and config.distance != "euclidean":
+    if config.method != "phate" and not (config.potential == "euclidean" and config.landmarks is None):
+        raise ValueError(f"potential and landmarks belong to method phate, got method {config.method}")
+    if config.method == "phate-package" and config.knn == "connect":
+        raise ValueError("knn connect belongs to method phate, got method phate-package")
+    if config.method in _EUCLIDEAN and config.distance != "euclidean":
         raise ValueError(f"method {config.method} needs metric euclidean, got {config.distance}")
     if config.include_minimum and config.center == "minimum" and config.distance == "cosine":
         raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")

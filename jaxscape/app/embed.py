@@ -21,7 +21,8 @@ from jaxscape.app.folder import (
     write_json,
 )
 from jaxscape.app.measure import Measured, measure
-from jaxscape.embedding.baselines import pca, random_plane
+from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
+from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.phate import phate
 from jaxscape.trajectories.distances import pairwise_distances
 
@@ -82,12 +83,24 @@ def read_diagnostics(run: Path, setting: str) -> dict[str, Any]:
 
 
 def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict[str, Any]]:
-    if config.method == "pca":
-        result = pca(distances, n_components=config.n_components)
-        return result.embedding, {"explained": result.explained}
+    """Coordinates and what is to be known of them."""
+    t = "auto" if config.t is None else config.t
+    size = {"n_components": config.n_components}
+    if config.method == "phate":
+        return _phate(distances, config, t)
+    if config.method == "phate-package":
+        assert isinstance(config.knn, int)  # as checked
+        stages = phate_package(distances, knn=config.knn, decay=config.decay, t=t, **size)
+        stress = normalized_stress(stages.potential_distances, stages.embedding)
+        return stages.embedding, {"t": stages.t, "stress": stress}
     if config.method == "random":
-        result = random_plane(distances, key=jax.random.key(0), n_components=config.n_components)
-        return result.embedding, {"explained": result.explained}
+        result = random_plane(distances, key=jax.random.key(0), **size)
+    else:
+        result = {"pca": pca, "tsne": tsne, "umap": umap}[config.method](distances, **size)
+    return result.embedding, {} if result.explained is None else {"explained": result.explained}
+
+
+def _phate(distances: np.ndarray, config: EmbedConfig, t: int | str) -> tuple[np.ndarray, dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are in the result, and told from there
         found = phate(
@@ -95,17 +108,20 @@ def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict
             n_components=config.n_components,
             knn=config.knn,
             decay=config.decay,
-            t="auto" if config.t is None else config.t,
+            t=t,
+            potential_metric=config.potential,
+            landmarks=config.landmarks,
         )
-    diagnostics = {
+    return found.embedding, {
         "t": found.t,
+        "knn": found.knn,
         "stress": found.stress,
         "n_connected_components": found.n_connected_components,
         "connecting_knn": found.connecting_knn,
+        "iterations": found.iterations,
         "entropy": found.entropy,
         "warnings": found.warnings,
     }
-    return found.embedding, diagnostics
 
 
 def _labels(measured: Measured, config: EmbedConfig) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from jaxscape.app.config import from_record
 
 CONFIG = "config.json"
 REPORT = "report.json"
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "phate", "jaxscape-phate")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "jaxscape-phate")
 
 
 def read_config(run: Path) -> dict[str, Any]:

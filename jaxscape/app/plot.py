@@ -15,10 +15,20 @@ from jaxscape.figures.plots import (
     Panel,
     comparison_figure,
     distance_figure,
+    methods_figure,
     minimum_figure,
     save_figure,
 )
 
+_METHOD_WORDS = {
+    "phate": "PHATE",
+    "phate-package": "PHATE (the package)",
+    "tsne": "t-SNE",
+    "umap": "UMAP",
+    "pca": "PCA",
+    "random": "random plane",
+}
+_COLUMNS = 4  # of the figure that has all methods side by side
 _CENTER_WORDS = {
     "none": "of the parameter vectors",
     "mean": "of directions from the mean",
@@ -43,7 +53,7 @@ def plot_run(run: Path) -> list[Path]:
             note = f"{_how(run, setting)}; {panel.note}\n{_data([run])}"
             figure = minimum_figure(panel._replace(note=""), note=note)
             files += save_figure(figure, run / "figures" / setting)
-    return files + _plot_distances([run], run / "figures")
+    return files + _plot_methods(run, settings) + _plot_distances([run], run / "figures")
 
 
 def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
@@ -55,6 +65,17 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
         panels = [_panel(run, setting) for run in runs]
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
     return files + _plot_distances(runs, folder)
+
+
+def _plot_methods(run: Path, settings: Sequence[str]) -> list[Path]:
+    """All embeddings in the plane side by side, four a row, where there are several."""
+    flat = [setting for setting in settings if read_diagnostics(run, setting)["setting"]["n_components"] == 2]
+    if len(flat) < 2:
+        return []
+    panels = [_panel(run, setting)._replace(title=_how(run, setting)) for setting in flat]
+    rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
+    title = _title(run).replace("\n", ": ")
+    return save_figure(methods_figure(rows, note=f"{title}\n{_data([run])}"), run / "figures" / "methods")
 
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
@@ -92,20 +113,26 @@ def _title(run: Path) -> str:
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words."""
     asked = read_diagnostics(run, setting)["setting"]
-    method = "random plane" if asked["method"] == "random" else asked["method"].upper()
+    method = _METHOD_WORDS[asked["method"]]
     distance = f"{asked['metric']} distance"
     if asked["metric"] == "cosine":
         distance += f" {_CENTER_WORDS[asked['center']]}"
-    kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if asked["method"] == "phate" else ""
+    kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if "phate" in asked["method"] else ""
+    kernel += ", cosine distance of potentials" if asked["potential"] == "cosine" else ""
+    kernel += f", {asked['landmarks']} landmarks" if asked["landmarks"] else ""
     return f"{method}, {distance}{kernel}"
 
 
 def _found(diagnostics: Mapping[str, Any]) -> str:
     """What the embedding found, in a few words."""
-    if "t" not in diagnostics:
+    if "explained" in diagnostics:
         return f"{diagnostics['explained']:.0%} of squared distances kept"
-    components = diagnostics["n_connected_components"]
+    if "t" not in diagnostics:
+        return ""
     found = f"t {diagnostics['t']}, stress {diagnostics['stress']:.2f}"
+    if "n_connected_components" not in diagnostics:
+        return found
+    components = diagnostics["n_connected_components"]
     if components == 1:
         return f"{found}, 1 component"
     connecting = f"(knn {diagnostics['connecting_knn']} connects)".replace(" ", "\N{NO-BREAK SPACE}")

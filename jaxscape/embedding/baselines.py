@@ -1,8 +1,8 @@
 """Other embeddings of the same distances: PCA, a random plane, t-SNE, UMAP, and the `phate` package."""
 
 import warnings
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -41,7 +41,9 @@ def phate_package(
     distances = check_distances(distances, n_components=n_components)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package and its parts warn of things that are checked before
-        phate, tasklogger = optional("phate", "phate"), optional("tasklogger", "phate")
+        with _installed_by("phate"):
+            import phate
+            import tasklogger
         tasklogger.get_tasklogger("graphtools").logger.disabled = True
         operator = phate.PHATE(
             n_components=int(n_components),
@@ -148,7 +150,9 @@ def umap(
         raise ValueError(f"n_neighbors must be from 2 to n - 1 = {len(matrix) - 1}, got {n_neighbors}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads that a seed excludes, and of a transform that is not asked for
-        model = optional("umap", "umap").UMAP(
+        with _installed_by("umap"):
+            from umap import UMAP
+        model = UMAP(
             n_components=n_components,
             n_neighbors=n_neighbors,
             min_dist=min_dist,
@@ -159,19 +163,14 @@ def umap(
         return Embedding(np.asarray(model.fit_transform(matrix), np.float64))
 
 
-def optional(module: str, extra: str) -> ModuleType:
-    """A module of a package that not everybody has.
-
-    Raises:
-        ImportError: says what to install.
-    """
+@contextmanager
+def _installed_by(extra: str) -> Iterator[None]:
+    """Imports of packages that not everybody has: says what to install."""
     try:
-        return import_module(module)
+        yield
     except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
         raise ImportError(
-            f"this needs a package that is not installed: pip install 'jaxscape-phate[{extra}]'"
+            f"this needs {error.name}, which is not installed: pip install 'jaxscape-phate[{extra}]'"
         ) from error
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "figure_note",
     "legend",
     "make_palette",
+    "methods_figure",
     "minimum_figure",
     "plot_trajectories",
     "save_figure",
@@ -93,6 +94,39 @@ def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark
     cells = [[(panel, look) for panel in panels] for look in looks]
     titles, notes = [panel.title for panel in panels], [panel.note for panel in panels]
     return _grid_figure(cells, over=titles, left=[LOOKS[look] for look in looks], under=notes, note=note)
+
+
+def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (), note: str = "") -> Figure:
+    """The same trajectories by several methods, as in Figure 1: hues that darken, a title and a note over each panel.
+
+    Args:
+        rows: the panels, row by row; rows may have different lengths. A row shares hues and step size colours, and the
+            first row's are in the legend; their coordinates have nothing in common.
+        left: a text to the left of each row.
+        note: for the foot of the figure.
+
+    Raises:
+        ValueError: as `plot_trajectories`; no panels, texts that are not one a row, panels of differing dimensions.
+    """
+    if not rows or not all(rows):
+        raise ValueError(f"rows has {[len(row) for row in rows]} panels; give one or more rows of one or more")
+    if left and len(left) != len(rows):
+        raise ValueError(f"left has {len(left)} texts for {len(rows)} rows")
+    checked = [[checked_panel(panel) for panel in row] for row in rows]
+    fig, axes = _panel_axes(len(rows), max(map(len, rows)), [panel for row in checked for panel in row])
+    palettes = [shared_palette(row) for row in checked]
+    for row_axes, row, palette in zip(axes, checked, palettes, strict=True):
+        _draw_row(row_axes[: len(row)], [(panel, "dark") for panel in row], palette)
+        for ax, panel in zip(row_axes, row, strict=False):
+            _write_over(ax, f"{panel.title}\n{panel.note}" if panel.note else panel.title)
+        for ax in row_axes[len(row) :]:
+            ax.set_axis_off()
+    _write_left(axes, left)
+    arrange_panels(fig, axes)
+    legend(fig, palettes[0], fades=["dark"], minimum=any(panel.minimum is not None for panel in checked[0]))
+    if note:
+        figure_note(fig, note)
+    return fig
 
 
 def distance_figure(
@@ -158,12 +192,7 @@ def _grid_figure(
     """A figure of trajectories: rows from the top, with the texts over and under each column and left of each row."""
     panels = [checked_panel(panel) for panel, _ in cells[0]]
     palette = shared_palette(panels)
-    dimensions = {panel.embedding.shape[1] for panel in panels}
-    if len(dimensions) != 1:
-        raise ValueError(f"panels have {sorted(dimensions)} columns; give panels of one dimension")
-    fig = Figure()
-    projection = "3d" if dimensions == {3} else "rectilinear"
-    axes = fig.subplots(len(cells), len(panels), squeeze=False, subplot_kw={"projection": projection})
+    fig, axes = _panel_axes(len(cells), len(panels), panels)
     for row, row_axes in zip(cells, axes, strict=True):
         _draw_row(row_axes, row, palette)
     _write_texts(axes, over, left, under)
@@ -175,6 +204,16 @@ def _grid_figure(
     if note:
         figure_note(fig, note)
     return fig
+
+
+def _panel_axes(rows: int, columns: int, panels: Sequence[Panel]) -> tuple[Figure, NDArray[Any]]:
+    """A figure with axes (rows, columns), in the plane or in space as the panels are."""
+    dimensions = {panel.embedding.shape[1] for panel in panels}
+    if len(dimensions) != 1:
+        raise ValueError(f"panels have {sorted(dimensions)} columns; give panels of one dimension")
+    fig = Figure()
+    projection = "3d" if dimensions == {3} else "rectilinear"
+    return fig, fig.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection})
 
 
 def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette: Palette) -> None:
@@ -195,12 +234,16 @@ def _write_texts(axes: NDArray[Any], over: Sequence[str], left: Sequence[str], u
     for i, row in enumerate(axes):
         for ax, title in zip(row, over if i == 0 else [""] * len(row), strict=True):
             _write_over(ax, title, letter=next(letters, ""))
-    for ax, text in zip(axes[:, 0], left, strict=True):
-        style: dict[str, Any] = {"ha": "right", "va": "center", "rotation": 90, "fontsize": NORMAL, "color": INK}
-        ax.annotate(text, (-0.03, 0.5), xycoords="axes fraction", **style)
+    _write_left(axes, left)
     for ax, text in zip(axes[-1], under, strict=True):
-        style = {"ha": "center", "va": "top", "fontsize": SMALL, "color": GREY}
+        style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": SMALL, "color": GREY}
         ax.annotate(wrapped(text, PANEL_INCHES, SMALL), (0.5, -0.02), xycoords="axes fraction", **style)
+
+
+def _write_left(axes: NDArray[Any], texts: Sequence[str]) -> None:
+    style: dict[str, Any] = {"ha": "right", "va": "center", "rotation": 90, "fontsize": NORMAL, "color": INK}
+    for ax, text in zip(axes[:, 0], texts, strict=False):
+        ax.annotate(text, (-0.03, 0.5), xycoords="axes fraction", **style)
 
 
 def _write_over(ax: Axes, text: str, width: float = PANEL_INCHES, *, letter: str = "") -> None:
