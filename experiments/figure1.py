@@ -1,7 +1,7 @@
 """The paper's Fig. 1: the same retraining and an artificial tree by every method, with numbers for what it shows.
 
-    python -m uv run jaxscape demo
-    python -m uv run python experiments/figure1.py jaxscape-demo/good jaxscape-demo/bad jaxscape-demo/memorization \
+    python -m uv run python benchmarks/demo.py --seeds 0 1 2 --folder demos --json benchmarks/results/demo.json
+    python -m uv run python experiments/figure1.py demos/seed*/good demos/seed*/bad demos/seed*/memorization \
         --picture docs/figure1 --json benchmarks/results/figure1.json
 
 The picture is of the first run; numbers are means over the runs, and over trees of ten seeds. Takes some ten minutes on
@@ -34,6 +34,7 @@ from jaxscape.figures.plots import methods_figure, save_figure
 METHODS: dict[str, Callable[[np.ndarray], Any]] = {
     "PHATE": phate,
     "PHATE, connected": partial(phate, knn="connect"),
+    "PHATE, t 200": partial(phate, t=200),
     "t-SNE": tsne,
     "UMAP": umap,
     "PCA": pca,
@@ -41,11 +42,11 @@ METHODS: dict[str, Callable[[np.ndarray], Any]] = {
 }
 # Row by row, as in the paper.
 ROWS = {
-    "euclidean": ("PHATE", "t-SNE", "UMAP", "PCA"),
-    "cosine": ("PHATE", "t-SNE", "UMAP", "random plane"),
-    "tree": ("PHATE", "t-SNE", "UMAP", "PCA"),
+    "euclidean": ("PHATE", "PHATE, connected", "t-SNE", "UMAP", "PCA"),
+    "cosine": ("PHATE", "PHATE, connected", "t-SNE", "UMAP", "random plane"),
+    "tree": ("PHATE", "PHATE, t 200", "t-SNE", "UMAP", "PCA"),
 }
-NOISES, SEEDS = (0.0, 0.3, 1.0, 2.0), range(10)
+NOISES, SEEDS = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0), range(10)
 NEIGHBOURS = 50
 
 
@@ -70,7 +71,8 @@ def runs(folders: list[Path]) -> tuple[list[dict[str, Any]], dict[tuple[str, str
                 records.append(_record(folder, metric, method, continuity(picture, *where)) | numbers)
                 if folder == folders[0]:
                     row = "cosine" if method == "random plane" else metric
-                    panels[row, method] = Panel(title=method, embedding=picture, **labels)
+                    note = f"continuous {records[-1]['continuous']:.0%}, global {numbers['global']:.2f}"
+                    panels[row, method] = Panel(title=method, embedding=picture, note=note, **labels)
             print(f"{folder}, {metric}: done", flush=True)
     return records, panels
 
@@ -89,7 +91,9 @@ def trees() -> tuple[list[dict[str, Any]], dict[tuple[str, str], Panel]]:
                 records.append(record | {"demap": demap(tree.geodesics, picture), "continuous": _share(nearer)})
                 if (noise, seed) == (1.0, 0):
                     columns = {"seed": tree.branch, "step_size": np.ones(len(picture)), "epoch": tree.place}
-                    panels["tree", method] = Panel(title=method, embedding=picture, member=tree.branch, **columns)
+                    note = f"DeMAP {records[-1]['demap']:.2f}"
+                    columns |= {"member": tree.branch}
+                    panels["tree", method] = Panel(title=method, embedding=picture, note=note, **columns)
         print(f"trees with noise {noise}: done", flush=True)
     return records, panels
 
@@ -133,7 +137,11 @@ def main() -> None:
     if options.picture:
         rows = [[panels[row, method] for method in methods] for row, methods in ROWS.items()]
         left = ("A: euclidean distances", "B: cosine distances", "C: a tree of ten branches")
-        note = f"A and B: {options.runs[0].name} of the demo. The random plane is of the euclidean distances."
+        note = (
+            f"A and B: {options.runs[0].name} of the demo; continuous: steps whose next point is one of the two nearest, "
+            "global: rank correlation of distances. The random plane is of the euclidean distances. "
+            "C: noise 1; a diamond is where a branch begins, points are darker along it."
+        )
         save_figure(methods_figure(rows, left=left, note=note), options.picture)
     if options.json:
         record = {"command": " ".join(["python", *sys.argv]), "environment": environment()}

@@ -1,0 +1,85 @@
+"""Which features of a run's picture are real: PHATE across its settings, and how unlike the pictures are.
+
+    python -m uv run python experiments/robustness.py jaxscape-demo/good --picture docs/robustness \
+        --json benchmarks/results/robustness.json
+
+A disparity (Procrustes) of 0 is the same picture up to rotation, reflection and scale, 1 is another one. The last rows
+are the `phate` package by its default solver, whose seed alone differs.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import phate as package
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from jaxscape import pairwise_distances, phate, procrustes_disparity
+from jaxscape.app.folder import environment
+from jaxscape.app.measure import Measured, measure
+from jaxscape.figures.plots import save_figure
+
+SEEDS = range(3)
+
+
+def pictures(measured: Measured) -> dict[str, np.ndarray]:
+    """The trajectories' coordinates by setting; the first is what the others are variations of."""
+    raw = pairwise_distances(measured.gram)
+    base = phate(raw)
+    found = {"vectors, knn 5": base.embedding}
+    for knn in (3, 10, "connect"):
+        result = phate(raw, knn=knn)
+        found[f"knn {knn}" if knn != "connect" else f"knn {result.knn} (connected)"] = result.embedding
+    for t in (base.t // 2, 2 * base.t, 4 * base.t):
+        found[f"t {t}, not {base.t}"] = phate(raw, t=t, previous=base).embedding
+    found["potentials by cosine"] = phate(raw, potential_metric="cosine", previous=base).embedding
+    found["with the minimum"] = phate(pairwise_distances(measured.gram, include_reference=True)).embedding[1:]
+    found["euclidean distance"] = phate(pairwise_distances(measured.gram, metric="euclidean")).embedding
+    for center, words in (("mean", "from the mean"), ("reference", "from the minimum")):
+        found[words] = phate(pairwise_distances(measured.gram, center=center)).embedding
+    for seed in SEEDS:
+        operator = package.PHATE(knn_dist="precomputed_distance", n_landmark=None, random_state=seed, verbose=0)
+        found[f"the package, seed {seed}"] = operator.fit_transform(raw.copy())
+    return found
+
+
+def disparity_figure(names: list[str], disparities: np.ndarray, note: str) -> Figure:
+    """All pairs as a table of numbers on a grey scale."""
+    fig = Figure(figsize=(7.5, 6.2), layout="constrained")
+    ax = fig.subplots()
+    ax.imshow(disparities, cmap="Greys", vmin=0, vmax=1.4)
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
+    ax.set_yticks(range(len(names)), names, fontsize=7)
+    for (row, column), value in np.ndenumerate(disparities):
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6)
+    ax.set_title(note, fontsize=8)
+    return fig
+
+
+def main() -> None:
+    """Embed, compare, draw, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--picture", type=Path, help="its path without a suffix")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")  # of graphs that fall apart, and of the package's solver
+    found = pictures(measure(options.run, console=Console(quiet=True)))
+    names = list(found)
+    disparities = np.array([[procrustes_disparity(found[a], found[b]) for b in names] for a in names])
+    for name, value in zip(names, disparities[0], strict=True):
+        print(f"{name:24} {value:.3f}")
+    if options.picture:
+        note = f"{options.run.name}: Procrustes disparity of pictures of the same trajectories"
+        save_figure(disparity_figure(names, disparities, note), options.picture)
+    if options.json:
+        record = {"command": " ".join(["python", *sys.argv]), "environment": environment(), "settings": names}
+        options.json.write_text(json.dumps(record | {"disparities": disparities.tolist()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
