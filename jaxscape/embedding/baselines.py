@@ -100,7 +100,7 @@ def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2
     return Embedding(projected, _explained(projected, values))
 
 
-def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float = 30) -> Embedding:
+def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | None = None) -> Embedding:
     """t-SNE by scikit-learn, from the classical scaling of the distances, so that nothing in it is random.
 
     van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9 (2008). A start by PCA is what its users are told
@@ -109,7 +109,7 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float = 30
     Args:
         distances: (n, n), of any metric.
         n_components: 2 or 3 (with more, scikit-learn's fast method has no way).
-        perplexity: about the number of neighbours that a point has.
+        perplexity: about the number of neighbours that a point has; None is 30, and a third of n where that is less.
 
     Raises:
         ValueError: for a matrix that is no distance matrix, or a perplexity that is not below n.
@@ -117,6 +117,7 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float = 30
     from sklearn.manifold import TSNE
 
     matrix = check_distances(distances, n_components=n_components)
+    perplexity = min(30, (len(matrix) - 1) / 3) if perplexity is None else perplexity
     if not 0 < perplexity < len(matrix):
         raise ValueError(f"perplexity must be over 0 and below n = {len(matrix)}, got {perplexity}")
     start, _ = classical_mds(matrix, n_components=n_components)
@@ -128,7 +129,12 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float = 30
 
 
 def umap(
-    distances: np.ndarray, *, n_components: int = 2, n_neighbors: int = 15, min_dist: float = 0.1, seed: int = 0
+    distances: np.ndarray,
+    *,
+    n_components: int = 2,
+    n_neighbors: int | None = None,
+    min_dist: float = 0.1,
+    seed: int = 0,
 ) -> Embedding:
     """UMAP by the `umap-learn` package.
 
@@ -137,7 +143,7 @@ def umap(
     Args:
         distances: (n, n), of any metric.
         n_components: dimensions of the picture.
-        n_neighbors: neighbours of a point, itself counted.
+        n_neighbors: neighbours of a point, itself counted; None is 15, and n - 1 where that is less.
         min_dist: how near points may lie to one another in the picture.
         seed: of the package, which uses a single thread with it.
 
@@ -146,6 +152,7 @@ def umap(
         ValueError: for a matrix that is no distance matrix, or n_neighbors out of 2 to n - 1.
     """
     matrix = check_distances(distances, n_components=n_components)
+    n_neighbors = min(15, len(matrix) - 1) if n_neighbors is None else n_neighbors
     if not 2 <= n_neighbors < len(matrix):
         raise ValueError(f"n_neighbors must be from 2 to n - 1 = {len(matrix) - 1}, got {n_neighbors}")
     with warnings.catch_warnings():

@@ -120,6 +120,7 @@ def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (),
         for ax, panel in zip(row_axes, row, strict=False):
             _write_over(ax, f"{panel.title}\n{panel.note}" if panel.note else panel.title)
         for ax in row_axes[len(row) :]:
+            ax.set(xticks=[], yticks=[])
             ax.set_axis_off()
     _write_left(axes, left)
     arrange_panels(fig, axes)

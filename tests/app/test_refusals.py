@@ -84,7 +84,6 @@ def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_m
         ("--landmarks 2", "landmarks must be None or a whole number of at least 3, got 2"),
         ("--method tsne --landmarks 9", "potential and landmarks belong to method phate, got method tsne"),
         ("--method phate-package --knn connect", "knn connect belongs to method phate, got method phate-package"),
-        ("--method tsne", "perplexity must be over 0 and below n = 12, got 30"),
         ("--method pca --metric cosine", "method pca needs metric euclidean, got cosine"),
         ("--center minimum --include-minimum", "include_minimum needs another center than the minimum"),
     ],

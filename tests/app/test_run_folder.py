@@ -190,6 +190,34 @@ def test_the_minimum_can_be_embedded_too(jaxscape, run):
     assert from_minimum.max() > 0.5 * real.max()
 
 
+def test_every_method_is_embedded_and_all_are_drawn_side_by_side(jaxscape, run):
+    settings = {
+        "tsne": ["tsne-cosine-none"],
+        "umap": ["umap-cosine-none"],
+        "random": ["random-euclidean"],
+        "phate-package": ["phate-package-cosine-none-knn3", "--knn", 3],
+        "phate": ["phate-cosine-none-knnconnect", "--knn", "connect"],
+    }
+    for method, (setting, *options) in settings.items():
+        outcome = jaxscape("embed", run, "--method", method, *options)
+        assert outcome.code == 0, outcome.err
+        columns = read_csv(run / "embeddings" / setting / "coordinates.csv")
+        assert np.isfinite([columns["x"], columns["y"]]).all()
+    diagnostics = json.loads((run / "embeddings" / setting / "diagnostics.json").read_text())
+    assert diagnostics["n_connected_components"] == 1
+    assert diagnostics["setting"]["knn"] == "connect"
+    assert diagnostics["knn"] == diagnostics["connecting_knn"]
+    assert jaxscape("plot", run).code == 0
+    assert {"methods.png", "methods.svg"} <= {file.name for file in (run / "figures").iterdir()}
+
+
+def test_landmarks_and_cosines_of_potentials_have_names_of_their_own(jaxscape, run):
+    outcome = jaxscape("embed", run, "--knn", 3, "--landmarks", 8, "--potential", "cosine")
+    assert outcome.code == 0, outcome.err
+    columns = read_csv(run / "embeddings" / f"{SETTING}-potential-cosine-landmarks8" / "coordinates.csv")
+    assert len(columns["x"]) == 12
+
+
 def test_three_dimensions_are_drawn(jaxscape, run):
     outcome = jaxscape("embed", run, "--knn", 3, "--n-components", 3)
     assert outcome.code == 0, outcome.err

@@ -34,6 +34,7 @@ FIGURES = {
     "2 columns": lambda: plots.comparison_figure([COLUMN] * 2, looks=["dark", "epoch"], note="a note"),
     "3 columns": lambda: plots.comparison_figure([COLUMN] * 3, looks=["dark", "white", "epoch"], note="a note"),
     "5 columns": lambda: plots.comparison_figure([COLUMN, panel("a long title " * 9), *[COLUMN] * 3], note="a note"),
+    "methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN._replace(note="")] * 2], left="AB", note="a note"),
     "distances": lambda: plots.distance_figure([distances(null=np.ones(180))], note="a note"),
     "3 distances": lambda: plots.distance_figure([distances()._replace(title=TITLE)] * 3, note="a note"),
 }
@@ -110,6 +111,28 @@ def test_a_comparison_has_a_column_a_minimum_and_letters_by_row():
     fig = plots.comparison_figure([panel("good"), panel("bad"), panel("memorization")])
     assert [ax.get_title(loc="left") for ax in fig.axes] == list("abcdef")
     assert [ax.get_title() for ax in fig.axes] == ["good", "bad", "memorization", "", "", ""]
+
+
+def test_methods_have_their_own_titles_and_notes_and_rows_may_be_shorter():
+    rows = [[panel("PHATE")._replace(note="t 23"), panel("t-SNE")], [panel("UMAP")]]
+    fig = plots.methods_figure(rows, left=["A", "B"])
+    assert [ax.get_title() for ax in fig.axes] == ["PHATE\nt 23", "t-SNE", "UMAP", ""]
+    assert [ax.axison for ax in fig.axes] == [True, True, True, False]
+    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "left", "message"),
+    [
+        ([], (), r"rows has \[\] panels"),
+        ([[panel()], []], (), r"rows has \[1, 0\] panels"),
+        ([[panel()]], ("A", "B"), "left has 2 texts for 1 rows"),
+        ([[panel()], [panel(dimensions=3, minimum=None)]], (), r"panels have \[2, 3\] columns"),
+    ],
+)
+def test_methods_that_make_no_figure_are_refused(rows, left, message):
+    with pytest.raises(ValueError, match=message):
+        plots.methods_figure(rows, left=left)
 
 
 def test_a_seed_has_one_hue_in_all_panels_of_a_comparison():
