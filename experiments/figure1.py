@@ -138,8 +138,9 @@ def main() -> None:
         rows = [[panels[row, method] for method in methods] for row, methods in ROWS.items()]
         left = ("A: euclidean distances", "B: cosine distances", "C: a tree of ten branches")
         note = (
-            f"A and B: {options.runs[0].name} of the demo. Continuous: steps to one of the two nearest points, "
-            "global: rank correlation of distances. The random plane is of the euclidean distances. "
+            f"A and B: {options.runs[0].name} of the demo; "
+            "continuous: steps whose next point is one of the two nearest; global: rank correlation of distances. "
+            "The random plane is of the euclidean distances. "
             "C: noise 1; a diamond is where a branch begins, points are darker along it."
         )
         save_figure(methods_figure(rows, left=left, note=note), options.picture)

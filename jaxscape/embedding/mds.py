@@ -83,7 +83,7 @@ def metric_mds(
 
     The gradient of the stress is twice the number of points times the way to Guttman's transform, which never raises it
     but crawls (SMACOF; de Leeuw, "Applications of convex analysis to multidimensional scaling", 1977). Here L-BFGS goes
-    that way, in ten to twenty times fewer steps. It starts from a layout of a quarter of the points (and that from one
+    that way, in several times fewer steps. It starts from a layout of a quarter of the points (and that from one
     of a quarter of these, and the smallest from classical scaling) among which the others are placed.
 
     Args:
@@ -106,7 +106,7 @@ def metric_mds(
 
 def _coarse_layout(distances: np.ndarray, n_components: int, tolerance: float, max_iterations: int) -> np.ndarray:
     """A start (n, n_components): classical scaling of few points, or few points laid out and the others among them."""
-    if len(distances) <= _FEW:
+    if len(distances) <= max(_FEW, 8 * n_components):
         return classical_mds(distances, n_components=n_components)[0]
     # Any sample that is not in step with the order of the rows, the same every time.
     order = np.random.default_rng(0).permutation(len(distances))

@@ -108,7 +108,7 @@ def phate(
             not converged.
     """
     matrix = check_distances(distances, n_components=n_components)
-    _check(matrix, knn, decay, t, potential_metric, landmarks)
+    _check(matrix, n_components, knn, decay, t, potential_metric, landmarks)
     source = hashlib.sha256(matrix.tobytes()).hexdigest()[:16]
     if previous is not None and previous.source != source:
         raise ValueError("previous must be a result for the same distances, and these differ")
@@ -403,10 +403,18 @@ def _kernel(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> np.nd
     return np.where(values < SMALLEST_AFFINITY, 0, values)
 
 
-def _check(matrix: np.ndarray, knn: int | str, decay: float, t: int | str, metric: str, landmarks: int | None) -> None:
-    points = len(matrix)
-    if landmarks is not None and not (isinstance(landmarks, int | np.integer) and landmarks >= 3):
-        raise ValueError(f"landmarks must be None or a whole number of at least 3, got {landmarks!r}")
+def _check(
+    matrix: np.ndarray,
+    n_components: int,
+    knn: int | str,
+    decay: float,
+    t: int | str,
+    metric: str,
+    landmarks: int | None,
+) -> None:
+    points, fewest = len(matrix), max(3, n_components + 1)
+    if landmarks is not None and not (isinstance(landmarks, int | np.integer) and landmarks >= fewest):
+        raise ValueError(f"landmarks must be None or a whole number of at least {fewest}, got {landmarks!r}")
     if landmarks is None and points > MOST_POINTS:
         raise ValueError(
             f"{points} points are more than the {MOST_POINTS} that are embedded exactly; name a number of landmarks, "

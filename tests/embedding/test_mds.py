@@ -154,6 +154,11 @@ def test_a_start_from_fewer_points_costs_no_stress():
     assert raw_stress(distances, metric_mds(distances).embedding) < 1.01 * raw_stress(distances, found)
 
 
+def test_many_axes_of_many_points():
+    _, distances = points_and_distances(n=320, size=90)
+    assert metric_mds(distances, n_components=90).stress < 1e-6
+
+
 def test_an_end_before_convergence_is_said():
     found = metric_mds(noisy(), max_iterations=2)
     assert (found.iterations, found.converged) == (2, False)

@@ -366,6 +366,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
         ({"potential_metric": "l1"}, "unknown potential_metric 'l1'; known: euclidean, cosine"),
         ({"landmarks": 2}, "landmarks must be None or a whole number of at least 3, got 2"),
         ({"landmarks": 10.0}, "landmarks must be None or a whole number of at least 3, got 10.0"),
+        ({"landmarks": 8, "n_components": 8}, "landmarks must be None or a whole number of at least 9, got 8"),
         ({"landmarks": 6}, "from 1 to n - 2 = 4, got 5"),
     ],
 )
