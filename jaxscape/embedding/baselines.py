@@ -108,15 +108,17 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | No
 
     Args:
         distances: (n, n), of any metric.
-        n_components: 2 or 3 (with more, scikit-learn's fast method has no way).
+        n_components: 1 to 3, which scikit-learn's fast method has a way for.
         perplexity: about the number of neighbours that a point has; None is 30, and a third of n where that is less.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, or a perplexity that is not below n.
+        ValueError: for a matrix that is no distance matrix, more than 3 dimensions, or a perplexity not below n.
     """
     from sklearn.manifold import TSNE
 
     matrix = check_distances(distances, n_components=n_components)
+    if n_components > 3:
+        raise ValueError(f"n_components of t-SNE must be from 1 to 3, got {n_components}")
     perplexity = min(30, (len(matrix) - 1) / 3) if perplexity is None else perplexity
     if not 0 < perplexity < len(matrix):
         raise ValueError(f"perplexity must be over 0 and below n = {len(matrix)}, got {perplexity}")

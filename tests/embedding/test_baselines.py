@@ -135,6 +135,7 @@ def rank_of(picture, points):
     ("embed", "message"),
     [
         (lambda d: tsne(d, perplexity=30), "perplexity must be over 0 and below n = 30, got 30"),
+        (lambda d: tsne(d, n_components=4), "n_components of t-SNE must be from 1 to 3, got 4"),
         (lambda d: umap(d, n_neighbors=30), "n_neighbors must be from 2 to n - 1 = 29, got 30"),
         (lambda d: tsne(d[:, :-1]), "must be a square matrix"),
         (lambda d: umap(d * np.nan), "must be finite"),
