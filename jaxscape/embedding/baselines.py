@@ -25,7 +25,6 @@ class PackageStages(NamedTuple):
 
     embedding: np.ndarray  # float64 (n, n_components)
     t: int  # as the package counts it
-    entropy: np.ndarray  # float64 (100,)
     potential_distances: np.ndarray  # float64 (n, n)
 
 
@@ -64,11 +63,9 @@ def phate_package(
         if potential_distances.max() < 1e-11:
             raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
         embedding = operator.transform()
-        entropy = operator._von_neumann_entropy(t_max=100)[1]
     return PackageStages(
         embedding=np.asarray(embedding, np.float64),
         t=int(operator.optimal_t if t == "auto" else t),
-        entropy=np.asarray(entropy, np.float64),
         potential_distances=potential_distances,
     )
 

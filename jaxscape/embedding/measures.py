@@ -55,8 +55,8 @@ def continuity(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray)
     """For each point but the last of a trajectory, how many other points are nearer to it than the next one.
 
     0 everywhere is a trajectory that is never broken: each point's nearest neighbour is the next (or, as it may be
-    half of the time, 1: the one before). A large number is a jump over others. The same function of the given
-    distances' own coordinates is not at hand; see `continuity_of_distances` for what the data itself has.
+    half of the time, 1: the one before). A large number is a jump over others. What the data itself has, which may have
+    no coordinates, is in `continuity_of_distances`.
 
     Args:
         embedding: (n, k).

@@ -70,6 +70,17 @@ class PhateResult(NamedTuple):
         return diffusion_operator(self.affinity)
 
 
+class _Settings(NamedTuple):
+    """What is asked of `phate`."""
+
+    n_components: int
+    knn: int | str
+    decay: float
+    t: int | str
+    potential_metric: str
+    landmarks: int | None
+
+
 def phate(
     distances: np.ndarray,
     *,
@@ -107,21 +118,17 @@ def phate(
         UserWarning: where the graph falls apart (distances between its components then mean nothing), or the layout has
             not converged.
     """
-    matrix = check_distances(distances, n_components=n_components)
-    _check(matrix, n_components, knn, decay, t, potential_metric, landmarks)
-    source = hashlib.sha256(matrix.tobytes()).hexdigest()[:16]
+    settings = _Settings(n_components, knn, decay, t, potential_metric, landmarks)
+    everything = check_distances(distances, n_components=n_components)
+    _check(everything, settings)
+    source = hashlib.sha256(everything.tobytes()).hexdigest()[:16]
     if previous is not None and previous.source != source:
         raise ValueError("previous must be a result for the same distances, and these differ")
-    chosen = None
-    if landmarks is not None and landmarks < len(matrix):
-        chosen = farthest_points(matrix, landmarks)
-        everything, matrix = matrix, matrix[np.ix_(chosen, chosen)]
-        if previous is not None and (previous.landmarks is None or not np.array_equal(chosen, previous.landmarks)):
-            previous = None
-    elif previous is not None and previous.landmarks is not None:
-        previous = None
-    result = _embed(matrix, n_components, knn, decay, t, potential_metric, previous)
-    result = result._replace(source=source)
+    chosen = farthest_points(everything, landmarks) if landmarks and landmarks < len(everything) else None
+    if previous is not None and not np.array_equal(np.asarray(previous.landmarks), np.asarray(chosen)):
+        previous = None  # its stages are of other points
+    matrix = everything if chosen is None else everything[np.ix_(chosen, chosen)]
+    result = _embed(matrix, settings, previous)._replace(source=source)
     for note in result.warnings:
         warnings.warn(note, stacklevel=2)
     if chosen is None:
@@ -133,16 +140,9 @@ def phate(
     return result._replace(embedding=embedding, landmarks=chosen)
 
 
-def _embed(
-    matrix: np.ndarray,
-    n_components: int,
-    knn: int | str,
-    decay: float,
-    t: int | str,
-    metric: str,
-    previous: PhateResult | None,
-) -> PhateResult:
+def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None) -> PhateResult:
     """All stages, but those that a previous result has."""
+    n_components, knn, decay, t, metric, _ = settings
     if knn == "connect":
         knn = smallest_connecting_knn(matrix, knn=min(5, len(matrix) - 2), decay=decay)
     knn = int(knn)
@@ -403,15 +403,8 @@ def _kernel(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> np.nd
     return np.where(values < SMALLEST_AFFINITY, 0, values)
 
 
-def _check(
-    matrix: np.ndarray,
-    n_components: int,
-    knn: int | str,
-    decay: float,
-    t: int | str,
-    metric: str,
-    landmarks: int | None,
-) -> None:
+def _check(matrix: np.ndarray, settings: _Settings) -> None:
+    n_components, knn, decay, t, metric, landmarks = settings
     points, fewest = len(matrix), max(3, n_components + 1)
     if landmarks is not None and not (isinstance(landmarks, int | np.integer) and landmarks >= fewest):
         raise ValueError(f"landmarks must be None or a whole number of at least {fewest}, got {landmarks!r}")
