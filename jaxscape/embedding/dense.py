@@ -1,8 +1,8 @@
 """Products and spectra of large float64 matrices, where the machine is fastest at them.
 
 On a CPU that is NumPy's BLAS and LAPACK (at 3,060 points the product of a matrix with its transpose takes 0.31 s, XLA's
-0.80 s; the eigenvalues 1.8 s, not 2.7 s; single trials), on a GPU jax. A TPU has no float64 worth the name: its host does the work.
-All take and give NumPy arrays.
+0.80 s; the eigenvalues 1.8 s, not 2.7 s; single trials), on a GPU jax. A TPU has no float64 worth the
+name: its host does the work. All take and give NumPy arrays.
 """
 
 import jax
