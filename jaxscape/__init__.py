@@ -19,7 +19,8 @@ _CONTENTS = {
     "jumps.directions": ("JumpGrid", "filter_normalize", "jump", "jump_grid", "random_direction"),
     "jumps.retrain": ("retrain",),
     "trajectories.store": ("TrajectoryStore",),
-    "trajectories.distances": ("Gram", "gram", "pairwise_distances"),
+    "trajectories.gram": ("Gram", "gram"),
+    "trajectories.distances": ("pairwise_distances",),
     "trajectories.geometry": ("Geometry", "trajectory_geometry"),
     "trajectories.null": ("null_trajectories",),
     "embedding.phate": ("PhateResult", "phate", "project"),
@@ -41,8 +42,9 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.training.objective import flax_evaluate, flax_loss
     from jaxscape.training.optimizers import make_optimizer, step_decay
     from jaxscape.training.train import Epoch, TrainState, init_states, train
-    from jaxscape.trajectories.distances import Gram, gram, pairwise_distances
+    from jaxscape.trajectories.distances import pairwise_distances
     from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+    from jaxscape.trajectories.gram import Gram, gram
     from jaxscape.trajectories.null import null_trajectories
     from jaxscape.trajectories.store import TrajectoryStore
 

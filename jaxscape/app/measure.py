@@ -18,8 +18,8 @@ from jaxscape.app.config import RetrainConfig
 from jaxscape.app.folder import fingerprint, read_csv, record_seconds, save_arrays, update_report, write_csv
 from jaxscape.app.retrain import diverged_members, read_trajectories
 from jaxscape.app.train import Minimum, read_accuracy, read_minimum
-from jaxscape.trajectories.distances import Gram, gram
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+from jaxscape.trajectories.gram import Gram, gram
 from jaxscape.trajectories.null import null_trajectories
 from jaxscape.trajectories.store import TrajectoryStore
 

@@ -1,6 +1,6 @@
 """What trajectories do, as numbers: return, outward movement, petals, lateral movement, lengths and angles.
 
-All of it follows from the inner products of the increments (`jaxscape.trajectories.distances.gram`), so it costs
+All of it follows from the inner products of the increments (`jaxscape.trajectories.gram.gram`), so it costs
 nothing more, and the same numbers can be had of null trajectories (`jaxscape.trajectories.null`).
 
 With y_e the displacement of a copy from the minimum after epoch e, and m_e = y_e - y_(e-1) its movement:
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxscape.trajectories.distances import Gram, inner_products, pairwise_distances, rows_by_depth, squared_rounding
+from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.gram import Gram, inner_products, rows_by_depth, squared_rounding
 
 
 class Geometry(NamedTuple):

@@ -10,8 +10,8 @@ vectors has independent normal and chi entries (Bartlett's decomposition).
 import jax
 import numpy as np
 
-from jaxscape.trajectories.distances import Gram
 from jaxscape.trajectories.geometry import trajectory_rows
+from jaxscape.trajectories.gram import Gram
 
 KINDS = ("rotated", "random", "shuffled")
 

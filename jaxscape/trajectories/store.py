@@ -9,7 +9,6 @@ tensorstore reads any part of them.
 
 import json
 import logging
-import math
 import operator
 import os
 import re
@@ -18,11 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxscape.trajectories.blocks import Leaf, read_blocks
 
 INDEX = "store.json"
 FORMAT = "jaxscape trajectories"
@@ -32,32 +33,6 @@ ABOUT = (
     "One folder an epoch, an orbax checkpoint whose item 'state' holds the parameters stacked [member, ...]. "
     "labels: a record a member, in that order. leaves: the arrays of one member, in the order of the columns."
 )
-
-
-class Leaf(NamedTuple):
-    """One array of the parameters of one member."""
-
-    keys: tuple[str, ...]  # where it stands in the nested dictionaries
-    shape: tuple[int, ...]  # without the member axis
-    dtype: str
-
-    @property
-    def name(self) -> str:
-        """The key path, such as "group1/conv/kernel"."""
-        return "/".join(self.keys)
-
-    @property
-    def size(self) -> int:
-        """Parameters in one member's array."""
-        return math.prod(self.shape)
-
-
-class Piece(NamedTuple):
-    """The columns from start to stop of one flattened leaf."""
-
-    leaf: Leaf
-    start: int
-    stop: int
 
 
 class TrajectoryStore:
@@ -266,12 +241,12 @@ class TrajectoryStore:
         reads = {leaf: [array.result()[member_numbers].read() for array in opened[leaf]] for leaf in chosen}
         return _nested((leaf.keys, np.stack([part.result() for part in reads.pop(leaf)])) for leaf in list(reads))
 
-    def blocks(self, max_bytes: int) -> Iterator[np.ndarray]:
+    def blocks(self, max_bytes: int, *, members: int | Sequence[int] | None = None) -> Iterator[np.ndarray]:
         """Read the matrix of all snapshots, some columns at a time.
 
         Args:
-            max_bytes: the size of a block; while one is filled the caller still holds the one before. A leaf
-                that reaches into several blocks is read from disk for each of them, so larger is faster.
+            max_bytes: the size of a block; while one is filled the caller still holds the one before.
+            members: as for `read`. What the others hold is not read.
 
         Returns:
             Iterator of float32 arrays (n, k). The n = epochs x members rows go epoch by epoch, members
@@ -279,28 +254,15 @@ class TrajectoryStore:
             order. All blocks but the last have the largest k that fits.
 
         Raises:
-            ValueError: when not even one column fits, or the store is empty.
+            ValueError: when not even one column fits, the store is empty, or for members that are not in it.
         """
         self._require_snapshots()
-        column_bytes = 4 * self.num_epochs * self.num_members
+        num_epochs, chosen = self.num_epochs, _selection("members", members, self.num_members)
+        column_bytes = 4 * num_epochs * len(chosen)
         if max_bytes < column_bytes:
             raise ValueError(f"max_bytes={max_bytes} is less than one column, {column_bytes} bytes")
-        plan = _plan_blocks(self._leaves, int(max_bytes // column_bytes))
-        return (self._read_block(pieces, self.num_epochs) for pieces in plan)
-
-    def _read_block(self, pieces: list[Piece], num_epochs: int) -> np.ndarray:
-        width = sum(piece.stop - piece.start for piece in pieces)
-        block = np.empty((num_epochs, self.num_members, width), np.float32)
-        slabs = [_slab(piece) for piece in pieces]
-        opened = [[self._open_array(epoch, piece.leaf) for piece in pieces] for epoch in range(num_epochs)]
-        for rows, arrays in zip(block, opened, strict=True):
-            reads = [array.result()[box].read() for array, (box, _) in zip(arrays, slabs, strict=True)]
-            column = 0
-            for read, (_, inside) in zip(reads, slabs, strict=True):
-                part = read.result().reshape(self.num_members, -1)[:, inside]
-                rows[:, column : column + part.shape[1]] = part
-                column += part.shape[1]
-        return block.reshape(-1, width)
+        width = int(max_bytes // column_bytes)
+        return read_blocks(self._open_array, self._leaves, width, num_epochs, chosen)
 
     def _open_array(self, epoch: int, leaf: Leaf) -> Any:
         """A tensorstore future of the array [member, ...] of a leaf."""
@@ -474,39 +436,6 @@ def _selection(argument: str, chosen: int | Sequence[int] | None, count: int) ->
     if not integers or numbers.min() < 0 or numbers.max() >= count:
         raise ValueError(f"{argument}={chosen} must be one or several of 0 to {count - 1}")
     return numbers
-
-
-def _plan_blocks(leaves: list[Leaf], width: int) -> Iterator[list[Piece]]:
-    """Cut the columns of all leaves into blocks of `width`, the last one narrower."""
-    pieces: list[Piece] = []
-    room = width
-    for leaf in leaves:
-        start = 0
-        while start < leaf.size:
-            stop = min(leaf.size, start + room)
-            pieces.append(Piece(leaf, start, stop))
-            room -= stop - start
-            start = stop
-            if room == 0:
-                yield pieces
-                pieces, room = [], width
-    if pieces:
-        yield pieces
-
-
-def _slab(piece: Piece) -> tuple[tuple[slice, ...], slice]:
-    """The part of an array [member, ...] to read for a piece, and where the piece lies in it, flattened."""
-    start, stop = piece.start, piece.stop
-    row = piece.leaf.size
-    box = [slice(None)]
-    for length in piece.leaf.shape:
-        row //= length
-        first, last = start // row, -(-stop // row)
-        box.append(slice(first, last))
-        start, stop = start - first * row, stop - first * row
-        if last - first > 1:  # it spans several rows of this axis: from here on they are read whole
-            break
-    return tuple(box), slice(start, stop)
 
 
 def _open_checkpointer(path: Path) -> Any:

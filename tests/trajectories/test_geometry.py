@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxscape.trajectories.distances import gram
 from jaxscape.trajectories.geometry import trajectory_geometry, trajectory_rows
+from jaxscape.trajectories.gram import gram
 
 
 def gram_of(points, minimum):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxscape.trajectories.distances import gram, inner_products, pairwise_distances
+from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.geometry import trajectory_geometry, trajectory_rows
+from jaxscape.trajectories.gram import gram, inner_products
 from jaxscape.trajectories.null import KINDS, null_trajectories
 
 MEMBERS = 3

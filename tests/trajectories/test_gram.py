@@ -1,0 +1,219 @@
+"""The pass over the parameters: threads, devices, and what is kept of a former one."""
+
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from jaxscape.trajectories import increments
+from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.gram import gram
+from jaxscape.trajectories.store import TrajectoryStore
+
+EPOCHS, MEMBERS, SIZE = 6, 4, 3000
+
+
+def trajectories(size=SIZE, epochs=EPOCHS, seed=0):
+    """A minimum, the rows of copies that walk away from it epoch by epoch, and the rows before them."""
+    generator = np.random.default_rng(seed)
+    minimum = generator.standard_normal(size).astype(np.float32)
+    start = minimum + generator.standard_normal((MEMBERS, size))
+    moves = 1e-4 * generator.standard_normal((epochs, MEMBERS, size))
+    moves[0] = 0
+    rows = (start + np.cumsum(moves, axis=0)).astype(np.float32).reshape(-1, size)
+    return minimum, rows, np.maximum(np.arange(len(rows)) - MEMBERS, -1)
+
+
+def exact_products(minimum, rows, parents):
+    """In extended precision."""
+    points = np.concatenate([minimum[None], rows]).astype(np.longdouble)
+    increments = points.copy()
+    increments[1:] -= points[np.maximum(parents, -1) + 1]
+    return increments @ increments.T
+
+
+def whole(found):
+    """Products and remainders as one number of extended precision."""
+    return found.products.astype(np.longdouble) + found.remainders
+
+
+def error(found, expected):
+    """The largest error as a share of the lengths of the two increments."""
+    length = np.sqrt(np.diag(expected))
+    return float(np.max(np.abs(found - expected) / (length[:, None] * length)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_share_the_columns(threads, monkeypatch):
+    monkeypatch.setattr(increments, "_count_threads", lambda num_rows: threads)
+    minimum, rows, parents = trajectories()
+    found = gram(rows, reference=minimum, parents=parents, max_bytes=4 * len(rows) * 500 * (threads + 1))
+    assert error(whole(found), exact_products(minimum, rows, parents)) < 1e-16
+
+
+def test_threads_are_those_of_blas_and_fewer_where_the_sums_are_large():
+    blas = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+    assert increments._count_threads(100) == blas
+    assert increments._count_threads(10**5) == 1
+
+
+def test_the_limit_on_blas_ends_with_the_pass():
+    before = threadpool_info()
+    minimum, rows, parents = trajectories(size=300)
+    gram(rows, reference=minimum, parents=parents)
+    rows[3, 7] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        gram(rows, reference=minimum, parents=parents)
+    assert [library["num_threads"] for library in threadpool_info()] == [library["num_threads"] for library in before]
+
+
+def test_the_same_points_give_the_same_bytes():
+    minimum, rows, parents = trajectories()
+    one, other = (gram(rows, reference=minimum, parents=parents, max_bytes=10**5) for _ in range(2))
+    assert one.products.tobytes() == other.products.tobytes()
+    assert one.remainders.tobytes() == other.remainders.tobytes()
+
+
+@pytest.mark.parametrize("reference", [True, False])
+@pytest.mark.parametrize("size", [7, 130, SIZE])
+def test_a_device_gives_the_same_to_rounding(size, reference):
+    minimum, rows, parents = trajectories(size=size)
+    minimum = minimum if reference else None
+    on_device = gram(rows, reference=minimum, parents=parents, devices=jax.devices(), max_bytes=4 * len(rows) * 500)
+    on_host = gram(rows, reference=minimum, parents=parents, devices=[])
+    assert error(whole(on_device), whole(on_host)) < 1e-15
+    assert (on_device.products == on_device.products.T).all()
+    distances = pairwise_distances(on_device, metric="euclidean")
+    np.testing.assert_allclose(distances, pairwise_distances(on_host, metric="euclidean"), rtol=1e-9)
+
+
+def test_several_devices_share_the_blocks():
+    program = """
+        import jax
+        import numpy as np
+
+        jax.config.update("jax_num_cpu_devices", 3)
+        from jaxscape import gram
+        from jaxscape.trajectories import increments
+
+        used = set()
+        add = increments._add_block_on_device
+        def add_and_note(sums, *args, **settings):
+            used.update(sums[0].devices())
+            return add(sums, *args, **settings)
+        increments._add_block_on_device = add_and_note
+
+        rows = np.random.default_rng(0).standard_normal((9, 4000)).astype(np.float32)
+        parents = [-1, -1, 0, 1, 2, 3, 4, 5, 6]
+        shared = gram(rows, parents=parents, devices=jax.devices(), max_bytes=9 * 4 * 4 * 300)
+        on_host = gram(rows, parents=parents)
+        np.testing.assert_allclose(shared.products, on_host.products, rtol=1e-13, atol=1e-11)
+        assert used == set(jax.devices()) and len(used) == 3, used
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_points_of_which_one_is_infinite_are_named_by_a_device_too():
+    minimum, rows, parents = trajectories(size=300)
+    rows[5, 3] = np.inf
+    with pytest.raises(ValueError, match="rows 5"):
+        gram(rows, reference=minimum, parents=parents, devices=jax.devices())
+
+
+# What is kept of a former pass
+
+
+@pytest.mark.parametrize("devices", [[], None])
+@pytest.mark.parametrize("reference", [True, False])
+@pytest.mark.parametrize("kept", [1, 2, MEMBERS, 3 * MEMBERS, EPOCHS * MEMBERS])
+def test_new_rows_join_the_old(kept, reference, devices):
+    minimum, rows, parents = trajectories()
+    minimum = minimum if reference else None
+    devices = jax.devices() if devices is None else devices
+    old = gram(rows[:kept], reference=minimum, parents=parents[:kept])
+    found = gram(rows, reference=minimum, parents=parents, previous=old, devices=devices)
+    expected = gram(rows, reference=minimum, parents=parents)
+    assert error(whole(found), whole(expected)) < 1e-15
+    assert (found.products == found.products.T).all()
+    assert (found.remainders == found.remainders.T).all()
+    corner = len(old.parents)
+    np.testing.assert_array_equal(found.products[:corner, :corner], old.products)
+    assert found.parents.tolist() == expected.parents.tolist()
+
+
+def test_only_new_products_are_computed(monkeypatch):
+    minimum, rows, parents = trajectories()
+    old = gram(rows[:-MEMBERS], reference=minimum, parents=parents[:-MEMBERS])
+    shapes = []
+    add = increments._add_block
+
+    def add_and_note(sums, *rest):
+        shapes.append(sums.total.shape)
+        add(sums, *rest)
+
+    monkeypatch.setattr(increments, "_add_block", add_and_note)
+    gram(rows, reference=minimum, parents=parents, previous=old)
+    assert set(shapes) == {(MEMBERS + 1, len(rows) + 1)}  # one old row tells whether the rows are the same
+
+
+def test_a_longer_store_keeps_what_was_computed(tmp_path):
+    minimum, rows, _ = trajectories()
+    with TrajectoryStore.create(tmp_path / "store", [{"seed": member} for member in range(MEMBERS)]) as store:
+        for epoch in range(EPOCHS):
+            if epoch == 4:
+                store.wait()
+                old = gram(store, reference=minimum)
+            store.append(epoch, rows[epoch * MEMBERS : (epoch + 1) * MEMBERS])
+        store.wait()
+        found = gram(store, reference=minimum, previous=old)
+        expected = gram(store, reference=minimum)
+    assert found.num_points == EPOCHS * MEMBERS
+    np.testing.assert_allclose(
+        pairwise_distances(found, center="mean"), pairwise_distances(expected, center="mean"), rtol=1e-9
+    )
+
+
+def test_a_former_pass_over_other_points_is_refused():
+    minimum, rows, parents = trajectories()
+    half = 3 * MEMBERS
+    old = gram(rows[:half], reference=minimum, parents=parents[:half])
+    other = rows.copy()
+    other[5] += np.float32(1e-3) * np.random.default_rng(1).standard_normal(SIZE).astype(np.float32)
+    with pytest.raises(ValueError, match="previous is of other points"):
+        gram(other, reference=minimum, parents=parents, previous=old)
+    with pytest.raises(ValueError, match="previous is of other points"):
+        gram(rows, reference=minimum[::-1], parents=parents, previous=old)
+    with pytest.raises(ValueError, match=r"previous has \(has_reference, dimension\)"):
+        gram(rows, parents=parents, previous=old)
+    with pytest.raises(ValueError, match=r"previous has \(has_reference, dimension\)"):
+        gram(rows[:, 1:], reference=minimum[1:], parents=parents, previous=old)
+    with pytest.raises(ValueError, match="same parents; it has 13 rows"):
+        gram(rows[:5], reference=minimum, parents=parents[:5], previous=old)
+    with pytest.raises(ValueError, match="same parents"):
+        gram(rows, reference=minimum, parents=[-1] * len(rows), previous=old)
+
+
+def test_nan_in_old_and_in_new_rows_is_refused():
+    minimum, rows, parents = trajectories()
+    old = gram(rows[:8], reference=minimum, parents=parents[:8])
+    for row, message in ((2, "previous is of other points"), (20, "rows 20")):
+        broken = rows.copy()
+        broken[row, 1] = np.nan
+        with pytest.raises(ValueError, match=message):
+            gram(broken, reference=minimum, parents=parents, previous=old)
+
+
+def test_copies_that_stand_still_can_be_joined():
+    """Their last increments are zero and tell nothing; an earlier one is computed again instead."""
+    minimum, rows, parents = trajectories()
+    rows = np.tile(rows[:MEMBERS], (EPOCHS, 1))
+    old = gram(rows[:12], reference=minimum, parents=parents[:12])
+    found = gram(rows, reference=minimum, parents=parents, previous=old)
+    assert (pairwise_distances(found)[MEMBERS:, MEMBERS:] == pairwise_distances(found)[:-MEMBERS, :-MEMBERS]).all()
+    with pytest.raises(ValueError, match="other points"):
+        gram(2 * rows, reference=minimum, parents=parents, previous=old)
