@@ -81,10 +81,17 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
     write_json(run / CONFIG, record | {name: asked, "environment": environment()})
 
 
-def fingerprint(run: Path) -> str:
-    """A short name for what the trajectories of a run follow from; what is made from them carries it."""
+def fingerprint(run: Path, *, epochs: bool = True) -> str:
+    """A short name for what the trajectories of a run follow from; what is made from them carries it.
+
+    Args:
+        run: the run folder.
+        epochs: count the number of epochs of retraining; without, the name stays when trajectories are extended.
+    """
     record = read_config(run)
     settings = [record.get(stage, {}) | {"data_dir": None} for stage in ("train", "retrain")]
+    if not epochs:
+        settings[1].pop("epochs", None)
     settings.append(record.get("strategy", {}).get("chosen"))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -4,6 +4,7 @@ Everything here follows from the trajectories and takes seconds; it is made agai
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -48,6 +49,14 @@ class Measured(NamedTuple):
     labels: dict[str, np.ndarray]  # member, seed, step_size, epoch, update: (n,) each
 
 
+class _Kept(NamedTuple):
+    """What gram.npz holds."""
+
+    measured: Measured
+    fingerprint: str
+    lineage: str  # the fingerprint without the number of epochs
+
+
 def measure(run: Path, *, console: Console) -> Measured:
     """Make gram.npz, geometry.csv and report.json where they are missing, damaged or of other trajectories.
 
@@ -61,16 +70,20 @@ def measure(run: Path, *, console: Console) -> Measured:
     if len(diverged) == store.num_members:
         raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
     path = run / "gram.npz"
-    if path.exists() and (kept := _load(path, fingerprint(run))):
-        return kept
+    kept = _load(path) if path.exists() else None
+    if kept and kept.fingerprint == fingerprint(run):
+        return kept.measured
+    previous = kept.measured if kept and kept.lineage == fingerprint(run, epochs=False) else None
     started = time.monotonic()
     with console.status(f"{run.name}: distances"):
-        measured = _measure(store, read_minimum(run), sorted(set(range(store.num_members)) - set(diverged)))
+        members = sorted(set(range(store.num_members)) - set(diverged))
+        measured = _measure(store, read_minimum(run), members, previous)
         geometry = trajectory_geometry(measured.gram)
         nulls = _nulls(measured.gram, config)
     write_csv(run / "geometry.csv", measured.labels | _by_row(geometry, nulls[0]))
     _report(run, accuracy, config, store, diverged, geometry, nulls)
-    _save(path, measured, fingerprint(run))  # last: its presence says that the rest is there
+    # Last: its presence says that the rest is there.
+    _save(path, _Kept(measured, fingerprint(run), fingerprint(run, epochs=False)))
     record_seconds(run, "measure", time.monotonic() - started)
     return measured
 
@@ -118,13 +131,23 @@ def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def _measure(store: TrajectoryStore, minimum: Minimum, members: list[int]) -> Measured:
+def _measure(store: TrajectoryStore, minimum: Minimum, members: list[int], previous: Measured | None) -> Measured:
     epochs = np.repeat(np.arange(store.num_epochs), len(members))
     columns = {"member": np.tile(members, store.num_epochs)}
     records = [store.labels[member] for member in members]
     columns |= {name: np.tile([record[name] for record in records], store.num_epochs) for name in records[0]}
     columns |= {"epoch": epochs, "update": np.repeat(np.array(store.updates), len(members))}
+    if previous is not None and _is_beginning(previous.labels, columns):
+        with suppress(ValueError):  # the trajectories were made anew, perhaps on another machine
+            return Measured(gram(store, reference=minimum.params, members=members, previous=previous.gram), columns)
     return Measured(gram(store, reference=minimum.params, members=members), columns)
+
+
+def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> bool:
+    """Whether the rows of `short` are the first of `long`; a member that has diverged since is missing there."""
+    return short.keys() == long.keys() and all(
+        np.array_equal(values, long[name][: len(values)]) for name, values in short.items()
+    )
 
 
 def _nulls(real: Gram, config: RetrainConfig) -> list[Geometry]:
@@ -177,20 +200,21 @@ def _report(
     )
 
 
-def _save(path: Path, measured: Measured, source: str) -> None:
-    arrays = {name: np.asarray(value) for name, value in measured.gram._asdict().items()}
-    labels = {f"label_{name}": values for name, values in measured.labels.items()}
-    save_arrays(path, arrays | labels | {"fingerprint": np.array(source)})
+def _save(path: Path, kept: _Kept) -> None:
+    arrays = {name: np.asarray(value) for name, value in kept.measured.gram._asdict().items()}
+    labels = {f"label_{name}": values for name, values in kept.measured.labels.items()}
+    names = {"fingerprint": np.array(kept.fingerprint), "lineage": np.array(kept.lineage)}
+    save_arrays(path, arrays | labels | names)
 
 
-def _load(path: Path, source: str) -> Measured | None:
-    """What the file holds; None where it is damaged or of other trajectories, for it is soon made again."""
+def _load(path: Path) -> _Kept | None:
+    """What the file holds; None where it is damaged or of an earlier version, for it is soon made again."""
     try:
-        with path.open("rb") as file, np.load(file) as kept:
-            arrays = dict(kept)
+        with path.open("rb") as file, np.load(file) as opened:
+            arrays = dict(opened)
     except (ValueError, EOFError, BadZipFile):
         return None
-    if arrays.get("fingerprint") != source:
+    if not {"fingerprint", "lineage"} <= arrays.keys():
         return None
     labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
     found = Gram(
@@ -200,4 +224,4 @@ def _load(path: Path, source: str) -> Measured | None:
         bool(arrays["has_reference"]),
         int(arrays["dimension"]),
     )
-    return Measured(found, labels)
+    return _Kept(Measured(found, labels), str(arrays["fingerprint"]), str(arrays["lineage"]))

@@ -13,9 +13,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxscape.app import measure
 from jaxscape.app import retrain as retrain_stage
 from jaxscape.app import train as train_stage
 from jaxscape.app.folder import read_csv
+from jaxscape.trajectories.gram import gram
 from jaxscape.trajectories.store import TrajectoryStore
 
 MEMBERS = 4
@@ -114,6 +116,42 @@ def test_old_pictures_of_extended_trajectories_do_not_count_and_embed_makes_new_
     for table in ("metrics.csv", "geometry.csv", "embeddings/phate-cosine-none-knn3/coordinates.csv"):
         assert read_csv(run / table)["epoch"].tolist() == np.repeat(range(4), MEMBERS).tolist()
     assert jaxscape("plot", run).code == 0
+
+
+def noting_passes(monkeypatch):
+    """How many rows each pass over the parameters was given from a former one."""
+    kept = []
+
+    def gram_and_note(*args, previous=None, **settings):
+        kept.append(0 if previous is None else previous.num_points)
+        return gram(*args, previous=previous, **settings)
+
+    monkeypatch.setattr(measure, "gram", gram_and_note)
+    return kept
+
+
+def test_inner_products_of_extended_trajectories_are_added_to_the_old(jaxscape, run, monkeypatch):
+    before = read_products(run)
+    kept = noting_passes(monkeypatch)
+    assert jaxscape("retrain", run, "--epochs", 3).code == 0
+    assert kept == [3 * MEMBERS]
+    extended = read_products(run)
+    np.testing.assert_array_equal(extended[: len(before), : len(before)], before)
+    (run / "gram.npz").unlink()
+    assert jaxscape("embed", run, "--knn", 3).code == 0
+    assert kept == [3 * MEMBERS, 0]
+    length = np.sqrt(np.diag(extended))
+    np.testing.assert_array_less(np.abs(extended - read_products(run)), 1e-14 * length[:, None] * length)
+
+
+def test_inner_products_of_other_trajectories_are_computed_anew(jaxscape, run, monkeypatch):
+    """As when the same run was retrained on another machine, which rounds in its own way."""
+    with np.load(run / "gram.npz") as opened:
+        kept = dict(opened)
+    np.savez(run / "gram.npz", **kept | {"products": kept["products"] * 1.001})
+    passes = noting_passes(monkeypatch)
+    assert jaxscape("retrain", run, "--epochs", 3).code == 0
+    assert passes == [3 * MEMBERS, 0]
 
 
 def test_a_minimum_with_trajectories_is_not_trained_on(jaxscape, run):
