@@ -4,7 +4,8 @@ Trajectories of 20 copies of 1,467,610 parameters are written to a store once. T
 a process of its own: what is timed begins with the store open, or with the matrix in memory as float32, and ends
 with the distances. The `phate` package has no such matrix: its own path is timed, 100 principal components and the
 graph of their cosines. Peak memory is the process's, beside what it was after the imports; a matrix in memory counts.
-Errors are the largest of some hundred pairs, relative to extended precision.
+Errors are the largest of some hundred pairs, successive epochs of a copy (within) and points of two copies (across),
+relative to extended precision.
 
     python -m uv run python benchmarks/distances.py --n 1020 --repeats 3 --json benchmarks/results/distances.json
 """
@@ -91,8 +92,8 @@ def _write_sample(files: Files, store: TrajectoryStore, generator: np.random.Gen
     rows = store.num_epochs * MEMBERS
     later = generator.integers(MEMBERS, rows, PAIRS)
     within = np.stack([later, later - MEMBERS])
-    across = np.stack([generator.permutation(rows)[:PAIRS], generator.permutation(rows)[:PAIRS]])
-    pairs = np.concatenate([within, across[:, across[0] != across[1]]], axis=1)
+    across = generator.integers(0, rows, (2, PAIRS))
+    pairs = np.concatenate([within, across[:, across[0] % MEMBERS != across[1] % MEMBERS]], axis=1)
     sums = np.zeros((3, pairs.shape[1]), np.longdouble)  # |x - y|^2, |x|^2, |y|^2
     for block in store.blocks(2**26):
         for number, (x, y) in enumerate(block[pairs.T].astype(np.longdouble)):

@@ -30,7 +30,7 @@ if __name__ == "__main__":
     restart_with_kept_memory()
 
 ARMS = ("ours", "package, exact", "package, defaults")
-STAGES = ("_affinity", "von_neumann_entropy", "diffuse", "potential_distances", "metric_mds")
+STAGES = ("affinity_from_bandwidth", "von_neumann_entropy", "diffuse", "potential_distances", "metric_mds")
 
 
 def tree(points: int) -> np.ndarray:

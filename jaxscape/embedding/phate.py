@@ -4,6 +4,7 @@ Fifth room of the journey. Moon et al., "Visualizing structure and transitions i
 Nature Biotechnology 37 (2019). Exact, and the same every time: no landmarks unless asked for, no random start.
 
     affinity              an alpha-decay kernel whose bandwidth is the distance to a neighbour, made symmetric
+                          (`jaxscape.embedding.graph`)
     diffusion_operator    its rows divided by their sums: the chances of a random walk's next step, P
     von_neumann_entropy   of the spectrum of P, P^2, ..., whose knee says when noise is gone
     diffuse               P^t, the chances after t steps
@@ -20,13 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.sparse.csgraph import connected_components
 
 from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
+from jaxscape.embedding.graph import affinity_from_bandwidth, alpha_decay_kernel, bandwidths, smallest_connecting_knn
 from jaxscape.embedding.mds import check_distances, metric_mds, place
-
-# Affinities below this are zero, as in the `phate` package.
-SMALLEST_AFFINITY = 1e-4
 
 # What is added to a chance before its logarithm is taken, as in the `phate` package.
 FLOOR = 1e-7
@@ -151,8 +150,8 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
         bandwidth, affinities = known.bandwidth, known.affinity
         components, connecting = known.n_connected_components, known.connecting_knn
     else:
-        bandwidth = _bandwidth(matrix, knn)
-        affinities = _affinity(matrix, bandwidth, decay)
+        bandwidth = bandwidths(matrix, knn)
+        affinities = affinity_from_bandwidth(matrix, bandwidth, decay)
         components = int(connected_components(affinities, directed=False)[0])
         connecting = knn if components == 1 else smallest_connecting_knn(matrix, knn=knn, decay=decay)
     entropy = None
@@ -193,23 +192,6 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
         landmarks=None,
         source="",
     )
-
-
-def affinity(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> csr_array:
-    """Affinities (n, n) of points, zero where both kernels are below 1e-4: (K + K^T) / 2.
-
-    K_ij = exp(-(d_ij / b_i)^decay), where b_i is the distance of i to its knn-th neighbour. Where that is 0, only
-    points at distance 0 have an affinity.
-    """
-    return _affinity(distances, _bandwidth(distances, knn), decay)
-
-
-def _affinity(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> csr_array:
-    rows, columns = np.nonzero(distances <= _reach(bandwidth, decay)[:, None])
-    values = _kernel(distances[rows, columns], bandwidth[rows], decay)
-    kernel = csr_array((values, (rows, columns)), shape=distances.shape)
-    kernel.eliminate_zeros()
-    return csr_array((kernel + kernel.T) / 2)
 
 
 def diffusion_operator(affinities: csr_array) -> csr_array:
@@ -341,7 +323,7 @@ def project(new_distances: np.ndarray, result: PhateResult) -> np.ndarray:
     if not np.isfinite(new).all() or (new < 0).any():
         raise ValueError("new_distances must be finite and not negative")
     bandwidth = np.partition(new, result.knn - 1, axis=1)[:, result.knn - 1, None]
-    kernel = _kernel(new, bandwidth, result.decay) + _kernel(new, result.bandwidth, result.decay)
+    kernel = alpha_decay_kernel(new, bandwidth, result.decay) + alpha_decay_kernel(new, result.bandwidth, result.decay)
     chances = kernel / kernel.sum(axis=1, keepdims=True)
     backwards = csr_array(result.operator.T)
     for _ in range(result.t - 1):
@@ -358,49 +340,6 @@ def farthest_points(distances: np.ndarray, count: int) -> np.ndarray:
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, distances[chosen[-1]])
     return np.sort(chosen)
-
-
-def count_components(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
-    """Connected components of the graph that joins two points where their affinity is not zero."""
-    return _components(distances, _bandwidth(distances, knn), decay)[0]
-
-
-def smallest_connecting_knn(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
-    """The smallest number of neighbours, from `knn` up, whose graph has one component (more neighbours never cut)."""
-    neighbours = np.sort(distances, axis=1)
-    count, component = _components(distances, neighbours[:, knn], decay)
-    # The number of neighbours with which a point reaches the nearest point of another component.
-    nearest = np.stack([distances[:, component == other].min(axis=1) for other in range(count)], axis=1)
-    reached = _reach(neighbours, decay)
-    needed = np.stack([np.searchsorted(row, to) for row, to in zip(reached, nearest, strict=True)])
-    between = np.stack([needed[component == here].min(axis=0) for here in range(count)])
-    np.fill_diagonal(between, 0)
-    # Components are joined at the smallest number first: the last that is needed is the largest of a spanning tree.
-    return max(knn, int(minimum_spanning_tree(np.minimum(between, between.T)).max())) if count > 1 else knn
-
-
-def _components(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> tuple[int, np.ndarray]:
-    """The number of components, and the component (n,) of each point."""
-    joined = csr_array(distances <= _reach(bandwidth, decay)[:, None])
-    count, component = connected_components(joined, directed=False)
-    return int(count), component
-
-
-def _bandwidth(distances: np.ndarray, knn: int) -> np.ndarray:
-    """The distance (n,) of each point to its knn-th neighbour; column 0 of the sorted row is the point itself."""
-    return np.partition(distances, knn, axis=1)[:, knn]
-
-
-def _reach(bandwidth: np.ndarray, decay: float) -> np.ndarray:
-    """The distances up to which the kernels of these bandwidths are not zero."""
-    return bandwidth * (-np.log(SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
-
-
-def _kernel(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        values = np.exp(-((distances / bandwidth) ** decay))
-    values = np.where(distances == 0, 1, values)  # also where the bandwidth is 0
-    return np.where(values < SMALLEST_AFFINITY, 0, values)
 
 
 def _check(matrix: np.ndarray, settings: _Settings) -> None:

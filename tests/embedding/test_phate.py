@@ -10,10 +10,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist, squareform
 
+from jaxscape.embedding.graph import affinity, smallest_connecting_knn
 from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.phate import (
-    affinity,
-    count_components,
     diffuse,
     diffusion_operator,
     farthest_points,
@@ -21,7 +20,6 @@ from jaxscape.embedding.phate import (
     phate,
     potential_distances,
     project,
-    smallest_connecting_knn,
     von_neumann_entropy,
 )
 
@@ -212,7 +210,7 @@ def test_components_are_those_of_the_packages_kernel(name, knn, decay):
 
 
 def test_the_data_of_these_tests_has_graphs_of_one_and_of_several_components():
-    counts = {name: count_components(distances) for name, distances in DATA.items()}
+    counts = {name: connected_components(affinity(data), directed=False)[0] for name, data in DATA.items()}
     assert counts["walk"] == counts["equidistant"] == 1
     assert counts["star in petals"] == 4
     assert counts["clusters"] == 3
@@ -403,7 +401,7 @@ def test_stages_that_are_kept_change_no_byte(changed):
 def test_stages_of_the_same_settings_are_not_computed_again(monkeypatch):
     distances = DATA["star"]
     before = embed(distances)
-    for stage in ("affinity", "von_neumann_entropy", "diffuse", "potential_distances"):
+    for stage in ("affinity_from_bandwidth", "von_neumann_entropy", "diffuse", "potential_distances"):
         monkeypatch.setattr(f"jaxscape.embedding.phate.{stage}", lambda *_, **__: pytest.fail("computed again"))
     assert embed(distances, n_components=3, previous=before).embedding.shape == (len(distances), 3)
 

@@ -1,0 +1,69 @@
+"""The graph of PHATE: which points are neighbours, how strongly, and whether all of them hang together.
+
+Two points are joined where the alpha-decay kernel of one of them is not zero. Its bandwidth is the distance to a
+neighbour, so that the graph can fall apart where groups of points lie far from one another.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+# Affinities below this are zero, as in the `phate` package.
+SMALLEST_AFFINITY = 1e-4
+
+
+def affinity(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> csr_array:
+    """Affinities (n, n) of points, zero where both kernels are below 1e-4: (K + K^T) / 2.
+
+    K_ij = exp(-(d_ij / b_i)^decay), where b_i is the distance of i to its knn-th neighbour. Where that is 0, only
+    points at distance 0 have an affinity.
+    """
+    return affinity_from_bandwidth(distances, bandwidths(distances, knn), decay)
+
+
+def affinity_from_bandwidth(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> csr_array:
+    """Affinities (n, n) of points whose bandwidths (n,) are known."""
+    rows, columns = np.nonzero(distances <= _reach(bandwidth, decay)[:, None])
+    values = alpha_decay_kernel(distances[rows, columns], bandwidth[rows], decay)
+    joined = csr_array((values, (rows, columns)), shape=distances.shape)
+    joined.eliminate_zeros()
+    return csr_array((joined + joined.T) / 2)
+
+
+def smallest_connecting_knn(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
+    """The smallest number of neighbours, from `knn` up, whose graph has one component (more neighbours never cut)."""
+    neighbours = np.sort(distances, axis=1)
+    count, component = _components(distances, neighbours[:, knn], decay)
+    # The number of neighbours with which a point reaches the nearest point of another component.
+    nearest = np.stack([distances[:, component == other].min(axis=1) for other in range(count)], axis=1)
+    reached = _reach(neighbours, decay)
+    needed = np.stack([np.searchsorted(row, to) for row, to in zip(reached, nearest, strict=True)])
+    between = np.stack([needed[component == here].min(axis=0) for here in range(count)])
+    np.fill_diagonal(between, 0)
+    # Components are joined at the smallest number first: the last that is needed is the largest of a spanning tree.
+    return max(knn, int(minimum_spanning_tree(np.minimum(between, between.T)).max())) if count > 1 else knn
+
+
+def _components(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> tuple[int, np.ndarray]:
+    """The number of components, and the component (n,) of each point."""
+    joined = csr_array(distances <= _reach(bandwidth, decay)[:, None])
+    count, component = connected_components(joined, directed=False)
+    return int(count), component
+
+
+def bandwidths(distances: np.ndarray, knn: int) -> np.ndarray:
+    """The distance (n,) of each point to its knn-th neighbour; column 0 of the sorted row is the point itself."""
+    return np.partition(distances, knn, axis=1)[:, knn]
+
+
+def _reach(bandwidth: np.ndarray, decay: float) -> np.ndarray:
+    """The distances up to which the kernels of these bandwidths are not zero."""
+    return bandwidth * (-np.log(SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
+
+
+def alpha_decay_kernel(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> np.ndarray:
+    """exp(-(d / b)^decay), 1 at distance 0, and 0 where it is below 1e-4."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        values = np.exp(-((distances / bandwidth) ** decay))
+    values = np.where(distances == 0, 1, values)  # also where the bandwidth is 0
+    return np.where(values < SMALLEST_AFFINITY, 0, values)
