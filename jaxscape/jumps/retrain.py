@@ -3,7 +3,7 @@
 A thin layer over `jaxscape.training.train`: it gives each copy its stream of batches and yields the epochs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ def retrain(
     data_order: str = "member",
     first_epoch: int = 0,
     strategy: str | Chooser = "loop",
+    devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Epoch]:
     """Retrain copies of a network from where they were thrown, all with fresh optimiser states.
 
@@ -59,6 +60,7 @@ def retrain(
         first_epoch: how many epochs a yielded `start` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto", or a function, chooses as in
             `jaxscape.training.train`.
+        devices: those that share the copies out among them; all by default.
 
     Yields:
         `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch. The states' buffers
@@ -101,6 +103,7 @@ def retrain(
         batch_size=batch_size,
         first_epoch=first_epoch,
         strategy=strategy,
+        devices=devices,
     )
 
 

@@ -15,7 +15,12 @@ from jaxscape.training.convolutions import convolution_flops, rewrite_convolutio
 ONEDNN_FLOPS = 250e6
 
 
-def jit(function: Callable[..., Any], *, donate_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:
+def jit(
+    function: Callable[..., Any],
+    *,
+    donate_argnums: int | Sequence[int] = (),
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+) -> Callable[..., Any]:
     """`jax.jit`; on a CPU with the convolutions rewritten, and those of a large program given to oneDNN.
 
     A small program gains nothing from oneDNN, and without it is kept in jax's compilation cache.
@@ -23,23 +28,23 @@ def jit(function: Callable[..., Any], *, donate_argnums: int | Sequence[int] = (
     Args:
         function: of positional pytrees of arrays.
         donate_argnums: as in `jax.jit`.
+        around: applied to the function with its convolutions as they will be, before it is compiled: `shard_map`, say.
     """
     if jax.default_backend() != "cpu":
-        return jax.jit(function, donate_argnums=donate_argnums)
+        return jax.jit(around(function), donate_argnums=donate_argnums)
     options = onednn_options()
-    small = jax.jit(rewrite_convolutions(function), donate_argnums=donate_argnums)
+    small = jax.jit(around(rewrite_convolutions(function)), donate_argnums=donate_argnums)
     if not options:
         return small
-    large = jax.jit(
-        rewrite_convolutions(function, onednn=True), donate_argnums=donate_argnums, compiler_options=options
-    )
+    for_onednn = around(rewrite_convolutions(function, onednn=True))
+    large = jax.jit(for_onednn, donate_argnums=donate_argnums, compiler_options=options)
     programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     @wraps(function)
     def compiled(*args: Any) -> Any:
         shapes = tuple(map(np.shape, jax.tree.leaves(args)))
         if shapes not in programs:
-            flops = convolution_flops(jax.make_jaxpr(function)(*args))
+            flops = convolution_flops(jax.make_jaxpr(around(function))(*args))
             programs[shapes] = large if flops >= ONEDNN_FLOPS else small
         return programs[shapes](*args)
 

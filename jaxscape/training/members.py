@@ -16,7 +16,8 @@ With "loop" and "threads" a member sees the same arithmetic whether it runs alon
 same bytes, whichever of the two it is. Between the others rounding differs.
 
 What is compiled is a whole epoch (a `lax.scan` over its steps) on a GPU or TPU and a step on a CPU, where loops
-inside a program hold others up.
+inside a program hold others up. On several devices (`jaxscape.training.devices`) each runs its own members by the
+strategy, all at the same time; "threads" is "loop" there.
 """
 
 import hashlib
@@ -31,9 +32,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxscape.training import cpu
 from jaxscape.training.convolutions import convolution_flops
+from jaxscape.training.devices import BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE, on_each, parts
 
 PyTree = Any
 
@@ -99,13 +102,15 @@ def num_members(stacked: PyTree) -> int:
     return np.shape(first)[0]
 
 
-def epoch_runner(update: Update, *, strategy: str = "loop") -> EpochRunner:
+def epoch_runner(update: Update, *, strategy: str = "loop", mesh: Mesh | None = None) -> EpochRunner:
     """A function that runs one epoch of all members.
 
     Args:
         update: one step.
         strategy: how the members run together: one of `STRATEGIES`, those with several at once also with their
-            number, as in "vmap_grad:4".
+            number, as in "vmap_grad:4". On a mesh it is each device's.
+        mesh: of devices that the members are shared out over; then states and batches lie there (`share_out`), and
+            data everywhere on it.
 
     Returns:
         `run(states, data, batches, epoch) -> (states, metrics)`; metrics are means over the steps, NumPy [member].
@@ -116,11 +121,13 @@ def epoch_runner(update: Update, *, strategy: str = "loop") -> EpochRunner:
     """
     kind, together = parse_strategy(strategy)
     if kind in ("loop", "threads"):
-        return partial(_run_apart, _advance(update.one), num_workers(strategy))
+        if mesh is None:
+            return partial(_run_apart, _advance(update.one, None), num_workers(strategy))
+        return partial(_run_together, _advance(_stack_of_one(update.one), mesh), mesh, 1)
     step = jax.vmap(update.one, in_axes=(0, None, 0, None, None)) if kind == "vmap_grad" else update.stack
     if step is None:
         raise ValueError(f"strategy {strategy!r} needs an update of a stack of members, and this one has none")
-    return partial(_run_together, _advance(step), together)
+    return partial(_run_together, _advance(step, mesh), mesh, together)
 
 
 def parse_strategy(strategy: str) -> tuple[str, int | None]:
@@ -193,16 +200,24 @@ def choose_strategy(
     return Choice(best if medians[best] < 0.97 * medians[first] else first, medians, key)
 
 
-def map_members(function: Callable[..., PyTree], *stacked: PyTree, workers: int = 1) -> PyTree:
-    """`function` of each member, in as many threads as there are workers; its results as NumPy arrays [member, ...]."""
+def map_members(
+    function: Callable[..., PyTree], *stacked: PyTree, workers: int = 1, mesh: Mesh | None = None
+) -> PyTree:
+    """`function` of each member on its own device, as NumPy arrays [member, ...]; so many threads are under way."""
+    devices = parts(stacked, mesh)
 
-    def of_member(member: int) -> PyTree:
-        result = function(*(_take(tree, member) for tree in stacked))
+    def of_member(number: int) -> PyTree:
+        member, device = divmod(number, len(devices))  # the devices in turns: none waits for another's members
+        result = function(*(_take(tree, member) for tree in devices[device]))
         return result if workers == 1 else jax.block_until_ready(result)
 
-    results = _side_by_side(of_member, range(num_members(stacked)), workers)
+    results = _side_by_side(of_member, range(len(devices) * num_members(devices[0])), workers)
     # One transfer at the end: every member's work is under way before the host waits for the first.
-    return jax.tree.map(lambda *values: np.stack(values), *jax.device_get(results))
+    results = jax.device_get(results)
+    return jax.tree.map(
+        lambda *values: np.stack(values),
+        *(each for first in range(len(devices)) for each in results[first :: len(devices)]),
+    )
 
 
 def _side_by_side(function: Callable[[int], Any], members: Sequence[int], workers: int) -> list[Any]:
@@ -219,34 +234,54 @@ def num_workers(strategy: str) -> int:
     return (together or getattr(os, "process_cpu_count", os.cpu_count)() or 1) if kind == "threads" else 1
 
 
+@lru_cache(maxsize=4)
+def _stack_of_one(one: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
+    """The step of one member as that of a stack of length one."""
+
+    def step(states: PyTree, data: PyTree, batches: PyTree, epoch: PyTree, index: PyTree) -> tuple[PyTree, PyTree]:
+        return jax.tree.map(lambda leaf: leaf[None], one(_first(states), data, _first(batches), epoch, index))
+
+    return step
+
+
+Advance = Callable[[PyTree, PyTree, PyTree, int], tuple[PyTree, PyTree]]
+
+
 @lru_cache(maxsize=4)  # two strategies of one step share its program
-def _advance(step: Callable[..., tuple[PyTree, PyTree]]) -> Callable[[PyTree, PyTree, PyTree, int], Any]:
+def _advance(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
     """All steps of an epoch, for a state (of one member, or of several in one program) and its batches."""
-    if jax.default_backend() == "cpu":
-        compiled = cpu.jit(step, donate_argnums=0)
+    return _by_step(step, mesh) if jax.default_backend() == "cpu" else _by_epoch(step, mesh)
 
-        def by_step(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
-            metrics = []
-            for index in range(num_members(batches)):
-                state, step_metrics = compiled(state, data, _take(batches, index), np.int32(epoch), np.int32(index))
-                metrics.append(step_metrics)
-            return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(metrics))
 
-        return by_step
+def _by_step(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
+    specs = (BY_MEMBER, EVERYWHERE, BY_MEMBER, EVERYWHERE, EVERYWHERE)
+    on_devices = partial(on_each, mesh=mesh, in_specs=specs, out_specs=BY_MEMBER)
+    compiled = cpu.jit(step, donate_argnums=0, around=on_devices)
 
-    @partial(jax.jit, donate_argnums=0)
-    def by_epoch(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
+    def advance(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
+        metrics = []
+        for index in range(num_members(batches)):
+            state, step_metrics = compiled(state, data, _take(batches, index), np.int32(epoch), np.int32(index))
+            metrics.append(step_metrics)
+        return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(metrics))
+
+    return advance
+
+
+def _by_epoch(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
+    def advance(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
         def body(state: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
             index, own = batch
             return step(state, data, own, jnp.int32(epoch), index)
 
         return jax.lax.scan(body, state, (jnp.arange(num_members(batches), dtype=jnp.int32), batches))
 
-    return by_epoch
+    specs = (BY_MEMBER, EVERYWHERE, BY_STEP_AND_MEMBER, EVERYWHERE)
+    return jax.jit(on_each(advance, mesh, specs, (BY_MEMBER, BY_STEP_AND_MEMBER)), donate_argnums=0)
 
 
 def _run_apart(
-    advance: Callable[..., Any], workers: int, states: PyTree, data: PyTree, batches: PyTree, epoch: int
+    advance: Advance, workers: int, states: PyTree, data: PyTree, batches: PyTree, epoch: int
 ) -> tuple[PyTree, PyTree]:
     """An epoch of members that are programs of their own, as many at once as there are workers."""
 
@@ -265,10 +300,17 @@ def _run_apart(
 
 
 def _run_together(
-    advance: Callable[..., Any], together: int | None, states: PyTree, data: PyTree, batches: PyTree, epoch: int
+    advance: Advance,
+    mesh: Mesh | None,
+    together: int | None,
+    states: PyTree,
+    data: PyTree,
+    batches: PyTree,
+    epoch: int,
 ) -> tuple[PyTree, PyTree]:
-    """An epoch of members several of which are one program."""
-    members, metrics = num_members(states), []
+    """An epoch of members several of which are one program, on each device."""
+    devices = 1 if mesh is None else mesh.size
+    members, metrics = num_members(states) // devices, []
     together = min(together or members, members)
     batches = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batches)
     for first in range(0, members, together):
@@ -276,10 +318,11 @@ def _run_together(
         if count == members:
             states, own = advance(states, data, batches, epoch)
         else:
-            state, own = advance(_take_range(states, first, count), data, _take_range(batches, first, count, 1), epoch)
-            states = _put_range(states, state, first)
+            some, rows = _take_range(states, first, count, 0, mesh), _take_range(batches, first, count, 1, mesh)
+            state, own = advance(some, data, rows, epoch)
+            states = _put_range(states, state, first, mesh)
         metrics.append(own)
-    return states, _means(metrics)
+    return states, _means(metrics, devices)
 
 
 def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Sequence[str]:
@@ -322,13 +365,16 @@ def _key(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def _means(parts: list[PyTree]) -> PyTree:
-    """Metrics [step, member] of some members each -> their means over the steps [member]."""
-    # float64: the sum of a diverging member's losses must not overflow.
-    return jax.tree.map(
-        lambda *leaves: np.concatenate([np.asarray(leaf, np.float64).mean(axis=0) for leaf in leaves]),
-        *jax.device_get(parts),
-    )
+def _means(metrics: list[PyTree], devices: int = 1) -> PyTree:
+    """Metrics [step, member] of some members of each device -> their means over the steps [member]."""
+
+    def mean(*leaves: Any) -> np.ndarray:
+        # float64: the sum of a diverging member's losses must not overflow.
+        some = [np.asarray(leaf, np.float64).mean(axis=0) for leaf in leaves]
+        by_device = [values.reshape(devices, -1, *values.shape[1:]) for values in some]
+        return np.concatenate(by_device, axis=1).reshape(-1, *some[0].shape[1:])
+
+    return jax.tree.map(mean, *jax.device_get(metrics))
 
 
 def _first(stacked: PyTree) -> PyTree:
@@ -340,9 +386,13 @@ def _take(stacked: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[index], stacked)
 
 
-@partial(jax.jit, static_argnames=("count", "axis"))
-def _take_range(stacked: PyTree, first: int, count: int, axis: int = 0) -> PyTree:
-    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, count, axis), stacked)
+@partial(jax.jit, static_argnames=("count", "axis", "mesh"))
+def _take_range(stacked: PyTree, first: int, count: int, axis: int = 0, mesh: Mesh | None = None) -> PyTree:
+    def take(stacked: PyTree, first: jax.Array) -> PyTree:
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, count, axis), stacked)
+
+    lies = BY_STEP_AND_MEMBER if axis else BY_MEMBER
+    return on_each(take, mesh, (lies, EVERYWHERE), lies)(stacked, first)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -350,6 +400,10 @@ def _put(stacked: PyTree, one: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf, value: leaf.at[index].set(value), stacked, one)
 
 
-@partial(jax.jit, donate_argnums=0)
-def _put_range(stacked: PyTree, part: PyTree, first: int) -> PyTree:
-    return jax.tree.map(lambda leaf, values: jax.lax.dynamic_update_slice_in_dim(leaf, values, first, 0), stacked, part)
+@partial(jax.jit, static_argnames="mesh", donate_argnums=0)
+def _put_range(stacked: PyTree, part: PyTree, first: int, mesh: Mesh | None) -> PyTree:
+    def put(stacked: PyTree, part: PyTree, first: jax.Array) -> PyTree:
+        into = partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=0)
+        return jax.tree.map(into, stacked, part)
+
+    return on_each(put, mesh, (BY_MEMBER, BY_MEMBER, EVERYWHERE), BY_MEMBER)(stacked, part, first)

@@ -7,7 +7,7 @@ Randomness is a function of a member's key and of the counts of epochs and steps
 run that goes on from epoch 17 draws what an uninterrupted one would have drawn.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from jaxscape.training.devices import member_mesh, parts, replicate, share_out
 from jaxscape.training.members import (
     EpochRunner,
     Update,
@@ -134,6 +136,7 @@ def train(
     batch_size: int = 128,
     first_epoch: int = 0,
     strategy: str | Chooser = "loop",
+    devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Epoch]:
     """Train a stack of members, epoch by epoch.
 
@@ -152,6 +155,8 @@ def train(
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
             takes the fastest; it may be another one the next time, and then differ in the last bits. A function
             `(update, states, data, batches) -> name` chooses by itself, `choose_strategy` at hand.
+        devices: those that share the members out among them, and run them by the strategy at the same time; all by
+            default.
 
     Yields:
         `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
@@ -162,17 +167,20 @@ def train(
     Raises:
         ValueError: before any work, for counts out of range, a batch larger than the data, or leaves that disagree.
     """
-    num_members(states)  # refuses leaves that disagree
+    members = num_members(states)  # refuses leaves that disagree
     _check(epochs, first_epoch, batch_size, data)
-    arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)  # on the device once
+    mesh = member_mesh(members, devices)
+    states = share_out(states, mesh)
+    arrays = None if callable(data) else replicate(jax.tree.map(jnp.asarray, data), mesh)  # on the device once
     update = member_update(loss_fn, optimizer, from_arrays=arrays is not None)
-    batches = partial(_batches, data=data, arrays=arrays, batch_size=batch_size)
+    batches = partial(_batches, data=data, arrays=arrays, batch_size=batch_size, members=members, mesh=mesh)
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
-        strategy = choose(update, states, arrays, batches(states, first_epoch + 1))
-    run = epoch_runner(update, strategy=strategy)
-    measure = partial(_measure, evaluate, num_workers(strategy))
-    return _iterate(run, states, arrays, batches, range(first_epoch, epochs + 1), measure)
+        of_first_device = [parts(tree, mesh)[0] for tree in (states, arrays, batches(states, first_epoch + 1))]
+        strategy = choose(update, *of_first_device)
+    run = epoch_runner(update, strategy=strategy, mesh=mesh)
+    measure = partial(_measure, evaluate, num_workers(strategy) if mesh is None else 1, mesh)
+    return _iterate(run, states, arrays, batches, range(first_epoch, epochs + 1), measure, members)
 
 
 def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> str:
@@ -186,21 +194,32 @@ def _iterate(
     batches: Callable[[TrainState, int], PyTree],
     epochs: range,
     measure: Callable[[TrainState], dict[str, np.ndarray]],
+    members: int,
 ) -> Iterator[Epoch]:
-    yield Epoch(epochs.start, states, measure(states))
+    yield _first_members(members, Epoch(epochs.start, states, measure(states)))
     for epoch in epochs[1:]:
         states, metrics = run(states, arrays, batches(states, epoch), epoch)
         means = {f"epoch_{name}": values for name, values in metrics.items()}
-        yield Epoch(epoch, states, measure(states) | means)
+        yield _first_members(members, Epoch(epoch, states, measure(states) | means))
 
 
-def _batches(states: TrainState, epoch: int, *, data: Data, arrays: PyTree, batch_size: int) -> PyTree:
+def _first_members(members: int, epoch: Epoch) -> Epoch:
+    """Without the copies that fill up a mesh of devices."""
+    if num_members(epoch.states) == members:
+        return epoch
+    states, metrics = jax.tree.map(lambda leaf: leaf[:members], (epoch.states, epoch.metrics))
+    return Epoch(epoch.epoch, states, metrics)
+
+
+def _batches(
+    states: TrainState, epoch: int, *, data: Data, arrays: PyTree, batch_size: int, members: int, mesh: Mesh | None
+) -> PyTree:
     """An epoch's batches [member, step, ...]: row numbers, where data is arrays."""
     if not callable(data):
         return _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size)
-    batches = data(epoch, states.key)
-    _check_batches(batches, num_members(states))
-    return batches
+    batches = data(epoch, states.key[:members])
+    _check_batches(batches, members)
+    return share_out(batches, mesh)
 
 
 @partial(jax.jit, static_argnames=("num_examples", "batch_size"))
@@ -215,9 +234,9 @@ def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int) 
     return jax.vmap(order)(keys)
 
 
-def _measure(evaluate: Evaluate | None, workers: int, states: TrainState) -> dict[str, np.ndarray]:
+def _measure(evaluate: Evaluate | None, workers: int, mesh: Mesh | None, states: TrainState) -> dict[str, np.ndarray]:
     members = (states.params, states.model_state)
-    metrics = {} if evaluate is None else dict(map_members(evaluate, *members, workers=workers))
+    metrics = {} if evaluate is None else dict(map_members(evaluate, *members, workers=workers, mesh=mesh))
     return metrics | {"finite": np.asarray(_finite(states.params))}
 
 

@@ -1,0 +1,73 @@
+"""Members shared out over devices: several runs in a process with eight simulated ones, beside one device."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from eight_devices import CASES, MEMBERS
+
+from jaxscape.training.devices import member_mesh
+
+SCRIPT = Path(__file__).parent / "eight_devices.py"
+SHARED = [(network, name) for network, cases in CASES.items() for name in cases if name != "alone"]
+LIKE_ALONE = [case for case in SHARED if not case[1].startswith("batches")]  # whose batches are others
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Everything that the runs on one and on several devices gave: {"network: case/what": array}."""
+    path = tmp_path_factory.mktemp("devices") / "found.npz"
+    done = subprocess.run([sys.executable, SCRIPT, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with np.load(path) as opened:
+        return dict(opened)
+
+
+def of(found, network, name):
+    start = f"{network}: {name}/"
+    return {key.removeprefix(start): values for key, values in found.items() if key.startswith(start)}
+
+
+@pytest.mark.parametrize(("network", "name"), LIKE_ALONE)
+def test_members_are_those_of_one_device(found, network, name):
+    """After ten updates, parameters, statistics and optimiser states to 1e-5 of each array's size."""
+    expected, shared = of(found, network, "alone"), of(found, network, name)
+    assert expected.keys() == shared.keys()
+    states = [key for key in expected if key.startswith("states")]
+    assert len(states) > 5
+    for key in states:
+        assert shared[key].shape[0] == MEMBERS
+        size = np.abs(expected[key]).max(initial=1e-30)
+        np.testing.assert_allclose(shared[key] / size, expected[key] / size, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize(("network", "name"), LIKE_ALONE)
+def test_metrics_are_those_of_one_device_in_the_order_of_the_members(found, network, name):
+    expected, shared = of(found, network, "alone"), of(found, network, name)
+    metrics = [key for key in expected if "/" in key]
+    assert len(metrics) == {"residual": 3 * 5 + 2 * 2, "dense": 3 * 3 + 2}[network]
+    for key in metrics:
+        assert shared[key].shape == (MEMBERS,)
+        assert len(set(shared[key])) == MEMBERS or "accuracy" in key or "finite" in key or key == "mean/0"
+        np.testing.assert_allclose(shared[key], expected[key], rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_a_function_of_the_callers_gives_batches_for_the_members_alone(found):
+    """Five members on two devices are six places; the sixth sees the batches of the fifth."""
+    assert np.isfinite(of(found, "dense", "batches of one's own on 2")["epoch_loss/2"]).all()
+
+
+@pytest.mark.parametrize(("network", "name"), SHARED)
+def test_devices_that_would_stand_idle_are_not_used(found, network, name):
+    """Five members on eight devices take five; on three, two rounds of three."""
+    assert found[f"{network}: {name}/devices"] == min(CASES[network][name][0], MEMBERS)
+
+
+def test_a_single_device_needs_no_mesh_unless_it_is_named():
+    assert member_mesh(20) is None
+    assert member_mesh(20, jax.devices()).size == 1
+    with pytest.raises(ValueError, match="at least one device"):
+        member_mesh(20, [])
