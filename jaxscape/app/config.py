@@ -13,6 +13,7 @@ Preset = Literal["good", "bad", "memorization"]
 Protocol = Literal["digits", "paper"]
 PRESETS = ("good", "bad", "memorization")
 PROTOCOLS = ("digits", "paper")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class TrainConfig:
     """Epochs to train for."""
     batch_size: int = 128
     """Images a step."""
+    precision: str = "float32"
+    """Of the activations: float32 or bfloat16; parameters, statistics and losses are float32 in any case."""
     seed: int = 0
     """Of the initial parameters, random labels, batch order and augmentation."""
 
@@ -81,6 +84,8 @@ class RetrainConfig:
     """Of the batch order and augmentation."""
     eval_size: int = 10_000
     """Record losses and accuracies of every epoch on at most that many training and test images."""
+    precision: str = "float32"
+    """Of the activations: float32 or bfloat16, whatever the minimum was found with."""
     strategy: str = "auto"
     """How the copies run together: auto (measured once), loop, threads, vmap_grad, grad_vmap, or vmap_grad:4, say."""
 
@@ -207,6 +212,7 @@ def check_train(config: TrainConfig) -> None:
     _check_name("protocol", config.protocol, PROTOCOLS)
     _check_name("dataset", config.dataset, DATASETS)
     _check_name("augmentation", config.augmentation, AUGMENTATIONS)
+    _check_name("precision", config.precision, PRECISIONS)
     _check_at_least("epochs", config.epochs, 1)
     _check_at_least("batch_size", config.batch_size, 1)
     _check_at_least("padding", config.padding, 0)
@@ -230,6 +236,7 @@ def check_retrain(config: RetrainConfig) -> None:
 
     _check_name("augmentation", config.augmentation, AUGMENTATIONS)
     _check_name("data_order", config.data_order, DATA_ORDERS)
+    _check_name("precision", config.precision, PRECISIONS)
     if config.strategy != "auto":
         parse_strategy(config.strategy)
     _check_at_least("epochs", config.epochs, 1)

@@ -27,7 +27,7 @@ class Problem(NamedTuple):
     train: tuple[jax.Array, jax.Array]  # uint8 (n, H, W, C) and int32 (n,), on the device
     test: tuple[jax.Array, jax.Array]
     preprocess: Preprocess  # of the whole training set, for training and evaluation alike
-    evaluate: Evaluate
+    evaluate: Evaluate  # in float32, whatever the module's precision
     steps_per_epoch: int
 
     def init(self, seed: int) -> tuple[PyTree, PyTree]:
@@ -57,16 +57,17 @@ def make_problem(config: TrainConfig, *, eval_size: int | None = None) -> Proble
     labels = corrupt_labels(
         stream(config.seed, _LABELS), data.train_labels, num_classes=data.num_classes, fraction=config.label_noise
     )
-    module = WideResNet(config.depth, config.widen_factor, data.num_classes)
+    module = WideResNet(config.depth, config.widen_factor, data.num_classes, dtype=jnp.dtype(config.precision))
+    measured = module.clone(dtype=jnp.float32)
     train = (jnp.asarray(data.train_images), jnp.asarray(labels))
     test = (jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
     preprocess = standardization(data.train_images)
     evaluate = flax_evaluate(
-        module,
+        measured,
         train=(train[0][:eval_size], train[1][:eval_size]),
         test=(test[0][:eval_size], test[1][:eval_size]),
         preprocess=preprocess,
-        recalibration=module.clone(norm_momentum=0.0),
+        recalibration=measured.clone(norm_momentum=0.0),
     )
     return Problem(module, train, test, preprocess, evaluate, len(labels) // config.batch_size)
 

@@ -53,7 +53,8 @@ def retrain_copies(run: Path, config: RetrainConfig, *, console: Console) -> Tra
     """
     check_retrain(config)
     minimum = read_minimum(run)
-    problem = make_problem(replace(minimum.config, batch_size=config.batch_size), eval_size=config.eval_size)
+    of_copies = replace(minimum.config, batch_size=config.batch_size, precision=config.precision)
+    problem = make_problem(of_copies, eval_size=config.eval_size)
     grid = jump_grid(minimum.params, seeds=config.seeds, step_sizes=config.step_sizes)
     record_section(run, "retrain", config, results=("trajectories",))
     store = _open_store(run, grid)

@@ -35,6 +35,7 @@ def assert_refused(outcome, words):
         ("--learning-rate -0.1", "learning_rate must be a positive number, got -0.1"),
         ("--weight-decay -1", "weight_decay must be at least 0, got -1.0"),
         ("--decay-epochs 5 3", "decay_epochs must be increasing and at least 1, got [5, 3]"),
+        ("--precision half", "unknown precision 'half'; known: float32, bfloat16"),
         ("--augmentation spin", "unknown augmentation 'spin'; known: none, crop, crop+flip"),
         ("--label-noise 2", "label_noise must be from 0 to 1, got 2.0"),
         ("--seed 4294967296", "seed must be from 0 to 2**32 - 1, got 4294967296"),
@@ -59,6 +60,7 @@ def test_a_training_that_cannot_work_leaves_no_folder(jaxscape, tmp_path, option
         ("--batch-size 41", "batch_size must be at most the number of training images, 40, got 41"),
         ("--learning-rate 0", "learning_rate must be a positive number, got 0.0"),
         ("--data-order none", "unknown data_order 'none'; known: member, seed, shared"),
+        ("--precision float8", "unknown precision 'float8'; known: float32, bfloat16"),
         ("--strategy fast", "unknown strategy 'fast'; known: auto, loop, threads, vmap_grad, grad_vmap"),
     ],
 )

@@ -235,3 +235,19 @@ def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxsca
     geometry = read_csv(with_minimum / "geometry.csv")
     np.testing.assert_array_equal(np.isnan(geometry["distance_over_jump"]), geometry["step_size"] == 0)
     assert (with_minimum / "figures" / "distance.png").exists()
+
+
+def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrain, finished, with_minimum, rows):
+    outcome = retrain(with_minimum, "--precision", "bfloat16")
+    assert outcome.code == 0, outcome.err
+    store = js.TrajectoryStore.open(with_minimum / "trajectories")
+    assert {leaf.dtype for leaf in jax.tree.leaves(store.read())} == {np.dtype(np.float32)}
+    rounded = next(store.blocks(10**8))
+    np.testing.assert_array_equal(rounded[:MEMBERS], rows[:MEMBERS])  # where they were thrown
+    ends = slice(-MEMBERS, None)
+    moved = np.linalg.norm(rows[ends] - rows[:MEMBERS], axis=1)
+    apart = np.linalg.norm(rounded[ends] - rows[ends], axis=1)
+    assert ((apart > 0) & (apart < 0.3 * moved)).all(), apart / moved
+    measured = [read_csv(folder / "metrics.csv") for folder in (with_minimum, finished)]
+    for name in ("train_loss", "test_accuracy", "recalibrated_test_loss"):
+        np.testing.assert_array_equal(*(columns[name][:MEMBERS] for columns in measured))
