@@ -24,12 +24,13 @@ def member_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Me
 
     Args:
         members: how many there are.
-        devices: all by default. 20 members on 16 devices take two turns each way, for which 10 devices do.
+        devices: those of this process by default. 20 members on 16 devices take two turns each way, for which 10
+            devices do.
 
     Raises:
         ValueError: for an empty list of devices.
     """
-    found = list(jax.devices() if devices is None else devices)
+    found = list(jax.local_devices() if devices is None else devices)
     if not found:
         raise ValueError("devices must name at least one device, or be None for all")
     used = -(-members // -(-members // len(found)))

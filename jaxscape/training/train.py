@@ -155,8 +155,8 @@ def train(
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
             takes the fastest; it may be another one the next time, and then differ in the last bits. A function
             `(update, states, data, batches) -> name` chooses by itself, `choose_strategy` at hand.
-        devices: those that share the members out among them, and run them by the strategy at the same time; all by
-            default.
+        devices: those that share the members out among them, and run them by the strategy at the same time; all of
+            this process by default.
 
     Yields:
         `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
