@@ -148,8 +148,8 @@ def train(
             dropped), or a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs
             counted from 1 and the members' keys.
         epochs: the last epoch to reach, counted from epoch 0 (so a resumed run has the same `epochs`).
-        evaluate: `(params, model_state) -> metrics` of one member, called after every epoch (by the strategy "threads"
-            for several members at once).
+        evaluate: `(params, model_state) -> metrics` of one member, called after every epoch (for several
+            members at once, in threads, by the strategy "threads" and on several devices).
         batch_size: examples a step; unused where data is a function.
         first_epoch: the number of epochs that `states` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
@@ -179,7 +179,7 @@ def train(
         of_first_device = [parts(tree, mesh)[0] for tree in (states, arrays, batches(states, first_epoch + 1))]
         strategy = choose(update, *of_first_device)
     run = epoch_runner(update, strategy=strategy, mesh=mesh)
-    measure = partial(_measure, evaluate, num_workers(strategy) if mesh is None else 1, mesh)
+    measure = partial(_measure, evaluate, num_workers(strategy) if mesh is None else mesh.size, mesh)
     return _iterate(run, states, arrays, batches, range(first_epoch, epochs + 1), measure, members)
 
 
