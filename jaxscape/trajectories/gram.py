@@ -9,6 +9,7 @@ pairs of float64 (a value and the remainder that rounding cuts off), so that tra
 come close together keep their distance too.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -206,6 +207,7 @@ class _Source(NamedTuple):
 
 def _source(points: TrajectoryStore | PyTree, members: Sequence[int] | None) -> _Source:
     if isinstance(points, TrajectoryStore):
+        points.blocks(sys.maxsize, members=members)  # reads nothing; refuses an empty store, and members not in it
         count = points.num_members if members is None else len(members)
         num_rows = points.num_epochs * count
         parents = np.maximum(np.arange(num_rows) - count, -1)

@@ -198,6 +198,17 @@ def test_a_former_pass_over_other_points_is_refused():
         gram(rows, reference=minimum, parents=[-1] * len(rows), previous=old)
 
 
+def test_a_store_without_snapshots_and_members_that_are_not_there_are_refused(tmp_path):
+    with TrajectoryStore.create(tmp_path / "store", [{"seed": 0}]) as store:
+        for reference in (None, np.ones(3)):
+            with pytest.raises(ValueError, match="has no snapshots yet"):
+                gram(store, reference=reference)
+        store.append(0, np.ones((1, 3), np.float32))
+        for members in ([], [4]):
+            with pytest.raises(ValueError, match=r"members=.* must be one or several of 0 to 0"):
+                gram(store, members=members)
+
+
 def test_nan_in_old_and_in_new_rows_is_refused():
     minimum, rows, parents = trajectories()
     old = gram(rows[:8], reference=minimum, parents=parents[:8])
