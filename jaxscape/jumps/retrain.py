@@ -60,7 +60,8 @@ def retrain(
         first_epoch: how many epochs a yielded `start` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto", or a function, chooses as in
             `jaxscape.training.train`.
-        devices: those that share the copies out among them; all of this process by default.
+        devices: those that share the copies out among them; all by default, those of other processes
+            (`jax.distributed`) too, as in `jaxscape.training.train`.
 
     Yields:
         `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch. The states' buffers

@@ -1,14 +1,19 @@
 """Members shared out over devices: a mesh of one axis, `member`, and what goes on it.
 
 Members need nothing of one another, so that a step on several devices is the step on each of them (`jax.shard_map`).
-A stack is filled up with copies of its last member until every device has as many.
+A stack is filled up with copies of its last member until every device has as many. The devices may be those of
+several processes (`jax.distributed`): each then holds the rows of its own devices, and calls what stands here with the
+same arguments as the others.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
@@ -24,29 +29,38 @@ def member_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Me
 
     Args:
         members: how many there are.
-        devices: those of this process by default. 20 members on 16 devices take two turns each way, for which 10
-            devices do.
+        devices: all by default, those of other processes too. 20 members on 16 devices take two turns each way, for
+            which 10 devices do. Of every process there are as many.
 
     Raises:
-        ValueError: for an empty list of devices.
+        ValueError: for an empty list of devices, or devices of some processes but not of all.
     """
-    found = list(jax.local_devices() if devices is None else devices)
+    found: dict[int, list[jax.Device]] = defaultdict(list)
+    for device in jax.devices() if devices is None else devices:
+        found[device.process_index].append(device)
     if not found:
         raise ValueError("devices must name at least one device, or be None for all")
-    used = -(-members // -(-members // len(found)))
-    return None if devices is None and used == 1 else Mesh(np.array(found[:used]), (AXIS,))
+    if found.keys() != {jax.process_index()} and len(found) != jax.process_count():
+        raise ValueError(
+            f"devices must be those of this process, {jax.process_index()}, or of all {jax.process_count()} "
+            f"processes, got some of the processes {sorted(found)}"
+        )
+    most = min(map(len, found.values()))
+    of_process = -(-members // len(found))
+    used = -(-of_process // -(-of_process // most))
+    if devices is None and len(found) == used == 1:
+        return None
+    return Mesh(np.array([device for process in sorted(found) for device in found[process][:used]]), (AXIS,))
 
 
 def share_out(stacked: PyTree, mesh: Mesh | None) -> PyTree:
     """A stack [member, ...] over the devices of a mesh, filled up where they do not divide it."""
-    if mesh is None:
-        return stacked
-    return jax.device_put(_fill(stacked, mesh.size), NamedSharding(mesh, BY_MEMBER))
+    return _place(stacked if mesh is None else _fill(stacked, mesh.size), mesh, BY_MEMBER)
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """The same arrays on every device of a mesh."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
+    return _place(tree, mesh, EVERYWHERE)
 
 
 def on_each(function: Callable[..., Any], mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
@@ -54,6 +68,63 @@ def on_each(function: Callable[..., Any], mesh: Mesh | None, in_specs: Any, out_
     if mesh is None:
         return function
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def parts(stacked: PyTree, mesh: Mesh | None) -> list[PyTree]:
+    """What each device of this process holds, as arrays of its own, in the order of the mesh and so of the members."""
+    if mesh is None:
+        return [stacked]
+    return [
+        jax.tree.map(lambda leaf, place=place: _shards(leaf, mesh)[place], stacked) for place in range(num_parts(mesh))
+    ]
+
+
+def num_parts(mesh: Mesh | None) -> int:
+    """How many devices of this process take part."""
+    return 1 if mesh is None else len(mesh.local_devices)
+
+
+def own_rows(stacked: PyTree, mesh: Mesh | None, *, axis: int = 0) -> PyTree:
+    """The members of this process as NumPy arrays, from stacks whose member axis is `axis`; NumPy's are left alone."""
+    if not _spans_processes(mesh):
+        return jax.device_get(stacked)
+
+    def rows(leaf: jax.Array | np.ndarray) -> np.ndarray:
+        return leaf if isinstance(leaf, np.ndarray) else np.concatenate(jax.device_get(_shards(leaf, mesh)), axis)
+
+    return jax.tree.map(rows, stacked)
+
+
+def gather(rows: PyTree, mesh: Mesh | None) -> PyTree:
+    """NumPy arrays [member, ...] of this process's members -> those of all members, on every process."""
+    if not _spans_processes(mesh):
+        return rows
+
+    def of_all(leaf: np.ndarray) -> np.ndarray:
+        # As bytes, for jax would round float64.
+        rows = np.ascontiguousarray(leaf)
+        found = multihost_utils.process_allgather(rows.reshape(len(rows), -1).view(np.uint8), tiled=True)
+        return np.ascontiguousarray(found).view(rows.dtype).reshape(-1, *rows.shape[1:])
+
+    return jax.tree.map(of_all, rows)
+
+
+def agree(choice: str, mesh: Mesh | None) -> str:
+    """What the first process chose, where several measured and may have chosen differently."""
+    if not _spans_processes(mesh):
+        return choice
+    written = np.frombuffer(choice.encode().ljust(64), np.uint8)
+    return multihost_utils.broadcast_one_to_all(written).tobytes().decode().strip()
+
+
+def _shards(leaf: jax.Array, mesh: Mesh) -> list[jax.Array]:
+    """What the devices of this process hold of an array on a mesh, in its order."""
+    held = {shard.device: shard.data for shard in leaf.addressable_shards}
+    return [held[device] for device in mesh.local_devices]
+
+
+def _spans_processes(mesh: Mesh | None) -> TypeGuard[Mesh]:
+    return mesh is not None and mesh.is_multi_process
 
 
 def _fill(stacked: PyTree, multiple: int) -> PyTree:
@@ -64,12 +135,19 @@ def _fill(stacked: PyTree, multiple: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[rows], stacked)
 
 
-def parts(stacked: PyTree, mesh: Mesh | None) -> list[PyTree]:
-    """What each device of a mesh holds, as arrays of its own, in the order of the mesh and so of the members."""
+def _place(tree: PyTree, mesh: Mesh | None, spec: PartitionSpec) -> PyTree:
     if mesh is None:
-        return [stacked]
+        return tree
+    sharding = NamedSharding(mesh, spec)
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
 
-    def held_by(device: jax.Device) -> Callable[[jax.Array], jax.Array]:
-        return lambda leaf: next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+    def place(leaf: jax.Array) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:  # yielded by an earlier call
+            return jax.jit(lambda leaf: leaf, out_shardings=sharding)(leaf)
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda rows: whole[rows])
 
-    return [jax.tree.map(held_by(device), stacked) for device in mesh.local_devices]
+    return jax.tree.map(place, tree)

@@ -36,7 +36,7 @@ from jax.sharding import Mesh
 
 from jaxscape.training import cpu
 from jaxscape.training.convolutions import convolution_flops
-from jaxscape.training.devices import BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE, on_each, parts
+from jaxscape.training.devices import BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE, num_parts, on_each, own_rows, parts
 
 PyTree = Any
 
@@ -113,8 +113,9 @@ def epoch_runner(update: Update, *, strategy: str = "loop", mesh: Mesh | None = 
             data everywhere on it.
 
     Returns:
-        `run(states, data, batches, epoch) -> (states, metrics)`; metrics are means over the steps, NumPy [member].
-        It compiles once for a number of members; where the number at a time does not divide them, once more.
+        `run(states, data, batches, epoch) -> (states, metrics)`; metrics are means over the steps, NumPy [member], of
+        the members that this process's devices hold. It compiles once for a number of members; where the number at a
+        time does not divide them, once more.
 
     Raises:
         ValueError: for an unknown strategy (lists the known ones), or a number below 1.
@@ -203,7 +204,10 @@ def choose_strategy(
 def map_members(
     function: Callable[..., PyTree], *stacked: PyTree, workers: int = 1, mesh: Mesh | None = None
 ) -> PyTree:
-    """`function` of each member on its own device, as NumPy arrays [member, ...]; so many threads are under way."""
+    """`function` of each member on its own device, as NumPy arrays [member, ...]; so many threads are under way.
+
+    Of the members that this process's devices hold.
+    """
     devices = parts(stacked, mesh)
 
     def of_member(number: int) -> PyTree:
@@ -263,7 +267,8 @@ def _by_step(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> A
         for index in range(num_members(batches)):
             state, step_metrics = compiled(state, data, _take(batches, index), np.int32(epoch), np.int32(index))
             metrics.append(step_metrics)
-        return state, jax.tree.map(lambda *values: np.stack(values), *jax.device_get(metrics))
+        rows = [own_rows(found, mesh) for found in metrics]
+        return state, jax.tree.map(lambda *values: np.stack(values), *rows)
 
     return advance
 
@@ -309,8 +314,7 @@ def _run_together(
     epoch: int,
 ) -> tuple[PyTree, PyTree]:
     """An epoch of members several of which are one program, on each device."""
-    devices = 1 if mesh is None else mesh.size
-    members, metrics = num_members(states) // devices, []
+    members, metrics = num_members(states) // (1 if mesh is None else mesh.size), []
     together = min(together or members, members)
     batches = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batches)
     for first in range(0, members, together):
@@ -322,7 +326,7 @@ def _run_together(
             state, own = advance(some, data, rows, epoch)
             states = _put_range(states, state, first, mesh)
         metrics.append(own)
-    return states, _means(metrics, devices)
+    return states, _means(metrics, mesh)
 
 
 def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Sequence[str]:
@@ -365,8 +369,9 @@ def _key(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def _means(metrics: list[PyTree], devices: int = 1) -> PyTree:
+def _means(metrics: list[PyTree], mesh: Mesh | None = None) -> PyTree:
     """Metrics [step, member] of some members of each device -> their means over the steps [member]."""
+    devices = num_parts(mesh)
 
     def mean(*leaves: Any) -> np.ndarray:
         # float64: the sum of a diverging member's losses must not overflow.
@@ -374,7 +379,7 @@ def _means(metrics: list[PyTree], devices: int = 1) -> PyTree:
         by_device = [values.reshape(devices, -1, *values.shape[1:]) for values in some]
         return np.concatenate(by_device, axis=1).reshape(-1, *some[0].shape[1:])
 
-    return jax.tree.map(mean, *jax.device_get(metrics))
+    return jax.tree.map(mean, *own_rows(metrics, mesh, axis=1))
 
 
 def _first(stacked: PyTree) -> PyTree:

@@ -17,7 +17,19 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxscape.training.devices import member_mesh, parts, replicate, share_out
+from jaxscape.training.devices import (
+    BY_MEMBER,
+    EVERYWHERE,
+    agree,
+    gather,
+    member_mesh,
+    num_parts,
+    on_each,
+    own_rows,
+    parts,
+    replicate,
+    share_out,
+)
 from jaxscape.training.members import (
     EpochRunner,
     Update,
@@ -155,8 +167,9 @@ def train(
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
             takes the fastest; it may be another one the next time, and then differ in the last bits. A function
             `(update, states, data, batches) -> name` chooses by itself, `choose_strategy` at hand.
-        devices: those that share the members out among them, and run them by the strategy at the same time; all of
-            this process by default.
+        devices: those that share the members out among them, and run them by the strategy at the same time; all by
+            default. Where there are several processes (`jax.distributed`), those of all: every process makes this
+            call with the same arguments, sees all metrics, and holds the members of its own devices.
 
     Yields:
         `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
@@ -177,10 +190,11 @@ def train(
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
         of_first_device = [parts(tree, mesh)[0] for tree in (states, arrays, batches(states, first_epoch + 1))]
-        strategy = choose(update, *of_first_device)
+        strategy = agree(choose(update, *of_first_device), mesh)
     run = epoch_runner(update, strategy=strategy, mesh=mesh)
-    measure = partial(_measure, evaluate, num_workers(strategy) if mesh is None else mesh.size, mesh)
-    return _iterate(run, states, arrays, batches, range(first_epoch, epochs + 1), measure, members)
+    measure = partial(_measure, evaluate, num_workers(strategy) if mesh is None else num_parts(mesh), mesh)
+    finish = partial(_finish, members, mesh)
+    return _iterate(run, states, arrays, batches, range(first_epoch, epochs + 1), measure, finish)
 
 
 def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> str:
@@ -194,20 +208,20 @@ def _iterate(
     batches: Callable[[TrainState, int], PyTree],
     epochs: range,
     measure: Callable[[TrainState], dict[str, np.ndarray]],
-    members: int,
+    finish: Callable[[Epoch], Epoch],
 ) -> Iterator[Epoch]:
-    yield _first_members(members, Epoch(epochs.start, states, measure(states)))
+    yield finish(Epoch(epochs.start, states, measure(states)))
     for epoch in epochs[1:]:
         states, metrics = run(states, arrays, batches(states, epoch), epoch)
         means = {f"epoch_{name}": values for name, values in metrics.items()}
-        yield _first_members(members, Epoch(epoch, states, measure(states) | means))
+        yield finish(Epoch(epoch, states, measure(states) | means))
 
 
-def _first_members(members: int, epoch: Epoch) -> Epoch:
-    """Without the copies that fill up a mesh of devices."""
-    if num_members(epoch.states) == members:
-        return epoch
-    states, metrics = jax.tree.map(lambda leaf: leaf[:members], (epoch.states, epoch.metrics))
+def _finish(members: int, mesh: Mesh | None, epoch: Epoch) -> Epoch:
+    """The metrics of all processes, and none of the copies that fill up a mesh of devices."""
+    states, metrics = epoch.states, gather(epoch.metrics, mesh)
+    if num_members(states) > members:
+        states, metrics = jax.tree.map(lambda leaf: leaf[:members], (states, metrics))
     return Epoch(epoch.epoch, states, metrics)
 
 
@@ -216,34 +230,39 @@ def _batches(
 ) -> PyTree:
     """An epoch's batches [member, step, ...]: row numbers, where data is arrays."""
     if not callable(data):
-        return _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size)
-    batches = data(epoch, states.key[:members])
+        return _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size, mesh=mesh)
+    own = own_rows(jax.random.key_data(states.key), mesh)
+    keys = jax.random.wrap_key_data(gather(own, mesh)[:members], impl=jax.random.key_impl(states.key))
+    batches = data(epoch, keys)
     _check_batches(batches, members)
     return share_out(batches, mesh)
 
 
-@partial(jax.jit, static_argnames=("num_examples", "batch_size"))
-def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int) -> jax.Array:
+@partial(jax.jit, static_argnames=("num_examples", "batch_size", "mesh"))
+def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int, mesh: Mesh | None) -> jax.Array:
     """Row numbers [member, step, batch] of an epoch: each member's shuffle, its last partial batch dropped."""
     steps = num_examples // batch_size
 
-    def order(key: jax.Array) -> jax.Array:
+    def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
         epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
         return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(steps, batch_size)
 
-    return jax.vmap(order)(keys)
+    return on_each(jax.vmap(order, in_axes=(0, None)), mesh, (BY_MEMBER, EVERYWHERE), BY_MEMBER)(keys, epoch)
 
 
 def _measure(evaluate: Evaluate | None, workers: int, mesh: Mesh | None, states: TrainState) -> dict[str, np.ndarray]:
     members = (states.params, states.model_state)
     metrics = {} if evaluate is None else dict(map_members(evaluate, *members, workers=workers, mesh=mesh))
-    return metrics | {"finite": np.asarray(_finite(states.params))}
+    return metrics | {"finite": own_rows(_finite(states.params, mesh=mesh), mesh)}
 
 
-@jax.jit
-def _finite(params: PyTree) -> jax.Array:
-    leaves = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(params)]
-    return jnp.stack(leaves).all(axis=0)
+@partial(jax.jit, static_argnames="mesh")
+def _finite(params: PyTree, *, mesh: Mesh | None) -> jax.Array:
+    def finite(params: PyTree) -> jax.Array:
+        leaves = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(params)]
+        return jnp.stack(leaves).all(axis=0)
+
+    return on_each(finite, mesh, (BY_MEMBER,), BY_MEMBER)(params)
 
 
 def member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, from_arrays: bool) -> Update:
