@@ -21,6 +21,7 @@ from rich.console import Console
 from jaxscape.app.config import EmbedConfig, RetrainConfig, TrainConfig, retrain_preset, train_preset
 from jaxscape.app.folder import cache_folder, read_section
 from jaxscape.app.memory import restart_with_kept_memory
+from jaxscape.app.processes import Cluster, give_up, is_first, join, leave, others_may_fail
 from jaxscape.app.progress import make_console
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -56,6 +57,7 @@ class Retrain:
     seed_list: tuple[int, ...] | None = None
     """Jump along the directions of these seeds instead."""
     config: tyro.conf.OmitArgPrefixes[RetrainConfig] = field(default_factory=RetrainConfig)
+    cluster: tyro.conf.OmitArgPrefixes[Cluster] = field(default_factory=Cluster)
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command = _parse(arguments)
         _keep_compiled()
-        with _orbax_silenced():
-            _run(command, make_console())
+        silent = False
+        if isinstance(command, Retrain):
+            join(command.cluster)
+            silent = not is_first()
+        with _orbax_silenced(), others_may_fail():
+            _run(command, make_console(silent=silent))
     except KeyboardInterrupt:
-        sys.exit("jaxscape: interrupted; the same command goes on from the last epoch kept")
+        give_up("jaxscape: interrupted; the same command goes on from the last epoch kept")
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"jaxscape: {error}")
+        give_up(f"jaxscape: {error}")
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -173,6 +179,7 @@ def _retrain(run: Path, config: RetrainConfig, console: Console) -> None:
     from jaxscape.app.retrain import retrain_copies
 
     retrain_copies(run, config, console=console)
+    leave()
     measure(run, console=console)
     console.print(geometry_table({run.name: read_report(run)}))
 

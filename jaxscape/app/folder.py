@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from jaxscape.app.config import from_record
+from jaxscape.app.processes import is_first
 
 CONFIG = "config.json"
 REPORT = "report.json"
@@ -201,9 +202,13 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader, or a crash, meets the old one or the new one."""
-    with _replacing(path) as file:
-        file.write(text.encode())
+    """Replace a file in one step: a reader, or a crash, meets the old one or the new one.
+
+    Of several processes the first one alone writes it.
+    """
+    if is_first():
+        with _replacing(path) as file:
+            file.write(text.encode())
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

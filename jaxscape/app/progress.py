@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-def make_console() -> Console:
+def make_console(*, silent: bool = False) -> Console:
     """A console that prints text as it is: no colours for numbers, no brackets read as styles, no broken paths."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    return Console(
+        highlight=False, markup=False, soft_wrap=True, quiet=silent, force_terminal=False if silent else None
+    )
 
 
 def track[T](

@@ -1,9 +1,10 @@
 """The newest full training state on disk, so that an interrupted stage goes on to the same bytes.
 
-One .npz file, replaced in one step: after a crash there is the old state or the new one. Leaves are stored in tree
-order; they are put back into a state of the same structure, made afresh.
+An .npz file, written as a whole; of several processes each writes one, with its members, and a state counts when all
+are there. Leaves are stored in tree order; they are put back into a state of the same structure, made afresh.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,41 +18,90 @@ from jaxscape.training.train import TrainState
 
 PyTree = Any
 
-
-def save_state(path: Path, epoch: int, states: TrainState) -> None:
-    """Keep the states after an epoch."""
-    leaves = jax.device_get(jax.tree.leaves(_raw_keys(states)))
-    save_arrays(path, {"epoch": np.int64(epoch)} | {f"leaf{i}": leaf for i, leaf in enumerate(leaves)})
+_NAME = re.compile(r"state-(\d+)-(\d+)-of-(\d+)\.npz")  # epoch, part, parts
 
 
-def load_state(path: Path, like: TrainState) -> tuple[int, TrainState]:
-    """The epoch and the states kept.
+def save_state(folder: Path, epoch: int, states: TrainState) -> None:
+    """Keep the states after an epoch; every process calls this, and may be an epoch ahead of the others."""
+    part, parts = jax.process_index(), jax.process_count()
+    leaves = [_own_rows(leaf, part, parts) for leaf in jax.tree.leaves(_raw_keys(states))]
+    save_arrays(folder / f"state-{epoch}-{part}-of-{parts}.npz", {f"leaf{i}": leaf for i, leaf in enumerate(leaves)})
+    if part == 0:
+        for old, path in _kept(folder):
+            # Whoever has reached this epoch knows that all have written the one before it.
+            if old not in ((epoch,) if parts == 1 else (epoch - 1, epoch)):
+                path.unlink()
+
+
+def load_state(folder: Path, like: TrainState) -> tuple[int, TrainState] | None:
+    """The newest epoch kept and its states; None where none is.
 
     Args:
-        path: the file.
+        folder: of the states.
         like: states of the same structure, shapes and dtypes.
 
     Raises:
-        ValueError: where the file is damaged or holds other states.
+        ValueError: where a file is damaged or holds other states.
         OSError: where it cannot be read.
     """
+    newest = _newest(folder)
+    if newest is None:
+        return None
+    epoch, paths = newest
     expected, treedef = jax.tree.flatten(_raw_keys(like))
+    parts = [_read(path) for path in paths]
+    counts = {len(part) for part in parts}
+    leaves = [np.concatenate(rows) for rows in zip(*parts, strict=True)] if counts == {len(expected)} else []
+    if len(leaves) != len(expected) or any(
+        leaf.shape != other.shape or leaf.dtype != other.dtype for leaf, other in zip(leaves, expected, strict=True)
+    ):
+        raise ValueError(f"{paths[0]} holds the state of another network or optimiser")
+    states = jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in leaves])
+    return epoch, states._replace(key=jax.random.wrap_key_data(states.key))
+
+
+def delete_states(folder: Path) -> None:
+    """Forget what is kept."""
+    for _, path in _kept(folder):
+        path.unlink()
+
+
+def _newest(folder: Path) -> tuple[int, list[Path]] | None:
+    """The newest epoch of which all parts are there, and their files in order."""
+    found: dict[tuple[int, int], dict[int, Path]] = {}
+    for epoch, path in _kept(folder):
+        _, part, parts = map(int, _NAME.fullmatch(path.name).groups())  # type: ignore[union-attr]
+        found.setdefault((epoch, parts), {})[part] = path
+    complete = [key for key, files in found.items() if len(files) == key[1]]
+    if not complete:
+        return None
+    newest = max(complete)
+    return newest[0], [found[newest][part] for part in range(newest[1])]
+
+
+def _kept(folder: Path) -> list[tuple[int, Path]]:
+    """The files of all states, with their epochs."""
+    found = ((_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ()))
+    return [(int(match[1]), path) for match, path in found if match]
+
+
+def _read(path: Path) -> list[np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file) as kept:
-            epoch = int(kept["epoch"])
-            leaves = [kept[f"leaf{i}"] for i in range(len(expected))]
-            count = len(kept.files) - 1
+            return [kept[f"leaf{i}"] for i in range(len(kept.files))]
     except (ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(
             f"{path} is damaged: {error}. Delete it, and the same command computes its epochs anew."
         ) from None
-    fits = count == len(expected) and all(
-        leaf.shape == other.shape and leaf.dtype == other.dtype for leaf, other in zip(leaves, expected, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{path} holds the state of another network or optimiser")
-    states = jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in leaves])
-    return epoch, states._replace(key=jax.random.wrap_key_data(states.key))
+
+
+def _own_rows(leaf: jax.Array, part: int, parts: int) -> np.ndarray:
+    """The members that are this process's to keep."""
+    if parts > 1 and not leaf.is_fully_replicated:  # each holds its own, and a device the same as no other
+        shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+    rows = len(leaf)
+    return np.asarray(leaf.addressable_data(0))[rows * part // parts : rows * (part + 1) // parts]
 
 
 def _raw_keys(states: TrainState) -> TrainState:

@@ -30,8 +30,9 @@ from jaxscape.app.folder import (
     write_json,
 )
 from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_key, retrain_optimizer
+from jaxscape.app.processes import is_first, wait_for_all
 from jaxscape.app.progress import track
-from jaxscape.app.resume import load_state, save_state
+from jaxscape.app.resume import delete_states, load_state, save_state
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import retrain
@@ -93,9 +94,12 @@ def read_trajectories(run: Path) -> tuple[RetrainConfig, TrajectoryStore]:
 
 def _open_store(run: Path, grid: JumpGrid) -> TrajectoryStore:
     path = run / "trajectories"
-    if (path / "store.json").exists():
+    found = (path / "store.json").exists()
+    wait_for_all("looked for trajectories")  # before one of them makes what the others look for
+    if found:
         return TrajectoryStore.open(path)
-    (run / "resume" / "state.npz").unlink(missing_ok=True)  # of trajectories that were deleted
+    if is_first():
+        delete_states(run / "resume")  # of trajectories that were deleted
     return TrajectoryStore.create(path, grid.labels)
 
 
@@ -136,7 +140,8 @@ def _retrain(
         if epoch.epoch not in metrics.get("epoch", ()):
             metrics = _add_rows(metrics, _rows(epoch, grid, update))
             write_csv(run / "metrics.csv", metrics)
-        save_state(run / "resume" / "state.npz", epoch.epoch, epoch.states)
+        store.wait()  # a state without the snapshots before it could not be gone on from
+        save_state(run / "resume", epoch.epoch, epoch.states)
         if epoch.epoch == store.num_epochs:
             store.append(epoch.epoch, epoch.states.params, update=update)
     store.wait()
@@ -152,12 +157,12 @@ def _start(
     That state is one snapshot ahead of the store at most. Without it, or without its metrics (deleted, say),
     everything is computed again, and what is stored already is not stored twice.
     """
-    path = run / "resume" / "state.npz"
-    if not path.exists():
-        return grid, 0, {}
     keys = jax.random.split(jax.random.key(0), len(grid.seed))
     like = init_states(grid.params, optimizer, keys=keys, model_state=minimum.model_state)
-    done, states = load_state(path, like)
+    kept = load_state(run / "resume", like)
+    if kept is None:
+        return grid, 0, {}
+    done, states = kept
     metrics = _metrics_to(run, done, len(grid.seed))
     return (states, done, metrics) if metrics and done <= snapshots else (grid, 0, {})
 

@@ -51,12 +51,10 @@ def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum
     if _finished(run / "minimum", config):
         console.print(f"{run}: the minimum is there, {config.epochs} epochs")
         return read_minimum(run)
-    path = run / "minimum" / "state.npz"
-    states, done = _start(problem, config), 0
-    if path.exists():
-        done, states = load_state(path, states)
+    start = _start(problem, config)
+    done, states = load_state(run / "minimum", start) or (0, start)
     started = time.monotonic()
-    states = _train(problem, config, states, done, path, f"{run.name}: train", console)
+    states = _train(problem, config, states, done, run / "minimum", f"{run.name}: train", console)
     metrics = {name: float(value[0]) for name, value in map_members(problem.evaluate, *states[:2]).items()}
     _save_minimum(run / "minimum", states)
     write_json(run / "minimum" / "metrics.json", {"epochs": config.epochs} | metrics)
@@ -74,7 +72,12 @@ def read_minimum(run: Path) -> Minimum:
     from orbax.checkpoint import v1 as ocp
 
     config, metrics = read_accuracy(run)
-    kept = jax.tree.map(np.asarray, ocp.load((run / "minimum" / "parameters").absolute()))
+    context = ocp.Context()
+    if jax.process_count() > 1:  # whoever reads does so by itself
+        context.multiprocessing.primary_host = jax.process_index()
+        context.multiprocessing.active_processes = {jax.process_index()}
+    with context:
+        kept = jax.tree.map(np.asarray, ocp.load((run / "minimum" / "parameters").absolute()))
     return Minimum(config, kept["params"], kept["model_state"], metrics)
 
 
@@ -110,7 +113,7 @@ def _start(problem: Problem, config: TrainConfig) -> TrainState:
 
 
 def _train(
-    problem: Problem, config: TrainConfig, states: TrainState, done: int, path: Path, title: str, console: Console
+    problem: Problem, config: TrainConfig, states: TrainState, done: int, folder: Path, title: str, console: Console
 ) -> TrainState:
     epochs = train(
         make_loss(problem, config, augment=config.augmentation),
@@ -128,7 +131,7 @@ def _train(
         if not metrics["finite"].all():
             raise FloatingPointError(f"training diverged in epoch {epoch}: parameters are no longer finite")
         if epoch == config.epochs or time.monotonic() - kept_at > _SECONDS_BETWEEN_STATES:
-            save_state(path, epoch, states)
+            save_state(folder, epoch, states)
             kept_at = time.monotonic()
     return states
 

@@ -12,16 +12,17 @@ import logging
 import operator
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxscape.trajectories.blocks import Leaf, read_blocks
 
@@ -35,11 +36,21 @@ ABOUT = (
 )
 
 
+class _Pending(Protocol):
+    """A write that goes on."""
+
+    def result(self) -> Any:
+        """Return when it is done; raise where it failed."""
+        ...
+
+
 class TrajectoryStore:
     """A folder of snapshots, one an epoch, each with the parameters of all members.
 
     A snapshot counts once it is completely on disk: a process may be killed at any time, and the store goes
-    on after its last complete epoch. One process writes at a time; any number may read.
+    on after its last complete epoch. One program writes at a time; any number may read. Where the program is several
+    processes (`jax.distributed`) all of them create the store, append and close together, on a file system that they
+    share, and each writes the members that its devices hold.
 
     Example:
         >>> import tempfile
@@ -62,7 +73,7 @@ class TrajectoryStore:
         # Each epoch is a database of its own; its index is read once and kept for all of its leaves.
         self._reading = ts.Context({"cache_pool": {"total_bytes_limit": 2**26}})
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trajectory-store")
-        self._pending: Future[None] | None = None
+        self._pending: _Pending | None = None
         self._checkpointer: Any = None
         self._closed = False
 
@@ -81,12 +92,7 @@ class TrajectoryStore:
         """
         folder = _absolute(path)
         records = _records(labels)
-        # The temporary index is what a crash in the midst of creating leaves.
-        if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {f"{INDEX}.tmp"}):
-            found = "a trajectory store" if (folder / INDEX).exists() else "something"
-            raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_index(folder, records, [])
+        _by_first_process(lambda: _make_folder(folder, records))
         return cls(folder, records, [])
 
     @classmethod
@@ -154,7 +160,8 @@ class TrajectoryStore:
         Args:
             epoch: the next epoch, `num_epochs`.
             params: a pytree of JAX or NumPy arrays [member, ...] of float32, bfloat16 or float16. float64 is
-                refused, for `blocks` would round it. Structure, shapes and dtypes are those of epoch 0.
+                refused, for `blocks` would round it. Structure, shapes and dtypes are those of epoch 0. Among several
+                processes, arrays that lie on the devices of all, or are the same everywhere.
             update: how many optimiser updates came before this snapshot, kept with it.
 
         Raises:
@@ -171,12 +178,16 @@ class TrajectoryStore:
         update = None if update is None else operator.index(update)
         if self.num_epochs == 0:
             self._leaves = list(arrays)
-            _write_index(self._path, self._labels, self._leaves)
+            _by_first_process(lambda: _write_index(self._path, self._labels, self._leaves))
         else:
             _require_same(arrays, self._leaves)
         keys = [leaf.keys for leaf in arrays]
-        state = _nested(zip(keys, _host_copies(list(arrays.values())), strict=True))
-        self._pending = self._writer.submit(self._save, self.num_epochs, state, update)
+        if jax.process_count() == 1:
+            state = _nested(zip(keys, _host_copies(list(arrays.values())), strict=True))
+            self._pending = self._writer.submit(self._save, self.num_epochs, state, update)
+        else:
+            state = _nested(zip(keys, arrays.values(), strict=True))
+            self._pending = self._save_among_processes(self.num_epochs, state, update)
         self._updates.append(update)
 
     def wait(self) -> None:
@@ -280,12 +291,27 @@ class TrajectoryStore:
     def _save(self, epoch: int, state: Any, update: int | None) -> None:
         """Runs in the writer's thread, which alone uses the checkpointer while a write is pending."""
         with _orbax_silenced():
-            if self._checkpointer is None:
-                self._checkpointer = _open_checkpointer(self._path)
             # Without force orbax may skip a save and say so only by what it returns.
-            saved = self._checkpointer.save(epoch, state, force=True, custom_metadata={"update": update})
+            saved = self._opened().save(epoch, state, force=True, custom_metadata={"update": update})
         if not saved:
             raise RuntimeError("orbax skipped the save")
+
+    def _save_among_processes(self, epoch: int, state: Any, update: int | None) -> _Pending:
+        """Orbax copies what this process holds before this returns; in the thread that the processes meet in."""
+        try:
+            with _orbax_silenced():
+                saving = self._opened().save_async(epoch, state, force=True, custom_metadata={"update": update})
+            if saving is None:
+                raise RuntimeError("orbax skipped the save")
+        except Exception as error:
+            saving = Future()
+            saving.set_exception(error)  # `wait` raises it, as it does what comes later
+        return saving
+
+    def _opened(self) -> Any:
+        if self._checkpointer is None:
+            self._checkpointer = _open_checkpointer(self._path)
+        return self._checkpointer
 
     def _release_checkpointer(self) -> None:
         checkpointer, self._checkpointer = self._checkpointer, None
@@ -309,6 +335,30 @@ class TrajectoryStore:
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """Orbax takes absolute paths only."""
     return Path(path).expanduser().absolute()
+
+
+def _by_first_process(work: Callable[[], None]) -> None:
+    """Let the first of all processes do something; the others wait for it, and fail where it fails."""
+    error = None
+    if jax.process_index() == 0:
+        try:
+            work()
+        except Exception as found:
+            error = found
+    failed = multihost_utils.broadcast_one_to_all(np.array(error is not None)) if jax.process_count() > 1 else False
+    if error is not None:
+        raise error
+    if failed:
+        raise OSError("the first process could not do this, and says why")
+
+
+def _make_folder(folder: Path, records: list[dict[str, Any]]) -> None:
+    # The temporary index is what a crash in the midst of creating leaves.
+    if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {f"{INDEX}.tmp"}):
+        found = "a trajectory store" if (folder / INDEX).exists() else "something"
+        raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_index(folder, records, [])
 
 
 def _count_epochs(path: Path) -> int:
@@ -449,6 +499,7 @@ def _open_checkpointer(path: Path) -> Any:
 
     context = ocp.Context()
     context.array.saving.use_compression = False  # parameters hardly compress (0.92), and it takes longer
+    context.array.saving.use_replica_parallel = False  # it cuts members into pieces
     context.array.saving.scoped_storage_options_creator = chunk_by_member
     context.memory.deepcopy_host_arrays = False  # `append` has copied them
     # Otherwise a folder that cannot be made leaves threads that wait for it, 20 minutes, and keep Python alive.

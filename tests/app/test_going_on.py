@@ -97,8 +97,8 @@ def test_another_setting_stands_beside_the_first(jaxscape, run):
 def test_a_minimum_trained_on_is_that_of_a_single_training(train, with_minimum, tmp_path):
     assert train(with_minimum, "--epochs", 3).code == 0
     assert train(tmp_path / "single", "--epochs", 3).code == 0
-    # The parameters lie in an orbax checkpoint with dates; state.npz has them too, with the optimiser's.
-    for name in ("state.npz", "metrics.json"):
+    # The parameters lie in an orbax checkpoint with dates; the state has them too, with the optimiser's.
+    for name in ("state-3-0-of-1.npz", "metrics.json"):
         assert (with_minimum / "minimum" / name).read_bytes() == (tmp_path / "single" / "minimum" / name).read_bytes()
 
 
@@ -288,7 +288,7 @@ def test_missing_rows_of_metrics_come_back(retrain, three_epochs, expected):
 @pytest.mark.parametrize("damage", [lambda data: data[:-500], lambda data: b""], ids=["cut", "empty"])
 def test_a_damaged_state_is_named_and_can_be_deleted(retrain, three_epochs, expected, damage):
     shutil.rmtree(three_epochs / "trajectories" / "3")
-    state = three_epochs / "resume" / "state.npz"
+    state = three_epochs / "resume" / "state-3-0-of-1.npz"
     state.write_bytes(damage(state.read_bytes()))
     outcome = retrain(three_epochs, "--epochs", 3)
     assert outcome.code == 1
@@ -343,7 +343,7 @@ def test_training_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
         assert_told(train(run))
     assert not list(run.rglob("*.tmp"))
     assert train(run).code == 0
-    for name in ("state.npz", "metrics.json"):
+    for name in ("state-2-0-of-1.npz", "metrics.json"):
         assert (run / "minimum" / name).read_bytes() == (kept_minimum / "minimum" / name).read_bytes()
 
 
