@@ -40,7 +40,7 @@ def member_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Me
         found[device.process_index].append(device)
     if not found:
         raise ValueError("devices must name at least one device, or be None for all")
-    if found.keys() != {jax.process_index()} and len(found) != jax.process_count():
+    if set(found) not in ({jax.process_index()}, set(range(jax.process_count()))):
         raise ValueError(
             f"devices must be those of this process, {jax.process_index()}, or of all {jax.process_count()} "
             f"processes, got some of the processes {sorted(found)}"

@@ -1,5 +1,6 @@
-"""Members shared out over devices: several runs in a process with eight simulated ones, beside one device."""
+"""Members shared out over devices: a process with eight simulated ones, and two processes, beside one device."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import two_processes
 from eight_devices import CASES, MEMBERS
 
 from jaxscape.training.devices import member_mesh
@@ -22,6 +24,22 @@ def found(tmp_path_factory):
     path = tmp_path_factory.mktemp("devices") / "found.npz"
     done = subprocess.run([sys.executable, SCRIPT, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    with np.load(path) as opened:
+        return dict(opened)
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """What the first of two processes saw: {"case/alone or together/what": array}."""
+    path = tmp_path_factory.mktemp("processes") / "found.npz"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    commands = [[sys.executable, two_processes.__file__, number, port, path] for number in "01"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
     with np.load(path) as opened:
         return dict(opened)
 
@@ -71,3 +89,35 @@ def test_a_single_device_needs_no_mesh_unless_it_is_named():
     assert member_mesh(20, jax.devices()).size == 1
     with pytest.raises(ValueError, match="at least one device"):
         member_mesh(20, [])
+
+
+@pytest.mark.parametrize("name", two_processes.CASES)
+def test_two_processes_see_the_metrics_of_all_and_hold_their_own_members(of_two_processes, name):
+    """After ten updates, of two times two devices, five members being filled up to eight."""
+    members = two_processes.CASES[name][0]
+    alone, together = (
+        {
+            key.removeprefix(f"{name}/{where}/"): value
+            for key, value in of_two_processes.items()
+            if key.startswith(f"{name}/{where}/")
+        }
+        for where in ("alone", "together")
+    )
+    assert alone.keys() == together.keys()
+    for key, expected in alone.items():
+        if not key.startswith("params"):
+            assert together[key].shape == (members,)
+            np.testing.assert_allclose(together[key], expected, rtol=1e-4, atol=1e-6, err_msg=key)
+        else:  # the first half of the places, which the last member fills up
+            rows = min(-(-members // 4) * 2, members)
+            assert len(together[key]) == -(-members // 4) * 2
+            np.testing.assert_allclose(together[key][:rows], expected[:rows], atol=1e-5 * np.abs(expected).max())
+
+
+def test_devices_are_those_of_this_process_or_of_all():
+    class Device:
+        def __init__(self, process_index):
+            self.process_index = process_index
+
+    with pytest.raises(ValueError, match=r"must be those of this process, 0, .* got some of the processes \[1\]"):
+        member_mesh(20, [Device(1)])
