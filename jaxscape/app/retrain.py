@@ -36,7 +36,8 @@ from jaxscape.app.resume import delete_states, load_state, save_state
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import retrain
-from jaxscape.training.members import Update, choose_strategy, parse_strategy
+from jaxscape.training.choice import choose_strategy
+from jaxscape.training.members import Update, parse_strategy
 from jaxscape.training.train import Epoch, TrainState, init_states
 from jaxscape.trajectories.store import TrajectoryStore
 

@@ -38,16 +38,20 @@ def jit(
         return small
     for_onednn = around(rewrite_convolutions(function, onednn=True))
     large = jax.jit(for_onednn, donate_argnums=donate_argnums, compiler_options=options)
-    programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+    programs: dict[tuple[Any, ...], Any] = {}
 
-    @wraps(function)
-    def compiled(*args: Any) -> Any:
+    def program(args: tuple[Any, ...]) -> Any:
         shapes = tuple(map(np.shape, jax.tree.leaves(args)))
         if shapes not in programs:
             flops = convolution_flops(jax.make_jaxpr(around(function))(*args))
             programs[shapes] = large if flops >= ONEDNN_FLOPS else small
-        return programs[shapes](*args)
+        return programs[shapes]
 
+    @wraps(function)
+    def compiled(*args: Any) -> Any:
+        return program(args)(*args)
+
+    compiled.lower = lambda *args: program(args).lower(*args)  # type: ignore[attr-defined]  # as jax.jit has it
     return compiled
 
 

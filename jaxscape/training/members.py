@@ -20,11 +20,9 @@ inside a program hold others up. On several devices (`jaxscape.training.devices`
 strategy, all at the same time; "threads" is "loop" there.
 """
 
-import hashlib
 import os
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
@@ -35,7 +33,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxscape.training import cpu
-from jaxscape.training.convolutions import convolution_flops
 from jaxscape.training.devices import BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE, num_parts, on_each, own_rows, parts
 
 PyTree = Any
@@ -60,14 +57,6 @@ class EpochRunner(Protocol):
     def __call__(self, states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
         """Take states [member, ...] (donated) and batches [member, step, ...]; give states and metrics [member]."""
         ...
-
-
-class Choice(NamedTuple):
-    """The outcome of a measurement of strategies."""
-
-    strategy: str
-    seconds: dict[str, float]  # strategy -> median time of one step of one member; empty where nothing was measured
-    key: str  # of the network, the shapes, the number of members, the device and the versions
 
 
 def take_member(stacked: PyTree, member: int) -> PyTree:
@@ -119,16 +108,47 @@ def epoch_runner(update: Update, *, strategy: str = "loop", mesh: Mesh | None = 
 
     Raises:
         ValueError: for an unknown strategy (lists the known ones), or a number below 1.
+        MemoryError: by the function that is returned, where not even one member fits into the device's memory.
+            Where several at once do not fit, it goes on with half as many, and warns.
     """
     kind, together = parse_strategy(strategy)
     if kind in ("loop", "threads"):
         if mesh is None:
-            return partial(_run_apart, _advance(update.one, None), num_workers(strategy))
-        return partial(_run_together, _advance(_stack_of_one(update.one), mesh), mesh, 1)
-    step = jax.vmap(update.one, in_axes=(0, None, 0, None, None)) if kind == "vmap_grad" else update.stack
-    if step is None:
+            return _apart(_advance(update.one, None), num_workers(strategy))
+        return _together(_advance(_stack_of_one(update.one), mesh), mesh, 1)
+    return _together(_advance(_stacked_step(update, strategy), mesh), mesh, together)
+
+
+def lower_epoch(update: Update, strategy: str, states: PyTree, data: PyTree, batches: PyTree) -> Any:
+    """What a strategy compiles for the members of one device, as `jax.jit(...).lower` gives it; nothing is run.
+
+    Args:
+        update: one step.
+        strategy: as for `epoch_runner`.
+        states: [member, ...], arrays or their shapes (`jax.eval_shape`); likewise
+        data: as the update takes it, and
+        batches: [member, step, ...].
+    """
+    kind, together = parse_strategy(strategy)
+    if kind in ("loop", "threads"):
+        state, own = jax.eval_shape(lambda *stacked: _first(stacked), states, batches)
+        return _advance(update.one, None).lower(state, data, own, 1)
+    count = min(together or num_members(states), num_members(states))
+
+    def some(states: PyTree, batches: PyTree) -> tuple[PyTree, PyTree]:
+        of_steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[:count], 0, 1), batches)
+        return jax.tree.map(lambda leaf: leaf[:count], states), of_steps
+
+    of_some, own = jax.eval_shape(some, states, batches)
+    return _advance(_stacked_step(update, strategy), None).lower(of_some, data, own, 1)
+
+
+def _stacked_step(update: Update, strategy: str) -> Callable[..., tuple[PyTree, PyTree]]:
+    if parse_strategy(strategy)[0] == "vmap_grad":
+        return jax.vmap(update.one, in_axes=(0, None, 0, None, None))
+    if update.stack is None:
         raise ValueError(f"strategy {strategy!r} needs an update of a stack of members, and this one has none")
-    return partial(_run_together, _advance(step, mesh), mesh, together)
+    return update.stack
 
 
 def parse_strategy(strategy: str) -> tuple[str, int | None]:
@@ -143,62 +163,6 @@ def parse_strategy(strategy: str) -> tuple[str, int | None]:
     if colon and not (number.isdecimal() and int(number) >= 1):
         raise ValueError(f"the number of members at once must be a whole number of at least 1, got {strategy!r}")
     return kind, int(number) if colon else None
-
-
-def choose_strategy(
-    update: Update,
-    states: PyTree,
-    data: PyTree,
-    batches: PyTree,
-    *,
-    candidates: Sequence[str] | None = None,
-    known: Mapping[str, str] | None = None,
-    seconds: float = 5.0,
-) -> Choice:
-    """The fastest strategy for this work on this machine, by a short measurement.
-
-    Each candidate runs a few steps of a few members (copies: nothing given is changed), in turn and three to seven
-    times, after a first time that compiles. The first candidate is kept unless another is 3 % faster.
-
-    Args:
-        update: one step.
-        states: [member, ...].
-        data: as the update takes it.
-        batches: [member, step, ...], of any epoch.
-        candidates: strategies; by default what suits the kind of device. One that fails (for want of memory, say)
-            is out.
-        known: choices of earlier measurements by `Choice.key`; one that is there is not measured again.
-        seconds: stop after the third turn when the measurement has taken that long.
-
-    Raises:
-        ValueError: where no candidate runs.
-    """
-    key = _key(update, states, data, batches)
-    if known is not None and key in known:
-        return Choice(known[key], {}, key)
-    members = num_members(states)
-    candidates = candidates or _candidates(update, states, data, batches)
-    if len(candidates) == 1:
-        return Choice(candidates[0], {}, key)
-    trials = {name: partial(_trial, epoch_runner(update, strategy=name), name, members) for name in candidates}
-    times: dict[str, list[float]] = {}
-    for name, trial in trials.items():
-        try:
-            trial(states, data, batches)
-        except jax.errors.JaxRuntimeError:
-            continue
-        times[name] = []
-    if not times:
-        raise ValueError(f"none of the strategies {', '.join(candidates)} runs on this device")
-    started = time.monotonic()
-    for turn in range(7):
-        for name, measured in times.items():
-            measured.append(trials[name](states, data, batches))
-        if turn >= 2 and time.monotonic() - started > seconds:
-            break
-    medians = {name: float(np.median(measured)) for name, measured in times.items()}
-    first, best = next(iter(medians)), min(medians, key=lambda name: medians[name])
-    return Choice(best if medians[best] < 0.97 * medians[first] else first, medians, key)
 
 
 def map_members(
@@ -248,12 +212,15 @@ def _stack_of_one(one: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tu
     return step
 
 
-Advance = Callable[[PyTree, PyTree, PyTree, int], tuple[PyTree, PyTree]]
+class Advance(NamedTuple):
+    """All steps of an epoch, for a state (of one member, or of several in one program) and its batches."""
+
+    run: Callable[[PyTree, PyTree, PyTree, int], tuple[PyTree, PyTree]]  # state (donated), data, batches, epoch
+    lower: Callable[[PyTree, PyTree, PyTree, int], Any]  # what it compiles, as `jax.jit(...).lower` gives it
 
 
 @lru_cache(maxsize=4)  # two strategies of one step share its program
 def _advance(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
-    """All steps of an epoch, for a state (of one member, or of several in one program) and its batches."""
     return _by_step(step, mesh) if jax.default_backend() == "cpu" else _by_epoch(step, mesh)
 
 
@@ -270,7 +237,11 @@ def _by_step(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> A
         rows = [own_rows(found, mesh) for found in metrics]
         return state, jax.tree.map(lambda *values: np.stack(values), *rows)
 
-    return advance
+    def lower(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> Any:
+        batch = jax.eval_shape(_first, batches)
+        return compiled.lower(state, data, batch, np.int32(epoch), np.int32(0))  # type: ignore[attr-defined]
+
+    return Advance(advance, lower)
 
 
 def _by_epoch(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
@@ -282,91 +253,81 @@ def _by_epoch(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> 
         return jax.lax.scan(body, state, (jnp.arange(num_members(batches), dtype=jnp.int32), batches))
 
     specs = (BY_MEMBER, EVERYWHERE, BY_STEP_AND_MEMBER, EVERYWHERE)
-    return jax.jit(on_each(advance, mesh, specs, (BY_MEMBER, BY_STEP_AND_MEMBER)), donate_argnums=0)
+    compiled = jax.jit(on_each(advance, mesh, specs, (BY_MEMBER, BY_STEP_AND_MEMBER)), donate_argnums=0)
+    return Advance(compiled, compiled.lower)
 
 
-def _run_apart(
-    advance: Advance, workers: int, states: PyTree, data: PyTree, batches: PyTree, epoch: int
-) -> tuple[PyTree, PyTree]:
+def _apart(advance: Advance, workers: int) -> EpochRunner:
     """An epoch of members that are programs of their own, as many at once as there are workers."""
 
-    def run(member: int) -> tuple[PyTree, PyTree]:
-        state, metrics = advance(_take(states, member), data, _take(batches, member), epoch)
-        return jax.block_until_ready(state), jax.tree.map(lambda leaf: leaf[:, None], metrics)
+    def run(states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
+        def run_one(member: int) -> tuple[PyTree, PyTree]:
+            state, metrics = advance.run(_take(states, member), data, _take(batches, member), epoch)
+            return jax.block_until_ready(state), jax.tree.map(lambda leaf: leaf[:, None], metrics)
 
-    members, metrics = num_members(states), []
-    # In waves, so that no more than a wave of states is there twice.
-    for first in range(0, members, workers):
-        wave = range(first, min(first + workers, members))
-        for member, (state, own) in zip(wave, _side_by_side(run, wave, workers), strict=True):
-            states = _put(states, state, member)
+        members, metrics = num_members(states), []
+        # In waves, so that no more than a wave of states is there twice.
+        for first in range(0, members, workers):
+            wave = range(first, min(first + workers, members))
+            try:
+                done = _side_by_side(run_one, wave, workers)
+            except jax.errors.JaxRuntimeError as error:
+                raise _in_words(error, workers) from error
+            for member, (state, own) in zip(wave, done, strict=True):
+                states = _put(states, state, member)
+                metrics.append(own)
+        return states, _means(metrics)
+
+    return run
+
+
+def _together(advance: Advance, mesh: Mesh | None, together: int | None) -> EpochRunner:
+    """An epoch of members several of which are one program, on each device; fewer where these do not fit."""
+    largest, have_run = together, set[int]()
+
+    def run(states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
+        nonlocal largest
+        members, metrics, first = num_members(states) // (1 if mesh is None else mesh.size), [], 0
+        batches = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batches)
+        while first < members:
+            count = min(largest or members, members - first)
+            try:
+                some, rows = states, batches
+                if count < members:
+                    some, rows = take_range(states, first, count, 0, mesh), take_range(batches, first, count, 1, mesh)
+                some, own = advance.run(some, data, rows, epoch)
+                if count not in have_run:
+                    jax.block_until_ready(some)  # what does not fit shows here at the latest
+                    have_run.add(count)
+            except jax.errors.JaxRuntimeError as error:
+                lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(states))
+                if not _is_out_of_memory(error) or count == 1 or lost or (mesh and mesh.is_multi_process):
+                    raise _in_words(error, count) from error
+                largest = -(-count // 2)
+                message = f"{count} members at once do not fit into the device's memory; going on with {largest}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+                continue
+            states = some if count == members else _put_range(states, some, first, mesh)
             metrics.append(own)
-    return states, _means(metrics)
+            first += count
+        return states, _means(metrics, mesh)
+
+    return run
 
 
-def _run_together(
-    advance: Advance,
-    mesh: Mesh | None,
-    together: int | None,
-    states: PyTree,
-    data: PyTree,
-    batches: PyTree,
-    epoch: int,
-) -> tuple[PyTree, PyTree]:
-    """An epoch of members several of which are one program, on each device."""
-    members, metrics = num_members(states) // (1 if mesh is None else mesh.size), []
-    together = min(together or members, members)
-    batches = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), batches)
-    for first in range(0, members, together):
-        count = min(together, members - first)
-        if count == members:
-            states, own = advance(states, data, batches, epoch)
-        else:
-            some, rows = _take_range(states, first, count, 0, mesh), _take_range(batches, first, count, 1, mesh)
-            state, own = advance(some, data, rows, epoch)
-            states = _put_range(states, state, first, mesh)
-        metrics.append(own)
-    return states, _means(metrics, mesh)
+def _is_out_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Sequence[str]:
-    """The strategies that are worth a trial."""
-    members = num_members(states)
-    if members == 1:
-        return ["loop"]
-    together = [f":{count}" for count in (2, 5) if count < members] + [""]
-    if jax.default_backend() != "cpu":
-        kinds = ("vmap_grad", "grad_vmap") if update.stack else ("vmap_grad",)
-        return ["loop", *(kind + number for kind in kinds for number in together)]
-    # Convolutions of several networks at once are many times slower on a CPU, and slow to compile.
-    return ["loop", "threads", *([] if convolution_flops(_program(update, states, data, batches)) else ["vmap_grad"])]
-
-
-def _trial(run: EpochRunner, strategy: str, members: int, states: PyTree, data: PyTree, batches: PyTree) -> float:
-    """Seconds for a step of a member, measured over a few steps of as many members as the strategy takes at once."""
-    kind, together = parse_strategy(strategy)
-    together = {"loop": 2, "threads": 2 * num_workers(strategy)}.get(kind, together or members)
-    count, steps = min(together, members), min(4, jax.tree.leaves(batches)[0].shape[1])
-    some, own = _take_range(states, 0, count), jax.tree.map(lambda leaf: leaf[:count, :steps], batches)
-    jax.block_until_ready((some, own))
-    started = time.perf_counter()
-    jax.block_until_ready(run(some, data, own, 1)[0])
-    return (time.perf_counter() - started) / (count * steps)
-
-
-def _program(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Any:
-    """The step of one member as a jaxpr."""
-    state, batch = jax.eval_shape(lambda states, batches: (_first(states), _first(_first(batches))), states, batches)
-    return jax.make_jaxpr(update.one)(state, data, batch, np.int32(0), np.int32(0))
-
-
-def _key(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> str:
-    """A short name for what the speed of a strategy follows from."""
-    # Functions and arrays inside a program are printed with their addresses.
-    program = re.sub(r"0x[0-9a-f]+", "", str(_program(update, states, data, batches)))
-    device = jax.devices()[0].device_kind
-    facts = (program, num_members(states), device, jax.device_count(), os.cpu_count(), jax.__version__)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+def _in_words(error: jax.errors.JaxRuntimeError, members: int) -> Exception:
+    """A MemoryError where a device has no room, else the error itself."""
+    if not _is_out_of_memory(error):
+        return error
+    number = "one member does" if members == 1 else f"{members} members at once do"
+    return MemoryError(
+        f"{number} not fit into the device's memory; fewer at once (strategy vmap_grad:2 or loop), a smaller "
+        f"batch_size or bfloat16 activations take less ({str(error).splitlines()[0]:.200})"
+    )
 
 
 def _means(metrics: list[PyTree], mesh: Mesh | None = None) -> PyTree:
@@ -392,7 +353,9 @@ def _take(stacked: PyTree, index: int) -> PyTree:
 
 
 @partial(jax.jit, static_argnames=("count", "axis", "mesh"))
-def _take_range(stacked: PyTree, first: int, count: int, axis: int = 0, mesh: Mesh | None = None) -> PyTree:
+def take_range(stacked: PyTree, first: int, count: int, axis: int = 0, mesh: Mesh | None = None) -> PyTree:
+    """So many members of each device, in arrays of their own; `axis` is that of the members."""
+
     def take(stacked: PyTree, first: jax.Array) -> PyTree:
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, count, axis), stacked)
 

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxscape.training.choice import choose_strategy
 from jaxscape.training.devices import (
     BY_MEMBER,
     EVERYWHERE,
@@ -33,7 +34,6 @@ from jaxscape.training.devices import (
 from jaxscape.training.members import (
     EpochRunner,
     Update,
-    choose_strategy,
     epoch_runner,
     map_members,
     num_members,

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_stacks import dense_members, small_networks
 
 from jaxscape.training import members
 from jaxscape.training.augment import augmentation
 from jaxscape.training.members import (
     Update,
-    choose_strategy,
     epoch_runner,
     map_members,
     num_members,
@@ -20,17 +20,7 @@ from jaxscape.training.members import (
 )
 from jaxscape.training.models import WideResNet
 from jaxscape.training.objective import flax_loss, standardization
-from jaxscape.training.train import TrainState, copy_states, init_states, make_step, member_update
-
-
-def small_networks(members):
-    """Random parameters of WRN-10-1 [member, ...] and its first model state."""
-    shapes = jax.eval_shape(WideResNet(10, 1, 10).init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    generator = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: 0.1 * generator.standard_normal((members, *leaf.shape), np.float32), shapes["params"]
-    )
-    return params, {"batch_stats": jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])}
+from jaxscape.training.train import TrainState, copy_states, init_states, make_step
 
 
 @pytest.mark.parametrize("strategy", ["loop", "threads:3"])
@@ -71,37 +61,6 @@ def test_an_epoch_passes_epoch_and_step_numbers_and_every_members_own_batches():
     states, metrics = epoch_runner(Update(update))(jnp.array([7, 8, 9]), 1000, batches, 2)
     np.testing.assert_array_equal(states, [712, 834, 956])
     np.testing.assert_array_equal(metrics["sum"], 1205 + batches.mean(axis=1))
-
-
-# Small dense networks: what is asked here does not depend on the layers.
-FEATURES, EXAMPLES = 5, 12
-
-
-def dense_loss(params, model_state, batch, key):
-    inputs, targets = batch
-    noisy = inputs + 0.01 * jax.random.normal(key, inputs.shape)
-    hidden = jnp.tanh(noisy @ params["first"])
-    outputs = (hidden - hidden.mean(axis=0, keepdims=True)) @ params["second"]
-    seen = model_state["seen"] + 1
-    loss = jnp.mean((outputs[:, 0] - targets) ** 2)
-    return loss, ({"seen": seen}, {"loss": loss, "hidden": hidden.mean()})
-
-
-def dense_members(members, optimizer=None):
-    optimizer = optimizer or optax.adam(0.01)
-    generator = np.random.default_rng(3)
-    params = {
-        "first": generator.standard_normal((members, FEATURES, 4), np.float32),
-        "second": generator.standard_normal((members, 4, 1), np.float32),
-    }
-    data = (
-        jnp.asarray(generator.standard_normal((EXAMPLES, FEATURES), np.float32)),
-        jnp.asarray(generator.standard_normal(EXAMPLES, np.float32)),
-    )
-    keys = jax.random.split(jax.random.key(5), members)
-    states = init_states(params, optimizer, keys=keys, model_state={"seen": jnp.zeros((), jnp.int32)})
-    rows = jnp.asarray(generator.integers(0, EXAMPLES, (members, 5, 4)))
-    return member_update(dense_loss, optimizer, from_arrays=True), states, data, rows
 
 
 @pytest.fixture
@@ -234,82 +193,81 @@ def test_an_error_in_a_thread_is_an_error():
         epoch_runner(Update(one), strategy="threads:2")(jnp.zeros(4), 0, jnp.ones((4, 1)), 1)
 
 
-def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch):
-    update, states, data, rows = dense_members(4)
-    before = jax.tree.map(np.asarray, states._replace(key=0))
-    pace = {"loop": 3.0, "threads": 2.0, "vmap_grad": 1.0}
-    turns = []
-
-    def trial(run, strategy, count, *arguments):
-        turns.append(strategy)
-        return pace[strategy]
-
-    monkeypatch.setattr(members, "_trial", trial)
-    choice = choose_strategy(update, states, data, rows)
-    assert choice.strategy == "vmap_grad"
-    assert choice.seconds == pace
-    assert turns == 8 * ["loop", "threads", "vmap_grad"]  # a first turn that compiles, then seven
-    pace |= {"threads": 2.95, "vmap_grad": 2.95}
-    assert choose_strategy(update, states, data, rows).strategy == "loop"
-    turns.clear()
-    assert choose_strategy(update, states, data, rows, known={choice.key: "threads"}) == ("threads", {}, choice.key)
-    assert choose_strategy(update, states, data, rows, seconds=0).seconds == pace
-    assert len(turns) == 4 * 3
-    monkeypatch.undo()
-    choice = choose_strategy(update, states, data, rows, seconds=0)
-    assert choice.strategy in choice.seconds
-    assert set(choice.seconds) == {"loop", "threads", "vmap_grad"}
-    for now, then in zip(*map(jax.tree.leaves, (states._replace(key=0), before)), strict=True):
-        np.testing.assert_array_equal(now, then)
-
-
-def test_a_strategy_that_fails_is_out(monkeypatch):
-    def trial(run, strategy, *arguments):
-        if "vmap" in strategy:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return 1.0
-
-    monkeypatch.setattr(members, "_trial", trial)
-    update, states, data, rows = dense_members(4)
-    assert set(choose_strategy(update, states, data, rows).seconds) == {"loop", "threads"}
-    with pytest.raises(ValueError, match="none of the strategies vmap_grad, vmap_grad:2 runs on this device"):
-        choose_strategy(update, states, data, rows, candidates=["vmap_grad", "vmap_grad:2"])
-
-
-def test_the_key_of_a_choice_names_network_shapes_and_members():
-    update, states, data, rows = dense_members(3)
-    key = choose_strategy(update, states, data, rows, candidates=["loop"]).key
-    again = choose_strategy(*dense_members(3), candidates=["loop"]).key
-    assert key == again
-    others = [
-        dense_members(4),
-        dense_members(3, optax.sgd(0.1)),
-        (update, states, data, rows[:, :, :3]),
-    ]
-    assert len({key, *(choose_strategy(*other, candidates=["loop"]).key for other in others)}) == 4
-
-
-def test_networks_with_convolutions_are_not_tried_all_at_once_on_a_cpu():
-    loss_fn = flax_loss(WideResNet(10, 1, 10))
-    params, model_state = small_networks(2)
-    optimizer = optax.sgd(0.1)
-    states = init_states(params, optimizer, keys=jax.random.split(jax.random.key(0), 2), model_state=model_state)
-    data, rows = (jnp.zeros((8, 8, 8, 1)), jnp.zeros(8, jnp.int32)), jnp.zeros((2, 1, 4), jnp.int32)
-    update = member_update(loss_fn, optimizer, from_arrays=True)
-    assert members._candidates(update, states, data, rows) == ["loop", "threads"]
-    assert members._candidates(*dense_members(2)) == ["loop", "threads", "vmap_grad"]
-    assert members._candidates(*dense_members(1)) == ["loop"]
-
-
-@pytest.mark.usefixtures("by_epoch")
-def test_on_a_gpu_chunks_and_both_orders_are_tried():
-    found = members._candidates(*dense_members(6))
-    assert found == ["loop", *(f"{kind}{k}" for kind in ("vmap_grad", "grad_vmap") for k in (":2", ":5", ""))]
-
-
 def test_unknown_strategies_list_the_known_ones():
     with pytest.raises(ValueError, match="unknown strategy 'vmap2'; known: auto, loop, threads, vmap_grad, grad_vmap"):
         epoch_runner(Update(lambda *_: None), strategy="vmap2")
+
+
+# No room on the device
+
+
+def no_room_for_more_than(monkeypatch, most, *, lost=False):
+    """Programs of so many members fail, as on a GPU whose memory is full; `lost`: with their donated states."""
+    real = members._advance
+
+    def advance(step, mesh):
+        made = real(step, mesh)
+
+        def run(state, data, batches, epoch):
+            count = jax.tree.leaves(batches)[0].shape[1]
+            if count > most:
+                if lost:
+                    jax.tree.map(lambda leaf: leaf.delete(), state)
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+            return made.run(state, data, batches, epoch)
+
+        return made._replace(run=run)
+
+    monkeypatch.setattr(members, "_advance", advance)
+
+
+@pytest.mark.parametrize("strategy", ["vmap_grad", "grad_vmap:5", "vmap_grad:4"])
+def test_members_that_do_not_fit_together_run_by_fewer(monkeypatch, strategy):
+    update, states, data, rows = dense_members(5)
+    expected, expected_metrics = epoch_runner(update)(copy_states(states), data, rows, 3)
+    no_room_for_more_than(monkeypatch, 2)
+    run = epoch_runner(update, strategy=strategy)
+    with pytest.warns(RuntimeWarning, match="at once do not fit into the device's memory; going on with") as warned:
+        found, metrics = run(states, data, rows, 3)
+    assert str(warned[-1].message).endswith("going on with 2")
+    for ours, loops in zip(*map(jax.tree.leaves, (found.params, expected.params)), strict=True):
+        np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], expected_metrics["loss"], rtol=1e-5)
+    run(found, data, rows, 4)  # it has learned how many fit: a warning would be an error
+
+
+def test_a_member_that_does_not_fit_is_told_so(monkeypatch):
+    update, states, data, rows = dense_members(2)
+    no_room_for_more_than(monkeypatch, 0)
+    with (
+        pytest.warns(RuntimeWarning, match="2 members at once do not fit"),
+        pytest.raises(MemoryError, match=r"one member does not fit .* bfloat16 .*Out of memory"),
+    ):
+        epoch_runner(update, strategy="vmap_grad")(states, data, rows, 1)
+
+    monkeypatch.undo()
+
+    def one(state, data, batch, epoch, step):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    with pytest.raises(MemoryError, match="one member does not fit"):
+        epoch_runner(Update(one))(jnp.zeros(4), 0, jnp.ones((4, 1)), 1)
+
+
+def test_states_that_went_with_the_failure_are_not_gone_on_with(monkeypatch):
+    update, states, data, rows = dense_members(4)
+    no_room_for_more_than(monkeypatch, 2, lost=True)
+    with pytest.raises(MemoryError, match="4 members at once do not fit"):
+        epoch_runner(update, strategy="vmap_grad")(states, data, rows, 1)
+
+
+def test_another_error_of_the_device_is_passed_on():
+    def one(state, data, batch, epoch, step):
+        raise jax.errors.JaxRuntimeError("INTERNAL: broken")
+
+    for strategy in ("loop", "vmap_grad"):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: broken"):
+            epoch_runner(Update(one), strategy=strategy)(jnp.zeros(4), 0, jnp.ones((4, 1)), 1)
 
 
 def test_members_taken_from_a_stack_are_those_put_into_it():

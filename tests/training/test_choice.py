@@ -1,0 +1,190 @@
+"""Which strategy is chosen, and what each takes of a device's memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_stacks import dense_members, small_networks
+
+from jaxscape.training import choice as choice_room
+from jaxscape.training import members
+from jaxscape.training.choice import choose_strategy, estimate_memory, num_bytes
+from jaxscape.training.models import WideResNet
+from jaxscape.training.objective import flax_loss
+from jaxscape.training.train import init_states, member_update
+
+
+@pytest.fixture
+def by_epoch(monkeypatch):
+    """What is compiled on a GPU: whole epochs. jax runs them here as well."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    members._advance.cache_clear()
+    yield
+    members._advance.cache_clear()
+
+
+def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch):
+    update, states, data, rows = dense_members(4)
+    before = jax.tree.map(np.asarray, states._replace(key=0))
+    pace = {"loop": 3.0, "threads": 2.0, "vmap_grad": 1.0}
+    turns = []
+
+    def trial(run, strategy, count, *arguments):
+        turns.append(strategy)
+        return pace[strategy]
+
+    monkeypatch.setattr(choice_room, "_trial", trial)
+    choice = choose_strategy(update, states, data, rows)
+    assert choice.strategy == "vmap_grad"
+    assert choice.seconds == pace
+    assert turns == 8 * ["loop", "threads", "vmap_grad"]  # a first turn that compiles, then seven
+    pace |= {"threads": 2.95, "vmap_grad": 2.95}
+    assert choose_strategy(update, states, data, rows).strategy == "loop"
+    turns.clear()
+    assert choose_strategy(update, states, data, rows, known={choice.key: "threads"}) == ("threads", {}, choice.key)
+    assert choose_strategy(update, states, data, rows, seconds=0).seconds == pace
+    assert len(turns) == 4 * 3
+    monkeypatch.undo()
+    choice = choose_strategy(update, states, data, rows, seconds=0)
+    assert choice.strategy in choice.seconds
+    assert set(choice.seconds) == {"loop", "threads", "vmap_grad"}
+    for now, then in zip(*map(jax.tree.leaves, (states._replace(key=0), before)), strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_a_strategy_that_fails_is_out(monkeypatch):
+    def trial(run, strategy, *arguments):
+        if "vmap" in strategy:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return 1.0
+
+    monkeypatch.setattr(choice_room, "_trial", trial)
+    update, states, data, rows = dense_members(4)
+    assert set(choose_strategy(update, states, data, rows).seconds) == {"loop", "threads"}
+    with pytest.raises(ValueError, match="none of the strategies vmap_grad, vmap_grad:2 runs on this device"):
+        choose_strategy(update, states, data, rows, candidates=["vmap_grad", "vmap_grad:2"])
+
+
+def test_the_key_of_a_choice_names_network_shapes_and_members():
+    update, states, data, rows = dense_members(3)
+    key = choose_strategy(update, states, data, rows, candidates=["loop"]).key
+    again = choose_strategy(*dense_members(3), candidates=["loop"]).key
+    assert key == again
+    others = [
+        dense_members(4),
+        dense_members(3, optax.sgd(0.1)),
+        (update, states, data, rows[:, :, :3]),
+    ]
+    assert len({key, *(choose_strategy(*other, candidates=["loop"]).key for other in others)}) == 4
+
+
+def test_networks_with_convolutions_are_not_tried_all_at_once_on_a_cpu():
+    loss_fn = flax_loss(WideResNet(10, 1, 10))
+    params, model_state = small_networks(2)
+    optimizer = optax.sgd(0.1)
+    states = init_states(params, optimizer, keys=jax.random.split(jax.random.key(0), 2), model_state=model_state)
+    data, rows = (jnp.zeros((8, 8, 8, 1)), jnp.zeros(8, jnp.int32)), jnp.zeros((2, 1, 4), jnp.int32)
+    update = member_update(loss_fn, optimizer, from_arrays=True)
+    assert choice_room._candidates(update, states, data, rows) == ["loop", "threads"]
+    assert choice_room._candidates(*dense_members(2)) == ["loop", "threads", "vmap_grad"]
+    assert choice_room._candidates(*dense_members(1)) == ["loop"]
+
+
+@pytest.mark.usefixtures("by_epoch")
+def test_on_a_gpu_chunks_and_both_orders_are_tried():
+    found = choice_room._candidates(*dense_members(6))
+    assert found == ["loop", *(f"{kind}{k}" for kind in ("vmap_grad", "grad_vmap") for k in (":2", ":5", ""))]
+
+
+# Memory
+
+
+def test_bytes_are_counted_over_all_arrays_and_shapes():
+    tree = {
+        "a": np.zeros((3, 4), np.float32),
+        "b": [jnp.zeros(5, jnp.bfloat16)],
+        "key": jax.random.split(jax.random.key(0), 2),
+    }
+    assert num_bytes(tree) == 48 + 10 + 16
+    assert num_bytes(jax.eval_shape(lambda: tree)) == 48 + 10 + 16
+    assert num_bytes({}) == 0
+
+
+def wide_members(count):
+    """Members whose intermediate results are larger than anything else: 1,000 x 256 float32 a layer, 1 MB."""
+
+    def loss_fn(params, model_state, batch, key):
+        hidden = jnp.tanh(batch @ params)
+        return jnp.mean(hidden**2), (model_state, {"loss": hidden.mean()})
+
+    optimizer = optax.sgd(0.1)
+    keys = jax.random.split(jax.random.key(0), count)
+    states = init_states(jnp.ones((count, 4, 256)), optimizer, keys=keys)
+    data, rows = jnp.ones((1000, 4)), jnp.tile(jnp.arange(1000), (count, 2, 1))
+    return member_update(loss_fn, optimizer, from_arrays=True), states, data, rows
+
+
+def test_the_estimate_counts_states_data_and_the_program():
+    work = wide_members(6)
+    takes = {
+        strategy: estimate_memory(*work, strategy=strategy)
+        for strategy in ("loop", "vmap_grad:2", "vmap_grad:3", "vmap_grad", "grad_vmap:2")
+    }
+    for found in takes.values():
+        assert found.states == 6 * (4 * 256 * 4 + 8)
+        assert found.data == 1000 * 4 * 4 + 2 * (6 * 2 * 1000 * 4)
+        assert found.total == sum(found)
+    assert 1e6 < takes["loop"].program < 4e6
+    # Programs grow with the number of members at once.
+    for strategy, count in {"vmap_grad:2": 2, "vmap_grad:3": 3, "vmap_grad": 6, "grad_vmap:2": 2}.items():
+        assert count * 1e6 < takes[strategy].program < count * 4e6
+    shapes = jax.eval_shape(lambda: work[1:])
+    assert estimate_memory(work[0], *shapes, strategy="vmap_grad:2") == takes["vmap_grad:2"]
+
+
+@pytest.mark.usefixtures("by_epoch")
+def test_an_epoch_as_a_program_takes_what_its_steps_take():
+    work = wide_members(4)
+    for strategy, count in {"loop": 1, "vmap_grad:2": 2, "vmap_grad": 4}.items():
+        assert count * 1e6 < estimate_memory(*work, strategy=strategy).program < count * 4e6
+
+
+@pytest.mark.usefixtures("by_epoch")
+def test_what_does_not_fit_is_not_tried(monkeypatch):
+    work = wide_members(6)
+    tried = []
+
+    def trial(run, strategy, *arguments):
+        tried.append(strategy)
+        return 1.0
+
+    monkeypatch.setattr(choice_room, "_trial", trial)
+    takes = {name: estimate_memory(*work, strategy=name).total for name in choice_room._candidates(*work)}
+    room = sorted(takes.values())[3]
+    choose_strategy(*work, max_bytes=room)
+    assert set(tried) == {name for name, total in takes.items() if total <= room}
+    tried.clear()
+    assert choose_strategy(*work, max_bytes=min(takes.values())).strategy == "loop"
+    with pytest.raises(
+        MemoryError, match=r"not even one member fits .* with 6 members on it loop takes 0.00 GiB of 0.00"
+    ):
+        choose_strategy(*work, max_bytes=min(takes.values()) - 1)
+
+
+def test_a_device_that_tells_what_it_has_free_is_believed(monkeypatch):
+    work = wide_members(6)
+    placed = num_bytes(work[1:])
+    assert choice_room._free_bytes(*work[1:]) is None  # a CPU
+
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 10_000_000, "bytes_in_use": 4_000_000, "peak_bytes_in_use": 5_000_000}
+
+    class Array:
+        shape, dtype = (6, 1), np.dtype(np.float32)
+
+        def devices(self):
+            return {Device()}
+
+    assert choice_room._free_bytes(Array(), *work[2:]) == 6_000_000 + placed - num_bytes(work[1]) + 24
