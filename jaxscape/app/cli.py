@@ -1,4 +1,4 @@
-"""The command line: `jaxscape demo | train | retrain | embed | plot | info`.
+"""The command line: `jaxscape demo | plan | train | retrain | embed | plot | info`.
 
 A command's options are the fields of its stage's configuration. The defaults, which `--help` shows, are those of the
 run folder where it has some, else of the preset that the command line names: so `jaxscape train RUN` alone goes on
@@ -61,6 +61,22 @@ class Retrain:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Say what a run will take, in time, device memory and disk, from a few measured steps; nothing is started."""
+
+    run: RunFolder
+    """The run folder; it need not be there."""
+    devices: int | None = None
+    """Plan for that many devices of this kind, instead of those of this machine."""
+    seeds: int | None = None
+    """As in `retrain`."""
+    seed_list: tuple[int, ...] | None = None
+    """As in `retrain`."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+
+
+@dataclass(frozen=True)
 class Embed:
     """Embed the trajectories of a retrained run; each setting is kept beside the others."""
 
@@ -105,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(command, make_console(silent=silent))
     except KeyboardInterrupt:
         give_up("jaxscape: interrupted; the same command goes on from the last epoch kept")
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         give_up(f"jaxscape: {error}")
 
 
@@ -115,17 +131,19 @@ def _parse(arguments: list[str]) -> Any:
     found = None
     with suppress(SystemExit), redirect_stderr(StringIO()):
         found = _read([word for word in arguments if word not in ("-h", "--help")], TrainConfig(), RetrainConfig())
-    return _read(
-        arguments,
-        _train_defaults(found.run if isinstance(found, Train) else None, arguments),
-        _retrain_defaults(found.run if isinstance(found, Retrain) else None),
-    )
+    train = _train_defaults(found.run if isinstance(found, Train | Plan) else None, arguments)
+    retrain = _retrain_defaults(found.run if isinstance(found, Retrain | Plan) else None)
+    if isinstance(found, Plan) and retrain == RetrainConfig():  # of a minimum that is not there yet
+        with suppress(SystemExit), redirect_stderr(StringIO()):
+            retrain = retrain_preset(_read(arguments, train, retrain).train)
+    return _read(arguments, train, retrain)
 
 
 def _read(arguments: list[str], train: TrainConfig, retrain: RetrainConfig) -> Any:
     """The arguments as one of the commands."""
     commands: list[Any] = [
         Demo(),
+        Plan(run=tyro.MISSING, train=train, retrain=retrain),
         Train(run=tyro.MISSING, config=train),
         Retrain(run=tyro.MISSING, config=retrain),
         Embed(run=tyro.MISSING),
@@ -151,12 +169,17 @@ def _run(command: Any, console: Console) -> None:
             from jaxscape.app.demo import run_demo
 
             run_demo(folder, seed=seed, console=console)
+        case Plan(run, devices, train=train, retrain=retrain):
+            from jaxscape.app.plan import describe_plan, plan_run
+
+            retrain = replace(retrain, seeds=_seeds(command, retrain))
+            describe_plan(plan_run(run, train, retrain, devices=devices, console=console), console=console)
         case Train(run, config):
             from jaxscape.app.train import find_minimum
 
             find_minimum(run, config, console=console)
         case Retrain(run, config=config):
-            _retrain(run, replace(config, seeds=_seeds(command)), console)
+            _retrain(run, replace(config, seeds=_seeds(command, config)), console)
         case Embed(run, config):
             from jaxscape.app.embed import embed_trajectories
 
@@ -184,13 +207,13 @@ def _retrain(run: Path, config: RetrainConfig, console: Console) -> None:
     console.print(geometry_table({run.name: read_report(run)}))
 
 
-def _seeds(command: Retrain) -> tuple[int, ...]:
+def _seeds(command: Retrain | Plan, config: RetrainConfig) -> tuple[int, ...]:
     if command.seed_list is not None and command.seeds is not None:
         raise ValueError("give --seeds (how many) or --seed-list (which), not both")
     if command.seed_list is not None:
         return command.seed_list
     if command.seeds is None:
-        return command.config.seeds
+        return config.seeds
     if command.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {command.seeds}")
     return tuple(range(command.seeds))
@@ -245,8 +268,7 @@ def _retrain_defaults(run: Path | None) -> RetrainConfig:
 
 def _option(arguments: list[str], name: str) -> str | None:
     for position, argument in enumerate(arguments):
-        if argument.startswith(f"--{name}="):
-            return argument.partition("=")[2]
-        if argument == f"--{name}" and position + 1 < len(arguments):
-            return arguments[position + 1]
+        option, equals, value = argument.partition("=")
+        if option in (f"--{name}", f"--train.{name}"):
+            return value if equals else next(iter(arguments[position + 1 :]), None)
     return None

@@ -145,7 +145,7 @@ def lower_epoch(update: Update, strategy: str, states: PyTree, data: PyTree, bat
 
 def _stacked_step(update: Update, strategy: str) -> Callable[..., tuple[PyTree, PyTree]]:
     if parse_strategy(strategy)[0] == "vmap_grad":
-        return jax.vmap(update.one, in_axes=(0, None, 0, None, None))
+        return _vmapped(update.one)
     if update.stack is None:
         raise ValueError(f"strategy {strategy!r} needs an update of a stack of members, and this one has none")
     return update.stack
@@ -200,6 +200,11 @@ def num_workers(strategy: str) -> int:
     """How many threads a strategy uses."""
     kind, together = parse_strategy(strategy)
     return (together or getattr(os, "process_cpu_count", os.cpu_count)() or 1) if kind == "threads" else 1
+
+
+@lru_cache(maxsize=4)  # the same function each time, so that its program is found again
+def _vmapped(one: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
+    return jax.vmap(one, in_axes=(0, None, 0, None, None))
 
 
 @lru_cache(maxsize=4)
