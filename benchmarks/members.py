@@ -10,13 +10,11 @@ apart. The peer is a process of its own with a Python that has torch (benchmarks
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from records import replace_records, run_facts
 
 from jaxscape import WideResNet, flax_loss
 from jaxscape.training import cpu
@@ -81,23 +80,20 @@ def main() -> None:
         ours = {name: known.get(name, partial(strategy_arm, work, name)) for name in options.arms}
         arms = ours | {name: make for name, make in arms.items() if name.startswith("pytorch")}
     records = measure(arms, work, options.repeats)
-    shared = {
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    shared = run_facts(("jax", "jaxlib", "flax", "optax", "numpy"), device=device) | {
         "case": options.case,
         "dtype": options.dtype,
         "members": members,
         "batch_size": options.batch_size,
-        "device": _device(),
         "memory": "kept" if os.environ.get("GLIBC_TUNABLES") == TUNABLES else "default",
         "matrix_flops_per_s": matrix_rate(options.dtype),
         "step_flops": work.flops(),
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-        | {"python": platform.python_version()},
-        "command": " ".join(["python", *sys.argv]),
     }
     records = [shared | record | _rates(shared, record) for record in records]
     _print(records)
     if options.json:
-        _save(options.json, records)
+        replace_records(options.json, records, same=("case", "members", "batch_size", "dtype", "device"))
 
 
 class Work:
@@ -299,10 +295,6 @@ def _rates(shared: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _device() -> str:
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
-
-
 def _print(records: list[dict[str, Any]]) -> None:
     """A table; ratios are medians over the turns, of times in the same turn."""
     peers = [record for record in records if record["arm"] == "pytorch sequential"]
@@ -316,18 +308,6 @@ def _print(records: list[dict[str, Any]]) -> None:
             f"{record['arm']:40} {1e3 * record['median_s']:9.1f} {1e3 * record['min_s']:9.1f} {ratio:>11} "
             f"{record['share_of_matrix_rate']:12.2f} {record['compile_s']:10.1f}"
         )
-
-
-def _save(path: Path, records: list[dict[str, Any]]) -> None:
-    """Put records into the file, in place of those of the same case, members, batch size, type and device."""
-
-    def about(record: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(record[name] for name in ("case", "members", "batch_size", "dtype", "device"))
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = json.loads(path.read_text()) if path.exists() else []
-    kept = [record for record in old if about(record) != about(records[0])]
-    path.write_text(json.dumps(kept + records, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:
