@@ -7,13 +7,9 @@ the shortest time of the turns; GFLOP/s count the multiplications that the defin
 """
 
 import argparse
-import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,9 @@ if __name__ == "__main__":
 import jax
 import jax.numpy as jnp
 import numpy as np
+from records import run_facts
 
+from jaxscape.app.folder import write_json
 from jaxscape.training.convolutions import rewrite_convolutions
 from jaxscape.training.cpu import onednn_options
 
@@ -46,8 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     records = [record for shape in SHAPES for record in measure(shape, options.repeats)]
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(records, indent=1) + "\n")
+        write_json(options.json, records)
 
 
 def measure(shape: tuple[int, int, int, int], repeats: int) -> list[dict[str, Any]]:
@@ -64,6 +61,7 @@ def measure(shape: tuple[int, int, int, int], repeats: int) -> list[dict[str, An
         "images": lambda i, k, o: jax.vjp(lambda i: convolution(i, k), i)[1](o),
         "kernel": lambda i, k, o: jax.vjp(lambda k: convolution(i, k), k)[1](o),
     }
+    facts = run_facts(("jax", "jaxlib"), device=jax.devices()[0].device_kind)
     records = []
     for direction, function in directions.items():
         arguments = (images, kernel) if direction == "forward" else (images, kernel, out)
@@ -91,10 +89,8 @@ def measure(shape: tuple[int, int, int, int], repeats: int) -> list[dict[str, An
                     "gflops_per_s": flops / min(found) / 1e9,
                     "repeats": repeats,
                     "batch_size": BATCH,
-                    "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
-                    "versions": {name: version(name) for name in ("jax", "jaxlib")},
-                    "command": " ".join(["python", *sys.argv]),
                 }
+                | facts
             )
         line = ", ".join(f"{kind} {1e3 * min(found):.2f} ms" for kind, found in times.items())
         print(f"{records[-1]['shape']:28} {direction:8} {line}", flush=True)

@@ -7,7 +7,6 @@ is over independent minima; within a seed the numbers are means over its 20 copi
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxscape.app.config import PRESETS
-from jaxscape.app.folder import environment, read_config, read_json
+from jaxscape.app.folder import environment, read_config, read_json, write_json
 from jaxscape.app.measure import STATISTICS
 
 ACCURACIES = ("train_accuracy", "train_loss", "test_accuracy")
@@ -114,8 +113,7 @@ def main() -> None:
         "settings": runs[0]["settings"],
         "summary": summary,
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(options.json, record)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ process of its own, which waits while others are timed; they take turns.
 """
 
 import argparse
-import json
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
@@ -84,9 +83,9 @@ def main() -> None:
         records.append(record)
         print(f"{count} devices {record['median_s']:.3f} s, {record['ratio']:.2f} of {options.devices[0]}", flush=True)
     if options.json:
-        from jaxscape.app.folder import environment
+        from jaxscape.app.folder import environment, write_json
 
-        options.json.write_text(json.dumps({"environment": environment(), "records": records}, indent=1) + "\n")
+        write_json(options.json, {"environment": environment(), "records": records})
 
 
 if __name__ == "__main__":

@@ -11,17 +11,11 @@ relative to extended precision.
 """
 
 import argparse
-import json
 import multiprocessing
-import os
-import platform
-import resource
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +26,7 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
+from records import peak_mb, replace_records, run_facts
 
 from jaxscape import Gram, TrajectoryStore, WideResNet, gram, pairwise_distances
 
@@ -171,11 +166,11 @@ def call(arm: str, files: Files) -> dict[str, Any]:
     import sklearn.metrics.pairwise  # noqa: F401
 
     TrajectoryStore.open(files.store)
-    before = _peak_mb()
+    before = peak_mb()
     compute = ARMS[arm](files)
     started = time.perf_counter()
     distances = compute()
-    record: dict[str, Any] = {"seconds": time.perf_counter() - started, "before": before, "peak": _peak_mb()}
+    record: dict[str, Any] = {"seconds": time.perf_counter() - started, "before": before, "peak": peak_mb()}
     if distances is not None:
         with np.load(files.sample) as sample:
             (x, y), exact, within = sample["pairs"], sample["exact"], sample["within"]
@@ -192,10 +187,6 @@ def _matrix(files: Files) -> np.ndarray:
         matrix[:, column : column + block.shape[1]] = block
         column += block.shape[1]
     return matrix
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def _in_own_process(work: Callable[..., Any], *args: Any) -> Any:
@@ -237,28 +228,17 @@ def main() -> None:
     options = parser.parse_args()
     if any(points % MEMBERS or points < 2 * MEMBERS for points in options.n):
         parser.error(f"--n {options.n}: multiples of {MEMBERS}, from {2 * MEMBERS}")
-    shared = {
-        "parameters": 1_467_610,
-        "device": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "phate")},
-        "command": " ".join(["python", *sys.argv]),
-    }
+    facts = run_facts(("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "phate"))
+    facts["parameters"] = 1_467_610
     for points in options.n:
         with tempfile.TemporaryDirectory() as folder:
             files = Files(Path(folder))
             _in_own_process(write, files, points)
             if "ours, one epoch more" in options.arms:
                 _in_own_process(keep_previous, files)
-            records = [record | shared for record in measure(files, points, options.repeats, options.arms)]
+            records = [record | facts for record in measure(files, points, options.repeats, options.arms)]
         if options.json:
-            _save(options.json, records)
-
-
-def _save(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = json.loads(path.read_text()) if path.exists() else []
-    again = {(record["arm"], record["n"]) for record in records}
-    path.write_text(json.dumps([r for r in old if (r["arm"], r["n"]) not in again] + records, indent=1) + "\n")
+            replace_records(options.json, records, same=("arm", "n"))
 
 
 if __name__ == "__main__":

@@ -7,21 +7,16 @@ in which programs are compiled, is timed apart. Peak memory is the process's, be
 """
 
 import argparse
-import json
 import multiprocessing
-import os
-import platform
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import peak_mb, replace_records, run_facts
 from scipy.spatial.distance import pdist, squareform
 
 from jaxscape.app.memory import restart_with_kept_memory
@@ -97,7 +92,7 @@ def work(arm: str, data: str, points: int, pipe: Connection) -> None:
 
     warnings.simplefilter("ignore")
     distances = DATA[data](points)
-    before = _peak_mb()
+    before = peak_mb()
     while pipe.recv():
         given, stages = distances.copy(), {}
         started = time.perf_counter()
@@ -105,7 +100,7 @@ def work(arm: str, data: str, points: int, pipe: Connection) -> None:
             embedding, t, potential = embed_ours(given, stages)
         else:
             embedding, t, potential = embed_package(given, exact=arm == "package, exact")
-        seconds, peak = time.perf_counter() - started, _peak_mb()
+        seconds, peak = time.perf_counter() - started, peak_mb()
         if arm == "package, exact" and potential is not None:
             potential = squareform(pdist(potential))
         stress = None if potential is None else normalized_stress(potential, embedding)
@@ -158,10 +153,6 @@ def measure(data: str, points: int, repeats: int, arms: list[str]) -> list[dict[
     return records
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 def main() -> None:
     """Measure, print, write the records in place of those of the same data and number of points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,23 +162,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    shared = {
-        "device": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "phate")},
-        "command": " ".join(["python", *sys.argv]),
-    }
+    facts = run_facts(("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "phate"))
     for data in options.data:
         for points in options.n:
-            records = [record | shared for record in measure(data, points, options.repeats, options.arms)]
+            records = [record | facts for record in measure(data, points, options.repeats, options.arms)]
             if options.json:
-                _save(options.json, records)
-
-
-def _save(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = json.loads(path.read_text()) if path.exists() else []
-    about = {(record["data"], record["n"]) for record in records}
-    path.write_text(json.dumps([r for r in old if (r["data"], r["n"]) not in about] + records, indent=1) + "\n")
+                replace_records(options.json, records, same=("data", "n"))
 
 
 if __name__ == "__main__":

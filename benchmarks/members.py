@@ -5,34 +5,66 @@ apart. The peer is a process of its own with a Python that has torch (benchmarks
 
     python -m uv run python benchmarks/members.py --case digits --repeats 15 --json benchmarks/results/members.json \
         --peer /path/to/python-with-torch
+
+The case "paper" is the step by which the paper retrains its good minimum: WRN-28-2, 50,000 uint8 images on the device,
+crops, flips and standardisation inside the step, weight decay, 20 copies. On an accelerator without network, where
+`python` has jax, flax, optax and torch, from the root of a checkout:
+
+    PYTHONPATH=. python benchmarks/members.py --case paper --dtype float32 bfloat16 --repeats 5 --peer \
+        --json benchmarks/results/members.json
+
+Most of the time is compilation. Where a command may not run that long, name types and arms of each (--dtype, --arms):
+records of other arms stay in the file. End to end on a CPU, in minutes:
+
+    python benchmarks/members.py --case paper --members 2 --batch-size 8 --steps 1 --repeats 2 --peer PYTHON \
+        --dtype float32 bfloat16 --arms loop threads vmap_grad grad_vmap auto --json paper.json
+
+Seconds are of one step of all members. Beside them a record holds
+
+    share_of_matrix_rate        floating-point operations (XLA's count, before it optimises) a second, over those of a
+                                product of two large matrices of that type
+    share_of_memory_bandwidth   bytes that the arm's program reads and writes by XLA's count, which knows no cache, a
+                                second, over those of y = x + y / 2; null for PyTorch, and where an arm's program was
+                                compiled by another
+    program_bytes, temp_mb      that count, for a step of the members that are one program, and its working memory
+    projected_paper_s           the training of the paper's whole experiment, 20 copies x 50 epochs x 390 steps of 128
+                                images, at this rate; shuffling, evaluation and writing are not in it
+    strategy, trials            for "auto", what it chose and the seconds it measured (of a member's step); the turns
+                                are those of the arm of that name, and compile_s is the time that choosing took
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxscape.app.memory import TUNABLES, restart_with_kept_memory
 
-if __name__ == "__main__" and "--default-memory" not in sys.argv:
-    restart_with_kept_memory()
+if __name__ == "__main__":
+    if any(argument.startswith("--peer") for argument in sys.argv):
+        # Or jax takes most of a GPU's memory for itself and leaves the peer none.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if "--default-memory" not in sys.argv:
+        restart_with_kept_memory()
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from rates import matrix_rate, memory_rate
+from records import Record, replace_records, run_facts
 
 from jaxscape import WideResNet, flax_loss
 from jaxscape.training import cpu
-from jaxscape.training.members import Update, choose_strategy, epoch_runner, take_member
+from jaxscape.training.augment import augmentation
+from jaxscape.training.members import Update, choose_strategy, epoch_runner, parse_strategy, take_member
+from jaxscape.training.objective import standardization
+from jaxscape.training.optimizers import make_optimizer
 from jaxscape.training.train import TrainState, copy_states, init_states, member_update
 
 
@@ -44,104 +76,133 @@ class Case(NamedTuple):
     size: int
     channels: int
     members: int
+    retraining: bool = False  # uint8 images, crops, flips and weight decay, as a good minimum is retrained
 
 
 CASES = {
     "digits": Case(10, 1, 8, 1, 20),
     "image28": Case(10, 1, 28, 1, 4),
     "wrn28": Case(28, 2, 32, 3, 2),
+    "paper": Case(28, 2, 32, 3, 20, retraining=True),
 }
+EXAMPLES = 50_000  # of the paper's data sets
+EXPERIMENT = 20 * 50 * (EXAMPLES // 128) * 128  # images that its copies are trained on
 PEERS = ("sequential", "sequential contiguous", "compiled", "autocast", "compiled autocast", "vmap")
+PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "numpy")
+SAME = ("case", "members", "batch_size", "dtype", "device")
+
+# What leaves an arm out and not the others: no memory for it, a name that is unknown, a peer that ended.
+FAILURES = (RuntimeError, ValueError, OSError)
 
 # An arm takes a step of all members and gives its seconds.
 Arm = Callable[[], float]
 
 
 def main() -> None:
-    """Measure one case and put its records into the file."""
+    """Measure one case, type by type, and put its records into the file."""
     options = _options()
+    # An arm measured by itself leaves the others' records where they are.
+    same = (*SAME, "arm") if options.arms else SAME
+    for dtype in options.dtype:
+        records = measure(options, dtype)
+        _print(records)
+        if options.json:
+            replace_records(options.json, records, same=same)
+
+
+def measure(options: argparse.Namespace, dtype: str) -> list[Record]:
+    """The records of one case with activations of one type."""
     case = CASES[options.case]
     members = options.members or case.members
-    work = Work(case, members, options.batch_size, options.steps or (4 if case.size < 32 else 1), options.dtype)
-    arms: dict[str, Callable[[], Arm]] = {
-        "jax loop": partial(jax_loop, work),
-        "jax vmap(grad)": partial(jax_vmap, work),
-        **{name: partial(strategy_arm, work, name) for name in _strategies(members)},
-        "auto": partial(strategy_arm, work, "auto"),
-    }
-    if options.peer:
-        for memory in ("default", "kept"):
-            worker = Peer(options.peer, options.case, work, kept=memory == "kept")
-            suffix = "" if memory == "default" else ", kept memory"
-            arms |= {f"pytorch {name}{suffix}": partial(worker.arm, name) for name in options.peer_arms}
-    if options.arms:
-        known = arms | {
-            f"threads, {word} oneDNN": partial(threads_arm, work, word == "with") for word in ("with", "no")
-        }
-        ours = {name: known.get(name, partial(strategy_arm, work, name)) for name in options.arms}
-        arms = ours | {name: make for name, make in arms.items() if name.startswith("pytorch")}
-    records = measure(arms, work, options.repeats)
-    shared = {
-        "case": options.case,
-        "dtype": options.dtype,
-        "members": members,
-        "batch_size": options.batch_size,
-        "device": _device(),
+    work = Work(case, members, options.batch_size, options.steps or _steps(case), dtype)
+    facts = _facts(options.case, work)
+    names: list[str] = options.arms or _default_arms(members)
+    arms: dict[str, Callable[[], Arm]] = {name: partial(_make_arm, work, name) for name in names if name != "auto"}
+    peers = _start_peers(options, work)
+    try:
+        for worker in peers:
+            arms |= {f"pytorch {arm}{worker.suffix}": partial(worker.arm, arm) for arm in _peer_arms(options)}
+        runs, records = build(arms)
+        if "auto" in names:
+            choose(work, runs, records)
+        take_turns(runs, records, options.repeats)
+    finally:
+        for worker in peers:
+            worker.close()
+    for worker in peers:
+        for arm, programs in worker.programs.items():
+            if (record := records.get(f"pytorch {arm}{worker.suffix}")) is not None:
+                record["peer"] = worker.about | {"programs": programs}
+    return [facts | record | _rates(case, facts, record) for record in records.values()]
+
+
+def _facts(name: str, work: "Work") -> Record:
+    """What all records of a case say."""
+    return run_facts(PACKAGES, device=f"{jax.device_count()} x {jax.devices()[0].device_kind}") | {
+        "case": name,
+        "dtype": work.dtype,
+        "members": work.members,
+        "batch_size": work.batch_size,
+        "steps": work.steps,
         "memory": "kept" if os.environ.get("GLIBC_TUNABLES") == TUNABLES else "default",
-        "matrix_flops_per_s": matrix_rate(options.dtype),
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default (on GPUs from Ampere on: TF32)",
+        "matrix_flops_per_s": matrix_rate(work.dtype),
+        "memory_bytes_per_s": memory_rate(),
         "step_flops": work.flops(),
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-        | {"python": platform.python_version()},
-        "command": " ".join(["python", *sys.argv]),
     }
-    records = [shared | record | _rates(shared, record) for record in records]
-    _print(records)
-    if options.json:
-        _save(options.json, records)
 
 
 class Work:
     """What all arms do: networks, their states, one batch a step and member, and the step itself."""
 
     def __init__(self, case: Case, members: int, batch_size: int, steps: int, dtype: str) -> None:
-        """Fresh networks (one start for all, as after a jump of length zero) and normal images."""
+        """Fresh networks (one start for all, as after a jump of length zero) and random images."""
         self.case, self.members, self.batch_size, self.steps = case, members, batch_size, steps
         self.dtype = dtype
-        self.module = WideResNet(case.depth, case.widen_factor, 10, dtype=jnp.dtype(dtype))
+        module = WideResNet(case.depth, case.widen_factor, 10, dtype=jnp.dtype(dtype))
         shape = (case.size, case.size, case.channels)
-        init = jax.jit(self.module.init)(jax.random.key(0, impl="rbg"), jnp.zeros((1, *shape)))
-        self.optimizer = optax.sgd(0.001, momentum=0.9)
+        init = jax.jit(module.init)(jax.random.key(0, impl="rbg"), jnp.zeros((1, *shape)))
+        self.optimizer = make_optimizer("momentum", 0.001, weight_decay=1e-4 if case.retraining else 0.0)
         params = jax.tree.map(lambda leaf: jnp.stack([leaf] * members), init["params"])
         keys = jax.random.split(jax.random.key(1), members)
         model_state = {"batch_stats": init["batch_stats"]}
         self.states: TrainState = init_states(params, self.optimizer, keys=keys, model_state=model_state)
         generator = np.random.default_rng(0)
-        self.data = (
-            jnp.asarray(generator.standard_normal((4 * batch_size, *shape), np.float32)),
-            jnp.asarray(generator.integers(0, 10, 4 * batch_size)),
-        )
-        self.rows = jnp.asarray(generator.integers(0, 4 * batch_size, (members, steps, batch_size)))
-        self.update = member_update(flax_loss(self.module), self.optimizer, from_arrays=True)
+        if case.retraining:
+            examples = EXAMPLES
+            images = generator.integers(0, 256, (examples, *shape), np.uint8)
+            preprocess = standardization(images[:1000])
+            self.loss_fn = flax_loss(module, preprocess=preprocess, augment=augmentation("crop+flip"))
+        else:
+            examples = 4 * batch_size
+            images = generator.standard_normal((examples, *shape), np.float32)
+            self.loss_fn = flax_loss(module)
+        self.data = (jnp.asarray(images), jnp.asarray(generator.integers(0, 10, examples)))
+        self.rows = jnp.asarray(generator.integers(0, examples, (members, steps, batch_size)))
+        self.update = self.new_update()
 
-    def flops(self) -> float:
+    def new_update(self) -> Update:
+        """The step, as one that nothing has compiled yet."""
+        return member_update(self.loss_fn, self.optimizer, from_arrays=True)
+
+    def flops(self) -> float | None:
         """Floating-point operations of a step of all members, by XLA's count for one."""
-        state, rows = jax.tree.map(lambda leaf: leaf[0], (self.states, self.rows[:, 0]))
-        lowered = jax.jit(self.update.one).lower(state, self.data, rows, np.int32(1), np.int32(0))
-        cost = lowered.cost_analysis()
-        return float(cost["flops"]) * self.members if cost else float("nan")
+
+        def first(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[0], tree)
+
+        state, data, rows = jax.eval_shape(lambda *args: args, first(self.states), self.data, self.rows[0, 0])
+        # For a CPU whatever the device: plugins count in compiled programs only, where calls of libraries hide.
+        with jax.default_device(jax.devices("cpu")[0]):
+            cost = jax.jit(self.update.one).lower(state, data, rows, np.int32(1), np.int32(0)).cost_analysis()
+        return float(cost["flops"]) * self.members if cost else None
 
 
 def strategy_arm(work: Work, strategy: str, update: Update | None = None) -> Arm:
     """An epoch of a few steps by one of our strategies."""
-    if strategy == "auto":
-        choice = choose_strategy(work.update, work.states, work.data, work.rows)
-        strategy = choice.strategy
-        print(f"auto: {strategy}, of {choice.seconds}", flush=True)
     runner = epoch_runner(update or work.update, strategy=strategy)
     states = copy_states(work.states)
-    # Several networks in one program take seconds a step on a CPU, so that one step of them is enough.
-    one = "vmap" in strategy and jax.default_backend() == "cpu"
-    rows = work.rows[:, :1] if one else work.rows
+    rows = work.rows[:, : _steps_at_once(work, strategy)]
 
     def run() -> float:
         nonlocal states
@@ -155,8 +216,7 @@ def strategy_arm(work: Work, strategy: str, update: Update | None = None) -> Arm
 
 def threads_arm(work: Work, onednn: bool) -> Arm:
     """The strategy "threads" with oneDNN or without it, whatever the size of the program."""
-    update = member_update(flax_loss(work.module), work.optimizer, from_arrays=True)  # not compiled by another arm
-    run = strategy_arm(work, "threads", update)
+    run = strategy_arm(work, "threads", work.new_update())
     before, cpu.ONEDNN_FLOPS = cpu.ONEDNN_FLOPS, 0 if onednn else float("inf")
     run()
     cpu.ONEDNN_FLOPS = before
@@ -184,14 +244,15 @@ def jax_loop(work: Work) -> Arm:
 def jax_vmap(work: Work) -> Arm:
     """What one writes without us to run all members at once: jit(vmap(grad))."""
     step = jax.jit(jax.vmap(work.update.one, in_axes=(0, None, 0, None, None)), donate_argnums=0)
-    states = copy_states(work.states)
+    states, steps = copy_states(work.states), _steps_at_once(work, "vmap")
 
     def run() -> float:
         nonlocal states
         started = time.perf_counter()
-        states, _ = step(states, work.data, work.rows[:, 0], np.int32(1), np.int32(0))
+        for index in range(steps):
+            states, _ = step(states, work.data, work.rows[:, index], np.int32(1), np.int32(index))
         jax.block_until_ready(states)
-        return time.perf_counter() - started
+        return (time.perf_counter() - started) / steps
 
     return run
 
@@ -202,21 +263,26 @@ class Peer:
     def __init__(self, python: str, name: str, work: Work, *, kept: bool) -> None:
         """Start the worker; `kept`: with the C library's settings of our own process."""
         script = Path(__file__).parent / "peers" / "pytorch.py"
-        settings = {"case": name, "members": work.members, "batch-size": work.batch_size, "dtype": work.dtype}
+        settings = {
+            "case": name,
+            "members": work.members,
+            "batch-size": work.batch_size,
+            "steps": work.steps,
+            "dtype": work.dtype,
+        }
         command = [python, str(script), *(f"--{key}={value}" for key, value in settings.items())]
         environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
         environment |= {"GLIBC_TUNABLES": TUNABLES} if kept else {}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self.suffix = ", kept memory" if kept else ""
         self.about = self._read()
+        del self.about["arms"]
+        self.programs: dict[str, int] = {}  # arm -> programs that the worker's compiler has made so far
 
     def arm(self, name: str) -> Arm:
-        """One of the worker's arms, built by its first step.
-
-        Raises:
-            RuntimeError: where it cannot be built on this device.
-        """
+        """One of the worker's arms, built by its first turn, which fails where this device cannot run it."""
 
         def run() -> float:
             assert self.process.stdin is not None
@@ -225,11 +291,19 @@ class Peer:
             answer = self._read()
             if "error" in answer:
                 raise RuntimeError(answer["error"])
+            self.programs.setdefault(name, answer["programs"])
             return float(answer["seconds"])
 
         return run
 
-    def _read(self) -> dict[str, Any]:
+    def close(self) -> None:
+        """End the worker."""
+        try:
+            self.process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _read(self) -> Record:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -237,76 +311,167 @@ class Peer:
         return json.loads(line)
 
 
-def measure(arms: dict[str, Callable[[], Arm]], work: Work, repeats: int) -> list[dict[str, Any]]:
-    """Build every arm, then let them take turns; an arm ten times slower than the best takes three turns."""
+def build(arms: dict[str, Callable[[], Arm]]) -> tuple[dict[str, Arm], dict[str, Record]]:
+    """The arms that this device can run, each after a first turn, and what there is to say of that."""
     runs: dict[str, Arm] = {}
-    records: dict[str, dict[str, Any]] = {}
-    times: dict[str, list[float]] = {}
+    records: dict[str, Record] = {}
     for name, make in arms.items():
+        before = _programs()
         started = time.perf_counter()
         try:
             run = make()
             run()
-        except (RuntimeError, ValueError) as error:
+        except FAILURES as error:
             print(f"{name}: left out, {error}".splitlines()[0], flush=True)
             continue
-        records[name] = {"arm": name, "compile_s": time.perf_counter() - started}
-        runs[name], times[name] = run, []
-        print(f"{name}: ready after {records[name]['compile_s']:.1f} s", flush=True)
+        seconds = time.perf_counter() - started
+        records[name] = {"arm": name, "compile_s": seconds, **_largest_program(before)}
+        runs[name] = run
+        print(f"{name}: ready after {seconds:.1f} s", flush=True)
+    return runs, records
+
+
+def choose(work: Work, runs: dict[str, Arm], records: dict[str, Record]) -> None:
+    """Add the record of "auto", which takes no turns of its own: the arm of its choice does, and joins the others."""
+    started = time.perf_counter()
+    choice = choose_strategy(work.update, work.states, work.data, work.rows)
+    seconds = time.perf_counter() - started
+    print(f"auto: {choice.strategy} after {seconds:.1f} s, of {choice.seconds}", flush=True)
+    if choice.strategy not in runs:
+        run, record = build({choice.strategy: partial(_make_arm, work, choice.strategy)})
+        runs.update(run)
+        records.update(record)
+    if choice.strategy in runs:
+        records["auto"] = {"arm": "auto", "compile_s": seconds, "strategy": choice.strategy, "trials": choice.seconds}
+
+
+def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -> None:
+    """Let the arms take turns and put their times into the records; one ten times slower than the best takes three."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    failed: set[str] = set()
     for turn in range(repeats):
         for name, run in runs.items():
+            if name in failed:
+                continue
             best = min((min(found) for found in times.values() if found), default=float("inf"))
             if turn >= 3 and min(times[name]) > 10 * best:
                 continue
-            time.sleep(0.3)  # for threads of another arm that still wait for work
-            times[name].append(run())
-    for name, found in times.items():
-        records[name] |= {
+            if _on_cpu():
+                time.sleep(0.3)  # for threads of another arm that still wait for work
+            try:
+                times[name].append(run())
+            except FAILURES as error:
+                print(f"{name}: given up, {error}".splitlines()[0], flush=True)
+                failed.add(name)
+    for name in [name for name, record in records.items() if record.get("strategy", name) in failed]:
+        del records[name]
+    for name, record in records.items():
+        same = record.get("strategy", name)
+        found = times[same]
+        record |= {key: value for key, value in records[same].items() if key not in record} | {
             "median_s": float(np.median(found)),
             "min_s": min(found),
             "max_s": max(found),
             "repeats": len(found),
             "seconds": found,
         }
-    return list(records.values())
 
 
-def matrix_rate(dtype: str) -> float:
-    """FLOP/s of a product of two matrices of 2,048 x 2,048, the best of ten."""
-    matrix = jnp.ones((2048, 2048), dtype)
-    product = jax.jit(lambda a, b: a @ b)
-    times = []
-    for _ in range(11):
-        started = time.perf_counter()
-        product(matrix, matrix).block_until_ready()
-        times.append(time.perf_counter() - started)
-    return 2 * 2048**3 / min(times[1:])
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
-def _strategies(members: int) -> list[str]:
-    chunks = [f":{count}" for count in (2, 4, 5, 10) if count < members] + [""]
+def _steps(case: Case) -> int:
+    """Steps a turn; on an accelerator a tenth of the paper's epoch, so that a turn's beginning and end weigh little."""
+    if _on_cpu():
+        return 4 if case.size < 32 else 1
+    return 39
+
+
+def _steps_at_once(work: Work, strategy: str) -> int:
+    """Steps a turn of an arm: on a CPU several networks in one program take seconds a step, and one is enough."""
+    return 1 if "vmap" in strategy and _on_cpu() else work.steps
+
+
+def _default_arms(members: int) -> list[str]:
     if members == 1:
-        return ["loop"]
-    kinds = ("vmap_grad",) if jax.default_backend() == "cpu" else ("vmap_grad", "grad_vmap")
-    return ["loop", "threads", *(kind + chunk for kind in kinds for chunk in chunks), *({"grad_vmap"} - set(kinds))]
+        strategies = ["loop"]
+    else:
+        chunks = [f":{count}" for count in (2, 4, 5, 10) if count < members] + [""]
+        vmaps, grads = ([kind + chunk for chunk in chunks] for kind in ("vmap_grad", "grad_vmap"))
+        strategies = ["loop", "threads", *vmaps, "grad_vmap"] if _on_cpu() else ["loop", *vmaps, *grads]
+    return [*(["jax loop", "jax vmap(grad)"] if _on_cpu() else []), *strategies, "auto"]
 
 
-def _rates(shared: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
-    flops = shared["step_flops"] / record["median_s"]
-    return {
-        "images_per_s": shared["members"] * shared["batch_size"] / record["median_s"],
-        "share_of_matrix_rate": flops / shared["matrix_flops_per_s"],
+def _make_arm(work: Work, name: str) -> Arm:
+    if name.startswith("threads, "):
+        return threads_arm(work, name == "threads, with oneDNN")
+    return {"jax loop": jax_loop, "jax vmap(grad)": jax_vmap}.get(name, partial(strategy_arm, strategy=name))(work)
+
+
+def _start_peers(options: argparse.Namespace, work: Work) -> list[Peer]:
+    if not options.peer:
+        return []
+    # The C library's settings matter where it allocates the activations.
+    return [Peer(options.peer, options.case, work, kept=kept) for kept in ((False, True) if _on_cpu() else (False,))]
+
+
+def _peer_arms(options: argparse.Namespace) -> list[str]:
+    return options.peer_arms or ["sequential", *(["compiled"] if CASES[options.case].retraining else [])]
+
+
+def _programs() -> list[Any]:
+    return jax.devices()[0].client.live_executables()
+
+
+def _largest_program(before: list[Any]) -> Record:
+    """Of the programs compiled since then that which XLA says moves most bytes; {} where there is none.
+
+    In a loop, as an epoch is one on an accelerator, XLA counts a single step.
+    """
+    found = []
+    for program in _programs():
+        if program not in before:
+            try:
+                cost, memory = program.cost_analysis(), program.get_compiled_memory_stats()
+            except (NotImplementedError, jax.errors.JaxRuntimeError):
+                continue
+            cost = cost[0] if isinstance(cost, list) else cost
+            found.append((cost.get("bytes accessed", 0.0), memory.temp_size_in_bytes / 1e6))
+    return dict(zip(("program_bytes", "temp_mb"), max(found), strict=True)) if found else {}
+
+
+def _rates(case: Case, facts: Record, record: Record) -> dict[str, float | None]:
+    """What follows from an arm's median."""
+    seconds, flops = record["median_s"], facts["step_flops"]
+    images = facts["members"] * facts["batch_size"]
+    step_bytes = None
+    if record.get("program_bytes"):
+        step_bytes = record["program_bytes"] * facts["members"] / _members_at_once(record, facts["members"])
+    rates = {
+        "images_per_s": images / seconds,
+        "share_of_matrix_rate": flops and flops / seconds / facts["matrix_flops_per_s"],
+        "share_of_memory_bandwidth": step_bytes and step_bytes / seconds / facts["memory_bytes_per_s"],
     }
+    return rates | ({"projected_paper_s": EXPERIMENT / images * seconds} if case.retraining else {})
 
 
-def _device() -> str:
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+def _members_at_once(record: Record, members: int) -> int:
+    """Members in one program of an arm."""
+    name: str = record.get("strategy") or record["arm"]
+    if name.startswith(("jax", "threads")):
+        return members if name == "jax vmap(grad)" else 1
+    kind, together = parse_strategy(name)
+    return 1 if kind == "loop" else min(together or members, members)
 
 
-def _print(records: list[dict[str, Any]]) -> None:
+def _print(records: list[Record]) -> None:
     """A table; ratios are medians over the turns, of times in the same turn."""
     peers = [record for record in records if record["arm"] == "pytorch sequential"]
-    print(f"{'arm':40} {'ms':>9} {'min':>9} {'to PyTorch':>11} {'matrix rate':>12} {'compile s':>10}")
+    print(
+        f"{records[0]['dtype']:40} {'ms':>9} {'min':>9} {'to PyTorch':>11} {'matrix rate':>12} {'bandwidth':>10} "
+        f"{'compile s':>10} {'paper s':>9}"
+    )
     for record in sorted(records, key=lambda record: record["median_s"]):
         ratio = ""
         if peers:
@@ -314,20 +479,13 @@ def _print(records: list[dict[str, Any]]) -> None:
             ratio = f"{np.median([ours / theirs for ours, theirs in turns]):.2f}"
         print(
             f"{record['arm']:40} {1e3 * record['median_s']:9.1f} {1e3 * record['min_s']:9.1f} {ratio:>11} "
-            f"{record['share_of_matrix_rate']:12.2f} {record['compile_s']:10.1f}"
+            f"{_cell(record['share_of_matrix_rate'], 2):>12} {_cell(record['share_of_memory_bandwidth'], 2):>10} "
+            f"{record['compile_s']:10.1f} {_cell(record.get('projected_paper_s'), 0):>9}"
         )
 
 
-def _save(path: Path, records: list[dict[str, Any]]) -> None:
-    """Put records into the file, in place of those of the same case, members, batch size, type and device."""
-
-    def about(record: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(record[name] for name in ("case", "members", "batch_size", "dtype", "device"))
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = json.loads(path.read_text()) if path.exists() else []
-    kept = [record for record in old if about(record) != about(records[0])]
-    path.write_text(json.dumps(kept + records, indent=1) + "\n")
+def _cell(number: float | None, digits: int) -> str:
+    return "" if number is None else f"{number:.{digits}f}"
 
 
 def _options() -> argparse.Namespace:
@@ -335,14 +493,23 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--case", choices=CASES, default="digits")
     parser.add_argument("--members", type=int, help="copies; by default the case's own")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, help="steps a turn; by default 4, and 1 for 32x32 images")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the activations")
     parser.add_argument(
-        "--arms", nargs="+", help="only these arms (and the peer's); also 'threads, with oneDNN', 'threads, no oneDNN'"
+        "--steps", type=int, help="steps a turn; by default 39 on an accelerator, on a CPU 4, and 1 for 32x32 images"
     )
-    parser.add_argument("--peer", help="a Python that has torch")
-    parser.add_argument("--peer-arms", nargs="+", choices=PEERS, default=["sequential"])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"], help="of the activations"
+    )
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        help="only these arms (and the peer's), leaving other arms' records in the file; also 'jax loop', "
+        "'jax vmap(grad)', 'threads, with oneDNN', 'threads, no oneDNN'",
+    )
+    parser.add_argument("--peer", nargs="?", const=sys.executable, help="a Python that has torch; by default this one")
+    parser.add_argument(
+        "--peer-arms", nargs="+", choices=PEERS, help="by default sequential, for the paper's case also compiled"
+    )
     parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -8,7 +8,6 @@ there on a CPU. Peak memory of distances is in `benchmarks/distances.py`.
 
 import argparse
 import json
-import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ if __name__ == "__main__":
     restart_with_kept_memory()
 
 import numpy as np
+from records import peak_mb
 
 DEPTH, WIDEN = 28, 2  # 1,467,610 parameters
 
@@ -59,7 +59,7 @@ def retraining(members: int, epochs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, TrajectoryStore.create(Path(folder) / "store", grid.labels) as store:
         for epoch, states, _ in run:
             store.append(epoch, states.params)
-            peaks.append(_peak_mb())
+            peaks.append(peak_mb())
         parameters = store.num_parameters
     return {
         "members": members,
@@ -71,10 +71,6 @@ def retraining(members: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,10 +78,9 @@ def main() -> None:
     options = parser.parse_args()
     record = {"question": "retraining", **retraining(members=20, epochs=6)}
     print(json.dumps(record))
-    from jaxscape.app.folder import environment
+    from jaxscape.app.folder import environment, write_json
 
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"environment": environment(), "records": [record]}, indent=1) + "\n")
+    write_json(options.json, {"environment": environment(), "records": [record]})
 
 
 if __name__ == "__main__":

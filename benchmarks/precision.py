@@ -7,7 +7,6 @@ seeds, that is over independent minima.
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxscape.app.config import PRECISIONS, PRESETS
-from jaxscape.app.folder import environment, read_json
+from jaxscape.app.folder import environment, read_json, write_json
 from jaxscape.app.measure import STATISTICS
 
 COMMAND = [sys.executable, "-c", "from jaxscape.app.cli import command; command()"]
@@ -56,7 +55,7 @@ def main() -> None:
         print(f"{name:12} {'   '.join(columns)}   difference seed by seed {np.round(apart, 4).tolist()}")
     if options.json:
         record = {"environment": environment(), "preset": options.preset, "seeds": options.seeds, "values": values}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(options.json, record)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.app.config import TrainConfig, train_preset
-from jaxscape.app.folder import environment
+from jaxscape.app.folder import environment, write_json
 from jaxscape.app.problem import Problem, make_loss, make_problem, train_key, train_optimizer
 from jaxscape.jumps.directions import jump_grid
 from jaxscape.jumps.retrain import retrain
@@ -129,8 +129,7 @@ def main() -> None:
         print(json.dumps(record), flush=True)
         records.append(record)
     result = {"environment": environment(), "seconds": round(time.monotonic() - started), "records": records}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.json, result)
 
 
 if __name__ == "__main__":

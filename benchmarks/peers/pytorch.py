@@ -1,9 +1,15 @@
-"""The work of benchmarks/members.py in PyTorch: one training step of every member, driven over stdin and stdout.
+"""The work of benchmarks/members.py in PyTorch: training steps of every member, driven over stdin and stdout.
 
 A worker in a Python of its own, with torch and without jax. It prints one JSON line about itself; then each line that
-it reads names an arm, and it takes one step of all members and answers with one JSON line {seconds, compile_s, loss}.
-The first call of an arm builds it and takes two steps that are not timed: compile_s is the seconds of that, null in
-later calls. An arm that this device cannot run is answered with {error}, and the worker lives on until its input ends.
+it reads names an arm, and it takes --steps steps of all members, one member after the other, and answers with one JSON
+line {seconds, compile_s, loss, programs}: the seconds of one step, and how many programs torch.compile has made so far
+(one an arm, not one a member). The first call of an arm builds it and takes two steps that are not timed: compile_s is
+the seconds of that, null in later calls. An arm that this device cannot run is answered with {error}, and the worker
+lives on until its input ends.
+
+Everything that our own step does is in the step here: picking its rows of images that lie on the device and, for the
+case "paper", crops and flips of the whole batch at once, standardisation and weight decay. On CUDA float32 products
+are TF32, as jax's are by default, and SGD is the fused one.
 
     echo sequential | python benchmarks/peers/pytorch.py --case digits --members 20
 """
@@ -16,10 +22,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TextIO
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,10 +35,13 @@ CASES = {  # depth, widen_factor, size, channels
     "digits": (10, 1, 8, 1),
     "image28": (10, 1, 28, 1),
     "wrn28": (28, 2, 32, 3),
+    "paper": (28, 2, 32, 3),
 }
+RETRAINING = ("paper",)  # cases with uint8 images, crops, flips and weight decay
+EXAMPLES, PADDING = 50_000, 4  # of those
 CLASSES, LEARNING_RATE, MOMENTUM = 10, 0.001, 0.9
 
-Step = Callable[[], Tensor]  # one training step of all members; the loss of each, on the device
+Turn = Callable[[int], Tensor]  # so many training steps of all members; the last loss of each, on the device
 
 
 class WideBlock(nn.Module):
@@ -79,21 +90,41 @@ class Bench:
     """The members' networks and batches, the same for every arm."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        """Random images (NHWC) and labels on the device, and the rows of them that each step of each member takes."""
         self.options = options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.retraining = options.case in RETRAINING
+        torch.manual_seed(options.seed)
+        examples = EXAMPLES if self.retraining else 4 * options.batch_size
+        shape = (examples, options.size, options.size, options.channels)
+        images = torch.randint(256, shape, dtype=torch.uint8) if self.retraining else torch.randn(shape)
+        sample = images[:1000].float()
+        self.images, self.labels = images.to(self.device), torch.randint(CLASSES, (examples,)).to(self.device)
+        self.shift = sample.mean(dim=(0, 1, 2)).to(self.device)
+        self.scale = (1 / sample.std(dim=(0, 1, 2))).to(self.device)
+        self.rows = torch.randint(examples, (options.members, options.steps, options.batch_size)).to(self.device)
 
-    def members(self, memory_format: torch.memory_format) -> list[tuple[nn.Module, Tensor, Tensor]]:
-        """(network, images, labels) of each member, new ones at every call."""
+    def models(self, memory_format: torch.memory_format) -> list[nn.Module]:
+        """The network of each member, new ones at every call."""
         drawn = []
         for member in range(self.options.members):
             torch.manual_seed(self.options.seed + member)
             model = WideResNet(self.options.depth, self.options.widen_factor, self.options.channels)
-            size, batch = self.options.size, self.options.batch_size
-            images = torch.randn(batch, self.options.channels, size, size)
-            labels = torch.randint(CLASSES, (batch,)).to(self.device)
-            place = {"device": self.device, "memory_format": memory_format}
-            drawn.append((model.train().to(**place), images.to(**place), labels))
+            drawn.append(model.train().to(device=self.device, memory_format=memory_format))
         return drawn
+
+    def optimizer(self, parameters: Iterable[Tensor], *, fused: bool) -> torch.optim.Optimizer:
+        """SGD with momentum; fused where that is asked for and the device is a GPU."""
+        decay = 1e-4 if self.retraining else 0.0
+        fused_or_default = True if fused and self.device.type == "cuda" else None
+        return torch.optim.SGD(parameters, LEARNING_RATE, MOMENTUM, weight_decay=decay, fused=fused_or_default)
+
+    def batch(self, rows: Tensor, memory_format: torch.memory_format) -> tuple[Tensor, Tensor]:
+        """Images (batch, C, H, W) and labels of these rows."""
+        images = self.images[rows]
+        if self.retraining:
+            images = (crop_and_flip(images).float() - self.shift) * self.scale
+        return images.permute(0, 3, 1, 2).contiguous(memory_format=memory_format), self.labels[rows]
 
     def loss(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, autocast: bool) -> Tensor:
         """Mean cross entropy of the batch; with autocast the network runs in bfloat16."""
@@ -106,32 +137,37 @@ class Bench:
         *,
         autocast: bool = False,
         compiled: bool = False,
-    ) -> Step:
+    ) -> Turn:
         """One member after another; compiled is one program of forward and backward pass for all of them."""
-        members = self.members(memory_format)
-        optimizers = [torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM) for model, _, _ in members]
-        loss_fn = torch.compile(self.loss, dynamic=False) if compiled else self.loss
+        models = self.models(memory_format)
+        optimizers = [self.optimizer(model.parameters(), fused=True) for model in models]
 
-        def step() -> Tensor:
+        # The network is an argument: were it a constant of the program, each member would compile its own.
+        def loss_of_rows(model: nn.Module, rows: Tensor) -> Tensor:
+            return self.loss(model, *self.batch(rows, memory_format), autocast)
+
+        loss_fn = torch.compile(loss_of_rows, dynamic=False) if compiled else loss_of_rows
+
+        def turn(steps: int) -> Tensor:
             losses = []
-            for (model, images, labels), optimizer in zip(members, optimizers, strict=True):
-                optimizer.zero_grad()
-                loss = loss_fn(model, images, labels, autocast)
-                loss.backward()
-                optimizer.step()
+            for model, optimizer, rows in zip(models, optimizers, self.rows, strict=True):
+                for index in range(steps):
+                    optimizer.zero_grad()
+                    loss = loss_fn(model, rows[index])
+                    loss.backward()
+                    optimizer.step()
                 losses.append(loss.detach())
             return torch.stack(losses)
 
-        return step
+        return turn
 
-    def vmap(self, *, autocast: bool = False) -> Step:
+    def vmap(self, *, autocast: bool = False) -> Turn:
         """All members as one program over stacked parameters and running statistics."""
-        models, images, labels = zip(*self.members(torch.contiguous_format), strict=True)
+        models = self.models(torch.contiguous_format)
         for model in models:
             model.requires_grad_(False)  # torch.func differentiates by itself
-        params, buffers = torch.func.stack_module_state(list(models))
-        images, labels = torch.stack(images), torch.stack(labels)
-        optimizer = torch.optim.SGD(params.values(), LEARNING_RATE, MOMENTUM)  # by element, so of every member
+        params, buffers = torch.func.stack_module_state(models)
+        optimizer = self.optimizer(params.values(), fused=False)  # by element, so of every member
 
         def loss_fn(params: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
             def model(images: Tensor) -> Tensor:
@@ -141,16 +177,21 @@ class Bench:
 
         gradients = torch.func.vmap(torch.func.grad_and_value(loss_fn))
 
-        def step() -> Tensor:
-            found, losses = gradients(params, buffers, images, labels)  # updates the buffers in place
-            for name, param in params.items():
-                param.grad = found[name]
-            optimizer.step()
+        def turn(steps: int) -> Tensor:
+            for index in range(steps):
+                images, labels = self.batch(self.rows[:, index].flatten(), torch.contiguous_format)
+                stacked = (len(models), -1)
+                found, losses = gradients(
+                    params, buffers, images.unflatten(0, stacked), labels.unflatten(0, stacked)
+                )  # updates the buffers in place
+                for name, param in params.items():
+                    param.grad = found[name]
+                optimizer.step()
             return losses
 
-        return step
+        return turn
 
-    def arms(self) -> dict[str, Callable[[], Step]]:
+    def arms(self) -> dict[str, Callable[[], Turn]]:
         """What builds each arm; with --dtype bfloat16 all of them run under autocast."""
         low = self.options.dtype == "bfloat16"
         return {
@@ -167,11 +208,9 @@ class Bench:
         if arm not in self.arms():
             return f"unknown arm {arm!r}, known are {', '.join(self.arms())}"
         on_cpu = self.device.type == "cpu"
-        if on_cpu and "autocast" in arm:
-            return f"{arm} is for CUDA only"
         compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-        if on_cpu and arm == "compiled" and shutil.which(compiler) is None:
-            return f"compiled needs a C++ compiler, {compiler} is not found"
+        if on_cpu and "compiled" in arm and shutil.which(compiler) is None:
+            return f"{arm} needs a C++ compiler, {compiler} is not found"
         return None
 
     def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -205,17 +244,32 @@ class Bench:
         }
 
 
-def build(make: Callable[[], Step]) -> Step:
+def crop_and_flip(images: Tensor) -> Tensor:
+    """A window of each image (batch, H, W, C) in a black frame, of its own size, mirrored with probability one half."""
+    batch, height, width, _ = images.shape
+    padded = functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
+    corners = torch.randint(2 * PADDING + 1, (2, batch, 1), device=images.device)
+    rows = corners[0] + torch.arange(height, device=images.device)
+    columns = corners[1] + torch.arange(width, device=images.device)
+    columns = torch.where(torch.rand(batch, 1, device=images.device) < 0.5, columns.flip(1), columns)
+    numbers = torch.arange(batch, device=images.device)
+    return padded[numbers[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def build(make: Callable[[], Turn]) -> Turn:
     """An arm that has taken two steps: whatever compiles has compiled, and the momentum is there."""
-    step = make()
-    for _ in range(2):
-        step()
-    return step
+    turn = make()
+    turn(1)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what the choice of convolutions needed, others may need
+    turn(1)
+    return turn
 
 
 def answers(bench: Bench, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     """An answer to each arm named."""
-    steps: dict[str, Step] = {}
+    turns: dict[str, Turn] = {}
+    steps = bench.options.steps
     for arm in map(str.strip, lines):
         obstacle = bench.obstacle(arm)
         if obstacle is not None:
@@ -223,10 +277,15 @@ def answers(bench: Bench, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
             continue
         compile_s = None
         try:
-            if arm not in steps:
-                compile_s, steps[arm] = bench.timed(lambda arm=arm: build(bench.arms()[arm]))
-            seconds, losses = bench.timed(steps[arm])
-            answer = {"seconds": seconds, "compile_s": compile_s, "loss": losses.mean().item()}
+            if arm not in turns:
+                compile_s, turns[arm] = bench.timed(partial(build, bench.arms()[arm]))
+            seconds, losses = bench.timed(partial(turns[arm], steps))
+            answer = {
+                "seconds": seconds / steps,
+                "compile_s": compile_s,
+                "loss": losses.mean().item(),
+                "programs": torch._dynamo.utils.counters["stats"]["unique_graphs"],
+            }
         except Exception as error:  # a compiler or a device that cannot: the other arms still can
             answer = {"error": f"{type(error).__name__}: {error}"}
         yield answer
@@ -238,6 +297,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--case", choices=CASES, default="digits", help="network and shape of the images")
     parser.add_argument("--members", type=int, required=True)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=1, help="steps a turn")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: by autocast")
     parser.add_argument("--seed", type=int, default=0, help="of the first member; the others count on from it")
     names = ("depth", "widen_factor", "size", "channels")

@@ -1,0 +1,56 @@
+"""What the benchmarks say of a run, and how their lists of records are kept in JSON files."""
+
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def run_facts(packages: Iterable[str], *, device: str | None = None) -> Record:
+    """The device, versions and command line of this run, which each of its records carries.
+
+    Args:
+        packages: whose versions to note; those that are not installed are left out.
+        device: what the work runs on; by default the processor.
+    """
+    return {
+        "device": f"{device or platform.machine()}, {os.cpu_count()} CPU cores",
+        "versions": _versions(packages) | {"python": platform.python_version()},
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def replace_records(path: Path, records: list[Record], *, same: Iterable[str]) -> None:
+    """Put records into a file, in place of those that agree with one of them in the fields named."""
+    fields = tuple(same)
+
+    def about(record: Record) -> tuple[Any, ...]:
+        return tuple(record[name] for name in fields)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = json.loads(path.read_text()) if path.exists() else []
+    replaced = {about(record) for record in records}
+    kept = [record for record in old if about(record) not in replaced]
+    path.write_text(json.dumps(kept + records, indent=1) + "\n")
+
+
+def peak_mb() -> float:
+    """The largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
