@@ -62,7 +62,8 @@ from records import Record, replace_records, run_facts
 from jaxscape import WideResNet, flax_loss
 from jaxscape.training import cpu
 from jaxscape.training.augment import augmentation
-from jaxscape.training.members import Update, choose_strategy, epoch_runner, parse_strategy, take_member
+from jaxscape.training.choice import choose_strategy
+from jaxscape.training.members import Update, epoch_runner, parse_strategy, take_member
 from jaxscape.training.objective import standardization
 from jaxscape.training.optimizers import make_optimizer
 from jaxscape.training.train import TrainState, copy_states, init_states, member_update
