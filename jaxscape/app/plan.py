@@ -19,8 +19,9 @@ from rich.table import Table
 from jaxscape.app.config import RetrainConfig, TrainConfig, check_retrain, check_train
 from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_optimizer, train_optimizer
 from jaxscape.app.resume import save_state
+from jaxscape.app.strategy import fastest_strategy
 from jaxscape.app.train import read_accuracy
-from jaxscape.training.choice import DeviceMemory, choose_strategy, estimate_memory, num_bytes
+from jaxscape.training.choice import DeviceMemory, estimate_memory, num_bytes
 from jaxscape.training.members import Update, epoch_runner, map_members, num_workers
 from jaxscape.training.train import TrainState, copy_states, init_states, member_update
 from jaxscape.trajectories.gram import gram
@@ -30,7 +31,7 @@ PyTree = Any
 
 _STEPS = 4  # of a measured turn
 _TURNS = 3
-_COLUMNS = 8192  # of the measured products; there are as many as parameters
+_POINTS_BYTES = 2**27  # of the points whose inner products are measured
 
 
 class Stage(NamedTuple):
@@ -141,7 +142,7 @@ class _Copies:
         self.num_parameters = sum(leaf[0].size for leaf in jax.tree.leaves(self.states.params))
         self.strategy = retrain.strategy
         if self.strategy == "auto":
-            self.strategy = choose_strategy(self.update, self.states, problem.train, self.rows).strategy
+            self.strategy, *_ = fastest_strategy(self.update, self.states, problem.train, self.rows)
 
     def plan(self, retrain: RetrainConfig, folder: Path) -> Stage:
         """An epoch is its steps, its evaluation and its state; the snapshot is written while the next one runs."""
@@ -162,14 +163,17 @@ class _Copies:
         )
 
     def plan_distances(self, retrain: RetrainConfig) -> Stage:
-        """Inner products of all points, of some of their columns; reading them is not counted."""
-        n, columns = self.members * (retrain.epochs + 1), min(_COLUMNS, self.num_parameters)
+        """Inner products of all points, from those of some columns; reading is not counted."""
+        n = self.members * (retrain.epochs + 1)
+        columns = min(_POINTS_BYTES // (4 * n), self.num_parameters)
         points = np.random.default_rng(0).standard_normal((n, columns), np.float32)
         seconds, compiling = _time(lambda: gram(points), turns=1)
+        of_half, _ = _time(lambda: gram(points[:, : columns // 2]), turns=1)
+        of_column = max(seconds - of_half, 0) / (columns - columns // 2)  # the rest goes once over the products
         return Stage(
             "distances",
             f"{n} points of {self.num_parameters} parameters",
-            seconds * self.num_parameters / columns,
+            seconds + (self.num_parameters - columns) * of_column,
             compiling,
         )
 

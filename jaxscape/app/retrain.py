@@ -5,7 +5,6 @@ killed at, the same command goes on from the last state and ends in the same byt
 """
 
 import time
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,26 +17,23 @@ from rich.console import Console
 
 from jaxscape.app.config import RetrainConfig, check_retrain
 from jaxscape.app.folder import (
-    cache_folder,
     read_config,
     read_csv,
-    read_json,
     read_section,
     record_seconds,
     record_section,
     record_strategy,
     write_csv,
-    write_json,
 )
 from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_key, retrain_optimizer
 from jaxscape.app.processes import is_first, wait_for_all
 from jaxscape.app.progress import track
 from jaxscape.app.resume import delete_states, load_state, save_state
+from jaxscape.app.strategy import fastest_strategy
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import retrain
-from jaxscape.training.choice import choose_strategy
-from jaxscape.training.members import Update, parse_strategy
+from jaxscape.training.members import Update
 from jaxscape.training.train import Epoch, TrainState, init_states
 from jaxscape.trajectories.store import TrajectoryStore
 
@@ -178,35 +174,12 @@ def _kept_strategy(run: Path, config: RetrainConfig, snapshots: int) -> str | No
 def _choose_strategy(
     run: Path, console: Console, update: Update, states: TrainState, data: PyTree, batches: PyTree
 ) -> str:
-    """The strategy that was the fastest for such work on this machine, measured now or for an earlier run."""
-    cache = cache_folder()
-    path = None if cache is None else cache / "strategies.json"
-    known = {} if path is None else _known_choices(path)
-    earlier = {key: record["chosen"] for key, record in known.items()}
-    choice = choose_strategy(update, states, data, batches, known=earlier)
-    record: dict[str, Any] = {"chosen": choice.strategy, "seconds_per_step": choice.seconds}
-    if choice.key in known:
-        record, when = known[choice.key], "measured before"
-    else:
-        when = "measured now"
-        if path is not None:
-            with suppress(OSError):
-                write_json(path, known | {choice.key: record})
+    """The strategy that was the fastest for such work on this machine, written in the run's record."""
+    chosen, record, when = fastest_strategy(update, states, data, batches)
     times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in record["seconds_per_step"].items())
-    console.print(f"{run}: strategy {choice.strategy} (a step of a copy, {when}: {times or 'no other'})")
+    console.print(f"{run}: strategy {chosen} (a step of a copy, {when}: {times or 'no other'})")
     record_strategy(run, record)
-    return choice.strategy
-
-
-def _known_choices(path: Path) -> dict[str, Any]:
-    """The choices that were measured for earlier runs; none where the file is missing or damaged."""
-    try:
-        known = read_json(path)
-        for record in known.values():
-            parse_strategy(record["chosen"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-    return known
+    return chosen
 
 
 def _metrics_to(run: Path, epoch: int, members: int) -> Columns:

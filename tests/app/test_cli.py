@@ -72,4 +72,5 @@ def test_settings_of_deleted_trajectories_are_forgotten(recorded):
     ("options", "seeds"), [((), (0, 1, 2, 3, 4)), (("--seeds", 3), (0, 1, 2)), (("--seed-list", 3, 8), (3, 8))]
 )
 def test_seeds_are_counted_or_listed(tmp_path, options, seeds):
-    assert cli._seeds(parse("retrain", tmp_path, *options)) == seeds
+    command = parse("retrain", tmp_path, *options)
+    assert cli._seeds(command, command.config) == seeds

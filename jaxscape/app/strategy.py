@@ -1,0 +1,45 @@
+"""The fastest strategy on this machine, measured once for each kind of work and kept for later runs."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jaxscape.app.folder import cache_folder, read_json, write_json
+from jaxscape.training.choice import choose_strategy
+from jaxscape.training.members import Update, parse_strategy
+from jaxscape.training.train import TrainState
+
+PyTree = Any
+
+
+def fastest_strategy(
+    update: Update, states: TrainState, data: PyTree, batches: PyTree
+) -> tuple[str, dict[str, Any], str]:
+    """The name of the strategy, a record of its choice ("chosen", "seconds_per_step"), and when it was measured.
+
+    Raises:
+        MemoryError: where not even one member fits into the device's memory.
+    """
+    cache = cache_folder()
+    path = None if cache is None else cache / "strategies.json"
+    known = {} if path is None else _known_choices(path)
+    earlier = {key: record["chosen"] for key, record in known.items()}
+    choice = choose_strategy(update, states, data, batches, known=earlier)
+    if choice.key in known:
+        return choice.strategy, known[choice.key], "measured before"
+    record = {"chosen": choice.strategy, "seconds_per_step": choice.seconds}
+    if path is not None:
+        with suppress(OSError):
+            write_json(path, known | {choice.key: record})
+    return choice.strategy, record, "measured now"
+
+
+def _known_choices(path: Path) -> dict[str, Any]:
+    """The choices that were measured for earlier runs; none where the file is missing or damaged."""
+    try:
+        known = read_json(path)
+        for record in known.values():
+            parse_strategy(record["chosen"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return known
