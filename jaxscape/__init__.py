@@ -15,9 +15,9 @@ _CONTENTS = {
     "training.models": ("WideResNet",),
     "training.objective": ("flax_evaluate", "flax_loss"),
     "training.optimizers": ("make_optimizer", "step_decay"),
-    "training.train": ("Epoch", "TrainState", "init_states", "train"),
+    "training.train": ("Epoch", "TrainState", "concatenate_states", "init_states", "train"),
     "jumps.directions": ("JumpGrid", "filter_normalize", "jump", "jump_grid", "random_direction"),
-    "jumps.retrain": ("retrain",),
+    "jumps.retrain": ("retrain", "start_states"),
     "trajectories.store": ("TrajectoryStore",),
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
@@ -36,12 +36,12 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.embedding.phate import PhateResult, phate, project
     from jaxscape.embedding.tree import Tree, artificial_tree
     from jaxscape.jumps.directions import JumpGrid, filter_normalize, jump, jump_grid, random_direction
-    from jaxscape.jumps.retrain import retrain
+    from jaxscape.jumps.retrain import retrain, start_states
     from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, take_training
     from jaxscape.training.models import WideResNet
     from jaxscape.training.objective import flax_evaluate, flax_loss
     from jaxscape.training.optimizers import make_optimizer, step_decay
-    from jaxscape.training.train import Epoch, TrainState, init_states, train
+    from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
     from jaxscape.trajectories.distances import pairwise_distances
     from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
     from jaxscape.trajectories.gram import Gram, gram
@@ -61,6 +61,7 @@ __all__ = [
     "Tree",
     "WideResNet",
     "artificial_tree",
+    "concatenate_states",
     "continuity",
     "corrupt_labels",
     "demap",
@@ -83,6 +84,7 @@ __all__ = [
     "random_plane",
     "rank_correlation",
     "retrain",
+    "start_states",
     "step_decay",
     "take_training",
     "train",

@@ -24,6 +24,7 @@ from jaxscape.app.memory import restart_with_kept_memory
 from jaxscape.app.processes import Cluster, give_up, is_first, join, leave, others_may_fail
 from jaxscape.app.progress import make_console
 
+RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
@@ -50,8 +51,8 @@ class Train:
 class Retrain:
     """Throw copies away from the minimum, retrain them all, and measure where they go."""
 
-    run: RunFolder
-    """A run folder with a minimum."""
+    runs: RunFolders
+    """A run folder with a minimum, or several: copies that take the same steps are retrained all together."""
     seeds: int | None = None
     """Jump along that many directions, with the seeds 0, 1, ...; 5 by default."""
     seed_list: tuple[int, ...] | None = None
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             join(command.cluster)
             silent = not is_first()
         with _orbax_silenced(), others_may_fail():
-            _run(command, make_console(silent=silent))
+            _run(command, arguments, make_console(silent=silent))
     except KeyboardInterrupt:
         give_up("jaxscape: interrupted; the same command goes on from the last epoch kept")
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
@@ -132,11 +133,18 @@ def _parse(arguments: list[str]) -> Any:
     with suppress(SystemExit), redirect_stderr(StringIO()):
         found = _read([word for word in arguments if word not in ("-h", "--help")], TrainConfig(), RetrainConfig())
     train = _train_defaults(found.run if isinstance(found, Train | Plan) else None, arguments)
-    retrain = _retrain_defaults(found.run if isinstance(found, Retrain | Plan) else None)
+    retrain = _retrain_defaults(_first_run(found))
     if isinstance(found, Plan) and retrain == RetrainConfig():  # of a minimum that is not there yet
         with suppress(SystemExit), redirect_stderr(StringIO()):
             retrain = retrain_preset(_read(arguments, train, retrain).train)
     return _read(arguments, train, retrain)
+
+
+def _first_run(command: Any) -> Path | None:
+    """The run whose settings `retrain` or `plan` begin with."""
+    if isinstance(command, Retrain):
+        return next(iter(command.runs), None)
+    return command.run if isinstance(command, Plan) else None
 
 
 def _read(arguments: list[str], train: TrainConfig, retrain: RetrainConfig) -> Any:
@@ -145,7 +153,7 @@ def _read(arguments: list[str], train: TrainConfig, retrain: RetrainConfig) -> A
         Demo(),
         Plan(run=tyro.MISSING, train=train, retrain=retrain),
         Train(run=tyro.MISSING, config=train),
-        Retrain(run=tyro.MISSING, config=retrain),
+        Retrain(runs=tyro.MISSING, config=retrain),
         Embed(run=tyro.MISSING),
         Plot(run=tyro.MISSING),
         Info(run=tyro.MISSING),
@@ -163,7 +171,7 @@ def _read(arguments: list[str], train: TrainConfig, retrain: RetrainConfig) -> A
     )
 
 
-def _run(command: Any, console: Console) -> None:
+def _run(command: Any, arguments: list[str], console: Console) -> None:
     match command:
         case Demo(folder, seed):
             from jaxscape.app.demo import run_demo
@@ -178,8 +186,8 @@ def _run(command: Any, console: Console) -> None:
             from jaxscape.app.train import find_minimum
 
             find_minimum(run, config, console=console)
-        case Retrain(run, config=config):
-            _retrain(run, replace(config, seeds=_seeds(command, config)), console)
+        case Retrain():
+            _retrain(_retrain_configs(command, arguments), console)
         case Embed(run, config):
             from jaxscape.app.embed import embed_trajectories
 
@@ -196,15 +204,26 @@ def _run(command: Any, console: Console) -> None:
             describe_run(run, console=console)
 
 
-def _retrain(run: Path, config: RetrainConfig, console: Console) -> None:
+def _retrain_configs(command: Retrain, arguments: list[str]) -> dict[Path, RetrainConfig]:
+    """What is asked of each run: what stands on the command line, and the defaults of that run beside it."""
+    if not command.runs:
+        raise ValueError("name a run folder with a minimum, or several")
+    if len(set(command.runs)) < len(command.runs):
+        raise ValueError(f"each run can be named once, got {' '.join(map(str, command.runs))}")
+    read = {run: _read(arguments, TrainConfig(), _retrain_defaults(run)) for run in command.runs}
+    return {run: replace(found.config, seeds=_seeds(found, found.config)) for run, found in read.items()}
+
+
+def _retrain(configs: dict[Path, RetrainConfig], console: Console) -> None:
     from jaxscape.app.folder import read_report
     from jaxscape.app.measure import geometry_table, measure
     from jaxscape.app.retrain import retrain_copies
 
-    retrain_copies(run, config, console=console)
+    retrain_copies(configs, console=console)
     leave()
-    measure(run, console=console)
-    console.print(geometry_table({run.name: read_report(run)}))
+    for run in configs:
+        measure(run, console=console)
+    console.print(geometry_table({run.name: read_report(run) for run in configs}))
 
 
 def _seeds(command: Retrain | Plan, config: RetrainConfig) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
     runs = {str(preset): folder / preset for preset in PRESETS}
     for preset, run in runs.items():
         minimum = find_minimum(run, train_preset(preset, seed=seed), console=console)
-        retrain_copies(run, retrain_preset(minimum.config), console=console)
+        retrain_copies({run: retrain_preset(minimum.config)}, console=console)
         for setting in SETTINGS:
             embed_trajectories(run, setting, console=console)
     with console.status("figures"):

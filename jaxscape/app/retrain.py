@@ -5,17 +5,18 @@ killed at, the same command goes on from the last state and ends in the same byt
 """
 
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from rich.console import Console
 
-from jaxscape.app.config import RetrainConfig, check_retrain
+from jaxscape.app.config import RetrainConfig, TrainConfig, check_retrain
 from jaxscape.app.folder import (
     read_config,
     read_csv,
@@ -25,43 +26,82 @@ from jaxscape.app.folder import (
     record_strategy,
     write_csv,
 )
-from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_key, retrain_optimizer
+from jaxscape.app.problem import make_loss, make_problem, retrain_key, retrain_optimizer
 from jaxscape.app.processes import is_first, wait_for_all
 from jaxscape.app.progress import track
 from jaxscape.app.resume import delete_states, load_state, save_state
 from jaxscape.app.strategy import fastest_strategy
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
-from jaxscape.jumps.retrain import retrain
+from jaxscape.jumps.retrain import retrain, start_states
 from jaxscape.training.members import Update
-from jaxscape.training.train import Epoch, TrainState, init_states
+from jaxscape.training.train import Epoch, TrainState, concatenate_states
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
 Columns = dict[str, np.ndarray]
 
 
-def retrain_copies(run: Path, config: RetrainConfig, *, console: Console) -> TrajectoryStore:
+class Task(NamedTuple):
+    """The retraining of one run folder, as far as it is, and its store, opened."""
+
+    run: Path
+    config: RetrainConfig
+    minimum: Minimum
+    grid: JumpGrid
+    store: TrajectoryStore
+    states: TrainState  # after `done` epochs
+    done: int
+    metrics: Columns  # of the epochs up to there
+    strategy: str | None  # as asked, or as its trajectories began
+
+    @property
+    def members(self) -> int:
+        """How many copies it has."""
+        return len(self.grid.seed)
+
+    @property
+    def of_copies(self) -> TrainConfig:
+        """The network and the data of the minimum, as the copies see them."""
+        return replace(self.minimum.config, batch_size=self.config.batch_size, precision=self.config.precision)
+
+
+def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -> None:
     """Retrain all copies, go on where an earlier call was interrupted, or read what is there.
 
+    Several run folders whose copies take the same steps on the same data (minima of several seeds, say) are retrained
+    as one stack; others come one after another.
+
+    Args:
+        configs: run folders, each with a minimum, and how its copies are retrained.
+        console: where to print.
+
     Raises:
-        FileNotFoundError: where the run has no minimum.
+        FileNotFoundError: where a run has no minimum.
         ValueError: for a configuration that cannot work, or another one than the kept trajectories were made with.
         OSError: where the disk is full; what was complete stays.
     """
-    check_retrain(config)
-    minimum = read_minimum(run)
-    of_copies = replace(minimum.config, batch_size=config.batch_size, precision=config.precision)
-    problem = make_problem(of_copies, eval_size=config.eval_size)
-    grid = jump_grid(minimum.params, seeds=config.seeds, step_sizes=config.step_sizes)
-    record_section(run, "retrain", config, results=("trajectories",))
-    store = _open_store(run, grid)
-    with store:
-        if store.num_epochs > config.epochs and _metrics_to(run, config.epochs, store.num_members):
-            console.print(f"{run}: the trajectories are there, {store.num_epochs - 1} epochs")
-        else:
-            _retrain(run, config, minimum, problem, grid, store, console)
-    return TrajectoryStore.open(store.path)
+    minima = {}
+    for run, config in configs.items():
+        check_retrain(config)
+        minima[run] = read_minimum(run)
+    grids = {
+        run: jump_grid(minima[run].params, seeds=config.seeds, step_sizes=config.step_sizes)
+        for run, config in configs.items()
+    }
+    for run, config in configs.items():
+        record_section(run, "retrain", config, results=("trajectories",))
+    with ExitStack() as stores:
+        alike: dict[Any, list[Task]] = {}
+        for run, config in configs.items():
+            store = stores.enter_context(_open_store(run, grids[run]))
+            if store.num_epochs > config.epochs and _metrics_to(run, config.epochs, store.num_members):
+                console.print(f"{run}: the trajectories are there, {store.num_epochs - 1} epochs")
+            else:
+                task = _begin(run, config, minima[run], grids[run], store)
+                alike.setdefault(_step_of(task), []).append(task)
+        for tasks in alike.values():
+            _retrain(tasks, console)
 
 
 def diverged_members(metrics: Columns) -> dict[int, int]:
@@ -100,68 +140,88 @@ def _open_store(run: Path, grid: JumpGrid) -> TrajectoryStore:
     return TrajectoryStore.create(path, grid.labels)
 
 
-def _retrain(
-    run: Path,
-    config: RetrainConfig,
-    minimum: Minimum,
-    problem: Problem,
-    grid: JumpGrid,
-    store: TrajectoryStore,
-    console: Console,
-) -> None:
-    started = time.monotonic()
-    optimizer = retrain_optimizer(config)
-    start, done, metrics = _start(run, grid, minimum, optimizer, store.num_epochs)
-    epochs = retrain(
-        make_loss(problem, minimum.config, augment=config.augmentation),
-        optimizer,
-        start,
-        problem.train,
-        epochs=config.epochs,
-        key=retrain_key(config),
-        model_state=minimum.model_state,
-        evaluate=problem.evaluate,
-        batch_size=config.batch_size,
-        data_order=config.data_order,
-        first_epoch=done,
-        strategy=_kept_strategy(run, config, store.num_epochs) or partial(_choose_strategy, run, console),
-    )
-    for epoch in track(
-        epochs,
-        title=f"{run.name}: retrain {store.num_members} copies",
-        total=config.epochs + 1 - done,
-        console=console,
-        describe=_describe,
-    ):
-        update = epoch.epoch * problem.steps_per_epoch
-        if epoch.epoch not in metrics.get("epoch", ()):
-            metrics = _add_rows(metrics, _rows(epoch, grid, update))
-            write_csv(run / "metrics.csv", metrics)
-        store.wait()  # a state without the snapshots before it could not be gone on from
-        save_state(run / "resume", epoch.epoch, epoch.states)
-        if epoch.epoch == store.num_epochs:
-            store.append(epoch.epoch, epoch.states.params, update=update)
-    store.wait()
-    record_seconds(run, "retrain", time.monotonic() - started)
-    _name_diverged(metrics, grid, console)
-
-
-def _start(
-    run: Path, grid: JumpGrid, minimum: Minimum, optimizer: optax.GradientTransformation, snapshots: int
-) -> tuple[JumpGrid | TrainState, int, Columns]:
+def _begin(run: Path, config: RetrainConfig, minimum: Minimum, grid: JumpGrid, store: TrajectoryStore) -> Task:
     """The state that an interrupted run has kept, its epoch and the metrics up to it; else the jumped copies.
 
     That state is one snapshot ahead of the store at most. Without it, or without its metrics (deleted, say),
     everything is computed again, and what is stored already is not stored twice.
     """
-    keys = jax.random.split(jax.random.key(0), len(grid.seed))
-    like = init_states(grid.params, optimizer, keys=keys, model_state=minimum.model_state)
-    kept = load_state(run / "resume", like)
-    if kept is None:
-        return grid, 0, {}
-    done, states = kept
+    start = start_states(
+        grid,
+        retrain_optimizer(config),
+        key=retrain_key(config),
+        model_state=minimum.model_state,
+        data_order=config.data_order,
+    )
+    done, states = load_state(run / "resume", start) or (0, start)
     metrics = _metrics_to(run, done, len(grid.seed))
-    return (states, done, metrics) if metrics and done <= snapshots else (grid, 0, {})
+    if not metrics or done > store.num_epochs:
+        done, states, metrics = 0, start, {}
+    return Task(run, config, minimum, grid, store, states, done, metrics, _kept_strategy(run, config, store.num_epochs))
+
+
+def _step_of(task: Task) -> tuple[Any, ...]:
+    """What the step of a task's copies follows from, so that tasks with the same one can go together."""
+    minimum = task.of_copies
+    config = replace(task.config, seeds=(), step_sizes=(), order_seed=0, data_order="", strategy="")
+    labels = minimum.seed if minimum.label_noise else None  # random labels follow from the seed
+    network = (minimum.dataset, minimum.data_dir, minimum.train_size, minimum.depth, minimum.widen_factor)
+    return (*network, minimum.padding, minimum.label_noise, labels, config, task.done, task.strategy)
+
+
+def _retrain(tasks: list[Task], console: Console) -> None:
+    """The copies of all tasks, which take the same steps, as one stack."""
+    started = time.monotonic()
+    first, members = tasks[0], sum(task.members for task in tasks)
+    config = first.config
+    problem = make_problem(first.of_copies, eval_size=config.eval_size)
+    epochs = retrain(
+        make_loss(problem, first.minimum.config, augment=config.augmentation),
+        retrain_optimizer(config),
+        concatenate_states([task.states for task in tasks]),
+        problem.train,
+        epochs=config.epochs,
+        key=retrain_key(config),
+        evaluate=problem.evaluate,
+        batch_size=config.batch_size,
+        first_epoch=first.done,
+        strategy=first.strategy or partial(_choose_strategy, [task.run for task in tasks], console),
+    )
+    metrics = {task.run: task.metrics for task in tasks}
+    for epoch in track(
+        epochs,
+        title=f"{', '.join(task.run.name for task in tasks)}: retrain {members} copies",
+        total=config.epochs + 1 - first.done,
+        console=console,
+        describe=_describe,
+    ):
+        for task, own in zip(tasks, _split(epoch, [task.members for task in tasks]), strict=True):
+            metrics[task.run] = _keep(task, own, metrics[task.run], own.epoch * problem.steps_per_epoch)
+    for task in tasks:
+        task.store.wait()
+        record_seconds(task.run, "retrain", (time.monotonic() - started) * task.members / members)
+        _name_diverged(metrics[task.run], task.grid, console)
+
+
+def _split(epoch: Epoch, counts: list[int]) -> list[Epoch]:
+    """What is each task's of an epoch of all."""
+    if len(counts) == 1:
+        return [epoch]
+    ends = np.cumsum(counts)
+    rows = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+    return [Epoch(epoch.epoch, *jax.tree.map(lambda leaf, own=own: leaf[own], epoch[1:])) for own in rows]
+
+
+def _keep(task: Task, epoch: Epoch, metrics: Columns, update: int) -> Columns:
+    """Put an epoch into the run folder; gives the metrics with its rows."""
+    if epoch.epoch not in metrics.get("epoch", ()):
+        metrics = _add_rows(metrics, _rows(epoch, task.grid, update))
+        write_csv(task.run / "metrics.csv", metrics)
+    task.store.wait()  # a state without the snapshots before it could not be gone on from
+    save_state(task.run / "resume", epoch.epoch, epoch.states)
+    if epoch.epoch == task.store.num_epochs:
+        task.store.append(epoch.epoch, epoch.states.params, update=update)
+    return metrics
 
 
 def _kept_strategy(run: Path, config: RetrainConfig, snapshots: int) -> str | None:
@@ -172,13 +232,14 @@ def _kept_strategy(run: Path, config: RetrainConfig, snapshots: int) -> str | No
 
 
 def _choose_strategy(
-    run: Path, console: Console, update: Update, states: TrainState, data: PyTree, batches: PyTree
+    runs: list[Path], console: Console, update: Update, states: TrainState, data: PyTree, batches: PyTree
 ) -> str:
-    """The strategy that was the fastest for such work on this machine, written in the run's record."""
+    """The strategy that was the fastest for such work on this machine, written in the runs' records."""
     chosen, record, when = fastest_strategy(update, states, data, batches)
     times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in record["seconds_per_step"].items())
-    console.print(f"{run}: strategy {chosen} (a step of a copy, {when}: {times or 'no other'})")
-    record_strategy(run, record)
+    console.print(f"{runs[0]}: strategy {chosen} (a step of a copy, {when}: {times or 'no other'})")
+    for run in runs:
+        record_strategy(run, record)
     return chosen
 
 

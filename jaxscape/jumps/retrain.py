@@ -85,15 +85,11 @@ def retrain(
         1 (3, 2) True
         2 (3, 2) True
     """
-    if data_order not in DATA_ORDERS:
-        raise ValueError(f"unknown data_order {data_order!r}; known: {', '.join(DATA_ORDERS)}")
     if isinstance(start, TrainState):
         # Donation would delete the caller's state; a run must be able to start from it twice.
         states = copy_states(start)
     else:
-        params = start.params if isinstance(start, JumpGrid) else start
-        keys = _member_keys(typed_key(key), start, num_members(start), data_order)
-        states = init_states(params, optimizer, keys=keys, model_state=model_state)
+        states = start_states(start, optimizer, key=key, model_state=model_state, data_order=data_order)
     return train(
         loss_fn,
         optimizer,
@@ -106,6 +102,33 @@ def retrain(
         strategy=strategy,
         devices=devices,
     )
+
+
+def start_states(
+    start: JumpGrid | PyTree,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: jax.Array,
+    model_state: PyTree = None,
+    data_order: str = "member",
+) -> TrainState:
+    """The states that `retrain` starts from, for who wants to put several together (`concatenate_states`).
+
+    Args:
+        start: as for `retrain`, but for a yielded state; copied.
+        optimizer: an optax transformation for one network.
+        key: a PRNG key, from which batch order and augmentation of every member follow.
+        model_state: the minimum's, of one network.
+        data_order: which members see the same batches; see `retrain`.
+
+    Raises:
+        ValueError: for an unknown data_order, or leaves that do not fit.
+    """
+    if data_order not in DATA_ORDERS:
+        raise ValueError(f"unknown data_order {data_order!r}; known: {', '.join(DATA_ORDERS)}")
+    params = start.params if isinstance(start, JumpGrid) else start
+    keys = _member_keys(typed_key(key), start, num_members(start), data_order)
+    return init_states(params, optimizer, keys=keys, model_state=model_state)
 
 
 def _member_keys(key: jax.Array, start: JumpGrid | PyTree, members: int, data_order: str) -> jax.Array:

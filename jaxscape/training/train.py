@@ -102,6 +102,21 @@ def init_states(
     return copy_states(TrainState(params, {} if model_state is None else model_state, opt_state, keys))
 
 
+def concatenate_states(states: Sequence[TrainState]) -> TrainState:
+    """Several stacks as one: members of several minima, say, that train side by side from here on.
+
+    Raises:
+        ValueError: for none, or for stacks of different networks or optimisers.
+    """
+    if not states:
+        raise ValueError("states must hold at least one stack, got none")
+    shapes = [jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack) for stack in states]
+    for number, found in enumerate(shapes):
+        if found != shapes[0]:
+            raise ValueError(f"states[{number}] are those of another network or optimiser than states[0]")
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states)
+
+
 Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 
 

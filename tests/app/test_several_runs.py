@@ -1,0 +1,119 @@
+"""Copies of several minima in one retraining."""
+
+import json
+import shutil
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from jaxscape import TrajectoryStore, concatenate_states, start_states
+from jaxscape.app import retrain as retrain_stage
+
+OPTIONS = ("--strategy", "loop", "--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", "3")
+KEPT = ("metrics.csv", "geometry.csv")
+
+
+@pytest.fixture(scope="module")
+def another_minimum(tmp_path_factory, train):
+    """A minimum of another seed."""
+    run = tmp_path_factory.mktemp("another") / "second"
+    outcome = train(run, "--seed", 1)
+    assert outcome.code == 0, outcome.err
+    return run
+
+
+@pytest.fixture
+def minima(tmp_path, kept_minimum, another_minimum):
+    """Two run folders with a minimum each, to be changed."""
+    return [shutil.copytree(run, tmp_path / name) for name, run in {"a": kept_minimum, "b": another_minimum}.items()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, kept_minimum, another_minimum, jaxscape):
+    """What each gives by itself."""
+    folder, found = tmp_path_factory.mktemp("alone"), []
+    for name, minimum in {"a": kept_minimum, "b": another_minimum}.items():
+        run = shutil.copytree(minimum, folder / name)
+        outcome = jaxscape("retrain", run, *OPTIONS)
+        assert outcome.code == 0, outcome.err
+        found.append(read_bytes(run))
+    return found
+
+
+def read_bytes(run):
+    params = jax.tree.map(np.ndarray.tobytes, TrajectoryStore.open(run / "trajectories").read())
+    return params, [(run / table).read_bytes() for table in KEPT]
+
+
+def test_two_minima_together_give_what_each_gives_alone(jaxscape, minima, alone):
+    outcome = jaxscape("retrain", *minima, *OPTIONS)
+    assert outcome.code == 0, outcome.err
+    assert "a, b: retrain 8 copies: 4/4" in outcome.out
+    assert [read_bytes(run) for run in minima] == alone
+    again = jaxscape("retrain", *minima)
+    assert again.code == 0
+    assert again.out.count("the trajectories are there, 3 epochs") == 2
+
+
+@pytest.mark.parametrize(("owner", "name"), [(retrain_stage, "save_state"), (TrajectoryStore, "append")])
+@pytest.mark.parametrize("call", [3, 4, 5])
+def test_interrupted_between_them_they_go_on_to_the_same_bytes(jaxscape, minima, alone, owner, name, call):
+    """One of them may be an epoch ahead then, and goes by itself."""
+    write, calls = getattr(owner, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(name)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return write(*arguments, **options)
+
+    with mock.patch.object(owner, name, interrupted):
+        assert jaxscape("retrain", *minima, *OPTIONS).code == 1
+    outcome = jaxscape("retrain", *minima, *OPTIONS)
+    assert outcome.code == 0, outcome.err
+    assert "copies: 1/4" not in outcome.out or call < 5
+    assert [read_bytes(run) for run in minima] == alone
+
+
+def test_one_that_takes_other_steps_comes_after_the_other(jaxscape, minima, alone):
+    config = minima[1] / "config.json"
+    record = json.loads(config.read_text())
+    record["train"]["weight_decay"] = 0.01  # by which its copies are retrained too
+    config.write_text(json.dumps(record))
+    outcome = jaxscape("retrain", *minima, *OPTIONS)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.index("a: retrain 4 copies: 4/4") < outcome.out.index("b: retrain 4 copies: 1/4")
+    assert read_bytes(minima[0]) == alone[0]
+    assert read_bytes(minima[1]) != alone[1]
+    assert json.loads(config.read_text())["retrain"]["weight_decay"] == 0.01
+
+
+def test_a_run_without_a_minimum_stops_all_before_any_work(jaxscape, minima, tmp_path):
+    outcome = jaxscape("retrain", *minima, tmp_path / "nothing", *OPTIONS)
+    assert outcome.code == 1
+    assert "has no finished minimum" in outcome.err
+    assert not (minima[0] / "trajectories").exists()
+
+
+def test_runs_are_named_once_and_at_least_one_is(jaxscape, minima):
+    outcome = jaxscape("retrain", minima[0], minima[0])
+    assert outcome.code == 1
+    assert "each run can be named once" in outcome.err
+    outcome = jaxscape("retrain", "--epochs", 3)
+    assert outcome.code == 1
+    assert outcome.err == "jaxscape: name a run folder with a minimum, or several"
+
+
+def test_stacks_of_other_networks_cannot_be_put_together():
+    def states(width):
+        import optax
+
+        return start_states(np.ones((2, width), np.float32), optax.sgd(0.1), key=jax.random.key(0))
+
+    assert concatenate_states([states(3), states(3)]).params.shape == (4, 3)
+    with pytest.raises(ValueError, match=r"states\[1\] are those of another network or optimiser"):
+        concatenate_states([states(3), states(4)])
+    with pytest.raises(ValueError, match="at least one stack, got none"):
+        concatenate_states([])
