@@ -12,6 +12,7 @@ import logging
 import operator
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -297,12 +298,17 @@ class TrajectoryStore:
             raise RuntimeError("orbax skipped the save")
 
     def _save_among_processes(self, epoch: int, state: Any, update: int | None) -> _Pending:
-        """Orbax copies what this process holds before this returns; in the thread that the processes meet in."""
+        """Orbax copies what this process holds before this returns."""
+        from orbax.checkpoint import v1 as ocp
+
+        context = _saving_context()
+        # Named so, the processes meet through their coordinator. Otherwise they would run a program on all devices,
+        # in a thread of their own, and each must run such programs in the same order.
+        context.multiprocessing.active_processes = set(range(jax.process_count()))
+        context.multiprocessing.barrier_sync_key_prefix = f"{zlib.crc32(str(self._path).encode()):08x}"
         try:
-            with _orbax_silenced():
-                saving = self._opened().save_async(epoch, state, force=True, custom_metadata={"update": update})
-            if saving is None:
-                raise RuntimeError("orbax skipped the save")
+            with _orbax_silenced(), context:
+                saving = ocp.save_async(self._path / str(epoch), state, custom_metadata={"update": update})
         except Exception as error:
             saving = Future()
             saving.set_exception(error)  # `wait` raises it, as it does what comes later
@@ -310,7 +316,9 @@ class TrajectoryStore:
 
     def _opened(self) -> Any:
         if self._checkpointer is None:
-            self._checkpointer = _open_checkpointer(self._path)
+            from orbax.checkpoint import v1 as ocp
+
+            self._checkpointer = ocp.training.Checkpointer(self._path, context=_saving_context())
         return self._checkpointer
 
     def _release_checkpointer(self) -> None:
@@ -488,7 +496,8 @@ def _selection(argument: str, chosen: int | Sequence[int] | None, count: int) ->
     return numbers
 
 
-def _open_checkpointer(path: Path) -> Any:
+def _saving_context() -> Any:
+    """How a snapshot lies on disk."""
     from orbax.checkpoint import v1 as ocp
 
     options = ocp.options.ArrayOptions.Saving.StorageOptions
@@ -504,7 +513,7 @@ def _open_checkpointer(path: Path) -> Any:
     context.memory.deepcopy_host_arrays = False  # `append` has copied them
     # Otherwise a folder that cannot be made leaves threads that wait for it, 20 minutes, and keep Python alive.
     context.asynchronous.create_directories_asynchronously = False
-    return ocp.training.Checkpointer(path, context=context)
+    return context
 
 
 @contextmanager

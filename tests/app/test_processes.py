@@ -173,3 +173,13 @@ def test_without_a_cluster_there_is_nobody_to_meet(kept_minimum):
     assert done.returncode == 1
     assert done.stderr.startswith("jaxscape: no other processes were found")
     assert "--coordinator HOST:PORT" in done.stderr
+
+
+def test_copies_of_two_minima_are_shared_out_among_two_processes(make, alone):
+    """Two stores are written at the same time."""
+    run, other = make(), make()
+    printed = end_well(start(run, other, *COPIES["even"]))
+    assert "retrain 8 copies" in printed
+    for found in (run, other):  # the same minimum twice
+        assert_close(read_parameters(found), read_parameters(alone["even"]), epochs=6)
+        assert_same_tables(found, alone["even"])
