@@ -36,7 +36,7 @@ def start(run, *options):
         slurm = {"JOB_ID": 1, "STEP_NODELIST": "localhost", "NTASKS": 2, "PROCID": number, "LOCALID": number}
         environment = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
         environment |= {"JAX_COORDINATOR_PORT": str(port), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-c", PROGRAM, "retrain", run, "--distributed", "--strategy", "loop", *options]
+        command = [sys.executable, "-c", PROGRAM, "retrain", "--distributed", "--strategy", "loop", run, *options]
         process = subprocess.Popen(
             command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
