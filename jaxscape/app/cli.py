@@ -137,7 +137,14 @@ def _parse(arguments: list[str]) -> Any:
     if isinstance(found, Plan) and retrain == RetrainConfig():  # of a minimum that is not there yet
         with suppress(SystemExit), redirect_stderr(StringIO()):
             retrain = retrain_preset(_read(arguments, train, retrain).train)
-    return _read(arguments, train, retrain)
+    command = _read(arguments, train, retrain)
+    if isinstance(command, Retrain) and not command.runs:
+        print(
+            "jaxscape: retrain needs RUN, a run folder with a minimum, or several; see jaxscape retrain --help",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    return command
 
 
 def _first_run(command: Any) -> Path | None:
@@ -206,8 +213,6 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
 
 def _retrain_configs(command: Retrain, arguments: list[str]) -> dict[Path, RetrainConfig]:
     """What is asked of each run: what stands on the command line, and the defaults of that run beside it."""
-    if not command.runs:
-        raise ValueError("name a run folder with a minimum, or several")
     if len(set(command.runs)) < len(command.runs):
         raise ValueError(f"each run can be named once, got {' '.join(map(str, command.runs))}")
     read = {run: _read(arguments, TrainConfig(), _retrain_defaults(run)) for run in command.runs}

@@ -26,16 +26,16 @@ from jaxscape.app.folder import (
     record_strategy,
     write_csv,
 )
-from jaxscape.app.problem import make_loss, make_problem, retrain_key, retrain_optimizer
+from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_key, retrain_optimizer
 from jaxscape.app.processes import is_first, wait_for_all
 from jaxscape.app.progress import track
 from jaxscape.app.resume import delete_states, load_state, save_state
 from jaxscape.app.strategy import fastest_strategy
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
-from jaxscape.jumps.retrain import retrain, start_states
+from jaxscape.jumps.retrain import start_states
 from jaxscape.training.members import Update
-from jaxscape.training.train import Epoch, TrainState, concatenate_states
+from jaxscape.training.train import Epoch, TrainState, concatenate_states, train
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -47,11 +47,11 @@ class Task(NamedTuple):
 
     run: Path
     config: RetrainConfig
-    minimum: Minimum
-    grid: JumpGrid
+    minimum: TrainConfig
+    problem: Problem
+    grid: JumpGrid  # its labels alone
     store: TrajectoryStore
-    states: TrainState  # after `done` epochs
-    done: int
+    done: int  # epochs
     metrics: Columns  # of the epochs up to there
     strategy: str | None  # as asked, or as its trajectories began
 
@@ -59,11 +59,6 @@ class Task(NamedTuple):
     def members(self) -> int:
         """How many copies it has."""
         return len(self.grid.seed)
-
-    @property
-    def of_copies(self) -> TrainConfig:
-        """The network and the data of the minimum, as the copies see them."""
-        return replace(self.minimum.config, batch_size=self.config.batch_size, precision=self.config.precision)
 
 
 def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -> None:
@@ -81,10 +76,10 @@ def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -
         ValueError: for a configuration that cannot work, or another one than the kept trajectories were made with.
         OSError: where the disk is full; what was complete stays.
     """
-    minima = {}
-    for run, config in configs.items():
+    for config in configs.values():
         check_retrain(config)
-        minima[run] = read_minimum(run)
+    minima = {run: read_minimum(run) for run in configs}
+    problems = _problems(minima, configs)
     grids = {
         run: jump_grid(minima[run].params, seeds=config.seeds, step_sizes=config.step_sizes)
         for run, config in configs.items()
@@ -92,16 +87,19 @@ def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -
     for run, config in configs.items():
         record_section(run, "retrain", config, results=("trajectories",))
     with ExitStack() as stores:
-        alike: dict[Any, list[Task]] = {}
+        alike: dict[Any, list[tuple[Task, TrainState]]] = {}
         for run, config in configs.items():
             store = stores.enter_context(_open_store(run, grids[run]))
             if store.num_epochs > config.epochs and _metrics_to(run, config.epochs, store.num_members):
                 console.print(f"{run}: the trajectories are there, {store.num_epochs - 1} epochs")
             else:
-                task = _begin(run, config, minima[run], grids[run], store)
-                alike.setdefault(_step_of(task), []).append(task)
-        for tasks in alike.values():
-            _retrain(tasks, console)
+                begun = _begin(run, config, minima[run], problems[run], grids.pop(run), store)
+                alike.setdefault(_step_of(begun[0]), []).append(begun)
+        for begun_alike in alike.values():
+            tasks = [task for task, _ in begun_alike]
+            states = concatenate_states([states for _, states in begun_alike])
+            begun_alike.clear()  # the stack is what trains: nothing else of that size stays on the device
+            _retrain(tasks, states, console)
 
 
 def diverged_members(metrics: Columns) -> dict[int, int]:
@@ -140,7 +138,24 @@ def _open_store(run: Path, grid: JumpGrid) -> TrajectoryStore:
     return TrajectoryStore.create(path, grid.labels)
 
 
-def _begin(run: Path, config: RetrainConfig, minimum: Minimum, grid: JumpGrid, store: TrajectoryStore) -> Task:
+def _problems(minima: Mapping[Path, Minimum], configs: Mapping[Path, RetrainConfig]) -> dict[Path, Problem]:
+    """Data and network of each run as its copies see them; one object for those that are the same."""
+    made: dict[tuple[Any, ...], Problem] = {}
+    problems = {}
+    for run, config in configs.items():
+        found = replace(minima[run].config, batch_size=config.batch_size, precision=config.precision)
+        labels = (found.label_noise, found.seed if found.label_noise else None)  # random ones follow from the seed
+        data = (found.dataset, found.data_dir, found.train_size, *labels, found.batch_size, config.eval_size)
+        same = (*data, found.depth, found.widen_factor, found.precision)
+        if same not in made:
+            made[same] = make_problem(found, eval_size=config.eval_size)
+        problems[run] = made[same]
+    return problems
+
+
+def _begin(
+    run: Path, config: RetrainConfig, minimum: Minimum, problem: Problem, grid: JumpGrid, store: TrajectoryStore
+) -> tuple[Task, TrainState]:
     """The state that an interrupted run has kept, its epoch and the metrics up to it; else the jumped copies.
 
     That state is one snapshot ahead of the store at most. Without it, or without its metrics (deleted, say),
@@ -157,31 +172,28 @@ def _begin(run: Path, config: RetrainConfig, minimum: Minimum, grid: JumpGrid, s
     metrics = _metrics_to(run, done, len(grid.seed))
     if not metrics or done > store.num_epochs:
         done, states, metrics = 0, start, {}
-    return Task(run, config, minimum, grid, store, states, done, metrics, _kept_strategy(run, config, store.num_epochs))
+    strategy = _kept_strategy(run, config, store.num_epochs)
+    labels = grid._replace(params=())
+    return Task(run, config, minimum.config, problem, labels, store, done, metrics, strategy), states
 
 
 def _step_of(task: Task) -> tuple[Any, ...]:
     """What the step of a task's copies follows from, so that tasks with the same one can go together."""
-    minimum = task.of_copies
     config = replace(task.config, seeds=(), step_sizes=(), order_seed=0, data_order="", strategy="")
-    labels = minimum.seed if minimum.label_noise else None  # random labels follow from the seed
-    network = (minimum.dataset, minimum.data_dir, minimum.train_size, minimum.depth, minimum.widen_factor)
-    return (*network, minimum.padding, minimum.label_noise, labels, config, task.done, task.strategy)
+    return (id(task.problem), task.minimum.padding, config, task.done, task.strategy)
 
 
-def _retrain(tasks: list[Task], console: Console) -> None:
-    """The copies of all tasks, which take the same steps, as one stack."""
+def _retrain(tasks: list[Task], states: TrainState, console: Console) -> None:
+    """The copies of all tasks, which take the same steps, as one stack; their states are donated."""
     started = time.monotonic()
     first, members = tasks[0], sum(task.members for task in tasks)
-    config = first.config
-    problem = make_problem(first.of_copies, eval_size=config.eval_size)
-    epochs = retrain(
-        make_loss(problem, first.minimum.config, augment=config.augmentation),
+    config, problem = first.config, first.problem
+    epochs = train(
+        make_loss(problem, first.minimum, augment=config.augmentation),
         retrain_optimizer(config),
-        concatenate_states([task.states for task in tasks]),
+        states,
         problem.train,
         epochs=config.epochs,
-        key=retrain_key(config),
         evaluate=problem.evaluate,
         batch_size=config.batch_size,
         first_epoch=first.done,

@@ -140,14 +140,16 @@ def test_a_damaged_record_is_named(jaxscape, run, command, text, words):
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["retrain"], ["embed"], ["plot"], ["info"], ["frobnicate"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["plan"], ["train"], ["retrain"], ["embed"], ["plot"], ["info"], ["frobnicate"]]
+)
 def test_what_is_missing_is_told(jaxscape, arguments):
     outcome = jaxscape(*arguments)
     assert outcome.code == 2
     assert "--help" in outcome.err
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "retrain", "embed", "plot", "info"])
+@pytest.mark.parametrize("command", ["demo", "plan", "train", "retrain", "embed", "plot", "info"])
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])

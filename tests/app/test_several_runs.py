@@ -102,8 +102,11 @@ def test_runs_are_named_once_and_at_least_one_is(jaxscape, minima):
     assert outcome.code == 1
     assert "each run can be named once" in outcome.err
     outcome = jaxscape("retrain", "--epochs", 3)
-    assert outcome.code == 1
-    assert outcome.err == "jaxscape: name a run folder with a minimum, or several"
+    assert outcome.code == 2
+    assert (
+        outcome.err
+        == "jaxscape: retrain needs RUN, a run folder with a minimum, or several; see jaxscape retrain --help"
+    )
 
 
 def test_stacks_of_other_networks_cannot_be_put_together():
