@@ -51,7 +51,8 @@ class Task(NamedTuple):
     problem: Problem
     grid: JumpGrid  # its labels alone
     store: TrajectoryStore
-    done: int  # epochs
+    states: list[TrainState]  # one, after `done` epochs, until it trains: then nothing but the stack of all stays
+    done: int
     metrics: Columns  # of the epochs up to there
     strategy: str | None  # as asked, or as its trajectories began
 
@@ -87,19 +88,16 @@ def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -
     for run, config in configs.items():
         record_section(run, "retrain", config, results=("trajectories",))
     with ExitStack() as stores:
-        alike: dict[Any, list[tuple[Task, TrainState]]] = {}
+        alike: dict[Any, list[Task]] = {}
         for run, config in configs.items():
             store = stores.enter_context(_open_store(run, grids[run]))
             if store.num_epochs > config.epochs and _metrics_to(run, config.epochs, store.num_members):
                 console.print(f"{run}: the trajectories are there, {store.num_epochs - 1} epochs")
             else:
-                begun = _begin(run, config, minima[run], problems[run], grids.pop(run), store)
-                alike.setdefault(_step_of(begun[0]), []).append(begun)
-        for begun_alike in alike.values():
-            tasks = [task for task, _ in begun_alike]
-            states = concatenate_states([states for _, states in begun_alike])
-            begun_alike.clear()  # the stack is what trains: nothing else of that size stays on the device
-            _retrain(tasks, states, console)
+                task = _begin(run, config, minima[run], problems[run], grids.pop(run), store)
+                alike.setdefault(_step_of(task), []).append(task)
+        for tasks in alike.values():
+            _retrain(tasks, console)
 
 
 def diverged_members(metrics: Columns) -> dict[int, int]:
@@ -155,7 +153,7 @@ def _problems(minima: Mapping[Path, Minimum], configs: Mapping[Path, RetrainConf
 
 def _begin(
     run: Path, config: RetrainConfig, minimum: Minimum, problem: Problem, grid: JumpGrid, store: TrajectoryStore
-) -> tuple[Task, TrainState]:
+) -> Task:
     """The state that an interrupted run has kept, its epoch and the metrics up to it; else the jumped copies.
 
     That state is one snapshot ahead of the store at most. Without it, or without its metrics (deleted, say),
@@ -174,7 +172,7 @@ def _begin(
         done, states, metrics = 0, start, {}
     strategy = _kept_strategy(run, config, store.num_epochs)
     labels = grid._replace(params=())
-    return Task(run, config, minimum.config, problem, labels, store, done, metrics, strategy), states
+    return Task(run, config, minimum.config, problem, labels, store, [states], done, metrics, strategy)
 
 
 def _step_of(task: Task) -> tuple[Any, ...]:
@@ -183,15 +181,15 @@ def _step_of(task: Task) -> tuple[Any, ...]:
     return (id(task.problem), task.minimum.padding, config, task.done, task.strategy)
 
 
-def _retrain(tasks: list[Task], states: TrainState, console: Console) -> None:
-    """The copies of all tasks, which take the same steps, as one stack; their states are donated."""
+def _retrain(tasks: list[Task], console: Console) -> None:
+    """The copies of all tasks, which take the same steps, as one stack."""
     started = time.monotonic()
     first, members = tasks[0], sum(task.members for task in tasks)
     config, problem = first.config, first.problem
     epochs = train(
         make_loss(problem, first.minimum, augment=config.augmentation),
         retrain_optimizer(config),
-        states,
+        concatenate_states([task.states.pop() for task in tasks]),
         problem.train,
         epochs=config.epochs,
         evaluate=problem.evaluate,

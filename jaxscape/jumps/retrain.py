@@ -85,6 +85,7 @@ def retrain(
         1 (3, 2) True
         2 (3, 2) True
     """
+    _check_data_order(data_order)
     if isinstance(start, TrainState):
         # Donation would delete the caller's state; a run must be able to start from it twice.
         states = copy_states(start)
@@ -124,11 +125,15 @@ def start_states(
     Raises:
         ValueError: for an unknown data_order, or leaves that do not fit.
     """
-    if data_order not in DATA_ORDERS:
-        raise ValueError(f"unknown data_order {data_order!r}; known: {', '.join(DATA_ORDERS)}")
+    _check_data_order(data_order)
     params = start.params if isinstance(start, JumpGrid) else start
     keys = _member_keys(typed_key(key), start, num_members(start), data_order)
     return init_states(params, optimizer, keys=keys, model_state=model_state)
+
+
+def _check_data_order(data_order: str) -> None:
+    if data_order not in DATA_ORDERS:
+        raise ValueError(f"unknown data_order {data_order!r}; known: {', '.join(DATA_ORDERS)}")
 
 
 def _member_keys(key: jax.Array, start: JumpGrid | PyTree, members: int, data_order: str) -> jax.Array:

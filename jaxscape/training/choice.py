@@ -48,7 +48,7 @@ class DeviceMemory(NamedTuple):
 
 
 def estimate_memory(update: Update, states: PyTree, data: PyTree, batches: PyTree, *, strategy: str) -> DeviceMemory:
-    """What a strategy will take of a device's memory, by the compiler's own account; it compiles and runs nothing.
+    """What a strategy will take of a device's memory, by the compiler's own account; nothing is run.
 
     Args:
         update: one step.
@@ -72,11 +72,8 @@ def num_bytes(tree: PyTree) -> int:
     """Of all arrays, or shapes of arrays, in a pytree."""
 
     def of_leaf(leaf: Any) -> int:
-        leaf = (
-            jax.eval_shape(jax.random.key_data, leaf)
-            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            else leaf
-        )
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
         return int(np.prod(leaf.shape, dtype=np.int64)) * leaf.dtype.itemsize
 
     return sum(map(of_leaf, jax.tree.leaves(tree)))
@@ -156,7 +153,7 @@ def _free_bytes(states: PyTree, data: PyTree, batches: PyTree) -> int | None:
 def _fitting(
     update: Update, states: PyTree, data: PyTree, batches: PyTree, candidates: Sequence[str], room: int
 ) -> list[str]:
-    """The candidates that fit, largest programs last."""
+    """The candidates that fit, in their order."""
     takes = {name: estimate_memory(update, states, data, batches, strategy=name).total for name in candidates}
     fitting = [name for name in candidates if takes[name] <= room]
     if not fitting:

@@ -8,20 +8,10 @@ import pytest
 from small_stacks import dense_members, small_networks
 
 from jaxscape.training import choice as choice_room
-from jaxscape.training import members
 from jaxscape.training.choice import choose_strategy, estimate_memory, num_bytes
 from jaxscape.training.models import WideResNet
 from jaxscape.training.objective import flax_loss
 from jaxscape.training.train import init_states, member_update
-
-
-@pytest.fixture
-def by_epoch(monkeypatch):
-    """What is compiled on a GPU: whole epochs. jax runs them here as well."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    members._advance.cache_clear()
-    yield
-    members._advance.cache_clear()
 
 
 def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch):

@@ -63,15 +63,6 @@ def test_an_epoch_passes_epoch_and_step_numbers_and_every_members_own_batches():
     np.testing.assert_array_equal(metrics["sum"], 1205 + batches.mean(axis=1))
 
 
-@pytest.fixture
-def by_epoch(monkeypatch):
-    """What is compiled on a GPU: whole epochs. jax runs them here as well."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    members._advance.cache_clear()
-    yield
-    members._advance.cache_clear()
-
-
 ALL = (
     "loop",
     "threads",
