@@ -42,8 +42,9 @@ class Demo:
 class Train:
     """Train a network to a minimum."""
 
-    run: RunFolder
-    """The run folder: a new one, or one to go on with."""
+    runs: RunFolders
+    """The run folder: a new one, or one to go on with. Several are trained together: they differ in their seed alone,
+    which counts on from --seed."""
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
 
@@ -132,24 +133,22 @@ def _parse(arguments: list[str]) -> Any:
     found = None
     with suppress(SystemExit), redirect_stderr(StringIO()):
         found = _read([word for word in arguments if word not in ("-h", "--help")], TrainConfig(), RetrainConfig())
-    train = _train_defaults(found.run if isinstance(found, Train | Plan) else None, arguments)
-    retrain = _retrain_defaults(_first_run(found))
+    train = _train_defaults(_first_run(found) if isinstance(found, Train | Plan) else None, arguments)
+    retrain = _retrain_defaults(_first_run(found) if isinstance(found, Retrain | Plan) else None)
     if isinstance(found, Plan) and retrain == RetrainConfig():  # of a minimum that is not there yet
         with suppress(SystemExit), redirect_stderr(StringIO()):
             retrain = retrain_preset(_read(arguments, train, retrain).train)
     command = _read(arguments, train, retrain)
-    if isinstance(command, Retrain) and not command.runs:
-        print(
-            "jaxscape: retrain needs RUN, a run folder with a minimum, or several; see jaxscape retrain --help",
-            file=sys.stderr,
-        )
+    if isinstance(command, Train | Retrain) and not command.runs:
+        name = type(command).__name__.lower()
+        print(f"jaxscape: {name} needs RUN, a run folder, or several; see jaxscape {name} --help", file=sys.stderr)
         sys.exit(2)
     return command
 
 
 def _first_run(command: Any) -> Path | None:
-    """The run whose settings `retrain` or `plan` begin with."""
-    if isinstance(command, Retrain):
+    """The run whose settings a command's options begin with."""
+    if isinstance(command, Train | Retrain):
         return next(iter(command.runs), None)
     return command.run if isinstance(command, Plan) else None
 
@@ -159,7 +158,7 @@ def _read(arguments: list[str], train: TrainConfig, retrain: RetrainConfig) -> A
     commands: list[Any] = [
         Demo(),
         Plan(run=tyro.MISSING, train=train, retrain=retrain),
-        Train(run=tyro.MISSING, config=train),
+        Train(runs=tyro.MISSING, config=train),
         Retrain(runs=tyro.MISSING, config=retrain),
         Embed(run=tyro.MISSING),
         Plot(run=tyro.MISSING),
@@ -189,10 +188,10 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
 
             retrain = replace(retrain, seeds=_seeds(command, retrain))
             describe_plan(plan_run(run, train, retrain, devices=devices, console=console), console=console)
-        case Train(run, config):
-            from jaxscape.app.train import find_minimum
+        case Train():
+            from jaxscape.app.train import find_minima
 
-            find_minimum(run, config, console=console)
+            find_minima(_train_configs(command, arguments), console=console)
         case Retrain():
             _retrain(_retrain_configs(command, arguments), console)
         case Embed(run, config):
@@ -211,10 +210,26 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
             describe_run(run, console=console)
 
 
+def _train_configs(command: Train, arguments: list[str]) -> dict[Path, TrainConfig]:
+    """What is asked of each run; a seed that is neither on the command line nor in the run's record counts on."""
+    _check_named_once(command.runs)
+    asked = _option(arguments, "seed") is not None
+    configs = {}
+    for number, run in enumerate(command.runs):
+        config = _read(arguments, _train_defaults(run, arguments), RetrainConfig()).config
+        known = read_section(run, "train", TrainConfig) is not None and not asked
+        configs[run] = config if known else replace(config, seed=config.seed + number)
+    return configs
+
+
+def _check_named_once(runs: tuple[Path, ...]) -> None:
+    if len(set(runs)) < len(runs):
+        raise ValueError(f"each run can be named once, got {' '.join(map(str, runs))}")
+
+
 def _retrain_configs(command: Retrain, arguments: list[str]) -> dict[Path, RetrainConfig]:
     """What is asked of each run: what stands on the command line, and the defaults of that run beside it."""
-    if len(set(command.runs)) < len(command.runs):
-        raise ValueError(f"each run can be named once, got {' '.join(map(str, command.runs))}")
+    _check_named_once(command.runs)
     read = {run: _read(arguments, TrainConfig(), _retrain_defaults(run)) for run in command.runs}
     return {run: replace(found.config, seeds=_seeds(found, found.config)) for run, found in read.items()}
 

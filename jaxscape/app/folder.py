@@ -1,7 +1,7 @@
 """A run folder: where things stand in it, and the record of what was asked.
 
-config.json   sections "train", "retrain" (what was asked), "strategy" (how the copies ran together) and
-              "environment" (versions, device, commit)
+config.json   sections "train", "retrain" (what was asked), "strategy" (how the copies ran together; "train_strategy",
+              how minima did that were trained together on a GPU) and "environment" (versions, device, commit)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
 """
 
@@ -118,9 +118,10 @@ def record_seconds(run: Path, stage: str, seconds: float) -> None:
     update_report(run, timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
 
 
-def record_strategy(run: Path, strategy: Mapping[str, Any]) -> None:
-    """Write how the copies run together ("chosen"), and what was measured."""
-    write_json(run / CONFIG, read_config(run) | {"strategy": strategy})
+def record_strategy(run: Path, strategy: Mapping[str, Any], *, stage: str = "retrain") -> None:
+    """Write how the members of a stage run together ("chosen"), and what was measured."""
+    name = "strategy" if stage == "retrain" else f"{stage}_strategy"
+    write_json(run / CONFIG, read_config(run) | {name: strategy})
 
 
 def cache_folder() -> Path | None:

@@ -1,5 +1,6 @@
 """From a configuration to what training needs: data, network, loss, evaluation, optimiser."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -70,6 +71,31 @@ def make_problem(config: TrainConfig, *, eval_size: int | None = None) -> Proble
         recalibration=measured.clone(norm_momentum=0.0),
     )
     return Problem(module, train, test, preprocess, evaluate, len(labels) // config.batch_size)
+
+
+def make_problems[K](
+    configs: Mapping[K, TrainConfig], *, eval_sizes: Mapping[K, int] | None = None
+) -> dict[K, Problem]:
+    """The problem of each of several minima; one object for those that are the same but for their seed.
+
+    Args:
+        configs: of the minima.
+        eval_sizes: `eval_size` of each, as for `make_problem`.
+
+    Raises:
+        ValueError: as `make_problem`.
+    """
+    made: dict[tuple[Any, ...], Problem] = {}
+    problems = {}
+    for name, config in configs.items():
+        eval_size = None if eval_sizes is None else eval_sizes[name]
+        labels = (config.label_noise, config.seed if config.label_noise else None)  # random ones follow from the seed
+        data = (config.dataset, config.data_dir, config.train_size, *labels, config.batch_size, eval_size)
+        same = (*data, config.depth, config.widen_factor, config.precision)
+        if same not in made:
+            made[same] = make_problem(config, eval_size=eval_size)
+        problems[name] = made[same]
+    return problems
 
 
 def make_loss(problem: Problem, config: TrainConfig, *, augment: str) -> LossFn:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -26,7 +25,7 @@ from jaxscape.app.folder import (
     record_strategy,
     write_csv,
 )
-from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_key, retrain_optimizer
+from jaxscape.app.problem import Problem, make_loss, make_problems, retrain_key, retrain_optimizer
 from jaxscape.app.processes import is_first, wait_for_all
 from jaxscape.app.progress import track
 from jaxscape.app.resume import delete_states, load_state, save_state
@@ -35,7 +34,7 @@ from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import start_states
 from jaxscape.training.members import Update
-from jaxscape.training.train import Epoch, TrainState, concatenate_states, train
+from jaxscape.training.train import Epoch, TrainState, concatenate_states, split_epoch, train
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -80,7 +79,13 @@ def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -
     for config in configs.values():
         check_retrain(config)
     minima = {run: read_minimum(run) for run in configs}
-    problems = _problems(minima, configs)
+    problems = make_problems(
+        {
+            run: replace(minima[run].config, batch_size=config.batch_size, precision=config.precision)
+            for run, config in configs.items()
+        },
+        eval_sizes={run: config.eval_size for run, config in configs.items()},
+    )
     grids = {
         run: jump_grid(minima[run].params, seeds=config.seeds, step_sizes=config.step_sizes)
         for run, config in configs.items()
@@ -134,21 +139,6 @@ def _open_store(run: Path, grid: JumpGrid) -> TrajectoryStore:
     if is_first():
         delete_states(run / "resume")  # of trajectories that were deleted
     return TrajectoryStore.create(path, grid.labels)
-
-
-def _problems(minima: Mapping[Path, Minimum], configs: Mapping[Path, RetrainConfig]) -> dict[Path, Problem]:
-    """Data and network of each run as its copies see them; one object for those that are the same."""
-    made: dict[tuple[Any, ...], Problem] = {}
-    problems = {}
-    for run, config in configs.items():
-        found = replace(minima[run].config, batch_size=config.batch_size, precision=config.precision)
-        labels = (found.label_noise, found.seed if found.label_noise else None)  # random ones follow from the seed
-        data = (found.dataset, found.data_dir, found.train_size, *labels, found.batch_size, config.eval_size)
-        same = (*data, found.depth, found.widen_factor, found.precision)
-        if same not in made:
-            made[same] = make_problem(found, eval_size=config.eval_size)
-        problems[run] = made[same]
-    return problems
 
 
 def _begin(
@@ -205,21 +195,12 @@ def _retrain(tasks: list[Task], console: Console) -> None:
         console=console,
         describe=_describe,
     ):
-        for task, own in zip(tasks, _split(epoch, [task.members for task in tasks]), strict=True):
+        for task, own in zip(tasks, split_epoch(epoch, [task.members for task in tasks]), strict=True):
             metrics[task.run] = _keep(task, own, metrics[task.run], own.epoch * problem.steps_per_epoch)
     for task in tasks:
         task.store.wait()
         record_seconds(task.run, "retrain", (time.monotonic() - started) * task.members / members)
         _name_diverged(metrics[task.run], task.grid, console)
-
-
-def _split(epoch: Epoch, counts: list[int]) -> list[Epoch]:
-    """What is each task's of an epoch of all."""
-    if len(counts) == 1:
-        return [epoch]
-    ends = np.cumsum(counts)
-    rows = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
-    return [Epoch(epoch.epoch, *jax.tree.map(lambda leaf, own=own: leaf[own], epoch[1:])) for own in rows]
 
 
 def _keep(task: Task, epoch: Epoch, metrics: Columns, update: int) -> Columns:

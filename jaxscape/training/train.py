@@ -117,6 +117,15 @@ def concatenate_states(states: Sequence[TrainState]) -> TrainState:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states)
 
 
+def split_epoch(epoch: Epoch, counts: Sequence[int]) -> list[Epoch]:
+    """What is each stack's of an epoch of several stacks as one, given their numbers of members in order."""
+    if len(counts) == 1:
+        return [epoch]
+    ends = np.cumsum(counts)
+    rows = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+    return [Epoch(epoch.epoch, *jax.tree.map(lambda leaf, own=own: leaf[own], epoch[1:])) for own in rows]
+
+
 Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 
 

@@ -87,9 +87,14 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def train(jaxscape, images):
-    """`jaxscape train RUN` on 40 of those images, two epochs."""
+    """`jaxscape train RUN` on 40 of those images, two epochs; several runs come first, as a list."""
     tiny = ("--dataset", "mnist", "--data-dir", images, "--protocol", "digits", "--train-size", 40, "--batch-size", 20)
-    return lambda run, *more: jaxscape("train", run, *tiny, "--epochs", 2, *more)
+
+    def command(run, *more):
+        runs = run if isinstance(run, list) else [run]
+        return jaxscape("train", *runs, *tiny, "--epochs", 2, *more)
+
+    return command
 
 
 @pytest.fixture(scope="session")

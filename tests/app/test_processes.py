@@ -129,7 +129,8 @@ def test_a_killed_process_costs_at_most_one_epoch(make, together, alone, jaxscap
     processes[killed].send_signal(signal.SIGKILL)
     errors = [process.communicate(timeout=120)[1] for process in processes]  # the other one ends too, by itself
     assert all(process.returncode != 0 for process in processes)
-    assert killed == 0 or "jaxscape: " in errors[0]  # it says so, where the coordinator lives on
+    # It says so, where the coordinator lives on: in our words, or in the coordinator's where that one is faster.
+    assert killed == 0 or "jaxscape: " in errors[0] or "coordination" in errors[0]
     reached = TrajectoryStore.open(run / "trajectories").num_epochs - 1
     assert reached < LAST
     by_one = shutil.copytree(run, run.with_name("by one"))

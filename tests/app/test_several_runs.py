@@ -1,15 +1,17 @@
-"""Copies of several minima in one retraining."""
+"""Several run folders in one command: minima that are trained together, and copies of several minima."""
 
 import json
 import shutil
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxscape import TrajectoryStore, concatenate_states, start_states
 from jaxscape.app import retrain as retrain_stage
+from jaxscape.app import train as train_stage
 
 OPTIONS = ("--strategy", "loop", "--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", "3")
 KEPT = ("metrics.csv", "geometry.csv")
@@ -103,10 +105,89 @@ def test_runs_are_named_once_and_at_least_one_is(jaxscape, minima):
     assert "each run can be named once" in outcome.err
     outcome = jaxscape("retrain", "--epochs", 3)
     assert outcome.code == 2
-    assert (
-        outcome.err
-        == "jaxscape: retrain needs RUN, a run folder with a minimum, or several; see jaxscape retrain --help"
-    )
+    assert outcome.err == "jaxscape: retrain needs RUN, a run folder, or several; see jaxscape retrain --help"
+
+
+def read_minima(runs):
+    return [
+        (jax.tree.map(np.ndarray.tobytes, [found.params, found.model_state]), found.config.seed, found.metrics)
+        for found in map(train_stage.read_minimum, runs)
+    ]
+
+
+def test_minima_trained_together_are_those_trained_alone_and_seeds_count_on(
+    train, jaxscape, tmp_path, kept_minimum, another_minimum
+):
+    runs = [tmp_path / name for name in "ab"]
+    outcome = train(runs)
+    assert outcome.code == 0, outcome.err
+    assert "a, b: train: 2/2" in outcome.out
+    assert read_minima(runs) == read_minima([kept_minimum, another_minimum])
+    again = jaxscape("train", *runs)
+    assert again.out.count("the minimum is there, 2 epochs") == 2
+    outcome = train(runs[::-1], "--seed", 0)
+    assert outcome.code == 1
+    assert "seed is 1, asked for 0" in outcome.err
+
+
+def test_minima_interrupted_go_on_to_the_same_bytes(train, tmp_path, monkeypatch, kept_minimum, another_minimum):
+    """The first has kept a state when the second has none: each goes by itself then."""
+    runs = [tmp_path / name for name in "ab"]
+    write, kept = train_stage.save_state, []
+    monkeypatch.setattr(train_stage, "_SECONDS_BETWEEN_STATES", 0)
+
+    def interrupted(*arguments):
+        if kept:
+            raise KeyboardInterrupt
+        kept.append(arguments)
+        write(*arguments)
+
+    with mock.patch.object(train_stage, "save_state", interrupted):
+        assert train(runs).code == 1
+    outcome = train(runs)
+    assert outcome.code == 0, outcome.err
+    assert "a: train: 1/1" in outcome.out
+    assert "b: train: 2/2" in outcome.out
+    assert read_minima(runs) == read_minima([kept_minimum, another_minimum])
+
+
+def test_a_minimum_that_diverges_leaves_the_others_alone(train, tmp_path, kept_minimum, monkeypatch):
+    runs = [tmp_path / name for name in "ab"]
+    start = train_stage.init_states
+
+    def with_one_bad(params, *arguments, **options):
+        if next(bad):
+            params = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), params)
+        return start(params, *arguments, **options)
+
+    bad = iter([False, True])
+    monkeypatch.setattr(train_stage, "init_states", with_one_bad)
+    outcome = train(runs)
+    assert outcome.code == 1
+    assert outcome.err == f"jaxscape: training diverged: parameters are not finite in {runs[1]} from epoch 1 on"
+    assert read_minima(runs[:1]) == read_minima([kept_minimum])
+    assert not (runs[1] / "minimum").exists()
+
+
+def test_on_a_gpu_the_fastest_strategy_is_taken_and_kept(train, tmp_path, monkeypatch):
+    """Where a run goes on, it goes on as it began."""
+    runs, asked = [tmp_path / name for name in "ab"], []
+    monkeypatch.setattr(train_stage.jax, "default_backend", lambda: "gpu")
+
+    def measured(*arguments):
+        asked.append(arguments)
+        return "vmap_grad", {"chosen": "vmap_grad", "seconds_per_step": {}}, "measured now"
+
+    monkeypatch.setattr(train_stage, "fastest_strategy", measured)
+    assert train(runs).code == 0
+    assert len(asked) == 1
+    for run in runs:
+        assert json.loads((run / "config.json").read_text())["train_strategy"]["chosen"] == "vmap_grad"
+        (run / "minimum" / "metrics.json").unlink()
+    again = train(runs, "--epochs", 3)
+    assert again.code == 0, again.err
+    assert "a, b: train: 1/1" in again.out
+    assert len(asked) == 1
 
 
 def test_stacks_of_other_networks_cannot_be_put_together():
