@@ -17,7 +17,8 @@ from rich.table import Table
 
 from jaxscape.app.config import RetrainConfig
 from jaxscape.app.folder import fingerprint, read_csv, record_seconds, save_arrays, update_report, write_csv
-from jaxscape.app.retrain import diverged_members, read_trajectories
+from jaxscape.app.recording import diverged_members
+from jaxscape.app.retrain import read_trajectories
 from jaxscape.app.train import Minimum, read_accuracy, read_minimum
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, gram

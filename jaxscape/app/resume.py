@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.app.folder import save_arrays
-from jaxscape.training.train import TrainState
 
 PyTree = Any
 
 _NAME = re.compile(r"state-(\d+)-(\d+)-of-(\d+)\.npz")  # epoch, part, parts
 
 
-def save_state(folder: Path, epoch: int, states: TrainState) -> None:
-    """Keep the states after an epoch; every process calls this, and may be an epoch ahead of the others."""
+def save_state(folder: Path, epoch: int, states: PyTree) -> None:
+    """Keep the states after an epoch, a pytree of arrays [member, ...] and typed keys.
+
+    Every process calls this, and may be an epoch ahead of the others.
+    """
     part, parts = jax.process_index(), jax.process_count()
     leaves = [_own_rows(leaf, part, parts) for leaf in jax.tree.leaves(_raw_keys(states))]
     save_arrays(folder / f"state-{epoch}-{part}-of-{parts}.npz", {f"leaf{i}": leaf for i, leaf in enumerate(leaves)})
@@ -33,7 +35,7 @@ def save_state(folder: Path, epoch: int, states: TrainState) -> None:
                 path.unlink()
 
 
-def load_state(folder: Path, like: TrainState) -> tuple[int, TrainState] | None:
+def load_state(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
     """The newest epoch kept and its states; None where none is.
 
     Args:
@@ -48,7 +50,7 @@ def load_state(folder: Path, like: TrainState) -> tuple[int, TrainState] | None:
     if newest is None:
         return None
     epoch, paths = newest
-    expected, treedef = jax.tree.flatten(_raw_keys(like))
+    expected = jax.tree.leaves(_raw_keys(like))
     parts = [_read(path) for path in paths]
     counts = {len(part) for part in parts}
     leaves = [np.concatenate(rows) for rows in zip(*parts, strict=True)] if counts == {len(expected)} else []
@@ -56,8 +58,8 @@ def load_state(folder: Path, like: TrainState) -> tuple[int, TrainState] | None:
         leaf.shape != other.shape or leaf.dtype != other.dtype for leaf, other in zip(leaves, expected, strict=True)
     ):
         raise ValueError(f"{paths[0]} holds the state of another network or optimiser")
-    states = jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in leaves])
-    return epoch, states._replace(key=jax.random.wrap_key_data(states.key))
+    originals, treedef = jax.tree.flatten(like)
+    return epoch, jax.tree.unflatten(treedef, map(_as_in, leaves, originals))
 
 
 def delete_states(folder: Path) -> None:
@@ -104,5 +106,13 @@ def _own_rows(leaf: jax.Array, part: int, parts: int) -> np.ndarray:
     return np.asarray(leaf.addressable_data(0))[rows * part // parts : rows * (part + 1) // parts]
 
 
-def _raw_keys(states: TrainState) -> TrainState:
-    return states._replace(key=jax.random.key_data(states.key))
+def _raw_keys(states: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, states)
+
+
+def _as_in(values: np.ndarray, original: jax.Array) -> jax.Array:
+    return jax.random.wrap_key_data(jnp.asarray(values)) if _is_key(original) else jnp.asarray(values)
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

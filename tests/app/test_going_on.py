@@ -13,8 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxscape.app import measure
-from jaxscape.app import retrain as retrain_stage
+from jaxscape.app import measure, recording
 from jaxscape.app import train as train_stage
 from jaxscape.app.folder import read_csv
 from jaxscape.trajectories.gram import gram
@@ -235,7 +234,7 @@ def test_a_killed_retraining_goes_on_to_the_same_bytes(jaxscape, with_minimum, e
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(retrain_stage, "write_csv"), (retrain_stage, "save_state"), (TrajectoryStore, "append")],
+    [(recording, "write_csv"), (recording, "save_state"), (TrajectoryStore, "append")],
     ids=["metrics", "state", "snapshot"],
 )
 def test_interrupted_before_any_of_its_writes_it_goes_on_to_the_same_bytes(

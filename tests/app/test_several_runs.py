@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxscape import TrajectoryStore, concatenate_states, start_states
-from jaxscape.app import retrain as retrain_stage
+from jaxscape.app import recording
 from jaxscape.app import train as train_stage
 
 OPTIONS = ("--strategy", "loop", "--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", "3")
@@ -59,7 +59,7 @@ def test_two_minima_together_give_what_each_gives_alone(jaxscape, minima, alone)
     assert again.out.count("the trajectories are there, 3 epochs") == 2
 
 
-@pytest.mark.parametrize(("owner", "name"), [(retrain_stage, "save_state"), (TrajectoryStore, "append")])
+@pytest.mark.parametrize(("owner", "name"), [(recording, "save_state"), (TrajectoryStore, "append")])
 @pytest.mark.parametrize("call", [3, 4, 5])
 def test_interrupted_between_them_they_go_on_to_the_same_bytes(jaxscape, minima, alone, owner, name, call):
     """One of them may be an epoch ahead then, and goes by itself."""
