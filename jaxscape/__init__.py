@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _CONTENTS = {
-    "training.data": ("Dataset", "corrupt_labels", "load_dataset", "take_training"),
+    "training.data": ("Dataset", "corrupt_labels", "load_dataset", "pair_images", "take_training"),
     "training.models": ("WideResNet",),
     "training.objective": ("flax_evaluate", "flax_loss"),
     "training.optimizers": ("make_optimizer", "step_decay"),
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.embedding.tree import Tree, artificial_tree
     from jaxscape.jumps.directions import JumpGrid, filter_normalize, jump, jump_grid, random_direction
     from jaxscape.jumps.retrain import retrain, start_states
-    from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, take_training
+    from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, pair_images, take_training
     from jaxscape.training.models import WideResNet
     from jaxscape.training.objective import flax_evaluate, flax_loss
     from jaxscape.training.optimizers import make_optimizer, step_decay
@@ -75,6 +75,7 @@ __all__ = [
     "load_dataset",
     "make_optimizer",
     "null_trajectories",
+    "pair_images",
     "pairwise_distances",
     "pca",
     "phate",

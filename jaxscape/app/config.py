@@ -25,7 +25,7 @@ class TrainConfig:
     protocol: Protocol = "digits"
     """The scale of everything below: the demo's, or the paper's own."""
     dataset: str = "digits"
-    """digits, cifar10, cifar100, fashion_mnist or mnist."""
+    """digits, cifar10, cifar100, fashion_mnist or mnist; digits+pairs: 100 classes of two images side by side."""
     data_dir: str | None = None
     """A folder with the data set's original files, instead of a download."""
     train_size: int | None = None
@@ -45,7 +45,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     """Coefficient of the L2 term, PyTorch's meaning."""
     augmentation: str = "none"
-    """none, crop or crop+flip."""
+    """none, or some of crop, flip, rotate and color joined by +, in the order of their use."""
     padding: int = 4
     """Pixels that a crop moves at most."""
     epochs: int = 200
@@ -75,7 +75,7 @@ class RetrainConfig:
     weight_decay: float = 0.0
     """Coefficient of the L2 term; the minimum's own by default."""
     augmentation: str = "none"
-    """none, crop or crop+flip; the minimum's own by default."""
+    """As in `train`; the minimum's own by default."""
     batch_size: int = 128
     """Images a step."""
     data_order: str = "member"
@@ -157,14 +157,14 @@ def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "di
 
     Args:
         preset: "good", "bad" or "memorization".
-        protocol: "digits" or "paper"; by default "digits" for the digits and "paper" for every other data set.
+        protocol: "digits" or "paper"; by default "digits" for the digits and their pairs, "paper" for others.
         dataset: its name; whether it is known is seen where it is used.
         seed: of everything random.
 
     Raises:
         ValueError: for an unknown name (lists the known ones).
     """
-    protocol = protocol or ("digits" if dataset == "digits" else "paper")
+    protocol = protocol or ("digits" if dataset.startswith("digits") else "paper")
     _check_name("preset", preset, PRESETS)
     _check_name("protocol", protocol, PROTOCOLS)
     config = TrainConfig(
@@ -204,14 +204,14 @@ def check_train(config: TrainConfig) -> None:
     Raises:
         ValueError: names the setting, its value and what is allowed.
     """
-    from jaxscape.training.augment import AUGMENTATIONS
+    from jaxscape.training.augment import augmentation
     from jaxscape.training.data import DATASETS
     from jaxscape.training.optimizers import make_optimizer, step_decay
 
     _check_name("preset", config.preset, PRESETS)
     _check_name("protocol", config.protocol, PROTOCOLS)
     _check_name("dataset", config.dataset, DATASETS)
-    _check_name("augmentation", config.augmentation, AUGMENTATIONS)
+    augmentation(config.augmentation)
     _check_name("precision", config.precision, PRECISIONS)
     _check_at_least("epochs", config.epochs, 1)
     _check_at_least("batch_size", config.batch_size, 1)
@@ -230,11 +230,11 @@ def check_retrain(config: RetrainConfig) -> None:
         ValueError: names the setting, its value and what is allowed.
     """
     from jaxscape.jumps.retrain import DATA_ORDERS
-    from jaxscape.training.augment import AUGMENTATIONS
+    from jaxscape.training.augment import augmentation
     from jaxscape.training.members import parse_strategy
     from jaxscape.training.optimizers import make_optimizer
 
-    _check_name("augmentation", config.augmentation, AUGMENTATIONS)
+    augmentation(config.augmentation)
     _check_name("data_order", config.data_order, DATA_ORDERS)
     _check_name("precision", config.precision, PRECISIONS)
     if config.strategy != "auto":

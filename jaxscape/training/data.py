@@ -21,7 +21,17 @@ import numpy.typing as npt
 
 from jaxscape.training.download import download
 
-DATASETS = ("digits", "cifar10", "cifar100", "fashion_mnist", "mnist")
+DATASETS = (
+    "digits",
+    "cifar10",
+    "cifar100",
+    "fashion_mnist",
+    "mnist",
+    "digits+pairs",
+    "cifar10+pairs",
+    "fashion_mnist+pairs",
+    "mnist+pairs",
+)
 
 type Images = npt.NDArray[np.uint8]
 type Labels = npt.NDArray[np.int32]
@@ -88,6 +98,7 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None) -
     | cifar10 | 50,000 / 10,000 | 32x32x3 | 10 |
     | cifar100 | 50,000 / 10,000 | 32x32x3 | 100 (the fine labels) |
     | fashion_mnist, mnist | 60,000 / 10,000 | 28x28x1 | 10 |
+    | any but cifar100, and +pairs | as many | twice as wide | 100 (see `pair_images`) |
 
     The digits are those of `sklearn.datasets.load_digits`, the values 0 to 16 scaled to 0 to 255 and rounded
     to the nearest (8, the only tie, becomes 128). scikit-learn has no split of them. Ours is fixed: a
@@ -115,12 +126,43 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None) -
     """
     if name not in DATASETS:
         raise ValueError(f"name must be one of {', '.join(DATASETS)}, got {name!r}")
+    if name.endswith("+pairs"):
+        return pair_images(load_dataset(name.removesuffix("+pairs"), data_dir=data_dir))
     if name == "digits":
         if data_dir is not None:
             raise ValueError(f"data_dir must be None for the digits of scikit-learn, got {str(data_dir)!r}")
         return _load_digits()
     paths = _locate(name, data_dir)
     return _load_cifar(paths, _CIFAR[name]) if name in _CIFAR else _load_idx(paths)
+
+
+def pair_images(dataset: Dataset) -> Dataset:
+    """A harder data set: two images side by side, whose class is the ordered pair of theirs.
+
+    There are as many pairs as images, of training images and of test images apart. The classes follow one another
+    from 0 to the last and again, so that their numbers differ by at most one. Each is `num_classes * left + right`.
+    The images of a class are used equally often, to within one. Which are paired follows from raw bits of NumPy's
+    PCG64, the same always.
+
+    >>> pairs = pair_images(load_dataset("digits"))
+    >>> pairs.train_images.shape, pairs.num_classes
+    ((1000, 8, 16, 1), 100)
+
+    Args:
+        dataset: images of height x width.
+
+    Returns:
+        Images of height x (2 width), of num_classes^2 classes.
+
+    Raises:
+        ValueError: A class has no training image, or no test image.
+    """
+    for part, labels in (("training", dataset.train_labels), ("test", dataset.test_labels)):
+        if absent := np.setdiff1d(np.arange(dataset.num_classes), labels).tolist():
+            raise ValueError(f"pairs need {part} images of every class, but there are none of {absent}")
+    train = _pair(dataset.train_images, dataset.train_labels, dataset.num_classes, seed=1)
+    test = _pair(dataset.test_images, dataset.test_labels, dataset.num_classes, seed=2)
+    return Dataset(*train, *test, num_classes=dataset.num_classes**2)
 
 
 def take_training(dataset: Dataset, size: int) -> Dataset:
@@ -180,6 +222,25 @@ def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, f
     corrupted = labels.astype(np.int32)
     corrupted[drawn] = classes[drawn]
     return corrupted
+
+
+def _pair(images: Images, labels: Labels, num_classes: int, *, seed: int) -> tuple[Images, Labels]:
+    """Pairs of the images (n, height, 2 width, channels) and their classes (n,)."""
+    pair_labels = np.arange(len(labels), dtype=np.int32) % num_classes**2
+    bits_left, bits_right = np.random.PCG64(seed).random_raw((2, len(labels)))
+    left = _deal(labels, pair_labels // num_classes, order=np.argsort(bits_left, kind="stable"))
+    # What the left side used least comes first on the right.
+    uses = np.bincount(left, minlength=len(labels))
+    right = _deal(labels, pair_labels % num_classes, order=np.lexsort((bits_right, uses)))
+    return np.concatenate([images[left], images[right]], axis=2), pair_labels
+
+
+def _deal(labels: Labels, classes: Labels, *, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """For each of `classes` an image of that class: those of a class one after the other in `order`, and again."""
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    sizes = np.bincount(labels)
+    first_of_class = np.cumsum(sizes) - sizes
+    return by_class[first_of_class[classes] + _rank_in_class(classes) % sizes[classes]]
 
 
 def _rank_in_class(labels: Labels) -> npt.NDArray[np.intp]:

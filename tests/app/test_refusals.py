@@ -36,7 +36,7 @@ def assert_refused(outcome, words):
         ("--weight-decay -1", "weight_decay must be at least 0, got -1.0"),
         ("--decay-epochs 5 3", "decay_epochs must be increasing and at least 1, got [5, 3]"),
         ("--precision half", "unknown precision 'half'; known: float32, bfloat16"),
-        ("--augmentation spin", "unknown augmentation 'spin'; known: none, crop, crop+flip"),
+        ("--augmentation spin", "augmentation must be none, or some of crop, flip, rotate, color joined by +"),
         ("--label-noise 2", "label_noise must be from 0 to 1, got 2.0"),
         ("--seed 4294967296", "seed must be from 0 to 2**32 - 1, got 4294967296"),
         ("--frobnicate 1", "--frobnicate"),

@@ -1,14 +1,16 @@
+import collections
 import gzip
 import io
 import itertools
 import tarfile
+import zlib
 
 import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxscape.training.data import DATASETS, Dataset, corrupt_labels, load_dataset, take_training
+from jaxscape.training.data import DATASETS, Dataset, corrupt_labels, load_dataset, pair_images, take_training
 
 CIFAR10_FILES = [
     *(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
@@ -63,9 +65,13 @@ def assert_equal_datasets(one, other):
 # Names
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="digits, cifar10, cifar100, fashion_mnist, mnist, got 'imagenet'"):
-        load_dataset("imagenet")
+@pytest.mark.parametrize("name", ["imagenet", "imagenet+pairs", "cifar100+pairs", "digits+pairs+pairs", "+pairs"])
+def test_an_unknown_name_is_refused_with_the_known_ones(name):
+    with pytest.raises(
+        ValueError, match=r"digits, cifar10, cifar100, .*, fashion_mnist\+pairs, mnist\+pairs, got"
+    ) as caught:
+        load_dataset(name)
+    assert str(caught.value).endswith(f"got {name!r}")
 
 
 # Digits
@@ -321,7 +327,7 @@ def test_a_half_extracted_archive_is_refused_with_the_absent_file(tmp_path):
         load_dataset("cifar100", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", DATASETS[1:])
+@pytest.mark.parametrize("name", [name for name in DATASETS if not name.startswith("digits")])
 def test_a_folder_that_does_not_exist_is_refused(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=r"nowhere', which is no folder, and which must hold .*\.gz"):
         load_dataset(name, data_dir=tmp_path / "nowhere")
@@ -393,6 +399,117 @@ def test_tfds_has_its_own_settings_back_after_a_download(tmp_path, monkeypatch):
         load_dataset("cifar10")
     assert seen == [0]
     assert (downloader.MAX_RETRIES, requests.Session.get) == before
+
+
+# Pairs
+
+
+def unequal_classes():
+    """A data set of 3 classes of unequal size, whose images are all different."""
+    rng = np.random.default_rng(0)
+    train, test = (
+        rng.permutation(np.repeat(np.arange(3, dtype=np.int32), sizes)) for sizes in ([2, 12, 36], [1, 9, 4])
+    )
+    images = np.arange(64 * 6, dtype=np.uint16).view(np.uint8).reshape(64, 2, 3, 2)
+    return Dataset(images[:50], train, images[50:], test, num_classes=3)
+
+
+@pytest.fixture(params=["digits", "unequal classes"])
+def source(request):
+    return load_dataset("digits") if request.param == "digits" else unequal_classes()
+
+
+def halves(pairs):
+    """The left and the right images of an array of pairs, as bytes."""
+    width = pairs.shape[2] // 2
+    return [[image.tobytes() for image in half] for half in (pairs[:, :, :width], pairs[:, :, width:])]
+
+
+PARTS = [("train_images", "train_labels"), ("test_images", "test_labels")]
+
+
+def test_pairs_of_digits_have_the_promised_shapes_and_dtypes():
+    pairs = load_dataset("digits+pairs")
+    assert pairs.train_images.shape == (1000, 8, 16, 1)
+    assert pairs.test_images.shape == (797, 8, 16, 1)
+    assert pairs.train_labels.shape == (1000,)
+    assert pairs.test_labels.shape == (797,)
+    assert [array.dtype for array in pairs[:4]] == [np.uint8, np.int32, np.uint8, np.int32]
+    assert all(array.flags.c_contiguous and array.flags.writeable for array in pairs[:4])
+    assert pairs.num_classes == 100
+
+
+@pytest.mark.parametrize(("images", "labels"), PARTS)
+def test_the_class_of_a_pair_is_that_of_its_halves_which_are_images_of_the_same_part(source, images, labels):
+    # All images are different, so that each half has one class, and training and test halves are apart.
+    every = [image.tobytes() for image in (*source.train_images, *source.test_images)]
+    assert len(set(every)) == len(every)
+    classes = {
+        image.tobytes(): label for image, label in zip(getattr(source, images), getattr(source, labels), strict=True)
+    }
+    pairs = pair_images(source)
+    left, right = ([classes[image] for image in half] for half in halves(getattr(pairs, images)))
+    np.testing.assert_array_equal(getattr(pairs, labels), source.num_classes * np.array(left) + right)
+
+
+@pytest.mark.parametrize(("images", "labels"), PARTS)
+def test_the_classes_of_pairs_and_the_images_of_a_class_are_as_frequent_as_one_another(source, images, labels):
+    pairs = pair_images(source)
+    assert len(getattr(pairs, images)) == len(getattr(pairs, labels)) == len(getattr(source, labels))
+    counts = np.bincount(getattr(pairs, labels), minlength=source.num_classes**2)
+    assert counts.max() - counts.min() <= 1
+    uses = collections.Counter(itertools.chain(*halves(getattr(pairs, images))))
+    for label in range(source.num_classes):
+        of_class = getattr(source, images)[getattr(source, labels) == label]
+        used = [uses[image.tobytes()] for image in of_class]
+        assert max(used) - min(used) <= 1
+
+
+def test_a_subset_of_pairs_has_as_many_of_each_of_the_100_classes():
+    subset = take_training(load_dataset("digits+pairs"), 300)
+    np.testing.assert_array_equal(np.bincount(subset.train_labels), np.full(100, 3))
+
+
+def test_who_is_paired_with_whom_is_shuffled():
+    # Neighbours in the source would otherwise stay together; images by their number, of one class.
+    count = 1000
+    numbers = np.arange(count, dtype=np.uint16).view(np.uint8).reshape(count, 1, 1, 2)
+    labels = np.zeros(count, np.int32)
+    pairs = pair_images(Dataset(numbers, labels, numbers, labels, num_classes=1))
+    train, test = (
+        images.reshape(count, 4).copy().view(np.uint16).T for images in (pairs.train_images, pairs.test_images)
+    )
+    orders = [np.arange(count), *train, *test]
+    correlations = np.corrcoef(orders)[np.triu_indices(5, 1)]
+    assert np.abs(correlations).max() < 4 / np.sqrt(count)
+
+
+def test_pairs_never_change():
+    # Recorded: any change would make results incomparable.
+    pairs = load_dataset("digits+pairs")
+    assert [zlib.crc32(array.tobytes()) for array in pairs[:4]] == [757332578, 1672529424, 2977923230, 955701621]
+    assert_equal_datasets(pair_images(load_dataset("digits")), pairs)
+
+
+def test_pairs_are_read_from_a_folder(idx_dir):
+    labels = bytes(range(10))
+    for part in ("train", "t10k"):
+        header = (idx_dir / f"{part}-images-idx3-ubyte").read_bytes()[:4]
+        sizes = b"".join(size.to_bytes(4, "big") for size in (10, 28, 28))
+        (idx_dir / f"{part}-images-idx3-ubyte").write_bytes(header + sizes + bytes(10 * 784))
+        (idx_dir / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x0a" + labels)
+    pairs = load_dataset("fashion_mnist+pairs", data_dir=idx_dir)
+    assert pairs.train_images.shape == (10, 28, 56, 1)
+    assert pairs.num_classes == 100
+
+
+def test_a_class_without_images_cannot_be_paired():
+    images, labels = np.zeros((2, 1, 1, 1), np.uint8), np.array([0, 2], np.int32)
+    with pytest.raises(ValueError, match=r"pairs need training images of every class, but there are none of \[1, 3\]"):
+        pair_images(Dataset(images, labels, images, labels, num_classes=4))
+    two = Dataset(images, np.array([1, 0], np.int32), images, np.zeros(2, np.int32), num_classes=2)
+    with pytest.raises(ValueError, match=r"pairs need test images of every class, but there are none of \[1\]"):
+        pair_images(two)
 
 
 # Fewer training images
