@@ -1,4 +1,4 @@
-"""The command line: `jaxscape demo | plan | train | retrain | embed | plot | info`.
+"""The command line: `jaxscape demo | plan | train | retrain | compare | embed | plot | info`.
 
 A command's options are the fields of its stage's configuration. The defaults, which `--help` shows, are those of the
 run folder where it has some, else of the preset that the command line names: so `jaxscape train RUN` alone goes on
@@ -18,7 +18,15 @@ from typing import Annotated, Any, Union
 import tyro
 from rich.console import Console
 
-from jaxscape.app.config import EmbedConfig, RetrainConfig, TrainConfig, retrain_preset, train_preset
+from jaxscape.app.config import (
+    CompareConfig,
+    EmbedConfig,
+    RetrainConfig,
+    TrainConfig,
+    compare_preset,
+    retrain_preset,
+    train_preset,
+)
 from jaxscape.app.folder import cache_folder, read_section
 from jaxscape.app.memory import restart_with_kept_memory
 from jaxscape.app.processes import Cluster, give_up, is_first, join, leave, others_may_fail
@@ -60,6 +68,19 @@ class Retrain:
     """Jump along the directions of these seeds instead."""
     config: tyro.conf.OmitArgPrefixes[RetrainConfig] = field(default_factory=RetrainConfig)
     cluster: tyro.conf.OmitArgPrefixes[Cluster] = field(default_factory=Cluster)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train networks side by side, by several optimisers from shared initial parameters, and keep their paths."""
+
+    run: RunFolder
+    """The run folder: a new one, or one to go on with."""
+    seeds: int | None = None
+    """That many initial parameters, with the seeds 0, 1, ...; 5 by default."""
+    seed_list: tuple[int, ...] | None = None
+    """Initial parameters of these seeds instead."""
+    config: tyro.conf.OmitArgPrefixes[CompareConfig] = field(default_factory=CompareConfig)
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,8 @@ def _parse(arguments: list[str]) -> Any:
     if isinstance(found, Plan) and retrain == RetrainConfig():  # of a minimum that is not there yet
         with suppress(SystemExit), redirect_stderr(StringIO()):
             retrain = retrain_preset(_read(arguments, train, retrain).train)
-    command = _read(arguments, train, retrain)
+    compare = _compare_defaults(found.run, arguments) if isinstance(found, Compare) else CompareConfig()
+    command = _read(arguments, train, retrain, compare)
     if isinstance(command, Train | Retrain) and not command.runs:
         name = type(command).__name__.lower()
         print(f"jaxscape: {name} needs RUN, a run folder, or several; see jaxscape {name} --help", file=sys.stderr)
@@ -153,13 +175,16 @@ def _first_run(command: Any) -> Path | None:
     return command.run if isinstance(command, Plan) else None
 
 
-def _read(arguments: list[str], train: TrainConfig, retrain: RetrainConfig) -> Any:
+def _read(
+    arguments: list[str], train: TrainConfig, retrain: RetrainConfig, compare: CompareConfig | None = None
+) -> Any:
     """The arguments as one of the commands."""
     commands: list[Any] = [
         Demo(),
         Plan(run=tyro.MISSING, train=train, retrain=retrain),
         Train(runs=tyro.MISSING, config=train),
         Retrain(runs=tyro.MISSING, config=retrain),
+        Compare(run=tyro.MISSING, config=compare or CompareConfig()),
         Embed(run=tyro.MISSING),
         Plot(run=tyro.MISSING),
         Info(run=tyro.MISSING),
@@ -194,6 +219,14 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
             find_minima(_train_configs(command, arguments), console=console)
         case Retrain():
             _retrain(_retrain_configs(command, arguments), console)
+        case Compare(run, config=config):
+            from jaxscape.app.compare import compare_optimizers
+            from jaxscape.app.folder import read_report
+            from jaxscape.app.measure import measure, optimizers_table
+
+            compare_optimizers(run, replace(config, seeds=_seeds(command, config)), console=console)
+            measure(run, console=console)
+            console.print(optimizers_table(read_report(run)))
         case Embed(run, config):
             from jaxscape.app.embed import embed_trajectories
 
@@ -246,7 +279,7 @@ def _retrain(configs: dict[Path, RetrainConfig], console: Console) -> None:
     console.print(geometry_table({run.name: read_report(run) for run in configs}))
 
 
-def _seeds(command: Retrain | Plan, config: RetrainConfig) -> tuple[int, ...]:
+def _seeds(command: Retrain | Plan | Compare, config: RetrainConfig | CompareConfig) -> tuple[int, ...]:
     if command.seed_list is not None and command.seeds is not None:
         raise ValueError("give --seeds (how many) or --seed-list (which), not both")
     if command.seed_list is not None:
@@ -293,6 +326,15 @@ def _train_defaults(run: Path | None, arguments: list[str]) -> TrainConfig:
     if made is not None and all(value in (None, getattr(made, name)) for name, value in named.items()):
         return made
     return train_preset(named["preset"] or "good", protocol=named["protocol"], dataset=named["dataset"] or "digits")
+
+
+def _compare_defaults(run: Path, arguments: list[str]) -> CompareConfig:
+    """What the run was asked for, unless the command line names another preset."""
+    named = {name: _option(arguments, name) for name in ("protocol", "dataset")}
+    made = read_section(run, "compare", CompareConfig)
+    if made is not None and all(value in (None, getattr(made, name)) for name, value in named.items()):
+        return made
+    return compare_preset(protocol=named["protocol"], dataset=named["dataset"] or "digits")
 
 
 def _retrain_defaults(run: Path | None) -> RetrainConfig:

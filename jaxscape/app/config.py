@@ -17,11 +17,9 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a minimum is found."""
+class TaskConfig:
+    """What a network learns, and at which pace."""
 
-    preset: Preset = "good"
-    """good: weight decay and augmentation; bad: neither; memorization: bad, with random labels."""
     protocol: Protocol = "digits"
     """The scale of everything below: the demo's, or the paper's own."""
     dataset: str = "digits"
@@ -30,14 +28,10 @@ class TrainConfig:
     """A folder with the data set's original files, instead of a download."""
     train_size: int | None = None
     """Use only that many training images, the same number of each class."""
-    label_noise: float = 0.0
-    """Share of the training labels that are replaced by random ones."""
     depth: int = 10
     """Depth of the wide residual network, 6 n + 4."""
     widen_factor: int = 1
     """Its width, in multiples of 16, 32 and 64 channels."""
-    optimizer: str = "momentum"
-    """sgd, momentum (0.9) or adam."""
     learning_rate: float = 0.1
     """Learning rate at the start."""
     decay_epochs: tuple[int, ...] = ()
@@ -54,8 +48,41 @@ class TrainConfig:
     """Images a step."""
     precision: str = "float32"
     """Of the activations: float32 or bfloat16; parameters, statistics and losses are float32 in any case."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(TaskConfig):
+    """How a minimum is found."""
+
+    preset: Preset = "good"
+    """good: weight decay and augmentation; bad: neither; memorization: bad, with random labels."""
+    label_noise: float = 0.0
+    """Share of the training labels that are replaced by random ones."""
+    optimizer: str = "momentum"
+    """sgd, momentum (0.9) or adam."""
     seed: int = 0
     """Of the initial parameters, random labels, batch order and augmentation."""
+
+
+@dataclass(frozen=True)
+class CompareConfig(TaskConfig):
+    """How networks are trained side by side, from shared initial parameters by several optimisers."""
+
+    optimizers: tuple[str, ...] = ("sgd", "momentum", "adam")
+    """sgd, momentum (0.9) and adam, or some of them."""
+    seeds: tyro.conf.Suppress[tuple[int, ...]] = (0, 1, 2, 3, 4)
+    """Of the initial parameters, batch order and augmentation, which the optimisers share."""
+    steps: int | None = None
+    """Keep the parameters every so many steps, instead of once an epoch."""
+    eval_size: int = 10_000
+    """Record losses and accuracies of every snapshot on at most that many training and test images."""
+    strategy: str = "auto"
+    """How the networks of an optimiser run together, as in `retrain`."""
+
+    def of_one(self, optimizer: str, seed: int) -> TrainConfig:
+        """How one of the networks is trained."""
+        shared = {field.name: getattr(self, field.name) for field in fields(TaskConfig)}
+        return TrainConfig(**shared, optimizer=optimizer, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -145,6 +172,7 @@ CENTERS = {"none": None, "mean": "mean", "minimum": "reference"}
 _DIGITS_TRAIN = {"train_size": 100, "batch_size": 25, "epochs": 200, "decay_epochs": (150,), "padding": 1}
 _DIGITS_WEIGHT_DECAY = 1e-3
 _DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05, "eval_size": 400}
+_DIGITS_COMPARE = {"train_size": 400, "batch_size": 50, "epochs": 100, "decay_epochs": (75,), "eval_size": 400}
 
 # A mirrored digit is no digit; a mirrored photograph or shoe is one.
 _FLIPPED = ("cifar10", "cifar100", "fashion_mnist")
@@ -196,6 +224,36 @@ def retrain_preset(minimum: TrainConfig) -> RetrainConfig:
         order_seed=minimum.seed,
     )
     return replace(config, **_DIGITS_RETRAIN) if minimum.protocol == "digits" else config  # type: ignore[arg-type]
+
+
+def compare_preset(*, protocol: str | None = None, dataset: str = "digits") -> CompareConfig:
+    """The paper's comparison of optimisers, at the scale of a protocol; arguments and errors as for `train_preset`."""
+    good = train_preset("good", protocol=protocol, dataset=dataset)
+    shared = {field.name: getattr(good, field.name) for field in fields(TaskConfig)} | {"weight_decay": 0.0}
+    config = CompareConfig(**shared)
+    return replace(config, **_DIGITS_COMPARE) if config.protocol == "digits" else config  # type: ignore[arg-type]
+
+
+def check_compare(config: CompareConfig) -> None:
+    """Refuse a configuration that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    from jaxscape.training.members import parse_strategy
+
+    for name in ("optimizers", "seeds"):
+        values = getattr(config, name)
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name} must name one or more, each once, got {' '.join(map(str, values)) or 'none'}")
+    for optimizer in config.optimizers:
+        for seed in config.seeds:
+            check_train(config.of_one(optimizer, seed))
+    if config.steps is not None:
+        _check_at_least("steps", config.steps, 1)
+    _check_at_least("eval_size", config.eval_size, 1)
+    if config.strategy != "auto":
+        parse_strategy(config.strategy)
 
 
 def check_train(config: TrainConfig) -> None:

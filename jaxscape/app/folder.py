@@ -1,7 +1,8 @@
 """A run folder: where things stand in it, and the record of what was asked.
 
-config.json   sections "train", "retrain" (what was asked), "strategy" (how the copies ran together; "train_strategy",
-              how minima did that were trained together on a GPU) and "environment" (versions, device, commit)
+config.json   sections "train", "retrain" or "compare" (what was asked), "strategy" (how the copies ran together;
+              "train_strategy": minima that were trained together on a GPU), "snapshots" (how many "compare" keeps
+              after the first) and "environment" (versions, device, commit)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
 """
 
@@ -58,7 +59,7 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
 
     Args:
         run: the run folder, made where it does not exist.
-        name: "train" or "retrain".
+        name: "train", "retrain" or "compare".
         config: the stage's configuration.
         results: names in the run folder: what this stage makes, then what is made from it.
 
@@ -90,9 +91,10 @@ def fingerprint(run: Path, *, epochs: bool = True) -> str:
         epochs: count the number of epochs of retraining; without, the name stays when trajectories are extended.
     """
     record = read_config(run)
-    settings = [record.get(stage, {}) | {"data_dir": None} for stage in ("train", "retrain")]
+    stages = ("compare",) if "compare" in record else ("train", "retrain")
+    settings = [record.get(stage, {}) | {"data_dir": None} for stage in stages]
     if not epochs:
-        settings[1].pop("epochs", None)
+        settings[-1].pop("epochs", None)
     settings.append(record.get("strategy", {}).get("chosen"))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -188,7 +190,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> 
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file of numbers; whole numbers come back as they were written.
+    """The columns of a CSV file of numbers and names of optimisers; whole numbers come back as they were written.
 
     Raises:
         ValueError: where it is damaged.
@@ -197,7 +199,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         with path.open(newline="") as file:
             header, *rows = csv.reader(file)
         columns = zip(*rows, strict=True) if rows else [()] * len(header)
-        return {name: _numbers(column) for name, column in zip(header, columns, strict=True)}
+        return {name: _column(name, column) for name, column in zip(header, columns, strict=True)}
     except ValueError as error:
         raise ValueError(f"{path} is damaged, it is not a table of numbers: {error}") from None
 
@@ -234,7 +236,9 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _numbers(cells: Iterable[str]) -> np.ndarray:
+def _column(name: str, cells: Iterable[str]) -> np.ndarray:
+    if name == "optimizer":
+        return np.array(list(cells))
     try:
         return np.array([int(cell) for cell in cells])
     except ValueError:

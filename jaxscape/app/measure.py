@@ -4,6 +4,7 @@ Everything here follows from the trajectories and takes seconds; it is made agai
 """
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +18,14 @@ from rich.table import Table
 
 from jaxscape.app.config import RetrainConfig
 from jaxscape.app.folder import fingerprint, read_csv, record_seconds, save_arrays, update_report, write_csv
-from jaxscape.app.recording import diverged_members
-from jaxscape.app.retrain import read_trajectories
-from jaxscape.app.train import Minimum, read_accuracy, read_minimum
+from jaxscape.app.recording import diverged_members, read_trajectories
+from jaxscape.app.train import read_accuracy, read_minimum
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
-from jaxscape.trajectories.gram import Gram, gram
+from jaxscape.trajectories.gram import Gram, gram, take_points
 from jaxscape.trajectories.null import null_trajectories
 from jaxscape.trajectories.store import TrajectoryStore
+
+PyTree = Any
 
 NULL_KIND = "rotated"
 NULL_DRAWS = 8
@@ -37,9 +39,20 @@ STATISTICS = {
     "lateral": "share of movement across the line to the minimum",
     "path": "path length / jump",
     "tortuosity": "path length / distance of start and end",
+    "travel": "distance of start and end / jump",
     "turning": "mean angle between movements, radians",
     "norm_change": "L2 norm at the end / at the start, minus 1",
     "end_spread": "mean distance between end points / jump",
+}
+
+# Those of networks that are trained side by side; lengths are in norms of the initial parameters.
+COMPARED = {
+    "norm_change": "L2 norm at the end / at the start, minus 1",
+    "travel": "distance of start and end / norm of the start",
+    "path": "path length / norm of the start",
+    "tortuosity": "path length / distance of start and end",
+    "turning": "mean angle between movements, radians",
+    "end_spread": "mean distance between end points of the optimiser / norm of the start",
 }
 
 
@@ -66,7 +79,8 @@ def measure(run: Path, *, console: Console) -> Measured:
         ValueError: where every member has diverged.
     """
     config, store = read_trajectories(run)
-    _, accuracy = read_accuracy(run)
+    thrown = isinstance(config, RetrainConfig)
+    _, accuracy = read_accuracy(run) if thrown else (None, {})
     diverged = diverged_members(read_csv(run / "metrics.csv"))
     if len(diverged) == store.num_members:
         raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
@@ -78,11 +92,19 @@ def measure(run: Path, *, console: Console) -> Measured:
     started = time.monotonic()
     with console.status(f"{run.name}: distances"):
         members = sorted(set(range(store.num_members)) - set(diverged))
-        measured = _measure(store, read_minimum(run), members, previous)
+        measured = _measure(store, read_minimum(run).params if thrown else None, members, previous)
         geometry = trajectory_geometry(measured.gram)
-        nulls = _nulls(measured.gram, config)
-    write_csv(run / "geometry.csv", measured.labels | _by_row(geometry, nulls[0]))
-    _report(run, accuracy, config, store, diverged, geometry, nulls)
+        if isinstance(config, RetrainConfig):
+            nulls = _nulls(measured.gram, config.order_seed)
+            numbers = {"minimum": accuracy, **_numbers_of_copies(store, members, geometry, nulls)}
+            columns = _of_copies(geometry, nulls[0])
+        else:
+            numbers = _numbers_of_optimizers(measured)
+            columns = _of_rows(geometry, ("norm", "chord", "movement", "turning"))
+    write_csv(run / "geometry.csv", measured.labels | columns)
+    lost = [store.labels[member] | {"member": member, "epoch": epoch} for member, epoch in diverged.items()]
+    null = {"kind": NULL_KIND, "draws": NULL_DRAWS}
+    update_report(run, **numbers, null=null, embeddings={}, epochs=store.num_epochs - 1, diverged=lost)
     # Last: its presence says that the rest is there.
     _save(path, _Kept(measured, fingerprint(run), fingerprint(run, epochs=False)))
     record_seconds(run, "measure", time.monotonic() - started)
@@ -99,17 +121,26 @@ def summarize(values: np.ndarray) -> dict[str, float]:
 
 def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
     """Two columns a run: mean ± standard deviation over members, and the mean over its null trajectories."""
+    return _table({name: report["geometry"] for name, report in reports.items()}, STATISTICS)
+
+
+def optimizers_table(report: dict[str, Any]) -> Table:
+    """The same for a run of networks that were trained side by side: two columns an optimiser."""
+    return _table(report["geometry"]["by_optimizer"], COMPARED)
+
+
+def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str]) -> Table:
     title = f"Geometry: mean±std over members; null: mean over {NULL_DRAWS} draws of {NULL_KIND} trajectories"
     # Three runs fit into 80 columns.
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for name in reports:
+    for name in geometries:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("null", justify="right", style="dim", no_wrap=True)
-    for statistic in STATISTICS:
+    for statistic in statistics:
         row = [statistic]
-        for report in reports.values():
-            real, null = (report["geometry"][kind][statistic] for kind in ("real", "null"))
+        for geometry in geometries.values():
+            real, null = (geometry[kind][statistic] for kind in ("real", "null"))
             row += [f"{real['mean']:.3f}±{real['std']:.3f}", f"{null['mean']:.3f}"] if real["n"] else ["-", "-"]
         table.add_row(*row)
     return table
@@ -132,7 +163,7 @@ def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def _measure(store: TrajectoryStore, minimum: Minimum, members: list[int], previous: Measured | None) -> Measured:
+def _measure(store: TrajectoryStore, minimum: PyTree, members: list[int], previous: Measured | None) -> Measured:
     epochs = np.repeat(np.arange(store.num_epochs), len(members))
     columns = {"member": np.tile(members, store.num_epochs)}
     records = [store.labels[member] for member in members]
@@ -140,8 +171,8 @@ def _measure(store: TrajectoryStore, minimum: Minimum, members: list[int], previ
     columns |= {"epoch": epochs, "update": np.repeat(np.array(store.updates), len(members))}
     if previous is not None and _is_beginning(previous.labels, columns):
         with suppress(ValueError):  # the trajectories were made anew, perhaps on another machine
-            return Measured(gram(store, reference=minimum.params, members=members, previous=previous.gram), columns)
-    return Measured(gram(store, reference=minimum.params, members=members), columns)
+            return Measured(gram(store, reference=minimum, members=members, previous=previous.gram), columns)
+    return Measured(gram(store, reference=minimum, members=members), columns)
 
 
 def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> bool:
@@ -151,15 +182,18 @@ def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> 
     )
 
 
-def _nulls(real: Gram, config: RetrainConfig) -> list[Geometry]:
-    keys = jax.random.split(jax.random.key(config.order_seed), NULL_DRAWS)
+def _nulls(real: Gram, seed: int) -> list[Geometry]:
+    keys = jax.random.split(jax.random.key(seed), NULL_DRAWS)
     return [trajectory_geometry(null_trajectories(real, kind=NULL_KIND, key=key)) for key in keys]
 
 
-def _by_row(geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
+def _of_rows(geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Columns in the order of the rows; all trajectories have their epochs in step, so that is the table's order."""
-    names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
-    columns = {name: getattr(geometry, name).ravel() for name in names}
+    return {name: getattr(geometry, name).ravel() for name in names}
+
+
+def _of_copies(geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
+    columns = _of_rows(geometry, ("norm", "distance", "petal", "movement", "lateral", "turning", "falling"))
     columns["distance_over_jump"] = _over_jump(geometry.distance)
     columns["null_distance_over_jump"] = _over_jump(null.distance)
     return columns
@@ -170,35 +204,37 @@ def _over_jump(distance: np.ndarray) -> np.ndarray:
     return (distance / np.where(distance[0] > 0, distance[0], np.nan)).ravel()
 
 
-def _report(
-    run: Path,
-    accuracy: dict[str, float],
-    config: RetrainConfig,
-    store: TrajectoryStore,
-    diverged: dict[int, int],
-    geometry: Geometry,
-    nulls: list[Geometry],
-) -> None:
+def _numbers_of_copies(
+    store: TrajectoryStore, members: list[int], geometry: Geometry, nulls: list[Geometry]
+) -> dict[str, Any]:
     real = geometry.summary()
+    steps = np.array([store.labels[member]["step_size"] for member in members])
+    by_step_size = {f"{step:g}": _summaries(real, STATISTICS, steps == step) for step in np.unique(steps)}
+    return {
+        "statistics": STATISTICS,
+        "geometry": _beside_null(geometry, nulls, STATISTICS) | {"by_step_size": by_step_size},
+    }
+
+
+def _numbers_of_optimizers(measured: Measured) -> dict[str, Any]:
+    optimizers = measured.labels["optimizer"]
+    by_optimizer = {}
+    for name in dict.fromkeys(optimizers.tolist()):
+        group = take_points(measured.gram, np.flatnonzero(optimizers == name))
+        by_optimizer[name] = _beside_null(trajectory_geometry(group), _nulls(group, 0), COMPARED)
+    return {"statistics": COMPARED, "geometry": {"by_optimizer": by_optimizer}}
+
+
+def _beside_null(geometry: Geometry, nulls: list[Geometry], statistics: Iterable[str]) -> dict[str, Any]:
     null = [draw.summary() for draw in nulls]
-    steps = np.array([store.labels[m]["step_size"] for m in range(store.num_members) if m not in diverged])
-    update_report(
-        run,
-        minimum=accuracy,
-        statistics=STATISTICS,
-        geometry={
-            "real": {name: summarize(real[name]) for name in STATISTICS},
-            "null": {name: summarize(np.concatenate([draw[name] for draw in null])) for name in STATISTICS},
-            "by_step_size": {
-                f"{step:g}": {name: summarize(real[name][steps == step]) for name in STATISTICS}
-                for step in np.unique(steps)
-            },
-        },
-        null={"kind": NULL_KIND, "draws": NULL_DRAWS},
-        embeddings={},
-        epochs=config.epochs,
-        diverged=[store.labels[member] | {"member": member, "epoch": epoch} for member, epoch in diverged.items()],
-    )
+    of_draws = {name: np.concatenate([draw[name] for draw in null]) for name in statistics}
+    return {"real": _summaries(geometry.summary(), statistics), "null": _summaries(of_draws, statistics)}
+
+
+def _summaries(
+    values: dict[str, np.ndarray], statistics: Iterable[str], chosen: np.ndarray | slice = slice(None)
+) -> dict[str, dict[str, float]]:
+    return {name: summarize(values[name][chosen]) for name in statistics}
 
 
 def _save(path: Path, kept: _Kept) -> None:

@@ -12,7 +12,8 @@ from typing import Any, Self
 import numpy as np
 from rich.console import Console
 
-from jaxscape.app.folder import read_config, read_csv, record_strategy, write_csv
+from jaxscape.app.config import CompareConfig, RetrainConfig
+from jaxscape.app.folder import read_config, read_csv, read_section, record_strategy, write_csv
 from jaxscape.app.processes import is_first, wait_for_all
 from jaxscape.app.resume import delete_states, load_state, save_state
 from jaxscape.app.strategy import fastest_strategy
@@ -88,7 +89,11 @@ class Recording:
         """How the members run together: as asked, or as these trajectories began; None where neither says."""
         if asked != "auto":
             return asked
-        return read_config(self.run).get("strategy", {}).get("chosen") if self.store.num_epochs else None
+        return self.chosen_strategy() if self.store.num_epochs else None
+
+    def chosen_strategy(self) -> str | None:
+        """What was chosen last for this folder, by `choose_strategy`."""
+        return read_config(self.run).get("strategy", {}).get("chosen")
 
     def _metrics_to(self, epoch: int) -> Columns:
         """The rows of all epochs up to this one; nothing where some are missing."""
@@ -111,6 +116,25 @@ class Recording:
             "finite": epoch.metrics["finite"].astype(int),
         }
         return columns | {name: values for name, values in sorted((blank | epoch.metrics).items()) if name != "finite"}
+
+
+def read_trajectories(run: Path) -> tuple[RetrainConfig | CompareConfig, TrajectoryStore]:
+    """How the trajectories of a run folder were made, and the finished trajectories.
+
+    Raises:
+        FileNotFoundError: where they are missing or unfinished; says which command makes them.
+    """
+    asked = read_section(run, "compare", CompareConfig) or read_section(run, "retrain", RetrainConfig)
+    compared = isinstance(asked, CompareConfig)
+    command = f"`jaxscape {'compare' if compared else 'retrain'} {run}`"
+    if asked is None or not (run / "trajectories" / "store.json").exists():
+        raise FileNotFoundError(f"{run} has no trajectories; {command} makes them")
+    store = TrajectoryStore.open(run / "trajectories")
+    last = read_config(run)["snapshots"] if compared else asked.epochs
+    if store.num_epochs <= last or not (run / "metrics.csv").exists():
+        words = "snapshots" if compared else "epochs of retraining"
+        raise FileNotFoundError(f"{run} has {max(store.num_epochs - 1, 0)} of {last} {words}; {command} goes on")
+    return asked, store
 
 
 def label_columns(labels: Sequence[Mapping[str, Any]]) -> Columns:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from jaxscape.app.config import RetrainConfig, TrainConfig, check_retrain
-from jaxscape.app.folder import read_section, record_seconds, record_section
+from jaxscape.app.folder import record_seconds, record_section
 from jaxscape.app.problem import Problem, make_loss, make_problems, retrain_key, retrain_optimizer
 from jaxscape.app.progress import track
 from jaxscape.app.recording import Recording, choose_strategy, describe_epoch
@@ -19,7 +19,6 @@ from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import start_states
 from jaxscape.training.train import TrainState, concatenate_states, split_epoch, train
-from jaxscape.trajectories.store import TrajectoryStore
 
 
 class Task(NamedTuple):
@@ -86,24 +85,6 @@ def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -
                 alike.setdefault(_step_of(task), []).append(task)
         for tasks in alike.values():
             _retrain(tasks, console)
-
-
-def read_trajectories(run: Path) -> tuple[RetrainConfig, TrajectoryStore]:
-    """The configuration and the finished trajectories of a run folder.
-
-    Raises:
-        FileNotFoundError: where they are missing or unfinished; says which command makes them.
-    """
-    asked = read_section(run, "retrain", RetrainConfig)
-    command = f"`jaxscape retrain {run}`"
-    if asked is None or not (run / "trajectories" / "store.json").exists():
-        raise FileNotFoundError(f"{run} has no trajectories; {command} makes them")
-    store = TrajectoryStore.open(run / "trajectories")
-    if store.num_epochs <= asked.epochs or not (run / "metrics.csv").exists():
-        raise FileNotFoundError(
-            f"{run} has {max(store.num_epochs - 1, 0)} of {asked.epochs} epochs of retraining; {command} goes on"
-        )
-    return asked, store
 
 
 def _begin(recording: Recording, config: RetrainConfig, minimum: Minimum, problem: Problem, grid: JumpGrid) -> Task:

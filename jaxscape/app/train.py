@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxscape.app.config import TrainConfig, check_train
+from jaxscape.app.config import TaskConfig, TrainConfig, check_train
 from jaxscape.app.folder import (
     read_config,
     read_json,
@@ -81,7 +81,7 @@ def find_minima(configs: Mapping[Path, TrainConfig], *, console: Console) -> Non
     """
     for config in configs.values():
         check_train(config)
-    configs = {run: _with_absolute_paths(config) for run, config in configs.items()}
+    configs = {run: with_absolute_paths(config) for run, config in configs.items()}
     problems = make_problems(configs)
     for run, config in configs.items():
         record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
@@ -224,7 +224,7 @@ def _keep_minimum(
     console.print(f"{run}: minimum found, {describe_accuracy(metrics)}")
 
 
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+def with_absolute_paths[C: TaskConfig](config: C) -> C:
     """Other commands may be called from elsewhere."""
     if config.data_dir is None:
         return config

@@ -170,6 +170,7 @@ def train(
     epochs: int,
     evaluate: Evaluate | None = None,
     batch_size: int = 128,
+    steps: int | None = None,
     first_epoch: int = 0,
     strategy: str | Chooser = "loop",
     devices: Sequence[jax.Device] | None = None,
@@ -187,6 +188,8 @@ def train(
         evaluate: `(params, model_state) -> metrics` of one member, called after every epoch (for several
             members at once, in threads, by the strategy "threads" and on several devices).
         batch_size: examples a step; unused where data is a function.
+        steps: yield after every so many steps, and count these as epochs; the batches are those of one pass over the
+            data after another all the same. By default an epoch is one pass.
         first_epoch: the number of epochs that `states` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
             takes the fastest; it may be another one the next time, and then differ in the last bits. A function
@@ -205,12 +208,14 @@ def train(
         ValueError: before any work, for counts out of range, a batch larger than the data, or leaves that disagree.
     """
     members = num_members(states)  # refuses leaves that disagree
-    _check(epochs, first_epoch, batch_size, data)
+    _check(epochs, first_epoch, batch_size, steps, data)
     mesh = member_mesh(members, devices)
     states = share_out(states, mesh)
     arrays = None if callable(data) else replicate(jax.tree.map(jnp.asarray, data), mesh)  # on the device once
     update = member_update(loss_fn, optimizer, from_arrays=arrays is not None)
-    batches = partial(_batches, data=data, arrays=arrays, batch_size=batch_size, members=members, mesh=mesh)
+    batches = partial(
+        _batches, data=data, arrays=arrays, batch_size=batch_size, steps=steps, members=members, mesh=mesh
+    )
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
         of_first_device = [parts(tree, mesh)[0] for tree in (states, arrays, batches(states, first_epoch + 1))]
@@ -250,16 +255,33 @@ def _finish(members: int, mesh: Mesh | None, epoch: Epoch) -> Epoch:
 
 
 def _batches(
-    states: TrainState, epoch: int, *, data: Data, arrays: PyTree, batch_size: int, members: int, mesh: Mesh | None
+    states: TrainState,
+    epoch: int,
+    *,
+    data: Data,
+    arrays: PyTree,
+    batch_size: int,
+    steps: int | None,
+    members: int,
+    mesh: Mesh | None,
 ) -> PyTree:
     """An epoch's batches [member, step, ...]: row numbers, where data is arrays."""
     if not callable(data):
-        return _orders(states.key, epoch, num_examples=num_members(arrays), batch_size=batch_size, mesh=mesh)
+        order = partial(_orders, states.key, num_examples=num_members(arrays), batch_size=batch_size, mesh=mesh)
+        return order(epoch) if steps is None else _some_steps(order, epoch, steps, num_members(arrays) // batch_size)
     own = own_rows(jax.random.key_data(states.key), mesh)
     keys = jax.random.wrap_key_data(gather(own, mesh)[:members], impl=jax.random.key_impl(states.key))
     batches = data(epoch, keys)
     _check_batches(batches, members)
     return share_out(batches, mesh)
+
+
+def _some_steps(order: Callable[[int], jax.Array], epoch: int, steps: int, a_pass: int) -> jax.Array:
+    """Row numbers [member, step, batch] of an epoch of so many steps, from those of the passes it lies in."""
+    first = (epoch - 1) * steps
+    passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
+    begin = first - passes.start * a_pass
+    return jnp.concatenate([order(number + 1) for number in passes], axis=1)[:, begin : begin + steps]
 
 
 @partial(jax.jit, static_argnames=("num_examples", "batch_size", "mesh"))
@@ -323,12 +345,14 @@ def _check_batches(batches: PyTree, members: int) -> None:
         )
 
 
-def _check(epochs: int, first_epoch: int, batch_size: int, data: Data) -> None:
+def _check(epochs: int, first_epoch: int, batch_size: int, steps: int | None, data: Data) -> None:
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     if not 0 <= first_epoch <= epochs:
         raise ValueError(f"first_epoch must be between 0 and epochs = {epochs}, got {first_epoch}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if steps is not None and (steps < 1 or callable(data)):
+        raise ValueError(f"steps must be at least 1, and None where data is a function, got {steps}")
     if not callable(data) and batch_size > num_members(data):
         raise ValueError(f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}")

@@ -15,7 +15,10 @@ from jaxscape.trajectories.gram import Gram, inner_products, rows_by_depth, squa
 
 
 class Geometry(NamedTuple):
-    """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there."""
+    """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there.
+
+    Without a minimum (no reference in the Gram) everything is seen from the origin, and y_e is theta_e.
+    """
 
     norm: np.ndarray  # |theta_e|, the L2 norm of the parameters
     distance: np.ndarray  # |y_e|, the distance from the minimum; 0 within 1e-7 of the way that led there
@@ -33,8 +36,9 @@ class Geometry(NamedTuple):
         return: 1 - |y_end| / |y_0|; outward: max over epochs of |y_e| / |y_0|, minus 1 (0 where it never exceeds
         the start); monotone: share of epochs in which the distance falls; petal: cos(y_end, y_0); lateral: mean
         share of sideways movement; path: path length over |y_0|; tortuosity: path length over |y_end - y_0|
-        (1 is straight); turning: mean turning angle; norm_change: |theta_end| / |theta_0| - 1; end_spread: mean
-        distance between end points over |y_0|. What a standing copy does not define is NaN.
+        (1 is straight); travel: |y_end - y_0| over |y_0|; turning: mean turning angle; norm_change: |theta_end| /
+        |theta_0| - 1; end_spread: mean distance between end points over |y_0|. What a standing copy does not define
+        is NaN.
         """
         start = self.distance[0]
         path = self.movement[1:].sum(axis=0)
@@ -47,6 +51,7 @@ class Geometry(NamedTuple):
                 "lateral": _mean_over_epochs(self.lateral),
                 "path": path / start,
                 "tortuosity": path / self.chord[-1],
+                "travel": self.chord[-1] / start,
                 "turning": _mean_over_epochs(self.turning),
                 "norm_change": self.norm[-1] / self.norm[0] - 1,
                 "end_spread": self.end_spread / start,
@@ -81,27 +86,26 @@ def trajectory_rows(gram: Gram) -> np.ndarray:
 
 
 def trajectory_geometry(gram: Gram) -> Geometry:
-    """The geometry of trajectories around their reference.
+    """The geometry of trajectories around their reference, or around the origin where they have none.
 
     Args:
-        gram: with a reference; trajectories of equal length.
+        gram: trajectories of equal length.
 
     Raises:
-        ValueError: without a reference, or where trajectories branch or differ in length.
+        ValueError: where trajectories branch or differ in length.
     """
-    if not gram.has_reference:
-        raise ValueError("geometry needs the minimum: make the Gram with reference=...")
     rows = trajectory_rows(gram)
     before, after = rows[:-1], rows[1:]
+    center = "reference" if gram.has_reference else None
     absolute = np.maximum(np.diag(inner_products(gram)[0]), 0)
-    around = inner_products(gram, center="reference")[0]
+    around = inner_products(gram, center=center)[0]
     increments = gram.products
     squared = np.diag(around)
-    distance = np.sqrt(np.where(squared > squared_rounding(gram, center="reference"), squared, 0))[rows]
+    distance = np.sqrt(np.where(squared > squared_rounding(gram, center=center), squared, 0))[rows]
     length = np.sqrt(np.diag(increments))[after]
     # m_e . y_(e-1): the increments of y_(e-1) are the start and the movements up to it.
     outward = _along_path(gram)[after, before]
-    ends = rows[-1] - 1  # among the points, the reference not counted
+    ends = rows[-1] - int(gram.has_reference)  # among the points
     turning = np.arccos(_cosine(increments[after[1:], after[:-1]], length[1:], length[:-1]))
     return Geometry(
         norm=np.sqrt(absolute)[rows],
@@ -119,7 +123,8 @@ def trajectory_geometry(gram: Gram) -> Geometry:
 def _along_path(gram: Gram) -> np.ndarray:
     """Inner products of increments (rows) with displacements from the reference (columns)."""
     products = gram.products.T.copy()
-    for rows in rows_by_depth(gram.parents)[1:]:  # a start is its own displacement
+    starts = int(gram.has_reference)  # their depth; a start is its own displacement
+    for rows in rows_by_depth(gram.parents)[starts:]:
         products[rows] += products[gram.parents[rows]]
     return products.T
 

@@ -115,6 +115,31 @@ def inner_products(gram: Gram, *, center: str | None = None) -> Pair:
     return high, low
 
 
+def take_points(gram: Gram, points: Sequence[int] | np.ndarray) -> Gram:
+    """The Gram of some points, in order; with each point those before it on its trajectory must be taken.
+
+    Args:
+        gram: of all points.
+        points: numbers of points, increasing, the reference not counted (it stays).
+
+    Raises:
+        ValueError: for numbers out of range or order, or a point whose predecessor is not taken.
+    """
+    first = int(gram.has_reference)
+    rows = np.asarray(points, np.int64) + first
+    if not len(rows) or np.any(np.diff(rows) <= 0) or rows[0] < first or rows[-1] >= len(gram.parents):
+        raise ValueError(f"points must be increasing numbers from 0 to {gram.num_points - 1}, got {some_rows(rows)}")
+    rows = np.concatenate([np.arange(first), rows])
+    place = np.full(len(gram.parents) + 1, -2)  # the last entry is the origin's, parent -1
+    place[rows], place[-1] = np.arange(len(rows)), -1
+    parents = place[gram.parents[rows]]
+    if np.any(parents == -2):
+        missing = rows[parents == -2] - first
+        raise ValueError(f"points {some_rows(missing)} are taken without those before them on their trajectories")
+    grid = np.ix_(rows, rows)
+    return gram._replace(products=gram.products[grid], remainders=gram.remainders[grid], parents=parents)
+
+
 def rows_by_depth(parents: np.ndarray) -> list[np.ndarray]:
     """Row numbers of the points one increment from a root, two increments, and so on; roots are left out."""
     depth = np.zeros(len(parents), int)

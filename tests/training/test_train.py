@@ -73,9 +73,9 @@ def recording_loss(params, model_state, batch, key):
 
 
 @functools.cache
-def recorded(members=(0, 1, 2), *, epochs=4, num_examples=11, batch_size=4):
+def recorded(members=(0, 1, 2), *, epochs=4, num_examples=11, batch_size=4, **options):
     """Rows [member, epoch, step, batch] and random bits [member, epoch, step] that the steps got; the last metrics."""
-    steps = num_examples // batch_size
+    steps = options.get("steps", num_examples // batch_size)
     blank = {
         "step": 0,
         "rows": jnp.zeros((epochs * steps, batch_size), jnp.int32),
@@ -83,7 +83,8 @@ def recorded(members=(0, 1, 2), *, epochs=4, num_examples=11, batch_size=4):
     }
     keys = KEYS[np.array(members)]
     states = init_states(jnp.zeros((len(members), 1)), SGD, keys=keys, model_state=blank)
-    *_, last = train(recording_loss, SGD, states, np.arange(num_examples), epochs=epochs, batch_size=batch_size)
+    data, size = np.arange(num_examples), {"epochs": epochs, "batch_size": batch_size}
+    *_, last = train(recording_loss, SGD, states, data, **size, **options)
     seen = last.states.model_state
     rows = np.asarray(seen["rows"]).reshape(len(members), epochs, steps, batch_size)
     return rows, np.asarray(seen["bits"]).reshape(len(members), epochs, steps), last.metrics
@@ -174,6 +175,12 @@ def test_the_leaves_of_an_example_stay_together():
     data = {"number": np.arange(4), "nested": (np.tile(np.arange(4)[:, None], (1, 2)),)}
     *_, last = train(loss_fn, SGD, square_states(), data, epochs=1, batch_size=2)
     assert not last.metrics["epoch_differ"].any()
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 8), (2, 4), (3, 2), (5, 1)])
+def test_epochs_of_so_many_steps_take_the_batches_of_one_pass_after_another(steps, epochs):
+    in_passes, by_steps = recorded()[0].reshape(3, 8, 4), recorded(steps=steps, epochs=epochs)[0]
+    np.testing.assert_array_equal(by_steps.reshape(3, -1, 4), in_passes[:, : steps * epochs])
 
 
 def test_a_function_gives_the_batches_of_epochs_1_2_3_for_the_members_keys():
@@ -302,6 +309,8 @@ def test_a_number_is_no_key():
         ({"first_epoch": 3}, "first_epoch must be between 0 and epochs = 2, got 3"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": 12}, "batch_size must be at most the number of examples, 11, got 12"),
+        ({"steps": 0}, "steps must be at least 1, and None where data is a function, got 0"),
+        ({"steps": 1, "data": lambda epoch, keys: 0}, "None where data is a function, got 1"),
         ({"strategy": "magic"}, "unknown strategy 'magic'; known: auto, loop, threads, vmap_grad, grad_vmap"),
         ({"data": (np.zeros((5, 2)), np.zeros(4))}, r"\[0\] of shape \(5, 2\) and \[1\] of shape \(4,\)"),
         ({"data": ()}, "empty pytree"),

@@ -83,6 +83,7 @@ def test_the_summary_is_what_the_statistics_say():
         "lateral": exact["lateral"][1:].mean(axis=0),
         "path": path / start,
         "tortuosity": path / np.linalg.norm(points[-1] - points[0], axis=1),
+        "travel": np.linalg.norm(points[-1] - points[0], axis=1) / start,
         "turning": exact["turning"][2:].mean(axis=0),
         "norm_change": exact["norm"][-1] / exact["norm"][0] - 1,
         "end_spread": exact["end_spread"] / start,
@@ -170,7 +171,7 @@ def test_a_standing_copy_has_the_numbers_it_defines_and_nan_for_the_others(size)
     generator = np.random.default_rng(0)
     minimum, start = generator.standard_normal((2, size)).astype(np.float32)
     summary = geometry_of(np.tile(start, (5, 1, 1)), minimum).summary()
-    defined = {"return": 0, "outward": 0, "monotone": 0, "petal": 1, "path": 0, "norm_change": 0}
+    defined = {"return": 0, "outward": 0, "monotone": 0, "petal": 1, "path": 0, "travel": 0, "norm_change": 0}
     for name in summary:
         np.testing.assert_allclose(summary[name], defined.get(name, np.nan), atol=1e-15, err_msg=name)
 
@@ -252,9 +253,12 @@ def test_end_points_that_meet_keep_the_digits_of_their_spread():
     np.testing.assert_allclose(geometry_of(points, minimum.astype(np.float32)).end_spread, exact, rtol=1e-5)
 
 
-def test_geometry_needs_the_minimum():
-    with pytest.raises(ValueError, match="geometry needs the minimum"):
-        trajectory_geometry(gram(np.eye(4), parents=[-1, -1, 0, 1]))
+def test_without_a_minimum_everything_is_seen_from_the_origin():
+    points, _ = random_trajectories(5)
+    exact = exact_geometry(points, np.zeros(points.shape[-1]))
+    found = trajectory_geometry(gram_of(points, None))._asdict()
+    for name, values in exact.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=name)
 
 
 def test_trajectories_that_branch_are_refused_with_the_row_as_the_caller_counts():

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 from jaxscape.trajectories import increments
 from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.gram import gram
+from jaxscape.trajectories.gram import gram, take_points
 from jaxscape.trajectories.store import TrajectoryStore
 
 EPOCHS, MEMBERS, SIZE = 6, 4, 3000
@@ -228,3 +228,31 @@ def test_copies_that_stand_still_can_be_joined():
     assert (pairwise_distances(found)[MEMBERS:, MEMBERS:] == pairwise_distances(found)[:-MEMBERS, :-MEMBERS]).all()
     with pytest.raises(ValueError, match="other points"):
         gram(2 * rows, reference=minimum, parents=parents, previous=old)
+
+
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_the_gram_of_some_trajectories_is_that_of_their_points(with_reference):
+    minimum, rows, parents = trajectories()
+    reference = minimum if with_reference else None
+    taken = np.flatnonzero(np.isin(np.arange(len(rows)) % MEMBERS, [1, 3]))
+    found = take_points(gram(rows, reference=reference, parents=parents), taken)
+    alone = gram(rows[taken], reference=reference, parents=np.maximum(np.arange(len(taken)) - 2, -1))
+    np.testing.assert_array_equal(found.parents, alone.parents)
+    assert (found.has_reference, found.dimension) == (with_reference, SIZE)
+    assert error(whole(found), whole(alone)) < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([4, 5], "points 4, 5 are taken without those before them"),
+        ([], "increasing numbers from 0 to 23"),
+        ([1, 0], "increasing numbers from 0 to 23"),
+        ([24], "increasing numbers from 0 to 23"),
+        ([-1], "increasing numbers from 0 to 23"),
+    ],
+)
+def test_points_without_those_before_them_are_not_taken(points, message):
+    minimum, rows, parents = trajectories()
+    with pytest.raises(ValueError, match=message):
+        take_points(gram(rows, reference=minimum, parents=parents), points)
