@@ -6,7 +6,7 @@ from rich.console import Console
 
 from jaxscape.app.embed import embeddings
 from jaxscape.app.folder import read_config, read_report
-from jaxscape.app.measure import accuracy_table, geometry_table
+from jaxscape.app.measure import accuracy_table, geometry_table, optimizers_table
 
 
 def describe_run(run: Path, *, console: Console) -> None:
@@ -19,13 +19,15 @@ def describe_run(run: Path, *, console: Console) -> None:
     if not config:
         raise FileNotFoundError(f"{run} is not a run folder: it has no config.json; `jaxscape train {run}` makes one")
     console.print(f"{run}: {_size(run) / 1e6:.1f} MB")
-    for stage in ("train", "retrain"):
+    for stage in ("compare",) if "compare" in config else ("train", "retrain"):
         settings = config.get(stage, {})
         words = ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if value is not None)
         console.print(f"{stage}: {words or 'not yet'}")
     console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}")
     report = read_report(run)
-    if "geometry" in report:
+    if "by_optimizer" in report.get("geometry", {}):
+        console.print(optimizers_table(report))
+    elif "geometry" in report:
         console.print(accuracy_table({run.name: report}), geometry_table({run.name: report}))
     for setting, found in report.get("embeddings", {}).items():
         words = ", ".join(f"{name} {_word(value)}" for name, value in found.items() if name != "warnings")
@@ -37,7 +39,9 @@ def _stages(run: Path, config: dict) -> list[str]:
     done = []
     if (run / "minimum" / "metrics.json").exists():
         done.append("train")
-    if snapshots:
+    if snapshots and "compare" in config:
+        done.append(f"compare ({snapshots - 1} of {config['snapshots']} snapshots)")
+    elif snapshots:
         done.append(f"retrain ({snapshots - 1} of {config['retrain']['epochs']} epochs)")
     if (run / "gram.npz").exists():
         done.append("distances and geometry")

@@ -17,6 +17,7 @@ from jaxscape.figures.plots import (
     distance_figure,
     methods_figure,
     minimum_figure,
+    norm_figure,
     save_figure,
 )
 
@@ -79,9 +80,18 @@ def _plot_methods(run: Path, settings: Sequence[str]) -> list[Path]:
 
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
+    if "compare" in read_config(runs[0]):
+        return [file for run in runs for file in _plot_norms(run, folder)]
     words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{_data(runs)}"
     panels = [panel for panel in map(_distances, runs) if len(panel.distance)]
     return save_figure(distance_figure(panels, note=words), folder / "distance") if panels else []
+
+
+def _plot_norms(run: Path, folder: Path) -> list[Path]:
+    columns = read_csv(run / "geometry.csv")
+    labels = _labels(columns, np.ones(len(columns["norm"]), bool))
+    panel = DistancePanel(title=_title(run), distance=columns["norm"], **labels)
+    return save_figure(norm_figure(panel, hue="optimizer", note=_data([run])), folder / "norm")
 
 
 def _panel(run: Path, setting: str) -> Panel:
@@ -90,21 +100,28 @@ def _panel(run: Path, setting: str) -> Panel:
     axes = [name for name in columns if name in "xyz" or name.startswith("axis")]
     coordinates = np.stack([columns[name] for name in axes], axis=1)
     rows = columns["member"] >= 0
-    return Panel(
+    panel = Panel(
         title=_title(run),
         embedding=coordinates[rows],
         **_labels(columns, rows),
         minimum=None if rows.all() else coordinates[~rows][0],
         note=_found(read_diagnostics(run, setting)),
     )
+    return panel._replace(hue="optimizer", begin="initial") if "optimizer" in columns else panel
 
 
-def _labels(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What the chosen rows are, as the panels take it."""
-    return {name: columns[name][rows] for name in ("seed", "step_size", "epoch", "member")}
+def _labels(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
+    """What the chosen rows are, as the panels take it; the hue of networks is their optimiser's."""
+    labels = {name: columns[name][rows] for name in ("epoch", "member")}
+    if "optimizer" in columns:
+        return labels | {"seed": columns["optimizer"][rows], "step_size": np.zeros(rows.sum())}
+    return labels | {name: columns[name][rows] for name in ("seed", "step_size")}
 
 
 def _title(run: Path) -> str:
+    compared = read_config(run).get("compare")
+    if compared:
+        return f"{len(compared['seeds'])} initial parameters\ntrained by {', '.join(compared['optimizers'])}"
     config, metrics = read_accuracy(run)
     training, test = (100 * metrics[f"{part}_accuracy"] for part in ("train", "test"))
     return f"{config.preset}\n{training:.1f} % training, {test:.1f} % test accuracy"
@@ -142,11 +159,16 @@ def _found(diagnostics: Mapping[str, Any]) -> str:
 def _data(runs: Sequence[Path]) -> str:
     """Data, network and retraining, as far as the runs agree on them."""
     configs = [read_config(run) for run in runs]
-    train, again = configs[0]["train"], configs[0]["retrain"]
+    compared = configs[0].get("compare")
+    train = compared or configs[0]["train"]
     size = f" ({train['train_size']} training images)" if train["train_size"] else ""
+    network = f"{train['dataset']}{size}, WRN-{train['depth']}-{train['widen_factor']}"
+    if compared:
+        return f"{network}; {train['epochs']} epochs from learning rate {train['learning_rate']:g}"
+    again = configs[0]["retrain"]
     decays = sorted({config["retrain"]["weight_decay"] for config in configs})
     return (
-        f"{train['dataset']}{size}, WRN-{train['depth']}-{train['widen_factor']}; "
+        f"{network}; "
         f"retrained {again['epochs']} epochs with {again['optimizer']}, learning rate {again['learning_rate']:g}, "
         f"weight decay {' or '.join(f'{decay:g}' for decay in decays)}"
     )

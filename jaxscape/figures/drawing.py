@@ -31,7 +31,7 @@ from jaxscape.figures.palette import (
     make_palette,
     shade,
 )
-from jaxscape.figures.panels import Array, DistancePanel, Panel, checked_column, checked_panel, rows_by_member
+from jaxscape.figures.panels import Array, Begin, DistancePanel, Panel, checked_column, checked_panel, rows_by_member
 
 type ColorBy = Literal["seed", "step_size", "epoch", "values"]
 
@@ -47,7 +47,7 @@ class Trajectories(NamedTuple):
     points: PathCollection
     rows: NDArray[np.intp]  # (n,), the row that each point shows: what is darkest is drawn last
     lines: dict[Hashable, Line2D]  # by member
-    starts: PathCollection  # diamonds: small ones of small steps over large ones
+    starts: PathCollection  # diamonds, small ones of small steps over large ones; or stars
     minimum: PathCollection | None
     colorbar: Colorbar | None
 
@@ -66,11 +66,12 @@ def plot_trajectories(
     label: str = "",
     norm: Normalize | None = None,
     minimum: ArrayLike | None = None,
+    begin: Begin = "jump",
     palette: Palette | None = None,
     colorbar: bool = True,
     point_size: float = POINT_SIZE,
 ) -> Trajectories:
-    """Draws trajectories: a point a row, a thin line a member, a diamond a jump, a star for the minimum.
+    """Draws trajectories: a point a row, a thin line a member, a diamond a jump, a star for minimum or initial point.
 
     Args:
         ax: axes to draw on; 3-D ones for an embedding in space.
@@ -85,6 +86,7 @@ def plot_trajectories(
         label: name of the values, beside their colour bar.
         norm: scale of the values, `LogNorm()` for a logarithmic one; linear over their range by default.
         minimum: (2,) or (3,) coordinates of the minimum, where it was embedded with the trajectories.
+        begin: what epoch 0 is: a "jump" (a diamond, coloured by its step size) or "initial" parameters (a star).
         palette: colours shared with other panels; by default made from these labels.
         colorbar: whether a colour scale gets its bar beside the axes.
         point_size: area of a point in square points; diamonds and star grow with it.
@@ -109,6 +111,8 @@ def plot_trajectories(
     _check_axes(ax, panel)
     _check_palette(palette, panel)
     _check_coloring(color_by, fade, values, norm)
+    if begin not in ("jump", "initial"):
+        raise ValueError(f"begin is {begin!r}; choose 'jump' or 'initial'")
     if color_by == "epoch":
         label, values, norm = "epoch", panel.epoch, Normalize(0, palette.last_epoch)
 
@@ -123,7 +127,7 @@ def plot_trajectories(
         points=points,
         rows=order,
         lines=_draw_lines(ax, panel, palette, color_by),
-        starts=_draw_starts(ax, panel, palette, point_size),
+        starts=_draw_starts(ax, panel, palette, point_size, begin),
         minimum=_draw_minimum(ax, panel, 18 * point_size),
         colorbar=add_colorbar(points, ax, label) if colorbar and values is not None else None,
     )
@@ -140,25 +144,30 @@ def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
     return bar
 
 
-def plot_distances(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"]) -> None:
-    """Draws a thin line a member, dashed grey ones for null trajectories, and the median in bold.
+def plot_lines(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"]) -> None:
+    """Draws a thin line a member over its epochs.
 
     The panel comes from `checked_distances`, and the palette knows its labels.
     """
-    ax.axhline(1, color=FRAME, linewidth=0.6, zorder=0)
     for rows in rows_by_member(panel).values():
-        epochs = panel.epoch[rows]
         color = _label_color(panel, rows[0], palette, color_by)
-        ax.plot(epochs, panel.distance[rows], color=color, linewidth=0.8, alpha=0.8, zorder=2)
-        if panel.null is not None:
-            ax.plot(epochs, panel.null[rows], **NULL, alpha=0.6, zorder=1)
-    epochs = np.unique(panel.epoch)
-    ax.plot(epochs, [np.median(panel.distance[panel.epoch == epoch]) for epoch in epochs], **MEDIAN, zorder=3)
+        ax.plot(panel.epoch[rows], panel.distance[rows], color=color, linewidth=0.8, alpha=0.8, zorder=2)
     ax.set_xlabel("epoch", fontsize=NORMAL, color=INK)
-    ax.tick_params(labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
-    ax.ticklabel_format(useOffset=False)
+    ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
     for side, spine in ax.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=GREY, linewidth=0.6)
+
+
+def plot_distances(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"]) -> None:
+    """Draws a thin line a member, dashed grey ones for null trajectories, and the median in bold, as `plot_lines`."""
+    ax.axhline(1, color=FRAME, linewidth=0.6, zorder=0)
+    plot_lines(ax, panel, palette, color_by)
+    if panel.null is not None:
+        for rows in rows_by_member(panel).values():
+            ax.plot(panel.epoch[rows], panel.null[rows], **NULL, alpha=0.6, zorder=1)
+    epochs = np.unique(panel.epoch)
+    ax.plot(epochs, [np.median(panel.distance[panel.epoch == epoch]) for epoch in epochs], **MEDIAN, zorder=3)
+    ax.ticklabel_format(useOffset=False)
 
 
 def _check_axes(ax: Axes, panel: Panel) -> None:
@@ -214,8 +223,10 @@ def _label_color(panel: Panel | DistancePanel, row: int, palette: Palette, color
     return GREY
 
 
-def _draw_starts(ax: Axes, panel: Panel, palette: Palette, point_size: float) -> PathCollection:
+def _draw_starts(ax: Axes, panel: Panel, palette: Palette, point_size: float, begin: Begin) -> PathCollection:
     rows = np.flatnonzero(panel.epoch == 0)
+    if begin == "initial":
+        return _scatter(ax, panel.embedding[rows], s=10 * point_size, zorder=4, marker="*", c=MINIMUM, **EDGE)
     rows = rows[np.argsort(-panel.step_size[rows], kind="stable")]
     step_sizes, areas = panel.step_size[rows].tolist(), diamond_areas(palette, point_size)
     style: dict[str, Any] = {"marker": "D", "zorder": 3, **EDGE}

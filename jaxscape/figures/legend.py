@@ -43,6 +43,8 @@ def legend(
     step_sizes: bool = True,
     fades: Sequence[Fade] = (),
     minimum: bool = False,
+    hue: str = "direction",
+    initial: bool = False,
     extra: Sequence[Artist] = (),
 ) -> Legend:
     """Puts a legend at the foot of the figure, in a strip of its own: outside of the points.
@@ -55,18 +57,21 @@ def legend(
         directions: whether the hues are explained.
         step_sizes: whether the diamonds are.
         fades: for each of these, a gradient from epoch 0 to the last one.
-        minimum: whether the star is.
+        minimum: whether the star is, as the minimum.
+        hue: what the hues stand for.
+        initial: whether the star is, as initial parameters.
         extra: more artists, under their own labels.
     """
     groups: dict[str, list[Entry]] = {}
     if directions:
-        groups["direction"] = [(_marker("o", hue), str(seed)) for seed, hue in palette.directions.items()]
+        groups[hue] = [(_marker("o", hue), str(seed)) for seed, hue in palette.directions.items()]
     if step_sizes:
         sides = {size: area**0.5 for size, area in diamond_areas(palette).items()}
         diamonds = {size: _marker("D", color, sides[size]) for size, color in palette.step_sizes.items()}
         groups["step size"] = [(diamond, f"{size:g}") for size, diamond in diamonds.items()]
     others: list[Entry] = [(_gradient(fade), f"epoch 0 to {palette.last_epoch:g}") for fade in fades]
     others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
+    others += [(_marker("*", MINIMUM, size=7), "initial parameters")] if initial else []
     others += [(artist, str(artist.get_label())) for artist in extra]
     box = _fitting_legend(fig, groups, others)
     box.set_bbox_to_anchor((0.5, add_strip(fig, box)), transform=from_top(fig))

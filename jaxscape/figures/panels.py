@@ -4,7 +4,7 @@ Whatever a caller gives is checked here, before anything is drawn.
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,19 +12,23 @@ from numpy.typing import ArrayLike, NDArray
 from jaxscape.figures.palette import Palette, make_palette, rounded_step_size
 
 type Array = NDArray[Any]
+# How trajectories begin: a jump is a diamond of its step size, initial parameters are a golden star.
+type Begin = Literal["jump", "initial"]
 
 
 class Panel(NamedTuple):
-    """One minimum and its retraining trajectories; the labels are (n,), a value a row of the embedding."""
+    """Trajectories, of copies of one minimum or of networks; the labels are (n,), a value a row of the embedding."""
 
     title: str  # its lines stay lines
     embedding: Array  # (n, 2) or (n, 3)
-    seed: Array
+    seed: Array  # what the hue stands for: the direction of the jump, or another label
     step_size: Array
     epoch: Array
     member: Array
     minimum: Array | None = None  # (2,) or (3,), where the minimum was embedded too
     note: str = ""  # a line under the panels of this minimum
+    hue: str = "direction"  # the legend's word for the labels `seed`
+    begin: Begin = "jump"
 
 
 class DistancePanel(NamedTuple):

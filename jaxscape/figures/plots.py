@@ -15,9 +15,18 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
-from jaxscape.figures.drawing import MEDIAN, NULL, Trajectories, add_colorbar, plot_distances, plot_trajectories
+from jaxscape.figures.drawing import (
+    MEDIAN,
+    NULL,
+    Trajectories,
+    add_colorbar,
+    plot_distances,
+    plot_lines,
+    plot_trajectories,
+)
 from jaxscape.figures.layout import (
     GAP,
     LARGE,
@@ -47,6 +56,7 @@ __all__ = [
     "make_palette",
     "methods_figure",
     "minimum_figure",
+    "norm_figure",
     "plot_trajectories",
     "save_figure",
     "shade",
@@ -72,7 +82,7 @@ def minimum_figure(panel: Panel, *, note: str = "") -> Figure:
         ValueError: as `plot_trajectories`.
     """
     cells = [[(panel, look) for look in LOOKS]]
-    return _grid_figure(cells, heading=panel.title, over=[*LOOKS.values()], under=["", panel.note, ""], note=note)
+    return _grid_figure(cells, heading=panel.title, over=[*LOOKS.values()], under=["", panel.note, ""], note=note)[0]
 
 
 def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark", "white"), note: str = "") -> Figure:
@@ -89,6 +99,13 @@ def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark
     Raises:
         ValueError: as `plot_trajectories`; no panels, unknown looks, panels of differing dimensions.
     """
+    return draw_comparison(panels, looks, note=note)[0]
+
+
+def draw_comparison(
+    panels: Sequence[Panel], looks: Sequence[Look], *, note: str = ""
+) -> tuple[Figure, list[Trajectories]]:
+    """As `comparison_figure`, and the artists of its panels row by row, for a film that moves them."""
     if not looks or set(looks) - set(LOOKS):
         raise ValueError(f"looks is {looks!r}; choose one or more of {list(LOOKS)}")
     cells = [[(panel, look) for panel in panels] for look in looks]
@@ -124,7 +141,7 @@ def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (),
             ax.set_axis_off()
     _write_left(axes, left)
     arrange_panels(fig, axes)
-    legend(fig, palettes[0], fades=["dark"], minimum=any(panel.minimum is not None for panel in checked[0]))
+    _explain(fig, palettes[0], checked[0], ["dark"])
     if note:
         figure_note(fig, note)
     return fig
@@ -167,6 +184,36 @@ def distance_figure(
     return fig
 
 
+def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
+    """L2 norm of the parameters by epoch, on a logarithmic scale: a thin line a member, a hue a label.
+
+    Args:
+        panel: its distances are the norms, its `seed` is what the hue stands for.
+        hue: the legend's word for that.
+        note: for the foot of the figure.
+
+    Raises:
+        ValueError: lengths that differ, NaN, a norm of 0 or less.
+    """
+    panel = checked_distances(panel)
+    if panel.distance.min() <= 0:
+        raise ValueError(f"distance reaches {panel.distance.min():g}; a logarithmic scale begins over 0")
+    palette = shared_palette([panel])
+    fig = Figure()
+    axes = fig.subplots(1, 1, squeeze=False)
+    plot_lines(axes[0, 0], panel, palette, "seed")
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].yaxis.set_major_formatter(ScalarFormatter())
+    axes[0, 0].yaxis.set_minor_formatter(ScalarFormatter())
+    axes[0, 0].set_ylabel("L2 norm of the parameters", fontsize=NORMAL, color=INK)
+    _write_over(axes[0, 0], panel.title, 1.5 * PANEL_INCHES)
+    arrange_panels(fig, axes, width=1.5 * PANEL_INCHES)
+    legend(fig, palette, hue=hue, step_sizes=False)
+    if note:
+        figure_note(fig, note)
+    return fig
+
+
 def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
     """Writes STEM.png (200 dpi) and STEM.svg; the same figure always gives the same bytes.
 
@@ -189,22 +236,32 @@ def _grid_figure(
     left: Sequence[str] = ("",),
     under: Sequence[str],
     note: str,
-) -> Figure:
+) -> tuple[Figure, list[Trajectories]]:
     """A figure of trajectories: rows from the top, with the texts over and under each column and left of each row."""
     panels = [checked_panel(panel) for panel, _ in cells[0]]
     palette = shared_palette(panels)
     fig, axes = _panel_axes(len(cells), len(panels), panels)
-    for row, row_axes in zip(cells, axes, strict=True):
-        _draw_row(row_axes, row, palette)
+    rows = zip(cells, axes, strict=True)
+    drawn = [artists for row, row_axes in rows for artists in _draw_row(row_axes, row, palette)]
     _write_texts(axes, over, left, under)
     arrange_panels(fig, axes, head=_write_heading(fig, heading) if heading else 0)
 
     looks = {look for row in cells for _, look in row}
     fades: list[Fade] = [fade for fade in FADES if fade in looks]
-    legend(fig, palette, fades=fades, minimum=any(panel.minimum is not None for panel in panels))
+    _explain(fig, palette, panels, fades)
     if note:
         figure_note(fig, note)
-    return fig
+    return fig, drawn
+
+
+def _explain(fig: Figure, palette: Palette, panels: Sequence[Panel], fades: Sequence[Fade]) -> None:
+    """The legend of these panels, which mean the same by hues and beginnings."""
+    words = {(panel.hue, panel.begin) for panel in panels}
+    if len(words) != 1:
+        raise ValueError(f"panels differ in their hue and begin: {sorted(words)}")
+    ((hue, begin),) = words
+    jumps, minimum = begin == "jump", any(panel.minimum is not None for panel in panels)
+    legend(fig, palette, hue=hue, step_sizes=jumps, initial=not jumps, fades=fades, minimum=minimum)
 
 
 def _panel_axes(rows: int, columns: int, panels: Sequence[Panel]) -> tuple[Figure, NDArray[Any]]:
@@ -217,17 +274,17 @@ def _panel_axes(rows: int, columns: int, panels: Sequence[Panel]) -> tuple[Figur
     return fig, fig.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection})
 
 
-def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette: Palette) -> None:
-    scaled: list[tuple[Axes, Trajectories]] = []
+def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette: Palette) -> list[Trajectories]:
+    drawn = []
     for ax, (panel, look) in zip(axes, cells, strict=True):
-        labels = {name: getattr(panel, name) for name in ("seed", "step_size", "epoch", "member", "minimum")}
+        labels = {name: getattr(panel, name) for name in ("seed", "step_size", "epoch", "member", "minimum", "begin")}
         coloring: dict[str, Any] = {"color_by": "epoch"} if look == "epoch" else {"fade": look}
-        drawn = plot_trajectories(ax, panel.embedding, **labels, **coloring, palette=palette, colorbar=False)
-        drawn.points.set(clip_on=False, in_layout=False)  # no point lies outside, and an SVG clips each by itself
-        if look == "epoch":
-            scaled.append((ax, drawn))
+        drawn.append(plot_trajectories(ax, panel.embedding, **labels, **coloring, palette=palette, colorbar=False))
+        drawn[-1].points.set(clip_on=False, in_layout=False)  # no point lies outside, and an SVG clips each by itself
+    scaled = [(ax, artists) for ax, artists, (_, look) in zip(axes, drawn, cells, strict=True) if look == "epoch"]
     if scaled:
         add_colorbar(scaled[-1][1].points, scaled[-1][0], "epoch")
+    return drawn
 
 
 def _write_texts(axes: NDArray[Any], over: Sequence[str], left: Sequence[str], under: Sequence[str]) -> None:

@@ -127,13 +127,21 @@ def test_snapshots_every_so_many_steps(compare, tmp_path):
     assert json.loads((run / "config.json").read_text())["snapshots"] == 1
 
 
-def test_it_is_embedded_like_any_run(compared, jaxscape, tmp_path):
+def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp_path):
     run = shutil.copytree(compared, tmp_path / "run")
     outcome = jaxscape("embed", run, "--knn", 3)
     assert outcome.code == 0, outcome.err
     columns = read_csv(run / "embeddings" / "phate-cosine-none-knn3" / "coordinates.csv")
     assert len(columns["x"]) == 6 * (EPOCHS + 1)
     assert set(columns["optimizer"]) == set(OPTIMIZERS)
+    outcome = jaxscape("plot", run)
+    assert outcome.code == 0, outcome.err
+    drawn = {path.stem for path in (run / "figures").glob("*.png")}
+    assert drawn == {"phate-cosine-none-knn3", "norm"}
+    outcome = jaxscape("info", run)
+    assert outcome.code == 0, outcome.err
+    assert "compare (3 of 3 snapshots)" in outcome.out
+    assert "optimizers sgd momentum adam" in outcome.out
     outcome = jaxscape("embed", run, "--center", "minimum")
     assert outcome.code == 1
     assert "need a reference, and there is none" in outcome.err

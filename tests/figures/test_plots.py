@@ -11,6 +11,7 @@ from petals import EPOCHS, SEEDS, STEP_SIZES, petals
 
 from jaxscape.figures import plots
 from jaxscape.figures.layout import PANEL_INCHES
+from jaxscape.figures.palette import MINIMUM
 
 
 def panel(title="good", *, minimum=(0.0, 0.0), **options):
@@ -24,6 +25,17 @@ def distances(null=None):
     return plots.DistancePanel("good", share, **rows, null=null)
 
 
+def networks():
+    """Trajectories from initial parameters, a hue an optimiser."""
+    named = np.array(["sgd", "momentum", "adam", "adagrad", "lion"])
+    rows = petals()
+    return plots.Panel("networks", **rows | {"seed": named[rows["seed"]]}, hue="optimizer", begin="initial")
+
+
+def norms():
+    return distances()._replace(distance=30 + petals()["member"] + petals()["epoch"])
+
+
 TITLE = "memorization\n100.0 % training, 13.0 % test accuracy"
 NOTE = "t 23, stress 0.37, 16 separate components (knn 102 connects)"
 COLUMN = panel(TITLE)._replace(note=NOTE)
@@ -35,6 +47,8 @@ FIGURES = {
     "3 columns": lambda: plots.comparison_figure([COLUMN] * 3, looks=["dark", "white", "epoch"], note="a note"),
     "5 columns": lambda: plots.comparison_figure([COLUMN, panel("a long title " * 9), *[COLUMN] * 3], note="a note"),
     "methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN._replace(note="")] * 2], left="AB", note="a note"),
+    "optimizers": lambda: plots.minimum_figure(networks(), note="a note"),
+    "norms": lambda: plots.norm_figure(norms()._replace(title=TITLE), hue="optimizer", note="a note"),
     "distances": lambda: plots.distance_figure([distances(null=np.ones(180))], note="a note"),
     "3 distances": lambda: plots.distance_figure([distances()._replace(title=TITLE)] * 3, note="a note"),
 }
@@ -105,6 +119,33 @@ def test_a_legend_names_every_direction_step_size_and_sign():
     labels = [text.get_text() for text in fig.legends[0].get_texts()]
     signs = ["direction", "step size", "minimum", "epoch 0 to 8"]
     assert {"0", "1", "2", "3", "4", "0.25", "0.5", "0.75", *signs} == set(labels) - {""}
+
+
+def test_networks_begin_at_golden_stars_and_have_no_step_sizes_in_the_legend():
+    fig = plots.minimum_figure(networks())
+    labels = {text.get_text() for text in fig.legends[0].get_texts()} - {""}
+    assert labels == {"optimizer", "sgd", "momentum", "adam", "adagrad", "lion", "epoch 0 to 8", "initial parameters"}
+    for ax in fig.axes:
+        *_, stars = ax.collections
+        assert len(stars.get_offsets()) == SEEDS * len(STEP_SIZES)
+        np.testing.assert_allclose(stars.get_facecolors()[:, :3], [to_rgb(MINIMUM)])
+
+
+def test_panels_whose_hues_mean_different_things_share_no_legend():
+    with pytest.raises(ValueError, match="panels differ in their hue and begin"):
+        plots.comparison_figure([panel(), panel()._replace(hue="optimizer")])
+
+
+def test_norms_are_lines_in_the_hue_of_their_label_on_a_logarithmic_scale():
+    given = norms()
+    (ax,) = plots.norm_figure(given, hue="optimizer").axes
+    assert ax.get_yscale() == "log"
+    assert len(ax.lines) == SEEDS * len(STEP_SIZES)
+    assert {line.get_color() for line in ax.lines} == {to_rgb(hue) for hue in plots.HUES[:5]}
+    first = given.member == 0
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), given.distance[first][np.argsort(given.epoch[first])])
+    with pytest.raises(ValueError, match="distance reaches 0"):
+        plots.norm_figure(given._replace(distance=np.zeros(180)), hue="optimizer")
 
 
 def test_a_comparison_has_a_column_a_minimum_and_letters_by_row():
