@@ -1,0 +1,154 @@
+"""The supplementary film: trajectories that grow epoch by epoch, several minima side by side.
+
+It moves the artists of `plots.comparison_figure`, whose picture is the film's last frame.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.animation import FFMpegWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from mpl_toolkits.mplot3d.art3d import Line3D
+from PIL import Image
+
+from jaxscape.figures.drawing import EDGE, Trajectories
+from jaxscape.figures.layout import NORMAL, add_strip, from_top
+from jaxscape.figures.legend import figure_note
+from jaxscape.figures.palette import INK, POINT_SIZE
+from jaxscape.figures.panels import Array, Panel, checked_panel, rows_by_member
+from jaxscape.figures.plots import Look, draw_comparison
+
+NEWEST_SIZE = 4 * POINT_SIZE
+RANGES = {"seconds": (0.1, 600), "hold": (0.1, 600), "dpi": (30, 600), "max_frames": (2, 1000)}
+COLORS = 255  # in a GIF: one of 256 stands for what stays as it was
+
+
+class Film(NamedTuple):
+    """A figure and what changes in it; `_show` sets its epoch."""
+
+    fig: Figure
+    panels: Sequence[Panel]
+    drawn: Sequence[Trajectories]
+    clock: Text
+    epochs: Array  # (frame,), ascending
+
+
+def save_film(
+    panels: Sequence[Panel],
+    stem: str | Path,
+    *,
+    look: Look = "dark",
+    seconds: float = 8.0,
+    hold: float = 1.5,
+    dpi: float = 140,
+    max_frames: int = 101,
+    note: str = "",
+) -> list[Path]:
+    """Writes STEM.gif and, where an ffmpeg is there, STEM.mp4 with twice the pixels a side.
+
+    A frame shows the points and lines up to its epoch, the newest points larger than the others; the last frame
+    is the picture of `plots.comparison_figure`. Jumps and minima are there from the first frame, and the axes
+    stay those of all epochs. The same panels give the same bytes of the GIF. Missing folders are made.
+
+    Args:
+        panels: the minima, all in the plane or all in space; each may have epochs of its own.
+        stem: path of the files, less their endings.
+        look: "dark" or "white" (hues that darken, whiten) or "epoch" (one scale).
+        seconds: from the first epoch to the last one.
+        hold: for which the last frame stays, before the GIF begins anew.
+        dpi: pixels an inch of the GIF; three panels are about 6.5 inches wide.
+        max_frames: of more epochs than this, every k-th is shown, and the last one.
+        note: for the foot of the figure.
+
+    Returns:
+        The files: [STEM.gif], or [STEM.gif, STEM.mp4].
+
+    Raises:
+        ValueError: as `plots.comparison_figure`; numbers out of `RANGES`.
+    """
+    for name, value in (("seconds", seconds), ("hold", hold), ("dpi", dpi), ("max_frames", max_frames)):
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}; allowed are {low:g} to {high:g}")
+    # Browsers slow down a GIF of more than 50 frames a second.
+    film = _make_film(panels, look, max_frames=min(max_frames, int(50 * seconds) + 1), note=note)
+    gif, mp4 = Path(f"{stem}.gif"), Path(f"{stem}.mp4")
+    gif.parent.mkdir(parents=True, exist_ok=True)
+    _save_gif(film, gif, seconds, hold, dpi)
+    if not FFMpegWriter.isAvailable():
+        return [gif]
+    _save_mp4(film, mp4, seconds, hold, 2 * dpi)
+    return [gif, mp4]
+
+
+def _make_film(panels: Sequence[Panel], look: Look, *, max_frames: int, note: str) -> Film:
+    fig, drawn = draw_comparison(panels, [look])
+    panels = [checked_panel(panel) for panel in panels]
+    epochs = np.unique(np.concatenate([panel.epoch for panel in panels]))
+    every = -(-(len(epochs) - 1) // (max_frames - 1)) or 1
+    clock = fig.text(0.5, 0, "epoch", fontsize=NORMAL, color=INK, ha="center", va="top", transform=from_top(fig))
+    clock.set_y(add_strip(fig, clock))
+    if note:
+        figure_note(fig, note)
+    return Film(fig, panels, drawn, clock, np.union1d(epochs[::every], epochs[-1:]))
+
+
+def _show(film: Film, epoch: float) -> None:
+    last = film.epochs[-1]
+    width = max(len(f"{known:g}") for known in film.epochs)
+    # Spaces as wide as a digit: the words stay where they are.
+    film.clock.set_text(f"epoch {f'{epoch:g}'.rjust(width, chr(0x2007))} of {last:g}")
+    for panel, drawn in zip(film.panels, film.drawn, strict=True):
+        sizes, edges = np.where(panel.epoch <= epoch, POINT_SIZE, 0), np.zeros(len(panel.epoch))
+        for member, rows in rows_by_member(panel).items():
+            shown = rows[panel.epoch[rows] <= epoch]
+            _set_places(drawn.lines[member], panel.embedding[shown])
+            if epoch < last:
+                sizes[shown[-1:]], edges[shown[-1:]] = NEWEST_SIZE, EDGE["linewidths"]
+        drawn.points.set(sizes=sizes[drawn.rows], linewidths=edges[drawn.rows], edgecolors=EDGE["edgecolors"])
+
+
+def _set_places(line: Line2D, places: Array) -> None:
+    if isinstance(line, Line3D):
+        line.set_data_3d(*places.T)
+    else:
+        line.set_data(*places.T)
+
+
+def _pictures(film: Film, epochs: Array, dpi: float) -> Iterator[Image.Image]:
+    film.fig.set_dpi(dpi)
+    canvas = FigureCanvasAgg(film.fig)
+    for epoch in epochs:
+        _show(film, epoch)
+        canvas.draw()
+        yield Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _save_gif(film: Film, path: Path, seconds: float, hold: float, dpi: float) -> None:
+    """One palette for all frames, and of each only what changes: a fifth of what `PillowWriter` would take."""
+    n = len(film.epochs)
+    few = [np.asarray(picture) for picture in _pictures(film, film.epochs[[0, n // 2, -1]], dpi)]
+    # The other methods let white become a light grey.
+    palette = Image.fromarray(np.concatenate(few)).quantize(COLORS, Image.Quantize.MAXCOVERAGE)
+    pictures = _pictures(film, film.epochs, dpi)
+    first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    ends = np.linspace(0, 100 * seconds, n).round()  # a GIF counts hundredths of a second
+    durations = [10 * int(hundredths) for hundredths in (*np.diff(ends), round(100 * hold))]
+    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, disposal=1)
+
+
+def _save_mp4(film: Film, path: Path, seconds: float, hold: float, dpi: float) -> None:
+    """H.264 with an even number of pixels a side, in the one pixel format that every player shows."""
+    step = seconds / (len(film.epochs) - 1) if len(film.epochs) > 1 else hold
+    still = f"tpad=stop_mode=clone:stop_duration={max(hold - step, 0):g}"
+    options = ["-pix_fmt", "yuv420p", "-vf", still, "-movflags", "+faststart"]
+    writer = FFMpegWriter(fps=1 / step, codec="h264", extra_args=options)  # type: ignore[arg-type]  # no whole number
+    with writer.saving(film.fig, path, dpi):
+        for epoch in film.epochs:
+            _show(film, epoch)
+            writer.grab_frame()

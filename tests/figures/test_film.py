@@ -1,0 +1,130 @@
+"""Films: what is shown by when, and what stands in the files."""
+
+import numpy as np
+import pytest
+from matplotlib.animation import FFMpegWriter
+from petals import EPOCHS, petals
+from PIL import Image
+
+from jaxscape.figures import film, plots
+from jaxscape.figures.palette import POINT_SIZE
+
+SMALL = {"seconds": 1.0, "hold": 0.5, "dpi": 40}
+
+
+def panel(epochs=None, **options):
+    rows = petals(seeds=2, **options)
+    if epochs is not None:
+        kept = np.isin(rows["epoch"], epochs)
+        rows = {name: column[kept] for name, column in rows.items()}
+    return plots.Panel("good", **rows)
+
+
+@pytest.fixture
+def without_ffmpeg(monkeypatch):
+    monkeypatch.setattr(FFMpegWriter, "isAvailable", classmethod(lambda cls: False))
+
+
+def made(*panels, max_frames=100):
+    return film._make_film(panels, "dark", max_frames=max_frames, note="")
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_frame_shows_the_points_and_lines_up_to_its_epoch(dimensions):
+    given = panel(dimensions=dimensions)
+    moved = made(given)
+    (drawn,) = moved.drawn
+    for epoch in (5, 0, EPOCHS):
+        film._show(moved, epoch)
+        shown = given.epoch[drawn.rows] <= epoch
+        np.testing.assert_array_equal(drawn.points.get_sizes() > 0, shown)
+        for member, line in drawn.lines.items():
+            rows = np.flatnonzero((given.member == member) & (given.epoch <= epoch))
+            rows = rows[np.argsort(given.epoch[rows])]
+            places = line.get_data() if dimensions == 2 else line.get_data_3d()
+            np.testing.assert_array_equal(np.transpose(places), given.embedding[rows])
+    assert moved.clock.get_text() == f"epoch {EPOCHS} of {EPOCHS}"
+
+
+def test_the_newest_points_are_larger_and_the_last_frame_is_the_still_picture():
+    given = panel()
+    moved = made(given)
+    (drawn,) = moved.drawn
+    film._show(moved, 3)
+    newest = given.epoch[drawn.rows] == 3
+    assert set(drawn.points.get_sizes()[newest]) == {film.NEWEST_SIZE}
+    assert set(drawn.points.get_sizes()[~newest]) == {0, POINT_SIZE}
+    film._show(moved, EPOCHS)
+    _, (still,) = plots.draw_comparison([given], ["dark"])
+    assert set(drawn.points.get_sizes()) == {POINT_SIZE} == set(still.points.get_sizes())
+    np.testing.assert_array_equal(drawn.points.get_offsets(), still.points.get_offsets())
+    np.testing.assert_array_equal(drawn.points.get_facecolors(), still.points.get_facecolors())
+    assert set(drawn.points.get_linewidths()) == {0}
+
+
+def test_axes_and_starts_are_those_of_all_epochs_from_the_first_frame():
+    moved = made(panel())
+    ax = moved.fig.axes[0]
+    limits, starts = (ax.get_xlim(), ax.get_ylim()), moved.drawn[0].starts.get_offsets().copy()
+    film._show(moved, 0)
+    assert (ax.get_xlim(), ax.get_ylim()) == limits
+    np.testing.assert_array_equal(moved.drawn[0].starts.get_offsets(), starts)
+
+
+def test_frames_are_the_epochs_of_all_panels():
+    np.testing.assert_array_equal(made(panel([0, 2, 4]), panel([0, 3, 4])).epochs, [0, 2, 3, 4])
+
+
+@pytest.mark.parametrize(("most", "epochs"), [(9, range(9)), (5, [0, 2, 4, 6, 8]), (4, [0, 3, 6, 8]), (2, [0, 8])])
+def test_of_many_epochs_every_kth_and_the_last_are_shown(most, epochs):
+    np.testing.assert_array_equal(made(panel(), max_frames=most).epochs, epochs)
+
+
+@pytest.mark.usefixtures("without_ffmpeg")
+def test_without_an_ffmpeg_there_is_a_gif_of_the_asked_length_for_ever(tmp_path):
+    (gif,) = film.save_film([panel()], tmp_path / "new" / "folder" / "film", **SMALL)
+    assert gif == tmp_path / "new" / "folder" / "film.gif"
+    with Image.open(gif) as picture:
+        assert picture.info["loop"] == 0
+        durations = []
+        for frame in range(picture.n_frames):
+            picture.seek(frame)
+            durations.append(picture.info["duration"])
+    assert len(durations) == EPOCHS + 1
+    assert sum(durations) == 1500
+    assert durations[-1] == 500
+
+
+@pytest.mark.usefixtures("without_ffmpeg")
+def test_the_same_panels_give_the_same_bytes(tmp_path):
+    one, other = (film.save_film([panel()], tmp_path / name, **SMALL)[0].read_bytes() for name in "ab")
+    assert one == other
+
+
+@pytest.mark.skipif(not FFMpegWriter.isAvailable(), reason="there is no ffmpeg")
+def test_with_an_ffmpeg_there_is_an_mp4_too(tmp_path):
+    gif, mp4 = film.save_film([panel()], tmp_path / "film", **SMALL)
+    assert (gif.suffix, mp4.suffix) == (".gif", ".mp4")
+    assert mp4.read_bytes()[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seconds": 0}, "seconds is 0; allowed are 0.1 to 600"),
+        ({"hold": -1}, "hold is -1; allowed are"),
+        ({"dpi": 1}, "dpi is 1; allowed are 30 to 600"),
+        ({"max_frames": 1}, "max_frames is 1; allowed are 2 to 1000"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"look": "black"}, "looks is .*choose one or more of"),
+    ],
+)
+def test_what_makes_no_film_is_refused_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        film.save_film([panel()], tmp_path / "folder" / "film", **options)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_film_of_no_panels_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="panels is empty"):
+        film.save_film([], tmp_path / "film")
