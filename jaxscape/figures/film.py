@@ -109,7 +109,8 @@ def _show(film: Film, epoch: float) -> None:
             shown = rows[panel.epoch[rows] <= epoch]
             _set_places(drawn.lines[member], panel.embedding[shown])
             if epoch < last:
-                sizes[shown[-1:]], edges[shown[-1:]] = NEWEST_SIZE, EDGE["linewidths"]
+                newest = shown[panel.epoch[shown] > 0][-1:]  # at epoch 0 the diamond stands out already
+                sizes[newest], edges[newest] = NEWEST_SIZE, EDGE["linewidths"]
         drawn.points.set(sizes=sizes[drawn.rows], linewidths=edges[drawn.rows], edgecolors=EDGE["edgecolors"])
 
 
