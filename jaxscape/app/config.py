@@ -141,6 +141,12 @@ class EmbedConfig:
     """Dimensions of the picture."""
     include_minimum: bool = False
     """Embed the minimum too."""
+    only_seeds: tuple[int, ...] = ()
+    """Embed the trajectories of these seeds alone."""
+    only_optimizers: tuple[str, ...] = ()
+    """Embed the networks of these optimisers alone, of a run of `compare`."""
+    null: Literal["rotated", "random", "shuffled"] | None = None
+    """Embed null trajectories of this kind in place of the real ones: the control for the same picture."""
 
     @property
     def distance(self) -> str:
@@ -161,9 +167,13 @@ class EmbedConfig:
             parts += [f"landmarks{self.landmarks}"] if self.landmarks is not None else []
         parts += [f"{self.n_components}d"] if self.n_components != 2 else []
         parts += ["with-minimum"] if self.include_minimum else []
+        parts += ["seed" + "+".join(map(str, self.only_seeds))] if self.only_seeds else []
+        parts += ["+".join(self.only_optimizers)] if self.only_optimizers else []
+        parts += [f"null-{self.null}"] if self.null else []
         return "-".join(parts)
 
 
+NULLS = ("rotated", "random", "shuffled")
 METHODS = ("phate", "tsne", "umap", "pca", "random", "phate-package")
 _PHATES, _EUCLIDEAN = ("phate", "phate-package"), ("pca", "random")
 CENTERS = {"none": None, "mean": "mean", "minimum": "reference"}
@@ -316,6 +326,8 @@ def check_embed(config: EmbedConfig) -> None:
     _check_name("potential", config.potential, ("euclidean", "cosine"))
     if config.knn != "connect":
         _check_at_least("knn", config.knn, 1)
+    if config.null is not None:
+        _check_name("null", config.null, NULLS)
     _check_at_least("n_components", config.n_components, 2)
     if config.t is not None:
         _check_at_least("t", config.t, 1)

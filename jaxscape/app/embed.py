@@ -25,6 +25,8 @@ from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne,
 from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.phate import phate
 from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.gram import take_points
+from jaxscape.trajectories.null import null_trajectories
 
 COORDINATES, DIAGNOSTICS = "coordinates.csv", "diagnostics.json"
 
@@ -37,15 +39,18 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         ValueError: for a setting that cannot work.
     """
     check_embed(config)
-    measured = measure(run, console=console)
+    measured = _chosen(measure(run, console=console), config)
     folder = run / "embeddings" / config.name
     if config.name in embeddings(run):
         console.print(f"{run}: {config.name} is there")
         return folder
     started = time.monotonic()
     with console.status(f"{run.name}: {config.name}"):
+        shown = measured.gram
+        if config.null is not None:
+            shown = null_trajectories(shown, kind=config.null, key=jax.random.key(0))
         distances = pairwise_distances(
-            measured.gram,
+            shown,
             metric=config.distance,
             center=CENTERS[config.center],
             include_reference=config.include_minimum,
@@ -80,6 +85,23 @@ def read_coordinates(run: Path, setting: str) -> dict[str, np.ndarray]:
 def read_diagnostics(run: Path, setting: str) -> dict[str, Any]:
     """What was asked of an embedding and what it found."""
     return read_json(run / "embeddings" / setting / DIAGNOSTICS)
+
+
+def _chosen(measured: Measured, config: EmbedConfig) -> Measured:
+    """The trajectories that are asked for; distances from the mean are then from theirs."""
+    rows = np.ones(measured.gram.num_points, bool)
+    for name, asked in (("seed", config.only_seeds), ("optimizer", config.only_optimizers)):
+        known = np.unique(measured.labels[name]).tolist() if name in measured.labels else []
+        if asked and set(asked) - set(known):
+            raise ValueError(f"only_{name}s must be some of {known}, got {' '.join(map(str, asked))}")
+        if asked:
+            rows &= np.isin(measured.labels[name], asked)
+    if rows.all():
+        return measured
+    if not rows.any():
+        raise ValueError(f"no trajectory has seed {config.only_seeds} and optimizer {config.only_optimizers}")
+    labels = {name: values[rows] for name, values in measured.labels.items()}
+    return Measured(take_points(measured.gram, np.flatnonzero(rows)), labels)
 
 
 def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict[str, Any]]:

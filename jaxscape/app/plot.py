@@ -54,6 +54,7 @@ def plot_run(run: Path) -> list[Path]:
             note = f"{_how(run, setting)}; {panel.note}\n{_data([run])}"
             figure = minimum_figure(panel._replace(note=""), note=note)
             files += save_figure(figure, run / "figures" / setting)
+            files += _plot_control([run], setting, run / "figures")
     return files + _plot_methods(run, settings) + _plot_distances([run], run / "figures")
 
 
@@ -65,7 +66,19 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
         note = f"{_how(runs[0], setting)}\n{_data(runs)}"
         panels = [_panel(run, setting) for run in runs]
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
+        files += _plot_control(runs, setting, folder)
     return files + _plot_distances(runs, folder)
+
+
+def _plot_control(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
+    """The runs above their null trajectories, embedded with the same setting, where a setting is such a control."""
+    real, null, kind = setting.partition("-null-")
+    if not null or any(real not in embeddings(run) for run in runs):
+        return []
+    rows = [[_panel(run, name) for run in runs] for name in (real, setting)]
+    note = f"{_how(runs[0], real)}\n{_data(runs)}"
+    figure = methods_figure(rows, left=["real", f"null, {kind}"], note=note)
+    return save_figure(figure, folder / f"{real}-beside-{kind}-null")
 
 
 def _plot_methods(run: Path, settings: Sequence[str]) -> list[Path]:
@@ -100,12 +113,14 @@ def _panel(run: Path, setting: str) -> Panel:
     axes = [name for name in columns if name in "xyz" or name.startswith("axis")]
     coordinates = np.stack([columns[name] for name in axes], axis=1)
     rows = columns["member"] >= 0
+    diagnostics = read_diagnostics(run, setting)
+    null = diagnostics["setting"].get("null")
     panel = Panel(
-        title=_title(run),
+        title=f"{_title(run)}\nnull trajectories, {null}" if null else _title(run),
         embedding=coordinates[rows],
         **_labels(columns, rows),
         minimum=None if rows.all() else coordinates[~rows][0],
-        note=_found(read_diagnostics(run, setting)),
+        note=_found(diagnostics),
     )
     return panel._replace(hue="optimizer", begin="initial") if "optimizer" in columns else panel
 
