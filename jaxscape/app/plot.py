@@ -19,6 +19,7 @@ from jaxscape.figures.plots import (
     minimum_figure,
     norm_figure,
     save_figure,
+    values_figure,
 )
 
 _METHOD_WORDS = {
@@ -29,6 +30,7 @@ _METHOD_WORDS = {
     "pca": "PCA",
     "random": "random plane",
 }
+_LEAST_LOSS = 1e-6  # what is smaller has the colour of this one
 _COLUMNS = 4  # of the figure that has all methods side by side
 _CENTER_WORDS = {
     "none": "of the parameter vectors",
@@ -68,6 +70,21 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
     return files + _plot_distances(runs, folder)
+
+
+def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
+    """Draw an embedding of each run coloured by the training loss of every snapshot, on one logarithmic scale."""
+    losses = []
+    for run in runs:
+        columns, metrics = read_coordinates(run, setting), read_csv(run / "metrics.csv")
+        of = dict(zip(zip(metrics["member"], metrics["epoch"], strict=True), metrics["train_loss"], strict=True))
+        rows = [key for key in zip(columns["member"], columns["epoch"], strict=True) if key[0] >= 0]
+        losses.append(np.maximum([of[key] for key in rows], _LEAST_LOSS))
+    panels = [_panel(run, setting) for run in runs]
+    note = f"{_how(runs[0], setting)}\n{_data(runs)}"
+    figure = values_figure(panels, losses, "training loss", log=True, note=note)
+    make_folder(folder)
+    return save_figure(figure, folder / f"{setting}-loss")
 
 
 def _plot_control(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from jaxscape.figures.layout import NORMAL, add_strip, from_top
 from jaxscape.figures.legend import figure_note
 from jaxscape.figures.palette import INK, POINT_SIZE
 from jaxscape.figures.panels import Array, Panel, checked_panel, rows_by_member
-from jaxscape.figures.plots import Look, draw_comparison
+from jaxscape.figures.plots import LOOKS, Look, draw_comparison
 
 NEWEST_SIZE = 4 * POINT_SIZE
 RANGES = {"seconds": (0.1, 600), "hold": (0.1, 600), "dpi": (30, 600), "max_frames": (2, 1000)}
@@ -69,12 +69,14 @@ def save_film(
         The files: [STEM.gif], or [STEM.gif, STEM.mp4].
 
     Raises:
-        ValueError: as `plots.comparison_figure`; numbers out of `RANGES`.
+        ValueError: as `plots.comparison_figure`; numbers out of `RANGES`, an unknown look.
     """
     for name, value in (("seconds", seconds), ("hold", hold), ("dpi", dpi), ("max_frames", max_frames)):
         low, high = RANGES[name]
         if not low <= value <= high:
             raise ValueError(f"{name} is {value!r}; allowed are {low:g} to {high:g}")
+    if look not in LOOKS:
+        raise ValueError(f"look is {look!r}; choose one of {list(LOOKS)}")
     # Browsers slow down a GIF of more than 50 frames a second.
     film = _make_film(panels, look, max_frames=min(max_frames, int(50 * seconds) + 1), note=note)
     gif, mp4 = Path(f"{stem}.gif"), Path(f"{stem}.mp4")
@@ -109,7 +111,7 @@ def _show(film: Film, epoch: float) -> None:
             shown = rows[panel.epoch[rows] <= epoch]
             _set_places(drawn.lines[member], panel.embedding[shown])
             if epoch < last:
-                newest = shown[panel.epoch[shown] > 0][-1:]  # at epoch 0 the diamond stands out already
+                newest = shown[panel.epoch[shown] > 0][-1:]  # at epoch 0 a diamond or star stands out
                 sizes[newest], edges[newest] = NEWEST_SIZE, EDGE["linewidths"]
         drawn.points.set(sizes=sizes[drawn.rows], linewidths=edges[drawn.rows], edgecolors=EDGE["edgecolors"])
 

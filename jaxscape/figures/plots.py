@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
@@ -60,9 +62,12 @@ __all__ = [
     "plot_trajectories",
     "save_figure",
     "shade",
+    "values_figure",
 ]
 
 type Look = Literal["dark", "white", "epoch"]
+
+_LABELS = ("seed", "step_size", "epoch", "member", "minimum", "begin")
 
 LOOKS: dict[Look, str] = {
     "dark": "darker with every epoch",
@@ -142,6 +147,41 @@ def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (),
     _write_left(axes, left)
     arrange_panels(fig, axes)
     _explain(fig, palettes[0], checked[0], ["dark"])
+    if note:
+        figure_note(fig, note)
+    return fig
+
+
+def values_figure(
+    panels: Sequence[Panel], values: Sequence[NDArray[Any]], label: str, *, log: bool = False, note: str = ""
+) -> Figure:
+    """Trajectories coloured by a number, such as the loss (Appendix B of the paper); one scale for all panels.
+
+    Args:
+        panels: the minima, all in the plane or all in space.
+        values: for each panel a number a row, (n,).
+        label: name of the numbers, beside their colour bar.
+        log: whether the scale is logarithmic.
+        note: for the foot of the figure.
+
+    Raises:
+        ValueError: as `plot_trajectories`; values that are not one array a panel.
+    """
+    if len(panels) != len(values) or not panels:
+        raise ValueError(f"values has {len(values)} arrays for {len(panels)} panels; give one for each, of one or more")
+    panels = [checked_panel(panel) for panel in panels]
+    fig, axes = _panel_axes(1, len(panels), panels)
+    palette, every = shared_palette(panels), np.concatenate([np.ravel(each) for each in values])
+    norm = (LogNorm if log else Normalize)(every.min(), every.max())
+    for ax, panel, numbers in zip(axes[0], panels, values, strict=True):
+        labels = {name: getattr(panel, name) for name in _LABELS}
+        coloring: dict[str, Any] = {"color_by": "values", "values": numbers, "norm": norm}
+        drawn = plot_trajectories(ax, panel.embedding, **labels, **coloring, palette=palette, colorbar=False)
+        drawn.points.set(clip_on=False, in_layout=False)
+    add_colorbar(drawn.points, ax, label)
+    _write_texts(axes, [panel.title for panel in panels], [""], [panel.note for panel in panels])
+    arrange_panels(fig, axes)
+    _explain(fig, palette, panels, [], directions=False)
     if note:
         figure_note(fig, note)
     return fig
@@ -254,14 +294,17 @@ def _grid_figure(
     return fig, drawn
 
 
-def _explain(fig: Figure, palette: Palette, panels: Sequence[Panel], fades: Sequence[Fade]) -> None:
+def _explain(
+    fig: Figure, palette: Palette, panels: Sequence[Panel], fades: Sequence[Fade], *, directions: bool = True
+) -> None:
     """The legend of these panels, which mean the same by hues and beginnings."""
     words = {(panel.hue, panel.begin) for panel in panels}
     if len(words) != 1:
         raise ValueError(f"panels differ in their hue and begin: {sorted(words)}")
     ((hue, begin),) = words
     jumps, minimum = begin == "jump", any(panel.minimum is not None for panel in panels)
-    legend(fig, palette, hue=hue, step_sizes=jumps, initial=not jumps, fades=fades, minimum=minimum)
+    signs: dict[str, Any] = {"directions": directions, "step_sizes": jumps, "initial": not jumps, "minimum": minimum}
+    legend(fig, palette, hue=hue, fades=fades, **signs)
 
 
 def _panel_axes(rows: int, columns: int, panels: Sequence[Panel]) -> tuple[Figure, NDArray[Any]]:
@@ -277,7 +320,7 @@ def _panel_axes(rows: int, columns: int, panels: Sequence[Panel]) -> tuple[Figur
 def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette: Palette) -> list[Trajectories]:
     drawn = []
     for ax, (panel, look) in zip(axes, cells, strict=True):
-        labels = {name: getattr(panel, name) for name in ("seed", "step_size", "epoch", "member", "minimum", "begin")}
+        labels = {name: getattr(panel, name) for name in _LABELS}
         coloring: dict[str, Any] = {"color_by": "epoch"} if look == "epoch" else {"fade": look}
         drawn.append(plot_trajectories(ax, panel.embedding, **labels, **coloring, palette=palette, colorbar=False))
         drawn[-1].points.set(clip_on=False, in_layout=False)  # no point lies outside, and an SVG clips each by itself

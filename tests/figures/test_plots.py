@@ -48,6 +48,7 @@ FIGURES = {
     "5 columns": lambda: plots.comparison_figure([COLUMN, panel("a long title " * 9), *[COLUMN] * 3], note="a note"),
     "methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN._replace(note="")] * 2], left="AB", note="a note"),
     "optimizers": lambda: plots.minimum_figure(networks(), note="a note"),
+    "losses": lambda: plots.values_figure([COLUMN] * 3, [np.arange(1, 181.0)] * 3, "loss", log=True, note="a note"),
     "norms": lambda: plots.norm_figure(norms()._replace(title=TITLE), hue="optimizer", note="a note"),
     "distances": lambda: plots.distance_figure([distances(null=np.ones(180))], note="a note"),
     "3 distances": lambda: plots.distance_figure([distances()._replace(title=TITLE)] * 3, note="a note"),
@@ -146,6 +147,20 @@ def test_norms_are_lines_in_the_hue_of_their_label_on_a_logarithmic_scale():
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), given.distance[first][np.argsort(given.epoch[first])])
     with pytest.raises(ValueError, match="distance reaches 0"):
         plots.norm_figure(given._replace(distance=np.zeros(180)), hue="optimizer")
+
+
+def test_values_of_all_panels_share_one_scale_and_stand_at_their_rows():
+    given = [panel("one"), panel("other")]
+    values = [np.arange(1, 181.0), 1000.0 * np.arange(1, 181.0)]
+    fig = plots.values_figure(given, values, "loss", log=True)
+    assert [bar.get_ylabel() for ax in fig.axes for bar in ax.child_axes] == ["loss"]
+    for ax, expected, shown in zip(fig.axes, values, given, strict=True):
+        points = ax.collections[0]
+        assert (points.norm.vmin, points.norm.vmax) == (1, 180_000)
+        drawn = np.column_stack([points.get_offsets(), points.get_array()])
+        assert set(map(tuple, drawn)) == set(map(tuple, np.column_stack([shown.embedding, expected])))
+    with pytest.raises(ValueError, match="values has 1 arrays for 2 panels"):
+        plots.values_figure(given, values[:1], "loss")
 
 
 def test_a_comparison_has_a_column_a_minimum_and_letters_by_row():

@@ -1,0 +1,33 @@
+"""The paper's Fig. 2 and Appendix B: retraining around good, bad and memorization minima, and their null trajectories.
+
+    python -m uv run python experiments/figure2.py --scale quick
+
+The pictures are of the first seed's minima, coloured by direction (darker, whiter), by epoch and by loss; there is a
+table for each seed.
+"""
+
+from common import SETTINGS, Experiment, parse_command
+
+from jaxscape.app.config import PRESETS
+from jaxscape.app.folder import read_report
+from jaxscape.app.measure import accuracy_table, geometry_table
+from jaxscape.app.plot import plot_comparison, plot_losses
+
+
+def main(experiment: Experiment) -> None:
+    """Train, retrain, embed, draw, print."""
+    minima = experiment.minima(PRESETS)
+    shown = [experiment.folder / f"{preset}-{experiment.scale.seeds[0]}" for preset in PRESETS]
+    experiment.run(minima, pictures=shown)
+    figures = plot_comparison(shown, experiment.folder / "figure2")
+    for setting in SETTINGS:
+        figures += plot_losses(shown, setting.name, experiment.folder / "figure2")
+    for seed in experiment.scale.seeds:
+        reports = {preset: read_report(experiment.folder / f"{preset}-{seed}") for preset in PRESETS}
+        experiment.console.print(f"seed {seed}", accuracy_table(reports), geometry_table(reports))
+    for path in figures:
+        experiment.console.print(f"{path}")
+
+
+if __name__ == "__main__":
+    main(parse_command(__doc__, "figure2"))
