@@ -64,7 +64,7 @@ SCALES = {
         seeds=(10, 11),
         train=_TINY,
         retrain={"epochs": 3, "eval_size": 50, **_FEW},
-        compare=_TINY | {"seeds": (0, 1), "eval_size": 50},
+        compare=_TINY | {"seeds": (10, 11), "eval_size": 50},
         harder_seeds=(10, 11),
         harder_train=_TINY | {"train_size": 100},
         harder_retrain={"epochs": 3, "eval_size": 50, **_FEW},
@@ -73,6 +73,7 @@ SCALES = {
         dataset="digits",
         harder="digits+pairs",
         seeds=(10, 11, 12, 13, 14),
+        compare={"seeds": (10, 11, 12, 13, 14)},
         # Four pairs of each of the 100 classes; three directions and 30 epochs in place of five and 50.
         harder_train={"train_size": 400},
         harder_retrain={"seeds": (0, 1, 2), "epochs": 30},
@@ -83,11 +84,18 @@ SCALES = {
         seeds=(10, 11, 12),
         train={"protocol": "digits", "train_size": 1000, "batch_size": 50, "epochs": 100, "decay_epochs": (75,)},
         retrain={"epochs": 30, "learning_rate": 0.05, "eval_size": 500},
-        compare={"train_size": 1000, "batch_size": 50, "epochs": 60, "decay_epochs": (45,), "eval_size": 500},
+        compare={
+            "seeds": (10, 11, 12, 13, 14),
+            "train_size": 1000,
+            "batch_size": 50,
+            "epochs": 60,
+            "decay_epochs": (45,),
+            "eval_size": 500,
+        },
         harder_train={"train_size": 1000},
         harder_retrain={"seeds": (0, 1, 2)},
     ),
-    "paper": Scale(dataset="cifar10", harder="cifar100", seeds=(10, 11, 12)),
+    "paper": Scale(dataset="cifar10", harder="cifar100", seeds=(10, 11, 12), compare={"seeds": (10, 11, 12, 13, 14)}),
 }
 
 

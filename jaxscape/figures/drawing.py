@@ -139,7 +139,7 @@ def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
     """Draws a thin bar for the colour scale of `points` beside the axes, which keep their size."""
     bar = ax.figure.colorbar(points, cax=ax.inset_axes((1.03, 0, 0.03, 1)))
     bar.set_label(label, fontsize=NORMAL, color=INK)
-    bar.ax.tick_params(labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
+    bar.ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
     bar.outline.set_visible(False)
     return bar
 

@@ -1,0 +1,544 @@
+"""The paper's claims as numbers, from the runs of a scale: docs/claims.md is written by this and by nothing else.
+
+    python -m uv run python experiments/claims.py --scale quick --markdown docs/claims.md
+
+A claim is a statistic, a threshold and a direction, all of them written here before the runs that decide it. Each
+independent minimum (or set of initial parameters) gives one value: the mean over its copies. The rule:
+
+    holds          the 95 % interval of the mean over minima lies beyond the threshold; where there is a null model, so
+                   does that of the difference from it lie beyond 0
+    does not hold  one of these intervals lies on the other side
+    unclear        anything else
+
+Thresholds were written when demo runs of the seeds 0 to 2 and one comparison of optimisers, seeds 0 to 4, had been
+looked at; the seeds that decide are others. Intervals are Student's. The null of a statistic is the same of rotated null trajectories of the same run (METHOD:
+the starts, lengths and turns of the movements kept, their relation to everything else lost).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from common import SCALES
+from rich.console import Console
+from scipy.stats import t as student
+
+from jaxscape import null_trajectories, pairwise_distances, trajectory_geometry
+from jaxscape.app.config import CompareConfig
+from jaxscape.app.folder import environment, read_report
+from jaxscape.app.measure import NULL_DRAWS, NULL_KIND, measure
+from jaxscape.trajectories.geometry import trajectory_rows
+from jaxscape.trajectories.gram import Gram, take_points
+
+Value = tuple[float, float | None]  # of one minimum, and of its null trajectories where there are any
+
+
+class Claim(NamedTuple):
+    """One claim of the paper and what decides it."""
+
+    source: str  # where in the paper
+    text: str
+    statistic: str
+    value: Callable[["Runs", int], Value]
+    above: bool  # whether the claim is that the value lies above the threshold
+    threshold: float
+    group: str = "minima"  # which seeds it is decided over: minima, harder, optimizers
+
+
+class Runs(NamedTuple):
+    """Where the runs of a scale are."""
+
+    folder: Path
+    seeds: Sequence[int]
+    harder_seeds: Sequence[int]
+    optimizer_seeds: Sequence[int]
+
+    def of(self, group: str) -> Sequence[int]:
+        """The seeds that a claim is decided over."""
+        return {"minima": self.seeds, "harder": self.harder_seeds, "optimizers": self.optimizer_seeds}[group]
+
+
+class Verdict(NamedTuple):
+    """What the runs say of a claim."""
+
+    values: np.ndarray
+    nulls: np.ndarray | None
+    interval: tuple[float, float]
+    verdict: str
+
+
+def judge(values: Sequence[float], nulls: Sequence[float] | None, *, above: bool, threshold: float) -> Verdict:
+    """The rule at the head of this file.
+
+    Raises:
+        ValueError: for fewer than two values.
+    """
+    numbers = np.asarray(values, float)
+    if len(numbers) < 2:
+        raise ValueError(f"a spread needs at least two independent values, got {len(numbers)}")
+    interval = mean_interval(numbers)
+    sides = [_side(interval, threshold, above)]
+    if nulls is not None:
+        sides.append(_side(mean_interval(numbers - np.asarray(nulls, float)), 0.0, above))
+    verdict = "does not hold" if -1 in sides else "holds" if set(sides) == {1} else "unclear"
+    return Verdict(numbers, None if nulls is None else np.asarray(nulls, float), interval, verdict)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Student's 95 % interval of the mean."""
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _side(interval: tuple[float, float], threshold: float, above: bool) -> int:
+    """1: the whole interval is where the claim has it; -1: on the other side; 0: it holds the threshold."""
+    low, high = interval
+    if low <= threshold <= high:
+        return 0
+    return 1 if (low > threshold) == above else -1
+
+
+# What a run folder of copies says.
+
+
+@cache
+def _geometry(run: Path) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]], np.ndarray]:
+    """The statistics of the copies, of null trajectories, and the copies' step sizes."""
+    measured = measure(run, console=Console(quiet=True))
+    real = trajectory_geometry(measured.gram).summary()
+    keys = jax.random.split(jax.random.key(0), NULL_DRAWS)
+    draws = [null_trajectories(measured.gram, kind=NULL_KIND, key=key) for key in keys]
+    first = trajectory_rows(measured.gram)[0] - 1
+    return real, [trajectory_geometry(draw).summary() for draw in draws], measured.labels["step_size"][first]
+
+
+def copies(kind: str, statistic: str, step_size: float | None = None) -> Callable[[Runs, int], Value]:
+    """A statistic's mean over the copies of a minimum, those of one step size or all."""
+
+    def value(runs: Runs, seed: int) -> Value:
+        real, nulls, steps = _geometry(runs.folder / f"{kind}-{seed}")
+        chosen = steps == (steps if step_size is None else step_size)
+        if not chosen.any():
+            raise KeyError(f"no copies of step size {step_size}")
+        of_null = np.mean([draw[statistic][chosen] for draw in nulls])
+        return float(np.mean(real[statistic][chosen])), float(of_null)
+
+    return value
+
+
+def contrast(one: Callable[[Runs, int], Value], other: Callable[[Runs, int], Value]) -> Callable[[Runs, int], Value]:
+    """The difference of two statistics of the same seed, and of their nulls."""
+
+    def value(runs: Runs, seed: int) -> Value:
+        (a, null_a), (b, null_b) = one(runs, seed), other(runs, seed)
+        return a - b, None if null_a is None or null_b is None else null_a - null_b
+
+    return value
+
+
+def accuracy(kind: str, part: str) -> Callable[[Runs, int], Value]:
+    """Of a minimum, in training or on the test set."""
+    return lambda runs, seed: (read_report(runs.folder / f"{kind}-{seed}")["minimum"][f"{part}_accuracy"], None)
+
+
+# What the networks say that several optimisers trained from shared initial parameters.
+
+
+@cache
+def _networks(folder: Path) -> tuple[Gram, dict[str, np.ndarray], np.ndarray]:
+    measured = measure(folder / "optimizers", console=Console(quiet=True))
+    return measured.gram, measured.labels, pairwise_distances(measured.gram, metric="euclidean")
+
+
+def _path(labels: dict[str, np.ndarray], optimizer: str, seed: int) -> np.ndarray:
+    return np.flatnonzero((labels["optimizer"] == optimizer) & (labels["seed"] == seed))
+
+
+def network(optimizer: str, statistic: str) -> Callable[[Runs, int], Value]:
+    """A statistic of one path, seen from the origin."""
+
+    def value(runs: Runs, seed: int) -> Value:
+        gram, labels, _ = _networks(runs.folder)
+        path = take_points(gram, _path(labels, optimizer, seed))
+        return float(trajectory_geometry(path).summary()[statistic][0]), None
+
+    return value
+
+
+def end_norm(runs: Runs, optimizer: str, seed: int) -> float:
+    """The L2 norm of the last parameters."""
+    gram, labels, _ = _networks(runs.folder)
+    return float(trajectory_geometry(take_points(gram, _path(labels, optimizer, seed))).norm[-1, 0])
+
+
+def ratio_of_norms(one: str, other: str) -> Callable[[Runs, int], Value]:
+    """Of the last parameters of two optimisers."""
+    return lambda runs, seed: (end_norm(runs, one, seed) / end_norm(runs, other, seed), None)
+
+
+def ratio(one: Callable[[Runs, int], Value], other: Callable[[Runs, int], Value]) -> Callable[[Runs, int], Value]:
+    """Of two statistics of the same seed."""
+    return lambda runs, seed: (one(runs, seed)[0] / other(runs, seed)[0], None)
+
+
+def same_direction(one: str, other: str) -> Callable[[Runs, int], Value]:
+    """Cosine of the ways from the shared start to the two ends; in place of a null that of other seeds' ends."""
+
+    def cosine(runs: Runs, seed: int, other_seed: int) -> float:
+        _, labels, distances = _networks(runs.folder)
+        a, b = _path(labels, one, seed), _path(labels, other, other_seed)
+        if seed == other_seed:
+            x, y, between = distances[a[0], a[-1]], distances[b[0], b[-1]], distances[a[-1], b[-1]]
+            return float((x**2 + y**2 - between**2) / (2 * x * y))
+        # (a_end - a_0) . (b_end - b_0) from the four distances between them.
+        product = distances[a[-1], b[0]] ** 2 + distances[a[0], b[-1]] ** 2
+        product -= distances[a[-1], b[-1]] ** 2 + distances[a[0], b[0]] ** 2
+        return float(product / (2 * distances[a[0], a[-1]] * distances[b[0], b[-1]]))
+
+    def value(runs: Runs, seed: int) -> Value:
+        others = [cosine(runs, seed, each) for each in runs.optimizer_seeds if each != seed]
+        return cosine(runs, seed, seed), float(np.mean(others))
+
+    return value
+
+
+def nearest_end(runs: Runs, seed: int) -> Value:
+    """The nearest two ends of one seed's optimisers, as a share of the shorter of their two ways."""
+    _, labels, distances = _networks(runs.folder)
+    paths = [_path(labels, name, seed) for name in dict.fromkeys(labels["optimizer"].tolist())]
+    shares = [
+        distances[a[-1], b[-1]] / min(distances[a[0], a[-1]], distances[b[0], b[-1]])
+        for number, a in enumerate(paths)
+        for b in paths[:number]
+    ]
+    return float(min(shares)), None
+
+
+def ends_apart(optimizer: str) -> Callable[[Runs, int], Value]:
+    """Mean distance of a seed's end from the ends of other seeds, same optimiser."""
+
+    def value(runs: Runs, seed: int) -> Value:
+        _, labels, distances = _networks(runs.folder)
+        end = _path(labels, optimizer, seed)[-1]
+        others = [_path(labels, optimizer, each)[-1] for each in runs.optimizer_seeds if each != seed]
+        return float(distances[end, others].mean()), None
+
+    return value
+
+
+# What the embeddings say (experiments/figure1.py of the same scale).
+
+
+def embedding(method: str, number: str, metric: str = "cosine") -> Callable[[Runs, int], Value]:
+    """A number of a method's pictures, mean over the good, bad and memorization runs of a seed."""
+
+    def value(runs: Runs, seed: int) -> Value:
+        records = json.loads((runs.folder / "figure1.json").read_text())["runs"]
+        chosen = [
+            record[number]
+            for record in records
+            if (record["method"], record["metric"]) == (method, metric) and record["data"].endswith(f"-{seed}")
+        ]
+        if not chosen:
+            raise KeyError(f"no picture of seed {seed} by {method}")
+        return float(np.mean(chosen)), None
+
+    return value
+
+
+CLAIMS = (
+    Claim(
+        "4, Fig. 1",
+        "PHATE keeps trajectories connected where t-SNE shatters them.",
+        "steps whose next point is one of the two nearest, PHATE - t-SNE",
+        contrast(embedding("PHATE", "continuous"), embedding("t-SNE", "continuous")),
+        True,
+        0.0,
+    ),
+    Claim(
+        "4, Fig. 1",
+        "PHATE keeps trajectories connected where UMAP shatters them.",
+        "steps whose next point is one of the two nearest, PHATE - UMAP",
+        contrast(embedding("PHATE", "continuous"), embedding("UMAP", "continuous")),
+        True,
+        0.0,
+    ),
+    Claim(
+        "4, Fig. 1",
+        "PHATE keeps global relations better than t-SNE.",
+        "rank correlation of all distances, PHATE - t-SNE",
+        contrast(embedding("PHATE", "global"), embedding("t-SNE", "global")),
+        True,
+        0.0,
+    ),
+    Claim(
+        "4, Fig. 1",
+        "PHATE keeps global relations better than UMAP.",
+        "rank correlation of all distances, PHATE - UMAP",
+        contrast(embedding("PHATE", "global"), embedding("UMAP", "global")),
+        True,
+        0.0,
+    ),
+    Claim(
+        "4, Fig. 1",
+        "PCA hides what PHATE shows within trajectories.",
+        "rank correlation of distances to 50 neighbours, euclidean, PHATE - PCA",
+        contrast(embedding("PHATE", "local", "euclidean"), embedding("PCA", "local", "euclidean")),
+        True,
+        0.0,
+    ),
+    Claim("5.1", "Good minima fit the training data.", "training accuracy", accuracy("good", "train"), True, 0.99),
+    Claim("5.1", "Bad minima fit the training data.", "training accuracy", accuracy("bad", "train"), True, 0.99),
+    Claim(
+        "5.1", "Memorization fits random labels.", "training accuracy", accuracy("memorization", "train"), True, 0.99
+    ),
+    Claim(
+        "5.1",
+        "Good minima are better on the test data than bad ones.",
+        "test accuracy, good - bad",
+        contrast(accuracy("good", "test"), accuracy("bad", "test")),
+        True,
+        0.0,
+    ),
+    Claim(
+        "5.1",
+        "Memorization learns nothing of the true labels.",
+        "test accuracy (chance is 0.1)",
+        accuracy("memorization", "test"),
+        False,
+        0.15,
+    ),
+    Claim("5.1", "Good: copies come nearer to the minimum.", "return", copies("good", "return"), True, 0.0),
+    Claim("5.1", "Good: they return to near the minimum.", "return", copies("good", "return"), True, 0.5),
+    Claim("5.1", "Good: they return at once.", "outward", copies("good", "outward"), False, 0.01),
+    Claim("5.1", "Good: they return steadily.", "monotone", copies("good", "monotone"), True, 0.9),
+    Claim(
+        "5.1",
+        "Good: they return in the direction in which they were pushed (petals).",
+        "petal",
+        copies("good", "petal"),
+        True,
+        0.9,
+    ),
+    Claim("5.1", "Bad: copies first move outward.", "outward", copies("bad", "outward"), True, 0.01),
+    Claim(
+        "5.1",
+        "Copies of good minima return further than those of bad ones.",
+        "return, good - bad",
+        contrast(copies("good", "return"), copies("bad", "return")),
+        True,
+        0.0,
+    ),
+    Claim(
+        "5.1",
+        "Copies of bad minima move further outward than those of good ones.",
+        "outward, bad - good",
+        contrast(copies("bad", "outward"), copies("good", "outward")),
+        True,
+        0.0,
+    ),
+    Claim(
+        "5.1",
+        "Memorization: outward at small steps.",
+        "outward, step size 0.25",
+        copies("memorization", "outward", 0.25),
+        True,
+        0.01,
+    ),
+    Claim(
+        "5.1",
+        "Memorization: return at large steps.",
+        "return, step size 1",
+        copies("memorization", "return", 1.0),
+        True,
+        0.0,
+    ),
+    Claim(
+        "5.1",
+        "Memorization: more lateral movement at large steps than around good minima.",
+        "lateral, step size 1, memorization - good",
+        contrast(copies("memorization", "lateral", 1.0), copies("good", "lateral", 1.0)),
+        True,
+        0.0,
+    ),
+    Claim(
+        "5.2",
+        "SGD and momentum from one seed travel in similar directions.",
+        "cosine of their ways from start to end (null: ends of other seeds)",
+        same_direction("sgd", "momentum"),
+        True,
+        0.5,
+        "optimizers",
+    ),
+    Claim(
+        "5.2",
+        "Momentum takes a shorter path than SGD.",
+        "path length, momentum / SGD",
+        ratio(network("momentum", "path"), network("sgd", "path")),
+        False,
+        1.0,
+        "optimizers",
+    ),
+    Claim(
+        "5.2",
+        "Momentum takes a straighter path than SGD.",
+        "path length over distance, momentum - SGD",
+        contrast(network("momentum", "tortuosity"), network("sgd", "tortuosity")),
+        False,
+        0.0,
+        "optimizers",
+    ),
+    Claim(
+        "5.2",
+        "Each optimiser ends in a minimum of its own.",
+        "distance of the nearest two ends of a seed / the shorter way",
+        nearest_end,
+        True,
+        0.1,
+        "optimizers",
+    ),
+    Claim(
+        "5.2, D",
+        "Adam's parameters are larger.",
+        "L2 norm at the end, Adam / SGD",
+        ratio_of_norms("adam", "sgd"),
+        True,
+        1.0,
+        "optimizers",
+    ),
+    Claim(
+        "5.2",
+        "Adam ends further from the start.",
+        "distance of start and end, Adam / SGD",
+        ratio(network("adam", "travel"), network("sgd", "travel")),
+        True,
+        1.0,
+        "optimizers",
+    ),
+    Claim(
+        "5.2",
+        "Adam's trajectory is smoother than SGD's.",
+        "mean turning angle, Adam - SGD",
+        contrast(network("adam", "turning"), network("sgd", "turning")),
+        False,
+        0.0,
+        "optimizers",
+    ),
+    Claim(
+        "5.2",
+        "Adam's end points are further apart.",
+        "mean distance between ends of different seeds, Adam / SGD",
+        ratio(ends_apart("adam"), ends_apart("sgd")),
+        True,
+        1.0,
+        "optimizers",
+    ),
+    Claim(
+        "5.3",
+        "The pattern recurs on a harder data set: good copies return further than bad ones.",
+        "return, good - bad, harder data",
+        contrast(copies("harder-good", "return"), copies("harder-bad", "return")),
+        True,
+        0.0,
+        "harder",
+    ),
+    Claim(
+        "5.3",
+        "It recurs there that bad copies move further outward than good ones.",
+        "outward, bad - good, harder data",
+        contrast(copies("harder-bad", "outward"), copies("harder-good", "outward")),
+        True,
+        0.0,
+        "harder",
+    ),
+    Claim(
+        "5.3",
+        "The petals recur there.",
+        "petal, good, harder data",
+        copies("harder-good", "petal"),
+        True,
+        0.9,
+        "harder",
+    ),
+)
+
+
+def decide(runs: Runs, claim: Claim) -> Verdict | None:
+    """What the runs say; None where they are not there."""
+    try:
+        pairs = [claim.value(runs, seed) for seed in runs.of(claim.group)]
+    except (FileNotFoundError, KeyError):
+        return None
+    nulls: Any = [null for _, null in pairs]
+    values = [value for value, _ in pairs]
+    return judge(values, None if None in nulls else nulls, above=claim.above, threshold=claim.threshold)
+
+
+def markdown(found: Mapping[str, Mapping[Claim, Verdict | None]], about: Mapping[str, str]) -> str:
+    """The page: a table a scale, a row a claim."""
+    lines = [
+        "# The paper's claims as numbers",
+        "",
+        "Written by `experiments/claims.py`, which says how each is decided; never by hand.",
+    ]
+    for scale, verdicts in found.items():
+        counts = dict.fromkeys(("holds", "does not hold", "unclear"), 0)
+        for verdict in verdicts.values():
+            if verdict is not None:
+                counts[verdict.verdict] += 1
+        words = ", ".join(f"{number} {word}" for word, number in counts.items())
+        lines += ["", f"## Scale {scale}", "", about[scale], "", f"{words}.", ""]
+        lines += [
+            "| paper | claim | statistic | threshold | value: mean ± SD (n) | 95 % interval | null | verdict |",
+            "|-|-|-|-|-|-|-|-|",
+        ]
+        lines += [_row(claim, verdict) for claim, verdict in verdicts.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(claim: Claim, verdict: Verdict | None) -> str:
+    threshold = f"{'>' if claim.above else '<'} {claim.threshold:g}"
+    cells = [claim.source, claim.text, claim.statistic, threshold]
+    if verdict is None:
+        return f"| {' | '.join([*cells, '', '', '', 'not run'])} |"
+    values = verdict.values
+    null = "" if verdict.nulls is None else f"{verdict.nulls.mean():.3f}"
+    value = f"{values.mean():.3f} ± {values.std(ddof=1):.3f} ({len(values)})"
+    low, high = verdict.interval
+    return f"| {' | '.join([*cells, value, f'{low:.3f} to {high:.3f}', null, f'**{verdict.verdict}**'])} |"
+
+
+def main() -> None:
+    """Decide every claim at each scale, print the tables, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=SCALES, nargs="+", default=["quick"])
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="the runs of a scale are in FOLDER/SCALE")
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args()
+    found, about = {}, {}
+    for name in options.scale:
+        scale = SCALES[name]
+        networks = scale.compare.get("seeds", CompareConfig().seeds)
+        runs = Runs(options.folder / name, scale.seeds, scale.harder_seeds, networks)
+        found[name] = {claim: decide(runs, claim) for claim in CLAIMS}
+        if not any(found[name].values()):
+            sys.exit(f"{runs.folder} has no runs; python experiments/figure2.py --scale {name} makes the first")
+        record = environment()
+        about[name] = (
+            f"{scale.dataset}, minima of the seeds {', '.join(map(str, scale.seeds))}; commit {record['commit']}, "
+            f"{record['device']}. `python -m uv run python experiments/claims.py {' '.join(sys.argv[1:])}`"
+        )
+    page = markdown(found, about)
+    print(page)
+    if options.markdown:
+        options.markdown.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The paper's Fig. 3, 4 and 9: SGD, momentum and Adam from shared initial parameters, and the norms of what they find.
+
+    python -m uv run python experiments/optimizers.py --scale quick
+
+One store holds all networks, so that one distance matrix does. Drawn: one seed, a pair of optimisers, all, Adam alone,
+all beside their null trajectories, and the L2 norm by epoch.
+"""
+
+import time
+from dataclasses import replace
+
+from common import CONTROL, SETTINGS, Experiment, parse_command
+
+from jaxscape.app.compare import compare_optimizers
+from jaxscape.app.embed import embed_trajectories
+from jaxscape.app.folder import read_report
+from jaxscape.app.measure import measure, optimizers_table
+from jaxscape.app.plot import plot_run
+
+
+def main(experiment: Experiment) -> None:
+    """Train, embed, draw, print."""
+    run, console, config = experiment.folder / "optimizers", experiment.console, experiment.comparison()
+    started = time.monotonic()
+    compare_optimizers(run, config, console=console)
+    measure(run, console=console)
+    one, *_ = config.seeds
+    parts = [{"only_seeds": (one,)}, {"only_optimizers": ("adam",)}]
+    parts += [{"only_optimizers": pair} for pair in (("sgd", "momentum"), ("momentum", "adam"))]
+    for setting in (*SETTINGS, CONTROL, *(replace(SETTINGS[0], **part) for part in parts)):
+        embed_trajectories(run, setting, console=console)
+    figures = plot_run(run)
+    console.print(optimizers_table(read_report(run)))
+    console.print(f"Done in {(time.monotonic() - started) / 60:.1f} min.")
+    for path in figures:
+        console.print(f"{path}")
+
+
+if __name__ == "__main__":
+    main(parse_command(__doc__, "optimizers"))

@@ -1,0 +1,130 @@
+"""The decision rule of the claims, and what the statistics of networks are, on made-up numbers."""
+
+import claims
+import numpy as np
+import pytest
+from claims import Claim, Runs, judge, markdown, mean_interval
+from common import SCALES, parse_changes
+from scipy import stats
+
+from jaxscape import gram, pairwise_distances
+
+VALUES = (0.1, 0.2, 0.3, 0.4, 0.5)  # mean 0.3, interval 0.104 to 0.496
+
+
+def test_the_interval_is_students():
+    values = np.random.default_rng(0).normal(2, 3, 7)
+    expected = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
+    np.testing.assert_allclose(mean_interval(values), expected)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "above", "verdict"),
+    [
+        (0.0, True, "holds"),
+        (0.2, True, "unclear"),
+        (0.6, True, "does not hold"),
+        (0.6, False, "holds"),
+        (0.4, False, "unclear"),
+        (0.0, False, "does not hold"),
+    ],
+)
+def test_a_claim_holds_where_the_whole_interval_lies_beyond_its_threshold(threshold, above, verdict):
+    assert judge(VALUES, None, above=above, threshold=threshold).verdict == verdict
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(-0.5, "holds"), (0.5, "does not hold"), (0.0, "unclear")])
+def test_and_the_difference_from_the_null_beyond_0(shift, verdict):
+    noise = np.array([0.01, -0.01, 0.02, -0.02, 0.0])
+    assert judge(VALUES, VALUES + noise + shift, above=True, threshold=0).verdict == verdict
+    mirrored = -np.array(VALUES)
+    assert judge(mirrored, mirrored - noise - shift, above=False, threshold=0).verdict == verdict
+
+
+def test_what_is_the_same_everywhere_is_decided():
+    assert judge([1.0, 1.0, 1.0], None, above=True, threshold=0.99).verdict == "holds"
+    assert judge([1.0, 1.0, 1.0], None, above=True, threshold=1.0).verdict == "unclear"
+
+
+def test_one_minimum_is_no_spread():
+    with pytest.raises(ValueError, match="at least two independent values, got 1"):
+        judge([1.0], None, above=True, threshold=0)
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Three networks of each optimiser in the plane, [epoch, network, P], as a run of `compare` holds them."""
+    starts = np.array([[10.0, 0, 0, 0], [0, 10, 0, 0], [0, 0, 10, 0]])
+    ways = {"sgd": np.array([0, 0, 0, 1.0]), "momentum": np.array([0, 0, 3, 4.0]), "adam": np.array([0, 0, 0, -20.0])}
+    ends = np.concatenate([starts + way for way in ways.values()])
+    points = np.stack([np.tile(starts, (3, 1)), ends])
+    found = gram(points.reshape(18, 4), parents=[-1] * 9 + list(range(9)))
+    labels = {"optimizer": np.tile(np.repeat(list(ways), 3), 2), "seed": np.tile([0, 1, 2], 6)}
+    distances = pairwise_distances(found, metric="euclidean")
+    monkeypatch.setattr(claims, "_networks", lambda folder: (found, labels, distances))
+    return Runs("", (), (), (0, 1, 2))
+
+
+def test_statistics_of_networks(networks):
+    cosine, of_others = claims.same_direction("sgd", "momentum")(networks, 0)
+    np.testing.assert_allclose([cosine, of_others], [0.8, 0.8])
+    # |sgd - momentum| = |(0, 0, 3, 3)| over the shorter way, 1.
+    np.testing.assert_allclose(claims.nearest_end(networks, 1)[0], np.sqrt(18))
+    np.testing.assert_allclose(claims.ratio_of_norms("adam", "sgd")(networks, 0)[0], np.sqrt(500 / 101))
+    travel = claims.ratio(claims.network("adam", "travel"), claims.network("sgd", "travel"))
+    np.testing.assert_allclose(travel(networks, 2)[0], 20)
+    np.testing.assert_allclose(claims.ends_apart("adam")(networks, 0)[0], np.sqrt(200))
+
+
+def test_contrasts_are_of_values_and_of_nulls():
+    one, other = (lambda runs, seed: (3.0, 1.0)), (lambda runs, seed: (1.0, 0.5))
+    assert claims.contrast(one, other)(None, 0) == (2.0, 0.5)
+    assert claims.contrast(one, lambda runs, seed: (1.0, None))(None, 0) == (2.0, None)
+
+
+def test_the_page_says_of_each_claim_what_was_found_or_that_it_was_not_run():
+    claim = Claim("1", "It is large.", "size", lambda runs, seed: (0, None), True, 0.25)
+    verdict = judge(VALUES, np.zeros(5), above=True, threshold=0.25)
+    page = markdown({"quick": {claim: verdict}, "real": {claim: None}}, {"quick": "digits", "real": "clothes"})
+    assert "| 1 | It is large. | size | > 0.25 | 0.300 ± 0.158 (5) | 0.104 to 0.496 | 0.000 | **unclear** |" in page
+    assert "| 1 | It is large. | size | > 0.25 |  |  |  | not run |" in page
+    assert "0 holds, 0 does not hold, 1 unclear." in page
+
+
+def test_claims_without_runs_are_not_decided(tmp_path):
+    runs = Runs(tmp_path, (0, 1), (0, 1), (0, 1))
+    assert {claims.decide(runs, claim) for claim in claims.CLAIMS} == {None}
+
+
+def test_every_claim_has_at_least_three_independent_minima_behind_it():
+    for name, scale in SCALES.items():
+        if name != "smoke":
+            assert min(map(len, (scale.seeds, scale.harder_seeds, scale.compare["seeds"]))) >= 3
+
+
+def test_the_seeds_that_decide_are_none_of_those_that_the_protocol_was_chosen_with():
+    for scale in SCALES.values():
+        seeds = {*scale.seeds, *scale.harder_seeds, *scale.compare["seeds"]}
+        assert not seeds & set(range(10))
+
+
+def test_settings_are_changed_by_stage():
+    words = ["train.epochs=3", "train.dataset=mnist", "retrain.step_sizes=(0.5, 1.0)", "train.train_size=None"]
+    assert parse_changes(words) == {
+        "train": {"epochs": 3, "dataset": "mnist", "train_size": None},
+        "retrain": {"step_sizes": (0.5, 1.0)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train.epochs", "takes STAGE.SETTING=VALUE"),
+        ("epochs=3", "takes STAGE.SETTING=VALUE"),
+        ("embed.knn=3", "with a stage of train, retrain, compare"),
+        ("train.colour=3", "unknown setting 'colour' of train; known: protocol"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(word, message):
+    with pytest.raises(ValueError, match=message):
+        parse_changes([word])
