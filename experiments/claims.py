@@ -11,8 +11,9 @@ independent minimum (or set of initial parameters) gives one value: the mean ove
     unclear        anything else
 
 Thresholds were written when demo runs of the seeds 0 to 2 and one comparison of optimisers, seeds 0 to 4, had been
-looked at; the seeds that decide are others. Intervals are Student's. The null of a statistic is the same of rotated null trajectories of the same run (METHOD:
-the starts, lengths and turns of the movements kept, their relation to everything else lost).
+looked at; the seeds that decide are others. Intervals are Student's. The null of a statistic is the same of rotated
+null trajectories of the same run: the starts, lengths and turns of the movements are kept, their relation to
+everything else is lost.
 """
 
 import argparse

@@ -66,10 +66,21 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
     files = []
     for setting in sorted(set.intersection(*(set(embeddings(run)) for run in runs))):
         note = f"{_how(runs[0], setting)}\n{_data(runs)}"
-        panels = [_panel(run, setting) for run in runs]
+        panels = comparison_panels(runs, setting)
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
     return files + _plot_distances(runs, folder)
+
+
+def comparison_panels(runs: Sequence[Path], setting: str) -> list[Panel]:
+    """An embedding of each run as a panel; where presets repeat, the panels have the names of their run folders."""
+    panels = [_panel(run, setting) for run in runs]
+    kinds = [panel.title.partition("\n")[0] for panel in panels]
+    if len(set(kinds)) == len(kinds):
+        return panels
+    rests = [panel.title.partition("\n")[2] for panel in panels]
+    named = zip(panels, runs, rests, strict=True)
+    return [panel._replace(title=f"{run.name}\n{rest}") for panel, run, rest in named]
 
 
 def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
@@ -80,7 +91,7 @@ def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
         of = dict(zip(zip(metrics["member"], metrics["epoch"], strict=True), metrics["train_loss"], strict=True))
         rows = [key for key in zip(columns["member"], columns["epoch"], strict=True) if key[0] >= 0]
         losses.append(np.maximum([of[key] for key in rows], _LEAST_LOSS))
-    panels = [_panel(run, setting) for run in runs]
+    panels = comparison_panels(runs, setting)
     note = f"{_how(runs[0], setting)}\n{_data(runs)}"
     figure = values_figure(panels, losses, "training loss", log=True, note=note)
     make_folder(folder)
@@ -92,7 +103,7 @@ def _plot_control(runs: Sequence[Path], setting: str, folder: Path) -> list[Path
     real, null, kind = setting.partition("-null-")
     if not null or any(real not in embeddings(run) for run in runs):
         return []
-    rows = [[_panel(run, name) for run in runs] for name in (real, setting)]
+    rows = [comparison_panels(runs, name) for name in (real, setting)]
     note = f"{_how(runs[0], real)}\n{_data(runs)}"
     figure = methods_figure(rows, left=["real", f"null, {kind}"], note=note)
     return save_figure(figure, folder / f"{real}-beside-{kind}-null")
@@ -193,8 +204,8 @@ def _data(runs: Sequence[Path]) -> str:
     configs = [read_config(run) for run in runs]
     compared = configs[0].get("compare")
     train = compared or configs[0]["train"]
-    size = f" ({train['train_size']} training images)" if train["train_size"] else ""
-    network = f"{train['dataset']}{size}, WRN-{train['depth']}-{train['widen_factor']}"
+    sources = dict.fromkeys(_source(config.get("compare") or config["train"]) for config in configs)
+    network = f"{' and '.join(sources)}, WRN-{train['depth']}-{train['widen_factor']}"
     if compared:
         return f"{network}; {train['epochs']} epochs from learning rate {train['learning_rate']:g}"
     again = configs[0]["retrain"]
@@ -204,6 +215,10 @@ def _data(runs: Sequence[Path]) -> str:
         f"retrained {again['epochs']} epochs with {again['optimizer']}, learning rate {again['learning_rate']:g}, "
         f"weight decay {' or '.join(f'{decay:g}' for decay in decays)}"
     )
+
+
+def _source(train: Mapping[str, Any]) -> str:
+    return train["dataset"] + (f" ({train['train_size']} training images)" if train["train_size"] else "")
 
 
 def _distances(run: Path) -> DistancePanel:

@@ -1,0 +1,37 @@
+"""The paper's Fig. 5: bad and good minima of several initialisations, and of a second, harder data set.
+
+    python -m uv run python experiments/figure5.py --scale quick
+
+The minima of the first data set are those of figure2.py, and are not trained again. In place of CIFAR-100, the quick
+and the real scale take pairs of images: 100 classes of two side by side, rotated by up to 45 degrees and changed in
+brightness and contrast for the good minima.
+"""
+
+from common import Experiment, parse_command
+
+from jaxscape.app.folder import read_report
+from jaxscape.app.measure import accuracy_table, geometry_table
+from jaxscape.app.plot import plot_comparison
+
+KINDS = ("bad", "good")
+
+
+def main(experiment: Experiment) -> None:
+    """Train, retrain, embed, draw, print."""
+    scale, folder = experiment.scale, experiment.folder
+    minima = experiment.minima(KINDS) | experiment.harder_minima(KINDS)
+    names = [f"{kind}-{seed}" for seed in scale.seeds[:2] for kind in KINDS]
+    names += [f"harder-{kind}-{scale.harder_seeds[0]}" for kind in KINDS]
+    shown = [folder / name for name in names]
+    experiment.run(minima, pictures=shown)
+    figures = plot_comparison(shown, folder / "figure5")
+    for prefix, seeds in (("", scale.seeds), ("harder-", scale.harder_seeds)):
+        for seed in seeds:
+            reports = {f"{prefix}{kind}-{seed}": read_report(folder / f"{prefix}{kind}-{seed}") for kind in KINDS}
+            experiment.console.print(accuracy_table(reports), geometry_table(reports))
+    for path in figures:
+        experiment.console.print(f"{path}")
+
+
+if __name__ == "__main__":
+    main(parse_command(__doc__, "figure5"))

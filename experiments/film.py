@@ -1,0 +1,27 @@
+"""The paper's film: trajectories of good, bad and memorization minima that grow epoch by epoch, side by side.
+
+    python -m uv run python experiments/film.py --scale quick
+
+A GIF, and an MP4 where an ffmpeg is there. The runs are those of figure2.py, and are not made again.
+"""
+
+from common import SETTINGS, Experiment, parse_command
+
+from jaxscape.app.config import PRESETS
+from jaxscape.app.plot import comparison_panels
+from jaxscape.figures.film import save_film
+
+
+def main(experiment: Experiment) -> None:
+    """Make what is missing of the runs, then the films."""
+    seed = experiment.scale.seeds[0]
+    shown = [experiment.folder / f"{preset}-{seed}" for preset in PRESETS]
+    experiment.run(experiment.minima(PRESETS, seeds=[seed]), pictures=shown)
+    for setting in SETTINGS:
+        panels = comparison_panels(shown, setting.name)
+        for path in save_film(panels, experiment.folder / "film" / setting.name):
+            experiment.console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(parse_command(__doc__, "film"))
