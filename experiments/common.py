@@ -82,7 +82,7 @@ SCALES = {
         dataset="fashion_mnist",
         harder="fashion_mnist+pairs",
         seeds=(10, 11, 12),
-        train={"protocol": "digits", "train_size": 1000, "batch_size": 50, "epochs": 100, "decay_epochs": (75,)},
+        train={"protocol": "digits", "train_size": 1000, "batch_size": 50, "epochs": 200, "decay_epochs": (150,)},
         retrain={"epochs": 30, "learning_rate": 0.05, "eval_size": 500},
         compare={
             "seeds": (10, 11, 12, 13, 14),
