@@ -16,7 +16,14 @@ _CONTENTS = {
     "training.objective": ("flax_evaluate", "flax_loss"),
     "training.optimizers": ("make_optimizer", "step_decay"),
     "training.train": ("Epoch", "TrainState", "concatenate_states", "init_states", "train"),
-    "jumps.directions": ("JumpGrid", "filter_normalize", "jump", "jump_grid", "random_direction"),
+    "jumps.directions": (
+        "JumpGrid",
+        "filter_normalize",
+        "filter_normalized_distance",
+        "jump",
+        "jump_grid",
+        "random_direction",
+    ),
     "jumps.retrain": ("retrain", "start_states"),
     "trajectories.store": ("TrajectoryStore",),
     "trajectories.gram": ("Gram", "gram"),
@@ -25,17 +32,24 @@ _CONTENTS = {
     "trajectories.null": ("null_trajectories",),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
-    "embedding.measures": ("continuity", "demap", "procrustes_disparity", "rank_correlation"),
+    "embedding.measures": ("continuity", "demap", "procrustes_disparity", "radial_trend", "rank_correlation"),
     "embedding.tree": ("Tree", "artificial_tree"),
 }
 _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in names}
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
     from jaxscape.embedding.baselines import Embedding, pca, random_plane, tsne, umap
-    from jaxscape.embedding.measures import continuity, demap, procrustes_disparity, rank_correlation
+    from jaxscape.embedding.measures import continuity, demap, procrustes_disparity, radial_trend, rank_correlation
     from jaxscape.embedding.phate import PhateResult, phate, project
     from jaxscape.embedding.tree import Tree, artificial_tree
-    from jaxscape.jumps.directions import JumpGrid, filter_normalize, jump, jump_grid, random_direction
+    from jaxscape.jumps.directions import (
+        JumpGrid,
+        filter_normalize,
+        filter_normalized_distance,
+        jump,
+        jump_grid,
+        random_direction,
+    )
     from jaxscape.jumps.retrain import retrain, start_states
     from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, pair_images, take_training
     from jaxscape.training.models import WideResNet
@@ -66,6 +80,7 @@ __all__ = [
     "corrupt_labels",
     "demap",
     "filter_normalize",
+    "filter_normalized_distance",
     "flax_evaluate",
     "flax_loss",
     "gram",
@@ -81,6 +96,7 @@ __all__ = [
     "phate",
     "procrustes_disparity",
     "project",
+    "radial_trend",
     "random_direction",
     "random_plane",
     "rank_correlation",

@@ -16,13 +16,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from jaxscape.app.config import RetrainConfig, TrainConfig, check_retrain, check_train
+from jaxscape.app.config import CompareConfig, RetrainConfig, TrainConfig, check_compare, check_retrain, check_train
 from jaxscape.app.problem import Problem, make_loss, make_problem, retrain_optimizer, train_optimizer
 from jaxscape.app.resume import save_state
 from jaxscape.app.strategy import fastest_strategy
 from jaxscape.app.train import read_accuracy
 from jaxscape.training.choice import DeviceMemory, estimate_memory, num_bytes
-from jaxscape.training.members import Update, epoch_runner, map_members, num_workers
+from jaxscape.training.members import Update, epoch_runner, map_members, num_members, num_workers
 from jaxscape.training.train import TrainState, copy_states, init_states, member_update
 from jaxscape.trajectories.gram import gram
 from jaxscape.trajectories.store import TrajectoryStore
@@ -87,21 +87,54 @@ def plan_run(
             stages.append(_plan_training(train))
         of_copies = replace(train, batch_size=retrain.batch_size, precision=retrain.precision)
         problem = make_problem(of_copies, eval_size=retrain.eval_size)
-        copies = _Copies(problem, of_copies, retrain, devices)
-        with tempfile.TemporaryDirectory(dir=_existing(run)) as folder:  # on the disk that the run will be on
-            stages.append(copies.plan(retrain, Path(folder)))
-        stages.append(copies.plan_distances(retrain))
-        memory = estimate_memory(copies.update, copies.states, problem.train, copies.rows, strategy=copies.strategy)
-    state, parameters = num_bytes(copies.states) // copies.on_device, copies.num_parameters
-    n = copies.members * (retrain.epochs + 1)
-    disk = {
-        "minimum": 2 * state,
-        "trajectories": 4 * parameters * n,
-        "resume": copies.members * state,
-        "gram.npz": 2 * 8 * (n + 1) ** 2,
-    }
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    return Plan(stages, devices, copies.strategy, memory, limit, disk, shutil.disk_usage(_existing(run)).free)
+        stack = _make_stack(
+            problem,
+            of_copies,
+            retrain_optimizer(retrain),
+            augmentation=retrain.augmentation,
+            members=len(retrain.seeds) * len(retrain.step_sizes),
+            devices=devices,
+            strategy=retrain.strategy,
+        )
+        stages.append(_plan_epochs(run, stack, retrain.epochs, problem.steps_per_epoch, name="retrain", who="copies"))
+        points = stack.members * (retrain.epochs + 1)
+        stages.append(_plan_distances(points, stack.num_parameters))
+        memory = _memory(stack)
+    disk = {"minimum": 2 * stack.state_bytes, **_disk([stack], points)}
+    return Plan(stages, devices, stack.strategy, memory, _device_bytes(), disk, _free_disk(run))
+
+
+def plan_comparison(run: Path, config: CompareConfig, *, console: Console) -> Plan:
+    """The same for networks that several optimisers train side by side, on the devices of this process.
+
+    Raises:
+        As `plan_run`.
+    """
+    check_compare(config)
+    devices = min(jax.local_device_count(), len(config.seeds))
+    problem = make_problem(config.of_one(config.optimizers[0], config.seeds[0]), eval_size=config.eval_size)
+    every = config.steps or problem.steps_per_epoch
+    last = config.epochs * problem.steps_per_epoch // every
+    stages, stacks = list[Stage](), list[_Stack]()
+    with console.status(f"{run.name}: measuring"):
+        for optimizer in config.optimizers:
+            of_one = config.of_one(optimizer, config.seeds[0])
+            strategy = stacks[0].strategy if stacks else config.strategy  # as they do: the first measures
+            stack = _make_stack(
+                problem,
+                of_one,
+                train_optimizer(problem, of_one),
+                augmentation=config.augmentation,
+                members=len(config.seeds),
+                devices=devices,
+                strategy=strategy,
+            )
+            stages.append(_plan_epochs(run, stack, last, every, name=optimizer, who="networks"))
+            stacks.append(stack)
+        points = sum(stack.members for stack in stacks) * (last + 1)
+        stages.append(_plan_distances(points, stacks[0].num_parameters))
+        memory = max((_memory(stack) for stack in stacks), key=lambda each: each.total)
+    return Plan(stages, devices, stacks[0].strategy, memory, _device_bytes(), _disk(stacks, points), _free_disk(run))
 
 
 def describe_plan(plan: Plan, *, console: Console) -> None:
@@ -129,63 +162,113 @@ def describe_plan(plan: Plan, *, console: Console) -> None:
         )
 
 
-class _Copies:
-    """The copies of one device, as they are retrained: what is measured of them."""
+class _Stack(NamedTuple):
+    """The members of one device, as they run: what is measured of them."""
 
-    def __init__(self, problem: Problem, config: TrainConfig, retrain: RetrainConfig, devices: int) -> None:
-        self.problem, self.devices = problem, devices
-        self.members = len(retrain.seeds) * len(retrain.step_sizes)
-        self.on_device = -(-self.members // devices)
-        loss_fn = make_loss(problem, config, augment=retrain.augmentation)
-        self.states, self.rows = _work(problem, config, retrain_optimizer(retrain), self.on_device, retrain.batch_size)
-        self.update = member_update(loss_fn, retrain_optimizer(retrain), from_arrays=True)
-        self.num_parameters = sum(leaf[0].size for leaf in jax.tree.leaves(self.states.params))
-        self.strategy = retrain.strategy
-        if self.strategy == "auto":
-            self.strategy, *_ = fastest_strategy(self.update, self.states, problem.train, self.rows)
+    problem: Problem
+    update: Update
+    states: TrainState
+    rows: np.ndarray  # of data, for some steps
+    strategy: str
+    members: int  # on all devices
 
-    def plan(self, retrain: RetrainConfig, folder: Path) -> Stage:
-        """An epoch is its steps, its evaluation and its state; the snapshot is written while the next one runs."""
-        of_steps, compiling = _time_steps(self.update, self.strategy, self.states, self.problem, self.rows)
-        networks = (self.states.params, self.states.model_state)
-        workers = num_workers(self.strategy)
-        evaluate: Callable[[], Any] = lambda: map_members(self.problem.evaluate, *networks, workers=workers)  # noqa: E731
-        of_evaluation, compiling_evaluation = _time(evaluate)
-        of_state, _ = _time(lambda: save_state(folder, 0, self.states))
-        of_snapshot = self._time_snapshot(folder / "store") * self.members / self.on_device
-        steps = self.problem.steps_per_epoch
-        busy = steps * of_steps + of_evaluation + of_state * self.members / self.on_device
-        return Stage(
-            "retrain",
-            f"{retrain.epochs} epochs of {steps} steps, {self.members} copies, {self.on_device} a device",
-            retrain.epochs * max(busy, of_snapshot) + of_evaluation,
-            compiling + compiling_evaluation,
-        )
+    @property
+    def on_device(self) -> int:
+        """How many there are here."""
+        return num_members(self.states.params)
 
-    def plan_distances(self, retrain: RetrainConfig) -> Stage:
-        """Inner products of all points, from those of some columns; reading is not counted."""
-        n = self.members * (retrain.epochs + 1)
-        columns = min(_POINTS_BYTES // (4 * n), self.num_parameters)
-        points = np.random.default_rng(0).standard_normal((n, columns), np.float32)
-        seconds, compiling = _time(lambda: gram(points), turns=1)
-        of_half, _ = _time(lambda: gram(points[:, : columns // 2]), turns=1)
-        of_column = max(seconds - of_half, 0) / (columns - columns // 2)  # the rest goes once over the products
-        return Stage(
-            "distances",
-            f"{n} points of {self.num_parameters} parameters",
-            seconds + (self.num_parameters - columns) * of_column,
-            compiling,
-        )
+    @property
+    def num_parameters(self) -> int:
+        """Of one member."""
+        return sum(leaf[0].size for leaf in jax.tree.leaves(self.states.params))
 
-    def _time_snapshot(self, path: Path) -> float:
-        with TrajectoryStore.create(path, [{"member": member} for member in range(self.on_device)]) as store:
-            epochs = iter(range(_TURNS + 1))
+    @property
+    def state_bytes(self) -> int:
+        """Of one member."""
+        return num_bytes(self.states) // self.on_device
 
-            def write() -> None:
-                store.append(next(epochs), self.states.params)
-                store.wait()
 
-            return _time(write)[0]
+def _make_stack(
+    problem: Problem,
+    config: TrainConfig,
+    optimizer: optax.GradientTransformation,
+    *,
+    augmentation: str,
+    members: int,
+    devices: int,
+    strategy: str,
+) -> _Stack:
+    states, rows = _work(problem, config, optimizer, -(-members // devices), config.batch_size)
+    update = member_update(make_loss(problem, config, augment=augmentation), optimizer, from_arrays=True)
+    if strategy == "auto":
+        strategy, *_ = fastest_strategy(update, states, problem.train, rows)
+    return _Stack(problem, update, states, rows, strategy, members)
+
+
+def _plan_epochs(run: Path, stack: _Stack, epochs: int, steps: int, *, name: str, who: str) -> Stage:
+    """An epoch is its steps, its evaluation and its state; the snapshot is written while the next one runs."""
+    of_steps, compiling = _time_steps(stack.update, stack.strategy, stack.states, stack.problem, stack.rows)
+    networks = (stack.states.params, stack.states.model_state)
+    workers = num_workers(stack.strategy)
+    evaluate: Callable[[], Any] = lambda: map_members(stack.problem.evaluate, *networks, workers=workers)  # noqa: E731
+    of_evaluation, compiling_evaluation = _time(evaluate)
+    devices = stack.members / stack.on_device
+    with tempfile.TemporaryDirectory(dir=_existing(run)) as folder:  # on the disk that the run will be on
+        of_state, _ = _time(lambda: save_state(Path(folder), 0, stack.states))
+        of_snapshot = _time_snapshot(Path(folder) / "store", stack) * devices
+    busy = steps * of_steps + of_evaluation + of_state * devices
+    return Stage(
+        name,
+        f"{epochs} epochs of {steps} steps, {stack.members} {who}, {stack.on_device} a device",
+        epochs * max(busy, of_snapshot) + of_evaluation,
+        compiling + compiling_evaluation,
+    )
+
+
+def _time_snapshot(path: Path, stack: _Stack) -> float:
+    with TrajectoryStore.create(path, [{"member": member} for member in range(stack.on_device)]) as store:
+        epochs = iter(range(_TURNS + 1))
+
+        def write() -> None:
+            store.append(next(epochs), stack.states.params)
+            store.wait()
+
+        return _time(write)[0]
+
+
+def _plan_distances(n: int, num_parameters: int) -> Stage:
+    """Inner products of all points, from those of some columns; reading is not counted."""
+    columns = min(_POINTS_BYTES // (4 * n), num_parameters)
+    points = np.random.default_rng(0).standard_normal((n, columns), np.float32)
+    seconds, compiling = _time(lambda: gram(points), turns=1)
+    of_half, _ = _time(lambda: gram(points[:, : columns // 2]), turns=1)
+    of_column = max(seconds - of_half, 0) / (columns - columns // 2)  # the rest goes once over the products
+    return Stage(
+        "distances",
+        f"{n} points of {num_parameters} parameters",
+        seconds + (num_parameters - columns) * of_column,
+        compiling,
+    )
+
+
+def _memory(stack: _Stack) -> DeviceMemory:
+    return estimate_memory(stack.update, stack.states, stack.problem.train, stack.rows, strategy=stack.strategy)
+
+
+def _device_bytes() -> int | None:
+    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def _disk(stacks: list[_Stack], points: int) -> dict[str, int]:
+    return {
+        "trajectories": 4 * stacks[0].num_parameters * points,
+        "resume": sum(stack.members * stack.state_bytes for stack in stacks),
+        "gram.npz": 2 * 8 * (points + 1) ** 2,
+    }
+
+
+def _free_disk(run: Path) -> int:
+    return shutil.disk_usage(_existing(run)).free
 
 
 def _plan_training(config: TrainConfig) -> Stage:

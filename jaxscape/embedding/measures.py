@@ -80,6 +80,29 @@ def continuity_of_distances(distances: np.ndarray, trajectory: np.ndarray, order
     return nearer - (to_next > 0)  # the point itself is nearer too
 
 
+def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """For each trajectory, whether it moves out of the picture's centre or into it as it goes on.
+
+    Args:
+        embedding: (n, k); its centre is the mean of all points.
+        trajectory: (n,), the name or number of each point's trajectory.
+        order: (n,), where it comes in that, such as its epoch.
+
+    Returns:
+        float64 (number of trajectories,): Spearman's correlation of the order with the distance from the centre; -1
+        moves inward at every point, 1 outward. NaN for a trajectory that does not move, or of one point.
+    """
+    embedding, trajectory, order = np.asarray(embedding), np.asarray(trajectory), np.asarray(order)
+    radius = np.linalg.norm(embedding - embedding.mean(axis=0), axis=1)
+    trends = []
+    for name in np.unique(trajectory):
+        rows = trajectory == name
+        ranks = [rankdata(values[rows]) for values in (order, radius)]
+        moves = all(np.ptp(each) > 0 for each in ranks)
+        trends.append(np.corrcoef(*ranks)[0, 1] if moves else np.nan)
+    return np.array(trends)
+
+
 def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
     """How unlike two pictures (n, k) of the same points are, 0 to 1: what is left of their squared distances.
 

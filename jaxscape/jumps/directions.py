@@ -85,6 +85,29 @@ def filter_normalize(
     return jax.tree_util.tree_map_with_path(normalize, direction, params)
 
 
+def filter_normalized_distance(params: PyTree, minimum: PyTree, *, filter_axis: FilterAxis = -1) -> jax.Array:
+    """How far a network lies from a minimum once every filter has the norm of the minimum's: a matter of directions.
+
+    Batch norm makes the loss blind to the norm of a filter before it, and weight decay changes it: a distance in the
+    parameters moves with both, this one with neither. Leaves of at most one dimension do not count.
+
+    Args:
+        params: the parameters of one network; `jax.vmap` takes a stack.
+        minimum: the same of the minimum.
+        filter_axis: as in `filter_normalize`.
+
+    Returns:
+        A float32 scalar, right to about 1e-7 of the minimum's norm; 0 for the minimum itself.
+
+    Raises:
+        ValueError: as `filter_normalize`.
+    """
+    _check_same(params, minimum, "params", "minimum")
+    one, other = (filter_normalize(tree, minimum, filter_axis=filter_axis) for tree in (params, minimum))
+    differences = jax.tree.map(lambda a, b: (a - b).astype(jnp.float32), one, other)
+    return jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(differences)), jnp.float32(0)))
+
+
 def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
     """`params + step_size * direction`, in the dtype of the parameters.
 
@@ -153,16 +176,16 @@ def _output_axes(axes: int | tuple[int, ...], ndim: int, path: tuple[Any, ...]) 
     return {axis % ndim for axis in given}
 
 
-def _check_same(tree: PyTree, params: PyTree, name: str) -> None:
+def _check_same(tree: PyTree, params: PyTree, name: str, like: str = "params") -> None:
     if len({jax.tree.structure(tree), jax.tree.structure(params)}) > 1:
         names = [
             {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (tree, params)
         ]
         only = ", ".join(sorted(names[0] ^ names[1])) or "the containers"
-        raise ValueError(f"{name} and params must have the same structure, but {only} differ")
-    for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True):
-        if np.shape(leaf) != np.shape(like):
+        raise ValueError(f"{name} and {like} must have the same structure, but {only} differ")
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True):
+        if np.shape(leaf) != np.shape(other):
             raise ValueError(
-                f"{name} and params must have the same shapes, got {np.shape(leaf)} and {np.shape(like)} "
+                f"{name} and {like} must have the same shapes, got {np.shape(leaf)} and {np.shape(other)} "
                 f"at {jax.tree_util.keystr(path)}"
             )

@@ -10,6 +10,7 @@ from jaxscape.embedding.measures import (
     continuity_of_distances,
     demap,
     procrustes_disparity,
+    radial_trend,
     rank_correlation,
 )
 
@@ -93,3 +94,27 @@ def test_disparity_is_zero_for_the_same_picture_turned_and_near_one_for_another(
     picture = points(200, 2)
     assert procrustes_disparity(picture, turned(picture)) < 1e-20
     assert 0.9 < procrustes_disparity(picture, points(200, 2, seed=1)) <= 1
+
+
+def test_trends_are_spearmans_correlations_of_order_and_radius():
+    generator = np.random.default_rng(0)
+    picture, order = generator.normal(size=(40, 3)), generator.permutation(40)
+    trajectory = np.repeat([7, 3], 20)
+    radius = np.linalg.norm(picture - picture.mean(axis=0), axis=1)
+    expected = [spearmanr(order[rows], radius[rows]).statistic for rows in (trajectory == 3, trajectory == 7)]
+    np.testing.assert_allclose(radial_trend(picture, trajectory, order), expected)
+
+
+def test_a_star_that_is_walked_inward_and_outward():
+    angles, radii = np.arange(5) * 2 * np.pi / 5, np.linspace(1, 2, 8)
+    petals = np.stack([np.outer(np.cos(angles), radii), np.outer(np.sin(angles), radii)], axis=-1)
+    picture, trajectory = petals.reshape(-1, 2) + np.array([10, -4]), np.repeat(np.arange(5), 8)
+    np.testing.assert_allclose(radial_trend(picture, trajectory, np.tile(np.arange(8), 5)), 1)
+    np.testing.assert_allclose(radial_trend(picture, trajectory, np.tile(-np.arange(8), 5)), -1)
+
+
+def test_what_stands_still_has_no_trend():
+    picture = np.array([[0.0, 0], [0, 0], [1, 0], [2, 0], [5, 5]])
+    found = radial_trend(picture, np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]))
+    assert np.isnan(found[[0, 2]]).all()
+    assert found[1] == pytest.approx(-1)  # the centre is at (1.6, 1)

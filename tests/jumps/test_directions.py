@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxscape.jumps.directions import filter_normalize, jump, jump_grid, random_direction
+from jaxscape.jumps.directions import (
+    filter_normalize,
+    filter_normalized_distance,
+    jump,
+    jump_grid,
+    random_direction,
+)
 
 KEY = jax.random.key(0)
 
@@ -149,6 +155,36 @@ def test_the_loss_along_the_direction_does_not_see_how_a_relu_network_scales_its
 
 
 # The jump.
+
+
+def test_a_filter_normalized_distance_is_that_of_directions_in_the_norms_of_the_minimum():
+    """Two filters of lengths 5 and 2, one turned by a right angle, one by 60 degrees; all else does not count."""
+    minimum = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]]), "bias": jnp.array([1.0, 2.0])}
+    turned = np.array([[-4.0, np.sin(np.pi / 3)], [3.0, np.cos(np.pi / 3)]])
+    params = {"kernel": jnp.array(turned * [0.1, 70]), "bias": jnp.array([9.0, -2.0])}
+    expected = np.sqrt(2 * 5**2 + 2**2)
+    np.testing.assert_allclose(filter_normalized_distance(params, minimum), expected, rtol=1e-6)
+    assert filter_normalized_distance(minimum, minimum) == 0
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, minimum)
+    found = jax.vmap(filter_normalized_distance, (0, None))(stacked, minimum)
+    np.testing.assert_allclose(found, [expected, 0], rtol=1e-6)
+
+
+def test_a_filter_normalized_distance_sees_the_filters_of_the_axis_it_is_given():
+    minimum, params = ({"w": jax.random.normal(jax.random.key(seed), (3, 4))} for seed in (0, 1))
+    scaled = {"w": params["w"] * jnp.array([[0.5], [2.0], [7.0]])}
+    kept, moved = (
+        [float(filter_normalized_distance(each, minimum, filter_axis=axis)) for each in (params, scaled)]
+        for axis in (0, 1)
+    )
+    assert kept[0] == pytest.approx(kept[1], rel=1e-6)
+    assert moved[0] != pytest.approx(moved[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("minimum", [{"v": jnp.ones(2)}, {"w": jnp.ones(3)}])
+def test_a_distance_from_another_kind_of_network_is_refused(minimum):
+    with pytest.raises(ValueError, match=r"params and minimum must have the same"):
+        filter_normalized_distance({"w": jnp.ones(2)}, minimum)
 
 
 def test_a_jump_moves_by_the_step_size_times_the_direction():
