@@ -11,9 +11,9 @@ independent minimum (or set of initial parameters) gives one value: the mean ove
     unclear        anything else
 
 Thresholds were written when demo runs of the seeds 0 to 2 and one comparison of optimisers, seeds 0 to 4, had been
-looked at; the seeds that decide are others. Intervals are Student's. The null of a statistic is the same of rotated
-null trajectories of the same run: the starts, lengths and turns of the movements are kept, their relation to
-everything else is lost.
+looked at; the seeds that decide are others. Those of decay.py and sweep.py were written before any of their runs was
+made. Intervals are Student's. The null of a statistic is the same of rotated null trajectories of the same run: the
+starts, lengths and turns of the movements are kept, their relation to everything else is lost.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import SCALES
+from common import SCALES, select
 from rich.console import Console
 from scipy.stats import t as student
 
 from jaxscape import null_trajectories, pairwise_distances, trajectory_geometry
-from jaxscape.app.config import CompareConfig
+from jaxscape.app.config import CENTERS, CompareConfig
 from jaxscape.app.folder import environment, read_report
 from jaxscape.app.measure import NULL_DRAWS, NULL_KIND, measure
 from jaxscape.trajectories.geometry import trajectory_rows
@@ -49,7 +49,7 @@ class Claim(NamedTuple):
     value: Callable[["Runs", int], Value]
     above: bool  # whether the claim is that the value lies above the threshold
     threshold: float
-    group: str = "minima"  # which seeds it is decided over: minima, harder, optimizers
+    group: str = "minima"  # which seeds it is decided over: minima, harder, optimizers, sweep
 
 
 class Runs(NamedTuple):
@@ -59,10 +59,16 @@ class Runs(NamedTuple):
     seeds: Sequence[int]
     harder_seeds: Sequence[int]
     optimizer_seeds: Sequence[int]
+    sweep_seeds: Sequence[int]
 
     def of(self, group: str) -> Sequence[int]:
         """The seeds that a claim is decided over."""
-        return {"minima": self.seeds, "harder": self.harder_seeds, "optimizers": self.optimizer_seeds}[group]
+        return {
+            "minima": self.seeds,
+            "harder": self.harder_seeds,
+            "optimizers": self.optimizer_seeds,
+            "sweep": self.sweep_seeds,
+        }[group]
 
 
 class Verdict(NamedTuple):
@@ -252,6 +258,39 @@ def embedding(method: str, number: str, metric: str = "cosine") -> Callable[[Run
 
     return value
 
+
+# What experiments/sweep.py and decay.py say, which the paper does not have.
+
+
+def decayed(kind: str, level: str, number: str, null: str | None = None) -> Callable[[Runs, int], Value]:
+    """A number of the same minimum's copies, retrained with a weight decay of its own."""
+
+    def value(runs: Runs, seed: int) -> Value:
+        record = _only(runs.folder / "decay.json", "decays", kind=kind, seed=seed, decay=level)
+        return record[number], None if null is None else record[null]
+
+    return value
+
+
+def picture(number: str, center: str) -> Callable[[Runs, int], Value]:
+    """A number of the picture of a good minimum's copies at the largest learning rate, and of its null trajectories."""
+
+    def value(runs: Runs, seed: int) -> Value:
+        about = {"kind": "good", "seed": seed, "learning_rate": 0.1, "data_order": "member", "center": center}
+        path = runs.folder / "sweep.json"
+        return _only(path, "stars", **about, null=False)[number], _only(path, "stars", **about, null=True)[number]
+
+    return value
+
+
+def _only(path: Path, section: str, **asked: Any) -> dict[str, Any]:
+    found = select(json.loads(path.read_text())[section], **asked)
+    if len(found) != 1:
+        raise KeyError(f"{path} has {len(found)} records of {asked}")
+    return found[0]
+
+
+_ALONE = "not in it"  # what the paper does not say
 
 CLAIMS = (
     Claim(
@@ -467,6 +506,78 @@ CLAIMS = (
         0.9,
         "harder",
     ),
+    Claim(
+        _ALONE,
+        "Copies of good minima come nearer without weight decay, too.",
+        "return, no weight decay",
+        decayed("good", "none", "return", "null_return"),
+        True,
+        0.0,
+    ),
+    Claim(
+        _ALONE,
+        "Copies of bad minima come nearer with the weight decay of the good ones.",
+        "return, bad, weight decay of the good",
+        decayed("bad", "found", "return", "null_return"),
+        True,
+        0.0,
+    ),
+    Claim(
+        _ALONE,
+        "Without weight decay copies of good minima return further than those of bad ones.",
+        "return, good - bad, no weight decay",
+        contrast(decayed("good", "none", "return", "null_return"), decayed("bad", "none", "return", "null_return")),
+        True,
+        0.0,
+    ),
+    Claim(
+        _ALONE,
+        "With the same weight decay copies of good minima return further than those of bad ones.",
+        "return, good - bad, weight decay of the good",
+        contrast(decayed("good", "found", "return", "null_return"), decayed("bad", "found", "return", "null_return")),
+        True,
+        0.0,
+    ),
+    Claim(
+        _ALONE,
+        "Good: directions come nearer to the minimum's, not norms alone.",
+        "return of directions, filter by filter",
+        decayed("good", "found", "return_of_directions"),
+        True,
+        0.0,
+    ),
+    Claim(
+        _ALONE,
+        "Good: directions come nearer to the minimum's without weight decay, too.",
+        "return of directions, no weight decay",
+        decayed("good", "none", "return_of_directions"),
+        True,
+        0.0,
+    ),
+    *(
+        Claim(
+            _ALONE,
+            f"Pictures from center {center}: directions are petals, more than those of null trajectories.",
+            "silhouette of directions, good, learning rate 0.1",
+            picture("silhouette", center),
+            True,
+            0.25,
+            "sweep",
+        )
+        for center in CENTERS
+    ),
+    *(
+        Claim(
+            _ALONE,
+            f"Pictures from center {center}: late epochs go inward, more than those of null trajectories.",
+            "rank correlation of epoch and distance from the picture's centre, good, learning rate 0.1",
+            picture("trend", center),
+            False,
+            -0.5,
+            "sweep",
+        )
+        for center in CENTERS
+    ),
 )
 
 
@@ -526,7 +637,7 @@ def main() -> None:
     for name in options.scale:
         scale = SCALES[name]
         networks = scale.compare.get("seeds", CompareConfig().seeds)
-        runs = Runs(options.folder / name, scale.seeds, scale.harder_seeds, networks)
+        runs = Runs(options.folder / name, scale.seeds, scale.harder_seeds, networks, scale.sweep_seeds)
         found[name] = {claim: decide(runs, claim) for claim in CLAIMS}
         if not any(found[name].values()):
             sys.exit(f"{runs.folder} has no runs; python experiments/figure2.py --scale {name} makes the first")

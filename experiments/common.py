@@ -10,8 +10,10 @@ Every setting of a stage can be overridden: --set train.epochs=100 retrain.learn
 
 import argparse
 import ast
+import statistics
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,16 @@ from jaxscape.app.config import (
     train_preset,
 )
 from jaxscape.app.embed import embed_trajectories
+from jaxscape.app.folder import environment
 from jaxscape.app.measure import measure
-from jaxscape.app.plan import plan_run
+from jaxscape.app.plan import Plan, plan_comparison, plan_run
 from jaxscape.app.progress import make_console
 from jaxscape.app.recording import read_trajectories
 from jaxscape.app.retrain import retrain_copies
-from jaxscape.app.train import find_minima, read_accuracy
+from jaxscape.app.train import copy_minimum, find_minima, read_accuracy
+
+Again = dict[Path, tuple[Path, RetrainConfig]]  # run folder -> the folder of its minimum, how its copies are retrained
+Record = dict[str, Any]
 
 # The paper's formula, and what its authors' code computes: cosines between directions from the mean.
 SETTINGS = (EmbedConfig(center="none"), EmbedConfig(center="mean"))
@@ -53,9 +59,15 @@ class Scale:
     harder_seeds: tuple[int, ...] = (10, 11, 12)
     harder_train: Mapping[str, Any] = field(default_factory=dict)
     harder_retrain: Mapping[str, Any] = field(default_factory=dict)
+    sweep_seeds: tuple[int, ...] = (10, 11, 12)
+    sweep_retrain: Mapping[str, Any] = field(default_factory=dict)
+    learning_rates: tuple[float, ...] = (0.1, 0.01, 0.001)  # of the sweep
+    noises: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)  # of the trees of Fig. 1
+    trees: int = 10  # of each noise
+    tree_points: int = 60  # on each branch
 
 
-_FEW = {"seeds": (0, 1), "step_sizes": (0.5, 1.0)}
+_FEW = {"seeds": (0, 1), "step_sizes": (0.5, 1.0), "epochs": 3, "eval_size": 50, "strategy": "loop"}
 _TINY = {"train_size": 50, "batch_size": 25, "epochs": 3, "decay_epochs": (2,)}
 SCALES = {
     "smoke": Scale(
@@ -63,11 +75,16 @@ SCALES = {
         harder="digits+pairs",
         seeds=(10, 11),
         train=_TINY,
-        retrain={"epochs": 3, "eval_size": 50, **_FEW},
-        compare=_TINY | {"seeds": (10, 11), "eval_size": 50},
+        retrain=_FEW,
+        compare=_TINY | {"seeds": (10, 11), "eval_size": 50, "strategy": "loop"},
         harder_seeds=(10, 11),
-        harder_train=_TINY | {"train_size": 100},
-        harder_retrain={"epochs": 3, "eval_size": 50, **_FEW},
+        harder_train=_TINY | {"train_size": 100, "batch_size": 50},  # one of each class
+        harder_retrain=_FEW,
+        sweep_seeds=(10, 11),
+        learning_rates=(0.1,),
+        noises=(1.0,),
+        trees=1,
+        tree_points=10,
     ),
     "quick": Scale(
         dataset="digits",
@@ -77,6 +94,8 @@ SCALES = {
         # Four pairs of each of the 100 classes; three directions and 30 epochs in place of five and 50.
         harder_train={"train_size": 400},
         harder_retrain={"seeds": (0, 1, 2), "epochs": 30},
+        # Two of the four step sizes and 30 of 50 epochs in 54 runs; the ablation of weight decay is whole.
+        sweep_retrain={"step_sizes": (0.5, 1.0), "epochs": 30},
     ),
     "real": Scale(
         dataset="fashion_mnist",
@@ -94,6 +113,7 @@ SCALES = {
         },
         harder_train={"train_size": 1000},
         harder_retrain={"seeds": (0, 1, 2)},
+        sweep_retrain={"step_sizes": (0.5, 1.0), "epochs": 20},
     ),
     "paper": Scale(dataset="cifar10", harder="cifar100", seeds=(10, 11, 12), compare={"seeds": (10, 11, 12, 13, 14)}),
 }
@@ -109,14 +129,17 @@ class Experiment:
     changes: Mapping[str, Mapping[str, Any]]  # stage -> setting -> value
     console: Console
 
+    def run_of(self, kind: str, seed: int) -> Path:
+        """The folder of a minimum of the first data set."""
+        return self.folder / f"{kind}-{seed}"
+
     def minima(self, kinds: Sequence[str], *, seeds: Iterable[int] | None = None) -> dict[Path, TrainConfig]:
         """Run folders of independent minima of each kind, and how each is found."""
-        found = {}
-        for kind in kinds:
-            for seed in self.scale.seeds if seeds is None else seeds:
-                made = self._train(kind, self.scale.dataset, seed, self.scale.train)
-                found[self.folder / f"{kind}-{seed}"] = made
-        return found
+        return {
+            self.run_of(kind, seed): self._train(kind, self.scale.dataset, seed, self.scale.train)
+            for kind in kinds
+            for seed in (self.scale.seeds if seeds is None else seeds)
+        }
 
     def harder_minima(self, kinds: Sequence[str]) -> dict[Path, TrainConfig]:
         """The same of the harder data set; good ones are augmented by rotations and changes of colour too."""
@@ -141,44 +164,117 @@ class Experiment:
         made = {**self.scale.compare, **self.changes.get("compare", {})}
         return replace(compare_preset(protocol=protocol, dataset=self.scale.dataset), **made)
 
-    def run(self, minima: Mapping[Path, TrainConfig], *, pictures: Iterable[Path] = ()) -> None:
-        """From nothing to the numbers of every run, and to the embeddings of some; what is there is not made again."""
+    def run(
+        self,
+        minima: Mapping[Path, TrainConfig],
+        *,
+        pictures: Iterable[Path] = (),
+        again: Again | None = None,
+        more_seconds: float = 0.0,
+    ) -> None:
+        """From nothing to the numbers of every run, and to the embeddings of some; what is there is not made again.
+
+        Args:
+            minima: run folders, and how the minimum of each is found.
+            pictures: those to embed.
+            again: run folders that get the minimum of one of the others, and retrain its copies in another way.
+            more_seconds: what the script does with the runs, for the plan.
+        """
         started = time.monotonic()
+        again = again or {}
+        configs = {**minima, **{run: minima[source] for run, (source, _) in again.items()}}
         retraining = {run: self.retraining(config) for run, config in minima.items()}
-        self.plan(minima, retraining)
+        retraining |= {run: config for run, (_, config) in again.items()}
+        self.plan(configs, retraining, found=again, more_seconds=more_seconds)
         find_minima(minima, console=self.console)
-        retrain_copies(retraining, console=self.console)
-        for run in minima:
+        for run, (source, _) in again.items():
+            copy_minimum(source, run)
+        alike: dict[Any, dict[Path, RetrainConfig]] = {}
+        for run, config in retraining.items():  # the states of all copies at once would be too many
+            key = replace(configs[run], seed=0), replace(config, order_seed=0, data_order="member")
+            alike.setdefault(key, {})[run] = config
+        for group in alike.values():
+            retrain_copies(group, console=self.console)
+        for run in retraining:
             measure(run, console=self.console)
         for run in pictures:
             for setting in (*SETTINGS, CONTROL):
                 embed_trajectories(run, setting, console=self.console)
         self.console.print(f"Runs done in {(time.monotonic() - started) / 60:.1f} min.")
 
-    def plan(self, minima: Mapping[Path, TrainConfig], retraining: Mapping[Path, RetrainConfig]) -> None:
-        """Print what is still to do and what it will take, from a few measured steps of each kind of work."""
-        seconds, disk, counts = 0.0, 0, {"minima": 0, "retrainings": 0}
-        known: dict[Any, Any] = {}
+    def plan(
+        self,
+        minima: Mapping[Path, TrainConfig],
+        retraining: Mapping[Path, RetrainConfig],
+        *,
+        found: Container[Path] = (),
+        more_seconds: float = 0.0,
+    ) -> None:
+        """Print what is still to do and what it will take, from a few measured steps of each kind of work.
+
+        Args:
+            minima: run folders, and how the minimum of each is found.
+            retraining: the same folders, and how its copies are retrained.
+            found: those whose minimum is the one of another.
+            more_seconds: what comes after, of which no folder tells whether it is done.
+        """
+        seconds, disk, counts = more_seconds, 0, {"minima": 0, "retrainings": 0}
+        known: dict[Any, Plan] = {}
         for run, config in minima.items():
-            without, unmade = not _has_minimum(run), not _has_trajectories(run)
+            without, unmade = run not in found and not _has_minimum(run), not _has_trajectories(run)
             counts["minima"] += without
             counts["retrainings"] += unmade
             if not unmade:
                 continue
-            kind = (replace(config, seed=0), replace(retraining[run], order_seed=0), without)
+            # A step of another learning rate, weight decay or batch order takes as long.
+            alike = replace(retraining[run], order_seed=0, learning_rate=1.0, weight_decay=1.0, data_order="member")
+            kind = (replace(config, seed=0), alike, without)
             if kind not in known:
                 known[kind] = plan_run(run, config, retraining[run], console=self.console)
-            seconds += known[kind].seconds
+            stages = [stage for stage in known[kind].stages if without or stage.name != "train"]
+            seconds += sum(stage.seconds + stage.compile_seconds for stage in stages)
             disk += sum(known[kind].disk.values())
+        self._print_plan(f"{counts['minima']} minima to find, {counts['retrainings']} retrainings", seconds, disk)
+
+    def plan_comparison(self, run: Path) -> None:
+        """The same for networks that are trained side by side."""
+        config, seconds, disk = self.comparison(), 0.0, 0
+        networks = len(config.seeds) * len(config.optimizers)
+        if _has_trajectories(run):
+            networks = 0
+        else:
+            plan = plan_comparison(run, config, console=self.console)
+            seconds, disk = plan.seconds, sum(plan.disk.values())
+        self._print_plan(f"{networks} networks to train", seconds, disk)
+
+    def _print_plan(self, work: str, seconds: float, disk: int) -> None:
         self.console.print(
-            f"{self.name}: {counts['minima']} minima to find, {counts['retrainings']} retrainings; about "
-            f"{seconds / 60:.1f} min and {disk / 1e9:.2f} GB in {self.folder}. The same command goes on where it stops."
+            f"{self.name}: {work}; about {seconds / 60:.1f} min and {disk / 1e9:.2f} GB in {self.folder}. "
+            "The same command goes on where it stops."
         )
 
     def _train(self, kind: str, dataset: str, seed: int, settings: Mapping[str, Any]) -> TrainConfig:
         protocol = settings.get("protocol")
         made = {**settings, **self.changes.get("train", {})}
         return replace(train_preset(kind, protocol=protocol, dataset=dataset, seed=seed), **made)
+
+
+def provenance() -> str:
+    """What wrote a page: command, commit, device."""
+    record = environment()
+    command = " ".join(["python", *sys.argv])
+    return f"Written by `{command}`, never by hand; commit {record['commit']}, {record['device']}."
+
+
+def select(records: Iterable[Record], **asked: Any) -> list[Record]:
+    """Those that have these values."""
+    return [record for record in records if all(record[name] == value for name, value in asked.items())]
+
+
+def mean_and_spread(records: list[Record], name: str, digits: int = 2) -> str:
+    """A value over minima, in words."""
+    values = [record[name] for record in records]
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def parse_command(description: str, name: str) -> Experiment:

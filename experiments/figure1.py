@@ -1,35 +1,37 @@
 """The paper's Fig. 1: the same retraining and an artificial tree by every method, with numbers for what it shows.
 
-    python -m uv run python benchmarks/demo.py --seeds 0 1 2 --folder demos --json benchmarks/results/demo.json
-    python -m uv run python experiments/figure1.py demos/seed*/good demos/seed*/bad demos/seed*/memorization \
-        --picture docs/figure1 --json benchmarks/results/figure1.json
+    python -m uv run python experiments/figure1.py --scale quick
 
-The picture is of the first run; numbers are means over the runs, and over trees of ten seeds. Takes some ten minutes on
-2 CPU cores, most of them UMAP's.
+The runs are those of figure2.py, and are not made again. The picture is of the first seed's good minimum; numbers are
+means over all minima of all kinds, and over trees of ten seeds. They go to figure1.json, where claims.py reads them.
 """
 
-import argparse
-import json
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from common import Experiment, Scale, parse_command
 from rich.console import Console
 from scipy.spatial.distance import pdist, squareform
 
 from jaxscape import artificial_tree, continuity, demap, pairwise_distances, rank_correlation
-from jaxscape.app.folder import environment
+from jaxscape.app.config import PRESETS
+from jaxscape.app.folder import environment, make_folder, write_json
 from jaxscape.app.measure import measure
 from jaxscape.embedding.baselines import pca, random_plane, tsne, umap
 from jaxscape.embedding.measures import continuity_of_distances
 from jaxscape.embedding.phate import phate
 from jaxscape.figures.panels import Panel
 from jaxscape.figures.plots import methods_figure, save_figure
+
+Records = list[dict[str, Any]]
+Panels = dict[tuple[str, str], Panel]
 
 METHODS: dict[str, Callable[[np.ndarray], Any]] = {
     "PHATE": phate,
@@ -46,12 +48,19 @@ ROWS = {
     "cosine": ("PHATE", "PHATE, connected", "t-SNE", "UMAP", "random plane"),
     "tree": ("PHATE", "PHATE, t 200", "t-SNE", "UMAP", "PCA"),
 }
-NOISES, SEEDS = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0), range(10)
+# Both are made of euclidean distances; 200 steps are what the trees need.
+SKIPPED = {"euclidean": {"PHATE, t 200"}, "cosine": {"PHATE, t 200", "PCA", "random plane"}, "tree": set[str]()}
 NEIGHBOURS = 50
+DRAWN_NOISE = 1.0  # of the tree in the picture
 
 
-def runs(folders: list[Path]) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Panel]]:
-    """Numbers of every method on every run, and the panels of the first."""
+def methods_of(data: str) -> dict[str, Callable[[np.ndarray], Any]]:
+    """Those that embed it."""
+    return {method: embed for method, embed in METHODS.items() if method not in SKIPPED[data]}
+
+
+def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Records, Panels]:
+    """Numbers of every method on every run, and the panels of one."""
     records, panels = [], {}
     for folder in folders:
         measured = measure(folder, console=Console(quiet=True))
@@ -60,41 +69,40 @@ def runs(folders: list[Path]) -> tuple[list[dict[str, Any]], dict[tuple[str, str
         for metric in ("euclidean", "cosine"):
             distances = pairwise_distances(measured.gram, metric=metric)
             records.append(_record(folder, metric, "the distances", continuity_of_distances(distances, *where)))
-            for method, embed in METHODS.items():
-                if method in ("PCA", "random plane") and metric == "cosine":
-                    continue  # both are made of euclidean distances
+            for method, embed in methods_of(metric).items():
                 picture = embed(distances).embedding
+                neighbours = min(NEIGHBOURS, len(picture) - 1)
                 numbers = {
-                    "local": rank_correlation(distances, picture, neighbours=NEIGHBOURS),
+                    "local": rank_correlation(distances, picture, neighbours=neighbours),
                     "global": rank_correlation(distances, picture),
                 }
                 records.append(_record(folder, metric, method, continuity(picture, *where)) | numbers)
-                if folder == folders[0]:
+                if folder == drawn:
                     row = "cosine" if method == "random plane" else metric
                     note = f"continuous {records[-1]['continuous']:.0%}, global {numbers['global']:.2f}"
                     panels[row, method] = Panel(title=method, embedding=picture, note=note, **labels)
-            print(f"{folder}, {metric}: done", flush=True)
+        console.print(f"{folder}: every method done")
     return records, panels
 
 
-def trees() -> tuple[list[dict[str, Any]], dict[tuple[str, str], Panel]]:
+def trees(scale: Scale, console: Console) -> tuple[Records, Panels]:
     """DeMAP of every method on trees of several seeds and noises, and the panels of one."""
     records, panels = [], {}
-    for noise in NOISES:
-        for seed in SEEDS:
-            tree = artificial_tree(noise=noise, seed=seed)
+    for noise in scale.noises:
+        for seed in range(scale.trees):
+            tree = artificial_tree(points=scale.tree_points, noise=noise, seed=seed)
             distances = squareform(pdist(tree.points))
-            for method, embed in METHODS.items():
+            for method, embed in methods_of("tree").items():
                 picture = embed(distances).embedding
                 record = {"data": "tree", "noise": noise, "seed": seed, "method": method}
                 nearer = continuity(picture, tree.branch, tree.place)
                 records.append(record | {"demap": demap(tree.geodesics, picture), "continuous": _share(nearer)})
-                if (noise, seed) == (1.0, 0):
+                if (noise, seed) == (DRAWN_NOISE, 0):
                     columns = {"seed": tree.branch, "step_size": np.ones(len(picture)), "epoch": tree.place}
                     note = f"DeMAP {records[-1]['demap']:.2f}"
                     columns |= {"member": tree.branch}
                     panels["tree", method] = Panel(title=method, embedding=picture, note=note, **columns)
-        print(f"trees with noise {noise}: done", flush=True)
+        console.print(f"trees with noise {noise}: every method done")
     return records, panels
 
 
@@ -108,7 +116,7 @@ def _share(nearer: np.ndarray) -> float:
     return float((nearer <= 1).mean())
 
 
-def table(records: list[dict[str, Any]], by: tuple[str, ...], columns: tuple[str, ...]) -> str:
+def table(records: Records, by: tuple[str, ...], columns: tuple[str, ...]) -> str:
     """Markdown: mean ± standard deviation over the records that agree in `by`."""
     lines = [f"| {' | '.join((*by, *columns, 'n'))} |", "|-" * (len(by) + len(columns) + 1) + "|"]
     for key in dict.fromkeys(tuple(record[name] for name in by) for record in records):
@@ -121,33 +129,53 @@ def table(records: list[dict[str, Any]], by: tuple[str, ...], columns: tuple[str
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Embed, draw, print the tables, write the records."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--picture", type=Path, help="its path without a suffix")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def estimate_seconds(experiment: Experiment, num_runs: int) -> float:
+    """What all embeddings will take, from every method once on trees of as many points, after it is compiled."""
+    config = experiment.retraining(next(iter(experiment.minima(PRESETS).values())))
+    of_run = len(config.seeds) * len(config.step_sizes) * (config.epochs + 1)
+    of_tree = len(artificial_tree(points=experiment.scale.tree_points).points)
+    work = [("tree", of_tree, len(experiment.scale.noises) * experiment.scale.trees)]
+    work += [("euclidean", of_run, num_runs), ("cosine", of_run, num_runs)]
+    seconds = 0.0
+    for data, points, count in work:
+        small, large = (artificial_tree(branches=5, points=max(n // 5, 4), noise=1.0) for n in (100, points))
+        for embed in methods_of(data).values():
+            embed(squareform(pdist(small.points)))
+            started = time.monotonic()
+            embed(squareform(pdist(large.points)))
+            seconds += count * (time.monotonic() - started)
+    return seconds
+
+
+def main(experiment: Experiment) -> None:
+    """Make what is missing of the runs; embed, draw, print the tables, write the records."""
+    console, folder, scale = experiment.console, experiment.folder, experiment.scale
+    minima = experiment.minima(PRESETS)
+    drawn = experiment.run_of("good", scale.seeds[0])
     warnings.filterwarnings("ignore", message="the graph of")  # the tables say it
-    of_runs, panels = runs(options.runs)
-    of_trees, more = trees()
+    experiment.run(minima, more_seconds=estimate_seconds(experiment, len(minima)))
+    started = time.monotonic()
+    of_runs, panels = runs(minima, drawn, console)
+    of_trees, more = trees(scale, console)
     panels |= more
-    print(table(of_runs, ("metric", "method"), ("continuous", "nearer", "local", "global")))
-    print(table(of_trees, ("noise", "method"), ("demap", "continuous")))
-    if options.picture:
-        rows = [[panels[row, method] for method in methods] for row, methods in ROWS.items()]
-        left = ("A: euclidean distances", "B: cosine distances", "C: a tree of ten branches")
-        note = (
-            f"A and B: {options.runs[0].name} of the demo; "
-            "continuous: steps whose next point is one of the two nearest; global: rank correlation of distances. "
-            "The random plane is of the euclidean distances. "
-            "C: noise 1; a diamond is where a branch begins, points are darker along it."
-        )
-        save_figure(methods_figure(rows, left=left, note=note), options.picture)
-    if options.json:
-        record = {"command": " ".join(["python", *sys.argv]), "environment": environment()}
-        options.json.write_text(json.dumps(record | {"runs": of_runs, "trees": of_trees}, indent=1) + "\n")
+    console.print(table(of_runs, ("metric", "method"), ("continuous", "nearer", "local", "global")))
+    console.print(table(of_trees, ("noise", "method"), ("demap", "continuous")))
+    record = {"command": " ".join(["python", *sys.argv]), "environment": environment()}
+    write_json(folder / "figure1.json", record | {"runs": of_runs, "trees": of_trees})
+    rows = [[panels[row, method] for method in methods] for row, methods in ROWS.items()]
+    left = ("A: euclidean distances", "B: cosine distances", "C: a tree of ten branches")
+    note = (
+        f"A and B: {drawn.name}, {scale.dataset}; "
+        "continuous: steps whose next point is one of the two nearest; global: rank correlation of distances. "
+        "The random plane is of the euclidean distances. "
+        "C: noise 1; a diamond is where a branch begins, points are darker along it."
+    )
+    make_folder(folder / "figure1")
+    figures = save_figure(methods_figure(rows, left=left, note=note), folder / "figure1" / "figure1")
+    console.print(f"Done in {(time.monotonic() - started) / 60:.1f} min.")
+    for path in figures:
+        console.print(f"{path}")
 
 
 if __name__ == "__main__":
-    main()
+    main(parse_command(__doc__, "figure1"))

@@ -21,6 +21,7 @@ from jaxscape.app.plot import plot_run
 def main(experiment: Experiment) -> None:
     """Train, embed, draw, print."""
     run, console, config = experiment.folder / "optimizers", experiment.console, experiment.comparison()
+    experiment.plan_comparison(run)
     started = time.monotonic()
     compare_optimizers(run, config, console=console)
     measure(run, console=console)

@@ -1,7 +1,8 @@
 """What a user sees while a stage runs: a bar with time left in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +13,12 @@ def make_console(*, silent: bool = False) -> Console:
     return Console(
         highlight=False, markup=False, soft_wrap=True, quiet=silent, force_terminal=False if silent else None
     )
+
+
+def name_runs(runs: Sequence[Path], *, most: int = 5) -> str:
+    """The names of run folders that go together; of many the first ones, and how many more."""
+    names = [run.name for run in runs]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def track[T](

@@ -13,7 +13,7 @@ from rich.console import Console
 from jaxscape.app.config import RetrainConfig, TrainConfig, check_retrain
 from jaxscape.app.folder import record_seconds, record_section
 from jaxscape.app.problem import Problem, make_loss, make_problems, retrain_key, retrain_optimizer
-from jaxscape.app.progress import track
+from jaxscape.app.progress import name_runs, track
 from jaxscape.app.recording import Recording, choose_strategy, describe_epoch
 from jaxscape.app.train import Minimum, read_minimum
 from jaxscape.jumps.directions import JumpGrid, jump_grid
@@ -123,7 +123,7 @@ def _retrain(tasks: list[Task], console: Console) -> None:
     )
     for epoch in track(
         epochs,
-        title=f"{', '.join(task.run.name for task in tasks)}: retrain {members} copies",
+        title=f"{name_runs([task.run for task in tasks])}: retrain {members} copies",
         total=config.epochs + 1 - first.done,
         console=console,
         describe=describe_epoch,

@@ -1,5 +1,6 @@
 """The stage `train`: from a configuration to a minimum in the run folder."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from jaxscape.app.folder import (
     write_json,
 )
 from jaxscape.app.problem import Problem, make_loss, make_problems, train_key, train_optimizer
-from jaxscape.app.progress import track
+from jaxscape.app.progress import name_runs, track
 from jaxscape.app.resume import load_state, save_state
 from jaxscape.app.strategy import fastest_strategy
 from jaxscape.training.members import Update, map_members, num_members
@@ -43,6 +44,9 @@ _SECONDS_BETWEEN_STATES = 30
 
 # What a retraining makes in the run folder, and what is made from it.
 TRAJECTORIES = ("trajectories", "resume", "metrics.csv", "gram.npz", "embeddings")
+
+
+_METRICS = "metrics.json"  # in the folder of the minimum; written last of all
 
 
 class Minimum(NamedTuple):
@@ -98,6 +102,23 @@ def find_minima(configs: Mapping[Path, TrainConfig], *, console: Console) -> Non
         raise FloatingPointError(f"training diverged: parameters are not finite in {where}")
 
 
+def copy_minimum(source: Path, run: Path) -> None:
+    """Give a run folder the minimum of another one, to retrain its copies in another way; done once.
+
+    Raises:
+        FileNotFoundError: where the source has no finished minimum.
+        ValueError: where the run folder holds results of another one.
+        OSError: where the disk is full.
+    """
+    config, _ = read_accuracy(source)
+    record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
+    if not _finished(run / "minimum", config):
+        shutil.copytree(
+            source / "minimum", run / "minimum", ignore=shutil.ignore_patterns(_METRICS), dirs_exist_ok=True
+        )
+        shutil.copy(source / "minimum" / _METRICS, run / "minimum")  # last: it says that the rest is there
+
+
 def read_minimum(run: Path) -> Minimum:
     """The minimum of a run folder.
 
@@ -125,7 +146,7 @@ def read_accuracy(run: Path) -> tuple[TrainConfig, dict[str, float]]:
     folder, config = run / "minimum", read_section(run, "train", TrainConfig)
     if config is None or not _finished(folder, config):
         raise FileNotFoundError(f"{run} has no finished minimum; `jaxscape train {run}` makes it")
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_json(folder / _METRICS)
     del metrics["epochs"]
     return config, metrics
 
@@ -136,8 +157,8 @@ def describe_accuracy(metrics: dict[str, float]) -> str:
 
 
 def _finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether the minimum was trained to the last epoch asked for; its metrics are written last of all."""
-    metrics = folder / "metrics.json"
+    """Whether the minimum was trained to the last epoch asked for."""
+    metrics = folder / _METRICS
     return metrics.exists() and read_json(metrics).get("epochs") == config.epochs
 
 
@@ -187,7 +208,7 @@ def _train(searches: list[_Search], console: Console) -> dict[Path, int]:
     )
     epoch = next(epochs)
     kept_at, diverged = time.monotonic(), dict[Path, int]()
-    title = f"{', '.join(run.name for run in runs)}: train"
+    title = f"{name_runs(runs)}: train"
     total = config.epochs - first.done
     for epoch in track(epochs, title=title, total=total, console=console, describe=_describe, every=10):
         lost = [run for run, finite in zip(runs, epoch.metrics["finite"], strict=True) if not finite]
@@ -219,7 +240,7 @@ def _keep_minimum(
     started = time.monotonic()
     metrics = {name: float(value[0]) for name, value in map_members(problem.evaluate, *states[:2]).items()}
     _save_minimum(run / "minimum", states)
-    write_json(run / "minimum" / "metrics.json", {"epochs": epochs} | metrics)
+    write_json(run / "minimum" / _METRICS, {"epochs": epochs} | metrics)
     record_seconds(run, "train", seconds + time.monotonic() - started)
     console.print(f"{run}: minimum found, {describe_accuracy(metrics)}")
 

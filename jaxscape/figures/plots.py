@@ -188,7 +188,11 @@ def values_figure(
 
 
 def distance_figure(
-    panels: Sequence[DistancePanel], *, color_by: Literal["seed", "step_size"] = "step_size", note: str = ""
+    panels: Sequence[DistancePanel],
+    *,
+    color_by: Literal["seed", "step_size"] = "step_size",
+    dashed: str = "null trajectories",
+    note: str = "",
 ) -> Figure:
     """Distance from the minimum by epoch, as a share of the jump: what no embedding can show.
 
@@ -198,6 +202,7 @@ def distance_figure(
     Args:
         panels: the minima.
         color_by: what the colours of the lines stand for.
+        dashed: the legend's words for the dashed lines, where they are something else.
         note: for the foot of the figure.
 
     Raises:
@@ -217,7 +222,7 @@ def distance_figure(
     arrange_panels(fig, axes, width=width)
     extra = [Line2D([], [], label="median", **MEDIAN)]
     if any(panel.null is not None for panel in panels):
-        extra.append(Line2D([], [], label="null trajectories", **NULL))
+        extra.append(Line2D([], [], label=dashed, **NULL))
     legend(fig, palette, directions=color_by == "seed", step_sizes=color_by == "step_size", extra=extra)
     if note:
         figure_note(fig, note)

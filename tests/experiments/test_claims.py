@@ -62,7 +62,7 @@ def networks(monkeypatch):
     labels = {"optimizer": np.tile(np.repeat(list(ways), 3), 2), "seed": np.tile([0, 1, 2], 6)}
     distances = pairwise_distances(found, metric="euclidean")
     monkeypatch.setattr(claims, "_networks", lambda folder: (found, labels, distances))
-    return Runs("", (), (), (0, 1, 2))
+    return Runs("", (), (), (0, 1, 2), ())
 
 
 def test_statistics_of_networks(networks):
@@ -92,7 +92,7 @@ def test_the_page_says_of_each_claim_what_was_found_or_that_it_was_not_run():
 
 
 def test_claims_without_runs_are_not_decided(tmp_path):
-    runs = Runs(tmp_path, (0, 1), (0, 1), (0, 1))
+    runs = Runs(tmp_path, *[(0, 1)] * 4)
     assert {claims.decide(runs, claim) for claim in claims.CLAIMS} == {None}
 
 

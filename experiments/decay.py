@@ -1,0 +1,156 @@
+"""What makes copies return: an ablation of weight decay that the paper lacks.
+
+    python -m uv run python experiments/decay.py --scale quick
+
+Copies of the same good and bad minima (those of figure2.py) are retrained without weight decay, with that of the good
+minima, and with ten times as much. Their distances from the minimum are raw ones, and those of directions, filter by
+filter, which do not see that decay shrinks a filter. Numbers go to decay.json, where claims.py reads them, and as a
+table to decay.md.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from common import Again, Experiment, Record, mean_and_spread, parse_command, provenance, select
+
+from jaxscape import filter_normalized_distance
+from jaxscape.app.folder import environment, make_folder, read_csv, read_report, write_json, write_text
+from jaxscape.app.recording import read_trajectories
+from jaxscape.app.train import read_minimum
+from jaxscape.figures.panels import DistancePanel
+from jaxscape.figures.plots import distance_figure, save_figure
+
+KINDS = ("good", "bad")
+LEVELS = {"none": 0, "found": 1, "tenfold": 10}  # in multiples of the good minima's
+
+
+def decayed_run(experiment: Experiment, kind: str, seed: int, level: str) -> Path:
+    """The folder of one weight decay: that of figure2.py where the minimum was found with it."""
+    if level == ("found" if kind == "good" else "none"):
+        return experiment.run_of(kind, seed)
+    return experiment.folder / "decay" / f"{kind}-{seed}-decay-{level}"
+
+
+def plan_runs(experiment: Experiment) -> Again:
+    """The runs that figure2.py does not make: whose minimum they have, and how they retrain its copies."""
+    minima = experiment.minima(KINDS)
+    decay = minima[experiment.run_of("good", experiment.scale.seeds[0])].weight_decay
+    again: Again = {}
+    for kind in KINDS:
+        for seed in experiment.scale.seeds:
+            source = experiment.run_of(kind, seed)
+            for level, times in LEVELS.items():
+                config = replace(experiment.retraining(minima[source]), weight_decay=times * decay)
+                again[decayed_run(experiment, kind, seed, level)] = source, config
+    return {run: what for run, what in again.items() if run not in minima}
+
+
+def direction_distances(run: Path, members: Sequence[int]) -> np.ndarray:
+    """Distances from the minimum once every filter has the norm of the minimum's: float64 [epoch, member]."""
+    _, store = read_trajectories(run)
+    minimum = read_minimum(run).params
+    of_snapshot = jax.jit(jax.vmap(filter_normalized_distance, (0, None)))
+    epochs = []
+    for epoch in range(store.num_epochs):
+        params = jax.tree.map(lambda leaf: leaf[0], store.read(epochs=epoch, members=members))
+        epochs.append(np.asarray(of_snapshot(params, minimum), np.float64))
+    return np.stack(epochs)
+
+
+def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str, str], DistancePanel]]:
+    """Every run of the ablation, and the panels of the first seed's."""
+    records, panels = [], {}
+    for kind in KINDS:
+        for seed in experiment.scale.seeds:
+            for level in LEVELS:
+                run = decayed_run(experiment, kind, seed, level)
+                decay = read_trajectories(run)[0].weight_decay
+                columns = read_csv(run / "geometry.csv")
+                directions = direction_distances(run, np.unique(columns["member"]).tolist())  # not those that diverged
+                directions /= directions[0]
+                report, losses = read_report(run)["geometry"], read_csv(run / "metrics.csv")
+                at_end = losses["epoch"] == losses["epoch"].max()
+                records.append(
+                    {
+                        "kind": kind,
+                        "seed": seed,
+                        "decay": level,
+                        "weight_decay": decay,
+                        "return": report["real"]["return"]["mean"],
+                        "null_return": report["null"]["return"]["mean"],
+                        "return_of_directions": float(1 - directions[-1].mean()),
+                        "outward": report["real"]["outward"]["mean"],
+                        "outward_of_directions": float(directions.max(axis=0).mean() - 1),
+                        "norm_change": report["real"]["norm_change"]["mean"],
+                        "train_loss": float(np.nanmedian(losses["train_loss"][at_end])),
+                        "test_accuracy": float(np.nanmedian(losses["test_accuracy"][at_end])),
+                    }
+                )
+                if seed == experiment.scale.seeds[0]:
+                    labels = {name: columns[name] for name in ("seed", "step_size", "epoch", "member")}
+                    title = f"{kind}, weight decay {decay:g}"
+                    panels[kind, level] = DistancePanel(
+                        title, columns["distance_over_jump"], null=directions.ravel(), **labels
+                    )
+    return records, panels
+
+
+def draw(experiment: Experiment, panels: dict[tuple[str, str], DistancePanel]) -> list[Path]:
+    """The first seed's distances by weight decay."""
+    folder, files = experiment.folder / "decay" / "figures", []
+    make_folder(folder)
+    note = "Dashed: the same once every filter has the norm of the minimum's filter, a matter of directions alone."
+    for kind in KINDS:
+        figure = distance_figure([panels[kind, level] for level in LEVELS], dashed="directions", note=note)
+        files += save_figure(figure, folder / kind)
+    return files
+
+
+def markdown(experiment: Experiment, decays: list[Record]) -> str:
+    """The page: a row a minimum and decay."""
+    lines = [
+        "# What makes copies return",
+        "",
+        f"{provenance()} {experiment.scale.dataset}; means over the minima of the seeds "
+        f"{', '.join(map(str, experiment.scale.seeds))}, ± their standard deviation.",
+        "",
+        "The same minima, retrained with three weight decays (the good minima's is the middle one). Of directions: "
+        "distances once every filter has the norm of the minimum's filter.",
+        "",
+        "| minimum | weight decay | return | null | return of directions | outward | outward of directions | "
+        "norm change | training loss at the end | test accuracy at the end |",
+        "|" + "-|" * 10,
+    ]
+    columns = ("return", "null_return", "return_of_directions", "outward", "outward_of_directions", "norm_change")
+    for key in dict.fromkeys((decay["kind"], decay["weight_decay"]) for decay in decays):
+        some = select(decays, kind=key[0], weight_decay=key[1])
+        cells = [mean_and_spread(some, name, 3) for name in columns]
+        cells += [mean_and_spread(some, "train_loss", 4), mean_and_spread(some, "test_accuracy", 3)]
+        lines.append(f"| {key[0]} | {key[1]:g} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(experiment: Experiment) -> None:
+    """Make what is missing of the runs; measure, draw, write the numbers and the page."""
+    console, folder = experiment.console, experiment.folder
+    experiment.run(experiment.minima(KINDS), again=plan_runs(experiment))
+    started = time.monotonic()
+    decays, panels = measure_decays(experiment)
+    record = {"command": " ".join(["python", *sys.argv]), "environment": environment()}
+    write_json(folder / "decay.json", record | {"decays": decays})
+    figures = draw(experiment, panels)
+    text = markdown(experiment, decays)
+    write_text(folder / "decay.md", text)
+    console.print(text, markup=False, soft_wrap=True)
+    console.print(f"Pictures and numbers done in {(time.monotonic() - started) / 60:.1f} min.")
+    for path in (*figures, folder / "decay.md"):
+        console.print(f"{path}")
+
+
+if __name__ == "__main__":
+    main(parse_command(__doc__, "decay"))

@@ -1,0 +1,169 @@
+"""What makes the published star: a sweep that the paper lacks.
+
+    python -m uv run python experiments/sweep.py --scale quick
+
+Copies of the same good and bad minima (those of figure2.py) are retrained with three learning rates and three batch
+orders, and seen with cosines from three centres, each picture beside that of null trajectories. Numbers go to
+sweep.json, where claims.py reads them, and as a table to sweep.md.
+"""
+
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from common import Again, Experiment, Record, mean_and_spread, parse_command, provenance, select
+from sklearn.metrics import silhouette_score
+
+from jaxscape.app.config import CENTERS, EmbedConfig
+from jaxscape.app.embed import embed_trajectories, read_coordinates, read_diagnostics
+from jaxscape.app.folder import environment, make_folder, read_report, write_json, write_text
+from jaxscape.app.plot import comparison_panels
+from jaxscape.embedding.measures import radial_trend
+from jaxscape.figures.panels import Panel
+from jaxscape.figures.plots import methods_figure, save_figure
+from jaxscape.jumps.retrain import DATA_ORDERS
+
+KINDS = ("good", "bad")
+# A picture is called a star where its directions are apart and its late epochs are nearer to the centre.
+LEAST_SILHOUETTE, LARGEST_TREND = 0.25, -0.5
+SECONDS_OF_AN_EMBEDDING = 1.0  # of some hundred points on 2 cores
+
+
+def swept_run(experiment: Experiment, kind: str, seed: int, rate: float, order: str) -> Path:
+    """The folder of one setting of the sweep."""
+    return experiment.folder / "sweep" / f"{kind}-{seed}-lr{rate:g}-{order}"
+
+
+def settings(experiment: Experiment) -> list[tuple[str, int, float, str]]:
+    """The sweep: kind, seed, learning rate and batch order of each of its runs."""
+    scale = experiment.scale
+    of_one = [(rate, order) for rate in scale.learning_rates for order in DATA_ORDERS]
+    return [(kind, seed, *each) for kind in KINDS for seed in scale.sweep_seeds for each in of_one]
+
+
+def plan_runs(experiment: Experiment) -> Again:
+    """Every setting's run: whose minimum it has, and how it retrains its copies."""
+    minima = experiment.minima(KINDS)
+    again: Again = {}
+    for kind, seed, rate, order in settings(experiment):
+        source = experiment.run_of(kind, seed)
+        config = experiment.retraining(minima[source], **experiment.scale.sweep_retrain)
+        run = swept_run(experiment, kind, seed, rate, order)
+        again[run] = source, replace(config, learning_rate=rate, data_order=order)
+    return again
+
+
+def star(run: Path, setting: str) -> Record:
+    """How much a picture is the published star."""
+    columns = read_coordinates(run, setting)
+    picture = np.stack([columns["x"], columns["y"]], axis=1)
+    return {
+        "silhouette": float(silhouette_score(picture, columns["seed"])),
+        "trend": float(np.nanmean(radial_trend(picture, columns["member"], columns["epoch"]))),
+        "components": read_diagnostics(run, setting)["n_connected_components"],
+    }
+
+
+def measure_stars(experiment: Experiment) -> list[Record]:
+    """Every picture of the sweep, and of its null trajectories."""
+    records = []
+    for kind, seed, rate, order in settings(experiment):
+        run = swept_run(experiment, kind, seed, rate, order)
+        about = {"kind": kind, "seed": seed, "learning_rate": rate, "data_order": order}
+        returned, null = (read_report(run)["geometry"][which]["return"]["mean"] for which in ("real", "null"))
+        for center in CENTERS:
+            for kind_of_null in (None, "rotated"):
+                asked = EmbedConfig(center=center, null=kind_of_null)
+                embed_trajectories(run, asked, console=experiment.console)
+                found = about | {"center": center, "null": kind_of_null is not None}
+                records.append(found | {"return": null if kind_of_null else returned} | star(run, asked.name))
+    return records
+
+
+def draw(experiment: Experiment, stars: list[Record]) -> list[Path]:
+    """The first seed's pictures of every learning rate and centre, real and null."""
+    folder, scale = experiment.folder / "sweep" / "figures", experiment.scale
+    make_folder(folder)
+    files = []
+    left = [f"learning rate {rate:g}" for rate in scale.learning_rates]
+    for kind in KINDS:
+        for null in (None, "rotated"):
+            rows: list[list[Panel]] = []
+            for rate in scale.learning_rates:
+                run = swept_run(experiment, kind, scale.sweep_seeds[0], rate, "member")
+                rows.append([])
+                for center in CENTERS:
+                    (panel,) = comparison_panels([run], EmbedConfig(center=center, null=null).name)
+                    here = {"kind": kind, "seed": scale.sweep_seeds[0], "learning_rate": rate, "center": center}
+                    (found,) = select(stars, **here, data_order="member", null=null is not None)
+                    words = f"silhouette {found['silhouette']:.2f}, trend {found['trend']:.2f}"
+                    rows[-1].append(panel._replace(title=f"center {center}", note=words))
+            whose = "null trajectories, rotated, of" if null else "copies of"
+            note = (
+                f"PHATE, cosine distances, knn 5; {whose} {kind}-{scale.sweep_seeds[0]}, batch order by member. "
+                "Silhouette: of directions; trend: rank correlation of epoch and distance from the picture's centre."
+            )
+            figure = methods_figure(rows, left=left, note=note)
+            files += save_figure(figure, folder / f"{kind}{'-null' if null else ''}")
+    return files
+
+
+def markdown(experiment: Experiment, stars: list[Record]) -> str:
+    """The page: a row a setting."""
+    lines = [
+        "# What makes the published star",
+        "",
+        f"{provenance()} {experiment.scale.dataset}; means over the minima of the seeds "
+        f"{', '.join(map(str, experiment.scale.sweep_seeds))}, ± their standard deviation.",
+        "",
+        "Silhouette: of the jump directions in the picture, 1 where they are far apart. Trend: rank correlation of the "
+        "epoch with the distance from the picture's centre, -1 where every step goes inward. Star: silhouette over "
+        f"{LEAST_SILHOUETTE} and trend below {LARGEST_TREND}, in so many of the pictures. "
+        "Null: rotated null trajectories of the same runs. "
+        "Return: how much nearer the copies end to the minimum than they began, which no picture changes.",
+        "",
+        "| minimum | learning rate | batch order | center | silhouette | null | trend | null | stars | null | "
+        "components | return | null |",
+        "|" + "-|" * 13,
+    ]
+    keys = ("kind", "learning_rate", "data_order", "center")
+    for key in dict.fromkeys(tuple(star[name] for name in keys) for star in stars):
+        pair = [select(stars, **dict(zip(keys, key, strict=True)), null=null) for null in (False, True)]
+        cells = [f"{mean_and_spread(some, name)}" for name in ("silhouette", "trend") for some in pair]
+        cells += [f"{sum(map(is_star, some))} of {len(some)}" for some in pair]
+        cells.append(" ".join(str(each["components"]) for each in pair[0]))
+        cells += [mean_and_spread(some, "return", 3) for some in pair]
+        lines.append(f"| {' | '.join([*map(str, key), *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+def is_star(record: Record) -> bool:
+    """Whether a picture is one, by the rule above."""
+    return bool(record["silhouette"] > LEAST_SILHOUETTE and record["trend"] < LARGEST_TREND)
+
+
+def main(experiment: Experiment) -> None:
+    """Make what is missing of the runs; embed, draw, write the numbers and the page."""
+    console, folder = experiment.console, experiment.folder
+    warnings.filterwarnings("ignore", message="the graph of")  # the table has its components
+    pictures = 2 * len(CENTERS) * len(settings(experiment))
+    minima = experiment.minima(KINDS, seeds=experiment.scale.sweep_seeds)
+    experiment.run(minima, again=plan_runs(experiment), more_seconds=SECONDS_OF_AN_EMBEDDING * pictures)
+    started = time.monotonic()
+    stars = measure_stars(experiment)
+    record = {"command": " ".join(["python", *sys.argv]), "environment": environment()}
+    write_json(folder / "sweep.json", record | {"stars": stars})
+    figures = draw(experiment, stars)
+    text = markdown(experiment, stars)
+    write_text(folder / "sweep.md", text)
+    console.print(text, markup=False, soft_wrap=True)
+    console.print(f"Pictures and numbers done in {(time.monotonic() - started) / 60:.1f} min.")
+    for path in (*figures, folder / "sweep.md"):
+        console.print(f"{path}")
+
+
+if __name__ == "__main__":
+    main(parse_command(__doc__, "sweep"))
