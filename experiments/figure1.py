@@ -48,15 +48,15 @@ ROWS = {
     "cosine": ("PHATE", "PHATE, connected", "t-SNE", "UMAP", "random plane"),
     "tree": ("PHATE", "PHATE, t 200", "t-SNE", "UMAP", "PCA"),
 }
-# Both are made of euclidean distances; 200 steps are what the trees need.
-SKIPPED = {"euclidean": {"PHATE, t 200"}, "cosine": {"PHATE, t 200", "PCA", "random plane"}, "tree": set[str]()}
 NEIGHBOURS = 50
 DRAWN_NOISE = 1.0  # of the tree in the picture
 
 
-def methods_of(data: str) -> dict[str, Callable[[np.ndarray], Any]]:
-    """Those that embed it."""
-    return {method: embed for method, embed in METHODS.items() if method not in SKIPPED[data]}
+def methods_of(data: str, points: int) -> dict[str, Callable[[np.ndarray], Any]]:
+    """Those that embed so many points of it: planes are of euclidean distances, 200 steps make few points one."""
+    skipped = {"PCA", "random plane"} if data == "cosine" else set()
+    skipped |= {"PHATE, t 200"} if points < 100 else set()
+    return {method: embed for method, embed in METHODS.items() if method not in skipped}
 
 
 def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Records, Panels]:
@@ -69,7 +69,7 @@ def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Record
         for metric in ("euclidean", "cosine"):
             distances = pairwise_distances(measured.gram, metric=metric)
             records.append(_record(folder, metric, "the distances", continuity_of_distances(distances, *where)))
-            for method, embed in methods_of(metric).items():
+            for method, embed in methods_of(metric, len(distances)).items():
                 picture = embed(distances).embedding
                 neighbours = min(NEIGHBOURS, len(picture) - 1)
                 numbers = {
@@ -92,7 +92,7 @@ def trees(scale: Scale, console: Console) -> tuple[Records, Panels]:
         for seed in range(scale.trees):
             tree = artificial_tree(points=scale.tree_points, noise=noise, seed=seed)
             distances = squareform(pdist(tree.points))
-            for method, embed in methods_of("tree").items():
+            for method, embed in methods_of("tree", len(distances)).items():
                 picture = embed(distances).embedding
                 record = {"data": "tree", "noise": noise, "seed": seed, "method": method}
                 nearer = continuity(picture, tree.branch, tree.place)
@@ -139,7 +139,7 @@ def estimate_seconds(experiment: Experiment, num_runs: int) -> float:
     seconds = 0.0
     for data, points, count in work:
         small, large = (artificial_tree(branches=5, points=max(n // 5, 4), noise=1.0) for n in (100, points))
-        for embed in methods_of(data).values():
+        for embed in methods_of(data, points).values():
             embed(squareform(pdist(small.points)))
             started = time.monotonic()
             embed(squareform(pdist(large.points)))
