@@ -41,7 +41,7 @@ def compare_optimizers(run: Path, config: CompareConfig, *, console: Console) ->
     if last < 1:
         raise ValueError(f"steps must be at most those of all epochs, got {config.steps}")
     record_section(run, "compare", config, results=("trajectories",))
-    write_json(run / CONFIG, read_config(run) | {"snapshots": last})
+    write_json(run / CONFIG, read_config(run) | {"snapshots": last, "steps_per_epoch": problem.steps_per_epoch})
     labels = [{"seed": seed, "optimizer": optimizer} for optimizer in config.optimizers for seed in config.seeds]
     with Recording(run, labels) as recording:
         if recording.is_finished(last):

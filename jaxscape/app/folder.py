@@ -2,7 +2,7 @@
 
 config.json   sections "train", "retrain" or "compare" (what was asked), "strategy" (how the copies ran together;
               "train_strategy": minima that were trained together on a GPU), "snapshots" (how many "compare" keeps
-              after the first) and "environment" (versions, device, commit)
+              after the first), "steps_per_epoch" and "environment" (versions, device, commit)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
 """
 

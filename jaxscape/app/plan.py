@@ -114,7 +114,7 @@ def plan_comparison(run: Path, config: CompareConfig, *, console: Console) -> Pl
     devices = min(jax.local_device_count(), len(config.seeds))
     problem = make_problem(config.of_one(config.optimizers[0], config.seeds[0]), eval_size=config.eval_size)
     every = config.steps or problem.steps_per_epoch
-    last = config.epochs * problem.steps_per_epoch // every
+    last, unit = config.epochs * problem.steps_per_epoch // every, "snapshots" if config.steps else "epochs"
     stages, stacks = list[Stage](), list[_Stack]()
     with console.status(f"{run.name}: measuring"):
         for optimizer in config.optimizers:
@@ -129,7 +129,7 @@ def plan_comparison(run: Path, config: CompareConfig, *, console: Console) -> Pl
                 devices=devices,
                 strategy=strategy,
             )
-            stages.append(_plan_epochs(run, stack, last, every, name=optimizer, who="networks"))
+            stages.append(_plan_epochs(run, stack, last, every, name=optimizer, who="networks", unit=unit))
             stacks.append(stack)
         points = sum(stack.members for stack in stacks) * (last + 1)
         stages.append(_plan_distances(points, stacks[0].num_parameters))
@@ -205,7 +205,9 @@ def _make_stack(
     return _Stack(problem, update, states, rows, strategy, members)
 
 
-def _plan_epochs(run: Path, stack: _Stack, epochs: int, steps: int, *, name: str, who: str) -> Stage:
+def _plan_epochs(
+    run: Path, stack: _Stack, epochs: int, steps: int, *, name: str, who: str, unit: str = "epochs"
+) -> Stage:
     """An epoch is its steps, its evaluation and its state; the snapshot is written while the next one runs."""
     of_steps, compiling = _time_steps(stack.update, stack.strategy, stack.states, stack.problem, stack.rows)
     networks = (stack.states.params, stack.states.model_state)
@@ -219,7 +221,7 @@ def _plan_epochs(run: Path, stack: _Stack, epochs: int, steps: int, *, name: str
     busy = steps * of_steps + of_evaluation + of_state * devices
     return Stage(
         name,
-        f"{epochs} epochs of {steps} steps, {stack.members} {who}, {stack.on_device} a device",
+        f"{epochs} {unit} of {steps} steps, {stack.members} {who}, {stack.on_device} a device",
         epochs * max(busy, of_snapshot) + of_evaluation,
         compiling + compiling_evaluation,
     )

@@ -130,7 +130,7 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:
     columns = read_csv(run / "geometry.csv")
-    labels = _labels(columns, np.ones(len(columns["norm"]), bool))
+    labels = _labels(run, columns, np.ones(len(columns["norm"]), bool))
     panel = DistancePanel(title=_title(run), distance=columns["norm"], **labels)
     return save_figure(norm_figure(panel, hue="optimizer", note=_data([run])), folder / "norm")
 
@@ -146,19 +146,21 @@ def _panel(run: Path, setting: str) -> Panel:
     panel = Panel(
         title=f"{_title(run)}\nnull trajectories, {null}" if null else _title(run),
         embedding=coordinates[rows],
-        **_labels(columns, rows),
+        **_labels(run, columns, rows),
         minimum=None if rows.all() else coordinates[~rows][0],
         note=_found(diagnostics),
     )
     return panel._replace(hue="optimizer", begin="initial") if "optimizer" in columns else panel
 
 
-def _labels(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
+def _labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
     """What the chosen rows are, as the panels take it; the hue of networks is their optimiser's."""
     labels = {name: columns[name][rows] for name in ("epoch", "member")}
-    if "optimizer" in columns:
-        return labels | {"seed": columns["optimizer"][rows], "step_size": np.zeros(rows.sum())}
-    return labels | {name: columns[name][rows] for name in ("seed", "step_size")}
+    if "optimizer" not in columns:
+        return labels | {name: columns[name][rows] for name in ("seed", "step_size")}
+    # Snapshots are numbered; where there are several an epoch, or one of several, the axis is still in epochs.
+    labels["epoch"] = columns["update"][rows] / read_config(run)["steps_per_epoch"]
+    return labels | {"seed": columns["optimizer"][rows], "step_size": np.zeros(rows.sum())}
 
 
 def _title(run: Path) -> str:
@@ -228,6 +230,6 @@ def _distances(run: Path) -> DistancePanel:
     return DistancePanel(
         title=_title(run),
         distance=columns["distance_over_jump"][thrown],
-        **_labels(columns, thrown),
+        **_labels(run, columns, thrown),
         null=columns["null_distance_over_jump"][thrown],
     )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxscape.app import recording
+from jaxscape.app import plot, recording
 from jaxscape.app.folder import read_csv, read_report
 from jaxscape.app.train import read_minimum
 from jaxscape.trajectories.store import TrajectoryStore
@@ -125,6 +125,9 @@ def test_snapshots_every_so_many_steps(compare, tmp_path):
     store = TrajectoryStore.open(run / "trajectories")
     assert store.updates == [0, 4]  # of 6 steps
     assert json.loads((run / "config.json").read_text())["snapshots"] == 1
+    with mock.patch.object(plot, "norm_figure", wraps=plot.norm_figure) as drawn:
+        plot._plot_norms(run, tmp_path)
+    assert np.unique(drawn.call_args.args[0].epoch).tolist() == [0, 2]  # drawn in epochs, of two steps each
 
 
 def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp_path):

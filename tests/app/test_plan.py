@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -10,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from jaxscape.app import plan as plan_room
-from jaxscape.app.config import RetrainConfig
-from jaxscape.app.plan import plan_run
+from jaxscape.app.config import CompareConfig, RetrainConfig
+from jaxscape.app.plan import plan_comparison, plan_run
 from jaxscape.app.train import read_minimum
 
 QUIET = Console(quiet=True)
@@ -72,6 +73,33 @@ def test_the_disk_that_is_planned_is_the_disk_that_is_taken(finished, planned):
     assert planned.disk["trajectories"] == pytest.approx(taken["trajectories"] * 20 * 6 / (4 * 3), rel=0.1)
     assert planned.disk["resume"] == pytest.approx(taken["resume"] * 5, rel=0.1)
     assert planned.disk["minimum"] == pytest.approx(taken["minimum"], rel=0.5)
+
+
+def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
+    config = CompareConfig(
+        dataset="mnist",
+        data_dir=str(images),
+        train_size=40,
+        batch_size=20,
+        epochs=7,
+        eval_size=20,
+        seeds=(0, 1),
+        optimizers=("sgd", "adam"),
+        strategy="loop",
+    )
+    plan = plan_comparison(tmp_path / "run", config, console=QUIET)
+    assert [stage.name for stage in plan.stages] == ["sgd", "adam", "distances"]
+    assert plan.stages[0].work == "7 epochs of 2 steps, 2 networks, 2 a device"
+    assert plan.seconds > 0
+    networks, parameters = 4, int(re.search(r"of (\d+) parameters", plan.stages[2].work)[1])
+    assert plan.disk["trajectories"] == 4 * parameters * networks * 8
+    # Adam keeps two moments of every parameter, sgd none.
+    assert 2 * 4 * (1 + 3) * parameters < plan.disk["resume"] < 1.1 * 2 * 4 * (1 + 3) * parameters
+    assert not list(tmp_path.iterdir())
+    often = plan_comparison(tmp_path / "run", replace(config, steps=1), console=QUIET)
+    assert often.stages[0].work == "14 snapshots of 1 steps, 2 networks, 2 a device"
+    with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
+        plan_comparison(tmp_path / "run", replace(config, optimizers=("lion",)), console=QUIET)
 
 
 def test_too_little_disk_is_said(jaxscape, kept_minimum):

@@ -201,3 +201,23 @@ def test_stacks_of_other_networks_cannot_be_put_together():
         concatenate_states([states(3), states(4)])
     with pytest.raises(ValueError, match="at least one stack, got none"):
         concatenate_states([])
+
+
+def test_a_copied_minimum_is_retrained_like_the_one_it_was_copied_from(jaxscape, minima, alone, tmp_path):
+    run = tmp_path / "c"
+    (run / "minimum").mkdir(parents=True)
+    (run / "minimum" / "left").write_text("by a copying that was interrupted")
+    (run / "config.json").write_bytes((minima[0] / "config.json").read_bytes())
+    train_stage.copy_minimum(minima[0], run)
+    assert jaxscape("retrain", run, *OPTIONS).code == 0
+    assert read_bytes(run) == alone[0]
+    before = [path.stat().st_mtime_ns for path in sorted((run / "minimum").rglob("*"))]
+    train_stage.copy_minimum(minima[0], run)  # is there
+    assert [path.stat().st_mtime_ns for path in sorted((run / "minimum").rglob("*"))] == before
+
+
+def test_a_minimum_is_not_copied_over_another(minima, tmp_path):
+    with pytest.raises(ValueError, match=r"b holds results of another configuration: seed is 1, asked for 0"):
+        train_stage.copy_minimum(*minima)
+    with pytest.raises(FileNotFoundError, match=r"nowhere has no finished minimum"):
+        train_stage.copy_minimum(tmp_path / "nowhere", minima[0])
