@@ -5,7 +5,9 @@
     --scale real    Fashion-MNIST (a part of it: a patient CPU; a GPU takes all with --set train.train_size=None)
     --scale paper   CIFAR-10 and CIFAR-100, WRN-28-2, the paper's protocol
 
-Every setting of a stage can be overridden: --set train.epochs=100 retrain.learning_rate=0.01 compare.steps=4
+Every setting of a stage, and of the scale, can be overridden:
+
+    --set train.epochs=100 retrain.learning_rate=0.01 compare.steps=4 embed.knn=10 scale.seeds=10,11,12
 """
 
 import argparse
@@ -13,13 +15,14 @@ import ast
 import statistics
 import sys
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from jaxscape.app.cli import run_script
 from jaxscape.app.config import (
     CompareConfig,
     EmbedConfig,
@@ -40,10 +43,6 @@ from jaxscape.app.train import copy_minimum, find_minima, read_accuracy
 
 Again = dict[Path, tuple[Path, RetrainConfig]]  # run folder -> the folder of its minimum, how its copies are retrained
 Record = dict[str, Any]
-
-# The paper's formula, and what its authors' code computes: cosines between directions from the mean.
-SETTINGS = (EmbedConfig(center="none"), EmbedConfig(center="mean"))
-CONTROL = EmbedConfig(center="none", null="rotated")
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,20 @@ class Experiment:
     changes: Mapping[str, Mapping[str, Any]]  # stage -> setting -> value
     console: Console
 
+    @property
+    def settings(self) -> tuple[EmbedConfig, ...]:
+        """The paper's formula, and what its authors' code computes: cosines between directions from the mean."""
+        return self.embedding(center="none"), self.embedding(center="mean")
+
+    @property
+    def control(self) -> EmbedConfig:
+        """Null trajectories by the paper's formula."""
+        return self.embedding(center="none", null="rotated")
+
+    def embedding(self, **settings: Any) -> EmbedConfig:
+        """An embedding with these settings, and what the command line changes of the others."""
+        return EmbedConfig(**{**self.changes.get("embed", {}), **settings})
+
     def run_of(self, kind: str, seed: int) -> Path:
         """The folder of a minimum of the first data set."""
         return self.folder / f"{kind}-{seed}"
@@ -198,7 +211,7 @@ class Experiment:
         for run in retraining:
             measure(run, console=self.console)
         for run in pictures:
-            for setting in (*SETTINGS, CONTROL):
+            for setting in (*self.settings, self.control):
                 embed_trajectories(run, setting, console=self.console)
         self.console.print(f"Runs done in {(time.monotonic() - started) / 60:.1f} min.")
 
@@ -277,38 +290,61 @@ def mean_and_spread(records: list[Record], name: str, digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
+def start(main: Callable[[Experiment], None], description: str, name: str) -> None:
+    """Run an experiment as its command line asks for it."""
+    run_script(name, lambda: main(parse_command(description, name)))
+
+
 def parse_command(description: str, name: str) -> Experiment:
     """The experiment that the command line asks for."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="quick", help="see experiments/common.py")
     parser.add_argument("--folder", type=Path, help="of the runs; runs/SCALE by default, shared by the experiments")
-    parser.add_argument("--set", nargs="*", default=[], metavar="STAGE.SETTING=VALUE", help="train, retrain, compare")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="STAGE.SETTING=VALUE",
+        help="any setting of train, retrain, compare, embed or scale",
+    )
     options = parser.parse_args()
     try:
         changes = parse_changes(options.set)
     except ValueError as error:
         parser.error(str(error))
     folder = options.folder or Path("runs") / options.scale
-    return Experiment(name, SCALES[options.scale], folder, changes, make_console())
+    scale = replace(SCALES[options.scale], **changes.get("scale", {}))
+    return Experiment(name, scale, folder, changes, make_console())
 
 
 def parse_changes(words: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Settings by stage from words such as "train.epochs=100".
 
     Raises:
-        ValueError: for another form, an unknown stage or setting (lists the known ones).
+        ValueError: for another form, an unknown stage or setting (lists the known ones), or no number where one is
+            needed.
     """
-    stages = {"train": TrainConfig, "retrain": RetrainConfig, "compare": CompareConfig}
+    stages = {
+        "train": TrainConfig,
+        "retrain": RetrainConfig,
+        "compare": CompareConfig,
+        "embed": EmbedConfig,
+        "scale": Scale,
+    }
     changes: dict[str, dict[str, Any]] = {}
     for word in words:
         name, equals, value = word.partition("=")
         stage, dot, setting = name.partition(".")
         if not (equals and dot) or stage not in stages:
             raise ValueError(f"--set takes STAGE.SETTING=VALUE with a stage of {', '.join(stages)}, got {word!r}")
-        known = [each.name for each in fields(stages[stage])]
-        if setting not in known:
-            raise ValueError(f"unknown setting {setting!r} of {stage}; known: {', '.join(known)}")
-        changes.setdefault(stage, {})[setting] = _value(value)
+        kinds = {each.name: each.type for each in fields(stages[stage])}
+        if setting not in kinds:
+            raise ValueError(f"unknown setting {setting!r} of {stage}; known: {', '.join(kinds)}")
+        found = _value(value)
+        if kinds[setting] in (int, float) and not isinstance(found, int | kinds[setting]):  # type: ignore[operator]
+            raise ValueError(f"{name} must be {kinds[setting].__name__}, got {value!r}")  # type: ignore[union-attr]
+        several = "tuple[" in str(kinds[setting]) and not isinstance(found, tuple)
+        changes.setdefault(stage, {})[setting] = (found,) if several else found
     return changes
 
 

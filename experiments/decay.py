@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from common import Again, Experiment, Record, mean_and_spread, parse_command, provenance, select
+from common import Again, Experiment, Record, mean_and_spread, provenance, select, start
 
 from jaxscape import filter_normalized_distance
 from jaxscape.app.folder import environment, make_folder, read_csv, read_report, write_json, write_text
@@ -153,4 +153,4 @@ def main(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_command(__doc__, "decay"))
+    start(main, __doc__, "decay")

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from common import Experiment, Scale, parse_command
+from common import Experiment, Scale, start
 from rich.console import Console
 from scipy.spatial.distance import pdist, squareform
 
@@ -178,4 +178,4 @@ def main(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_command(__doc__, "figure1"))
+    start(main, __doc__, "figure1")

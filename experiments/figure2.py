@@ -6,7 +6,7 @@ The pictures are of the first seed's minima, coloured by direction (darker, whit
 table for each seed.
 """
 
-from common import SETTINGS, Experiment, parse_command
+from common import Experiment, start
 
 from jaxscape.app.config import PRESETS
 from jaxscape.app.folder import read_report
@@ -20,7 +20,7 @@ def main(experiment: Experiment) -> None:
     shown = [experiment.folder / f"{preset}-{experiment.scale.seeds[0]}" for preset in PRESETS]
     experiment.run(minima, pictures=shown)
     figures = plot_comparison(shown, experiment.folder / "figure2")
-    for setting in SETTINGS:
+    for setting in experiment.settings:
         figures += plot_losses(shown, setting.name, experiment.folder / "figure2")
     for seed in experiment.scale.seeds:
         reports = {preset: read_report(experiment.folder / f"{preset}-{seed}") for preset in PRESETS}
@@ -30,4 +30,4 @@ def main(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_command(__doc__, "figure2"))
+    start(main, __doc__, "figure2")

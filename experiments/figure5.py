@@ -7,7 +7,7 @@ and the real scale take pairs of images: 100 classes of two side by side, rotate
 brightness and contrast for the good minima.
 """
 
-from common import Experiment, parse_command
+from common import Experiment, start
 
 from jaxscape.app.folder import read_report
 from jaxscape.app.measure import accuracy_table, geometry_table
@@ -34,4 +34,4 @@ def main(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_command(__doc__, "figure5"))
+    start(main, __doc__, "figure5")

@@ -5,7 +5,7 @@
 A GIF, and an MP4 where an ffmpeg is there. The runs are those of figure2.py, and are not made again.
 """
 
-from common import SETTINGS, Experiment, parse_command
+from common import Experiment, start
 
 from jaxscape.app.config import PRESETS
 from jaxscape.app.plot import comparison_panels
@@ -17,11 +17,11 @@ def main(experiment: Experiment) -> None:
     seed = experiment.scale.seeds[0]
     shown = [experiment.folder / f"{preset}-{seed}" for preset in PRESETS]
     experiment.run(experiment.minima(PRESETS, seeds=[seed]), pictures=shown)
-    for setting in SETTINGS:
+    for setting in experiment.settings:
         panels = comparison_panels(shown, setting.name)
         for path in save_film(panels, experiment.folder / "film" / setting.name):
             experiment.console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":
-    main(parse_command(__doc__, "film"))
+    start(main, __doc__, "film")

@@ -7,9 +7,8 @@ all beside their null trajectories, and the L2 norm by epoch.
 """
 
 import time
-from dataclasses import replace
 
-from common import CONTROL, SETTINGS, Experiment, parse_command
+from common import Experiment, start
 
 from jaxscape.app.compare import compare_optimizers
 from jaxscape.app.embed import embed_trajectories
@@ -28,7 +27,7 @@ def main(experiment: Experiment) -> None:
     one, *_ = config.seeds
     parts = [{"only_seeds": (one,)}, {"only_optimizers": ("adam",)}]
     parts += [{"only_optimizers": pair} for pair in (("sgd", "momentum"), ("momentum", "adam"))]
-    for setting in (*SETTINGS, CONTROL, *(replace(SETTINGS[0], **part) for part in parts)):
+    for setting in (*experiment.settings, experiment.control, *(experiment.embedding(**part) for part in parts)):
         embed_trajectories(run, setting, console=console)
     figures = plot_run(run)
     console.print(optimizers_table(read_report(run)))
@@ -38,4 +37,4 @@ def main(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_command(__doc__, "optimizers"))
+    start(main, __doc__, "optimizers")

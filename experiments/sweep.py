@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from common import Again, Experiment, Record, mean_and_spread, parse_command, provenance, select
+from common import Again, Experiment, Record, mean_and_spread, provenance, select, start
 from sklearn.metrics import silhouette_score
 
-from jaxscape.app.config import CENTERS, EmbedConfig
+from jaxscape.app.config import CENTERS
 from jaxscape.app.embed import embed_trajectories, read_coordinates, read_diagnostics
 from jaxscape.app.folder import environment, make_folder, read_report, write_json, write_text
 from jaxscape.app.plot import comparison_panels
@@ -76,7 +76,7 @@ def measure_stars(experiment: Experiment) -> list[Record]:
         returned, null = (read_report(run)["geometry"][which]["return"]["mean"] for which in ("real", "null"))
         for center in CENTERS:
             for kind_of_null in (None, "rotated"):
-                asked = EmbedConfig(center=center, null=kind_of_null)
+                asked = experiment.embedding(center=center, null=kind_of_null)
                 embed_trajectories(run, asked, console=experiment.console)
                 found = about | {"center": center, "null": kind_of_null is not None}
                 records.append(found | {"return": null if kind_of_null else returned} | star(run, asked.name))
@@ -96,7 +96,7 @@ def draw(experiment: Experiment, stars: list[Record]) -> list[Path]:
                 run = swept_run(experiment, kind, scale.sweep_seeds[0], rate, "member")
                 rows.append([])
                 for center in CENTERS:
-                    (panel,) = comparison_panels([run], EmbedConfig(center=center, null=null).name)
+                    (panel,) = comparison_panels([run], experiment.embedding(center=center, null=null).name)
                     here = {"kind": kind, "seed": scale.sweep_seeds[0], "learning_rate": rate, "center": center}
                     (found,) = select(stars, **here, data_order="member", null=null is not None)
                     words = f"silhouette {found['silhouette']:.2f}, trend {found['trend']:.2f}"
@@ -166,4 +166,4 @@ def main(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_command(__doc__, "sweep"))
+    start(main, __doc__, "sweep")

@@ -8,7 +8,7 @@ with an interrupted run.
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -133,7 +133,7 @@ def command() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line in this process; exits with 0 only where the job was done."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with _failing_in_a_line("jaxscape"):
         command = _parse(arguments)
         _keep_compiled()
         silent = False
@@ -142,10 +142,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             silent = not is_first()
         with _orbax_silenced(), others_may_fail():
             _run(command, arguments, make_console(silent=silent))
+
+
+def run_script(name: str, work: Callable[[], None]) -> None:
+    """Run a script as the command line runs a command: with memory and programs kept, an error in one line.
+
+    Args:
+        name: of the script, before its errors.
+        work: all of it, from the arguments on; called once, in a process that may have been started anew.
+    """
+    restart_with_kept_memory()
+    with _failing_in_a_line(name):
+        _keep_compiled()
+        with _orbax_silenced():
+            work()
+
+
+@contextmanager
+def _failing_in_a_line(name: str) -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
-        give_up("jaxscape: interrupted; the same command goes on from the last epoch kept")
+        give_up(f"{name}: interrupted; the same command goes on from the last epoch kept")
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        give_up(f"jaxscape: {error}")
+        give_up(f"{name}: {error}")
 
 
 def _parse(arguments: list[str]) -> Any:
