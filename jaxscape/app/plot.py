@@ -173,7 +173,7 @@ def _title(run: Path) -> str:
 
 
 def _how(run: Path, setting: str) -> str:
-    """Method, distance and centring in words."""
+    """Method, distance and centring in words, and what was embedded where that is not all."""
     asked = read_diagnostics(run, setting)["setting"]
     method = _METHOD_WORDS[asked["method"]]
     distance = f"{asked['metric']} distance"
@@ -182,7 +182,10 @@ def _how(run: Path, setting: str) -> str:
     kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if "phate" in asked["method"] else ""
     kernel += ", cosine distance of potentials" if asked["potential"] == "cosine" else ""
     kernel += f", {asked['landmarks']} landmarks" if asked["landmarks"] else ""
-    return f"{method}, {distance}{kernel}"
+    parts = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
+    only = f"; {', '.join(parts)} alone" if parts else ""
+    null = f"; null trajectories, {asked['null']}" if asked["null"] else ""
+    return f"{method}, {distance}{kernel}{only}{null}"
 
 
 def _found(diagnostics: Mapping[str, Any]) -> str:

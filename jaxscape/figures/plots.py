@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from jaxscape.figures.drawing import (
@@ -249,7 +249,8 @@ def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
     plot_lines(axes[0, 0], panel, palette, "seed")
     axes[0, 0].set_yscale("log")
     axes[0, 0].yaxis.set_major_formatter(ScalarFormatter())
-    axes[0, 0].yaxis.set_minor_formatter(ScalarFormatter())
+    # Between the powers of ten some have room: 2, 3, 4, 6; all of them where there is less than half a decade.
+    axes[0, 0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.5)))
     axes[0, 0].set_ylabel("L2 norm of the parameters", fontsize=NORMAL, color=INK)
     _write_over(axes[0, 0], panel.title, 1.5 * PANEL_INCHES)
     arrange_panels(fig, axes, width=1.5 * PANEL_INCHES)

@@ -35,6 +35,8 @@ def test_the_null_is_embedded_with_the_same_setting_and_drawn_under_the_real_one
     assert jaxscape("plot", run).code == 0
     assert (run / "figures" / f"{SETTING}-beside-{kind}-null.png").exists()
     assert (run / "figures" / f"{SETTING}-null-{kind}.png").exists()
+    drawn = (run / "figures" / f"{SETTING}-null-{kind}.svg").read_text()
+    assert f"null trajectories, {kind}" in drawn
 
 
 def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
@@ -45,6 +47,9 @@ def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
     labels = read_csv(run / "geometry.csv")
     assert len(found) == np.sum(labels["seed"] == 1)
     assert abs(found.mean(axis=0)).max() < 1e-8 * abs(found).max()
+    assert jaxscape("plot", run).code == 0
+    assert "euclidean distance; seed 1 alone" in (run / "figures" / "pca-euclidean-seed1.svg").read_text()
+    assert "seed 1 alone" not in (run / "figures" / f"{SETTING}.svg").read_text()
 
 
 @pytest.mark.parametrize(
