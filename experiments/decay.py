@@ -101,13 +101,13 @@ def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str
 
 
 def draw(experiment: Experiment, panels: dict[tuple[str, str], DistancePanel]) -> list[Path]:
-    """The first seed's distances by weight decay."""
+    """The first seed's distances by weight decay; ten times as much has a scale of its own."""
     folder, files = experiment.folder / "decay" / "figures", []
     make_folder(folder)
     note = "Dashed: the same once every filter has the norm of the minimum's filter, a matter of directions alone."
-    for kind in KINDS:
-        figure = distance_figure([panels[kind, level] for level in LEVELS], dashed="directions", note=note)
-        files += save_figure(figure, folder / kind)
+    for name, levels in {"without-and-with": ("none", "found"), "tenfold": ("tenfold",)}.items():
+        shown = [panels[kind, level] for kind in KINDS for level in levels]
+        files += save_figure(distance_figure(shown, dashed="directions", note=note), folder / name)
     return files
 
 

@@ -74,7 +74,11 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def comparison_panels(runs: Sequence[Path], setting: str) -> list[Panel]:
     """An embedding of each run as a panel; where presets repeat, the panels have the names of their run folders."""
-    panels = [_panel(run, setting) for run in runs]
+    return _told_apart(runs, [_panel(run, setting) for run in runs])
+
+
+def _told_apart[P: (Panel, DistancePanel)](runs: Sequence[Path], panels: list[P]) -> list[P]:
+    """The panels with the names of their run folders for titles, where presets repeat."""
     kinds = [panel.title.partition("\n")[0] for panel in panels]
     if len(set(kinds)) == len(kinds):
         return panels
@@ -124,7 +128,7 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
     if "compare" in read_config(runs[0]):
         return [file for run in runs for file in _plot_norms(run, folder)]
     words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{_data(runs)}"
-    panels = [panel for panel in map(_distances, runs) if len(panel.distance)]
+    panels = [panel for panel in _told_apart(runs, list(map(_distances, runs))) if len(panel.distance)]
     return save_figure(distance_figure(panels, note=words), folder / "distance") if panels else []
 
 
@@ -213,12 +217,13 @@ def _data(runs: Sequence[Path]) -> str:
     network = f"{' and '.join(sources)}, WRN-{train['depth']}-{train['widen_factor']}"
     if compared:
         return f"{network}; {train['epochs']} epochs from learning rate {train['learning_rate']:g}"
-    again = configs[0]["retrain"]
-    decays = sorted({config["retrain"]["weight_decay"] for config in configs})
+    found = {
+        name: " or ".join(dict.fromkeys(f"{config['retrain'][name]:g}" for config in configs))
+        for name in ("epochs", "learning_rate", "weight_decay")
+    }
     return (
-        f"{network}; "
-        f"retrained {again['epochs']} epochs with {again['optimizer']}, learning rate {again['learning_rate']:g}, "
-        f"weight decay {' or '.join(f'{decay:g}' for decay in decays)}"
+        f"{network}; retrained {found['epochs']} epochs with {configs[0]['retrain']['optimizer']}, "
+        f"learning rate {found['learning_rate']}, weight decay {found['weight_decay']}"
     )
 
 

@@ -121,7 +121,7 @@ def test_the_ablation_of_decay_takes_what_was_found_with_it_from_figure_2(of_dec
         norms = [record["norm_change"] for record in decays[start : start + 3]]
         assert norms[0] > norms[1] > norms[2]
         assert np.ptp([record["return_of_directions"] for record in decays[start : start + 3]]) < 1e-3
-    assert {path.stem for path in (folder / "decay" / "figures").glob("*.png")} == {"good", "bad"}
+    assert {path.stem for path in (folder / "decay" / "figures").glob("*.png")} == {"without-and-with", "tenfold"}
 
 
 @pytest.mark.filterwarnings("ignore:n_jobs value:UserWarning")
