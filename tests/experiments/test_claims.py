@@ -4,7 +4,7 @@ import claims
 import numpy as np
 import pytest
 from claims import Claim, Runs, judge, markdown, mean_interval
-from common import SCALES, parse_changes
+from common import SCALES
 from scipy import stats
 
 from jaxscape import gram, pairwise_distances
@@ -106,25 +106,3 @@ def test_the_seeds_that_decide_are_none_of_those_that_the_protocol_was_chosen_wi
     for scale in SCALES.values():
         seeds = {*scale.seeds, *scale.harder_seeds, *scale.compare["seeds"]}
         assert not seeds & set(range(10))
-
-
-def test_settings_are_changed_by_stage():
-    words = ["train.epochs=3", "train.dataset=mnist", "retrain.step_sizes=(0.5, 1.0)", "train.train_size=None"]
-    assert parse_changes(words) == {
-        "train": {"epochs": 3, "dataset": "mnist", "train_size": None},
-        "retrain": {"step_sizes": (0.5, 1.0)},
-    }
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("train.epochs", "takes STAGE.SETTING=VALUE"),
-        ("epochs=3", "takes STAGE.SETTING=VALUE"),
-        ("embed.knn=3", "with a stage of train, retrain, compare"),
-        ("train.colour=3", "unknown setting 'colour' of train; known: protocol"),
-    ],
-)
-def test_settings_that_do_not_exist_are_refused(word, message):
-    with pytest.raises(ValueError, match=message):
-        parse_changes([word])
