@@ -1,0 +1,132 @@
+"""What the compiler of an accelerator makes of the strategies, where there is none: nothing is run, nothing is timed.
+
+libtpu compiles for a TPU that is described and not there. The program is the paper's retraining of a good minimum (the
+case "paper" of benchmarks/members.py): an epoch of WRN-28-2 copies, batch 128, 50,000 uint8 images on the device. In an
+environment with libtpu (`uv sync --extra tpu`; on a machine without TPU):
+
+    JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python benchmarks/topology.py --topology v5e:2x2 \
+        --json benchmarks/results/topology.json
+
+A record holds, of one device and by the compiler's own account,
+
+    program_mb          what the program adds to states, data and batches, as in `estimate_memory`
+    total_mb            with these; `fits` says whether the compiler accepted it in the memory of such a device
+    states_mb           of the copies in one program, as their shapes say, and
+    aliased_mb          what is given back in the place of donated states, in the device's layouts, which are padded
+    convolutions        of the compiled program, by number of groups (`feature_group_count`, `batch_group_count`): ordinary
+                        ones have one group of each
+    collectives         operations in which devices exchange anything; none are expected
+    compile_s           on this machine's processor
+"""
+
+import argparse
+import collections
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from members import CASES, FAILURES, Work
+from records import Record, replace_records, run_facts
+
+from jaxscape.training import members as strategies
+from jaxscape.training.choice import num_bytes
+from jaxscape.training.devices import AXIS, BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE
+
+STRATEGIES = ("loop", "vmap_grad:2", "vmap_grad:5", "vmap_grad", "grad_vmap:2", "grad_vmap:5", "grad_vmap")
+COLLECTIVE = re.compile(r"= \S+ (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)")
+
+
+def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Record:
+    """One strategy's program for the members of each device of a mesh that need not be there."""
+    kind, together = strategies.parse_strategy(strategy)
+    each = work.members // mesh.size
+    at_once = 1 if kind == "loop" else min(together or each, each)
+
+    def lies(tree: Any, spec: PartitionSpec, axis: int | None = None) -> Any:
+        def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
+            shape = list(leaf.shape)
+            if axis is not None:
+                shape[axis] = at_once * mesh.size
+            return jax.ShapeDtypeStruct(tuple(shape), leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+        return jax.tree.map(of_leaf, tree)
+
+    rows = jax.ShapeDtypeStruct((epoch_steps, work.members, work.batch_size), work.rows.dtype)
+    states, data, batches = (
+        lies(work.states, BY_MEMBER, 0),
+        lies(work.data, EVERYWHERE),
+        lies(rows, BY_STEP_AND_MEMBER, 1),
+    )
+    step = (
+        strategies._stack_of_one(work.update.one) if kind == "loop" else strategies._stacked_step(work.update, strategy)
+    )
+    started = time.perf_counter()
+    with mock.patch.object(jax, "default_backend", return_value="tpu"):  # an epoch is the unit there
+        compiled = strategies._advance(step, mesh).lower(states, data, batches, jnp.int32(1)).compile()
+    seconds = time.perf_counter() - started
+    found, text = compiled.memory_analysis(), compiled.as_text()
+    program = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    own = num_bytes(work.states) * each // work.members
+    part = 0 if at_once == each and kind != "loop" else own * at_once // each
+    program += part
+    kept = own + num_bytes(work.data) + 2 * num_bytes(rows) // mesh.size
+    groups: collections.Counter[str] = collections.Counter()
+    for line in text.splitlines():
+        if re.search(r"= \S+ convolution\(", line):
+            counts = [re.search(rf"{name}_group_count=(\d+)", line) for name in ("feature", "batch")]
+            groups["x".join(count[1] if count else "1" for count in counts)] += 1
+    return {
+        "fits": True,
+        "program_mb": program / 1e6,
+        "total_mb": (kept + program) / 1e6,
+        "states_mb": own * at_once / each / 1e6,
+        "aliased_mb": found.alias_size_in_bytes / 1e6,
+        "convolutions": dict(groups),
+        "collectives": dict(collections.Counter(COLLECTIVE.findall(text))),
+        "compile_s": seconds,
+    }
+
+
+def main() -> None:
+    """Compile every strategy for one device, and for all of the topology, and put the records into the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--topology", default="v5e:2x2", help="as libtpu names it")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1], help="how many of its devices")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--arms", nargs="+", default=list(STRATEGIES))
+    parser.add_argument("--members", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=390, help="of an epoch")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    described = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
+    facts = run_facts(("jax", "jaxlib", "libtpu", "flax", "optax"), device=f"{options.topology} (described)")
+    for dtype in options.dtype:
+        work = Work(CASES["paper"], options.members, options.batch_size, 1, dtype)
+        for devices in options.devices:
+            mesh = Mesh(np.array(described.devices[:devices]), (AXIS,))
+            for strategy in options.arms:
+                about = {"dtype": dtype, "arm": strategy, "devices": devices, "members": options.members}
+                about |= {"batch_size": options.batch_size}
+                try:
+                    found = compile_epoch(work, strategy, mesh, options.steps)
+                except FAILURES as error:
+                    if "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+                    found = {"fits": False, "error": str(error)[:1200]}
+                print(json.dumps(about | found), flush=True)
+                if options.json:
+                    same = ("dtype", "arm", "devices", "members", "batch_size", "device")
+                    replace_records(options.json, [facts | about | found], same=same)
+
+
+if __name__ == "__main__":
+    main()
