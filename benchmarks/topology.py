@@ -13,8 +13,7 @@ A record holds, of one device and by the compiler's own account,
     total_mb            with these; `fits` says whether the compiler accepted it in the memory of such a device
     states_mb           of the copies in one program, as their shapes say, and
     aliased_mb          what is given back in the place of donated states, in the device's layouts, which are padded
-    convolutions        of the compiled program, by number of groups (`feature_group_count`, `batch_group_count`): ordinary
-                        ones have one group of each
+    convolutions        of the compiled program, by groups (`feature_group_count` x `batch_group_count`)
     collectives         operations in which devices exchange anything; none are expected
     compile_s           on this machine's processor
 """
