@@ -1,11 +1,18 @@
 """What the compiler of an accelerator makes of the strategies, where there is none: nothing is run, nothing is timed.
 
-libtpu compiles for a TPU that is described and not there. The program is the paper's retraining of a good minimum (the
+libtpu compiles for a TPU that is described and not there, and jax's CUDA plugin for a GPU. The program is the paper's retraining of a good minimum (the
 case "paper" of benchmarks/members.py): an epoch of WRN-28-2 copies, batch 128, 50,000 uint8 images on the device. In an
 environment with libtpu (`uv sync --extra tpu`; on a machine without TPU):
 
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python benchmarks/topology.py --topology v5e:2x2 \
         --json benchmarks/results/topology.json
+
+and with jax's CUDA wheels (`uv sync --extra cuda13`; on a machine without GPU):
+
+    JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python benchmarks/topology.py --platform cuda --topology h100 \
+        --target-config benchmarks/h100.txtpb --json benchmarks/results/topology.json
+
+cuDNN's algorithms are chosen by trying them, which nothing does here: their scratch memory is not in these numbers.
 
 A record holds, of one device and by the compiler's own account,
 
@@ -13,7 +20,8 @@ A record holds, of one device and by the compiler's own account,
     total_mb            with these; `fits` says whether the compiler accepted it in the memory of such a device
     states_mb           of the copies in one program, as their shapes say, and
     aliased_mb          what is given back in the place of donated states, in the device's layouts, which are padded
-    convolutions        of the compiled program, by groups (`feature_group_count` x `batch_group_count`)
+    convolutions        of the compiled program by kind (cuDNN's call; "convolution" is what the compiler makes itself), and
+                        by groups (`feature_group_count` x `batch_group_count`)
     collectives         operations in which devices exchange anything; none are expected
     compile_s           on this machine's processor
 """
@@ -30,6 +38,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import xla_bridge
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from members import CASES, FAILURES, Work
@@ -40,6 +49,7 @@ from jaxscape.training.choice import num_bytes
 from jaxscape.training.devices import AXIS, BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE
 
 STRATEGIES = ("loop", "vmap_grad:2", "vmap_grad:5", "vmap_grad", "grad_vmap:2", "grad_vmap:5", "grad_vmap")
+CONVOLUTION = re.compile(r'= .*(?: (convolution)\(|custom_call_target="__cudnn\$conv(\w+)")')
 COLLECTIVE = re.compile(r"= \S+ (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)")
 
 
@@ -68,7 +78,7 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
         strategies._stack_of_one(work.update.one) if kind == "loop" else strategies._stacked_step(work.update, strategy)
     )
     started = time.perf_counter()
-    with mock.patch.object(jax, "default_backend", return_value="tpu"):  # an epoch is the unit there
+    with mock.patch.object(jax, "default_backend", return_value="gpu or tpu"):  # an epoch is the unit there
         compiled = strategies._advance(step, mesh).lower(states, data, batches, jnp.int32(1)).compile()
     seconds = time.perf_counter() - started
     found, text = compiled.memory_analysis(), compiled.as_text()
@@ -79,9 +89,9 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
     kept = own + num_bytes(work.data) + 2 * num_bytes(rows) // mesh.size
     groups: collections.Counter[str] = collections.Counter()
     for line in text.splitlines():
-        if re.search(r"= \S+ convolution\(", line):
+        if call := CONVOLUTION.search(line):
             counts = [re.search(rf"{name}_group_count=(\d+)", line) for name in ("feature", "batch")]
-            groups["x".join(count[1] if count else "1" for count in counts)] += 1
+            groups[f"{call[1] or call[2]} {'x'.join(count[1] if count else '1' for count in counts)}"] += 1
     return {
         "fits": True,
         "program_mb": program / 1e6,
@@ -94,10 +104,24 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
     }
 
 
+def _describe(options: argparse.Namespace) -> Any:
+    if options.platform == "tpu":
+        return topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
+    xla_bridge.discover_pjrt_plugins()  # jax does so when it starts its devices, of which a machine without GPU has none
+    return topologies.get_topology_desc(
+        platform="cuda",
+        topology_name=options.topology,
+        target_config=options.target_config.read_text(),
+        topology="1x1x1",
+    )
+
+
 def main() -> None:
     """Compile every strategy for one device, and for all of the topology, and put the records into the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--topology", default="v5e:2x2", help="as libtpu names it")
+    parser.add_argument("--platform", choices=("tpu", "cuda"), default="tpu")
+    parser.add_argument("--topology", default="v5e:2x2", help="as libtpu names it; of a GPU any name")
+    parser.add_argument("--target-config", type=Path, help="of a GPU: XLA's GpuTargetConfigProto as text")
     parser.add_argument("--devices", type=int, nargs="+", default=[1], help="how many of its devices")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--arms", nargs="+", default=list(STRATEGIES))
@@ -106,8 +130,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=390, help="of an epoch")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    described = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
-    facts = run_facts(("jax", "jaxlib", "libtpu", "flax", "optax"), device=f"{options.topology} (described)")
+    described = _describe(options)
+    packages = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "nvidia-cudnn-cu13", "flax", "optax")
+    facts = run_facts(packages, device=f"{options.topology} (described)")
     for dtype in options.dtype:
         work = Work(CASES["paper"], options.members, options.batch_size, 1, dtype)
         for devices in options.devices:
