@@ -1,8 +1,8 @@
 """What the compiler of an accelerator makes of the strategies, where there is none: nothing is run, nothing is timed.
 
-libtpu compiles for a TPU that is described and not there, and jax's CUDA plugin for a GPU. The program is the paper's retraining of a good minimum (the
-case "paper" of benchmarks/members.py): an epoch of WRN-28-2 copies, batch 128, 50,000 uint8 images on the device. In an
-environment with libtpu (`uv sync --extra tpu`; on a machine without TPU):
+libtpu compiles for a TPU that is described and not there, and jax's CUDA plugin for a GPU. The program is the paper's
+retraining of a good minimum (the case "paper" of benchmarks/members.py): an epoch of WRN-28-2 copies, batch 128, 50,000
+uint8 images on the device. In an environment with libtpu (`uv sync --extra tpu`; on a machine without TPU):
 
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python benchmarks/topology.py --topology v5e:2x2 \
         --json benchmarks/results/topology.json
@@ -20,8 +20,8 @@ A record holds, of one device and by the compiler's own account,
     total_mb            with these; `fits` says whether the compiler accepted it in the memory of such a device
     states_mb           of the copies in one program, as their shapes say, and
     aliased_mb          what is given back in the place of donated states, in the device's layouts, which are padded
-    convolutions        of the compiled program by kind (cuDNN's call; "convolution" is what the compiler makes itself), and
-                        by groups (`feature_group_count` x `batch_group_count`)
+    convolutions        of the compiled program by kind (cuDNN's call; "convolution": the compiler's own), and by groups
+                        (`feature_group_count` x `batch_group_count`)
     collectives         operations in which devices exchange anything; none are expected
     compile_s           on this machine's processor
 """
@@ -107,7 +107,7 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
 def _describe(options: argparse.Namespace) -> Any:
     if options.platform == "tpu":
         return topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
-    xla_bridge.discover_pjrt_plugins()  # jax does so when it starts its devices, of which a machine without GPU has none
+    xla_bridge.discover_pjrt_plugins()  # as jax does when it starts its devices, which are not there
     return topologies.get_topology_desc(
         platform="cuda",
         topology_name=options.topology,
