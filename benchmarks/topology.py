@@ -45,7 +45,7 @@ from members import CASES, FAILURES, Work
 from records import Record, replace_records, run_facts
 
 from jaxscape.training import members as strategies
-from jaxscape.training.choice import num_bytes
+from jaxscape.training.choice import memory_of, num_bytes
 from jaxscape.training.devices import AXIS, BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE
 
 STRATEGIES = ("loop", "vmap_grad:2", "vmap_grad:5", "vmap_grad", "grad_vmap:2", "grad_vmap:5", "grad_vmap")
@@ -68,11 +68,12 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
 
         return jax.tree.map(of_leaf, tree)
 
-    rows = jax.ShapeDtypeStruct((epoch_steps, work.members, work.batch_size), work.rows.dtype)
+    by_member = jax.ShapeDtypeStruct((work.members, epoch_steps, work.batch_size), work.rows.dtype)
+    by_step = jax.ShapeDtypeStruct((epoch_steps, work.members, work.batch_size), work.rows.dtype)
     states, data, batches = (
         lies(work.states, BY_MEMBER, 0),
         lies(work.data, EVERYWHERE),
-        lies(rows, BY_STEP_AND_MEMBER, 1),
+        lies(by_step, BY_STEP_AND_MEMBER, 1),
     )
     step = (
         strategies._stack_of_one(work.update.one) if kind == "loop" else strategies._stacked_step(work.update, strategy)
@@ -82,11 +83,8 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
         compiled = strategies._advance(step, mesh).lower(states, data, batches, jnp.int32(1)).compile()
     seconds = time.perf_counter() - started
     found, text = compiled.memory_analysis(), compiled.as_text()
-    program = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    own = num_bytes(work.states) * each // work.members
-    part = 0 if at_once == each and kind != "loop" else own * at_once // each
-    program += part
-    kept = own + num_bytes(work.data) + 2 * num_bytes(rows) // mesh.size
+    own = jax.eval_shape(lambda *stacked: jax.tree.map(lambda leaf: leaf[:each], stacked), work.states, by_member)
+    memory = memory_of(compiled, own[0], work.data, own[1], strategy=strategy)
     groups: collections.Counter[str] = collections.Counter()
     for line in text.splitlines():
         if call := CONVOLUTION.search(line):
@@ -94,9 +92,9 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
             groups[f"{call[1] or call[2]} {'x'.join(count[1] if count else '1' for count in counts)}"] += 1
     return {
         "fits": True,
-        "program_mb": program / 1e6,
-        "total_mb": (kept + program) / 1e6,
-        "states_mb": own * at_once / each / 1e6,
+        "program_mb": memory.program / 1e6,
+        "total_mb": memory.total / 1e6,
+        "states_mb": num_bytes(own[0]) * at_once / each / 1e6,
         "aliased_mb": found.alias_size_in_bytes / 1e6,
         "convolutions": dict(groups),
         "collectives": dict(collections.Counter(COLLECTIVE.findall(text))),
@@ -117,7 +115,7 @@ def _describe(options: argparse.Namespace) -> Any:
 
 
 def main() -> None:
-    """Compile every strategy for one device, and for all of the topology, and put the records into the file."""
+    """Compile every strategy for as many of the devices as asked, and put the records into the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--platform", choices=("tpu", "cuda"), default="tpu")
     parser.add_argument("--topology", default="v5e:2x2", help="as libtpu names it; of a GPU any name")

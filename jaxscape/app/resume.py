@@ -29,7 +29,7 @@ def save_state(folder: Path, epoch: int, states: PyTree) -> None:
     leaves = [_own_rows(leaf, part, parts) for leaf in jax.tree.leaves(_raw_keys(states))]
     save_arrays(folder / f"state-{epoch}-{part}-of-{parts}.npz", {f"leaf{i}": leaf for i, leaf in enumerate(leaves)})
     if part == 0:
-        for old, path in [*_kept(folder), *_unfinished(folder)]:
+        for old, path in _files(folder):
             # Whoever has reached this epoch knows that all have written the one before it.
             if old not in ((epoch,) if parts == 1 else (epoch - 1, epoch)):
                 path.unlink()
@@ -64,7 +64,7 @@ def load_state(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
 
 def delete_states(folder: Path) -> None:
     """Forget what is kept."""
-    for _, path in [*_kept(folder), *_unfinished(folder)]:
+    for _, path in _files(folder):
         path.unlink()
 
 
@@ -83,7 +83,13 @@ def _newest(folder: Path) -> tuple[int, list[Path]] | None:
 
 def _kept(folder: Path) -> list[tuple[int, Path]]:
     """The files of all states, with their epochs."""
-    found = ((_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ()))
+    return [(epoch, path) for epoch, path in _files(folder) if path.suffix != ".tmp"]
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    """Those too that killed processes were writing (`save_arrays`)."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = ((_NAME.fullmatch(path.name.removesuffix(".tmp")), path) for path in paths)
     return [(int(match[1]), path) for match, path in found if match]
 
 
@@ -116,9 +122,3 @@ def _as_in(values: np.ndarray, original: jax.Array) -> jax.Array:
 
 def _is_key(leaf: jax.Array) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _unfinished(folder: Path) -> list[tuple[int, Path]]:
-    """What killed processes were writing, as (epoch, path)."""
-    found = [(_NAME.fullmatch(path.stem), path) for path in sorted(folder.glob("state-*.tmp"))]
-    return [(int(match[1]), path) for match, path in found if match]

@@ -57,11 +57,17 @@ def estimate_memory(update: Update, states: PyTree, data: PyTree, batches: PyTre
         batches: [member, step, ...].
         strategy: as for `epoch_runner`.
     """
+    compiled = lower_epoch(update, strategy, states, data, batches).compile()
+    return memory_of(compiled, states, data, batches, strategy=strategy)
+
+
+def memory_of(compiled: Any, states: PyTree, data: PyTree, batches: PyTree, *, strategy: str) -> DeviceMemory:
+    """`estimate_memory` by the program that is compiled already (`jax.stages.Compiled`)."""
     members = num_members(states)
     kind, together = parse_strategy(strategy)
     at_once = 1 if kind in ("loop", "threads") else min(together or members, members)
     programs = min(num_workers(strategy), members)
-    found = lower_epoch(update, strategy, states, data, batches).compile().memory_analysis()
+    found = compiled.memory_analysis()
     new = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     part = 0 if at_once == members and kind not in ("loop", "threads") else at_once * num_bytes(states) // members
     # The order of the batches' axes is turned, which is a copy.
