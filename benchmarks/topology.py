@@ -16,10 +16,10 @@ cuDNN's algorithms are chosen by trying them, which nothing does here: their scr
 
 A record holds, of one device and by the compiler's own account,
 
-    program_mb          what the program adds to states, data and batches, as in `estimate_memory`
-    total_mb            with these; `fits` says whether the compiler accepted it in the memory of such a device
-    states_mb           of the copies in one program, as their shapes say, and
-    aliased_mb          what is given back in the place of donated states, in the device's layouts, which are padded
+    states_mb, data_mb, program_mb, total_mb    as in `estimate_memory`, with the padding of the device's layouts
+    fits                whether the compiler accepted it in the memory of such a device
+    shapes_mb           states, data and batches of an epoch, as their shapes say
+    donated_mb          of the program's arguments (arguments_mb), what is given back in the place of donated states
     convolutions        of the compiled program by kind (cuDNN's call; "convolution": the compiler's own), and by groups
                         (`feature_group_count` x `batch_group_count`)
     collectives         operations in which devices exchange anything; none are expected
@@ -36,17 +36,16 @@ from typing import Any
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax._src import xla_bridge
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from members import CASES, FAILURES, Work
 from records import Record, replace_records, run_facts
 
-from jaxscape.training import members as strategies
 from jaxscape.training.choice import memory_of, num_bytes
-from jaxscape.training.devices import AXIS, BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE
+from jaxscape.training.devices import AXIS
+from jaxscape.training.members import lower_epoch
 
 STRATEGIES = ("loop", "vmap_grad:2", "vmap_grad:5", "vmap_grad", "grad_vmap:2", "grad_vmap:5", "grad_vmap")
 CONVOLUTION = re.compile(r'= .*(?: (convolution)\(|custom_call_target="__cudnn\$conv(\w+)")')
@@ -55,36 +54,16 @@ COLLECTIVE = re.compile(r"= \S+ (all-reduce|all-gather|all-to-all|collective-per
 
 def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Record:
     """One strategy's program for the members of each device of a mesh that need not be there."""
-    kind, together = strategies.parse_strategy(strategy)
-    each = work.members // mesh.size
-    at_once = 1 if kind == "loop" else min(together or each, each)
-
-    def lies(tree: Any, spec: PartitionSpec, axis: int | None = None) -> Any:
-        def of_leaf(leaf: Any) -> jax.ShapeDtypeStruct:
-            shape = list(leaf.shape)
-            if axis is not None:
-                shape[axis] = at_once * mesh.size
-            return jax.ShapeDtypeStruct(tuple(shape), leaf.dtype, sharding=NamedSharding(mesh, spec))
-
-        return jax.tree.map(of_leaf, tree)
-
-    by_member = jax.ShapeDtypeStruct((work.members, epoch_steps, work.batch_size), work.rows.dtype)
-    by_step = jax.ShapeDtypeStruct((epoch_steps, work.members, work.batch_size), work.rows.dtype)
-    states, data, batches = (
-        lies(work.states, BY_MEMBER, 0),
-        lies(work.data, EVERYWHERE),
-        lies(by_step, BY_STEP_AND_MEMBER, 1),
-    )
-    step = (
-        strategies._stack_of_one(work.update.one) if kind == "loop" else strategies._stacked_step(work.update, strategy)
-    )
+    rows = jax.ShapeDtypeStruct((work.members, epoch_steps, work.batch_size), work.rows.dtype)
     started = time.perf_counter()
     with mock.patch.object(jax, "default_backend", return_value="gpu or tpu"):  # an epoch is the unit there
-        compiled = strategies._advance(step, mesh).lower(states, data, batches, jnp.int32(1)).compile()
+        compiled = lower_epoch(work.update, strategy, work.states, work.data, rows, mesh).compile()
     seconds = time.perf_counter() - started
+    states, own = jax.eval_shape(
+        lambda *stacked: jax.tree.map(lambda leaf: leaf[: work.members // mesh.size], stacked), work.states, rows
+    )
+    memory = memory_of(compiled, states, work.data, own, strategy=strategy)
     found, text = compiled.memory_analysis(), compiled.as_text()
-    own = jax.eval_shape(lambda *stacked: jax.tree.map(lambda leaf: leaf[:each], stacked), work.states, by_member)
-    memory = memory_of(compiled, own[0], work.data, own[1], strategy=strategy)
     groups: collections.Counter[str] = collections.Counter()
     for line in text.splitlines():
         if call := CONVOLUTION.search(line):
@@ -92,10 +71,13 @@ def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Re
             groups[f"{call[1] or call[2]} {'x'.join(count[1] if count else '1' for count in counts)}"] += 1
     return {
         "fits": True,
+        "shapes_mb": [num_bytes(tree) / 1e6 for tree in (states, work.data, own)],
+        "states_mb": memory.states / 1e6,
+        "data_mb": memory.data / 1e6,
         "program_mb": memory.program / 1e6,
         "total_mb": memory.total / 1e6,
-        "states_mb": num_bytes(own[0]) * at_once / each / 1e6,
-        "aliased_mb": found.alias_size_in_bytes / 1e6,
+        "donated_mb": found.alias_size_in_bytes / 1e6,
+        "arguments_mb": found.argument_size_in_bytes / 1e6,
         "convolutions": dict(groups),
         "collectives": dict(collections.Counter(COLLECTIVE.findall(text))),
         "compile_s": seconds,

@@ -65,13 +65,18 @@ def memory_of(compiled: Any, states: PyTree, data: PyTree, batches: PyTree, *, s
     """`estimate_memory` by the program that is compiled already (`jax.stages.Compiled`)."""
     members = num_members(states)
     kind, together = parse_strategy(strategy)
-    at_once = 1 if kind in ("loop", "threads") else min(together or members, members)
+    apart = kind in ("loop", "threads")
+    at_once = 1 if apart else min(together or members, members)
     programs = min(num_workers(strategy), members)
     found = compiled.memory_analysis()
     new = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    part = 0 if at_once == members and kind not in ("loop", "threads") else at_once * num_bytes(states) // members
+    # A device may pad arrays (a TPU does): what takes the place of donated states has the size that these have there.
+    of_states = max(found.alias_size_in_bytes, at_once * num_bytes(states) // members)
+    of_batches = num_bytes(batches)
+    of_data = max(found.argument_size_in_bytes - of_states - at_once * of_batches // members, num_bytes(data))
+    part = 0 if at_once == members and not apart else of_states
     # The order of the batches' axes is turned, which is a copy.
-    return DeviceMemory(num_bytes(states), num_bytes(data) + 2 * num_bytes(batches), programs * (new + part))
+    return DeviceMemory(members * of_states // at_once, of_data + 2 * of_batches, programs * (new + part))
 
 
 def num_bytes(tree: PyTree) -> int:

@@ -63,6 +63,12 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     return _place(tree, mesh, EVERYWHERE)
 
 
+def shapes_on(mesh: Mesh, spec: PartitionSpec, tree: PyTree) -> PyTree:
+    """Shapes of arrays, which are to lie so on a mesh; its devices need not be there."""
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def on_each(function: Callable[..., Any], mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
     """The function of each device's own members, as a function of all."""
     if mesh is None:

@@ -33,7 +33,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxscape.training import cpu
-from jaxscape.training.devices import BY_MEMBER, BY_STEP_AND_MEMBER, EVERYWHERE, num_parts, on_each, own_rows, parts
+from jaxscape.training.devices import (
+    BY_MEMBER,
+    BY_STEP_AND_MEMBER,
+    EVERYWHERE,
+    num_parts,
+    on_each,
+    own_rows,
+    parts,
+    shapes_on,
+)
 
 PyTree = Any
 
@@ -119,8 +128,10 @@ def epoch_runner(update: Update, *, strategy: str = "loop", mesh: Mesh | None = 
     return _together(_advance(_stacked_step(update, strategy), mesh), mesh, together)
 
 
-def lower_epoch(update: Update, strategy: str, states: PyTree, data: PyTree, batches: PyTree) -> Any:
-    """What a strategy compiles for the members of one device, as `jax.jit(...).lower` gives it; nothing is run.
+def lower_epoch(
+    update: Update, strategy: str, states: PyTree, data: PyTree, batches: PyTree, mesh: Mesh | None = None
+) -> Any:
+    """What a strategy compiles for the members that it takes at once, as `jax.jit(...).lower` gives it; nothing is run.
 
     Args:
         update: one step.
@@ -128,19 +139,28 @@ def lower_epoch(update: Update, strategy: str, states: PyTree, data: PyTree, bat
         states: [member, ...], arrays or their shapes (`jax.eval_shape`); likewise
         data: as the update takes it, and
         batches: [member, step, ...].
+        mesh: as for `epoch_runner`; its devices divide the members. They need not be there (a described topology).
     """
     kind, together = parse_strategy(strategy)
+    devices = 1 if mesh is None else mesh.size
+    each = num_members(states) // devices
     if kind in ("loop", "threads"):
-        state, own = jax.eval_shape(lambda *stacked: _first(stacked), states, batches)
-        return _advance(update.one, None).lower(state, data, own, 1)
-    count = min(together or num_members(states), num_members(states))
+        if mesh is None:
+            state, own = jax.eval_shape(lambda *stacked: _first(stacked), states, batches)
+            return _advance(update.one, None).lower(state, data, own, 1)
+        step, count = _stack_of_one(update.one), devices
+    else:
+        step, count = _stacked_step(update, strategy), devices * min(together or each, each)
 
     def some(states: PyTree, batches: PyTree) -> tuple[PyTree, PyTree]:
         of_steps = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[:count], 0, 1), batches)
         return jax.tree.map(lambda leaf: leaf[:count], states), of_steps
 
     of_some, own = jax.eval_shape(some, states, batches)
-    return _advance(_stacked_step(update, strategy), None).lower(of_some, data, own, 1)
+    if mesh is not None:
+        of_some, own = shapes_on(mesh, BY_MEMBER, of_some), shapes_on(mesh, BY_STEP_AND_MEMBER, own)
+        data = shapes_on(mesh, EVERYWHERE, data)
+    return _advance(step, mesh).lower(of_some, data, own, 1)
 
 
 def _stacked_step(update: Update, strategy: str) -> Callable[..., tuple[PyTree, PyTree]]:

@@ -1,14 +1,18 @@
 """Which strategy is chosen, and what each takes of a device's memory."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_stacks import dense_members, small_networks
 
 from jaxscape.training import choice as choice_room
-from jaxscape.training.choice import choose_strategy, estimate_memory, num_bytes
+from jaxscape.training.choice import choose_strategy, estimate_memory, memory_of, num_bytes
+from jaxscape.training.members import lower_epoch
 from jaxscape.training.models import WideResNet
 from jaxscape.training.objective import flax_loss
 from jaxscape.training.train import init_states, member_update
@@ -131,6 +135,39 @@ def test_the_estimate_counts_states_data_and_the_program():
         assert count * 1e6 < takes[strategy].program < count * 4e6
     shapes = jax.eval_shape(lambda: work[1:])
     assert estimate_memory(work[0], *shapes, strategy="vmap_grad:2") == takes["vmap_grad:2"]
+
+
+def test_the_padding_of_a_device_is_counted():
+    _, states, data, rows = wide_members(6)
+    shapes, of_rows = num_bytes(states), num_bytes(rows)
+
+    class Compiled:  # as a TPU compiles a chunk of two, whose arrays are half as large again there
+        def memory_analysis(self):
+            of_states, of_data = shapes // 6 * 2 * 3 // 2, num_bytes(data) * 3 // 2
+            return SimpleNamespace(
+                temp_size_in_bytes=5_000_000,
+                output_size_in_bytes=of_states + 1000,
+                alias_size_in_bytes=of_states,
+                argument_size_in_bytes=of_states + of_data + of_rows // 3,
+            )
+
+    found = memory_of(Compiled(), states, data, rows, strategy="vmap_grad:2")
+    assert found.states == shapes * 3 // 2
+    assert found.data == num_bytes(data) * 3 // 2 + 2 * of_rows
+    assert found.program == 5_001_000 + shapes // 2  # two of six are a copy of their own while they run
+
+
+@pytest.mark.usefixtures("by_epoch")
+def test_what_is_compiled_for_a_mesh_is_what_each_device_compiles():
+    update, states, data, rows = wide_members(4)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("member",))
+    shapes = jax.eval_shape(lambda: (states, data, rows))
+    for strategy in ("loop", "vmap_grad:2", "grad_vmap"):
+        alone = lower_epoch(update, strategy, *shapes).compile()
+        shared = lower_epoch(update, strategy, *shapes, mesh).compile()
+        assert shared.input_shardings[0][1] == NamedSharding(mesh, PartitionSpec())  # the data
+        takes = memory_of(alone, *shapes, strategy=strategy)
+        assert memory_of(shared, *shapes, strategy=strategy).total == pytest.approx(takes.total, rel=0.01)
 
 
 @pytest.mark.usefixtures("by_epoch")
