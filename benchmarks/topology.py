@@ -92,7 +92,7 @@ def _describe(options: argparse.Namespace) -> Any:
         platform="cuda",
         topology_name=options.topology,
         target_config=options.target_config.read_text(),
-        topology="1x1x1",
+        topology=f"1x1x{max(options.devices)}",  # of one host
     )
 
 
