@@ -2,8 +2,8 @@
 
     python -m uv run python experiments/claims.py --scale quick --markdown docs/claims.md
 
-A claim is a statistic, a threshold and a direction, all of them written here before the runs that decide it. Each
-independent minimum (or set of initial parameters) gives one value: the mean over its copies. The rule:
+A claim is a statistic (run_statistics.py), a threshold and a direction, all written before the runs that decide it.
+Each independent minimum (or set of initial parameters) gives one value: the mean over its copies. The rule:
 
     holds          the 95 % interval of the mean over minima lies beyond the threshold; where there is a null model, so
                    does that of the difference from it lie beyond 0
@@ -17,27 +17,33 @@ starts, lengths and turns of the movements are kept, their relation to everythin
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from common import SCALES, select
-from rich.console import Console
+from common import SCALES
+from run_statistics import (
+    Runs,
+    Statistic,
+    accuracy,
+    contrast,
+    copies,
+    decayed,
+    embedding,
+    ends_apart,
+    nearest_end,
+    network,
+    picture,
+    ratio,
+    ratio_of_norms,
+    same_direction,
+)
 from scipy.stats import t as student
 
-from jaxscape import null_trajectories, pairwise_distances, trajectory_geometry
 from jaxscape.app.config import CENTERS, CompareConfig
-from jaxscape.app.folder import environment, read_report
-from jaxscape.app.measure import NULL_DRAWS, NULL_KIND, measure
-from jaxscape.trajectories.geometry import trajectory_rows
-from jaxscape.trajectories.gram import Gram, take_points
-
-Value = tuple[float, float | None]  # of one minimum, and of its null trajectories where there are any
+from jaxscape.app.folder import environment
 
 
 class Claim(NamedTuple):
@@ -46,29 +52,10 @@ class Claim(NamedTuple):
     source: str  # where in the paper
     text: str
     statistic: str
-    value: Callable[["Runs", int], Value]
+    value: Statistic
     above: bool  # whether the claim is that the value lies above the threshold
     threshold: float
     group: str = "minima"  # which seeds it is decided over: minima, harder, optimizers, sweep
-
-
-class Runs(NamedTuple):
-    """Where the runs of a scale are."""
-
-    folder: Path
-    seeds: Sequence[int]
-    harder_seeds: Sequence[int]
-    optimizer_seeds: Sequence[int]
-    sweep_seeds: Sequence[int]
-
-    def of(self, group: str) -> Sequence[int]:
-        """The seeds that a claim is decided over."""
-        return {
-            "minima": self.seeds,
-            "harder": self.harder_seeds,
-            "optimizers": self.optimizer_seeds,
-            "sweep": self.sweep_seeds,
-        }[group]
 
 
 class Verdict(NamedTuple):
@@ -109,185 +96,6 @@ def _side(interval: tuple[float, float], threshold: float, above: bool) -> int:
     if low <= threshold <= high:
         return 0
     return 1 if (low > threshold) == above else -1
-
-
-# What a run folder of copies says.
-
-
-@cache
-def _geometry(run: Path) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]], np.ndarray]:
-    """The statistics of the copies, of null trajectories, and the copies' step sizes."""
-    measured = measure(run, console=Console(quiet=True))
-    real = trajectory_geometry(measured.gram).summary()
-    keys = jax.random.split(jax.random.key(0), NULL_DRAWS)
-    draws = [null_trajectories(measured.gram, kind=NULL_KIND, key=key) for key in keys]
-    first = trajectory_rows(measured.gram)[0] - 1
-    return real, [trajectory_geometry(draw).summary() for draw in draws], measured.labels["step_size"][first]
-
-
-def copies(kind: str, statistic: str, step_size: float | None = None) -> Callable[[Runs, int], Value]:
-    """A statistic's mean over the copies of a minimum, those of one step size or all."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        real, nulls, steps = _geometry(runs.folder / f"{kind}-{seed}")
-        chosen = steps == (steps if step_size is None else step_size)
-        if not chosen.any():
-            raise KeyError(f"no copies of step size {step_size}")
-        of_null = np.mean([draw[statistic][chosen] for draw in nulls])
-        return float(np.mean(real[statistic][chosen])), float(of_null)
-
-    return value
-
-
-def contrast(one: Callable[[Runs, int], Value], other: Callable[[Runs, int], Value]) -> Callable[[Runs, int], Value]:
-    """The difference of two statistics of the same seed, and of their nulls."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        (a, null_a), (b, null_b) = one(runs, seed), other(runs, seed)
-        return a - b, None if null_a is None or null_b is None else null_a - null_b
-
-    return value
-
-
-def accuracy(kind: str, part: str) -> Callable[[Runs, int], Value]:
-    """Of a minimum, in training or on the test set."""
-    return lambda runs, seed: (read_report(runs.folder / f"{kind}-{seed}")["minimum"][f"{part}_accuracy"], None)
-
-
-# What the networks say that several optimisers trained from shared initial parameters.
-
-
-@cache
-def _networks(folder: Path) -> tuple[Gram, dict[str, np.ndarray], np.ndarray]:
-    measured = measure(folder / "optimizers", console=Console(quiet=True))
-    return measured.gram, measured.labels, pairwise_distances(measured.gram, metric="euclidean")
-
-
-def _path(labels: dict[str, np.ndarray], optimizer: str, seed: int) -> np.ndarray:
-    return np.flatnonzero((labels["optimizer"] == optimizer) & (labels["seed"] == seed))
-
-
-def network(optimizer: str, statistic: str) -> Callable[[Runs, int], Value]:
-    """A statistic of one path, seen from the origin."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        gram, labels, _ = _networks(runs.folder)
-        path = take_points(gram, _path(labels, optimizer, seed))
-        return float(trajectory_geometry(path).summary()[statistic][0]), None
-
-    return value
-
-
-def end_norm(runs: Runs, optimizer: str, seed: int) -> float:
-    """The L2 norm of the last parameters."""
-    gram, labels, _ = _networks(runs.folder)
-    return float(trajectory_geometry(take_points(gram, _path(labels, optimizer, seed))).norm[-1, 0])
-
-
-def ratio_of_norms(one: str, other: str) -> Callable[[Runs, int], Value]:
-    """Of the last parameters of two optimisers."""
-    return lambda runs, seed: (end_norm(runs, one, seed) / end_norm(runs, other, seed), None)
-
-
-def ratio(one: Callable[[Runs, int], Value], other: Callable[[Runs, int], Value]) -> Callable[[Runs, int], Value]:
-    """Of two statistics of the same seed."""
-    return lambda runs, seed: (one(runs, seed)[0] / other(runs, seed)[0], None)
-
-
-def same_direction(one: str, other: str) -> Callable[[Runs, int], Value]:
-    """Cosine of the ways from the shared start to the two ends; in place of a null that of other seeds' ends."""
-
-    def cosine(runs: Runs, seed: int, other_seed: int) -> float:
-        _, labels, distances = _networks(runs.folder)
-        a, b = _path(labels, one, seed), _path(labels, other, other_seed)
-        if seed == other_seed:
-            x, y, between = distances[a[0], a[-1]], distances[b[0], b[-1]], distances[a[-1], b[-1]]
-            return float((x**2 + y**2 - between**2) / (2 * x * y))
-        # (a_end - a_0) . (b_end - b_0) from the four distances between them.
-        product = distances[a[-1], b[0]] ** 2 + distances[a[0], b[-1]] ** 2
-        product -= distances[a[-1], b[-1]] ** 2 + distances[a[0], b[0]] ** 2
-        return float(product / (2 * distances[a[0], a[-1]] * distances[b[0], b[-1]]))
-
-    def value(runs: Runs, seed: int) -> Value:
-        others = [cosine(runs, seed, each) for each in runs.optimizer_seeds if each != seed]
-        return cosine(runs, seed, seed), float(np.mean(others))
-
-    return value
-
-
-def nearest_end(runs: Runs, seed: int) -> Value:
-    """The nearest two ends of one seed's optimisers, as a share of the shorter of their two ways."""
-    _, labels, distances = _networks(runs.folder)
-    paths = [_path(labels, name, seed) for name in dict.fromkeys(labels["optimizer"].tolist())]
-    shares = [
-        distances[a[-1], b[-1]] / min(distances[a[0], a[-1]], distances[b[0], b[-1]])
-        for number, a in enumerate(paths)
-        for b in paths[:number]
-    ]
-    return float(min(shares)), None
-
-
-def ends_apart(optimizer: str) -> Callable[[Runs, int], Value]:
-    """Mean distance of a seed's end from the ends of other seeds, same optimiser."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        _, labels, distances = _networks(runs.folder)
-        end = _path(labels, optimizer, seed)[-1]
-        others = [_path(labels, optimizer, each)[-1] for each in runs.optimizer_seeds if each != seed]
-        return float(distances[end, others].mean()), None
-
-    return value
-
-
-# What the embeddings say (experiments/figure1.py of the same scale).
-
-
-def embedding(method: str, number: str, metric: str = "cosine") -> Callable[[Runs, int], Value]:
-    """A number of a method's pictures, mean over the good, bad and memorization runs of a seed."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        records = json.loads((runs.folder / "figure1.json").read_text())["runs"]
-        chosen = [
-            record[number]
-            for record in records
-            if (record["method"], record["metric"]) == (method, metric) and record["data"].endswith(f"-{seed}")
-        ]
-        if not chosen:
-            raise KeyError(f"no picture of seed {seed} by {method}")
-        return float(np.mean(chosen)), None
-
-    return value
-
-
-# What experiments/sweep.py and decay.py say, which the paper does not have.
-
-
-def decayed(kind: str, level: str, number: str, null: str | None = None) -> Callable[[Runs, int], Value]:
-    """A number of the same minimum's copies, retrained with a weight decay of its own."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        record = _only(runs.folder / "decay.json", "decays", kind=kind, seed=seed, decay=level)
-        return record[number], None if null is None else record[null]
-
-    return value
-
-
-def picture(number: str, center: str) -> Callable[[Runs, int], Value]:
-    """A number of the picture of a good minimum's copies at the largest learning rate, and of its null trajectories."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        about = {"kind": "good", "seed": seed, "learning_rate": 0.1, "data_order": "member", "center": center}
-        path = runs.folder / "sweep.json"
-        return _only(path, "stars", **about, null=False)[number], _only(path, "stars", **about, null=True)[number]
-
-    return value
-
-
-def _only(path: Path, section: str, **asked: Any) -> dict[str, Any]:
-    found = select(json.loads(path.read_text())[section], **asked)
-    if len(found) != 1:
-        raise KeyError(f"{path} has {len(found)} records of {asked}")
-    return found[0]
 
 
 _ALONE = "not in it"  # what the paper does not say

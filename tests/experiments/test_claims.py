@@ -1,13 +1,12 @@
-"""The decision rule of the claims, and what the statistics of networks are, on made-up numbers."""
+"""The decision rule of the claims, on made-up numbers."""
 
 import claims
 import numpy as np
 import pytest
-from claims import Claim, Runs, judge, markdown, mean_interval
+from claims import Claim, judge, markdown, mean_interval
 from common import SCALES
+from run_statistics import Runs
 from scipy import stats
-
-from jaxscape import gram, pairwise_distances
 
 VALUES = (0.1, 0.2, 0.3, 0.4, 0.5)  # mean 0.3, interval 0.104 to 0.496
 
@@ -49,37 +48,6 @@ def test_what_is_the_same_everywhere_is_decided():
 def test_one_minimum_is_no_spread():
     with pytest.raises(ValueError, match="at least two independent values, got 1"):
         judge([1.0], None, above=True, threshold=0)
-
-
-@pytest.fixture
-def networks(monkeypatch):
-    """Three networks of each optimiser in the plane, [epoch, network, P], as a run of `compare` holds them."""
-    starts = np.array([[10.0, 0, 0, 0], [0, 10, 0, 0], [0, 0, 10, 0]])
-    ways = {"sgd": np.array([0, 0, 0, 1.0]), "momentum": np.array([0, 0, 3, 4.0]), "adam": np.array([0, 0, 0, -20.0])}
-    ends = np.concatenate([starts + way for way in ways.values()])
-    points = np.stack([np.tile(starts, (3, 1)), ends])
-    found = gram(points.reshape(18, 4), parents=[-1] * 9 + list(range(9)))
-    labels = {"optimizer": np.tile(np.repeat(list(ways), 3), 2), "seed": np.tile([0, 1, 2], 6)}
-    distances = pairwise_distances(found, metric="euclidean")
-    monkeypatch.setattr(claims, "_networks", lambda folder: (found, labels, distances))
-    return Runs("", (), (), (0, 1, 2), ())
-
-
-def test_statistics_of_networks(networks):
-    cosine, of_others = claims.same_direction("sgd", "momentum")(networks, 0)
-    np.testing.assert_allclose([cosine, of_others], [0.8, 0.8])
-    # |sgd - momentum| = |(0, 0, 3, 3)| over the shorter way, 1.
-    np.testing.assert_allclose(claims.nearest_end(networks, 1)[0], np.sqrt(18))
-    np.testing.assert_allclose(claims.ratio_of_norms("adam", "sgd")(networks, 0)[0], np.sqrt(500 / 101))
-    travel = claims.ratio(claims.network("adam", "travel"), claims.network("sgd", "travel"))
-    np.testing.assert_allclose(travel(networks, 2)[0], 20)
-    np.testing.assert_allclose(claims.ends_apart("adam")(networks, 0)[0], np.sqrt(200))
-
-
-def test_contrasts_are_of_values_and_of_nulls():
-    one, other = (lambda runs, seed: (3.0, 1.0)), (lambda runs, seed: (1.0, 0.5))
-    assert claims.contrast(one, other)(None, 0) == (2.0, 0.5)
-    assert claims.contrast(one, lambda runs, seed: (1.0, None))(None, 0) == (2.0, None)
 
 
 def test_the_page_says_of_each_claim_what_was_found_or_that_it_was_not_run():
