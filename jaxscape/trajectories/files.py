@@ -1,0 +1,124 @@
+"""Files that are whole or absent: each is replaced in one step, and a record proves that it is as it was written.
+
+A process may be killed, and a disk may fill up, at any moment. A reader then meets the old file or the new one. What a
+killed process leaves behind is a temporary file, which the next writer of the folder deletes (`delete_unfinished`).
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+CHECKSUM = "sha256"  # the entry of a record that holds the checksum of the others
+
+# Their names cannot be foreseen, so that nobody can put a link in their place.
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        OSError: says which folder could not be made, and why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"cannot make the folder {path}: {error.strerror}") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of `path` when all of it is on disk.
+
+    Raises:
+        OSError: says which file could not be written, and why; the old one stays as it was.
+    """
+    make_folder(path.parent)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(unfinished, "xb") as file:  # x: never an existing file, nor what a link points to
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        if isinstance(error, OSError):
+            raise type(error)(f"cannot write {path}: {error.strerror or error}") from None
+        raise
+
+
+def delete_unfinished(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder. Its only writer may call this."""
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace a JSON file by a record and its checksum; NaN and infinity become null.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    plain = to_json(record)
+    with replacing(path) as file:
+        file.write((json.dumps(plain | {CHECKSUM: _checksum(plain)}, indent=1) + "\n").encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record as it was written. One without a checksum, of an earlier version or written by hand, is believed.
+
+    Raises:
+        FileNotFoundError: where there is no file.
+        ValueError: where it is damaged; says in which way.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested too deeply
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged: it must hold a JSON object, got {record!r:.50}")
+    checksum = record.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(record):
+        raise ValueError(
+            f"{path} is damaged, or was edited: it does not match its checksum. Restore it; if an edit was meant, "
+            f'delete its entry "{CHECKSUM}"'
+        )
+    return record
+
+
+def to_json(value: Any) -> Any:
+    """Convert mappings, arrays, NumPy scalars and other iterables to JSON values; NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [to_json(entry) for entry in value]
+    return value
+
+
+def file_checksum(path: Path) -> str | None:
+    """Return the SHA-256 of a file's bytes as hexadecimal digits; None where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """The checksum of the values, whatever their order and layout in the file."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
