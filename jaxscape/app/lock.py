@@ -1,8 +1,8 @@
 """One writer at a time: the lock on a run folder.
 
-The lock is the operating system's (flock) on the file `.lock` in the folder, which names its holder. The system releases
-it when the holder ends, in whatever way, so that a lock is never stale on a local disk. Reading needs no lock: files are
-replaced as a whole, and a snapshot counts when it is complete.
+The lock is the operating system's (flock) on the file `.lock` in the folder, which names its holder. The system
+releases it when the holder ends, in whatever way, so that a lock is never stale on a local disk. Reading needs no
+lock: files are replaced as a whole, and a snapshot counts when it is complete.
 """
 
 import errno
@@ -32,8 +32,6 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 
-# Folders of a run folder into which only the holder of its lock writes.
-_WRITTEN = (".", "minimum", "resume", "trajectories", "embeddings/*")
 _SECONDS_BETWEEN_TRIALS = 0.05
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -83,8 +81,10 @@ def _holding(run: Path, wait: Console | None) -> Iterator[None]:
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(_myself()).encode())
-        for folder in (found for pattern in _WRITTEN for found in run.glob(pattern)):
-            delete_unfinished(folder)
+        for name in ("", "minimum", "resume", "trajectories"):  # others write to none of these folders
+            delete_unfinished(run / name)
+        for embedding in run.glob("embeddings/*"):
+            delete_unfinished(embedding)
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held: whoever has opened this file sees that it is gone

@@ -314,7 +314,7 @@ def _load(run: Path, console: Console) -> _Kept | None:
         return None
     labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
     # Single values come back as arrays without dimensions.
-    fields = {
+    fields: dict[str, Any] = {
         name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in Gram._fields if name in arrays
     }
     return _Kept(Measured(Gram(**fields), labels), str(arrays["fingerprint"]), str(arrays["lineage"]))

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxscape.app.embed import read_coordinates
-from jaxscape.app.folder import read_csv
+from jaxscape.app.embeddings import read_coordinates
+from jaxscape.app.tables import read_csv
 from jaxscape.app.measure import measure
 from jaxscape.app.progress import make_console
 from jaxscape.embedding.phate import phate

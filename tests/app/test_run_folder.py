@@ -8,7 +8,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import jaxscape as js
-from jaxscape.app.folder import read_csv
+from jaxscape.app.tables import read_csv
 
 MEMBERS, EPOCHS, STEPS = 4, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
 SETTING = "phate-cosine-none-knn3"
