@@ -113,7 +113,7 @@ def test_a_stage_without_the_one_before_says_which_command_makes_it(jaxscape, tm
 
 def test_unfinished_trajectories_are_not_embedded(jaxscape, run):
     shutil.rmtree(run / "trajectories" / "2")
-    assert_refused(jaxscape("embed", run), f"{run} has 1 of 2 epochs of retraining; `jaxscape retrain {run}` goes on")
+    assert_refused(jaxscape("embed", run), f"{run} has 1 of 2 epochs of retraining; `jaxscape retrain {run}` resumes")
 
 
 @pytest.mark.parametrize("command", ["train", "demo"])
@@ -127,9 +127,9 @@ def test_a_file_is_no_folder(jaxscape, tmp_path, command):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "config.json is damaged, it is not JSON"),
-        ("[]", "config.json is damaged, it holds no record but []"),
-        ('{"train": {"epochs": 2}}', "config.json, section 'train': a TrainConfig has other fields"),
+        ("{", "config.json is damaged: it is not JSON"),
+        ("[]", "config.json is damaged: it must hold a JSON object, got []"),
+        ('{"train": {"epochs": "2"}}', "config.json, section 'train': epochs must be int, got '2'"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "retrain"])
