@@ -101,11 +101,11 @@ def real_array(name: str, values: Any, *, shape: str) -> np.ndarray:
         raise ValueError(f"{name} must be a dense array, got a sparse matrix; {name}.toarray() makes it one")
     if np.ma.is_masked(values):
         raise ValueError(f"{name} must have no masked entries, got {np.ma.count_masked(values)}")
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError):  # rows of several lengths, keys of jax
-        raise ValueError(f"{name} must be an array of shape {shape}, got {type(values).__name__}") from None
-    if not (jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating)):
+    array = _as_array(name, values, shape)
+    # numpy takes lengths of time (m) for integers
+    if array.dtype.kind == "m" or not jnp.issubdtype(array.dtype, np.integer) | jnp.issubdtype(
+        array.dtype, np.floating
+    ):
         raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != len(shape.strip("(),").split(",")):
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
@@ -116,6 +116,13 @@ def real_array(name: str, values: Any, *, shape: str) -> np.ndarray:
         rows = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))
         raise ValueError(f"{name} must be finite, but {len(rows)} rows hold NaN or infinity, first row {rows[0]}")
     return array
+
+
+def _as_array(name: str, values: Any, shape: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError):  # rows of several lengths, keys of jax
+        raise ValueError(f"{name} must be an array of shape {shape}, got {type(values).__name__}") from None
 
 
 def picture(name: str, values: Any, *, fewest: int) -> np.ndarray:
@@ -136,7 +143,7 @@ def labels(name: str, values: Any, count: int) -> np.ndarray:
     Raises:
         ValueError: for another number of labels, NaN, or labels that have no order.
     """
-    array = np.asarray(values)
+    array = _as_array(name, values, f"({count},)")
     if array.shape != (count,):
         raise ValueError(f"{name} must have shape ({count},), one label per point, got {array.shape}")
     try:
