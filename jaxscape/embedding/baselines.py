@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
+from jaxscape.embedding.arguments import check_diffusion, check_key, check_whole, is_real, require, without_unit
 from jaxscape.embedding.mds import check_distances, classical_mds
 
 
@@ -31,13 +32,15 @@ class PackageStages(NamedTuple):
 def phate_package(
     distances: np.ndarray, *, n_components: int = 2, knn: int = 5, decay: float = 40, t: int | str = "auto"
 ) -> PackageStages:
-    """The `phate` package on a precomputed matrix: no landmarks, SMACOF, silent. See `jaxscape.phate`.
+    """Return what the `phate` package makes of a matrix: no landmarks, SMACOF, silent. See `jaxscape.phate`.
 
     Raises:
         ImportError: where the package is not installed (it has a licence of its own, the GPL).
-        ValueError: for a matrix that is no distance matrix, and where t is so large that nothing is left but rounding.
+        ValueError: for a matrix that is no distance matrix, an argument out of range, and where t is so large that
+            nothing is left but rounding.
     """
-    distances = check_distances(distances, n_components=n_components)
+    matrix, _ = without_unit(check_distances(distances, n_components=n_components))
+    check_diffusion(knn=knn, decay=decay, t=t, points=len(matrix))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package and its parts warn of things that are checked before
         with _installed_by("phate"):
@@ -57,8 +60,7 @@ def phate_package(
             random_state=0,
             verbose=0,
         )
-        # A copy: the package is not promised to leave the caller's matrix as it is.
-        operator.fit(distances.copy())
+        operator.fit(matrix)  # a copy already: the package is not promised to leave it as it is
         potential_distances = squareform(pdist(np.asarray(operator.diff_potential, np.float64)))
         if potential_distances.max() < 1e-11:
             raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
@@ -71,40 +73,41 @@ def phate_package(
 
 
 def pca(distances: np.ndarray, *, n_components: int = 2) -> Embedding:
-    """The principal components of points, exactly, from their euclidean distances (n, n).
+    """Return the principal components of points, exactly, from their euclidean distances (n, n).
 
     Raises:
         ValueError: for a matrix that is no distance matrix.
     """
-    matrix = check_distances(distances, n_components=n_components)
+    matrix, unit = without_unit(check_distances(distances, n_components=n_components))
     coordinates, values = classical_mds(matrix, n_components=n_components)
-    return Embedding(coordinates, _explained(coordinates, values))
+    return Embedding(coordinates * unit, _explained(coordinates, values))
 
 
 def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2) -> Embedding:
-    """Points projected on a random plane, exactly, from their euclidean distances (n, n).
+    """Return points projected on a random plane, exactly, from their euclidean distances (n, n).
 
     The plane is one of the n - 1 dimensions that n points can span. A plane of the whole parameter space gives the
     same kind of picture on a smaller scale, for all that it sees of the points is its projection on their span.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix.
+        ValueError: for a matrix that is no distance matrix, and for a key that is not one key of jax.
     """
-    matrix = check_distances(distances, n_components=n_components)
+    matrix, unit = without_unit(check_distances(distances, n_components=n_components))
+    check_key(key)
     coordinates, values = classical_mds(matrix, n_components=len(matrix) - 1)
     directions = jax.random.normal(key, (coordinates.shape[1], n_components))
     projected = coordinates @ np.linalg.qr(np.asarray(directions, np.float64))[0]
-    return Embedding(projected, _explained(projected, values))
+    return Embedding(projected * unit, _explained(projected, values))
 
 
 def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | None = None) -> Embedding:
-    """t-SNE by scikit-learn, from the classical scaling of the distances, so that nothing in it is random.
+    """Return the picture of t-SNE by scikit-learn, which starts from classical scaling, so that nothing is random.
 
     van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9 (2008). A start by PCA is what its users are told
     to take (Kobak and Berens 2019).
 
     Args:
-        distances: (n, n), of any metric.
+        distances: (n, n), of any metric, in any unit; the picture has a scale of its own.
         n_components: 1 to 3, which scikit-learn's fast method has a way for.
         perplexity: about the number of neighbours that a point has; None is 30, and a third of n where that is less.
 
@@ -113,12 +116,12 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | No
     """
     from sklearn.manifold import TSNE
 
-    matrix = check_distances(distances, n_components=n_components)
+    matrix, _ = without_unit(check_distances(distances, n_components=n_components))
     if n_components > 3:
         raise ValueError(f"n_components of t-SNE must be from 1 to 3, got {n_components}")
     perplexity = min(30, (len(matrix) - 1) / 3) if perplexity is None else perplexity
-    if not 0 < perplexity < len(matrix):
-        raise ValueError(f"perplexity must be over 0 and below n = {len(matrix)}, got {perplexity}")
+    in_range = is_real(perplexity) and 0 < perplexity < len(matrix)
+    require(in_range, "perplexity", f"a number over 0 and below n = {len(matrix)}", perplexity)
     start, _ = classical_mds(matrix, n_components=n_components)
     start = 1e-4 * start / max(start[:, 0].std(), np.finfo(float).tiny)
     model = TSNE(
@@ -135,25 +138,29 @@ def umap(
     min_dist: float = 0.1,
     seed: int = 0,
 ) -> Embedding:
-    """UMAP by the `umap-learn` package.
+    """Return the picture of UMAP by the `umap-learn` package.
 
     McInnes, Healy and Melville, arXiv:1802.03426 (2018).
 
     Args:
-        distances: (n, n), of any metric.
-        n_components: dimensions of the picture.
+        distances: (n, n), of any metric, in any unit; the picture has a scale of its own.
+        n_components: dimensions of the picture, 1 to n - 2.
         n_neighbors: neighbours of a point, itself counted; None is 15, and n - 1 where that is less.
-        min_dist: how near points may lie to one another in the picture.
-        seed: of the package, which uses a single thread with it.
+        min_dist: how near points may lie to one another in the picture, 0 to 1.
+        seed: of the package, which uses a single thread with it, 0 to 2^32 - 1.
 
     Raises:
         ImportError: where `umap-learn` is not installed.
-        ValueError: for a matrix that is no distance matrix, or n_neighbors out of 2 to n - 1.
+        ValueError: for a matrix that is no distance matrix, or an argument out of range.
     """
-    matrix = check_distances(distances, n_components=n_components)
+    matrix, _ = without_unit(check_distances(distances, n_components=n_components))
+    if len(matrix) < 3:
+        raise ValueError(f"UMAP needs at least 3 points, got {len(matrix)}")
+    check_whole("n_components", n_components, 1, len(matrix) - 2, most_is="n - 2")
     n_neighbors = min(15, len(matrix) - 1) if n_neighbors is None else n_neighbors
-    if not 2 <= n_neighbors < len(matrix):
-        raise ValueError(f"n_neighbors must be from 2 to n - 1 = {len(matrix) - 1}, got {n_neighbors}")
+    check_whole("n_neighbors", n_neighbors, 2, len(matrix) - 1, most_is="n - 1", or_else="None")
+    require(is_real(min_dist) and 0 <= min_dist <= 1, "min_dist", "a number from 0 to 1", min_dist)
+    check_whole("seed", seed, 0, 2**32 - 1, most_is="2^32 - 1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads that a seed excludes, and of a transform that is not asked for
         with _installed_by("umap"):
@@ -171,7 +178,7 @@ def umap(
 
 @contextmanager
 def _installed_by(extra: str) -> Iterator[None]:
-    """Imports of packages that not everybody has: says what to install."""
+    """Say what to install where an import inside fails: of packages that not everybody has."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,7 +1,8 @@
-"""The graph of PHATE: which points are neighbours, how strongly, and whether all of them hang together.
+"""The graph of PHATE: which points are neighbours, how strongly, and whether the graph is connected.
 
 Two points are joined where the alpha-decay kernel of one of them is not zero. Its bandwidth is the distance to a
-neighbour, so that the graph can fall apart where groups of points lie far from one another.
+neighbour, so that the graph is disconnected where groups of points lie far from one another. Only ratios of distances
+enter, so that their unit does not matter.
 """
 
 import numpy as np
@@ -57,8 +58,9 @@ def bandwidths(distances: np.ndarray, knn: int) -> np.ndarray:
 
 
 def _reach(bandwidth: np.ndarray, decay: float) -> np.ndarray:
-    """The distances up to which the kernels of these bandwidths are not zero."""
-    return bandwidth * (-np.log(SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
+    """The distances up to which the kernels of these bandwidths are not zero; infinity reaches every point."""
+    with np.errstate(over="ignore"):
+        return bandwidth * (-np.log(SMALLEST_AFFINITY)) ** min(1 / decay, 300)  # more would overflow
 
 
 def alpha_decay_kernel(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> np.ndarray:

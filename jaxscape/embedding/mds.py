@@ -9,6 +9,8 @@ from scipy.optimize import OptimizeResult, minimize
 from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
+from jaxscape.embedding.arguments import check_whole, distance_matrix, picture, without_unit
+
 _FEW = 300  # points that classical scaling gives a start to; of more, a sample does
 
 
@@ -22,29 +24,16 @@ class Layout(NamedTuple):
 
 
 def check_distances(distances: np.ndarray, *, n_components: int = 2) -> np.ndarray:
-    """A distance matrix as float64 (n, n), refused with a clear message where it is none.
+    """Return a distance matrix as a float64 copy (n, n), refused with a clear message where it is none.
 
     Raises:
-        ValueError: where it is not square, holds NaN, infinity or negative numbers, is not symmetric to 1e-8 of its
-            largest entry, has a diagonal that is not zero, or is too small for `n_components` dimensions.
+        ValueError: where it is no array of real numbers, is not square, holds NaN, infinity or negative numbers, is not
+            symmetric to 1e-8 of its largest entry, has a diagonal that is not zero, or is too small for `n_components`
+            dimensions.
     """
-    matrix = np.array(distances, np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"distances must be a square matrix (n, n), got shape {matrix.shape}")
-    if not (isinstance(n_components, int | np.integer) and 1 <= n_components < len(matrix)):
-        raise ValueError(
-            f"n_components must be a whole number from 1 to n - 1 = {len(matrix) - 1}, got {n_components!r}"
-        )
-    if not np.isfinite(matrix).all():
-        rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-        raise ValueError(f"distances must be finite, but {len(rows)} rows hold NaN or infinity, first row {rows[0]}")
-    if (matrix < 0).any():
-        raise ValueError(f"distances must not be negative, got {matrix.min()}")
-    if np.abs(matrix - matrix.T).max() > 1e-8 * matrix.max():
-        raise ValueError("distances must be symmetric")
-    if np.diag(matrix).any():
-        raise ValueError("distances must be zero on the diagonal")
-    return matrix
+    matrix = distance_matrix("distances", distances, fewest=2)
+    check_whole("n_components", n_components, 1, len(matrix) - 1, most_is="n - 1")
+    return np.array(matrix)
 
 
 def double_center(distances: np.ndarray) -> np.ndarray:
@@ -55,19 +44,27 @@ def double_center(distances: np.ndarray) -> np.ndarray:
 
 
 def classical_mds(distances: np.ndarray, *, n_components: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Torgerson's classical scaling.
+    """Return coordinates by Torgerson's classical scaling, and the eigenvalues that they are made of.
 
     Args:
-        distances: (n, n).
+        distances: (n, n), in any unit.
         n_components: number of axes.
 
     Returns:
         Coordinates (n, n_components): eigenvectors of the double-centred matrix times the root of their eigenvalue,
-        largest first, each axis with its largest coordinate positive; and all eigenvalues (n,), largest first.
+        largest first, each axis with its largest coordinate positive; and all eigenvalues (n,), largest first, in the
+        squared unit, whose range may end before theirs: 0 or infinity from distances of 1e-200 or 1e200.
+
+    Raises:
+        ValueError: for a matrix that is no distance matrix, or n_components out of 1 to n.
     """
-    values, vectors = np.linalg.eigh(double_center(distances))
+    matrix, unit = without_unit(distance_matrix("distances", distances))
+    check_whole("n_components", n_components, 1, len(matrix), most_is="n")
+    values, vectors = np.linalg.eigh(double_center(matrix))
     values, vectors = values[::-1], vectors[:, ::-1]
-    return _coordinates(values[:n_components], vectors[:, :n_components]), values
+    coordinates = _coordinates(values[:n_components], vectors[:, :n_components])
+    with np.errstate(over="ignore"):
+        return coordinates * unit, values * unit * unit
 
 
 def _coordinates(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -79,7 +76,7 @@ def _coordinates(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def metric_mds(
     distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-5, max_iterations: int = 1000
 ) -> Layout:
-    """Metric scaling: coordinates of least stress, sum (D - d)^2, by accelerated majorisation.
+    """Return coordinates of least stress, sum (D - d)^2: metric scaling, by accelerated majorisation.
 
     The gradient of the stress is twice the number of points times the way to Guttman's transform, which never raises it
     but crawls (SMACOF; de Leeuw, "Applications of convex analysis to multidimensional scaling", 1977). Here L-BFGS goes
@@ -87,21 +84,26 @@ def metric_mds(
     of a quarter of these, and the smallest from classical scaling) among which the others are placed.
 
     Args:
-        distances: D (n, n).
+        distances: D (n, n), in any unit.
         n_components: number of axes.
         tolerance: converged where five steps lower the stress by less than five times that share of it.
         max_iterations: end there in any case.
+
+    Raises:
+        ValueError: for a matrix that is no distance matrix, or n_components out of 1 to n.
     """
+    matrix, unit = without_unit(distance_matrix("distances", distances))
+    check_whole("n_components", n_components, 1, len(matrix), most_is="n")
     # Threads of BLAS that wait for more work keep XLA's from theirs: twice the time at 1,000 points.
     with threadpool_limits(1, user_api="blas"):
-        start = _coarse_layout(distances, n_components, tolerance, max_iterations)
+        start = _coarse_layout(matrix, n_components, tolerance, max_iterations)
         points, iterations, converged = minimize_stress(
-            distances, start, tolerance=tolerance, max_iterations=max_iterations
+            matrix, start, tolerance=tolerance, max_iterations=max_iterations
         )
     points = points - points.mean(axis=0)
     vectors, lengths, _ = np.linalg.svd(points, full_matrices=False)
     points = _coordinates(lengths**2, vectors)
-    return Layout(points, normalized_stress(distances, points), iterations, converged)
+    return Layout(points * unit, _stress(matrix, points), iterations, converged)
 
 
 def _coarse_layout(distances: np.ndarray, n_components: int, tolerance: float, max_iterations: int) -> np.ndarray:
@@ -209,12 +211,24 @@ def _distances(points: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def normalized_stress(distances: np.ndarray, embedding: np.ndarray) -> float:
-    """sqrt(sum (D - s d)^2 / sum D^2) at the best scale s; 0 is perfect, and the scale of either does not matter.
+    """Return sqrt(sum (D - s d)^2 / sum D^2) at the best scale s; 0 is perfect, the scale of either does not matter.
+
+    Of a picture that is one point it is 1, and of distances that are all zero it is 0: no picture is nearer to them.
 
     Args:
         distances: D (n, n), what should be kept.
         embedding: (n, k), whose euclidean distances are d.
+
+    Raises:
+        ValueError: for a matrix that is no distance matrix, coordinates that are not finite or of another number of
+            points, and fewer than 2 points.
     """
+    points = picture("embedding", embedding, fewest=2)
+    matrix = distance_matrix("distances", distances, count=len(points))
+    return _stress(without_unit(matrix)[0], without_unit(points)[0])
+
+
+def _stress(distances: np.ndarray, embedding: np.ndarray) -> float:
     kept = squareform(pdist(embedding))
     total = (distances**2).sum()
     if total == 0:

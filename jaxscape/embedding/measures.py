@@ -1,6 +1,11 @@
 """How well an embedding keeps what it should: distances along a tree, order of distances, trajectories.
 
 All take coordinates (n, k) and give numbers that no rotation, reflection or scale of them changes.
+
+One rule for all. A ValueError refuses what is no picture: NaN, infinity, what is no real number, shapes that do not
+fit, too few points. NaN is the answer where the input is in order and the measure is undefined: a correlation of
+values that are all the same (equal distances, a picture that is one point, a trajectory that does not move), and the
+disparity of a picture that is one point.
 """
 
 import numpy as np
@@ -8,9 +13,11 @@ from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata, spearmanr
 
+from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array, without_unit
+
 
 def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
-    """DeMAP: the rank correlation of distances in the picture with geodesic ones, over all pairs.
+    """Return DeMAP: the rank correlation of distances in the picture with geodesic ones, over all pairs.
 
     Moon et al. (2019), who take geodesics of the data without noise, and embed the data with it.
 
@@ -19,40 +26,50 @@ def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
         embedding: (n, k).
 
     Returns:
-        Spearman's correlation, -1 to 1.
+        Spearman's correlation, -1 to 1; NaN where all distances of either are the same.
+
+    Raises:
+        ValueError: for shapes that do not fit, what is no distance matrix, and fewer than 3 points.
     """
-    return rank_correlation(geodesics, embedding)
+    points = picture("embedding", embedding, fewest=3)
+    return _correlation(distance_matrix("geodesics", geodesics, count=len(points)), _between(points))
 
 
 def rank_correlation(distances: np.ndarray, embedding: np.ndarray, *, neighbours: int | None = None) -> float:
-    """Spearman's correlation, -1 to 1, of distances in the picture with given ones.
+    """Return Spearman's correlation, -1 to 1, of distances in the picture with given ones.
 
     Args:
         distances: (n, n).
         embedding: (n, k).
         neighbours: None is global, over all pairs. A number is local: the mean over points of the correlation over
-            that many points nearest to each by `distances`.
+            that many points nearest to each by `distances`, which counts as 0 where these are all equally far.
+
+    Returns:
+        The correlation; NaN where all distances of either are the same, or, if local, the neighbours of every point
+        are equally far.
 
     Raises:
-        ValueError: for shapes that do not fit, or neighbours out of 3 to n - 1.
+        ValueError: for shapes that do not fit, what is no distance matrix, fewer than 3 points, or neighbours out of 3
+            to n - 1.
     """
-    kept = _kept(distances, embedding)
+    points = picture("embedding", embedding, fewest=3)
+    given, kept = distance_matrix("distances", distances, count=len(points)), _between(points)
     if neighbours is None:
-        return float(spearmanr(squareform(distances, checks=False), squareform(kept, checks=False)).statistic)
-    if not 3 <= neighbours < len(kept):
-        raise ValueError(f"neighbours must be from 3 to n - 1 = {len(kept) - 1}, got {neighbours}")
-    given = np.array(distances, np.float64)
+        return _correlation(given, kept)
+    check_whole("neighbours", neighbours, 3, len(points) - 1, most_is="n - 1", or_else="None")
+    given = given.copy()
     np.fill_diagonal(given, -1)
     nearest = np.argsort(given, axis=1, kind="stable")[:, 1 : neighbours + 1]
     ranks = [rankdata(np.take_along_axis(matrix, nearest, axis=1), axis=1) for matrix in (given, kept)]
     first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
-    # Where all ranks are tied there is no order to keep.
+    if not spread.any():
+        return np.nan
     return float(np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(kept)), where=spread > 0).mean())
 
 
 def continuity(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """For each point but the last of a trajectory, how many other points are nearer to it than the next one.
+    """Return, for each point but the last of a trajectory, how many other points are nearer to it than the next one.
 
     0 everywhere is a trajectory that is never broken: each point's nearest neighbour is the next (or, as it may be
     half of the time, 1: the one before). A large number is a jump over others. What the data itself has, which may have
@@ -65,15 +82,27 @@ def continuity(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray)
 
     Returns:
         int (n - number of trajectories,).
+
+    Raises:
+        ValueError: for coordinates or orders that are not finite, or other lengths than the embedding's.
     """
-    return continuity_of_distances(squareform(pdist(embedding)), trajectory, order)
+    return _continuity(_between(picture("embedding", embedding, fewest=1)), trajectory, order)
 
 
 def continuity_of_distances(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """As `continuity`, from distances (n, n)."""
-    rows = np.lexsort((order, trajectory))
+    """Return the `continuity` of given distances (n, n).
+
+    Raises:
+        ValueError: for a matrix that is no distance matrix, and as `continuity`.
+    """
+    return _continuity(distance_matrix("distances", distances), trajectory, order)
+
+
+def _continuity(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+    numbers, order = _along(trajectory, order, len(distances))
+    rows = np.lexsort((order, numbers))
     here, following = rows[:-1], rows[1:]
-    same = np.asarray(trajectory)[here] == np.asarray(trajectory)[following]
+    same = numbers[here] == numbers[following]
     here, following = here[same], following[same]
     to_next = distances[here, following]
     nearer = (distances[here] < to_next[:, None]).sum(axis=1)
@@ -81,7 +110,7 @@ def continuity_of_distances(distances: np.ndarray, trajectory: np.ndarray, order
 
 
 def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """For each trajectory, whether it moves out of the picture's centre or into it as it goes on.
+    """Return, for each trajectory, whether it moves out of the picture's centre or into it as it goes on.
 
     Args:
         embedding: (n, k); its centre is the mean of all points.
@@ -90,13 +119,18 @@ def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarra
 
     Returns:
         float64 (number of trajectories,): Spearman's correlation of the order with the distance from the centre; -1
-        moves inward at every point, 1 outward. NaN for a trajectory that does not move, or of one point.
+        moves inward at every point, 1 outward. NaN for a trajectory whose distance from the centre or whose order does
+        not change, such as one of one point. Trajectories come in the order of their names.
+
+    Raises:
+        ValueError: for coordinates or orders that are not finite, or other lengths than the embedding's.
     """
-    embedding, trajectory, order = np.asarray(embedding), np.asarray(trajectory), np.asarray(order)
-    radius = np.linalg.norm(embedding - embedding.mean(axis=0), axis=1)
+    points, _ = without_unit(picture("embedding", embedding, fewest=1))
+    numbers, order = _along(trajectory, order, len(points))
+    radius = np.linalg.norm(points - points.mean(axis=0), axis=1)
     trends = []
-    for name in np.unique(trajectory):
-        rows = trajectory == name
+    for number in range(numbers.max() + 1):
+        rows = numbers == number
         ranks = [rankdata(values[rows]) for values in (order, radius)]
         moves = all(np.ptp(each) > 0 for each in ranks)
         trends.append(np.corrcoef(*ranks)[0, 1] if moves else np.nan)
@@ -104,14 +138,38 @@ def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarra
 
 
 def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
-    """How unlike two pictures (n, k) of the same points are, 0 to 1: what is left of their squared distances.
+    """Return how unlike two pictures (n, k) of the same points are, 0 to 1: what is left of their squared distances.
 
-    After both are centred and scaled to one size, and one is turned and mirrored to lie best on the other.
+    After both are centred and scaled to one size, and one is turned and mirrored to lie best on the other. NaN where
+    either is one point, which has no size.
+
+    Raises:
+        ValueError: for coordinates that are not finite, shapes that differ, and fewer than 2 points.
     """
-    return float(procrustes(first, second)[2])
+    one, _ = without_unit(picture("first", first, fewest=2))
+    other, _ = without_unit(picture("second", second, fewest=2))
+    if one.shape != other.shape:
+        raise ValueError(f"second must have the shape of first, {one.shape}, got {other.shape}")
+    if any((each == each[0]).all() for each in (one, other)):
+        return np.nan
+    return float(procrustes(one, other)[2])
 
 
-def _kept(distances: np.ndarray, embedding: np.ndarray) -> np.ndarray:
-    if np.shape(distances) != (len(embedding), len(embedding)):
-        raise ValueError(f"distances must have shape {(len(embedding),) * 2}, got {np.shape(distances)}")
-    return squareform(pdist(embedding))
+def _between(points: np.ndarray) -> np.ndarray:
+    """Distances (n, n) of points, in a unit in which their squares neither overflow nor vanish."""
+    return squareform(pdist(without_unit(points)[0]))
+
+
+def _correlation(given: np.ndarray, kept: np.ndarray) -> float:
+    one, other = (squareform(matrix, checks=False) for matrix in (given, kept))
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return np.nan
+    return float(spearmanr(one, other).statistic)
+
+
+def _along(trajectory: np.ndarray, order: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """A number for the trajectory of each point, and its place in it."""
+    place = real_array("order", order, shape="(n,)")
+    if len(place) != count:
+        raise ValueError(f"order must have shape ({count},), one place per point, got {place.shape}")
+    return labels("trajectory", trajectory, count), place

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 
+from jaxscape.embedding.arguments import check_diffusion, check_whole, real_array, require
 from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
 from jaxscape.embedding.graph import affinity_from_bandwidth, alpha_decay_kernel, bandwidths, smallest_connecting_knn
 from jaxscape.embedding.mds import check_distances, metric_mds, place
@@ -94,7 +95,7 @@ def phate(
     """Embed a distance matrix with PHATE.
 
     Args:
-        distances: (n, n), symmetric, non-negative, zero on the diagonal.
+        distances: (n, n), symmetric, non-negative, zero on the diagonal, in any unit: only their ratios matter.
         n_components: dimensions of the picture.
         knn: the bandwidth of a point is the distance to its knn-th neighbour, itself not counted; "connect" takes the
             smallest number, from 5 on, whose graph has one component.
@@ -114,13 +115,14 @@ def phate(
             all points alike, a `previous` of other distances, or more than 20,000 points without landmarks.
 
     Warns:
-        UserWarning: where the graph falls apart (distances between its components then mean nothing), or the layout has
-            not converged.
+        UserWarning: where the graph is disconnected (the arrangement of its components in the picture is then
+            arbitrary), or the layout has not converged.
     """
     settings = _Settings(n_components, knn, decay, t, potential_metric, landmarks)
     everything = check_distances(distances, n_components=n_components)
     _check(everything, settings)
     source = hashlib.sha256(everything.tobytes()).hexdigest()[:16]
+    require(previous is None or isinstance(previous, PhateResult), "previous", "None or a result of phate", previous)
     if previous is not None and previous.source != source:
         raise ValueError("previous must be a result for the same distances, and these differ")
     chosen = farthest_points(everything, landmarks) if landmarks and landmarks < len(everything) else None
@@ -171,7 +173,7 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
     if between.max() < 1e-11:
         raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
     layout = metric_mds(between, n_components=n_components)
-    notes = [] if components == 1 else [_apart(components, knn, connecting)]
+    notes = [] if components == 1 else [_disconnected(components, knn, connecting)]
     notes += [] if layout.converged else [f"metric scaling has not converged in {layout.iterations} iterations"]
     return PhateResult(
         embedding=layout.embedding,
@@ -300,28 +302,31 @@ def _squared_distances(left: np.ndarray, right: np.ndarray | None) -> np.ndarray
 
 
 def project(new_distances: np.ndarray, result: PhateResult) -> np.ndarray:
-    """Places of new points in a picture that stays as it is.
+    """Return the places of new points in a picture that stays as it is.
 
     A new point's first step of diffusion goes to the old points, by the kernel of the picture; the others are steps
     among these. It lies where the stress of its potential distances to the old points is least. A point at distance 0
     from an old one is that point, and lies where it lies.
 
     Args:
-        new_distances: (m, n), from m new points to the n of the picture (to its landmarks, where it has them).
+        new_distances: (m, n), from m new points to the n of the picture (to its landmarks, where it has them), in the
+            unit of its distances.
         result: of `phate`.
 
     Returns:
         float64 (m, n_components).
 
     Raises:
-        ValueError: for another number of columns than the picture has points, for negative numbers, NaN or infinity.
+        ValueError: for another number of columns than the picture has points, for negative numbers, NaN, infinity or
+            what is no number, and for a result that is not of `phate`.
     """
-    new = np.array(new_distances, np.float64)
+    require(isinstance(result, PhateResult), "result", "what phate returns", result)
+    new = real_array("new_distances", new_distances, shape="(m, n)")
     places = result.embedding if result.landmarks is None else result.embedding[result.landmarks]
-    if new.ndim != 2 or new.shape[1] != len(places):
-        raise ValueError(f"new_distances must have shape (m, {len(places)}), a row a new point, got {new.shape}")
-    if not np.isfinite(new).all() or (new < 0).any():
-        raise ValueError("new_distances must be finite and not negative")
+    if new.shape[1] != len(places):
+        raise ValueError(f"new_distances must have shape (m, {len(places)}), one row per new point, got {new.shape}")
+    if new.min(initial=0) < 0:
+        raise ValueError(f"new_distances must not be negative, got {new.min()}")
     bandwidth = np.partition(new, result.knn - 1, axis=1)[:, result.knn - 1, None]
     kernel = alpha_decay_kernel(new, bandwidth, result.decay) + alpha_decay_kernel(new, result.bandwidth, result.decay)
     chances = kernel / kernel.sum(axis=1, keepdims=True)
@@ -344,31 +349,24 @@ def farthest_points(distances: np.ndarray, count: int) -> np.ndarray:
 
 def _check(matrix: np.ndarray, settings: _Settings) -> None:
     n_components, knn, decay, t, metric, landmarks = settings
-    points, fewest = len(matrix), max(3, n_components + 1)
-    if landmarks is not None and not (isinstance(landmarks, int | np.integer) and landmarks >= fewest):
-        raise ValueError(f"landmarks must be None or a whole number of at least {fewest}, got {landmarks!r}")
-    if landmarks is None and points > MOST_POINTS:
+    points = len(matrix)
+    if landmarks is not None:
+        check_whole("landmarks", landmarks, max(3, n_components + 1), or_else="None")
+        points = min(points, landmarks)
+    elif points > MOST_POINTS:
         raise ValueError(
             f"{points} points are more than the {MOST_POINTS} that are embedded exactly; name a number of landmarks, "
             "such as landmarks=5000"
         )
-    points = points if landmarks is None else min(points, landmarks)
-    if knn != "connect" and not (isinstance(knn, int | np.integer) and 1 <= knn <= points - 2):
-        raise ValueError(f'knn must be "connect" or a whole number from 1 to n - 2 = {points - 2}, got {knn!r}')
-    if knn == "connect" and points < 3:
-        raise ValueError(f"PHATE needs at least 3 points, got {points}")
-    if not decay > 0:
-        raise ValueError(f"decay must be positive, got {decay}")
-    if t != "auto" and not (isinstance(t, int | np.integer) and t >= 1):
-        raise ValueError(f't must be "auto" or a whole number of at least 1, got {t!r}')
-    if metric not in POTENTIAL_METRICS:
+    check_diffusion(knn=knn, decay=decay, t=t, points=points, connect=True)
+    if not (isinstance(metric, str) and metric in POTENTIAL_METRICS):
         raise ValueError(f"unknown potential_metric {metric!r}; known: {', '.join(POTENTIAL_METRICS)}")
     if not matrix.any():
         raise ValueError("distances must not all be zero: all points are the same")
 
 
-def _apart(components: int, knn: int, connecting: int) -> str:
+def _disconnected(components: int, knn: int, connecting: int) -> str:
     return (
-        f"the graph of {knn} nearest neighbours has {components} separate components; where they lie to one another "
-        f"in the picture means nothing. The smallest knn that connects them is {connecting}."
+        f"the graph of the {knn} nearest neighbours has {components} disconnected components; their arrangement in the "
+        f"picture is arbitrary. The smallest knn that connects them is {connecting}."
     )

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxscape.embedding.arguments import check_whole, is_real, require
+
 
 class Tree(NamedTuple):
     """Points about a tree."""
@@ -17,7 +19,7 @@ class Tree(NamedTuple):
 def artificial_tree(
     *, branches: int = 10, points: int = 60, size: int = 100, noise: float = 0.0, seed: int = 0
 ) -> Tree:
-    """Straight branches in random directions, each of which begins on an earlier one.
+    """Return points of straight branches in random directions, each of which begins on an earlier one.
 
     Args:
         branches: their number.
@@ -27,13 +29,12 @@ def artificial_tree(
         seed: of the tree and its noise.
 
     Raises:
-        ValueError: for numbers below 1, or a negative noise.
+        ValueError: for numbers that are not whole or below 1, a noise or a seed that is negative, an infinite noise.
     """
     for name, value in {"branches": branches, "points": points, "size": size}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if noise < 0:
-        raise ValueError(f"noise must not be negative, got {noise}")
+        check_whole(name, value, 1)
+    check_whole("seed", seed, 0)
+    require(is_real(noise) and 0 <= noise < np.inf, "noise", "a finite number of at least 0", noise)
     generator = np.random.default_rng(seed)
     directions = generator.standard_normal((branches, size))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -79,7 +79,7 @@ def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_m
         ("--knn 0", "knn must be at least 1, got 0"),
         ("--knn 100", 'knn must be "connect" or a whole number from 1 to n - 2 = 10, got 100'),
         ("--t 0", "t must be at least 1, got 0"),
-        ("--decay 0", "decay must be positive, got 0.0"),
+        ("--decay 0", "decay must be a positive number, got 0.0"),
         ("--n-components 1", "n_components must be at least 2, got 1"),
         ("--n-components 12", "n_components must be a whole number from 1 to n - 1 = 11, got 12"),
         ("--potential l1", "unknown potential 'l1'; known: euclidean, cosine"),

@@ -131,7 +131,7 @@ def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(f
 
 def test_coordinates_are_the_public_embedding_of_the_public_distances(finished, store):
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
-    with pytest.warns(UserWarning, match="separate components"):
+    with pytest.warns(UserWarning, match="disconnected components"):
         expected = js.phate(js.pairwise_distances(store), knn=3)
     # The sign of an axis and the last digits of the Gram matrix (made without the minimum here) are free.
     scale = np.abs(expected.embedding).max()

@@ -127,6 +127,52 @@ def test_tsne_has_no_more_divergence_than_scikit_learns_own():
     assert rank_of(ours.embedding, points) > rank_of(model.embedding_, points) - 0.05
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-162, 1e-18, 1e18, 1e155, 1e300])
+@pytest.mark.parametrize("project", [pca, lambda d: random_plane(d, key=jax.random.key(0))])
+def test_projections_are_in_the_unit_of_the_distances(project, unit):
+    _, distances = points_and_distances()
+    expected, found = project(distances), project(unit * distances)
+    np.testing.assert_allclose(found.embedding / unit, expected.embedding, atol=1e-9)
+    assert found.explained == pytest.approx(expected.explained)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-162, 1e-18, 1e18, 1e155, 1e300])
+def test_tsne_does_not_depend_on_the_unit(unit):
+    """Unscaled it ended the process at 1e-162 and 1e155, and gave noise at 1e-18."""
+    points = np.random.default_rng(0).standard_normal((60, 5))
+    distances = squareform(pdist(points))
+    assert rank_of(tsne(unit * distances).embedding, points) > 0.5
+
+
+def test_units_that_are_powers_of_two_change_no_byte_of_far_scales():
+    _, distances = points_and_distances()
+    for embed in (tsne, umap, pca, phate_package):
+        one, other = embed(2.0**-600 * distances).embedding, embed(2.0**600 * distances).embedding
+        if embed is pca:
+            one, other = one * 2.0**600, other * 2.0**-600
+        assert one.tobytes() == other.tobytes(), embed
+
+
+def test_the_package_does_not_depend_on_the_unit():
+    _, distances = points_and_distances()
+    expected = phate_package(distances)
+    for unit in (1e-200, 1e-20, 1e200):
+        found = phate_package(unit * distances)
+        assert found.t == expected.t
+        np.testing.assert_allclose(found.potential_distances, expected.potential_distances, atol=1e-9)
+
+
+@pytest.mark.parametrize("embed", [pca, tsne, umap])
+def test_points_that_are_all_the_same_have_finite_places(embed):
+    assert np.isfinite(embed(np.zeros((20, 20))).embedding).all()
+
+
+def test_a_key_of_the_older_kind_gives_the_same_plane():
+    _, distances = points_and_distances()
+    old, new = (random_plane(distances, key=key) for key in (jax.random.PRNGKey(3), jax.random.key(3)))
+    assert old.embedding.tobytes() == new.embedding.tobytes()
+
+
 def rank_of(picture, points):
     return spearmanr(pdist(picture), pdist(points)).statistic
 
@@ -134,9 +180,9 @@ def rank_of(picture, points):
 @pytest.mark.parametrize(
     ("embed", "message"),
     [
-        (lambda d: tsne(d, perplexity=30), "perplexity must be over 0 and below n = 30, got 30"),
+        (lambda d: tsne(d, perplexity=30), "perplexity must be a number over 0 and below n = 30, got 30"),
         (lambda d: tsne(d, n_components=4), "n_components of t-SNE must be from 1 to 3, got 4"),
-        (lambda d: umap(d, n_neighbors=30), "n_neighbors must be from 2 to n - 1 = 29, got 30"),
+        (lambda d: umap(d, n_neighbors=30), "n_neighbors must be None or a whole number from 2 to n - 1 = 29, got 30"),
         (lambda d: tsne(d[:, :-1]), "must be a square matrix"),
         (lambda d: umap(d * np.nan), "must be finite"),
         (lambda d: phate_package(-d), "must not be negative"),

@@ -218,6 +218,33 @@ def test_stress_of_a_picture_that_is_one_point_is_one_and_of_no_distances_is_zer
     assert normalized_stress(np.zeros((20, 20)), points) == 0
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-170, 1e170, 1e300])
+def test_scaling_and_its_stress_do_not_depend_on_the_unit(unit):
+    points, distances = points_and_distances()
+    for scale in (classical_mds, metric_mds):
+        expected, found = scale(distances)[0], scale(unit * distances)[0]
+        np.testing.assert_allclose(found / unit, expected, atol=1e-6 * expected.max())
+    stress = normalized_stress(distances, points[:, :2])
+    assert metric_mds(unit * distances).stress == pytest.approx(metric_mds(distances).stress, rel=1e-4)
+    assert normalized_stress(unit * distances, points[:, :2]) == pytest.approx(stress, rel=1e-12)
+    assert normalized_stress(distances, unit * points[:, :2]) == pytest.approx(stress, rel=1e-12)
+
+
+def test_eigenvalues_are_in_the_squared_unit():
+    _, distances = points_and_distances()
+    np.testing.assert_allclose(classical_mds(1e100 * distances)[1][:3], 1e200 * classical_mds(distances)[1][:3])
+
+
+def test_a_large_matrix_is_compared_with_its_transpose_in_every_place():
+    _, distances = points_and_distances(n=600)
+    check_distances(distances)
+    for place_of_fault in [(599, 0), (0, 599), (300, 270), (255, 256), (597, 598)]:
+        faulty = distances.copy()
+        faulty[place_of_fault] *= 1.001
+        with pytest.raises(ValueError, match="distances must be symmetric"):
+            check_distances(faulty)
+
+
 def test_a_distance_matrix_passes_as_a_float64_copy():
     _, distances = points_and_distances()
     checked = check_distances(distances.astype(np.float32))
@@ -237,9 +264,9 @@ def spoiled(row, column, value):
     ("distances", "message"),
     [
         (np.zeros((4, 5)), r"square matrix \(n, n\), got shape \(4, 5\)"),
-        (np.zeros(4), r"square matrix \(n, n\), got shape \(4,\)"),
+        (np.zeros(4), r"distances must have shape \(n, n\), got \(4,\)"),
         (np.zeros((2, 2)), "n_components must be a whole number from 1 to n - 1 = 1, got 2"),
-        (np.zeros((0, 0)), "n_components must be"),
+        (np.zeros((0, 0)), "distances must be of at least 2 points, got 0"),
         (spoiled(3, 5, np.nan), "finite, but 1 rows hold NaN or infinity, first row 3"),
         (spoiled(3, 5, np.inf), "finite, but 1 rows hold NaN or infinity, first row 3"),
         (spoiled(3, 5, -1e-9), "not be negative, got -1e-09"),
@@ -258,7 +285,7 @@ def test_symmetry_is_asked_for_to_rounding_only():
     check_distances(distances)
 
 
-@pytest.mark.parametrize("n_components", [0, 20, 1.5, 2.0, "2"])
+@pytest.mark.parametrize("n_components", [0, 20, 1.5, 2.0, "2", True, None])
 def test_a_number_of_axes_that_cannot_be_is_refused(n_components):
     _, distances = points_and_distances()
     with pytest.raises(ValueError, match="n_components must be a whole number from 1 to n - 1 = 19"):

@@ -43,18 +43,74 @@ def test_the_local_correlation_is_spearmans_over_the_nearest(neighbours):
     assert rank_correlation(distances, picture, neighbours=neighbours) == pytest.approx(np.mean(expected))
 
 
-def test_where_all_is_tied_nothing_is_kept():
-    assert rank_correlation(1 - np.eye(10), points(10), neighbours=5) == 0
+CONSTANT = [(1 - np.eye(10), points(10)), (squareform(pdist(points(10))), np.ones((10, 2)))]
+
+
+@pytest.mark.parametrize(("distances", "picture"), CONSTANT)
+@pytest.mark.parametrize("neighbours", [None, 5])
+def test_the_correlation_of_distances_that_are_all_the_same_is_undefined(distances, picture, neighbours):
+    assert np.isnan(rank_correlation(distances, picture, neighbours=neighbours))
+    assert np.isnan(demap(distances, picture))
+
+
+def test_a_point_whose_neighbours_are_equally_far_counts_as_zero():
+    """Of the square's corners and its centre: to the centre all corners are equally far, and the picture is perfect."""
+    picture = np.array([[1.0, 1], [1, -1.1], [-1.2, -1.3], [-1.4, 1.5], [0, 0]])
+    distances = squareform(pdist(picture))
+    distances[4, :4] = distances[:4, 4] = 1
+    alone = [
+        spearmanr(distances[i, rows], np.linalg.norm(picture[rows] - picture[i], axis=1)).statistic
+        for i, rows in ((i, [j for j in range(5) if j != i]) for i in range(4))
+    ]
+    assert rank_correlation(distances, picture, neighbours=4) == pytest.approx(sum(alone) / 5)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-170, 1e170, 1e300])
+def test_measures_do_not_depend_on_the_unit_of_either(unit):
+    picture, trajectory, order = points(30, 2), np.repeat(np.arange(3), 10), np.tile(np.arange(10), 3)
+    distances = squareform(pdist(points(30)[:, ::-1]))
+    for neighbours in (None, 5):
+        expected = rank_correlation(distances, picture, neighbours=neighbours)
+        found = rank_correlation(unit * distances, unit * picture, neighbours=neighbours)
+        assert found == pytest.approx(expected)
+    assert demap(unit * distances, unit * picture) == pytest.approx(demap(distances, picture))
+    where = trajectory, order
+    np.testing.assert_array_equal(continuity(unit * picture, *where), continuity(picture, *where))
+    found = continuity_of_distances(unit * distances, *where)
+    np.testing.assert_array_equal(found, continuity_of_distances(distances, *where))
+    np.testing.assert_allclose(radial_trend(unit * picture, *where), radial_trend(picture, *where))
+    expected = procrustes_disparity(picture, points(30, 2, seed=1))
+    assert procrustes_disparity(unit * picture, points(30, 2, seed=1)) == pytest.approx(expected)
+    assert procrustes_disparity(points(30, 2, seed=1), unit * picture) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("names", [list("cab"), np.array(list("cab"), object), [3.0, 1.0, 2.0], np.arange(3)])
+def test_trajectories_have_names_or_numbers(names):
+    picture, trajectory, order = points(30, 2), np.repeat(np.argsort(np.argsort(names)), 10), np.tile(np.arange(10), 3)
+    named = [names[number] for number in np.repeat(np.arange(3), 10)]
+    np.testing.assert_array_equal(continuity(picture, named, order), continuity(picture, trajectory, order))
+    np.testing.assert_array_equal(radial_trend(picture, named, order), radial_trend(picture, trajectory, order))
+
+
+def test_one_point_has_no_next_one():
+    assert continuity(np.zeros((1, 2)), [0], [0]).shape == (0,)
+
+
+def test_a_picture_that_is_one_point_has_no_disparity():
+    assert np.isnan(procrustes_disparity(np.ones((5, 2)), points(5, 2)))
+    assert np.isnan(procrustes_disparity(points(5, 2), np.ones((5, 2))))
 
 
 @pytest.mark.parametrize("neighbours", [2, 40])
 def test_a_number_of_neighbours_that_cannot_be_is_refused(neighbours):
-    with pytest.raises(ValueError, match=f"neighbours must be from 3 to n - 1 = 39, got {neighbours}"):
+    with pytest.raises(
+        ValueError, match=f"neighbours must be None or a whole number from 3 to n - 1 = 39, got {neighbours}"
+    ):
         rank_correlation(squareform(pdist(points())), points(), neighbours=neighbours)
 
 
 def test_distances_of_another_number_of_points_are_refused():
-    with pytest.raises(ValueError, match=r"distances must have shape \(40, 40\), got \(39, 39\)"):
+    with pytest.raises(ValueError, match=r"geodesics must have shape \(40, 40\), got \(39, 39\)"):
         demap(np.zeros((39, 39)), points())
 
 

@@ -87,7 +87,7 @@ def components(fitted):
 
 
 def embed(distances, **arguments):
-    """Without the warning, for data whose graph may fall apart."""
+    """Without the warning, for data whose graph may be disconnected."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the graph of")
         return phate(distances, **arguments)
@@ -234,8 +234,8 @@ def test_clusters_connect_when_the_smallest_runs_out_of_neighbours_of_its_own():
     assert embed(clusters((15, 20))).connecting_knn == 15
 
 
-def test_a_graph_that_falls_apart_is_said_aloud_and_in_the_result():
-    with pytest.warns(UserWarning, match="5 nearest neighbours has 3 separate components") as record:
+def test_a_disconnected_graph_is_said_aloud_and_in_the_result():
+    with pytest.warns(UserWarning, match="5 nearest neighbours has 3 disconnected components") as record:
         result = phate(clusters())
     (message,) = result.warnings
     assert str(record[0].message) == message
@@ -264,10 +264,20 @@ def test_the_same_input_gives_the_same_bytes_and_is_left_alone(name):
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e12])
+@pytest.mark.parametrize("scale", [1e-200, 1e-12, 1e12, 1e200])
 def test_the_scale_of_the_distances_does_not_matter(scale):
     one, other = phate(walk()), phate(scale * walk())
     np.testing.assert_allclose(other.embedding, one.embedding, atol=1e-7)
+
+
+@pytest.mark.parametrize("unit", [2.0**-700, 2.0**700])
+def test_a_unit_that_is_a_power_of_two_changes_no_byte(unit):
+    one, other = phate(walk(), knn="connect", decay=1e-3, t=3), phate(unit * walk(), knn="connect", decay=1e-3, t=3)
+    assert one.embedding.tobytes() == other.embedding.tobytes()
+    assert other.bandwidth.tobytes() == (unit * one.bandwidth).tobytes()
+    assert project(unit * walk()[:3] * 1.1, other).tobytes() == project(walk()[:3] * 1.1, one).tobytes()
+    one, other = phate(walk(), landmarks=30), phate(unit * walk(), landmarks=30)
+    assert one.embedding.tobytes() == other.embedding.tobytes()
 
 
 @pytest.mark.parametrize("n_components", [1, 2, 3])
@@ -342,9 +352,9 @@ def test_what_is_no_distance_matrix_is_refused(distances, message):
         ({"knn": 0}, "a whole number from 1 to n - 2 = 58, got 0"),
         ({"knn": 59}, "a whole number from 1 to n - 2 = 58, got 59"),
         ({"knn": 5.5}, "a whole number from 1 to n - 2 = 58, got 5.5"),
-        ({"decay": 0}, "decay must be positive, got 0"),
-        ({"decay": -40}, "decay must be positive, got -40"),
-        ({"decay": np.nan}, "decay must be positive, got nan"),
+        ({"decay": 0}, "decay must be a positive number, got 0"),
+        ({"decay": -40}, "decay must be a positive number, got -40"),
+        ({"decay": np.nan}, "decay must be a positive number, got nan"),
         ({"t": 0}, 't must be "auto" or a whole number of at least 1, got 0'),
         ({"t": 2.5}, 't must be "auto" or a whole number of at least 1, got 2.5'),
         ({"t": "knee"}, "t must be \"auto\" or a whole number of at least 1, got 'knee'"),
@@ -455,10 +465,10 @@ def test_a_projected_point_has_the_least_stress():
 @pytest.mark.parametrize(
     ("new", "message"),
     [
-        (np.ones((3, 59)), r"new_distances must have shape \(m, 60\), a row a new point, got \(3, 59\)"),
-        (np.ones(60), r"got \(60,\)"),
-        (np.full((1, 60), np.nan), "finite and not negative"),
-        (np.full((1, 60), -1.0), "finite and not negative"),
+        (np.ones((3, 59)), r"new_distances must have shape \(m, 60\), one row per new point, got \(3, 59\)"),
+        (np.ones(60), r"new_distances must have shape \(m, n\), got \(60,\)"),
+        (np.full((1, 60), np.nan), "new_distances must be finite"),
+        (np.full((1, 60), -1.0), "new_distances must not be negative, got -1.0"),
     ],
 )
 def test_new_distances_that_do_not_fit_are_refused(new, message):

@@ -43,10 +43,10 @@ def test_a_seed_is_a_tree():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"branches": 0}, "branches must be at least 1, got 0"),
-        ({"points": 0}, "points must be at least 1, got 0"),
-        ({"size": 0}, "size must be at least 1, got 0"),
-        ({"noise": -1}, "noise must not be negative, got -1"),
+        ({"branches": 0}, "branches must be a whole number of at least 1, got 0"),
+        ({"points": 0}, "points must be a whole number of at least 1, got 0"),
+        ({"size": 0}, "size must be a whole number of at least 1, got 0"),
+        ({"noise": -1}, "noise must be a finite number of at least 0, got -1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):
