@@ -310,7 +310,8 @@ def _load(run: Path, console: Console) -> _Kept | None:
     except ValueError as error:
         console.print(f"{error}; it is made again")
         return None
-    if not {*Gram._fields, "fingerprint", "lineage"} <= arrays.keys() | Gram._field_defaults.keys():
+    needed = {*Gram._fields, "fingerprint", "lineage", "label_member", "label_epoch", "label_update"}
+    if not needed <= arrays.keys() | Gram._field_defaults.keys():
         return None
     labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
     # Single values come back as arrays without dimensions.

@@ -157,12 +157,11 @@ def test_a_store_without_its_index_is_refused_before_anything_is_deleted(jaxscap
     "damage",
     [
         lambda folder: shutil.rmtree(folder / "parameters"),
-        lambda folder: (folder / "parameters" / "_CHECKPOINT_METADATA").write_text("{}"),
         lambda folder: [path.write_bytes(b"") for path in folder.rglob("d/*")],
         lambda folder: (folder / "metrics.json").write_text("{"),
         lambda folder: (folder / "metrics.json").write_text('{"epochs": 2}'),
     ],
-    ids=["no parameters", "no metadata", "no values", "no record", "no accuracy"],
+    ids=["no parameters", "no values", "no record", "no accuracy"],
 )
 def test_a_damaged_minimum_is_named_by_readers_and_made_again_by_train(jaxscape, with_minimum, kept_minimum, damage):
     damage(with_minimum / "minimum")
