@@ -32,10 +32,6 @@ def _import_matplotlib() -> None:
 _import_matplotlib()
 import matplotlib  # noqa: E402
 
-# Where a program lies is no matter of style. SVG elements have random ids unless they are salted.
-_KEPT = ("animation.ffmpeg_path",)
-_OWN = {"svg.hashsalt": "jaxscape"}
-
 
 @contextmanager
 def own_style() -> Iterator[None]:
@@ -44,9 +40,10 @@ def own_style() -> Iterator[None]:
     Also a decorator of functions: `@own_style()`.
     """
     with matplotlib.rc_context():
-        kept = {name: matplotlib.rcParams[name] for name in _KEPT}
+        ffmpeg = matplotlib.rcParams["animation.ffmpeg_path"]  # where a program lies is no matter of style
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(kept | _OWN)
+        matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg
+        matplotlib.rcParams["svg.hashsalt"] = "jaxscape"  # SVG elements have random ids unless they are salted
         yield
 
 
