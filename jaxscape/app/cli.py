@@ -27,10 +27,17 @@ from jaxscape.app.config import (
     retrain_preset,
     train_preset,
 )
+from jaxscape.app.errors import failing_in_a_line
 from jaxscape.app.folder import cache_folder, read_section
 from jaxscape.app.memory import restart_with_kept_memory
-from jaxscape.app.processes import Cluster, give_up, is_first, join, leave, others_may_fail
+from jaxscape.app.processes import Cluster, check_devices, give_up, is_first, join, leave, others_may_fail
+from jaxscape.app.program import command
 from jaxscape.app.progress import make_console
+
+__all__ = ["command", "main", "run_script"]
+
+MOST_SEEDS = 1_000_000  # more copies than any machine has room for, and few enough to be counted
+
 
 RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -124,21 +131,18 @@ class Info:
     """A run folder."""
 
 
-def command() -> None:
-    """The entry point `jaxscape`."""
-    restart_with_kept_memory()
-    main()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line in this process; exits with 0 only where the job was done."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with _failing_in_a_line("jaxscape"):
+    with failing_in_a_line("jaxscape"):
         command = _parse(arguments)
         _keep_compiled()
         silent = False
         if isinstance(command, Retrain):
             join(command.cluster)
+        if not isinstance(command, Plot | Info):
+            check_devices()
+        if isinstance(command, Retrain):
             silent = not is_first()
         with _orbax_silenced(), others_may_fail():
             _run(command, arguments, make_console(silent=silent))
@@ -152,24 +156,15 @@ def run_script(name: str, work: Callable[[], None]) -> None:
         work: all of it, from the arguments on; called once, in a process that may have been started anew.
     """
     restart_with_kept_memory()
-    with _failing_in_a_line(name):
+    with failing_in_a_line(name):
         _keep_compiled()
         with _orbax_silenced():
             work()
 
 
-@contextmanager
-def _failing_in_a_line(name: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        give_up(f"{name}: interrupted; the same command goes on from the last epoch kept")
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        give_up(f"{name}: {error}")
-
-
 def _parse(arguments: list[str]) -> Any:
     """The command with its options; RUN may stand anywhere among them."""
+    _check_words(arguments)
     # A first reading finds RUN, whose settings are the defaults of the second, which says what is wrong.
     found = None
     with suppress(SystemExit), redirect_stderr(StringIO()):
@@ -183,9 +178,18 @@ def _parse(arguments: list[str]) -> Any:
     command = _read(arguments, train, retrain, compare)
     if isinstance(command, Train | Retrain) and not command.runs:
         name = type(command).__name__.lower()
-        print(f"jaxscape: {name} needs RUN, a run folder, or several; see jaxscape {name} --help", file=sys.stderr)
-        sys.exit(2)
+        give_up(f"jaxscape: {name} needs RUN, a run folder, or several; see jaxscape {name} --help", code=2)
     return command
+
+
+def _check_words(arguments: list[str]) -> None:
+    """Refuse what no argument can be: an empty RUN would be the working directory, and no path has a NUL."""
+    for number, word in enumerate(arguments, start=1):
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            give_up(f"jaxscape: argument {number} is empty ({word!r}); is a variable of the shell not set?", code=2)
+        if "\0" in word:
+            give_up(f"jaxscape: argument {number} holds a NUL: {word!r}", code=2)
 
 
 def _first_run(command: Any) -> Path | None:
@@ -306,8 +310,8 @@ def _seeds(command: Retrain | Plan | Compare, config: RetrainConfig | CompareCon
         return command.seed_list
     if command.seeds is None:
         return config.seeds
-    if command.seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {command.seeds}")
+    if not 1 <= command.seeds <= MOST_SEEDS:
+        raise ValueError(f"seeds must be from 1 to {MOST_SEEDS}, got {command.seeds}")
     return tuple(range(command.seeds))
 
 
@@ -368,8 +372,10 @@ def _retrain_defaults(run: Path | None) -> RetrainConfig:
 
 
 def _option(arguments: list[str], name: str) -> str | None:
+    """The value of an option; of several the last one, which is the one that tyro takes too."""
+    found = None
     for position, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option in (f"--{name}", f"--train.{name}"):
-            return value if equals else next(iter(arguments[position + 1 :]), None)
-    return None
+            found = value if equals else next(iter(arguments[position + 1 :]), None)
+    return found

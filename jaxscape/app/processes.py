@@ -10,7 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
+
+_ADDRESS = re.compile(r".+:[0-9]{1,5}")
+_BIND = "JAX_COORDINATOR_BIND_ADDRESS"
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Cluster:
     """Share the copies with other processes that run the same command, as SLURM, Open MPI, Kubernetes or a TPU pod
     start them."""
     coordinator: str | None = None
-    """Where nothing of that kind starts them: HOST:PORT of the first process, the same for all."""
+    """Where nothing of that kind starts them: HOST:PORT of the first process, the same for all. It listens at this
+    address alone, or at JAX_COORDINATOR_BIND_ADDRESS where that is set."""
     num_processes: int | None = None
     """With --coordinator: how many there are."""
     process_id: int | None = None
@@ -47,10 +51,14 @@ def join(cluster: Cluster) -> None:
         raise ValueError(f"num_processes must be at least 1, got {cluster.num_processes}")
     if cluster.num_processes is not None and not 0 <= (cluster.process_id or 0) < cluster.num_processes:
         raise ValueError(f"process_id must be from 0 to {cluster.num_processes - 1}, got {cluster.process_id}")
+    if cluster.coordinator is not None and not _ADDRESS.fullmatch(cluster.coordinator):
+        raise ValueError(f"coordinator must be HOST:PORT, got {cluster.coordinator!r}")
     import jax
 
+    # By itself jax's coordinator listens at every address of the host.
+    bind = None if cluster.coordinator is None else os.environ.get(_BIND, cluster.coordinator)
     try:
-        jax.distributed.initialize(*named)
+        jax.distributed.initialize(*named, coordinator_bind_address=bind)
     except ValueError as error:
         raise ValueError(
             f"no other processes were found ({error}). SLURM, Open MPI, Kubernetes and TPU pods are known; elsewhere "
@@ -58,6 +66,25 @@ def join(cluster: Cluster) -> None:
         ) from None
     except jax.errors.JaxRuntimeError as error:
         raise OSError(f"the other processes do not answer: {str(error).splitlines()[0]}") from None
+    except RuntimeError as error:  # called too late, or twice
+        raise OSError(f"this process cannot join others: {str(error).splitlines()[0]}") from None
+
+
+def check_devices() -> None:
+    """Find the devices of jax, after `join`.
+
+    Raises:
+        OSError: where there are none, with what jax says.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where only CUDA is asked for
+        asked = os.environ.get("JAX_PLATFORMS")
+        kind = f" of JAX_PLATFORMS={asked}" if asked else ""
+        said = str(error).strip().splitlines()
+        raise OSError(f"jax finds no device{kind}" + (f": {said[0]}" if said else "")) from None
 
 
 def is_first() -> bool:
@@ -86,14 +113,21 @@ def leave() -> None:
             sys.exit(0)
 
 
-def give_up(message: str) -> NoReturn:
+def give_up(message: str, *, code: int = 1) -> NoReturn:
     """Exit with a message and without waiting for other processes, which then end too."""
+    if sys.stderr is not None:  # `2>&-`
+        print(message, file=sys.stderr, flush=True)
     jax = sys.modules.get("jax")
-    if jax is None or not jax.distributed.is_initialized():
-        sys.exit(message)
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(1)
+    if jax is None or not _has_joined(jax):
+        sys.exit(code)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    os._exit(code)
+
+
+def _has_joined(jax: Any) -> bool:
+    distributed = getattr(jax, "distributed", None)  # jax may have been interrupted while it was imported
+    return distributed is not None and distributed.is_initialized()
 
 
 @contextmanager
@@ -109,11 +143,13 @@ def others_may_fail() -> Iterator[None]:
         import jax
 
         # jax passes on what Gloo or NCCL say, as the one or the other of these.
-        if jax.process_count() == 1 or not re.match(
-            r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|\w+_EXCEEDED): ", str(error)
+        if (
+            not _has_joined(jax)
+            or jax.process_count() == 1
+            or not re.match(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|\w+_EXCEEDED): ", str(error))
         ):
             raise
         raise OSError(
             f"another process was lost ({str(error).splitlines()[0]:.200}); start all of them again with the same "
-            "command, and they go on from the last epoch kept"
+            "command, and they resume from the last kept epoch"
         ) from None

@@ -5,6 +5,7 @@ It moves the artists of `plots.comparison_figure`, whose picture is the film's l
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from jaxscape.figures.legend import figure_note
 from jaxscape.figures.palette import INK, POINT_SIZE
 from jaxscape.figures.panels import Array, Panel, checked_panel, rows_by_member
 from jaxscape.figures.plots import LOOKS, Look, draw_comparison
+from jaxscape.figures.style import own_style, replacing
 
 NEWEST_SIZE = 4 * POINT_SIZE
 RANGES = {"seconds": (0.1, 600), "hold": (0.1, 600), "dpi": (30, 600), "max_frames": (2, 1000)}
@@ -38,6 +40,7 @@ class Film(NamedTuple):
     epochs: Array  # (frame,), ascending
 
 
+@own_style()
 def save_film(
     panels: Sequence[Panel],
     stem: str | Path,
@@ -70,6 +73,7 @@ def save_film(
 
     Raises:
         ValueError: as `plots.comparison_figure`; numbers out of `RANGES`, an unknown look.
+        OSError: says which file could not be written, and why; an old one stays as it was.
     """
     for name, value in (("seconds", seconds), ("hold", hold), ("dpi", dpi), ("max_frames", max_frames)):
         low, high = RANGES[name]
@@ -80,11 +84,12 @@ def save_film(
     # Browsers slow down a GIF of more than 50 frames a second.
     film = _make_film(panels, look, max_frames=min(max_frames, int(50 * seconds) + 1), note=note)
     gif, mp4 = Path(f"{stem}.gif"), Path(f"{stem}.mp4")
-    gif.parent.mkdir(parents=True, exist_ok=True)
-    _save_gif(film, gif, seconds, hold, dpi)
+    with replacing(gif) as path:
+        _save_gif(film, path, seconds, hold, dpi)
     if not FFMpegWriter.isAvailable():
         return [gif]
-    _save_mp4(film, mp4, seconds, hold, 2 * dpi)
+    with replacing(mp4) as path:
+        _save_mp4(film, path, seconds, hold, 2 * dpi)
     return [gif, mp4]
 
 
@@ -142,16 +147,19 @@ def _save_gif(film: Film, path: Path, seconds: float, hold: float, dpi: float) -
     first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     ends = np.linspace(0, 100 * seconds, n).round()  # a GIF counts hundredths of a second
     durations = [10 * int(hundredths) for hundredths in (*np.diff(ends), round(100 * hold))]
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, disposal=1)
+    first.save(path, format="GIF", save_all=True, append_images=others, duration=durations, loop=0, disposal=1)
 
 
 def _save_mp4(film: Film, path: Path, seconds: float, hold: float, dpi: float) -> None:
     """H.264 with an even number of pixels a side, in the one pixel format that every player shows."""
     step = seconds / (len(film.epochs) - 1) if len(film.epochs) > 1 else hold
     still = f"tpad=stop_mode=clone:stop_duration={max(hold - step, 0):g}"
-    options = ["-pix_fmt", "yuv420p", "-vf", still, "-movflags", "+faststart"]
+    options = ["-pix_fmt", "yuv420p", "-vf", still, "-movflags", "+faststart", "-f", "mp4"]
     writer = FFMpegWriter(fps=1 / step, codec="h264", extra_args=options)  # type: ignore[arg-type]  # no whole number
-    with writer.saving(film.fig, path, dpi):
-        for epoch in film.epochs:
-            _show(film, epoch)
-            writer.grab_frame()
+    try:
+        with writer.saving(film.fig, path, dpi):
+            for epoch in film.epochs:
+                _show(film, epoch)
+                writer.grab_frame()
+    except CalledProcessError as error:
+        raise OSError(f"ffmpeg ended with code {error.returncode}; can it write H.264?") from None

@@ -19,6 +19,7 @@ SMALL, NORMAL, LARGE = 6.0, 7.0, 8.5  # type in points, for a figure printed at 
 PANEL_INCHES = 2.0  # the side of a square panel: three columns fill the width of a page
 NARROWEST = 3.4  # the width of one column of text
 GAP = 0.08  # between the parts of a figure, and around it
+PLAIN: dict[str, Any] = {"parse_math": False}  # text with names that are not ours: a $ in one is no formula
 
 
 def arrange_panels(fig: Figure, axes: NDArray[Any], *, width: float = PANEL_INCHES, head: float = 0.0) -> None:

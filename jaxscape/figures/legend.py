@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from jaxscape.figures.layout import GAP, NORMAL, SMALL, add_strip, from_top, wrapped
+from jaxscape.figures.layout import GAP, NORMAL, PLAIN, SMALL, add_strip, from_top, wrapped
 from jaxscape.figures.palette import GREY, INK, MINIMUM, Color, Fade, Palette, diamond_areas, shade
 
 type Entry = tuple[Artist | tuple[Artist, ...], str]  # handle, label
@@ -84,7 +84,7 @@ def figure_note(fig: Figure, text: str) -> Text:
     What it should say (distance, centring, knn, t, components, data, run) only the caller knows.
     """
     text = wrapped(text, fig.get_figwidth() - 4 * GAP, SMALL)
-    style: dict[str, Any] = {"ha": "center", "va": "top", "linespacing": 1.3, "transform": from_top(fig)}
+    style: dict[str, Any] = {**PLAIN, "ha": "center", "va": "top", "linespacing": 1.3, "transform": from_top(fig)}
     note = fig.text(0.5, 0, text, fontsize=SMALL, color=GREY, **style)
     note.set_y(add_strip(fig, note))
     return note
@@ -108,6 +108,8 @@ def _fitting_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: 
     trials = [_table(groups, others, longest), *(_table(stacked, [], n) for n in range(longest, 0, -1))]
     for i, (handles, labels, columns) in enumerate(trials, start=1):
         box = fig.legend(handles, labels, ncols=columns, **STYLE)
+        for text in box.get_texts():
+            text.set(**PLAIN)
         if box.get_window_extent().width < fig.bbox.width or i == len(trials):
             break
         box.remove()

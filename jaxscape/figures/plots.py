@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
@@ -34,6 +33,7 @@ from jaxscape.figures.layout import (
     LARGE,
     NORMAL,
     PANEL_INCHES,
+    PLAIN,
     SMALL,
     arrange_panels,
     from_top,
@@ -43,6 +43,7 @@ from jaxscape.figures.layout import (
 from jaxscape.figures.legend import figure_note, legend
 from jaxscape.figures.palette import FADES, GREY, HUES, INK, Fade, Palette, make_palette, shade
 from jaxscape.figures.panels import DistancePanel, Panel, checked_distances, checked_panel, shared_palette
+from jaxscape.figures.style import own_style, replacing
 
 __all__ = [
     "HUES",
@@ -76,6 +77,7 @@ LOOKS: dict[Look, str] = {
 }
 
 
+@own_style()
 def minimum_figure(panel: Panel, *, note: str = "") -> Figure:
     """One minimum three times: hues that darken, hues that whiten, and one colour scale over epochs.
 
@@ -90,6 +92,7 @@ def minimum_figure(panel: Panel, *, note: str = "") -> Figure:
     return _grid_figure(cells, heading=panel.title, over=[*LOOKS.values()], under=["", panel.note, ""], note=note)[0]
 
 
+@own_style()
 def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark", "white"), note: str = "") -> Figure:
     """Minima side by side as in Figure 2: a column a minimum, a row a look, letters from "a", one legend.
 
@@ -107,6 +110,7 @@ def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark
     return draw_comparison(panels, looks, note=note)[0]
 
 
+@own_style()
 def draw_comparison(
     panels: Sequence[Panel], looks: Sequence[Look], *, note: str = ""
 ) -> tuple[Figure, list[Trajectories]]:
@@ -118,6 +122,7 @@ def draw_comparison(
     return _grid_figure(cells, over=titles, left=[LOOKS[look] for look in looks], under=notes, note=note)
 
 
+@own_style()
 def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (), note: str = "") -> Figure:
     """The same trajectories by several methods, as in Figure 1: hues that darken, a title and a note over each panel.
 
@@ -152,6 +157,7 @@ def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (),
     return fig
 
 
+@own_style()
 def values_figure(
     panels: Sequence[Panel], values: Sequence[NDArray[Any]], label: str, *, log: bool = False, note: str = ""
 ) -> Figure:
@@ -187,6 +193,7 @@ def values_figure(
     return fig
 
 
+@own_style()
 def distance_figure(
     panels: Sequence[DistancePanel],
     *,
@@ -229,6 +236,7 @@ def distance_figure(
     return fig
 
 
+@own_style()
 def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
     """L2 norm of the parameters by epoch, on a logarithmic scale: a thin line a member, a hue a label.
 
@@ -260,17 +268,21 @@ def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
     return fig
 
 
+@own_style()
 def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
     """Writes STEM.png (200 dpi) and STEM.svg; the same figure always gives the same bytes.
 
     Missing folders are made. The layout is fixed from then on.
+
+    Raises:
+        OSError: says which file could not be written, and why; an old one stays as it was.
     """
     png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
-    png.parent.mkdir(parents=True, exist_ok=True)
     settle_layout(fig)
-    with matplotlib.rc_context({"svg.hashsalt": "jaxscape"}):  # the ids of SVG elements are random otherwise
-        fig.savefig(png, dpi=200)
-        fig.savefig(svg, metadata={"Date": None})
+    with replacing(png) as path:
+        fig.savefig(path, format="png", dpi=200)
+    with replacing(svg) as path:
+        fig.savefig(path, format="svg", metadata={"Date": None})
     return [png, svg]
 
 
@@ -343,12 +355,12 @@ def _write_texts(axes: NDArray[Any], over: Sequence[str], left: Sequence[str], u
             _write_over(ax, title, letter=next(letters, ""))
     _write_left(axes, left)
     for ax, text in zip(axes[-1], under, strict=True):
-        style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": SMALL, "color": GREY}
+        style: dict[str, Any] = {**PLAIN, "ha": "center", "va": "top", "fontsize": SMALL, "color": GREY}
         ax.annotate(wrapped(text, PANEL_INCHES, SMALL), (0.5, -0.02), xycoords="axes fraction", **style)
 
 
 def _write_left(axes: NDArray[Any], texts: Sequence[str]) -> None:
-    style: dict[str, Any] = {"ha": "right", "va": "center", "rotation": 90, "fontsize": NORMAL, "color": INK}
+    style: dict[str, Any] = {**PLAIN, "ha": "right", "va": "center", "rotation": 90, "fontsize": NORMAL, "color": INK}
     for ax, text in zip(axes[:, 0], texts, strict=False):
         ax.annotate(text, (-0.03, 0.5), xycoords="axes fraction", **style)
 
@@ -356,13 +368,13 @@ def _write_left(axes: NDArray[Any], texts: Sequence[str]) -> None:
 def _write_over(ax: Axes, text: str, width: float = PANEL_INCHES, *, letter: str = "") -> None:
     """A title in as many lines as it needs, and a letter level with the first, outside of the panel's corner."""
     text = wrapped(text, width, NORMAL)
-    style: dict[str, Any] = {"fontsize": NORMAL, "color": INK}  # one size: the lines of both are level
+    style: dict[str, Any] = {**PLAIN, "fontsize": NORMAL, "color": INK}  # one size: the lines of both are level
     ax.set_title(text, **style)
     ax.set_title(letter + "\n" * text.count("\n"), loc="left", x=-0.03, ha="right", fontweight="bold", **style)
 
 
 def _write_heading(fig: Figure, text: str) -> float:
     """A title of the whole figure in one line; gives the height that it takes, in inches."""
-    style: dict[str, Any] = {"ha": "center", "va": "top", "transform": from_top(fig)}
+    style: dict[str, Any] = {**PLAIN, "ha": "center", "va": "top", "transform": from_top(fig)}
     title = fig.text(0.5, -GAP, ": ".join(text.splitlines()), fontsize=LARGE, color=INK, **style)
     return title.get_window_extent().height / fig.dpi + GAP

@@ -1,0 +1,5 @@
+"""`python -m jaxscape` is the program `jaxscape`."""
+
+from jaxscape.app.program import command
+
+command()
