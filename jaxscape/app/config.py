@@ -26,6 +26,8 @@ class TaskConfig:
     """digits, cifar10, cifar100, fashion_mnist or mnist; digits+pairs: 100 classes of two images side by side."""
     data_dir: str | None = None
     """A folder with the data set's original files, instead of a download."""
+    data_unchecked: bool = False
+    """Take files of data_dir that are not the original ones, if they are well formed."""
     train_size: int | None = None
     """Use only that many training images, the same number of each class."""
     depth: int = 10
@@ -341,6 +343,10 @@ def check_embed(config: EmbedConfig) -> None:
         raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
 
 
+# Settings that records of an earlier version lack, with the values that they had.
+_ADDED = {"data_unchecked": False}
+
+
 def from_record(cls: type, record: dict[str, Any]) -> Any:
     """A configuration from its JSON record (lists become tuples); what it does not know is refused.
 
@@ -348,6 +354,7 @@ def from_record(cls: type, record: dict[str, Any]) -> Any:
         ValueError: for unknown or missing fields.
     """
     known = {field.name for field in fields(cls)}
+    record = {name: value for name, value in _ADDED.items() if name in known} | record
     if set(record) != known:
         raise ValueError(
             f"a {cls.__name__} has other fields; unknown or missing: {', '.join(sorted(set(record) ^ known))}"
