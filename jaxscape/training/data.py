@@ -161,9 +161,12 @@ def take_training(dataset: Dataset, size: int) -> Dataset:
         The smaller data set.
 
     Raises:
+        TypeError: `size` is not an integer.
         ValueError: `size` is out of range.
     """
     available = len(dataset.train_labels)
+    if not isinstance(size, int | np.integer) or isinstance(size, bool):
+        raise TypeError(f"size must be an integer, got {size!r}")
     if not 1 <= size <= available:
         raise ValueError(f"size must be from 1 to {available}, the number of training images, got {size}")
     in_turns = np.lexsort((dataset.train_labels, _rank_in_class(dataset.train_labels)))
@@ -188,9 +191,11 @@ def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, f
         New labels, int32 (n,).
 
     Raises:
-        ValueError: `fraction` or a label is out of range, or `labels` is not a list of integers.
+        ValueError: `fraction`, `num_classes` or a label is out of range, or `labels` is not a list of integers.
     """
     labels = np.asarray(labels)
+    if not isinstance(num_classes, int | np.integer) or num_classes < 1:
+        raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -254,7 +259,7 @@ def _check_data_dir(data_dir: object, *, unchecked: bool) -> None:
     if data_dir is not None and not os.fspath(data_dir):
         raise ValueError("data_dir must name a folder, got ''")
     if unchecked and data_dir is None:
-        raise ValueError("unchecked needs data_dir: what is downloaded is always checked")
+        raise ValueError("unchecked needs data_dir (--data-dir): what is downloaded is always checked")
 
 
 def _parse_cifar_files(contents: list[tuple[Path, bytes | bytearray]], layout: _Cifar) -> Dataset:

@@ -30,7 +30,7 @@ class Archive(NamedTuple):
         name: without the ending .tar.gz.
         sha256: of the file itself.
         folder: what it unpacks to.
-        others: archives and folders of the versions for Python and MATLAB, which need code of theirs to be run.
+        others: archives and folders of the versions for MATLAB and for Python, whose pickles can run any code.
     """
 
     name: str
@@ -124,7 +124,8 @@ def read_originals(name: str, data_dir: str | None, *, unchecked: bool) -> list[
             for file, (path, content) in zip(ORIGINALS[name], contents, strict=True):
                 _check_original(name, file, path, content)
     except (_NotOriginal, TooLarge) as error:
-        raise ValueError(f"{error}. {_way_out(name, found, downloaded=data_dir is None)}") from None
+        way_out = "Delete the file, and it is downloaded again" if data_dir is None else _way_out(name, unchecked)
+        raise ValueError(f"{error}. {way_out}") from None
     return contents
 
 
@@ -154,14 +155,11 @@ def _check_original(name: str, file: str, path: Path, content: bytes | bytearray
     raise _NotOriginal(f"{path} is not the original file of {name}: {differs}")
 
 
-def _way_out(name: str, found: Path | list[Path], *, downloaded: bool) -> str:
-    if downloaded:
-        return "Delete the file, and it is downloaded again"
-    archive = f"{ARCHIVES[name].name}.tar.gz or its content" if name in ARCHIVES else "the IDX files, gzip or plain"
-    return (
-        f"Accepted are the original files ({archive}), and any other ones with --data-unchecked "
-        f"(Python: unchecked=True), up to {UNCHECKED_SIZE:,} bytes"
-    )
+def _way_out(name: str, unchecked: bool) -> str:
+    if unchecked:
+        return f"At most {UNCHECKED_SIZE:,} bytes are read of a file or an archive"
+    files = f"{ARCHIVES[name].name}.tar.gz or what it unpacks to" if name in ARCHIVES else "IDX, gzip or plain"
+    return f"Give the original files ({files}), or load other ones with --data-unchecked (Python: unchecked=True)"
 
 
 def _download(name: str) -> Path | list[Path]:
