@@ -343,10 +343,6 @@ def check_embed(config: EmbedConfig) -> None:
         raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
 
 
-# Settings that records of an earlier version lack, with the values that they had.
-_ADDED = {"data_unchecked": False}
-
-
 def from_record(cls: type, record: dict[str, Any]) -> Any:
     """A configuration from its JSON record (lists become tuples); what it does not know is refused.
 
@@ -354,7 +350,6 @@ def from_record(cls: type, record: dict[str, Any]) -> Any:
         ValueError: for unknown or missing fields.
     """
     known = {field.name for field in fields(cls)}
-    record = {name: value for name, value in _ADDED.items() if name in known} | record
     if set(record) != known:
         raise ValueError(
             f"a {cls.__name__} has other fields; unknown or missing: {', '.join(sorted(set(record) ^ known))}"

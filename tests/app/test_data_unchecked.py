@@ -29,5 +29,3 @@ def test_a_record_that_is_older_than_the_option_reads_as_checked(config):
     record = asdict(config)
     del record["data_unchecked"]
     assert from_record(type(config), record) == config
-    with pytest.raises(ValueError, match="unknown or missing: epochs"):
-        from_record(type(config), {name: value for name, value in record.items() if name != "epochs"})
