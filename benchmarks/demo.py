@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from jaxscape.app.config import PRESETS
-from jaxscape.app.folder import environment, read_config, read_json, write_json
+from jaxscape.app.folder import environment, read_config, write_json
 from jaxscape.app.measure import STATISTICS
+from jaxscape.trajectories.files import read_record
 
 ACCURACIES = ("train_accuracy", "train_loss", "test_accuracy")
 
@@ -39,7 +40,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - started
     configs = {preset: read_config(folder / preset) for preset in PRESETS}
     settings = {preset: {stage: config[stage] for stage in ("train", "retrain")} for preset, config in configs.items()}
-    return {"seed": seed, "seconds": seconds, "settings": settings, "reports": read_json(folder / "report.json")}
+    return {"seed": seed, "seconds": seconds, "settings": settings, "reports": read_record(folder / "report.json")}
 
 
 def spread(values: list[float]) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from jaxscape.app.config import PRECISIONS, PRESETS
-from jaxscape.app.folder import environment, read_json, write_json
+from jaxscape.app.folder import environment, write_json
 from jaxscape.app.measure import STATISTICS
+from jaxscape.trajectories.files import read_record
 
 COMMAND = [sys.executable, "-c", "from jaxscape.app.cli import command; command()"]
 
@@ -32,7 +33,7 @@ def run_seed(preset: str, seed: int, folder: Path) -> dict[str, dict[str, float]
         run = folder / f"{precision}{seed}"
         shutil.copytree(minimum, run)
         subprocess.run([*COMMAND, "retrain", str(run), "--precision", precision], check=True)
-        report = read_json(run / "report.json")
+        report = read_record(run / "report.json")
         found[precision] = {name: report["geometry"]["real"][name]["mean"] for name in STATISTICS}
         found[precision]["seconds"] = report["timings"]["retrain"]
     return found

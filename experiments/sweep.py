@@ -18,13 +18,15 @@ from common import Again, Experiment, Record, mean_and_spread, provenance, selec
 from sklearn.metrics import silhouette_score
 
 from jaxscape.app.config import CENTERS
-from jaxscape.app.embed import embed_trajectories, read_coordinates, read_diagnostics
-from jaxscape.app.folder import environment, make_folder, read_report, write_json, write_text
+from jaxscape.app.embed import embed_trajectories
+from jaxscape.app.embeddings import read_coordinates, read_diagnostics
+from jaxscape.app.folder import environment, read_report, write_json, write_text
 from jaxscape.app.plot import comparison_panels
 from jaxscape.embedding.measures import radial_trend
 from jaxscape.figures.panels import Panel
 from jaxscape.figures.plots import methods_figure, save_figure
 from jaxscape.jumps.retrain import DATA_ORDERS
+from jaxscape.trajectories.files import make_folder
 
 KINDS = ("good", "bad")
 # A picture is called a star where its directions are apart and its late epochs are nearer to the centre.

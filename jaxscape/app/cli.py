@@ -255,7 +255,7 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
         case Plot(run):
             from jaxscape.app.plot import plot_run
 
-            for path in plot_run(run):
+            for path in plot_run(run, console=console):
                 console.print(f"{path}")
         case Info(run):
             from jaxscape.app.info import describe_run

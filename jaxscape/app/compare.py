@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.app.config import CompareConfig, check_compare
-from jaxscape.app.folder import CONFIG, read_config, record_seconds, record_section, write_json
+from jaxscape.app.folder import read_strategy, record_seconds, record_section, record_values
+from jaxscape.app.lock import writing
 from jaxscape.app.problem import Problem, make_loss, make_problem, train_key, train_optimizer
 from jaxscape.app.progress import track
 from jaxscape.app.recording import Recording, choose_strategy, describe_epoch
@@ -26,13 +27,13 @@ PyTree = Any
 
 
 def compare_optimizers(run: Path, config: CompareConfig, *, console: Console) -> None:
-    """Train all networks, go on where an earlier call was interrupted, or find it done.
+    """Train all networks, resume where an earlier call was interrupted, or find it done.
 
     A seed's networks begin with the same parameters, and see the same batches and augmentations.
 
     Raises:
         ValueError: for a configuration that cannot work, or another one than the kept trajectories were made with.
-        OSError: where the disk is full; what was complete stays.
+        OSError: where the disk is full (what was complete stays), or another process writes to the run folder.
     """
     config = with_absolute_paths(config)
     check_compare(config)
@@ -40,19 +41,20 @@ def compare_optimizers(run: Path, config: CompareConfig, *, console: Console) ->
     last = config.epochs if config.steps is None else config.epochs * problem.steps_per_epoch // config.steps
     if last < 1:
         raise ValueError(f"steps must be at most those of all epochs, got {config.steps}")
-    record_section(run, "compare", config, results=("trajectories",))
-    write_json(run / CONFIG, read_config(run) | {"snapshots": last, "steps_per_epoch": problem.steps_per_epoch})
     labels = [{"seed": seed, "optimizer": optimizer} for optimizer in config.optimizers for seed in config.seeds]
-    with Recording(run, labels) as recording:
-        if recording.is_finished(last):
-            console.print(f"{run}: the trajectories are there, {recording.store.num_epochs - 1} snapshots")
-        else:
-            _train_groups(recording, config, problem, last, console)
+    with writing(run):
+        record_section(run, "compare", config, results=("trajectories",))
+        record_values(run, snapshots=last, steps_per_epoch=problem.steps_per_epoch)
+        with Recording(run, labels, console) as recording:
+            if recording.is_finished(last):
+                console.print(f"{run}: the trajectories are there, {recording.store.num_epochs - 1} snapshots")
+            else:
+                _train_groups(recording, config, problem, last, console)
 
 
 def _train_groups(recording: Recording, config: CompareConfig, problem: Problem, last: int, console: Console) -> None:
     started = time.monotonic()
-    done, states = recording.go_on({optimizer: _start(problem, config, optimizer) for optimizer in config.optimizers})
+    done, states = recording.resume({optimizer: _start(problem, config, optimizer) for optimizer in config.optimizers})
     asked = recording.strategy(config.strategy)
     groups = {}
     for optimizer in config.optimizers:  # the first measures, where there is something to measure
@@ -69,7 +71,7 @@ def _train_groups(recording: Recording, config: CompareConfig, problem: Problem,
             first_epoch=done,
             strategy=asked or partial(choose_strategy, [recording.run], console),
         )
-        asked = asked or recording.chosen_strategy()
+        asked = asked or read_strategy(recording.run)
     snapshots = map(partial(_together, list(groups)), zip(*groups.values(), strict=True))
     title = f"{recording.run.name}: train {len(recording.labels)} networks"
     total = last + 1 - done

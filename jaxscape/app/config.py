@@ -5,7 +5,7 @@ A preset says which minimum (good, bad, memorization); a protocol says at which 
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -343,18 +343,40 @@ def check_embed(config: EmbedConfig) -> None:
         raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
 
 
-def from_record(cls: type, record: dict[str, Any]) -> Any:
-    """A configuration from its JSON record (lists become tuples); what it does not know is refused.
+def from_record[C](cls: type[C], record: Any) -> C:
+    """Make a configuration of its JSON record (lists become tuples); fields that the record lacks have their defaults.
 
     Raises:
-        ValueError: for unknown or missing fields.
+        ValueError: for unknown fields, and for values of another type.
     """
-    known = {field.name for field in fields(cls)}
-    if set(record) != known:
-        raise ValueError(
-            f"a {cls.__name__} has other fields; unknown or missing: {', '.join(sorted(set(record) ^ known))}"
-        )
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+    if not isinstance(record, dict):
+        raise ValueError(f"a {cls.__name__} must be a JSON object, got {record!r:.50}")
+    kinds = get_type_hints(cls)
+    unknown = sorted(set(record) - set(kinds))
+    if unknown:
+        raise ValueError(f"a {cls.__name__} has no {', '.join(unknown)}; written by a later version?")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    for name, value in values.items():
+        if not _is_a(value, kinds[name]):
+            raise ValueError(f"{name} must be {_words_of(kinds[name])}, got {record[name]!r:.50}")
+    return cls(**values)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of the type that a field of a configuration declares."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(entry, get_args(kind)[0]) for entry in value)
+    if get_args(kind):  # a union
+        return any(_is_a(value, each) for each in get_args(kind))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _words_of(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
 
 
 def _check_name(name: str, value: str, known: tuple[str, ...]) -> None:

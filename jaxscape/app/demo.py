@@ -34,7 +34,7 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
             embed_trajectories(run, setting, console=console)
     with console.status("figures"):
         for run in runs.values():
-            plot_run(run)
+            plot_run(run, console=console)
         plot_comparison(list(runs.values()), folder / "figures")
     reports = {preset: read_report(run) for preset, run in runs.items()}
     write_json(folder / "report.json", reports)

@@ -10,25 +10,25 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.app.config import CENTERS, EmbedConfig, check_embed
-from jaxscape.app.folder import (
-    fingerprint,
-    read_csv,
-    read_json,
-    read_report,
-    record_seconds,
-    update_report,
-    write_csv,
-    write_json,
+from jaxscape.app.embeddings import (
+    DIAGNOSTICS,
+    coordinates_table,
+    damaged_embeddings,
+    embedding_folder,
+    embeddings,
+    read_setting,
 )
-from jaxscape.app.measure import Measured, measure
+from jaxscape.app.folder import fingerprint, record_seconds
+from jaxscape.app.lock import writing
+from jaxscape.app.measure import Measured, complete_report, measure
+from jaxscape.app.tables import write_table
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
 from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.phate import phate
 from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.files import write_record
 from jaxscape.trajectories.gram import take_points
 from jaxscape.trajectories.null import null_trajectories
-
-COORDINATES, DIAGNOSTICS = "coordinates.csv", "diagnostics.json"
 
 
 def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> Path:
@@ -37,13 +37,16 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     Raises:
         FileNotFoundError: where there are no finished trajectories.
         ValueError: for a setting that cannot work.
+        OSError: where the run folder cannot be written to.
     """
     check_embed(config)
     measured = _chosen(measure(run, console=console), config)
-    folder = run / "embeddings" / config.name
+    folder = embedding_folder(run, config.name)
     if config.name in embeddings(run):
         console.print(f"{run}: {config.name} is there")
         return folder
+    if reason := damaged_embeddings(run).get(config.name):
+        console.print(f"{reason}; it is made again")
     started = time.monotonic()
     with console.status(f"{run.name}: {config.name}"):
         shown = measured.gram
@@ -58,33 +61,26 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         embedding, diagnostics = _embed(distances, config)
     axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
     coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
-    write_csv(folder / COORDINATES, _labels(measured, config) | coordinates)
     setting = vars(config) | {"metric": config.distance}
-    write_json(folder / DIAGNOSTICS, {"fingerprint": fingerprint(run), "setting": setting, **diagnostics})
-    record_seconds(run, "embed", time.monotonic() - started)
-    kept = read_report(run).get("embeddings", {})
-    short = {name: value for name, value in diagnostics.items() if name != "entropy"}
-    update_report(run, embeddings=kept | {config.name: short})
+    with writing(run, wait=console):
+        write_table(run, coordinates_table(config.name), _labels(measured, config) | coordinates)
+        # Last: it says that the coordinates are there.
+        write_record(folder / DIAGNOSTICS, {"fingerprint": fingerprint(run), "setting": setting, **diagnostics})
+        record_seconds(run, "embed", time.monotonic() - started)
+    complete_report(run, console=console)
     for note in diagnostics.get("warnings", ()):
         console.print(f"{run}, {config.name}: {note}")
     return folder
 
 
-def embeddings(run: Path) -> list[str]:
-    """The settings with which the present trajectories are embedded, by name; those of earlier ones do not count."""
-    source = fingerprint(run)
-    files = sorted((run / "embeddings").glob(f"*/{DIAGNOSTICS}"))
-    return [file.parent.name for file in files if read_json(file).get("fingerprint") == source]
-
-
-def read_coordinates(run: Path, setting: str) -> dict[str, np.ndarray]:
-    """The coordinates of an embedding with their row labels."""
-    return read_csv(run / "embeddings" / setting / COORDINATES)
-
-
-def read_diagnostics(run: Path, setting: str) -> dict[str, Any]:
-    """What was asked of an embedding and what it found."""
-    return read_json(run / "embeddings" / setting / DIAGNOSTICS)
+def repair_embeddings(run: Path, *, console: Console) -> None:
+    """Make damaged embeddings of a finished run again, and say so."""
+    settings = {name: read_setting(run, name) for name in damaged_embeddings(run)}
+    for name, config in settings.items():
+        if config is None:
+            console.print(f"{run}: {name} is damaged and its setting is lost; `jaxscape embed {run}` makes it again")
+        else:
+            embed_trajectories(run, config, console=console)
 
 
 def _chosen(measured: Measured, config: EmbedConfig) -> Measured:

@@ -1,55 +1,97 @@
 """A run folder: where things stand in it, and the record of what was asked.
 
-config.json   sections "train", "retrain" or "compare" (what was asked), "strategy" (how the copies ran together;
-              "train_strategy": minima that were trained together on a GPU), "snapshots" (how many "compare" keeps
-              after the first), "steps_per_epoch" and "environment" (versions, device, commit)
+config.json     sections "train", "retrain" or "compare" (what was asked), "strategy" (how the copies ran together;
+                "train_strategy": minima that were trained together on a GPU), "snapshots" (how many "compare" keeps
+                after the first), "steps_per_epoch", "timings" (seconds by stage, over all calls) and "environment"
+                (versions, device, commit)
+checksums.json  what proves the tables whole (`jaxscape.app.tables`)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
 """
 
-import csv
 import hashlib
 import json
 import os
 import platform
+import struct
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
-from jaxscape.app.config import from_record
+from jaxscape.app.config import CompareConfig, RetrainConfig, TrainConfig, from_record
 from jaxscape.app.processes import is_first
+from jaxscape.trajectories.files import read_record, replacing, to_json, write_record
 
 CONFIG = "config.json"
 REPORT = "report.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "jaxscape-phate")
+_STAGES = {"train": TrainConfig, "retrain": RetrainConfig, "compare": CompareConfig}
+
+# What zipfile and NumPy raise for a damaged .npz file.
+_UNREADABLE = (ValueError, KeyError, EOFError, OSError, NotImplementedError, BadZipFile, zlib.error, struct.error)
+
+# Settings that say where the data lie and how they are checked: they do not change what is computed.
+_WHERE = ("data_dir", "data_unchecked")
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The record of a run; {} where there is none yet.
+    """Read the record of a run; {} where there is none yet.
 
     Raises:
-        ValueError: where the file is not JSON.
+        ValueError: where the file is damaged.
     """
     path = run / CONFIG
-    return read_json(path) if path.exists() else {}
+    return read_record(path) if path.exists() else {}
 
 
 def read_section(run: Path, name: str, kind: type) -> Any:
-    """A stage's configuration as the run's record has it, a `kind`; None where it has none.
+    """Read a stage's configuration, a `kind`, from the run's record; None where it has none.
+
+    Settings that an earlier version did not know have their defaults.
 
     Raises:
-        ValueError: where the record is damaged, or was written by another version.
+        ValueError: where the record is damaged, or was written by a later version.
     """
-    record = read_config(run).get(name)
+    record = read_config(run)
+    if name not in record:
+        return None
     try:
-        return None if record is None else from_record(kind, record)
+        return from_record(kind, record[name])
     except ValueError as error:
         raise ValueError(f"{run / CONFIG}, section {name!r}: {error}") from None
+
+
+def read_number(run: Path, name: str) -> int:
+    """Read a whole number from the run's record.
+
+    Raises:
+        ValueError: where it has none.
+    """
+    value = read_config(run).get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{run / CONFIG} is damaged: {name} must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def read_strategy(run: Path, *, stage: str = "retrain") -> str | None:
+    """Read how the members of a stage run together; None where nothing was chosen yet.
+
+    Raises:
+        ValueError: where the record is damaged.
+    """
+    name = _strategy_section(stage)
+    record = read_config(run).get(name, {})
+    if not isinstance(record, dict) or not isinstance(record.get("chosen", ""), str):
+        raise ValueError(
+            f'{run / CONFIG}, section {name!r}: must hold the name of a strategy as "chosen", got {record!r}'
+        )
+    return record.get("chosen")
 
 
 def record_section(run: Path, name: str, config: Any, *, results: Sequence[str]) -> None:
@@ -58,7 +100,7 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
     More epochs extend a stage, unless something was already made from its end.
 
     Args:
-        run: the run folder, made where it does not exist.
+        run: the run folder.
         name: "train", "retrain" or "compare".
         config: the stage's configuration.
         results: names in the run folder: what this stage makes, then what is made from it.
@@ -66,25 +108,52 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
     Raises:
         ValueError: names the settings that differ and what to delete to start anew.
     """
-    make_folder(run)
-    record = read_config(run)
-    asked = json.loads(json.dumps(asdict(config)))
-    made = record.get(name)
+    record, made = read_config(run), read_section(run, name, _STAGES[name])
     kept = [str(run / result) for result in results if (run / result).exists()]
     anew = f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
     if made is None and kept:
         raise ValueError(f"{run} holds results, but its {CONFIG} does not say how they were made. {anew}")
     if made is not None and kept:
-        free = {"data_dir"} | ({"epochs"} if len(kept) == 1 and asked["epochs"] >= made["epochs"] else set())
-        differing = [key for key in asked if asked[key] != made.get(key) and key not in free]
+        before, asked = (json.loads(json.dumps(asdict(each))) for each in (made, config))
+        free = {*_WHERE} | ({"epochs"} if len(kept) == 1 and asked["epochs"] >= before["epochs"] else set())
+        differing = [key for key in asked if asked[key] != before[key] and key not in free]
         if differing:
-            changes = "; ".join(f"{key} is {made.get(key)!r}, asked for {asked[key]!r}" for key in differing)
+            changes = "; ".join(f"{key} is {before[key]!r}, asked for {asked[key]!r}" for key in differing)
             raise ValueError(f"{run} holds results of another configuration: {changes}. {anew}")
-    write_json(run / CONFIG, record | {name: asked, "environment": environment()})
+    if made != config or not kept:  # results keep the versions that they were made with
+        _write(run / CONFIG, record | {name: asdict(config), "environment": environment()})
+
+
+def record_values(run: Path, **values: Any) -> None:
+    """Put entries into the run's record, beside those that it has."""
+    record = read_config(run)
+    if record | values != record:
+        _write(run / CONFIG, record | values)
+
+
+def record_seconds(run: Path, stage: str, seconds: float) -> None:
+    """Add to the time that a stage of this run has taken, over all its calls."""
+    timings = read_timings(run)
+    record_values(run, timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
+
+
+def read_timings(run: Path) -> dict[str, float]:
+    """Read the seconds that each stage has taken; {} where none is recorded."""
+    timings = read_config(run).get("timings")
+    return timings if isinstance(timings, dict) else {}
+
+
+def record_strategy(run: Path, strategy: Mapping[str, Any], *, stage: str = "retrain") -> None:
+    """Write how the members of a stage run together ("chosen"), and what was measured."""
+    record_values(run, **{_strategy_section(stage): strategy})
+
+
+def _strategy_section(stage: str) -> str:
+    return "strategy" if stage == "retrain" else f"{stage}_strategy"
 
 
 def fingerprint(run: Path, *, epochs: bool = True) -> str:
-    """A short name for what the trajectories of a run follow from; what is made from them carries it.
+    """Name what the trajectories of a run follow from; what is made from them carries the name.
 
     Args:
         run: the run folder.
@@ -92,38 +161,36 @@ def fingerprint(run: Path, *, epochs: bool = True) -> str:
     """
     record = read_config(run)
     stages = ("compare",) if "compare" in record else ("train", "retrain")
-    settings = [record.get(stage, {}) | {"data_dir": None} for stage in stages]
+    settings: list[Any] = []
+    for stage in stages:
+        asked = read_section(run, stage, _STAGES[stage])
+        made = {} if asked is None else {name: value for name, value in asdict(asked).items() if name not in _WHERE}
+        settings.append(made | {"data_dir": None})
     if not epochs:
         settings[-1].pop("epochs", None)
-    settings.append(record.get("strategy", {}).get("chosen"))
+    settings.append(read_strategy(run))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_report(run: Path) -> dict[str, Any]:
-    """The numbers of a run; {} where there are none yet.
+    """Read the numbers of a run; {} where there are none yet.
 
     Raises:
-        ValueError: where the file is not JSON.
+        ValueError: where the file is damaged.
     """
     path = run / REPORT
-    return read_json(path) if path.exists() else {}
+    return read_record(path) if path.exists() else {}
 
 
-def update_report(run: Path, **sections: Any) -> None:
-    """Put sections into report.json, beside those that it has."""
-    write_json(run / REPORT, read_report(run) | sections)
+def write_report(run: Path, report: Mapping[str, Any]) -> None:
+    """Replace the numbers of a run."""
+    _write(run / REPORT, report)
 
 
-def record_seconds(run: Path, stage: str, seconds: float) -> None:
-    """Add to the time that a stage of this run has taken, over all its calls, in the report."""
-    timings = read_report(run).get("timings", {})
-    update_report(run, timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
-
-
-def record_strategy(run: Path, strategy: Mapping[str, Any], *, stage: str = "retrain") -> None:
-    """Write how the members of a stage run together ("chosen"), and what was measured."""
-    name = "strategy" if stage == "retrain" else f"{stage}_strategy"
-    write_json(run / CONFIG, read_config(run) | {name: strategy})
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace a record. Of several processes the first one alone writes it."""
+    if is_first():
+        write_record(path, record)
 
 
 def cache_folder() -> Path | None:
@@ -150,115 +217,42 @@ def environment() -> dict[str, Any]:
     }
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents.
-
-    Raises:
-        OSError: says which folder could not be made, and why.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot make the folder {path}: {error.strerror}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The record in a JSON file.
-
-    Raises:
-        ValueError: where it is damaged.
-    """
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not text
-        raise ValueError(f"{path} is damaged, it is not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} is damaged, it holds no record but {record!r:.50}")
-    return record
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Replace a JSON file as a whole; NaN becomes null."""
-    write_text(path, json.dumps(_plain(record), indent=1) + "\n")
-
-
-def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-    """Replace a CSV file as a whole: a header, then a row for each entry of the columns."""
-    lines = [",".join(columns)]
-    lines += [",".join(map(_cell, row)) for row in zip(*columns.values(), strict=True)]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file of numbers and names of optimisers; whole numbers come back as they were written.
-
-    Raises:
-        ValueError: where it is damaged.
-    """
-    try:
-        with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
-        columns = zip(*rows, strict=True) if rows else [()] * len(header)
-        return {name: _column(name, column) for name, column in zip(header, columns, strict=True)}
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged, it is not a table of numbers: {error}") from None
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file that is for readers alone, and has no checksum; NaN becomes null."""
+    write_text(path, json.dumps(to_json(value), indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader, or a crash, meets the old one or the new one.
-
-    Of several processes the first one alone writes it.
-    """
+    """Replace a text file as a whole. Of several processes the first one alone writes it."""
     if is_first():
-        with _replacing(path) as file:
+        with replacing(path) as file:
             file.write(text.encode())
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace an .npz file in one step, uncompressed."""
-    with _replacing(path) as file:
+    """Replace an .npz file as a whole, uncompressed. Its CRCs tell when it is damaged."""
+    with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file, which takes the place of `path` when all of it is on disk."""
-    make_folder(path.parent)
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an .npz file.
 
-
-def _column(name: str, cells: Iterable[str]) -> np.ndarray:
-    if name == "optimizer":
-        return np.array(list(cells))
-    try:
-        return np.array([int(cell) for cell in cells])
-    except ValueError:
-        return np.array([float(cell) for cell in cells])
-
-
-def _cell(value: Any) -> str:
-    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_plain(entry) for entry in value]
-    return value
+    Raises:
+        ValueError: where it is damaged; says in which way.
+        OSError: where it cannot be opened.
+    """
+    with path.open("rb") as file:
+        try:
+            with ZipFile(file) as archive:  # NumPy itself checks no CRC where an array's header says that it is short
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise BadZipFile(f"{damaged} does not match its CRC")
+            file.seek(0)
+            with np.load(file) as opened:
+                return dict(opened)
+        except _UNREADABLE as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _version(package: str) -> str | None:

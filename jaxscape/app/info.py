@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxscape.app.embed import embeddings
+from jaxscape.app.embeddings import embeddings
 from jaxscape.app.folder import read_config, read_report
 from jaxscape.app.measure import accuracy_table, geometry_table, optimizers_table
 

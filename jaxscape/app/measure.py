@@ -1,6 +1,7 @@
 """The stage between retraining and pictures: inner products, geometry beside its null, the report.
 
-Everything here follows from the trajectories and takes seconds; it is made again whenever they have grown.
+Everything here follows from the trajectories and takes seconds. It is made again whenever they have grown, and whenever
+a part of it is missing or damaged.
 """
 
 import time
@@ -8,7 +9,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -16,16 +16,30 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from jaxscape.app.config import RetrainConfig
-from jaxscape.app.folder import fingerprint, read_csv, record_seconds, save_arrays, update_report, write_csv
-from jaxscape.app.recording import diverged_members, read_trajectories
+from jaxscape.app.config import CompareConfig, RetrainConfig
+from jaxscape.app.embeddings import summarize_embeddings
+from jaxscape.app.folder import (
+    fingerprint,
+    load_arrays,
+    read_report,
+    read_timings,
+    record_seconds,
+    save_arrays,
+    write_report,
+)
+from jaxscape.app.lock import writing
+from jaxscape.app.recording import diverged_members, read_metrics, read_trajectories
+from jaxscape.app.tables import read_table, write_table
 from jaxscape.app.train import read_accuracy, read_minimum
+from jaxscape.trajectories.files import to_json
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, gram, take_points
 from jaxscape.trajectories.null import null_trajectories
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
+
+GRAM, GEOMETRY = "gram.npz", "geometry.csv"
 
 NULL_KIND = "rotated"
 NULL_DRAWS = 8
@@ -72,43 +86,86 @@ class _Kept(NamedTuple):
 
 
 def measure(run: Path, *, console: Console) -> Measured:
-    """Make gram.npz, geometry.csv and report.json where they are missing, damaged or of other trajectories.
+    """Return the inner products of a run's trajectories, and see that gram.npz, geometry.csv and report.json are whole.
+
+    Whatever of these is missing, damaged or of other trajectories is made again.
 
     Raises:
         FileNotFoundError: where there are no finished trajectories.
-        ValueError: where every member has diverged.
+        ValueError: where every member has diverged, or the trajectories are damaged.
+        OSError: where the run folder cannot be written to.
     """
     config, store = read_trajectories(run)
-    thrown = isinstance(config, RetrainConfig)
-    _, accuracy = read_accuracy(run) if thrown else (None, {})
-    diverged = diverged_members(read_csv(run / "metrics.csv"))
+    kept = _load(run, console)
+    if kept is None or kept.fingerprint != fingerprint(run) or not _has_tables(run, console):
+        with writing(run, wait=console):
+            kept = _load(run, console)  # another process may have made it meanwhile
+            if kept is None or kept.fingerprint != fingerprint(run):
+                kept = _measure_trajectories(run, config, store, kept, console)
+            if not _has_tables(run, console):
+                _write_tables(run, config, store, kept.measured)
+    complete_report(run, console=console)
+    return kept.measured
+
+
+def complete_report(run: Path, *, console: Console) -> None:
+    """See that report.json has the embeddings and timings that the run folder has."""
+    report = read_report(run)
+    complete = report | {"embeddings": summarize_embeddings(run), "timings": read_timings(run)}
+    if to_json(complete) != report:
+        with writing(run, wait=console):
+            write_report(run, complete)
+
+
+def _has_tables(run: Path, console: Console) -> bool:
+    """Return whether geometry.csv and report.json are whole and of these trajectories."""
+    try:
+        read_table(run, GEOMETRY)
+        return read_report(run).get("fingerprint") == fingerprint(run)
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        console.print(f"{error}; it is made again")
+        return False
+
+
+def _measure_trajectories(
+    run: Path, config: RetrainConfig | CompareConfig, store: TrajectoryStore, kept: _Kept | None, console: Console
+) -> _Kept:
+    started = time.monotonic()
+    diverged = diverged_members(read_metrics(run))
     if len(diverged) == store.num_members:
         raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
-    path = run / "gram.npz"
-    kept = _load(path) if path.exists() else None
-    if kept and kept.fingerprint == fingerprint(run):
-        return kept.measured
-    previous = kept.measured if kept and kept.lineage == fingerprint(run, epochs=False) else None
-    started = time.monotonic()
+    lineage = fingerprint(run, epochs=False)
+    previous = kept.measured if kept and kept.lineage == lineage else None
+    minimum = read_minimum(run).params if isinstance(config, RetrainConfig) else None
     with console.status(f"{run.name}: distances"):
         members = sorted(set(range(store.num_members)) - set(diverged))
-        measured = _measure(store, read_minimum(run).params if thrown else None, members, previous)
-        geometry = trajectory_geometry(measured.gram)
-        if isinstance(config, RetrainConfig):
-            nulls = _nulls(measured.gram, config.order_seed)
-            numbers = {"minimum": accuracy, **_numbers_of_copies(store, members, geometry, nulls)}
-            columns = _of_copies(geometry, nulls[0])
-        else:
-            numbers = _numbers_of_optimizers(measured)
-            columns = _of_rows(geometry, ("norm", "chord", "movement", "turning"))
-    write_csv(run / "geometry.csv", measured.labels | columns)
+        made = _Kept(_measure(store, minimum, members, previous), fingerprint(run), lineage)
+    _save(run, made)
+    record_seconds(run, "measure", time.monotonic() - started)
+    return made
+
+
+def _write_tables(run: Path, config: RetrainConfig | CompareConfig, store: TrajectoryStore, measured: Measured) -> None:
+    """Write geometry.csv and report.json, which follow from the inner products."""
+    started = time.monotonic()
+    diverged = diverged_members(read_metrics(run))
+    geometry = trajectory_geometry(measured.gram)
+    if isinstance(config, RetrainConfig):
+        members = sorted(set(range(store.num_members)) - set(diverged))
+        nulls = _nulls(measured.gram, config.order_seed)
+        numbers = {"minimum": read_accuracy(run)[1], **_numbers_of_copies(store, members, geometry, nulls)}
+        columns = _of_copies(geometry, nulls[0])
+    else:
+        numbers = _numbers_of_optimizers(measured)
+        columns = _of_rows(geometry, ("norm", "chord", "movement", "turning"))
+    write_table(run, GEOMETRY, measured.labels | columns)
+    record_seconds(run, "measure", time.monotonic() - started)
     lost = [store.labels[member] | {"member": member, "epoch": epoch} for member, epoch in diverged.items()]
     null = {"kind": NULL_KIND, "draws": NULL_DRAWS}
-    update_report(run, **numbers, null=null, embeddings={}, epochs=store.num_epochs - 1, diverged=lost)
-    # Last: its presence says that the rest is there.
-    _save(path, _Kept(measured, fingerprint(run), fingerprint(run, epochs=False)))
-    record_seconds(run, "measure", time.monotonic() - started)
-    return measured
+    record = {"fingerprint": fingerprint(run), "epochs": store.num_epochs - 1, "null": null, "diverged": lost}
+    write_report(run, numbers | record)  # last: its fingerprint says that the table is there
 
 
 def summarize(values: np.ndarray) -> dict[str, float]:
@@ -237,28 +294,27 @@ def _summaries(
     return {name: summarize(values[name][chosen]) for name in statistics}
 
 
-def _save(path: Path, kept: _Kept) -> None:
+def _save(run: Path, kept: _Kept) -> None:
     arrays = {name: np.asarray(value) for name, value in kept.measured.gram._asdict().items()}
     labels = {f"label_{name}": values for name, values in kept.measured.labels.items()}
     names = {"fingerprint": np.array(kept.fingerprint), "lineage": np.array(kept.lineage)}
-    save_arrays(path, arrays | labels | names)
+    save_arrays(run / GRAM, arrays | labels | names)
 
 
-def _load(path: Path) -> _Kept | None:
-    """What the file holds; None where it is damaged or of an earlier version, for it is soon made again."""
+def _load(run: Path, console: Console) -> _Kept | None:
+    """What gram.npz holds; None where it is missing, damaged or of an earlier version, for it is soon made again."""
     try:
-        with path.open("rb") as file, np.load(file) as opened:
-            arrays = dict(opened)
-    except (ValueError, EOFError, BadZipFile):
+        arrays = load_arrays(run / GRAM)
+    except FileNotFoundError:
         return None
-    if not {"fingerprint", "lineage"} <= arrays.keys():
+    except ValueError as error:
+        console.print(f"{error}; it is made again")
+        return None
+    if not {*Gram._fields, "fingerprint", "lineage"} <= arrays.keys() | Gram._field_defaults.keys():
         return None
     labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
-    found = Gram(
-        arrays["products"],
-        arrays["remainders"],
-        arrays["parents"],
-        bool(arrays["has_reference"]),
-        int(arrays["dimension"]),
-    )
-    return _Kept(Measured(found, labels), str(arrays["fingerprint"]), str(arrays["lineage"]))
+    # Single values come back as arrays without dimensions.
+    fields: dict[str, Any] = {
+        name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in Gram._fields if name in arrays
+    }
+    return _Kept(Measured(Gram(**fields), labels), str(arrays["fingerprint"]), str(arrays["lineage"]))

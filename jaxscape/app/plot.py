@@ -5,10 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
-from jaxscape.app.embed import embeddings, read_coordinates, read_diagnostics
-from jaxscape.app.folder import make_folder, read_config, read_csv
-from jaxscape.app.measure import NULL_KIND
+from jaxscape.app.config import CompareConfig, RetrainConfig, TaskConfig, TrainConfig
+from jaxscape.app.embed import repair_embeddings
+from jaxscape.app.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
+from jaxscape.app.folder import read_number, read_section
+from jaxscape.app.measure import GEOMETRY, NULL_KIND, measure
+from jaxscape.app.progress import make_console
+from jaxscape.app.recording import read_metrics
+from jaxscape.app.tables import read_table
 from jaxscape.app.train import read_accuracy
 from jaxscape.figures.plots import (
     DistancePanel,
@@ -21,6 +27,7 @@ from jaxscape.figures.plots import (
     save_figure,
     values_figure,
 )
+from jaxscape.trajectories.files import make_folder
 
 _METHOD_WORDS = {
     "phate": "PHATE",
@@ -39,12 +46,20 @@ _CENTER_WORDS = {
 }
 
 
-def plot_run(run: Path) -> list[Path]:
+def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
     """Draw every embedding of a run, and its distances from the minimum; returns the files.
+
+    Tables that are damaged are made again first.
+
+    Args:
+        run: a finished run.
+        console: where to say what is made again.
 
     Raises:
         FileNotFoundError: where there is no embedding yet.
+        OSError: where the run folder cannot be written to.
     """
+    _repair(run, console)
     settings = embeddings(run)
     if not settings:
         raise FileNotFoundError(f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one")
@@ -62,6 +77,8 @@ def plot_run(run: Path) -> list[Path]:
 
 def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
     """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have."""
+    for run in runs:
+        _repair(run, None)
     make_folder(folder)
     files = []
     for setting in sorted(set.intersection(*(set(embeddings(run)) for run in runs))):
@@ -70,6 +87,14 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
     return files + _plot_distances(runs, folder)
+
+
+def _repair(run: Path, console: Console | None) -> None:
+    """See that all tables that are drawn are whole."""
+    console = console or make_console()
+    if embeddings(run) or damaged_embeddings(run):
+        repair_embeddings(run, console=console)
+        measure(run, console=console)
 
 
 def comparison_panels(runs: Sequence[Path], setting: str) -> list[Panel]:
@@ -91,7 +116,7 @@ def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
     """Draw an embedding of each run coloured by the training loss of every snapshot, on one logarithmic scale."""
     losses = []
     for run in runs:
-        columns, metrics = read_coordinates(run, setting), read_csv(run / "metrics.csv")
+        columns, metrics = read_coordinates(run, setting), read_metrics(run)
         of = dict(zip(zip(metrics["member"], metrics["epoch"], strict=True), metrics["train_loss"], strict=True))
         rows = [key for key in zip(columns["member"], columns["epoch"], strict=True) if key[0] >= 0]
         losses.append(np.maximum([of[key] for key in rows], _LEAST_LOSS))
@@ -125,7 +150,7 @@ def _plot_methods(run: Path, settings: Sequence[str]) -> list[Path]:
 
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
-    if "compare" in read_config(runs[0]):
+    if _compared(runs[0]):
         return [file for run in runs for file in _plot_norms(run, folder)]
     words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{_data(runs)}"
     panels = [panel for panel in _told_apart(runs, list(map(_distances, runs))) if len(panel.distance)]
@@ -133,7 +158,7 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:
-    columns = read_csv(run / "geometry.csv")
+    columns = read_table(run, GEOMETRY)
     labels = _labels(run, columns, np.ones(len(columns["norm"]), bool))
     panel = DistancePanel(title=_title(run), distance=columns["norm"], **labels)
     return save_figure(norm_figure(panel, hue="optimizer", note=_data([run])), folder / "norm")
@@ -163,14 +188,14 @@ def _labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> d
     if "optimizer" not in columns:
         return labels | {name: columns[name][rows] for name in ("seed", "step_size")}
     # Snapshots are numbered; where there are several an epoch, or one of several, the axis is still in epochs.
-    labels["epoch"] = columns["update"][rows] / read_config(run)["steps_per_epoch"]
+    labels["epoch"] = columns["update"][rows] / read_number(run, "steps_per_epoch")
     return labels | {"seed": columns["optimizer"][rows], "step_size": np.zeros(rows.sum())}
 
 
 def _title(run: Path) -> str:
-    compared = read_config(run).get("compare")
+    compared = _compared(run)
     if compared:
-        return f"{len(compared['seeds'])} initial parameters\ntrained by {', '.join(compared['optimizers'])}"
+        return f"{len(compared.seeds)} initial parameters\ntrained by {', '.join(compared.optimizers)}"
     config, metrics = read_accuracy(run)
     training, test = (100 * metrics[f"{part}_accuracy"] for part in ("train", "test"))
     return f"{config.preset}\n{training:.1f} % training, {test:.1f} % test accuracy"
@@ -210,30 +235,36 @@ def _found(diagnostics: Mapping[str, Any]) -> str:
 
 def _data(runs: Sequence[Path]) -> str:
     """Data, network and retraining, as far as the runs agree on them."""
-    configs = [read_config(run) for run in runs]
-    compared = configs[0].get("compare")
-    train = compared or configs[0]["train"]
-    sources = dict.fromkeys(_source(config.get("compare") or config["train"]) for config in configs)
-    network = f"{' and '.join(sources)}, WRN-{train['depth']}-{train['widen_factor']}"
+    compared = _compared(runs[0])
+    tasks: list[TaskConfig] = [_compared(run) or read_section(run, "train", TrainConfig) for run in runs]
+    sources = dict.fromkeys(map(_source, tasks))
+    network = f"{' and '.join(sources)}, WRN-{tasks[0].depth}-{tasks[0].widen_factor}"
     if compared:
-        return f"{network}; {train['epochs']} epochs from learning rate {train['learning_rate']:g}"
+        return f"{network}; {compared.epochs} epochs from learning rate {compared.learning_rate:g}"
+    retrained: list[RetrainConfig] = [read_section(run, "retrain", RetrainConfig) for run in runs]
     found = {
-        name: " or ".join(dict.fromkeys(f"{config['retrain'][name]:g}" for config in configs))
+        name: " or ".join(dict.fromkeys(f"{getattr(config, name):g}" for config in retrained))
         for name in ("epochs", "learning_rate", "weight_decay")
     }
     return (
-        f"{network}; retrained {found['epochs']} epochs with {configs[0]['retrain']['optimizer']}, "
+        f"{network}; retrained {found['epochs']} epochs with {retrained[0].optimizer}, "
         f"learning rate {found['learning_rate']}, weight decay {found['weight_decay']}"
     )
 
 
-def _source(train: Mapping[str, Any]) -> str:
-    return train["dataset"] + (f" ({train['train_size']} training images)" if train["train_size"] else "")
+def _compared(run: Path) -> CompareConfig | None:
+    """How the networks of a run were trained side by side; None where copies were retrained."""
+    found: CompareConfig | None = read_section(run, "compare", CompareConfig)
+    return found
+
+
+def _source(task: TaskConfig) -> str:
+    return task.dataset + (f" ({task.train_size} training images)" if task.train_size else "")
 
 
 def _distances(run: Path) -> DistancePanel:
     """Of the copies that were thrown: a step size of 0 leaves no jump to measure with."""
-    columns = read_csv(run / "geometry.csv")
+    columns = read_table(run, GEOMETRY)
     thrown = np.isfinite(columns["distance_over_jump"])
     return DistancePanel(
         title=_title(run),

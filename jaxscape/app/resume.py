@@ -1,4 +1,4 @@
-"""The newest full training state on disk, so that an interrupted stage goes on to the same bytes.
+"""The newest full training state on disk, so that an interrupted stage resumes and ends in the same bytes.
 
 An .npz file, written as a whole; of several processes each writes one, with its members, and a state counts when all
 are there. Leaves are stored in tree order; they are put back into a state of the same structure, made afresh.
@@ -7,13 +7,13 @@ are there. Leaves are stored in tree order; they are put back into a state of th
 import re
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
-from jaxscape.app.folder import save_arrays
+from jaxscape.app.folder import load_arrays, save_arrays
 
 PyTree = Any
 
@@ -35,8 +35,21 @@ def save_state(folder: Path, epoch: int, states: PyTree) -> None:
                 path.unlink()
 
 
+def resume_state(folder: Path, start: PyTree, console: Console) -> tuple[int, PyTree]:
+    """Return the newest epoch whose state can be resumed from, and that state; 0 and the start where there is none.
+
+    A state that is damaged is named, and its epochs are to be computed again.
+    """
+    try:
+        epoch, states = load_state(folder, start) or (0, start)
+    except ValueError as error:
+        console.print(f"{error}; its epochs are computed again")
+        return 0, start
+    return (epoch, states) if epoch else (0, start)
+
+
 def load_state(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
-    """The newest epoch kept and its states; None where none is.
+    """Read the newest epoch kept and its states; None where none is.
 
     Args:
         folder: of the states.
@@ -51,19 +64,20 @@ def load_state(folder: Path, like: PyTree) -> tuple[int, PyTree] | None:
         return None
     epoch, paths = newest
     expected = jax.tree.leaves(_raw_keys(like))
-    parts = [_read(path) for path in paths]
-    counts = {len(part) for part in parts}
-    leaves = [np.concatenate(rows) for rows in zip(*parts, strict=True)] if counts == {len(expected)} else []
+    parts = [load_arrays(path) for path in paths]
+    names = [f"leaf{i}" for i in range(len(expected))]
+    same = all(part.keys() == set(names) for part in parts)
+    leaves = [np.concatenate([part[name] for part in parts]) for name in names] if same else []
     if len(leaves) != len(expected) or any(
         leaf.shape != other.shape or leaf.dtype != other.dtype for leaf, other in zip(leaves, expected, strict=True)
     ):
-        raise ValueError(f"{paths[0]} holds the state of another network or optimiser")
+        raise ValueError(f"{paths[0]} is damaged: it holds the state of another network or optimiser")
     originals, treedef = jax.tree.flatten(like)
     return epoch, jax.tree.unflatten(treedef, map(_as_in, leaves, originals))
 
 
 def delete_states(folder: Path) -> None:
-    """Forget what is kept."""
+    """Delete all states."""
     for _, path in _files(folder):
         path.unlink()
 
@@ -71,7 +85,7 @@ def delete_states(folder: Path) -> None:
 def _newest(folder: Path) -> tuple[int, list[Path]] | None:
     """The newest epoch of which all parts are there, and their files in order."""
     found: dict[tuple[int, int], dict[int, Path]] = {}
-    for epoch, path in _kept(folder):
+    for epoch, path in _files(folder):
         _, part, parts = map(int, _NAME.fullmatch(path.name).groups())  # type: ignore[union-attr]
         found.setdefault((epoch, parts), {})[part] = path
     complete = [key for key, files in found.items() if len(files) == key[1]]
@@ -81,26 +95,11 @@ def _newest(folder: Path) -> tuple[int, list[Path]] | None:
     return newest[0], [found[newest][part] for part in range(newest[1])]
 
 
-def _kept(folder: Path) -> list[tuple[int, Path]]:
-    """The files of all states, with their epochs."""
-    return [(epoch, path) for epoch, path in _files(folder) if path.suffix != ".tmp"]
-
-
 def _files(folder: Path) -> list[tuple[int, Path]]:
-    """Those too that killed processes were writing (`save_arrays`)."""
+    """The files of all states, with their epochs."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    found = ((_NAME.fullmatch(path.name.removesuffix(".tmp")), path) for path in paths)
+    found = ((_NAME.fullmatch(path.name), path) for path in paths if path.is_file())
     return [(int(match[1]), path) for match, path in found if match]
-
-
-def _read(path: Path) -> list[np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file) as kept:
-            return [kept[f"leaf{i}"] for i in range(len(kept.files))]
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ValueError(
-            f"{path} is damaged: {error}. Delete it, and the same command computes its epochs anew."
-        ) from None
 
 
 def _own_rows(leaf: jax.Array, part: int, parts: int) -> np.ndarray:

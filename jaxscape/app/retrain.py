@@ -1,4 +1,4 @@
-"""The stage `retrain`: throw copies away from the minimum, retrain them, keep every epoch."""
+"""The stage `retrain`: perturb copies of the minimum, retrain them, keep every epoch."""
 
 import time
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jaxscape.app.config import RetrainConfig, TrainConfig, check_retrain
 from jaxscape.app.folder import record_seconds, record_section
+from jaxscape.app.lock import writing
 from jaxscape.app.problem import Problem, make_loss, make_problems, retrain_key, retrain_optimizer
 from jaxscape.app.progress import name_runs, track
 from jaxscape.app.recording import Recording, choose_strategy, describe_epoch
@@ -44,7 +45,7 @@ class Task(NamedTuple):
 
 
 def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -> None:
-    """Retrain all copies, go on where an earlier call was interrupted, or read what is there.
+    """Retrain all copies, resume where an earlier call was interrupted, or find them done.
 
     Several run folders whose copies take the same steps on the same data (minima of several seeds, say) are retrained
     as one stack; others come one after another.
@@ -56,7 +57,7 @@ def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -
     Raises:
         FileNotFoundError: where a run has no minimum.
         ValueError: for a configuration that cannot work, or another one than the kept trajectories were made with.
-        OSError: where the disk is full; what was complete stays.
+        OSError: where the disk is full (what was complete stays), or another process writes to a run folder.
     """
     for config in configs.values():
         check_retrain(config)
@@ -72,12 +73,12 @@ def retrain_copies(configs: Mapping[Path, RetrainConfig], *, console: Console) -
         run: jump_grid(minima[run].params, seeds=config.seeds, step_sizes=config.step_sizes)
         for run, config in configs.items()
     }
-    for run, config in configs.items():
-        record_section(run, "retrain", config, results=("trajectories",))
-    with ExitStack() as opened:
+    with writing(*configs), ExitStack() as opened:
+        for run, config in configs.items():
+            record_section(run, "retrain", config, results=("trajectories",))
         alike: dict[Any, list[Task]] = {}
         for run, config in configs.items():
-            recording = opened.enter_context(Recording(run, grids[run].labels))
+            recording = opened.enter_context(Recording(run, grids[run].labels, console))
             if recording.is_finished(config.epochs):
                 console.print(f"{run}: the trajectories are there, {recording.store.num_epochs - 1} epochs")
             else:
@@ -95,7 +96,7 @@ def _begin(recording: Recording, config: RetrainConfig, minimum: Minimum, proble
         model_state=minimum.model_state,
         data_order=config.data_order,
     )
-    done, states = recording.go_on(start)
+    done, states = recording.resume(start)
     return Task(recording, config, minimum.config, problem, [states], done, recording.strategy(config.strategy))
 
 

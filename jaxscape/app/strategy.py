@@ -4,10 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jaxscape.app.folder import cache_folder, read_json, write_json
+from jaxscape.app.folder import cache_folder
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.members import Update, parse_strategy
 from jaxscape.training.train import TrainState
+from jaxscape.trajectories.files import read_record, write_record
 
 PyTree = Any
 
@@ -30,14 +31,14 @@ def fastest_strategy(
     record = {"chosen": choice.strategy, "seconds_per_step": choice.seconds}
     if path is not None:
         with suppress(OSError):
-            write_json(path, known | {choice.key: record})
+            write_record(path, known | {choice.key: record})
     return choice.strategy, record, "measured now"
 
 
 def _known_choices(path: Path) -> dict[str, Any]:
     """The choices that were measured for earlier runs; none where the file is missing or damaged."""
     try:
-        known = read_json(path)
+        known = read_record(path)
         for record in known.values():
             parse_strategy(record["chosen"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -1,5 +1,6 @@
 """The stage `train`: from a configuration to a minimum in the run folder."""
 
+import hashlib
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,18 +14,11 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.app.config import TaskConfig, TrainConfig, check_train
-from jaxscape.app.folder import (
-    read_config,
-    read_json,
-    read_section,
-    record_seconds,
-    record_section,
-    record_strategy,
-    write_json,
-)
+from jaxscape.app.folder import read_section, read_strategy, record_seconds, record_section, record_strategy
+from jaxscape.app.lock import writing
 from jaxscape.app.problem import Problem, make_loss, make_problems, train_key, train_optimizer
 from jaxscape.app.progress import name_runs, track
-from jaxscape.app.resume import load_state, save_state
+from jaxscape.app.resume import resume_state, save_state
 from jaxscape.app.strategy import fastest_strategy
 from jaxscape.training.members import Update, map_members, num_members
 from jaxscape.training.train import (
@@ -36,6 +30,8 @@ from jaxscape.training.train import (
     split_epoch,
     train,
 )
+from jaxscape.trajectories.files import read_record, write_record
+from jaxscape.trajectories.store import plain_path
 
 PyTree = Any
 
@@ -47,6 +43,8 @@ TRAJECTORIES = ("trajectories", "resume", "metrics.csv", "gram.npz", "embeddings
 
 
 _METRICS = "metrics.json"  # in the folder of the minimum; written last of all
+_MEASURED = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+_CHECKSUM = "parameters"  # its entry there that proves the parameters whole
 
 
 class Minimum(NamedTuple):
@@ -59,7 +57,7 @@ class Minimum(NamedTuple):
 
 
 def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum:
-    """Train to a minimum, go on where an earlier call was interrupted, or read what is there.
+    """Train to a minimum, resume where an earlier call was interrupted, or read what is there.
 
     Raises:
         As `find_minima`.
@@ -69,7 +67,7 @@ def find_minimum(run: Path, config: TrainConfig, *, console: Console) -> Minimum
 
 
 def find_minima(configs: Mapping[Path, TrainConfig], *, console: Console) -> None:
-    """Train to a minimum in each of several run folders, go on where an earlier call was interrupted.
+    """Train to a minimum in each of several run folders, resume where an earlier call was interrupted.
 
     Those that take the same steps on the same data, from other seeds, are trained as one stack; others come one after
     another.
@@ -81,22 +79,23 @@ def find_minima(configs: Mapping[Path, TrainConfig], *, console: Console) -> Non
     Raises:
         ValueError: for a configuration that cannot work, or another one than the kept results were made with.
         FloatingPointError: where training diverges, after the others are found.
-        OSError: where the disk is full; the last state kept stays.
+        OSError: where the disk is full (the last state kept stays), or another process writes to a run folder.
     """
     for config in configs.values():
         check_train(config)
     configs = {run: with_absolute_paths(config) for run, config in configs.items()}
     problems = make_problems(configs)
-    for run, config in configs.items():
-        record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
-    alike: dict[Any, list[_Search]] = {}
-    for run, config in configs.items():
-        if _finished(run / "minimum", config):
-            console.print(f"{run}: the minimum is there, {config.epochs} epochs")
-        else:
-            search = _begin(run, config, problems[run])
-            alike.setdefault(_step_of(search), []).append(search)
-    diverged = {run: epoch for searches in alike.values() for run, epoch in _train(searches, console).items()}
+    with writing(*configs):
+        for run, config in configs.items():
+            record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
+        alike: dict[Any, list[_Search]] = {}
+        for run, config in configs.items():
+            if _is_whole(run, config, console):
+                console.print(f"{run}: the minimum is there, {config.epochs} epochs")
+            else:
+                search = _begin(run, config, problems[run], console)
+                alike.setdefault(_step_of(search), []).append(search)
+        diverged = {run: epoch for searches in alike.values() for run, epoch in _train(searches, console).items()}
     if diverged:
         where = ", ".join(f"{run} from epoch {epoch} on" for run, epoch in diverged.items())
         raise FloatingPointError(f"training diverged: parameters are not finite in {where}")
@@ -111,44 +110,45 @@ def copy_minimum(source: Path, run: Path) -> None:
         OSError: where the disk is full.
     """
     config, _ = read_accuracy(source)
-    record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
-    if not _finished(run / "minimum", config):
-        shutil.copytree(
-            source / "minimum", run / "minimum", ignore=shutil.ignore_patterns(_METRICS), dirs_exist_ok=True
-        )
-        shutil.copy(source / "minimum" / _METRICS, run / "minimum")  # last: it says that the rest is there
+    with writing(run):
+        record_section(run, "train", config, results=("minimum", *TRAJECTORIES))
+        if not _is_finished(run, config):
+            shutil.copytree(
+                source / "minimum", run / "minimum", ignore=shutil.ignore_patterns(_METRICS), dirs_exist_ok=True
+            )
+            shutil.copy(source / "minimum" / _METRICS, run / "minimum")  # last: it says that the rest is there
 
 
 def read_minimum(run: Path) -> Minimum:
-    """The minimum of a run folder.
+    """Read the minimum of a run folder.
 
     Raises:
         FileNotFoundError: where there is none yet; says which command makes it.
+        ValueError: where it is damaged; says which command makes it again.
     """
-    from orbax.checkpoint import v1 as ocp
-
     config, metrics = read_accuracy(run)
-    context = ocp.Context()
-    if jax.process_count() > 1:  # whoever reads does so by itself
-        context.multiprocessing.primary_host = jax.process_index()
-        context.multiprocessing.active_processes = {jax.process_index()}
-    with context:
-        kept = jax.tree.map(np.asarray, ocp.load((run / "minimum" / "parameters").absolute()))
-    return Minimum(config, kept["params"], kept["model_state"], metrics)
+    checksum = _read_metrics(run).get(_CHECKSUM)
+    try:
+        kept = _load_parameters(run / "minimum" / "parameters")
+        if checksum is not None and checksum != _checksum(kept):
+            raise ValueError("they do not match their checksum")
+        return Minimum(config, kept["params"], kept["model_state"], metrics)
+    except Exception as error:  # whatever orbax and tensorstore make of damaged files
+        path, reason = run / "minimum" / "parameters", str(error).partition("\n")[0]
+        raise ValueError(f"{path} is damaged; `jaxscape train {run}` makes it again ({reason:.200})") from error
 
 
 def read_accuracy(run: Path) -> tuple[TrainConfig, dict[str, float]]:
-    """How the minimum of a run folder was found and how good it is, without its parameters.
+    """Return how the minimum of a run folder was found and how good it is, without its parameters.
 
     Raises:
         FileNotFoundError: where there is none yet; says which command makes it.
+        ValueError: where the record of its accuracy is damaged.
     """
-    folder, config = run / "minimum", read_section(run, "train", TrainConfig)
-    if config is None or not _finished(folder, config):
+    config = read_section(run, "train", TrainConfig)
+    if config is None or not _is_finished(run, config):
         raise FileNotFoundError(f"{run} has no finished minimum; `jaxscape train {run}` makes it")
-    metrics = read_json(folder / _METRICS)
-    del metrics["epochs"]
-    return config, metrics
+    return config, {name: value for name, value in _read_metrics(run).items() if name not in ("epochs", _CHECKSUM)}
 
 
 def describe_accuracy(metrics: dict[str, float]) -> str:
@@ -156,10 +156,38 @@ def describe_accuracy(metrics: dict[str, float]) -> str:
     return f"accuracy {metrics['train_accuracy']:.1%} in training, {metrics['test_accuracy']:.1%} on the test set"
 
 
-def _finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether the minimum was trained to the last epoch asked for."""
-    metrics = folder / _METRICS
-    return metrics.exists() and read_json(metrics).get("epochs") == config.epochs
+def _is_finished(run: Path, config: TrainConfig) -> bool:
+    """Return whether the minimum was trained to the last epoch asked for."""
+    return (run / "minimum" / _METRICS).exists() and _read_metrics(run)["epochs"] == config.epochs
+
+
+def _is_whole(run: Path, config: TrainConfig, console: Console) -> bool:
+    """Return whether the minimum is finished and can be read; says where it is damaged."""
+    try:
+        if not _is_finished(run, config):
+            return False
+        read_minimum(run)
+    except ValueError as error:
+        console.print(f"{error}")
+        return False
+    return True
+
+
+def _read_metrics(run: Path) -> dict[str, Any]:
+    """Read the accuracy of the minimum, and its checksum.
+
+    Raises:
+        ValueError: where the record is damaged; says which command makes it again.
+    """
+    path = run / "minimum" / _METRICS
+    try:
+        record = read_record(path)
+        missing = [name for name in ("epochs", *_MEASURED) if not isinstance(record.get(name), int | float)]
+        if missing:
+            raise ValueError(f"{path} is damaged: it has no number for {', '.join(missing)}")
+    except ValueError as error:
+        raise ValueError(f"{error}; `jaxscape train {run}` makes it again") from None
+    return record
 
 
 class _Search(NamedTuple):
@@ -173,13 +201,13 @@ class _Search(NamedTuple):
     strategy: str | None  # as it began, on a GPU or TPU
 
 
-def _begin(run: Path, config: TrainConfig, problem: Problem) -> _Search:
+def _begin(run: Path, config: TrainConfig, problem: Problem, console: Console) -> _Search:
     params, model_state = problem.init(config.seed)
     stacked = jax.tree.map(lambda leaf: leaf[None], params)
     keys = train_key(config)[None]
     start = init_states(stacked, train_optimizer(problem, config), keys=keys, model_state=model_state)
-    done, states = load_state(run / "minimum", start) or (0, start)
-    strategy = read_config(run).get("train_strategy", {}).get("chosen") if done else None
+    done, states = resume_state(run / "minimum", start, console)
+    strategy = read_strategy(run, stage="train") if done else None
     return _Search(run, config, problem, [states], done, strategy)
 
 
@@ -239,8 +267,9 @@ def _keep_minimum(
 ) -> None:
     started = time.monotonic()
     metrics = {name: float(value[0]) for name, value in map_members(problem.evaluate, *states[:2]).items()}
-    _save_minimum(run / "minimum", states)
-    write_json(run / "minimum" / _METRICS, {"epochs": epochs} | metrics)
+    checksum = _save_minimum(run / "minimum", states)
+    # Last: it says that the rest is there.
+    write_record(run / "minimum" / _METRICS, {"epochs": epochs} | metrics | {_CHECKSUM: checksum})
     record_seconds(run, "train", seconds + time.monotonic() - started)
     console.print(f"{run}: minimum found, {describe_accuracy(metrics)}")
 
@@ -256,14 +285,39 @@ def _describe(epoch: Epoch) -> str:
     return f"loss {np.median(epoch.metrics['epoch_loss']):.4f}"
 
 
-def _save_minimum(folder: Path, states: TrainState) -> None:
-    """The parameters and the model state alone, as an orbax checkpoint that anything can read."""
+def _save_minimum(folder: Path, states: TrainState) -> str:
+    """Write the parameters and the model state, as an orbax checkpoint that anything can read; give their checksum."""
     from orbax.checkpoint import v1 as ocp
 
     assert num_members(states.params) == 1
-    kept = {"params": states.params, "model_state": states.model_state}
-    path = (folder / "parameters").absolute()
+    kept = jax.tree.map(lambda leaf: np.asarray(leaf[0]), {"params": states.params, "model_state": states.model_state})
+    path, checksum = folder / "parameters", _checksum(kept)
     try:
-        ocp.save(path, jax.tree.map(lambda leaf: np.asarray(leaf[0]), kept), overwrite=True)
+        with plain_path(path) as plain:
+            ocp.save(plain, kept, overwrite=True)
+        readable = _checksum(_load_parameters(path)) == checksum
     except Exception as error:  # whatever tensorstore makes of a full disk, it ends in the system's words
         raise OSError(f"cannot write {path}: {str(error).rpartition(': ')[2]}") from error
+    if not readable:
+        raise OSError(f"cannot write {path}: what was written there reads back as something else")
+    return checksum
+
+
+def _load_parameters(path: Path) -> dict[str, Any]:
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    if jax.process_count() > 1:  # whoever reads does so by itself
+        context.multiprocessing.primary_host = jax.process_index()
+        context.multiprocessing.active_processes = {jax.process_index()}
+    with context, plain_path(path) as plain:
+        return jax.tree.map(np.asarray, ocp.load(plain))
+
+
+def _checksum(tree: PyTree) -> str:
+    """The SHA-256 of all arrays with their names, dtypes and shapes."""
+    digest = hashlib.sha256()
+    for path, array in jax.tree_util.tree_leaves_with_path(tree):
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()

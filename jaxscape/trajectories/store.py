@@ -127,6 +127,11 @@ class TrajectoryStore:
         return len(self._updates)
 
     @property
+    def missing_epochs(self) -> list[int]:
+        """None (until the store's own part lands)."""
+        return []
+
+    @property
     def num_members(self) -> int:
         """How many copies each snapshot holds."""
         return len(self._labels)
@@ -338,6 +343,12 @@ class TrajectoryStore:
         if unknown or isinstance(names, str):
             raise ValueError(f"leaves={names!r} must be a sequence of key paths among {list(known)}")
         return [known[name] for name in names]
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """Give the absolute path (until the store's own part lands)."""
+    yield path.absolute()
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

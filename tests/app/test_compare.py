@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxscape.app import plot, recording
-from jaxscape.app.folder import read_csv, read_report
+from jaxscape.app.folder import read_report
+from jaxscape.app.tables import read_csv
 from jaxscape.app.train import read_minimum
 from jaxscape.trajectories.store import TrajectoryStore
 

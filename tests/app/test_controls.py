@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxscape.app.embed import read_coordinates
-from jaxscape.app.folder import read_csv
+from jaxscape.app.embeddings import read_coordinates
 from jaxscape.app.measure import measure
 from jaxscape.app.progress import make_console
+from jaxscape.app.tables import read_csv
 from jaxscape.embedding.phate import phate
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.null import null_trajectories

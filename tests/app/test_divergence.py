@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxscape.app.folder import read_csv
+from jaxscape.app.tables import read_csv
 from jaxscape.trajectories.store import TrajectoryStore
 
 FAR = 1e20

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxscape import TrajectoryStore
-from jaxscape.app.folder import read_csv
+from jaxscape.app.tables import read_csv
 
 PROGRAM = "from jaxscape.app.cli import main; main()"
 LAST = 6

@@ -8,7 +8,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import jaxscape as js
-from jaxscape.app.folder import read_csv
+from jaxscape.app.tables import read_csv
 
 MEMBERS, EPOCHS, STEPS = 4, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
 SETTING = "phate-cosine-none-knn3"
@@ -47,7 +47,7 @@ def test_it_holds_what_the_design_lists_and_nothing_unfinished(finished):
     found = {path.name for path in finished.iterdir()}
     assert found == {
         *("config.json", "minimum", "trajectories", "resume", "metrics.csv", "gram.npz", "geometry.csv"),
-        *("embeddings", "report.json", "figures"),
+        *("embeddings", "report.json", "figures", "checksums.json"),
     }
     assert not [path for path in finished.rglob("*") if "tmp" in path.name]
 
@@ -163,7 +163,7 @@ def test_rotated_trajectories_in_the_report_are_as_long_as_the_real_ones(report)
 
 def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(finished, report):
     metrics = json.loads((finished / "minimum" / "metrics.json").read_text())
-    assert metrics == report["minimum"] | {"epochs": 2}
+    assert metrics.items() >= (report["minimum"] | {"epochs": 2}).items()
     assert list(report["embeddings"]) == [SETTING]
     assert report["timings"].keys() == {"train", "retrain", "measure", "embed"}
     assert report["diverged"] == []
