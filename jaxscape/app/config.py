@@ -26,6 +26,8 @@ class TaskConfig:
     """digits, cifar10, cifar100, fashion_mnist or mnist; digits+pairs: 100 classes of two images side by side."""
     data_dir: str | None = None
     """A folder with the data set's original files, instead of a download."""
+    data_unchecked: bool = False
+    """Take files of data_dir that are not the original ones, if they are well formed."""
     train_size: int | None = None
     """Use only that many training images, the same number of each class."""
     depth: int = 10

@@ -47,7 +47,7 @@ def make_problem(config: TrainConfig, *, eval_size: int | None = None) -> Proble
     Raises:
         ValueError: for a configuration that does not fit the data.
     """
-    data = _dataset(config.dataset, config.data_dir)
+    data = _dataset(config.dataset, config.data_dir, config.data_unchecked)
     if config.train_size is not None:
         data = take_training(data, config.train_size)
     if config.batch_size > len(data.train_labels):
@@ -90,7 +90,8 @@ def make_problems[K](
     for name, config in configs.items():
         eval_size = None if eval_sizes is None else eval_sizes[name]
         labels = (config.label_noise, config.seed if config.label_noise else None)  # random ones follow from the seed
-        data = (config.dataset, config.data_dir, config.train_size, *labels, config.batch_size, eval_size)
+        source = (config.dataset, config.data_dir, config.data_unchecked)
+        data = (*source, config.train_size, *labels, config.batch_size, eval_size)
         same = (*data, config.depth, config.widen_factor, config.precision)
         if same not in made:
             made[same] = make_problem(config, eval_size=eval_size)
@@ -131,5 +132,5 @@ def stream(seed: int, purpose: int) -> jax.Array:
 
 
 @cache
-def _dataset(name: str, data_dir: str | None) -> Dataset:
-    return load_dataset(name, data_dir=data_dir)
+def _dataset(name: str, data_dir: str | None, unchecked: bool) -> Dataset:
+    return load_dataset(name, data_dir=data_dir, unchecked=unchecked)

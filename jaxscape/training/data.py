@@ -1,17 +1,14 @@
 """Data sets as NumPy arrays: the first step of the journey, before the model and its training.
 
 The digits come with scikit-learn; CIFAR-10/100 (https://www.cs.toronto.edu/~kriz/cifar.html), Fashion-MNIST
-and MNIST are read from their original files, downloaded (`download.py`) or in a local folder. A file is taken
+and MNIST are read from their original files, downloaded or in a local folder (`originals.py`). A file is taken
 whole or refused. Random labels follow Zhang et al. 2017, "Understanding deep learning requires rethinking
 generalization".
 """
 
-import gzip
-import io
 import math
 import os
-import tarfile
-import zlib
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +16,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from jaxscape.training.download import download
+from jaxscape.training.originals import read_originals
 
 DATASETS = (
     "digits",
@@ -56,41 +53,17 @@ class Dataset(NamedTuple):
 
 
 class _Cifar(NamedTuple):
-    """A CIFAR archive: rows of `label_bytes` labels (the last counts) and 3,072 bytes of colour planes."""
+    """A CIFAR file: rows of `label_bytes` labels (the last counts) and 3,072 bytes of colour planes."""
 
-    archive: str
-    train_files: tuple[str, ...]
-    test_file: str
     label_bytes: int
     num_classes: int
 
 
-_CIFAR = {
-    "cifar10": _Cifar(
-        archive="cifar-10-binary.tar.gz",
-        train_files=tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
-        test_file="cifar-10-batches-bin/test_batch.bin",
-        label_bytes=1,
-        num_classes=10,
-    ),
-    "cifar100": _Cifar(
-        archive="cifar-100-binary.tar.gz",
-        train_files=("cifar-100-binary/train.bin",),
-        test_file="cifar-100-binary/test.bin",
-        label_bytes=2,  # coarse, fine
-        num_classes=100,
-    ),
-}
-_IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+_CIFAR = {"cifar10": _Cifar(label_bytes=1, num_classes=10), "cifar100": _Cifar(label_bytes=2, num_classes=100)}
 
 
-def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """A data set by name.
+def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None, unchecked: bool = False) -> Dataset:
+    """Return a data set by name.
 
     | name | training / test images | size | classes |
     |---|---|---|---|
@@ -112,28 +85,36 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None) -
     Args:
         name: one of `DATASETS`.
         data_dir: a folder with the original files, in place of a download. CIFAR: the archive
-            (`cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz`) or its content (`cifar-10-batches-bin/`,
-            `cifar-100-binary/`). MNIST and Fashion-MNIST: the four IDX files, gzipped or plain; the two share
-            their file names, so each needs a folder of its own.
+            (`cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz`, or `.tar`) or what it unpacks to
+            (`cifar-10-batches-bin/`, `cifar-100-binary/`, or that folder itself). MNIST and Fashion-MNIST: the
+            four IDX files, gzip or plain, also named like `train-images.idx3-ubyte`, in the folder or where
+            torchvision keeps them (`MNIST/raw/`, `FashionMNIST/raw/`); the two share their file names.
+        unchecked: take files of `data_dir` that are not the original ones, if they are well formed.
 
     Returns:
         The data set.
 
     Raises:
-        ValueError: The name is unknown, `data_dir` is given for the digits, or a file is damaged.
+        ValueError: The name is unknown, `data_dir` is given for the digits, or a file is damaged, too large, or not
+            the original one, which the SHA-256 of its content shows.
         FileNotFoundError: `data_dir` does not exist or lacks a file.
         ConnectionError: The download failed; the message says which files to put where.
+
+    Warns:
+        UserWarning: The files have no image of some class, which happens with `unchecked` alone.
     """
     if name not in DATASETS:
         raise ValueError(f"name must be one of {', '.join(DATASETS)}, got {name!r}")
+    _check_data_dir(data_dir, unchecked=unchecked)
     if name.endswith("+pairs"):
-        return pair_images(load_dataset(name.removesuffix("+pairs"), data_dir=data_dir))
+        return pair_images(load_dataset(name.removesuffix("+pairs"), data_dir=data_dir, unchecked=unchecked))
     if name == "digits":
         if data_dir is not None:
             raise ValueError(f"data_dir must be None for the digits of scikit-learn, got {str(data_dir)!r}")
         return _load_digits()
-    paths = _locate(name, data_dir)
-    return _load_cifar(paths, _CIFAR[name]) if name in _CIFAR else _load_idx(paths)
+    folder = None if data_dir is None else os.fspath(data_dir)
+    contents = read_originals(name, folder, unchecked=unchecked)
+    return _parse_cifar_files(contents, _CIFAR[name]) if name in _CIFAR else _parse_idx_files(contents)
 
 
 def pair_images(dataset: Dataset) -> Dataset:
@@ -180,9 +161,12 @@ def take_training(dataset: Dataset, size: int) -> Dataset:
         The smaller data set.
 
     Raises:
+        TypeError: `size` is not an integer.
         ValueError: `size` is out of range.
     """
     available = len(dataset.train_labels)
+    if not isinstance(size, int | np.integer) or isinstance(size, bool):
+        raise TypeError(f"size must be an integer, got {size!r}")
     if not 1 <= size <= available:
         raise ValueError(f"size must be from 1 to {available}, the number of training images, got {size}")
     in_turns = np.lexsort((dataset.train_labels, _rank_in_class(dataset.train_labels)))
@@ -207,9 +191,11 @@ def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, f
         New labels, int32 (n,).
 
     Raises:
-        ValueError: `fraction` or a label is out of range, or `labels` is not a list of integers.
+        ValueError: `fraction`, `num_classes` or a label is out of range, or `labels` is not a list of integers.
     """
     labels = np.asarray(labels)
+    if not isinstance(num_classes, int | np.integer) or num_classes < 1:
+        raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -267,43 +253,25 @@ def _load_digits() -> Dataset:
     return Dataset(images[train], labels[train], images[test], labels[test], num_classes=10)
 
 
-def _locate(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """The files to read: for CIFAR the archive alone or its contents, otherwise the four IDX files."""
-    # Each part of the data set, with the groups of files that may hold it; what is downloaded stands first.
-    if name in _CIFAR:
-        parts = [[[_CIFAR[name].archive], [*_CIFAR[name].train_files, _CIFAR[name].test_file]]]
-    else:
-        parts = [[[f"{file}.gz"], [file]] for file in _IDX_FILES]
-    if data_dir is None:
-        downloaded = download(name)
-        return [downloaded[file] for groups in parts for file in groups[0]]
-
-    folder = Path(data_dir).expanduser()
-    found: list[Path] = []
-    missing = []
-    for groups in parts:
-        absent = [[file for file in group if not (folder / file).is_file()] for group in groups]
-        if all(absent):
-            missing.append(" or instead ".join(", ".join(files) for files in absent))
-        else:
-            found.extend(folder / file for file in groups[absent.index([])])
-    if missing:
-        state = "which lacks" if folder.is_dir() else "which is no folder, and which must hold"
-        raise FileNotFoundError(f"data_dir is {str(data_dir)!r}, {state} {'; and '.join(missing)}")
-    return found
+def _check_data_dir(data_dir: object, *, unchecked: bool) -> None:
+    if data_dir is not None and not isinstance(data_dir, str | os.PathLike):
+        raise TypeError(f"data_dir must be a path or None, got {data_dir!r}")
+    if data_dir is not None and not os.fspath(data_dir):
+        raise ValueError("data_dir must name a folder, got ''")
+    if unchecked and data_dir is None:
+        raise ValueError("unchecked needs data_dir (--data-dir): what is downloaded is always checked")
 
 
-def _load_cifar(paths: list[Path], layout: _Cifar) -> Dataset:
-    if paths[0].name.endswith(".tar.gz"):
-        contents = _unpack(paths[0], (*layout.train_files, layout.test_file))
-    else:
-        contents = [(path, path.read_bytes()) for path in paths]
+def _parse_cifar_files(contents: list[tuple[Path, bytes | bytearray]], layout: _Cifar) -> Dataset:
     *train, test = (_parse_cifar(path, content, layout) for path, content in contents)
     train_images, train_labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
+    folder = contents[0][0].parent
+    _warn_absent_classes(f"{folder} (training files)", train_labels, layout.num_classes)
+    _warn_absent_classes(str(contents[-1][0]), test[1], layout.num_classes)
     return Dataset(train_images, train_labels, *test, num_classes=layout.num_classes)
 
 
-def _parse_cifar(path: Path, content: bytes, layout: _Cifar) -> tuple[Images, Labels]:
+def _parse_cifar(path: Path, content: bytes | bytearray, layout: _Cifar) -> tuple[Images, Labels]:
     row_bytes = layout.label_bytes + 3 * 32 * 32
     if not content or len(content) % row_bytes:
         raise ValueError(f"{path} has {len(content):,} bytes, which is no whole number of rows of {row_bytes:,}")
@@ -314,25 +282,27 @@ def _parse_cifar(path: Path, content: bytes, layout: _Cifar) -> tuple[Images, La
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels.astype(np.int32)
 
 
-def _load_idx(paths: list[Path]) -> Dataset:
-    train_images, train_labels = _read_idx_pair(*paths[:2])
-    test_images, test_labels = _read_idx_pair(*paths[2:])
+def _parse_idx_files(contents: list[tuple[Path, bytes | bytearray]]) -> Dataset:
+    train_images, train_labels = _parse_idx_pair(*contents[:2])
+    test_images, test_labels = _parse_idx_pair(*contents[2:])
     if train_images.shape[1:] != test_images.shape[1:]:
-        raise ValueError(f"{paths[0]} and {paths[2]} hold images of different sizes")
+        raise ValueError(f"{contents[0][0]} and {contents[2][0]} hold images of different sizes")
     return Dataset(train_images, train_labels, test_images, test_labels, num_classes=10)
 
 
-def _read_idx_pair(images_path: Path, labels_path: Path) -> tuple[Images, Labels]:
-    images, labels = _parse_idx(images_path, ndim=3), _parse_idx(labels_path, ndim=1)
+def _parse_idx_pair(
+    images_file: tuple[Path, bytes | bytearray], labels_file: tuple[Path, bytes | bytearray]
+) -> tuple[Images, Labels]:
+    images, labels = _parse_idx(*images_file, ndim=3), _parse_idx(*labels_file, ndim=1)
     if len(images) != len(labels):
-        raise ValueError(f"{images_path} holds {len(images):,} images, but {labels_path} {len(labels):,} labels")
-    _check_labels(labels_path, labels, num_classes=10)
+        raise ValueError(f"{images_file[0]} holds {len(images):,} images, but {labels_file[0]} {len(labels):,} labels")
+    _check_labels(labels_file[0], labels, num_classes=10)
+    _warn_absent_classes(str(labels_file[0]), labels, num_classes=10)
     return images[..., np.newaxis], labels.astype(np.int32)
 
 
-def _parse_idx(path: Path, ndim: int) -> npt.NDArray[np.uint8]:
+def _parse_idx(path: Path, content: bytes | bytearray, *, ndim: int) -> npt.NDArray[np.uint8]:
     """An IDX file of unsigned bytes: 0, 0, 8 and ndim as bytes, ndim big-endian sizes, then the values."""
-    content = _read(path)
     magic, header_bytes = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
     if len(content) < header_bytes or content[:4] != magic:
         raise ValueError(
@@ -351,27 +321,8 @@ def _check_labels(path: Path, labels: npt.NDArray[np.uint8], num_classes: int) -
         raise ValueError(f"{path} holds the label {labels.max()}; the largest allowed is {num_classes - 1}")
 
 
-def _read(path: Path) -> bytes:
-    """The whole content of a file, unpacked if its name ends in .gz (gzip ends with a length and a CRC)."""
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as stream:
-            return stream.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
-
-
-def _unpack(archive: Path, members: tuple[str, ...]) -> list[tuple[Path, bytes]]:
-    """The content of members of a .tar.gz, each with a path that says where it was found."""
-    contents = []
-    try:
-        with tarfile.open(fileobj=io.BytesIO(_read(archive))) as tar:
-            for member in members:
-                stream = tar.extractfile(member)
-                contents.append((archive / member, stream.read() if stream else b""))
-    except KeyError:
-        raise ValueError(f"{archive} does not contain {member}") from None
-    except tarfile.TarError as error:
-        raise ValueError(f"{archive} is not a whole tar file: {error}") from error
-    return contents
+def _warn_absent_classes(where: str, labels: npt.NDArray[np.integer], num_classes: int) -> None:
+    absent = np.setdiff1d(np.arange(num_classes), labels).tolist()
+    if absent:
+        reason = "; labels must count from 0" if 0 in absent else ""
+        warnings.warn(f"{where}: no label is of the classes {absent}{reason}", UserWarning, stacklevel=2)

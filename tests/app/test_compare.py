@@ -20,7 +20,8 @@ EPOCHS, SEEDS, OPTIMIZERS = 3, (0, 1), ("sgd", "momentum", "adam")
 @pytest.fixture(scope="module")
 def compare(jaxscape, images):
     """`jaxscape compare RUN` on 40 images, two steps an epoch."""
-    task = ("--dataset", "mnist", "--data-dir", images, "--protocol", "digits", "--train-size", 40, "--batch-size", 20)
+    task = ("--dataset", "mnist", "--data-dir", images, "--data-unchecked", "--protocol", "digits")
+    task += ("--train-size", 40, "--batch-size", 20)
     rest = ("--decay-epochs", 2, "--epochs", EPOCHS, "--seeds", len(SEEDS), "--strategy", "loop")
     return lambda run, *more: jaxscape("compare", run, *task, *rest, *more)
 

@@ -32,7 +32,13 @@ def planned(kept_minimum):
 
 def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_path):
     options = [f"--train.{name}={value}" for name, value in {"dataset": "mnist", "data-dir": images}.items()]
-    options += ["--train.protocol=digits", "--train.train-size=40", "--train.batch-size=20", "--train.epochs=3"]
+    options += [
+        "--train.data-unchecked",
+        "--train.protocol=digits",
+        "--train.train-size=40",
+        "--train.batch-size=20",
+        "--train.epochs=3",
+    ]
     outcome = jaxscape("plan", tmp_path / "run", *options, "--seeds", 2, "--retrain.epochs", 7)
     assert outcome.code == 0, outcome.err
     assert re.search(r"train +3 epochs of 2 steps", outcome.out)
@@ -79,6 +85,7 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
     config = CompareConfig(
         dataset="mnist",
         data_dir=str(images),
+        data_unchecked=True,
         train_size=40,
         batch_size=20,
         epochs=7,
