@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxscape.training.arguments import count, number, whole_number
+
 # PyTorch's initial values: He normal over the fan-out for convolutions, U(-1, 1) / sqrt(fan_in) for the head.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _HEAD_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -62,7 +64,9 @@ class WideResNet(nn.Module):
         dtype: of the activations; parameters and statistics stay float32.
 
     Raises:
-        ValueError: for a depth that is not 6 n + 4, or a widen_factor or num_classes below 1.
+        TypeError: for numbers of another kind.
+        ValueError: for a depth that is not 6 n + 4, a widen_factor or num_classes below 1, a norm_momentum outside of
+            0 to 1, or, when it is called, images of another number of dimensions.
 
     Reference:
         Zagoruyko & Komodakis, "Wide Residual Networks", BMVC 2016.
@@ -75,11 +79,12 @@ class WideResNet(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if self.depth < 10 or (self.depth - 4) % 6:
+        if whole_number("depth", self.depth) < 10 or (self.depth - 4) % 6:
             raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ...), got {self.depth}")
         for name in ("widen_factor", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            count(name, getattr(self, name))
+        if not 0 <= number("norm_momentum", self.norm_momentum) <= 1:
+            raise ValueError(f"norm_momentum must be between 0 and 1, got {self.norm_momentum}")
         super().__post_init__()
 
     @nn.compact
@@ -88,6 +93,8 @@ class WideResNet(nn.Module):
 
         `train=True` normalises by the batch and updates the collection "batch_stats".
         """
+        if images.ndim != 4:  # Flax's convolution would take (H, W, C) for one image, and the mean for another axis
+            raise ValueError(f"images must have the shape (batch, H, W, C), got {images.shape}")
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
