@@ -62,6 +62,8 @@ class WideResNet(nn.Module):
             they are the last batch's own, which is how statistics are recalibrated. The running variance is the
             biased one (PyTorch keeps the unbiased one; this touches evaluation only).
         dtype: of the activations; parameters and statistics stay float32.
+        fast_variance: take a batch's variance in one pass, E[x^2] - E[x]^2, as Flax does by default; with False in two,
+            E[(x - E[x])^2], which rounds less (benchmarks/batch_norm.py).
 
     Raises:
         TypeError: for numbers of another kind.
@@ -77,6 +79,7 @@ class WideResNet(nn.Module):
     num_classes: int
     norm_momentum: float = 0.9
     dtype: Any = jnp.float32
+    fast_variance: bool = True
 
     def __post_init__(self) -> None:
         if whole_number("depth", self.depth) < 10 or (self.depth - 4) % 6:
@@ -101,6 +104,7 @@ class WideResNet(nn.Module):
             momentum=self.norm_momentum,
             epsilon=1e-5,
             dtype=self.dtype,
+            use_fast_variance=self.fast_variance,
         )
         x = _conv3x3(16, dtype=self.dtype, name="stem")(images)
         for group, width in enumerate((16, 32, 64), start=1):

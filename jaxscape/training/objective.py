@@ -181,7 +181,7 @@ def _pair(name: str, data: PyTree) -> tuple[Any, Any]:
 
 def _check_labels(name: str, images: Any, labels: Any, *, axes: int) -> None:
     """Labels are integers, one for each image; both have so many leading axes before those of an image."""
-    dtype, shape = np.result_type(labels), np.shape(labels)
+    dtype, shape = jnp.result_type(labels), np.shape(labels)
     words = f"{name} must hold one integer label for each image"
     if np.shape(images)[:axes] != shape:
         hint = "; give one-hot labels as labels.argmax(axis=-1)" if len(shape) > 1 and shape[-1] > 1 else ""

@@ -10,7 +10,7 @@ compiled step. What these functions raise themselves passes through unchanged.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any
 
@@ -90,7 +90,8 @@ def check_data(data: Any) -> None:
     if callable(data):
         check_function("data", data, DATA, 2)
         return
-    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+    # Named as leaves, since jax warns of iterators.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=lambda node: isinstance(node, Iterator)):
         if not (_is_number(leaf) or _is_key(leaf)):
             raise TypeError(
                 f"data must be a pytree of arrays [example, ...] or a function {DATA}, got {_outline(leaf)} "

@@ -231,7 +231,7 @@ def train(
     """
     members = _check_states(states)
     states = states._replace(key=typed_keys(states.key, members))
-    _check(epochs, first_epoch, batch_size, steps, data)
+    epochs, first_epoch, batch_size, steps = _check(epochs, first_epoch, batch_size, steps, data)
     _check_functions(loss_fn, evaluate, strategy)
     _check_optimizer(optimizer, states)
     mesh = member_mesh(members, devices)
@@ -455,13 +455,16 @@ def _check_batches(batches: PyTree, members: int) -> None:
         )
 
 
-def _check(epochs: int, first_epoch: int, batch_size: int, steps: int | None, data: Data) -> None:
-    count("epochs", epochs)
-    if not 0 <= whole_number("first_epoch", first_epoch) <= epochs:
+def _check(epochs: Any, first_epoch: Any, batch_size: Any, steps: Any, data: Data) -> tuple[int, int, int, int | None]:
+    """The numbers as ints, where they fit one another and the data."""
+    epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
+    first_epoch = whole_number("first_epoch", first_epoch)
+    if not 0 <= first_epoch <= epochs:
         raise ValueError(f"first_epoch must be between 0 and epochs = {epochs}, got {first_epoch}")
-    count("batch_size", batch_size)
     check_data(data)
-    if steps is not None and (whole_number("steps", steps) < 1 or callable(data)):
+    steps = None if steps is None else whole_number("steps", steps)
+    if steps is not None and (steps < 1 or callable(data)):
         raise ValueError(f"steps must be at least 1, and None where data is a function, got {steps}")
     if not callable(data) and batch_size > num_members(data):
         raise ValueError(f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}")
+    return epochs, first_epoch, batch_size, steps
