@@ -6,7 +6,6 @@ of size 1 moves every filter by its own length, however the network scales its f
 """
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxscape.training.arguments import (
+    check_finite,
+    check_parameters,
+    finite_number,
+    leaf_name,
+    number,
+    typed_key,
+    whole_number,
+)
 from jaxscape.training.members import stack_members
 
 PyTree = Any
@@ -37,7 +45,13 @@ class JumpGrid(NamedTuple):
 
 
 def random_direction(key: jax.Array, params: PyTree) -> PyTree:
-    """A pytree like `params` (shapes, dtypes) of independent standard normal numbers."""
+    """Return a pytree like `params` (shapes, dtypes) of independent standard normal numbers.
+
+    Raises:
+        TypeError: for a key that is none, or leaves that are not real floating-point numbers (names the leaf).
+    """
+    key = typed_key(key)
+    check_parameters("params", params)
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))
     normal = [
@@ -67,19 +81,22 @@ def filter_normalize(
         A pytree like `params`. A filter whose parameters are zero gets a zero direction, never NaN.
 
     Raises:
+        TypeError: for leaves that are not real floating-point numbers (names the leaf), or a filter_axis of another
+            kind.
         ValueError: where structures or shapes differ (names the leaf), or an axis is out of range.
 
     Reference:
         Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, section 4.
     """
     _check_same(direction, params, "direction")
+    if not callable(filter_axis):
+        _axes(filter_axis)
 
     def normalize(path: tuple[Any, ...], d: jax.Array, w: jax.Array) -> jax.Array:
         d, w = jnp.asarray(d), jnp.asarray(w)
         if w.ndim <= 1:
             return jnp.zeros_like(w) if ignore_1d else _rescale(d, w, None)
-        axes = filter_axis(path) if callable(filter_axis) else filter_axis
-        outputs = _output_axes(axes, w.ndim, path)
+        outputs = _output_axes(filter_axis(path) if callable(filter_axis) else filter_axis, w.ndim, path)
         return _rescale(d, w, tuple(axis for axis in range(w.ndim) if axis not in outputs))
 
     return jax.tree_util.tree_map_with_path(normalize, direction, params)
@@ -100,7 +117,7 @@ def filter_normalized_distance(params: PyTree, minimum: PyTree, *, filter_axis: 
         A float32 scalar, right to about 1e-7 of the minimum's norm; 0 for the minimum itself.
 
     Raises:
-        ValueError: as `filter_normalize`.
+        TypeError, ValueError: as `filter_normalize`.
     """
     _check_same(params, minimum, "params", "minimum")
     one, other = (filter_normalize(tree, minimum, filter_axis=filter_axis) for tree in (params, minimum))
@@ -112,11 +129,13 @@ def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
     """`params + step_size * direction`, in the dtype of the parameters.
 
     Raises:
-        ValueError: where structures or shapes differ, or the step size is not a finite number.
+        TypeError: for leaves that are not real floating-point numbers (names the leaf), or a step size that is no
+            number.
+        ValueError: where structures or shapes differ, or the step size is not finite.
     """
     _check_same(direction, params, "direction")
-    if not isinstance(step_size, jax.core.Tracer) and not math.isfinite(step_size):
-        raise ValueError(f"step_size must be a finite number, got {step_size}")
+    if not isinstance(step_size, jax.core.Tracer):
+        finite_number("step_size", step_size)
     return jax.tree.map(lambda w, d: (w + step_size * d).astype(jnp.result_type(w)), params, direction)
 
 
@@ -141,13 +160,20 @@ def jump_grid(
         A `JumpGrid` of len(seeds) * len(step_sizes) members, seeds outermost.
 
     Raises:
-        ValueError: for empty, repeated or out-of-range seeds or step sizes.
+        TypeError: for seeds that are no integers, step sizes that are no numbers, and as `filter_normalize`.
+        ValueError: for empty, repeated or out-of-range seeds or step sizes; for params without leaves, or with NaN or
+            infinity (names the leaf).
     """
-    seeds, step_sizes = [operator.index(seed) for seed in seeds], [float(step) for step in step_sizes]
+    seeds = [whole_number("seeds", seed) for seed in _listed("seeds", seeds)]
+    step_sizes = [number("step_sizes", step) for step in _listed("step_sizes", step_sizes)]
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise ValueError(f"seeds must be one or more distinct integers from 0 to 2**32 - 1, got {seeds}")
     if not step_sizes or len(set(step_sizes)) < len(step_sizes) or not all(map(math.isfinite, step_sizes)):
         raise ValueError(f"step_sizes must be one or more distinct finite numbers, got {step_sizes}")
+    if not jax.tree.leaves(params):
+        raise ValueError("params must hold at least one array, got an empty pytree")
+    check_parameters("params", params)
+    check_finite("params", params)
     copies = []
     for seed in seeds:
         direction = random_direction(jax.random.key(seed), params)
@@ -167,12 +193,31 @@ def _rescale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Ar
     return (d * jnp.where(have > 0, want / jnp.where(have > 0, have, 1), 0)).astype(w.dtype)
 
 
-def _output_axes(axes: int | tuple[int, ...], ndim: int, path: tuple[Any, ...]) -> set[int]:
-    given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
+def _listed(name: str, values: Any) -> list[Any]:
+    try:
+        if isinstance(values, str):
+            raise TypeError
+        return list(values)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r:.100}") from None
+
+
+def _axes(filter_axis: Any, where: str = "") -> tuple[int, ...]:
+    """The axes that a user names, or a user's function for the leaf `where`, as a tuple."""
+    try:
+        axes = tuple(filter_axis) if isinstance(filter_axis, tuple | list) else (filter_axis,)
+        return tuple(whole_number("filter_axis", axis) for axis in axes)
+    except TypeError:
+        raise TypeError(
+            "filter_axis must be a whole number, a tuple of them, or a function from a leaf's key path to one of "
+            f"these, got {filter_axis!r:.100}{where}"
+        ) from None
+
+
+def _output_axes(axes: Any, ndim: int, path: tuple[Any, ...]) -> set[int]:
+    given = _axes(axes, f" for the leaf {leaf_name(path)}")
     if not all(-ndim <= axis < ndim for axis in given):
-        raise ValueError(
-            f"filter_axis {axes} is out of range for the leaf {jax.tree_util.keystr(path)} with {ndim} dimensions"
-        )
+        raise ValueError(f"filter_axis {axes} is out of range for the leaf {leaf_name(path)} with {ndim} dimensions")
     return {axis % ndim for axis in given}
 
 
@@ -187,5 +232,7 @@ def _check_same(tree: PyTree, params: PyTree, name: str, like: str = "params") -
         if np.shape(leaf) != np.shape(other):
             raise ValueError(
                 f"{name} and {like} must have the same shapes, got {np.shape(leaf)} and {np.shape(other)} "
-                f"at {jax.tree_util.keystr(path)}"
+                f"at {leaf_name(path)}"
             )
+    check_parameters(name, tree)
+    check_parameters(like, params)

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 
 from jaxscape.jumps.directions import JumpGrid
+from jaxscape.training.arguments import typed_key
 from jaxscape.training.members import num_members
 from jaxscape.training.objective import Evaluate, LossFn
-from jaxscape.training.train import Chooser, Data, Epoch, TrainState, copy_states, init_states, train, typed_key
+from jaxscape.training.train import Chooser, Data, Epoch, TrainState, copy_states, init_states, train
 
 PyTree = Any
 
@@ -37,7 +38,7 @@ def retrain(
     strategy: str | Chooser = "loop",
     devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Epoch]:
-    """Retrain copies of a network from where they were thrown, all with fresh optimiser states.
+    """Retrain copies of a network from where they landed, all with fresh optimiser states.
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one network, augmentation
@@ -68,7 +69,8 @@ def retrain(
         are donated to the next epoch: copy what you keep.
 
     Raises:
-        ValueError: before any work, for arguments out of range or leaves that do not fit.
+        TypeError, ValueError: before any work, for arguments of another kind or out of range, and for leaves that do
+            not fit; see `jaxscape.training.train`.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -123,6 +125,7 @@ def start_states(
         data_order: which members see the same batches; see `retrain`.
 
     Raises:
+        TypeError: for a key that is none, and as `init_states`.
         ValueError: for an unknown data_order, or leaves that do not fit.
     """
     _check_data_order(data_order)

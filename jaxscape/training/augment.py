@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from jaxscape.training.arguments import whole_number
+
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -113,9 +115,10 @@ def augmentation(name: str, *, padding: int = 4) -> Augmentation | None:
     photographs and clothes; it makes no sense for digits, and gives a pair of images the class of another.
 
     Raises:
+        TypeError: for a padding that is no whole number.
         ValueError: for an unknown or repeated part (lists the known ones) or a negative padding.
     """
-    if padding < 0:
+    if whole_number("padding", padding) < 0:
         raise ValueError(f"padding must be at least 0 pixels, got {padding}")
     if name == "none":
         return None
@@ -125,7 +128,7 @@ def augmentation(name: str, *, padding: int = 4) -> Augmentation | None:
         "rotate": random_rotate,
         "color": random_color,
     }
-    parts = name.split("+")
+    parts = str(name).split("+")
     if not known.keys() >= set(parts) or len(set(parts)) < len(parts):
         raise ValueError(
             f"augmentation must be none, or some of {', '.join(known)} joined by + and each named once, got {name!r}"

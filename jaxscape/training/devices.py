@@ -7,7 +7,7 @@ same arguments as the others.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 import jax
@@ -33,8 +33,11 @@ def member_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Me
             which 10 devices do. Of every process there are as many.
 
     Raises:
-        ValueError: for an empty list of devices, or devices of some processes but not of all.
+        TypeError: for what is no sequence of devices.
+        ValueError: for an empty list of devices, one that is named twice, or devices of some processes but not of all.
     """
+    if devices is not None:
+        _check_devices(devices)
     found: dict[int, list[jax.Device]] = defaultdict(list)
     for device in jax.devices() if devices is None else devices:
         found[device.process_index].append(device)
@@ -51,6 +54,13 @@ def member_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Me
     if devices is None and len(found) == used == 1:
         return None
     return Mesh(np.array([device for process in sorted(found) for device in found[process][:used]]), (AXIS,))
+
+
+def _check_devices(devices: Sequence[jax.Device]) -> None:
+    if not isinstance(devices, Iterable) or not all(isinstance(device, jax.Device) for device in devices):
+        raise TypeError(f"devices must be a list of devices, as jax.devices() gives it, got {devices!r:.100}")
+    if len(set(devices)) < len(devices):
+        raise ValueError(f"devices must be named once each, got {devices!r:.100}")
 
 
 def share_out(stacked: PyTree, mesh: Mesh | None) -> PyTree:

@@ -175,8 +175,11 @@ def parse_strategy(strategy: str) -> tuple[str, int | None]:
     """A strategy's kind and the number of members at once, None where it has none.
 
     Raises:
+        TypeError: for a strategy that is no string.
         ValueError: for an unknown strategy (lists the known ones), or a number below 1.
     """
+    if not isinstance(strategy, str):
+        raise TypeError(f"strategy must be a name such as 'loop', got {strategy!r:.100}")
     kind, colon, number = strategy.partition(":")
     if kind not in STRATEGIES or (colon and kind == "loop"):
         raise ValueError(f"unknown strategy {strategy!r}; known: auto, {', '.join(STRATEGIES)}")

@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxscape.training.arguments import count, number, whole_number
+
 # PyTorch's initial values: He normal over the fan-out for convolutions, U(-1, 1) / sqrt(fan_in) for the head.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _HEAD_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -60,9 +62,13 @@ class WideResNet(nn.Module):
             they are the last batch's own, which is how statistics are recalibrated. The running variance is the
             biased one (PyTorch keeps the unbiased one; this touches evaluation only).
         dtype: of the activations; parameters and statistics stay float32.
+        fast_variance: take a batch's variance in one pass, E[x^2] - E[x]^2, as Flax does by default; with False in two,
+            E[(x - E[x])^2], which rounds less (benchmarks/batch_norm.py).
 
     Raises:
-        ValueError: for a depth that is not 6 n + 4, or a widen_factor or num_classes below 1.
+        TypeError: for numbers of another kind.
+        ValueError: for a depth that is not 6 n + 4, a widen_factor or num_classes below 1, a norm_momentum outside of
+            0 to 1, or, when it is called, images of another number of dimensions.
 
     Reference:
         Zagoruyko & Komodakis, "Wide Residual Networks", BMVC 2016.
@@ -73,13 +79,15 @@ class WideResNet(nn.Module):
     num_classes: int
     norm_momentum: float = 0.9
     dtype: Any = jnp.float32
+    fast_variance: bool = True
 
     def __post_init__(self) -> None:
-        if self.depth < 10 or (self.depth - 4) % 6:
+        if whole_number("depth", self.depth) < 10 or (self.depth - 4) % 6:
             raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ...), got {self.depth}")
         for name in ("widen_factor", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            count(name, getattr(self, name))
+        if not 0 <= number("norm_momentum", self.norm_momentum) <= 1:
+            raise ValueError(f"norm_momentum must be between 0 and 1, got {self.norm_momentum}")
         super().__post_init__()
 
     @nn.compact
@@ -88,12 +96,15 @@ class WideResNet(nn.Module):
 
         `train=True` normalises by the batch and updates the collection "batch_stats".
         """
+        if images.ndim != 4:  # Flax's convolution would take (H, W, C) for one image, and the mean for another axis
+            raise ValueError(f"images must have the shape (batch, H, W, C), got {images.shape}")
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
             momentum=self.norm_momentum,
             epsilon=1e-5,
             dtype=self.dtype,
+            use_fast_variance=self.fast_variance,
         )
         x = _conv3x3(16, dtype=self.dtype, name="stem")(images)
         for group, width in enumerate((16, 32, 64), start=1):

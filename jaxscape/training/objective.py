@@ -6,6 +6,11 @@
 Everything after this file sees only these. Here they are made from a Flax Linen module that classifies images; a
 user with another framework or another loss writes them by hand. `model_state` is whatever the model carries besides
 its parameters (here Flax's collections, such as {"batch_stats": ...}); `metrics` is a dict of scalars.
+
+A `loss_fn` may have an attribute `check_data(params, model_state, data)`, which raises an error for values that the
+compiled step could not refuse, such as labels out of range. `train` calls it outside of the step, with the shapes of
+one member's params and model_state, and with the data: once where they are arrays [example, ...], before each epoch
+where they are batches [member, step, batch, ...] of a function.
 """
 
 import operator
@@ -19,6 +24,7 @@ import numpy as np
 import optax
 
 from jaxscape.training import cpu
+from jaxscape.training.arguments import count
 from jaxscape.training.augment import Augmentation
 
 PyTree = Any
@@ -33,7 +39,12 @@ def standardization(images: np.ndarray) -> Preprocess:
 
     Args:
         images: uint8 (n, H, W, C), the training images.
+
+    Raises:
+        ValueError: for another number of dimensions, or no images.
     """
+    if np.ndim(images) != 4 or not np.size(images):
+        raise ValueError(f"images must be one or more images (n, H, W, C), got shape {np.shape(images)}")
     mean = images.mean(axis=(0, 1, 2), keepdims=True, dtype=np.float64)
     # A constant channel has deviation 0 and carries nothing: leave it at 0.
     deviation = np.maximum(images.std(axis=(0, 1, 2), keepdims=True, dtype=np.float64), 1e-6)
@@ -52,23 +63,42 @@ def flax_loss(
         augment: `(key, images) -> images`, called with the step's key.
 
     Returns:
-        `loss_fn`, whose metrics are "loss" and "accuracy" of the batch.
+        `loss_fn`, whose metrics are "loss" and "accuracy" of the batch. Its `check_data` refuses labels that are not
+        integers from 0 to the number of logits - 1; `train` calls it.
+
+    Raises:
+        TypeError: by `loss_fn`, while it is traced, for a batch that is no pair or labels that are no integers.
+        ValueError: likewise for labels or logits of another shape.
     """
 
-    def loss_fn(
-        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        images, labels = batch
+    def logits_of(params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array) -> tuple[jax.Array, PyTree]:
         if augment is not None:
             images = augment(key, images)
         if preprocess is not None:
             images = preprocess(images)
         variables = {"params": params, **model_state}
-        logits, model_state = module.apply(variables, images, train=True, mutable=list(model_state))
+        return module.apply(variables, images, train=True, mutable=list(model_state))
+
+    def loss_fn(
+        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        images, labels = _pair("batch", batch)
+        _check_labels("batch", images, labels, axes=1)
+        logits, model_state = logits_of(params, model_state, images, key)
+        _check_logits(logits, len(images))
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         accuracy = (logits.argmax(axis=-1) == labels).mean()
         return loss, (model_state, {"loss": loss, "accuracy": accuracy})
 
+    def check_data(params: PyTree, model_state: PyTree, data: PyTree) -> None:
+        images, labels = _pair("data", data)
+        axes = np.ndim(labels)  # [example], or [member, step, batch]
+        _check_labels("data", images, labels, axes=axes)
+        image = jax.ShapeDtypeStruct((1, *np.shape(images)[axes:]), images.dtype)
+        logits, _ = jax.eval_shape(logits_of, params, model_state, image, jax.eval_shape(jax.random.key, 0))
+        _check_range("data", *_range(labels), logits.shape[-1])
+
+    loss_fn.check_data = check_data  # type: ignore[attr-defined]
     return loss_fn
 
 
@@ -98,10 +128,12 @@ def flax_evaluate(
         recalibrated_train_loss and so on. Sums are taken batch by batch, in order.
 
     Raises:
-        ValueError: for a batch_size below 1.
+        TypeError: for a set that is no pair, or labels that are no integers.
+        ValueError: for a batch_size below 1, an empty set, labels of another shape or below 0; by `evaluate`, when
+            it is traced, for labels beyond the number of logits.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = count("batch_size", batch_size)
+    ranges = {"train": _check_set("train", train), "test": _check_set("test", test)}
     prepare = preprocess if preprocess is not None else lambda images: images
     batches = {"train": _batches(train, batch_size), "test": _batches(test, batch_size)}
     sizes = np.array([len(labels) for _, labels in batches["train"]])
@@ -110,6 +142,9 @@ def flax_evaluate(
     @cpu.jit
     def totals(params: PyTree, model_state: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits: Any = module.apply({"params": params, **model_state}, prepare(images), train=False)
+        _check_logits(logits, len(images))
+        for name, (lowest, highest) in ranges.items():  # numbers of Python: nothing of this is compiled
+            _check_range(name, lowest, highest, logits.shape[-1])
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.stack([losses.sum(), (logits.argmax(axis=-1) == labels).sum()])
 
@@ -136,6 +171,52 @@ def flax_evaluate(
         return metrics
 
     return evaluate
+
+
+def _pair(name: str, data: PyTree) -> tuple[Any, Any]:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"{name} must be a pair (images, labels), got a {type(data).__name__}")
+    return data[0], data[1]
+
+
+def _check_labels(name: str, images: Any, labels: Any, *, axes: int) -> None:
+    """Labels are integers, one for each image; both have so many leading axes before those of an image."""
+    dtype, shape = jnp.result_type(labels), np.shape(labels)
+    words = f"{name} must hold one integer label for each image"
+    if np.shape(images)[:axes] != shape:
+        hint = "; give one-hot labels as labels.argmax(axis=-1)" if len(shape) > 1 and shape[-1] > 1 else ""
+        raise ValueError(f"{words}, got labels of shape {shape} for images of shape {np.shape(images)}{hint}")
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{words}, got labels of {dtype}")
+
+
+def _check_logits(logits: Any, batch: int) -> None:
+    if logits.ndim != 2 or len(logits) != batch:
+        raise ValueError(f"module must give logits (batch, classes) for {batch} images, got shape {logits.shape}")
+
+
+def _check_range(name: str, lowest: int, highest: int, classes: int) -> None:
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"{name} must have labels from 0 to {classes - 1}, for the module gives {classes} logits; "
+            f"got labels from {lowest} to {highest}"
+        )
+
+
+def _range(labels: Any) -> tuple[int, int]:
+    return int(np.min(np.asarray(labels))), int(np.max(np.asarray(labels)))
+
+
+def _check_set(name: str, data: Any) -> tuple[int, int]:
+    """The smallest and the largest label of a set that can be evaluated."""
+    images, labels = _pair(name, data)
+    _check_labels(name, images, labels, axes=1)
+    if not len(labels):
+        raise ValueError(f"{name} must hold at least one image, got none")
+    lowest, highest = _range(labels)
+    if lowest < 0:
+        raise ValueError(f"{name} must have labels of at least 0, got labels from {lowest} to {highest}")
+    return lowest, highest
 
 
 def _batches(data: tuple[jax.Array, jax.Array], batch_size: int) -> list[tuple[jax.Array, jax.Array]]:

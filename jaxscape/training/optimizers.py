@@ -4,10 +4,11 @@ Weight decay is PyTorch's coupled L2: `weight_decay * params` joins the gradient
 see it, for every leaf, biases and batch norm included (the tests hold this against numbers recorded from PyTorch).
 """
 
-import operator
 from collections.abc import Sequence
 
 import optax
+
+from jaxscape.training.arguments import count, finite_number, number, whole_number
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 
@@ -23,14 +24,15 @@ def make_optimizer(
         weight_decay: coefficient of the L2 term, at least 0.
 
     Raises:
+        TypeError: for a learning rate or a weight decay that is no number.
         ValueError: for an unknown name (lists the known ones), a learning rate that is not positive, or a negative
             weight decay.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(OPTIMIZERS)}")
-    if not callable(learning_rate) and not 0 < learning_rate < float("inf"):
+    if not callable(learning_rate) and not 0 < number("learning_rate", learning_rate) < float("inf"):
         raise ValueError(f"learning_rate must be a positive number, got {learning_rate}")
-    if not 0 <= weight_decay < float("inf"):
+    if not 0 <= number("weight_decay", weight_decay) < float("inf"):
         raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
     base = {
         "sgd": lambda: optax.sgd(learning_rate),
@@ -46,11 +48,14 @@ def step_decay(
     """A learning rate multiplied by `factor` at the start of each of `decay_epochs` (epochs counted from 0).
 
     Raises:
-        ValueError: where the epochs are not increasing positive integers, or there is no step an epoch.
+        TypeError: for numbers of another kind.
+        ValueError: where the epochs are not increasing positive integers, there is no step in an epoch, or a number is
+            not finite.
     """
-    if steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
-    epochs = [operator.index(epoch) for epoch in decay_epochs]
+    finite_number("learning_rate", learning_rate)
+    finite_number("factor", factor)
+    count("steps_per_epoch", steps_per_epoch)
+    epochs = [whole_number("decay_epochs", epoch) for epoch in decay_epochs]
     if any(epoch < 1 for epoch in epochs) or sorted(set(epochs)) != epochs:
         raise ValueError(f"decay_epochs must be increasing and at least 1, got {epochs}")
     return optax.piecewise_constant_schedule(learning_rate, {epoch * steps_per_epoch: factor for epoch in epochs})

@@ -7,6 +7,7 @@ Randomness is a function of a member's key and of the counts of epochs and steps
 run that goes on from epoch 17 draws what an uninterrupted one would have drawn.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxscape.training.arguments import check_parameters, count, typed_keys, whole_number
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.devices import (
     BY_MEMBER,
@@ -38,8 +40,19 @@ from jaxscape.training.members import (
     map_members,
     num_members,
     num_workers,
+    parse_strategy,
 )
 from jaxscape.training.objective import Evaluate, LossFn, Metrics
+from jaxscape.training.protocol import (
+    EVALUATE,
+    LOSS,
+    check_data,
+    check_function,
+    check_optimizer,
+    check_update,
+    checked_evaluate,
+    checked_loss,
+)
 
 PyTree = Any
 
@@ -71,13 +84,6 @@ Chooser = Callable[[Update, TrainState, PyTree, PyTree], str]
 Data = PyTree | Callable[[int, jax.Array], PyTree]
 
 
-def typed_key(key: jax.Array) -> jax.Array:
-    """A typed PRNG key (or array of keys) from a typed or a legacy uint32 one."""
-    if not hasattr(key, "dtype"):
-        raise TypeError(f"key must be a PRNG key, as from jax.random.key(0), got {key!r}")
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-
-
 def copy_states(states: TrainState) -> TrainState:
     """States in buffers of their own, which outlive the donation of these."""
     # The explicit dtype drops weak types, which would change with the first step and compile it twice.
@@ -92,10 +98,18 @@ def init_states(
     Args:
         params: stacked [member, ...]; copied, as are the keys, so that the caller's arrays outlive donation.
         optimizer: an optax transformation.
-        keys: typed PRNG keys [member].
+        keys: PRNG keys [member].
         model_state: of one network, not stacked; None for a model without any.
+
+    Raises:
+        TypeError: for params that are not real floating-point numbers (names the leaf), keys that are none, or an
+            optimizer that is no optax transformation.
+        ValueError: for leaves that disagree about the members, or another number of keys.
     """
+    check_optimizer(optimizer)
     members = num_members(params)
+    check_parameters("params", params)
+    keys = typed_keys(keys, members)
     params = jax.tree.map(jnp.asarray, params)
     model_state = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * members), model_state)
     opt_state = jax.vmap(optimizer.init)(params)
@@ -131,7 +145,7 @@ Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 
 def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
     """The training step of one network: `step(state, batch, key) -> (state, metrics)`, pure and not yet compiled."""
-    return _step(loss_fn, optimizer.update)
+    return _step(checked_loss(loss_fn), optimizer.update)
 
 
 def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
@@ -139,11 +153,12 @@ def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) 
 
     `vmap(make_step(...))` is the same in exact arithmetic; compilers make other convolutions of it.
     """
+    one_loss = checked_loss(loss_fn)
 
     def total(
         params: PyTree, model_state: PyTree, batches: PyTree, keys: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        losses, rest = jax.vmap(loss_fn)(params, model_state, batches, keys)
+        losses, rest = jax.vmap(one_loss)(params, model_state, batches, keys)
         return losses.sum(), rest
 
     return _step(total, jax.vmap(optimizer.update))
@@ -205,25 +220,94 @@ def train(
         on in NaN and touches no other.
 
     Raises:
-        ValueError: before any work, for counts out of range, a batch larger than the data, or leaves that disagree.
+        TypeError: before any work, for functions that do not keep to the protocol, an optimizer that needs more than
+            gradients, data that is neither arrays nor a function, and arguments of another kind.
+        ValueError: before any work, for counts out of range, a batch larger than the data, leaves that disagree, a
+            model_state that changes its structure, shapes or dtypes, states of another optimizer, or data that
+            `loss_fn.check_data` refuses; later, for a data function that ends early.
+
+    Warns:
+        RuntimeWarning: once, where a metric with "loss" in its name is NaN for a member of finite parameters.
     """
-    members = num_members(states)  # refuses leaves that disagree
-    _check(epochs, first_epoch, batch_size, steps, data)
+    members = _check_states(states)
+    states = states._replace(key=typed_keys(states.key, members))
+    epochs, first_epoch, batch_size, steps = _check(epochs, first_epoch, batch_size, steps, data)
+    _check_functions(loss_fn, evaluate, strategy)
+    _check_optimizer(optimizer, states)
     mesh = member_mesh(members, devices)
+    check_values = _values_check(loss_fn, states)
     states = share_out(states, mesh)
     arrays = None if callable(data) else replicate(jax.tree.map(jnp.asarray, data), mesh)  # on the device once
     update = member_update(loss_fn, optimizer, from_arrays=arrays is not None)
     batches = partial(
-        _batches, data=data, arrays=arrays, batch_size=batch_size, steps=steps, members=members, mesh=mesh
+        _batches,
+        data=data,
+        arrays=arrays,
+        batch_size=batch_size,
+        steps=steps,
+        members=members,
+        mesh=mesh,
+        check_values=check_values,
     )
+    first = batches(states, first_epoch + 1) if first_epoch < epochs else None
+    if first is not None:
+        _trace(update, states, arrays, first)  # what does not keep to the protocol shows here
+    if arrays is not None:
+        check_values(data)
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
-        of_first_device = [parts(tree, mesh)[0] for tree in (states, arrays, batches(states, first_epoch + 1))]
-        strategy = agree(choose(update, *of_first_device), mesh)
+        of_first = batches(states, first_epoch + 1) if first is None else first
+        strategy = agree(choose(update, *(parts(tree, mesh)[0] for tree in (states, arrays, of_first))), mesh)
     run = epoch_runner(update, strategy=strategy, mesh=mesh)
-    measure = partial(_measure, evaluate, num_workers(strategy) if mesh is None else num_parts(mesh), mesh)
+    measure = partial(
+        _measure,
+        evaluate and checked_evaluate(evaluate),
+        num_workers(strategy) if mesh is None else num_parts(mesh),
+        mesh,
+    )
     finish = partial(_finish, members, mesh)
-    return _iterate(run, states, arrays, batches, range(first_epoch, epochs + 1), measure, finish)
+    return _iterate(run, states, arrays, batches, first, range(first_epoch, epochs + 1), measure, finish)
+
+
+def _check_states(states: TrainState) -> int:
+    """The number of members of states that can be trained."""
+    if not isinstance(states, TrainState):
+        raise TypeError(f"states must be a TrainState, as from init_states, got a {type(states).__name__}")
+    members = num_members(states)  # refuses leaves that disagree
+    check_parameters("states.params", states.params)
+    return members
+
+
+def _check_functions(loss_fn: LossFn, evaluate: Evaluate | None, strategy: str | Chooser) -> None:
+    check_function("loss_fn", loss_fn, LOSS, 4)
+    if evaluate is not None:
+        check_function("evaluate", evaluate, EVALUATE, 2)
+    if not callable(strategy) and strategy != "auto":
+        parse_strategy(strategy)
+
+
+def _check_optimizer(optimizer: optax.GradientTransformation, states: TrainState) -> None:
+    check_optimizer(optimizer)
+    check_update(optimizer, *_first_shapes((states.params, states.opt_state)))
+
+
+def _values_check(loss_fn: LossFn, states: TrainState) -> Callable[[PyTree], None]:
+    """What checks the values of data, where `loss_fn` brings such a check along (`flax_loss` says how)."""
+    check = getattr(loss_fn, "check_data", None)
+    if check is None:
+        return lambda data: None
+    return partial(check, *_first_shapes((states.params, states.model_state)))
+
+
+def _trace(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> None:
+    """Trace one step of one member; jax keeps the result for the strategies that compile this step."""
+    state, steps = _first_shapes((states, batches))
+    jax.eval_shape(update.one, state, data, _first_shapes(steps), np.int32(0), np.int32(0))
+
+
+def _first_shapes(stacked: PyTree) -> PyTree:
+    """The shapes of the first of a stack."""
+    return jax.eval_shape(lambda stacked: jax.tree.map(lambda leaf: leaf[0], stacked), stacked)
 
 
 def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> str:
@@ -235,15 +319,34 @@ def _iterate(
     states: TrainState,
     arrays: PyTree,
     batches: Callable[[TrainState, int], PyTree],
+    first: PyTree,
     epochs: range,
     measure: Callable[[TrainState], dict[str, np.ndarray]],
     finish: Callable[[Epoch], Epoch],
 ) -> Iterator[Epoch]:
-    yield finish(Epoch(epochs.start, states, measure(states)))
+    found = finish(Epoch(epochs.start, states, measure(states)))
+    warned = _warn_of_nan(found)
+    yield found
     for epoch in epochs[1:]:
-        states, metrics = run(states, arrays, batches(states, epoch), epoch)
+        own, first = batches(states, epoch) if first is None else first, None
+        states, metrics = run(states, arrays, own, epoch)
         means = {f"epoch_{name}": values for name, values in metrics.items()}
-        yield finish(Epoch(epoch, states, measure(states) | means))
+        found = finish(Epoch(epoch, states, measure(states) | means))
+        warned = warned or _warn_of_nan(found)
+        yield found
+
+
+def _warn_of_nan(epoch: Epoch) -> bool:
+    """Warn of losses that are NaN though the parameters are finite, which "finite" does not show."""
+    finite = epoch.metrics["finite"]
+    for name, values in epoch.metrics.items():
+        bad = np.isnan(np.asarray(values, np.float64)).reshape(len(finite), -1).any(axis=1) & finite
+        if "loss" in name and bad.any():
+            members = ", ".join(map(str, np.flatnonzero(bad)[:10]))
+            message = f"{name} is NaN in epoch {epoch.epoch} for members whose parameters are finite: {members}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            return True
+    return False
 
 
 def _finish(members: int, mesh: Mesh | None, epoch: Epoch) -> Epoch:
@@ -264,6 +367,7 @@ def _batches(
     steps: int | None,
     members: int,
     mesh: Mesh | None,
+    check_values: Callable[[PyTree], None],
 ) -> PyTree:
     """An epoch's batches [member, step, ...]: row numbers, where data is arrays."""
     if not callable(data):
@@ -271,8 +375,12 @@ def _batches(
         return order(epoch) if steps is None else _some_steps(order, epoch, steps, num_members(arrays) // batch_size)
     own = own_rows(jax.random.key_data(states.key), mesh)
     keys = jax.random.wrap_key_data(gather(own, mesh)[:members], impl=jax.random.key_impl(states.key))
-    batches = data(epoch, keys)
+    try:
+        batches = data(epoch, keys)
+    except StopIteration as error:  # which would end, or break, the iterator over epochs
+        raise ValueError(f"data must give batches for every epoch, but it ended before epoch {epoch}") from error
     _check_batches(batches, members)
+    check_values(batches)
     return share_out(batches, mesh)
 
 
@@ -338,6 +446,8 @@ def member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, f
 def _check_batches(batches: PyTree, members: int) -> None:
     # An index out of range would be clamped without a word.
     leading = sorted({np.shape(leaf)[:2] for leaf in jax.tree.leaves(batches)})
+    if not leading:
+        raise ValueError(f"data must give batches [member, step, batch, ...], got {batches!r:.100}")
     if len(leading) != 1 or len(leading[0]) < 2 or leading[0][0] != members or leading[0][1] < 1:
         raise ValueError(
             f"data must give batches with leaves [member, step, batch, ...] for {members} members and at least one "
@@ -345,14 +455,16 @@ def _check_batches(batches: PyTree, members: int) -> None:
         )
 
 
-def _check(epochs: int, first_epoch: int, batch_size: int, steps: int | None, data: Data) -> None:
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
+def _check(epochs: Any, first_epoch: Any, batch_size: Any, steps: Any, data: Data) -> tuple[int, int, int, int | None]:
+    """The numbers as ints, where they fit one another and the data."""
+    epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
+    first_epoch = whole_number("first_epoch", first_epoch)
     if not 0 <= first_epoch <= epochs:
         raise ValueError(f"first_epoch must be between 0 and epochs = {epochs}, got {first_epoch}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_data(data)
+    steps = None if steps is None else whole_number("steps", steps)
     if steps is not None and (steps < 1 or callable(data)):
         raise ValueError(f"steps must be at least 1, and None where data is a function, got {steps}")
     if not callable(data) and batch_size > num_members(data):
         raise ValueError(f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}")
+    return epochs, first_epoch, batch_size, steps

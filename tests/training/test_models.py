@@ -182,3 +182,46 @@ def test_without_momentum_the_running_statistics_are_the_batchs_own(initial):
     # The network that keeps them gives in evaluation what training gave.
     eval_logits = jax.jit(WideResNet(10, 1, 10).apply)({"params": initial["params"], **measured}, images)
     np.testing.assert_allclose(eval_logits, train_logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": "10"}, "depth must be a whole number, got '10'"),
+        ({"depth": 10.0}, "depth must be a whole number, got 10.0"),
+        ({"widen_factor": 1.5}, "widen_factor must be a whole number, got 1.5"),
+        ({"num_classes": None}, "num_classes must be a whole number, got None"),
+        ({"norm_momentum": "0.9"}, "norm_momentum must be a number, got '0.9'"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        WideResNet(**{"depth": 10, "widen_factor": 1, "num_classes": 10} | arguments)
+
+
+@pytest.mark.parametrize("norm_momentum", [-0.1, 1.1, float("nan")])
+def test_a_momentum_that_is_no_share_is_refused(norm_momentum):
+    with pytest.raises(ValueError, match=f"norm_momentum must be between 0 and 1, got {norm_momentum}"):
+        WideResNet(10, 1, 10, norm_momentum=norm_momentum)
+
+
+def test_one_image_without_a_batch_is_refused():
+    # Flax's convolution takes it, and the mean over the pixels would be one over a row and the channels.
+    with pytest.raises(ValueError, match=r"images must have the shape \(batch, H, W, C\), got \(8, 8, 1\)"):
+        jax.eval_shape(WideResNet(10, 1, 10).init, KEY, jnp.zeros((8, 8, 1)))
+
+
+def test_the_variance_in_two_passes_does_not_cancel():
+    # Where the mean is 1,000 deviations, E[x^2] - E[x]^2 has no right digit in float32.
+    images = 1000 + np.random.default_rng(0).standard_normal((4, 8, 8, 1)).astype(np.float32)
+
+    def variance(fast):
+        module = WideResNet(10, 1, 10, norm_momentum=0.0, fast_variance=fast)
+        variables = module.init(KEY, images)
+        variables["params"]["stem"]["kernel"] = jnp.zeros((3, 3, 1, 16)).at[1, 1].set(1.0)  # passes images on
+        _, state = module.apply(variables, images, train=True, mutable=["batch_stats"])
+        return state["batch_stats"]["group1_block1"]["norm1"]["var"]
+
+    exact = np.full(16, images.var(dtype=np.float64))
+    np.testing.assert_allclose(variance(fast=False), exact, rtol=1e-5)
+    assert abs(variance(fast=True) / exact - 1).max() > 1e-3

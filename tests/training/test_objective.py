@@ -7,10 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.special import logsumexp
 
 from jaxscape.training.objective import flax_evaluate, flax_loss, standardization
+from jaxscape.training.train import init_states, train
 
 KEY = jax.random.key(0)
 
@@ -21,6 +23,14 @@ class Identity(nn.Module):
     @nn.compact
     def __call__(self, images, *, train=False):
         return images + self.param("bias", nn.initializers.zeros, images.shape[-1:])[np.newaxis]
+
+
+class Rows(nn.Module):
+    """Every row of an image is a row of logits."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return images + self.param("bias", nn.initializers.zeros, (3,))[np.newaxis, np.newaxis]
 
 
 class Normalized(nn.Module):
@@ -135,6 +145,96 @@ def test_evaluation_in_batches_of_nothing_is_refused():
         flax_evaluate(Identity(), train=example_set(0, 2), test=example_set(0, 2), batch_size=0)
 
 
+# Labels.
+
+
+BIAS = {"bias": jnp.zeros(3)}
+PAIR = (np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0]))
+
+# Each is said of labels beside four images and three logits.
+BAD_LABELS = [
+    (np.array([1, 2, 3, 1]), ValueError, "labels from 0 to 2, for the module gives 3 logits; got labels from 1 to 3"),
+    (np.array([0, 1, 2, 255], np.uint8), ValueError, "got labels from 0 to 255"),
+    (np.array([0, 1, -1, 2]), ValueError, "got labels from -1 to 2"),
+    (np.eye(4, 3, dtype=np.int32), ValueError, r"shape \(4, 3\) for .* one-hot labels as labels.argmax\(axis=-1\)"),
+    (np.zeros((4, 1), np.int32), ValueError, r"got labels of shape \(4, 1\) for images of shape \(4, 3\)"),
+    (np.zeros(3, np.int32), ValueError, r"got labels of shape \(3,\) for images of shape \(4, 3\)"),
+    (np.int32(0), ValueError, r"got labels of shape \(\) for images of shape \(4, 3\)"),
+    (np.zeros(4, np.float32), TypeError, "must hold one integer label for each image, got labels of float32"),
+    (np.zeros(4, bool), TypeError, "got labels of bool"),
+]
+
+
+@pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS)
+def test_labels_that_do_not_fit_the_logits_are_refused_by_evaluation(labels, error, message):
+    with pytest.raises(error, match=message):
+        flax_evaluate(Identity(), train=PAIR, test=(PAIR[0], labels))(BIAS, {})
+
+
+@pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS)
+def test_labels_that_do_not_fit_the_logits_are_refused_by_training(labels, error, message):
+    if labels.shape[:1] != (4,):
+        message = "must share their leading axis"
+    with pytest.raises(error, match=message):
+        start_training((PAIR[0], labels))
+
+
+@pytest.mark.parametrize(("labels", "error", "message"), [bad for bad in BAD_LABELS if bad[0].ndim])
+def test_labels_that_do_not_fit_the_logits_are_refused_in_batches_of_a_function(labels, error, message):
+    # [member, step, batch, ...] of one member and one step.
+    batch = (PAIR[0][None, None], labels[None, None])
+    if labels.shape != (4,):
+        message = r"got labels of shape \(1, 1.*\) for images of shape \(1, 1, 4, 3\)"
+    with pytest.raises(error, match=message):
+        start_training(lambda epoch, keys: batch)
+
+
+def test_labels_of_a_later_epochs_batches_are_looked_at_too():
+    run = start_training(lambda epoch, keys: (PAIR[0][None, None], PAIR[1][None, None] + epoch - 1))
+    assert [next(run).epoch for _ in range(2)] == [0, 1]
+    with pytest.raises(ValueError, match="got labels from 1 to 3"):
+        next(run)
+
+
+@pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS[3:])
+def test_a_loss_that_is_called_by_itself_refuses_labels_of_another_shape_or_dtype(labels, error, message):
+    with pytest.raises(error, match=message):
+        jax.jit(flax_loss(Identity()))(BIAS, {}, (PAIR[0], labels), KEY)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_integer_labels_of_every_width_from_0_to_the_last_class_train(dtype):
+    *_, last = start_training((PAIR[0], PAIR[1].astype(dtype)))
+    assert np.isfinite(last.metrics["epoch_loss"]).all()
+
+
+@pytest.mark.parametrize("data", [PAIR[0], (*PAIR, PAIR[1]), {"images": PAIR[0], "labels": PAIR[1]}])
+def test_data_that_is_no_pair_is_refused(data):
+    with pytest.raises(TypeError, match=r"must be a pair \(images, labels\), got a"):
+        start_training(data)
+    with pytest.raises(TypeError, match=r"train must be a pair \(images, labels\), got a"):
+        flax_evaluate(Identity(), train=data, test=PAIR)
+
+
+def test_an_empty_set_is_refused():
+    with pytest.raises(ValueError, match="test must hold at least one image, got none"):
+        flax_evaluate(Identity(), train=PAIR, test=(PAIR[0][:0], PAIR[1][:0]))
+
+
+def test_a_module_whose_logits_are_not_one_row_for_each_image_is_refused():
+    images = np.zeros((4, 2, 3), np.float32)
+    with pytest.raises(
+        ValueError, match=r"module must give logits \(batch, classes\) for 4 images, got shape \(4, 2, 3"
+    ):
+        flax_loss(Rows())({"bias": jnp.zeros(3)}, {}, (images, PAIR[1]), KEY)
+
+
+def start_training(data):
+    params = {"bias": jnp.zeros((1, 3))}
+    states = init_states(params, optax.sgd(0.1), keys=jax.random.split(KEY, 1))
+    return train(flax_loss(Identity()), optax.sgd(0.1), states, data, epochs=2, batch_size=4)
+
+
 def test_standardized_training_images_have_mean_0_and_deviation_1_a_channel():
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 3, 2), dtype=np.uint8)
     images[..., 1] //= 8
@@ -147,6 +247,12 @@ def test_standardized_training_images_have_mean_0_and_deviation_1_a_channel():
 def test_a_constant_channel_is_standardized_to_zero():
     images = np.full((2, 3, 3, 1), 255, np.uint8)
     assert not np.asarray(standardization(images)(jnp.asarray(images))).any()
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (0, 8, 8, 1), (4,)])
+def test_standardization_needs_images(shape):
+    with pytest.raises(ValueError, match=r"images must be one or more images \(n, H, W, C\), got shape"):
+        standardization(np.zeros(shape, np.uint8))
 
 
 def test_standardization_keeps_to_the_training_images_on_other_ones():

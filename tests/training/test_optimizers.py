@@ -53,9 +53,33 @@ def test_decay_epochs_that_do_not_increase_from_1_are_refused(epochs):
         step_decay(0.1, epochs, steps_per_epoch=1)
 
 
-def test_fractional_decay_epochs_are_refused():
-    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
-        step_decay(0.1, [1.5], steps_per_epoch=2)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"decay_epochs": [1.5]}, "decay_epochs must be a whole number, got 1.5"),
+        ({"decay_epochs": ["1"]}, "decay_epochs must be a whole number, got '1'"),
+        ({"steps_per_epoch": 2.0}, "steps_per_epoch must be a whole number, got 2.0"),
+        ({"learning_rate": "0.1"}, "learning_rate must be a number, got '0.1'"),
+        ({"factor": None}, "factor must be a number, got None"),
+    ],
+)
+def test_schedules_of_other_kinds_of_numbers_are_refused(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        step_decay(**{"learning_rate": 0.1, "decay_epochs": [1], "steps_per_epoch": 2} | arguments)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "factor"])
+def test_schedules_that_are_not_finite_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be a finite number, got nan"):
+        step_decay(**{"learning_rate": 0.1, "decay_epochs": [1], "steps_per_epoch": 2, name: float("nan")})
+
+
+@pytest.mark.parametrize("value", ["0.1", None, True, [0.1]])
+def test_rates_that_are_no_numbers_are_refused(value):
+    with pytest.raises(TypeError, match="learning_rate must be a number, got"):
+        make_optimizer("sgd", value)
+    with pytest.raises(TypeError, match="weight_decay must be a number, got"):
+        make_optimizer("sgd", 0.1, weight_decay=value)
 
 
 def test_an_epoch_without_steps_is_refused():

@@ -1,0 +1,158 @@
+"""Checks of single arguments: whole numbers, numbers, PRNG keys and parameters.
+
+Each raises an error of one line that names the argument, gives its value and says what is allowed.
+"""
+
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return `value` as an int.
+
+    Raises:
+        TypeError: for anything but a Python, NumPy or JAX integer; a bool, a float and a string are none.
+    """
+    try:
+        if _is_bool(value):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {_shown(value)}") from None
+
+
+def count(name: str, value: Any, *, least: int = 1) -> int:
+    """Return `value` as an int that is at least `least`.
+
+    Raises:
+        TypeError: as `whole_number`.
+        ValueError: where it is too small.
+    """
+    number = whole_number(name, value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def number(name: str, value: Any) -> float:
+    """Return `value` as a float, which may be infinite or NaN.
+
+    Raises:
+        TypeError: for anything but one real number; a bool and a string are none.
+    """
+    try:
+        if isinstance(value, str | bytes) or _is_bool(value) or np.ndim(value):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {_shown(value)}") from None
+
+
+def finite_number(name: str, value: Any) -> float:
+    """Return `value` as a finite float.
+
+    Raises:
+        TypeError: as `number`.
+        ValueError: where it is infinite or NaN.
+    """
+    if not math.isfinite(number(name, value)):
+        raise ValueError(f"{name} must be a finite number, got {value}")
+    return float(value)
+
+
+def typed_key(key: Any) -> jax.Array:
+    """Return one PRNG key as a typed key; a legacy uint32 key becomes the typed key of the same numbers.
+
+    Raises:
+        TypeError: for anything else, an array of keys included.
+    """
+    typed = _typed(key)
+    if typed is None or typed.shape:
+        raise TypeError(f"key must be a PRNG key, as from jax.random.key(0), got {_shown(key)}")
+    return typed
+
+
+def typed_keys(keys: Any, members: int) -> jax.Array:
+    """Return PRNG keys [member] as typed keys, from typed or legacy ones.
+
+    Raises:
+        TypeError: for anything but an array of keys.
+        ValueError: for another number of keys than members.
+    """
+    typed = _typed(keys)
+    if typed is None or typed.ndim != 1:
+        raise TypeError(
+            f"keys must be PRNG keys [member], as from jax.random.split(jax.random.key(0), {members}), "
+            f"got {_shown(keys)}"
+        )
+    if len(typed) != members:
+        raise ValueError(f"keys must be one for each of the {members} members, got {len(typed)}")
+    return typed
+
+
+def check_parameters(name: str, params: PyTree) -> None:
+    """Raise an error that names the first leaf that is not an array of real floating-point numbers.
+
+    Raises:
+        TypeError: for leaves of integers, bools, complex numbers, strings, objects or PRNG keys.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = _dtype(leaf)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"{name} must hold arrays of real floating-point numbers, got {dtype or type(leaf).__name__} "
+                f"at {leaf_name(path)}"
+            )
+
+
+def check_finite(name: str, params: PyTree) -> None:
+    """Raise an error that names the first leaf with NaN or infinity; traced leaves are not looked at.
+
+    Raises:
+        ValueError: where there is one.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        # NumPy, which compiles nothing for each shape.
+        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity at {leaf_name(path)}")
+
+
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """Return a leaf's key path as text; a pytree that is one array has no path."""
+    return jax.tree_util.keystr(path) or "the only leaf"
+
+
+def _typed(key: Any) -> jax.Array | None:
+    """A typed key or array of keys from a typed or legacy one; None for what is neither."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None:
+        return None
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return key
+    legacy = jax.eval_shape(jax.random.key_data, jax.eval_shape(jax.random.key, 0)).shape
+    return jax.random.wrap_key_data(key) if dtype == np.uint32 and key.shape[-1:] == legacy else None
+
+
+def _dtype(leaf: Any) -> Any:
+    try:
+        return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    except ValueError:
+        return None
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or getattr(value, "dtype", None) == np.bool_
+
+
+def _shown(value: Any) -> str:
+    """A value on one line: an array by its dtype and shape."""
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        return f"an array of {value.dtype} of shape {value.shape}"
+    return " ".join(f"{value!r:.100}".split())
