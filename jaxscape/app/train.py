@@ -276,7 +276,7 @@ def _keep_minimum(
 
 def with_absolute_paths[C: TaskConfig](config: C) -> C:
     """Other commands may be called from elsewhere."""
-    if config.data_dir is None:
+    if not config.data_dir:  # an empty one is refused where the data are loaded
         return config
     return replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from jaxscape.training.arguments import typed_key
 from jaxscape.training.originals import read_originals
 
 DATASETS = (
@@ -192,6 +193,7 @@ def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, f
 
     Raises:
         ValueError: `fraction`, `num_classes` or a label is out of range, or `labels` is not a list of integers.
+        TypeError: `key` is not one PRNG key.
     """
     labels = np.asarray(labels)
     if not isinstance(num_classes, int | np.integer) or num_classes < 1:
@@ -202,7 +204,7 @@ def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, f
         raise ValueError(f"labels must be integers (n,), got {labels.dtype} {labels.shape}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"labels must be from 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}")
-    order_key, class_key = jax.random.split(key)
+    order_key, class_key = jax.random.split(typed_key(key))
     drawn = np.asarray(jax.random.permutation(order_key, len(labels)))[: round(fraction * len(labels))]
     classes = np.asarray(jax.random.randint(class_key, labels.shape, 0, num_classes))
     corrupted = labels.astype(np.int32)
