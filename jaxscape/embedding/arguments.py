@@ -1,10 +1,9 @@
-"""What the functions of this room are given: refused in their own words where it is wrong, and free of its unit.
+"""Checks of the arguments of this room's functions, and the unit of their distances and coordinates.
 
 All refusals are a `ValueError` of one line: the name of the argument, what it must be, and what it is.
 """
 
 import math
-from numbers import Real
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ def require(accepted: bool, name: str, allowed: str, value: object) -> None:
 def check_whole(
     name: str, value: object, least: int, most: int | None = None, *, most_is: str = "", or_else: str = ""
 ) -> None:
-    """Raise a ValueError unless a value is a whole number (neither True nor 2.0) of a range.
+    """Raise a ValueError unless a value is a whole number in a range; True and 2.0 are not.
 
     Args:
         name: of the argument.
@@ -33,19 +32,19 @@ def check_whole(
         least: the smallest that is allowed.
         most: the largest that is allowed; None is any.
         most_is: what the largest is, such as "n - 1".
-        or_else: what else is allowed, such as "None"; that it is not this is the caller's to see.
+        or_else: what else is allowed, for the message, such as "None"; the caller must have excluded it.
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    in_range = whole and least <= value and (most is None or value <= most)  # type: ignore[operator]
     top = f"{most_is} = {most}" if most_is else most
-    allowed = f"{or_else and or_else + ' or '}a whole number " + (
-        f"of at least {least}" if most is None else f"from {least} to {top}"
-    )
-    require(whole and least <= value and (most is None or value <= most), name, allowed, value)  # type: ignore[operator]
+    range_ = f"of at least {least}" if most is None else f"from {least} to {top}"
+    alternative = f"{or_else} or " if or_else else ""
+    require(in_range, name, f"{alternative}a whole number {range_}", value)
 
 
 def is_real(value: object) -> bool:
     """Return whether a value is a real number that a float can hold; NaN, True and strings are not."""
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
         return False
     try:
         return not math.isnan(float(value))
@@ -59,7 +58,7 @@ def is_word(value: object, word: str) -> bool:
 
 
 def check_diffusion(*, knn: object, decay: object, t: object, points: int, connect: bool = False) -> None:
-    """Raise a ValueError where a setting of PHATE cannot be, for that many points.
+    """Raise a ValueError where a setting of PHATE is out of range for that many points.
 
     Args:
         knn: of the kernel.
@@ -75,6 +74,12 @@ def check_diffusion(*, knn: object, decay: object, t: object, points: int, conne
     require(is_real(decay) and decay > 0, "decay", "a positive number", decay)  # type: ignore[operator]
     if not is_word(t, "auto"):
         check_whole("t", t, 1, or_else='"auto"')
+
+
+def check_distinct(distances: np.ndarray) -> None:
+    """Raise a ValueError where all points are the same: their graph has no bandwidth."""
+    if not distances.any():
+        raise ValueError("distances must not all be zero: all points are the same")
 
 
 def check_key(key: object) -> None:
@@ -102,10 +107,8 @@ def real_array(name: str, values: Any, *, shape: str) -> np.ndarray:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} must have no masked entries, got {np.ma.count_masked(values)}")
     array = _as_array(name, values, shape)
-    # numpy takes lengths of time (m) for integers
-    if array.dtype.kind == "m" or not jnp.issubdtype(array.dtype, np.integer) | jnp.issubdtype(
-        array.dtype, np.floating
-    ):
+    numeric = jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating)
+    if not numeric or array.dtype.kind == "m":  # durations, which NumPy counts among the integers
         raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != len(shape.strip("(),").split(",")):
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
@@ -184,7 +187,7 @@ def distance_matrix(name: str, values: Any, *, fewest: int = 1, count: int | Non
 
 
 def _asymmetry(matrix: np.ndarray) -> float:
-    """The largest difference of two entries that should be the same; a few rows at once, for want of memory."""
+    """The largest difference of two entries that should be the same, by blocks of rows to save memory."""
     starts = range(0, len(matrix), _ROWS)
     rows = ((matrix[start : start + _ROWS, start:], matrix[start:, start : start + _ROWS].T) for start in starts)
     return max((float(np.abs(one - other).max()) for one, other in rows), default=0.0)

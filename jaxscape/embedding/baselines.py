@@ -9,7 +9,15 @@ import jax
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
-from jaxscape.embedding.arguments import check_diffusion, check_key, check_whole, is_real, require, without_unit
+from jaxscape.embedding.arguments import (
+    check_diffusion,
+    check_distinct,
+    check_key,
+    check_whole,
+    is_real,
+    require,
+    without_unit,
+)
 from jaxscape.embedding.mds import check_distances, classical_mds
 
 
@@ -41,6 +49,7 @@ def phate_package(
     """
     matrix, _ = without_unit(check_distances(distances, n_components=n_components))
     check_diffusion(knn=knn, decay=decay, t=t, points=len(matrix))
+    check_distinct(matrix)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package and its parts warn of things that are checked before
         with _installed_by("phate"):

@@ -150,9 +150,14 @@ def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
     other, _ = without_unit(picture("second", second, fewest=2))
     if one.shape != other.shape:
         raise ValueError(f"second must have the shape of first, {one.shape}, got {other.shape}")
-    if any((each == each[0]).all() for each in (one, other)):
+    if _is_one_point(one) or _is_one_point(other):
         return np.nan
     return float(procrustes(one, other)[2])
+
+
+def _is_one_point(points: np.ndarray) -> bool:
+    # The norm too: differences may be so small beside the coordinates that their squares vanish.
+    return bool((points == points[0]).all() or np.linalg.norm(points - points.mean(axis=0)) == 0)
 
 
 def _between(points: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxscape.embedding.arguments import check_diffusion, check_whole, real_array, require
+from jaxscape.embedding.arguments import check_diffusion, check_distinct, check_whole, real_array, require
 from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
 from jaxscape.embedding.graph import affinity_from_bandwidth, alpha_decay_kernel, bandwidths, smallest_connecting_knn
 from jaxscape.embedding.mds import check_distances, metric_mds, place
@@ -361,8 +361,7 @@ def _check(matrix: np.ndarray, settings: _Settings) -> None:
     check_diffusion(knn=knn, decay=decay, t=t, points=points, connect=True)
     if not (isinstance(metric, str) and metric in POTENTIAL_METRICS):
         raise ValueError(f"unknown potential_metric {metric!r}; known: {', '.join(POTENTIAL_METRICS)}")
-    if not matrix.any():
-        raise ValueError("distances must not all be zero: all points are the same")
+    check_distinct(matrix)
 
 
 def _disconnected(components: int, knn: int, connecting: int) -> str:

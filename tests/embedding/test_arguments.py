@@ -1,5 +1,7 @@
 """What no function of this room takes, and the words in which it says so."""
 
+from fractions import Fraction
+
 import jax
 import numpy as np
 import pytest
@@ -142,7 +144,7 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
         *[
             (function, D | {"decay": value}, "decay must be a positive number, got")
             for function in (phate, phate_package)
-            for value in (None, np.nan, "a", True, 0, -1, 10**400, 1j, [40])
+            for value in (None, np.nan, "a", True, 0, -1, 10**400, 1j, [40], Fraction(40))
         ],
         *[
             (function, D | {"t": value}, 't must be "auto" or a whole number of at least 1, got')
@@ -205,6 +207,8 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
             )
             for value in (2, 12, 5.0, True, "5", np.nan)
         ],
+        (phate, {"distances": np.zeros((12, 12))}, "distances must not all be zero: all points are the same"),
+        (phate_package, {"distances": np.zeros((12, 12))}, "distances must not all be zero: all points are the same"),
         (rank_correlation, D | {"embedding": PICTURE[:5]}, "distances must have shape (5, 5), got (12, 12)"),
         (normalized_stress, D | {"embedding": PICTURE[:5]}, "distances must have shape (5, 5), got (12, 12)"),
         (demap, {"geodesics": DISTANCES + np.triu(DISTANCES)} | E, "geodesics must be symmetric"),

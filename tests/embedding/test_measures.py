@@ -99,6 +99,8 @@ def test_one_point_has_no_next_one():
 def test_a_picture_that_is_one_point_has_no_disparity():
     assert np.isnan(procrustes_disparity(np.ones((5, 2)), points(5, 2)))
     assert np.isnan(procrustes_disparity(points(5, 2), np.ones((5, 2))))
+    nearly = np.stack([np.ones(5), 1e-200 * np.arange(5)], axis=1)
+    assert np.isnan(procrustes_disparity(nearly, points(5, 2)))
 
 
 @pytest.mark.parametrize("neighbours", [2, 40])
