@@ -2,6 +2,7 @@
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -91,9 +92,11 @@ def read_index(folder: Path) -> tuple[list[dict[str, Any]], list[Leaf]]:
         raise ValueError(f"path={folder} has format and version {found}; allowed: {(FORMAT, VERSION)}")
     labels, leaves = index.get("labels"), index.get("leaves")
     if not _are_labels(labels):
-        raise ValueError(f"{path} is damaged: labels must be records with the same columns, got {labels!r:.50}")
+        raise ValueError(f"{path} is damaged: labels must be records with the same columns, got {reprlib.repr(labels)}")
     if not isinstance(leaves, list) or not all(_is_leaf(leaf) for leaf in leaves):
-        raise ValueError(f"{path} is damaged: leaves must be records of keys, shape and dtype, got {leaves!r:.50}")
+        raise ValueError(
+            f"{path} is damaged: leaves must be records of keys, shape and dtype, got {reprlib.repr(leaves)}"
+        )
     return labels, [Leaf(tuple(leaf["keys"]), tuple(leaf["shape"]), leaf["dtype"]) for leaf in leaves]
 
 
@@ -104,7 +107,7 @@ def plain_records(labels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         ValueError: where they are empty, differ in their columns or hold something else.
     """
     if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(r, Mapping) for r in labels):
-        raise ValueError(f"labels={labels!r:.50} must be a sequence of mappings, one record per member")
+        raise ValueError(f"labels={reprlib.repr(labels)} must be a sequence of mappings, one record per member")
     if len(labels) == 0:
         raise ValueError("labels=[] is empty; give one record a member")
     records = []
@@ -115,7 +118,7 @@ def plain_records(labels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(json.dumps(dict(record), default=_scalar, allow_nan=False)))
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"labels[{member}]={record!r:.200} must hold finite JSON values: {error}") from None
+            raise ValueError(f"labels[{member}]={reprlib.repr(record)} must hold finite JSON values: {error}") from None
     return records
 
 

@@ -26,6 +26,7 @@ from jaxscape.trajectories.paths import plain_path
 METADATA = "_CHECKPOINT_METADATA"
 PAGE = 4096  # bytes; nothing less is ever read from a disk
 EPOCH = re.compile("0|[1-9][0-9]*")  # orbax writes to "3.orbax-checkpoint-tmp", renamed to "3" when all is on disk
+_STATUS = re.compile("[A-Z_]+(?=:)")
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 # Something else stands where a file was; other errors of the system (too many open files, no permission) may pass.
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
@@ -71,8 +72,8 @@ def read_snapshot(folder: Path) -> Snapshot:
     try:
         content = json.loads((folder / METADATA).read_bytes())
         return _parse(folder, content["custom_metadata"])
-    except FileNotFoundError:
-        raise damaged(folder, f"it has no {METADATA}") from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise damaged(folder, f"it has no file {METADATA}") from None
     except OSError as error:
         raise type(error)(f"cannot read {folder / METADATA}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -89,7 +90,7 @@ def _parse(folder: Path, found: Any) -> Snapshot:
     plain = checksums.unsealed(found)
     if plain["epoch"] != int(folder.name):
         raise ValueError("it is the snapshot of another epoch")
-    return Snapshot(folder, update, plain["checksums"])
+    return Snapshot(folder, update, dict(plain["checksums"]))
 
 
 def damaged(folder: Path, reason: str) -> ValueError:
@@ -116,7 +117,8 @@ def naming_damage(folder: Path) -> Iterator[None]:
         number = _SYSTEM_ERROR.search(str(error))
         if number and int(number[1]) not in _DAMAGE:
             raise OSError(f"cannot read {folder}: {os.strerror(int(number[1]))}") from None
-        raise damaged(folder, f"its arrays cannot be read ({reason(error)})") from None
+        status = _STATUS.match(str(error))  # what follows is a page
+        raise damaged(folder, f"its arrays cannot be read{f' ({status[0]})' if status else ''}") from None
 
 
 def reason(error: BaseException) -> str:
@@ -195,9 +197,16 @@ class StoredArray:
 
 
 def save_snapshot(folder: Path, state: Any, update: int | None, sums: Mapping[str, str]) -> None:
-    """Write a snapshot, complete when this returns."""
+    """Write a snapshot, complete when this returns.
+
+    Raises:
+        FileExistsError: where one is there already.
+        OSError: where it cannot be written; or another error of orbax's.
+    """
     from orbax.checkpoint import v1 as ocp
 
+    if folder.exists():  # orbax sees it too, and leaves a coroutine that was never awaited
+        raise FileExistsError(f"{folder} is there already")
     with orbax_silenced(), saving_context():
         ocp.save(plain_path(folder.parent) / folder.name, state, custom_metadata=_metadata(folder, update, sums))
 

@@ -266,15 +266,6 @@ def test_open_says_what_is_missing(full, tmp_path):
         TrajectoryStore.open(tmp_path)
 
 
-def test_an_epoch_missing_in_the_midst_is_named(fresh):
-    for epoch in range(3):
-        fresh.append(epoch, snapshot(epoch))
-    fresh.close()
-    (fresh.path / "1").rename(fresh.path.parent / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="epoch 1 is missing"):
-        TrajectoryStore.open(fresh.path)
-
-
 def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with TrajectoryStore.create("run/trajectories", LABELS) as store:
