@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Snapshot(NamedTuple):
 
     folder: Path
     update: int | None  # optimizer updates before it, where `append` was told
-    checksums: Mapping[str, str] | None  # by the name of a leaf, encoded; None in stores of an earlier version
+    checksums: dict[str, str] | None  # by the name of a leaf, encoded; None in stores of an earlier version
 
     def row_checksums(self, leaf: Leaf, num_members: int) -> np.ndarray | None:
         """Return the checksum of each member's array, or None where none was kept."""
@@ -150,8 +150,7 @@ class StoredArray:
         self.leaf = leaf
         self.checksums = snapshot.row_checksums(leaf, num_members)
         self._shape = (num_members, *leaf.shape)
-        store, epoch = plain_path(snapshot.folder.parent), snapshot.folder.name
-        database = {"driver": "file", "path": f"{store}/{epoch}/state/"}
+        database = {"driver": "file", "path": f"{plain_path(self.folder.parent) / self.folder.name}/state/"}
         spec = {
             "driver": "zarr3",
             "kvstore": {"driver": "ocdbt", "base": database, "path": f"{'.'.join(leaf.keys)}/"},
@@ -196,8 +195,8 @@ class StoredArray:
             raise damaged(self.folder, f"{self.leaf.name!r} of member {wrong[0]} does not match its checksum")
 
 
-def save_snapshot(folder: Path, state: Any, update: int | None, sums: Mapping[str, str]) -> None:
-    """Write a snapshot, complete when this returns.
+def save_snapshot(snapshot: Snapshot, state: Any) -> None:
+    """Write the arrays of a snapshot, complete when this returns.
 
     Raises:
         FileExistsError: where one is there already.
@@ -205,16 +204,16 @@ def save_snapshot(folder: Path, state: Any, update: int | None, sums: Mapping[st
     """
     from orbax.checkpoint import v1 as ocp
 
-    if folder.exists():  # orbax sees it too, and leaves a coroutine that was never awaited
-        raise FileExistsError(f"{folder} is there already")
+    if snapshot.folder.exists():  # orbax sees it too, and leaves a coroutine that was never awaited
+        raise FileExistsError(f"{snapshot.folder} is there already")
     with orbax_silenced(), saving_context():
-        ocp.save(plain_path(folder.parent) / folder.name, state, custom_metadata=_metadata(folder, update, sums))
+        ocp.save(_where_to_write(snapshot), state, custom_metadata=_metadata(snapshot))
 
 
-def start_saving_among_processes(folder: Path, state: Any, update: int | None, sums: Mapping[str, str]) -> Any:
-    """Start to write a snapshot that several processes hold, all of which call this; return orbax's response.
+def start_saving_among_processes(snapshot: Snapshot, state: Any) -> Any:
+    """Start to write the arrays of a snapshot that several processes hold; return orbax's response.
 
-    What this process holds has been copied when this returns.
+    All of them call this. What this process holds has been copied when this returns.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -222,14 +221,18 @@ def start_saving_among_processes(folder: Path, state: Any, update: int | None, s
     # Named so, the processes meet through their coordinator. Otherwise they would run a program on all devices,
     # in a thread of their own, and each must run such programs in the same order.
     context.multiprocessing.active_processes = set(range(jax.process_count()))
-    context.multiprocessing.barrier_sync_key_prefix = f"{zlib.crc32(os.fsencode(folder.parent)):08x}"
+    context.multiprocessing.barrier_sync_key_prefix = f"{zlib.crc32(os.fsencode(snapshot.folder.parent)):08x}"
     with orbax_silenced(), context:
-        path = plain_path(folder.parent) / folder.name
-        return ocp.save_async(path, state, custom_metadata=_metadata(folder, update, sums))
+        return ocp.save_async(_where_to_write(snapshot), state, custom_metadata=_metadata(snapshot))
 
 
-def _metadata(folder: Path, update: int | None, sums: Mapping[str, str]) -> dict[str, Any]:
-    return checksums.sealed({"epoch": int(folder.name), "update": update, "checksums": dict(sums)})
+def _where_to_write(snapshot: Snapshot) -> Path:
+    return plain_path(snapshot.folder.parent) / snapshot.folder.name
+
+
+def _metadata(snapshot: Snapshot) -> dict[str, Any]:
+    record = {"epoch": int(snapshot.folder.name), "update": snapshot.update, "checksums": snapshot.checksums}
+    return checksums.sealed(record)
 
 
 def saving_context() -> Any:

@@ -26,6 +26,7 @@ from jaxscape.trajectories.paths import plain_path
 from jaxscape.trajectories.snapshots import (
     Snapshot,
     StoredArray,
+    damaged,
     find_snapshots,
     read_snapshot,
     reason,
@@ -64,7 +65,7 @@ class TrajectoryStore:
         # Each epoch is a database of its own; its index is read once and kept for all of its leaves.
         self._reading = ts.Context({"cache_pool": {"total_bytes_limit": 2**26}})
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trajectory-store")
-        self._pending: tuple[int, Future[None]] | None = None
+        self._pending: tuple[int, Future[Snapshot]] | None = None
         self._read_back = False
         self._closed = False
 
@@ -177,7 +178,7 @@ class TrajectoryStore:
             require_same(arrays, self._leaves)
         start = self._start_writing if jax.process_count() == 1 else self._start_writing_among_processes
         self._pending = epoch, start(epoch, arrays, update)
-        self._snapshots[epoch] = Snapshot(self._path / str(epoch), update, None)  # `wait` reads its checksums
+        self._snapshots[epoch] = Snapshot(self._path / str(epoch), update, None)  # `wait` adds the checksums
 
     def wait(self) -> None:
         """Return when everything appended is on disk; raise the OSError of a write that failed."""
@@ -186,8 +187,7 @@ class TrajectoryStore:
         (epoch, pending), self._pending = self._pending, None
         folder = self._path / str(epoch)
         try:
-            pending.result()
-            self._snapshots[epoch] = read_snapshot(folder)
+            self._snapshots[epoch] = pending.result()
         except _NotReadBackError as error:
             del self._snapshots[epoch]
             raise OSError(f"epoch {epoch} was written and cannot be read back: {error}") from error
@@ -280,38 +280,43 @@ class TrajectoryStore:
     def _open_array(self, epoch: int, leaf: Leaf) -> StoredArray:
         return StoredArray(self._snapshots[epoch], leaf, self.num_members, self._reading)
 
-    def _start_writing(self, epoch: int, arrays: dict[Leaf, Any], update: int | None) -> Future[None]:
+    def _start_writing(self, epoch: int, arrays: dict[Leaf, Any], update: int | None) -> Future[Snapshot]:
         copies = dict(zip(arrays, host_copies(list(arrays.values())), strict=True))
         folder = self._path / str(epoch)
 
-        def write() -> None:
+        def write() -> Snapshot:
             sums = {leaf.name: encode(rows_checksums(array)) for leaf, array in copies.items()}
-            save_snapshot(folder, nested((leaf.keys, array) for leaf, array in copies.items()), update, sums)
-            self._compare_first(folder)
+            snapshot = Snapshot(folder, update, sums)
+            save_snapshot(snapshot, nested((leaf.keys, array) for leaf, array in copies.items()))
+            self._compare_first(snapshot)
+            return snapshot
 
         return self._writer.submit(write)
 
-    def _start_writing_among_processes(self, epoch: int, arrays: dict[Leaf, Any], update: int | None) -> Future[None]:
+    def _start_writing_among_processes(
+        self, epoch: int, arrays: dict[Leaf, Any], update: int | None
+    ) -> Future[Snapshot]:
         found = zip(arrays, rows_checksums_among_processes(list(arrays.values())), strict=True)
         sums = {leaf.name: encode(values) for leaf, values in found if values is not None}
+        snapshot = Snapshot(self._path / str(epoch), update, sums)
         state = nested((leaf.keys, array) for leaf, array in arrays.items())
-        folder = self._path / str(epoch)
         try:
-            saving = start_saving_among_processes(folder, state, update, sums)
+            saving = start_saving_among_processes(snapshot, state)
         except Exception as error:
-            failed: Future[None] = Future()
+            failed: Future[Snapshot] = Future()
             failed.set_exception(error)  # `wait` raises it, as it does what comes later
             return failed
 
-        def wait() -> None:
+        def wait() -> Snapshot:
             saving.result()
             if jax.process_index() == 0:
-                self._compare_first(folder)
+                self._compare_first(snapshot)
+            return snapshot
 
         return self._writer.submit(wait)
 
-    def _compare_first(self, folder: Path) -> None:
-        """Read back the first snapshot that was written, array by array.
+    def _compare_first(self, written: Snapshot) -> None:
+        """Read back the first snapshot that this object wrote, array by array.
 
         What cannot be read where it lies fails now, and not after the last epoch.
         """
@@ -319,9 +324,11 @@ class TrajectoryStore:
             return
         everyone = np.arange(self.num_members)
         try:
-            snapshot = read_snapshot(folder)
+            found = read_snapshot(written.folder)
+            if found != written:
+                raise damaged(written.folder, "its checksums are not those that were written")
             for leaf in self._leaves:
-                StoredArray(snapshot, leaf, self.num_members, self._reading).start_reading(everyone)()
+                StoredArray(found, leaf, self.num_members, self._reading).start_reading(everyone)()
         except (ValueError, OSError) as error:
             raise _NotReadBackError(str(error)) from error
         self._read_back = True

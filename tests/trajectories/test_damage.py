@@ -1,8 +1,13 @@
 """What is damaged in a store is named in one line with the way out, or comes back the same; never silently wrong."""
 
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -268,3 +273,29 @@ def test_labels_that_are_nested_too_deeply_are_refused(tmp_path):
         deep = [deep]
     with pytest.raises(ValueError, match=r"labels\[0\]"):
         TrajectoryStore.create(tmp_path / "store", [{"seed": deep}])
+
+
+@pytest.mark.slow
+def test_two_processes_keep_the_checksums_of_all_members_in_any_folder(tmp_path):
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = found.getsockname()[1]
+    path, program = tmp_path / "lr=[0.1]" / "store", Path(__file__).with_name("two_writers.py")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, program, str(number), str(port), path], env=environment, stderr=subprocess.PIPE
+        )
+        for number in range(2)
+    ]
+    errors = [writer.communicate(timeout=300)[1].decode() for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], errors
+    store = TrajectoryStore.open(path)
+    for epoch in range(2):
+        values = (np.arange(8000, dtype=np.float32) + epoch).reshape(4, 2000)
+        expected = {
+            name: checksums.encode(checksums.rows_checksums(values)) for name in ("everywhere", "numpy", "shared")
+        }
+        expected["small"] = checksums.encode(checksums.rows_checksums(values[:, :3]))
+        assert store._snapshots[epoch].checksums == expected
+        np.testing.assert_array_equal(store.read(epoch)["shared"][0], values)
