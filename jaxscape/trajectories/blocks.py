@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
+from xxhash import xxh3_64
 
-from jaxscape.trajectories.checksums import xxh3_64
 from jaxscape.trajectories.index import Leaf
 from jaxscape.trajectories.snapshots import StoredArray, damaged, naming_damage
 

@@ -83,7 +83,7 @@ def read_snapshot(folder: Path) -> Snapshot:
 def _parse(folder: Path, found: Any) -> Snapshot:
     """Raise a ValueError, KeyError or TypeError for what `save_snapshot` does not write."""
     update = found["update"]
-    if update is not None and type(update) is not int:
+    if update is not None and not isinstance(update, int):
         raise TypeError("update is no integer")
     if found.keys() == {"update"}:
         return Snapshot(folder, update, None)
@@ -257,7 +257,7 @@ def saving_context() -> Any:
 
 @contextmanager
 def orbax_silenced() -> Iterator[None]:
-    """Orbax logs the traceback of an error once a thread, hundreds of lines of what `wait` raises in one."""
+    """Silence orbax, which logs hundreds of lines of traceback, once a thread, of what `wait` raises in one."""
     from absl import logging as absl_logging
 
     def from_elsewhere(record: logging.LogRecord) -> bool:

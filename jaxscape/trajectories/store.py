@@ -8,7 +8,7 @@ whole trajectory of a large network in memory. A snapshot is an orbax checkpoint
 
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -56,14 +56,11 @@ class TrajectoryStore:
 
     def __init__(self, path: Path, labels: list[dict[str, Any]], leaves: list[Leaf]):
         """Not for callers: `create` and `open` make stores."""
-        import tensorstore as ts
-
         self._path = path
         self._labels = labels
         self._leaves = leaves
         self._snapshots = find_snapshots(path)
-        # Each epoch is a database of its own; its index is read once and kept for all of its leaves.
-        self._reading = ts.Context({"cache_pool": {"total_bytes_limit": 2**26}})
+        self._reading = _reading_context()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trajectory-store")
         self._pending: tuple[int, Future[Snapshot]] | None = None
         self._read_back = False
@@ -168,9 +165,9 @@ class TrajectoryStore:
         self.wait()
         if self._closed:
             raise ValueError(f"the store {self._path} is closed; open it again to append")
-        self._require_free(epoch)
+        epoch = self._free_epoch(epoch)
         arrays = dict(named_arrays(params, self.num_members))
-        update = None if update is None else operator.index(update)
+        update = None if update is None else int(operator.index(update))
         if self.num_epochs == 0:
             self._leaves = list(arrays)
             _by_first_process(lambda: write_index(self._path, self._labels, self._leaves))
@@ -184,15 +181,15 @@ class TrajectoryStore:
         """Return when everything appended is on disk; raise the OSError of a write that failed."""
         if self._pending is None:
             return
-        (epoch, pending), self._pending = self._pending, None
+        epoch, pending = self._pending
         folder = self._path / str(epoch)
         try:
             self._snapshots[epoch] = pending.result()
         except _NotReadBackError as error:
-            del self._snapshots[epoch]
+            self._forget(epoch)
             raise OSError(f"epoch {epoch} was written and cannot be read back: {error}") from error
         except Exception as error:
-            del self._snapshots[epoch]
+            self._forget(epoch)
             if folder.exists():
                 raise FileExistsError(
                     f"another process has written epoch {epoch} to {self._path}; one at a time may write. Open the "
@@ -202,6 +199,13 @@ class TrajectoryStore:
                 f"epoch {epoch} could not be written to {self._path} and can be appended again; "
                 f"the other epochs are as they were: {reason(error)}"
             ) from error
+        self._pending = None
+
+    def _forget(self, epoch: int) -> None:
+        """Drop an epoch that was not written, and what has been read of it."""
+        self._pending = None
+        del self._snapshots[epoch]
+        self._reading = _reading_context()
 
     def close(self) -> None:
         """Wait, then end writing. Reading goes on working."""
@@ -333,11 +337,12 @@ class TrajectoryStore:
             raise _NotReadBackError(str(error)) from error
         self._read_back = True
 
-    def _require_free(self, epoch: int) -> None:
+    def _free_epoch(self, asked: int) -> int:
         missing = self.missing_epochs
-        if epoch != self.num_epochs and epoch not in missing:
-            also = f", and {missing} are missing" if missing else ""
-            raise ValueError(f"epoch={epoch} cannot be appended; the next epoch is {self.num_epochs}{also}")
+        if asked in missing or asked == self.num_epochs:
+            return int(asked)
+        also = f", and {missing} are missing" if missing else ""
+        raise ValueError(f"epoch={asked} cannot be appended; the next epoch is {self.num_epochs}{also}")
 
     def _require_epochs(self, epochs: Sequence[int]) -> None:
         missing = [epoch for epoch in epochs if epoch not in self._snapshots]
@@ -354,8 +359,7 @@ class TrajectoryStore:
 
     def _by_name(self, names: Sequence[str]) -> list[Leaf]:
         known = {leaf.name: leaf for leaf in self._leaves}
-        unknown = [name for name in names if name not in known]
-        if unknown or isinstance(names, str):
+        if isinstance(names, str) or not isinstance(names, Iterable) or not all(name in list(known) for name in names):
             raise ValueError(f"leaves={names!r} must be a sequence of key paths among {list(known)}")
         return [known[name] for name in names]
 
@@ -365,8 +369,18 @@ class _NotReadBackError(Exception):
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Orbax takes absolute paths only."""
-    return Path(path).expanduser().absolute()
+    """Return an absolute path, for orbax takes no other."""
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError(f"path={path!r} must be the name of a folder")
+    return Path(os.path.expanduser(text)).absolute()  # as in a shell, ~ and a name that no user has stay as they are
+
+
+def _reading_context() -> Any:
+    """Return a cache for indices: each epoch is a database, whose index is read once for all of its leaves."""
+    import tensorstore as ts
+
+    return ts.Context({"cache_pool": {"total_bytes_limit": 2**26}})
 
 
 def _by_first_process(work: Callable[[], None]) -> None:
@@ -385,7 +399,10 @@ def _by_first_process(work: Callable[[], None]) -> None:
 
 
 def _selection(argument: str, chosen: int | Sequence[int] | None, count: int) -> np.ndarray:
-    numbers = np.atleast_1d(np.arange(count) if chosen is None else np.asarray(chosen))
+    try:
+        numbers = np.atleast_1d(np.arange(count) if chosen is None else np.asarray(chosen))
+    except (ValueError, OverflowError):  # lists of unequal lengths
+        numbers = np.empty(0)
     integers = numbers.ndim == 1 and numbers.size > 0 and numbers.dtype.kind in "iu"
     if not integers or numbers.min() < 0 or numbers.max() >= count:
         raise ValueError(f"{argument}={chosen} must be one or several of 0 to {count - 1}")
