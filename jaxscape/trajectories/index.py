@@ -3,7 +3,8 @@
 import json
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -42,14 +43,37 @@ class Leaf(NamedTuple):
         return math.prod(self.shape)
 
 
+@contextmanager
+def naming_what_is_read(path: Path) -> Iterator[None]:
+    """Say of an error of the system's which file or folder could not be read.
+
+    Raises:
+        OSError: of the kind that the system reported.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:
+            raise  # it has our own words
+        raise type(error)(f"cannot read {path}: {error.strerror}") from None
+
+
+def has_index(folder: Path) -> bool:
+    """Return whether a folder is a store."""
+    with naming_what_is_read(folder):
+        return (folder / INDEX).is_file()
+
+
 def make_store_folder(folder: Path, records: list[dict[str, Any]]) -> None:
     """Make the folder of a store without snapshots.
 
     Raises:
         FileExistsError: where something is there already.
     """
-    if folder.exists() and not (folder.is_dir() and all(_is_unfinished(entry) for entry in folder.iterdir())):
-        found = "a trajectory store" if (folder / INDEX).exists() else "something"
+    with naming_what_is_read(folder):
+        taken = folder.exists() and not (folder.is_dir() and all(_is_unfinished(entry) for entry in folder.iterdir()))
+    if taken:
+        found = "a trajectory store" if has_index(folder) else "something"
         raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
     make_folder(folder)
     write_index(folder, records, [])
@@ -76,17 +100,16 @@ def read_index(folder: Path) -> tuple[list[dict[str, Any]], list[Leaf]]:
         OSError: where the index cannot be read.
     """
     path = folder / INDEX
-    if not folder.exists():
-        raise FileNotFoundError(f"path={folder} does not exist; a trajectory store is a folder")
-    if not path.is_file():
+    with naming_what_is_read(folder):
+        if not folder.exists():
+            raise FileNotFoundError(f"path={folder} does not exist; a trajectory store is a folder")
+    if not has_index(folder):
         raise ValueError(
             f"path={folder} is not a trajectory store: it has no {INDEX}. If it was one, restore that file, which "
             f"says which member each row is"
         )
-    try:
+    with naming_what_is_read(path):
         index = read_record(path)
-    except OSError as error:
-        raise type(error)(f"cannot read {path}: {error.strerror or error}") from None
     found = (index.get("format"), index.get("version"))
     if found != (FORMAT, VERSION):
         raise ValueError(f"path={folder} has format and version {found}; allowed: {(FORMAT, VERSION)}")

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from jaxscape.trajectories import checksums
-from jaxscape.trajectories.index import Leaf
+from jaxscape.trajectories.index import Leaf, naming_what_is_read
 from jaxscape.trajectories.paths import plain_path
 
 METADATA = "_CHECKPOINT_METADATA"
@@ -54,7 +54,8 @@ def find_snapshots(store: Path) -> dict[int, Snapshot]:
     Raises:
         ValueError: where one is damaged; names it and the way out.
     """
-    epochs = sorted(int(entry.name) for entry in store.iterdir() if EPOCH.fullmatch(entry.name))
+    with naming_what_is_read(store):
+        epochs = sorted(int(entry.name) for entry in store.iterdir() if EPOCH.fullmatch(entry.name))
     return {epoch: read_snapshot(store / str(epoch)) for epoch in epochs}
 
 
@@ -70,12 +71,11 @@ def read_snapshot(folder: Path) -> Snapshot:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a snapshot but a file, in the place of one; delete it")
     try:
-        content = json.loads((folder / METADATA).read_bytes())
+        with naming_what_is_read(folder / METADATA):
+            content = json.loads((folder / METADATA).read_bytes())
         return _parse(folder, content["custom_metadata"])
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise damaged(folder, f"it has no file {METADATA}") from None
-    except OSError as error:
-        raise type(error)(f"cannot read {folder / METADATA}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged(folder, f"its {METADATA} is not what was written") from None
 

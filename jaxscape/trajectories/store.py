@@ -289,6 +289,8 @@ class TrajectoryStore:
         folder = self._path / str(epoch)
 
         def write() -> Snapshot:
+            if not self._path.exists():  # orbax would make it, without an index
+                raise FileNotFoundError("the folder is gone")
             sums = {leaf.name: encode(rows_checksums(array)) for leaf, array in copies.items()}
             snapshot = Snapshot(folder, update, sums)
             save_snapshot(snapshot, nested((leaf.keys, array) for leaf, array in copies.items()))

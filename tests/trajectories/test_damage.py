@@ -247,6 +247,29 @@ def test_the_snapshot_of_another_process_is_told_apart_from_a_failed_write(path)
     np.testing.assert_array_equal(TrajectoryStore.open(path).read(3)["bias"][0], snapshot(3)["bias"])
 
 
+def test_a_store_that_was_deleted_is_not_written_to(path):
+    with TrajectoryStore.open(path) as store:
+        shutil.rmtree(path)
+        store.append(3, snapshot(3))
+        with pytest.raises(OSError, match=r"epoch 3 could not be written .*: the folder is gone"):
+            store.wait()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("x" * 300, "File name too long"), ("file/x", "Not a directory"), ("loop", "File exists")]
+)
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, name, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match=words) as caught:
+        TrajectoryStore.create(tmp_path / name, LABELS)
+    assert_named(caught.value, tmp_path / name)
+    with pytest.raises(OSError, match=r"does not exist|cannot read") as caught:
+        TrajectoryStore.open(tmp_path / name)
+    assert_named(caught.value, tmp_path / name)
+
+
 # Writing
 
 
