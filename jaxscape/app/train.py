@@ -31,7 +31,7 @@ from jaxscape.training.train import (
     train,
 )
 from jaxscape.trajectories.files import read_record, write_record
-from jaxscape.trajectories.store import plain_path
+from jaxscape.trajectories.paths import plain_path
 
 PyTree = Any
 
@@ -293,8 +293,7 @@ def _save_minimum(folder: Path, states: TrainState) -> str:
     kept = jax.tree.map(lambda leaf: np.asarray(leaf[0]), {"params": states.params, "model_state": states.model_state})
     path, checksum = folder / "parameters", _checksum(kept)
     try:
-        with plain_path(path) as plain:
-            ocp.save(plain, kept, overwrite=True)
+        ocp.save(plain_path(folder.absolute()) / path.name, kept, overwrite=True)
         readable = _checksum(_load_parameters(path)) == checksum
     except Exception as error:  # whatever tensorstore makes of a full disk, it ends in the system's words
         raise OSError(f"cannot write {path}: {str(error).rpartition(': ')[2]}") from error
@@ -310,8 +309,8 @@ def _load_parameters(path: Path) -> dict[str, Any]:
     if jax.process_count() > 1:  # whoever reads does so by itself
         context.multiprocessing.primary_host = jax.process_index()
         context.multiprocessing.active_processes = {jax.process_index()}
-    with context, plain_path(path) as plain:
-        return jax.tree.map(np.asarray, ocp.load(plain))
+    with context:
+        return jax.tree.map(np.asarray, ocp.load(plain_path(path.parent.absolute()) / path.name))
 
 
 def _checksum(tree: PyTree) -> str:

@@ -1,36 +1,22 @@
 """The matrix of all snapshots, some columns at a time, with every byte read once.
 
 A leaf of a large network is one chunk a member on disk, larger than what a block takes of it. tensorstore would read
-the whole chunk for each block that it reaches into, so the bytes of a block's columns are asked for by themselves.
+the whole chunk for each block that it reaches into, so the bytes of a block's columns are asked for by themselves. They
+come in order, each once, so that the checksum of a chunk goes along with them.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
+from xxhash import xxh3_64
+
+from jaxscape.trajectories.index import Leaf
+from jaxscape.trajectories.snapshots import StoredArray, damaged, naming_damage
 
 # A chunk is the array as it lies in memory, alone in its file entry, the entry's index behind it.
 PLAIN_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}]
-
-
-class Leaf(NamedTuple):
-    """One array of the parameters of one member."""
-
-    keys: tuple[str, ...]  # where it stands in the nested dictionaries
-    shape: tuple[int, ...]  # without the member axis
-    dtype: str
-
-    @property
-    def name(self) -> str:
-        """The key path, such as "group1/conv/kernel"."""
-        return "/".join(self.keys)
-
-    @property
-    def size(self) -> int:
-        """Parameters in one member's array."""
-        return math.prod(self.shape)
 
 
 class Piece(NamedTuple):
@@ -60,24 +46,32 @@ def _plan_blocks(leaves: list[Leaf], width: int) -> Iterator[list[Piece]]:
 
 
 def read_blocks(
-    open_array: Callable[[int, Leaf], Any], leaves: list[Leaf], width: int, num_epochs: int, members: np.ndarray
+    open_array: Callable[[int, Leaf], StoredArray],
+    leaves: list[Leaf],
+    width: int,
+    num_epochs: int,
+    members: np.ndarray,
 ) -> Iterator[np.ndarray]:
     """Read the matrix of epochs 0 to `num_epochs` and some members, `width` columns at a time.
 
     Args:
-        open_array: gives, for an epoch and a leaf, a future of the tensorstore array [member, ...].
+        open_array: starts to open the array of an epoch and a leaf.
         leaves: their columns in this order, each leaf in C order.
         width: columns of a block; the last one may be narrower.
         num_epochs: rows go epoch by epoch, members within.
         members: the numbers of the members.
 
     Returns:
-        Iterator of float32 (num_epochs x members, columns).
+        Iterator of float32 (num_epochs x members, columns). What it has given is verified, where checksums were
+        kept, once the block with the last column of a leaf has come.
+
+    Raises:
+        ValueError: where a snapshot is damaged.
     """
     opened: dict[Leaf, list[_Source]] = {}
     for pieces in _plan_blocks(leaves, width):
         opened = {  # a leaf that reaches into several blocks stays open
-            leaf: opened.get(leaf) or [_open(open_array(epoch, leaf), leaf) for epoch in range(num_epochs)]
+            leaf: opened.get(leaf) or _open_all([open_array(epoch, leaf) for epoch in range(num_epochs)], members)
             for leaf, _, _ in pieces
         }
         stops = np.cumsum([stop - start for _, start, stop in pieces])
@@ -85,51 +79,78 @@ def read_blocks(
         for epoch, rows in enumerate(block):
             # The reads of an epoch run together; more would hold more than the block in memory.
             parts = zip(pieces, np.split(rows, stops[:-1], axis=1), strict=True)
-            fills = [_start_reading(opened[piece.leaf][epoch], piece, members, part) for piece, part in parts]
+            fills = [opened[leaf][epoch].start_reading(start, stop, part) for (leaf, start, stop), part in parts]
             for fill in fills:
                 fill()
         yield block.reshape(-1, stops[-1])
 
 
-class _Source(NamedTuple):
-    """The values of one leaf at one epoch, on disk."""
+class _Source(Protocol):
+    """The values of one leaf and some members at one epoch, on disk."""
 
-    array: Any  # tensorstore's, [member, ...]
-    chunk_by_member: bool
-
-
-def _open(array: Any, leaf: Leaf) -> _Source:
-    opened = array.result()
-    return _Source(opened, _has_chunk_by_member(opened, leaf))
+    def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
+        """Start to read some columns; what comes back waits and writes them into `part`, (members, columns)."""
+        ...
 
 
-def _start_reading(source: _Source, piece: Piece, members: np.ndarray, part: np.ndarray) -> Callable[[], None]:
-    """Start to read a piece of an epoch; what comes back waits and writes it into `part`, (members, columns)."""
-    leaf, start, stop = piece
-    if not source.chunk_by_member:
-        whole = source.array[members].read()
-
-        def fill_from_whole() -> None:
-            part[:] = whole.result().reshape(len(members), -1)[:, start:stop]
-
-        return fill_from_whole
-
-    dtype = jnp.dtype(leaf.dtype)
-    columns = slice(start * dtype.itemsize, stop * dtype.itemsize)
-    keys = [f"c/{member}" + "/0" * len(leaf.shape) for member in members]
-    reads = [source.array.kvstore.read(key, byte_range=columns) for key in keys]
-
-    def fill_from_bytes() -> None:
-        for row, read in zip(part, reads, strict=True):
-            row[:] = np.frombuffer(read.result().value, dtype)
-
-    return fill_from_bytes
+def _open_all(arrays: list[StoredArray], members: np.ndarray) -> list[_Source]:
+    return [_Bytes(array, members) if _has_chunk_by_member(array) else _Whole(array, members) for array in arrays]
 
 
-def _has_chunk_by_member(array: Any, leaf: Leaf) -> bool:
+class _Whole:
+    """Small leaves that share a chunk, and what lies otherwise on disk: read whole, whatever the columns."""
+
+    def __init__(self, array: StoredArray, members: np.ndarray):
+        self._array = array
+        self._members = members
+
+    def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
+        wait = self._array.start_reading(self._members)
+
+        def fill() -> None:
+            part[:] = wait().reshape(len(part), -1)[:, start:stop]
+
+        return fill
+
+
+class _Bytes:
+    """A leaf with a chunk per member, as it lies in memory: ranges of bytes, in the order of the columns."""
+
+    def __init__(self, array: StoredArray, members: np.ndarray):
+        self._array = array
+        self._members = members
+        self._dtype = jnp.dtype(array.leaf.dtype)
+        self._keys = [f"c/{member}" + "/0" * len(array.leaf.shape) for member in members]
+        self._sums = [] if array.checksums is None else [xxh3_64() for _ in members]  # of the bytes so far
+
+    def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
+        columns = slice(start * self._dtype.itemsize, stop * self._dtype.itemsize)
+        chunks = self._array.result().kvstore
+        reads = [chunks.read(key, byte_range=columns) for key in self._keys]
+
+        def fill() -> None:
+            for row, (part_row, read) in enumerate(zip(part, reads, strict=True)):
+                part_row[:] = self._wait(row, read, len(part_row))
+            if self._sums and stop == self._array.leaf.size:
+                self._array.verify(self._members, np.array([sums.intdigest() for sums in self._sums], np.uint64))
+
+        return fill
+
+    def _wait(self, row: int, read: Any, count: int) -> np.ndarray:
+        with naming_damage(self._array.folder):
+            content = read.result().value
+        if len(content) != count * self._dtype.itemsize:
+            name, member = self._array.leaf.name, self._members[row]
+            raise damaged(self._array.folder, f"{name!r} of member {member} is missing or cut")
+        if self._sums:
+            self._sums[row].update(content)
+        return np.frombuffer(content, self._dtype)
+
+
+def _has_chunk_by_member(stored: StoredArray) -> bool:
     """Whether each member is a chunk of its own, as it lies in memory; small leaves are one chunk altogether."""
-    chunk = [1, *leaf.shape]
-    metadata = array.spec().to_json()["metadata"]
+    chunk = [1, *stored.leaf.shape]
+    metadata = stored.result().spec().to_json()["metadata"]
     codecs = metadata["codecs"]
     if codecs[0]["name"] == "sharding_indexed":
         shard = codecs[0]["configuration"]

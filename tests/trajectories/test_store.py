@@ -114,14 +114,24 @@ def test_columns_of_a_long_list_follow_the_list_and_not_its_spelling(fresh):
 
 
 @pytest.mark.parametrize(
-    "selection", [{"epochs": EPOCHS}, {"members": [0, -1]}, {"epochs": []}, {"members": 0.5}, {"epochs": True}]
+    "selection",
+    [
+        {"epochs": EPOCHS},
+        {"members": [0, -1]},
+        {"epochs": []},
+        {"members": 0.5},
+        {"epochs": True},
+        {"epochs": [[0], [0, 1]]},
+        {"members": "0"},
+        {"members": 10**30},
+    ],
 )
 def test_what_is_not_there_is_refused_with_what_is(full, selection):
     with pytest.raises(ValueError, match=r"must be one or several of 0 to \d"):
         full.read(**selection)
 
 
-@pytest.mark.parametrize("leaves", [["conv/missing"], "conv/bias"])
+@pytest.mark.parametrize("leaves", [["conv/missing"], "conv/bias", 5, [["conv/bias"]]])
 def test_unknown_leaves_are_refused_with_the_known_ones(full, leaves):
     with pytest.raises(ValueError, match="conv/kernel"):
         full.read(leaves=leaves)
@@ -164,7 +174,7 @@ def test_a_block_without_room_for_a_column_is_refused_at_once(full):
 # What is refused, before anything is written
 
 
-@pytest.mark.parametrize("epoch", [0, 2, -1])
+@pytest.mark.parametrize("epoch", [0, 2, -1, 1.5, "1", None])
 def test_only_the_next_epoch_can_be_appended(fresh, epoch):
     fresh.append(0, snapshot(0))
     with pytest.raises(ValueError, match=f"epoch={epoch} cannot be appended; the next epoch is 1"):
@@ -266,13 +276,24 @@ def test_open_says_what_is_missing(full, tmp_path):
         TrajectoryStore.open(tmp_path)
 
 
-def test_an_epoch_missing_in_the_midst_is_named(fresh):
-    for epoch in range(3):
-        fresh.append(epoch, snapshot(epoch))
+@pytest.mark.parametrize("path", ["", "a\0b", b"store"])
+def test_what_is_no_name_of_a_folder_is_refused(path):
+    for make in (TrajectoryStore.open, lambda path: TrajectoryStore.create(path, LABELS)):
+        with pytest.raises(ValueError, match=r"path=.* must be the name of a folder"):
+            make(path)
+
+
+def test_a_tilde_before_no_users_name_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    TrajectoryStore.create("~nobody has this name", LABELS)
+    assert (tmp_path / "~nobody has this name" / "store.json").is_file()
+
+
+def test_numbers_of_other_types_name_the_same_epoch(fresh):
+    for epoch in (False, np.int64(1), 2.0):
+        fresh.append(epoch, snapshot(0), update=np.int32(7))
     fresh.close()
-    (fresh.path / "1").rename(fresh.path.parent / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="epoch 1 is missing"):
-        TrajectoryStore.open(fresh.path)
+    assert TrajectoryStore.open(fresh.path).updates == [7, 7, 7]
 
 
 def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):

@@ -1,0 +1,71 @@
+"""From a pytree of parameters to named arrays that a store takes, and back to nested dictionaries."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxscape.trajectories.index import Leaf
+
+
+def named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
+    """Yield the arrays of params with their description, in tree order.
+
+    Raises:
+        ValueError: for what cannot be stored, by key path.
+    """
+    names = set()
+    for path, array in jax.tree_util.tree_leaves_with_path(params):
+        keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("params",)
+        name = "/".join(keys)
+        if not isinstance(array, np.ndarray | jax.Array):
+            raise ValueError(f"params: {name!r} is a {type(array).__name__}; allowed: JAX and NumPy arrays")
+        if not jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.itemsize > 4:
+            raise ValueError(f"params: {name!r} is {array.dtype}; allowed: float32, bfloat16 and float16")
+        if array.shape[:1] != (num_members,) or array.size == 0:
+            raise ValueError(
+                f"params: {name!r} has the shape {array.shape}; allowed: ({num_members}, ...), not empty, an "
+                f"index of the first axis for each record of the labels"
+            )
+        if name.replace(".", "/") in names:
+            raise ValueError(f"params: {name!r} would have the name of another array; allowed: one key path each")
+        names.add(name.replace(".", "/"))
+        yield Leaf(keys, array.shape[1:], array.dtype.name), array
+    if not names:
+        raise ValueError("params holds no arrays")
+
+
+def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
+    """Raise a ValueError where arrays differ from those of the first snapshot, by key path."""
+    new = {leaf.name: leaf for leaf in found}
+    old = {leaf.name: leaf for leaf in first}
+    for name in [*old, *new]:
+        if new.get(name) != old.get(name):
+            now, then = _describe(new.get(name)), _describe(old.get(name))
+            raise ValueError(f"params: {name!r} of a member is {now}; allowed: {then}, as in epoch 0")
+
+
+def _describe(leaf: Leaf | None) -> str:
+    return f"{leaf.dtype} {leaf.shape}" if leaf else "absent"
+
+
+def host_copies(arrays: list[np.ndarray | jax.Array]) -> list[np.ndarray]:
+    """Copy arrays to the host, all at once."""
+    for array in arrays:
+        if isinstance(array, jax.Array):
+            array.copy_to_host_async()  # all transfers run together
+    # A copy in any case: on the CPU the host's view is the buffer itself, which the caller may donate.
+    return [np.array(array, order="C") for array in arrays]
+
+
+def nested(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Return nested dictionaries of key paths and values."""
+    tree: dict[str, Any] = {}
+    for keys, value in items:
+        node = tree
+        for key in keys[:-1]:
+            node = node.setdefault(key, {})
+        node[keys[-1]] = value
+    return tree

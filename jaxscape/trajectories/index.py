@@ -1,0 +1,176 @@
+"""The index of a store, store.json: whose members they are, and which arrays each of them has."""
+
+import json
+import math
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+import jax
+import numpy as np
+
+from jaxscape.trajectories.files import delete_unfinished, make_folder, read_record, write_record
+
+INDEX = "store.json"
+FORMAT = "jaxscape trajectories"
+VERSION = 1
+ABOUT = (
+    "One folder an epoch, an orbax checkpoint whose item 'state' holds the parameters stacked [member, ...]. "
+    "labels: a record a member, in that order. leaves: the arrays of one member, in the order of the columns."
+)
+DTYPES = ("float32", "bfloat16", "float16")
+# What a killed process leaves of an index: of this version, and of the first one.
+_UNFINISHED = (f".{INDEX}.*.tmp", f"{INDEX}.tmp")
+
+
+class Leaf(NamedTuple):
+    """One array of the parameters of one member."""
+
+    keys: tuple[str, ...]  # where it stands in the nested dictionaries
+    shape: tuple[int, ...]  # without the member axis
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        """The key path, such as "group1/conv/kernel"."""
+        return "/".join(self.keys)
+
+    @property
+    def size(self) -> int:
+        """Parameters in one member's array."""
+        return math.prod(self.shape)
+
+
+@contextmanager
+def naming_what_is_read(path: Path) -> Iterator[None]:
+    """Say of an error of the system's which file or folder could not be read.
+
+    Raises:
+        OSError: of the kind that the system reported.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:
+            raise  # it has our own words
+        raise type(error)(f"cannot read {path}: {error.strerror}") from None
+
+
+def has_index(folder: Path) -> bool:
+    """Return whether a folder is a store."""
+    with naming_what_is_read(folder):
+        return (folder / INDEX).is_file()
+
+
+def make_store_folder(folder: Path, records: list[dict[str, Any]]) -> None:
+    """Make the folder of a store without snapshots.
+
+    Raises:
+        FileExistsError: where something is there already.
+    """
+    with naming_what_is_read(folder):
+        taken = folder.exists() and not (folder.is_dir() and all(_is_unfinished(entry) for entry in folder.iterdir()))
+    if taken:
+        found = "a trajectory store" if has_index(folder) else "something"
+        raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
+    make_folder(folder)
+    write_index(folder, records, [])
+
+
+def write_index(folder: Path, labels: list[dict[str, Any]], leaves: list[Leaf]) -> None:
+    """Replace the index in one step, so that a reader sees the old one or the new one.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    delete_unfinished(folder)
+    (folder / f"{INDEX}.tmp").unlink(missing_ok=True)
+    head = {"format": FORMAT, "version": VERSION, "about": ABOUT}
+    write_record(folder / INDEX, {**head, "labels": labels, "leaves": [leaf._asdict() for leaf in leaves]})
+
+
+def read_index(folder: Path) -> tuple[list[dict[str, Any]], list[Leaf]]:
+    """Read the labels and leaves of a store.
+
+    Raises:
+        FileNotFoundError: where there is no folder.
+        ValueError: where it is not a store, or one of another version, or its index is damaged.
+        OSError: where the index cannot be read.
+    """
+    path = folder / INDEX
+    with naming_what_is_read(folder):
+        if not folder.exists():
+            raise FileNotFoundError(f"path={folder} does not exist; a trajectory store is a folder")
+    if not has_index(folder):
+        raise ValueError(
+            f"path={folder} is not a trajectory store: it has no {INDEX}. If it was one, restore that file, which "
+            f"says which member each row is"
+        )
+    with naming_what_is_read(path):
+        index = read_record(path)
+    found = (index.get("format"), index.get("version"))
+    if found != (FORMAT, VERSION):
+        raise ValueError(f"path={folder} has format and version {found}; allowed: {(FORMAT, VERSION)}")
+    labels, leaves = index.get("labels"), index.get("leaves")
+    if not _are_labels(labels):
+        raise ValueError(f"{path} is damaged: labels must be records with the same columns, got {reprlib.repr(labels)}")
+    if not isinstance(leaves, list) or not all(_is_leaf(leaf) for leaf in leaves):
+        raise ValueError(
+            f"{path} is damaged: leaves must be records of keys, shape and dtype, got {reprlib.repr(leaves)}"
+        )
+    return labels, [Leaf(tuple(leaf["keys"]), tuple(leaf["shape"]), leaf["dtype"]) for leaf in leaves]
+
+
+def plain_records(labels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the labels as JSON values.
+
+    Raises:
+        ValueError: where they are empty, differ in their columns or hold something else.
+    """
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(r, Mapping) for r in labels):
+        raise ValueError(f"labels={reprlib.repr(labels)} must be a sequence of mappings, one record per member")
+    if len(labels) == 0:
+        raise ValueError("labels=[] is empty; give one record a member")
+    records = []
+    for member, record in enumerate(labels):
+        if record.keys() != labels[0].keys():
+            columns, first = list(record), list(labels[0])
+            raise ValueError(f"labels[{member}] has the columns {columns}; allowed: {first}, as in labels[0]")
+        try:
+            records.append(json.loads(json.dumps(dict(record), default=_scalar, allow_nan=False)))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"labels[{member}]={reprlib.repr(record)} must hold finite JSON values: {error}") from None
+    return records
+
+
+def _is_unfinished(entry: Path) -> bool:
+    return any(entry.match(pattern) for pattern in _UNFINISHED)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0:
+        return value.item()
+    raise TypeError(f"{value!r} is no JSON value")
+
+
+def _are_labels(labels: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return (
+        isinstance(labels, list)
+        and bool(labels)
+        and all(isinstance(record, dict) and record.keys() == labels[0].keys() for record in labels)
+    )
+
+
+def _is_leaf(leaf: Any) -> bool:
+    return (
+        isinstance(leaf, dict)
+        and leaf.keys() == set(Leaf._fields)
+        and isinstance(leaf["keys"], list)
+        and bool(leaf["keys"])
+        and all(isinstance(key, str) for key in leaf["keys"])
+        and isinstance(leaf["shape"], list)
+        and all(type(length) is int and length > 0 for length in leaf["shape"])
+        and leaf["dtype"] in DTYPES
+    )
