@@ -92,7 +92,7 @@ def flax_loss(
 
     def check_data(params: PyTree, model_state: PyTree, data: PyTree) -> None:
         images, labels = _pair("data", data)
-        axes = np.ndim(labels)  # [example], or [member, step, batch]
+        axes = min(np.ndim(labels), 3)  # [example], or [member, step, batch]
         _check_labels("data", images, labels, axes=axes)
         image = jax.ShapeDtypeStruct((1, *np.shape(images)[axes:]), images.dtype)
         logits, _ = jax.eval_shape(logits_of, params, model_state, image, jax.eval_shape(jax.random.key, 0))

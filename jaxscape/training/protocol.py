@@ -139,7 +139,7 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
 
 
 def _check_model_state(old: PyTree, new: PyTree) -> None:
-    if jax.tree.structure(old) != jax.tree.structure(new):
+    if _shapes(old)[0] != _shapes(new)[0]:
         raise ValueError(
             f"loss_fn must return a model_state of the structure that it was given, {jax.tree.structure(old)}; "
             f"got {jax.tree.structure(new)}"

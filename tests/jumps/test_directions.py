@@ -271,7 +271,7 @@ def test_seeds_that_are_repeated_or_out_of_range_are_refused(seeds):
 
 @pytest.mark.parametrize("seeds", [[1.5], ["a"], [True], [None], np.array([0.0]), jnp.ones((2, 2), int), "01", 3])
 def test_seeds_that_are_no_integers_are_refused(seeds):
-    with pytest.raises(TypeError, match="seeds must be a (whole number|sequence of numbers), got"):
+    with pytest.raises(TypeError, match=r"seeds must be a (whole number|sequence of numbers), got"):
         jump_grid(parameters(), seeds=seeds)
 
 
@@ -283,7 +283,7 @@ def test_step_sizes_that_are_repeated_or_not_finite_are_refused(step_sizes):
 
 @pytest.mark.parametrize("step_sizes", [["abc"], ["1"], [None], [1j], [True], np.ones((2, 2)), "12", 1.0, jnp.ones(())])
 def test_step_sizes_that_are_no_numbers_are_refused(step_sizes):
-    with pytest.raises(TypeError, match="step_sizes must be a (number|sequence of numbers), got"):
+    with pytest.raises(TypeError, match=r"step_sizes must be a (number|sequence of numbers), got"):
         jump_grid(parameters(), step_sizes=step_sizes)
 
 
