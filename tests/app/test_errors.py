@@ -242,3 +242,11 @@ def test_a_number_of_seeds_is_bounded_before_they_are_counted(jaxscape, tmp_path
     outcome = jaxscape(command, tmp_path / "run", f"--seeds={seeds}")
     assert (outcome.code, outcome.err) == (1, f"jaxscape: seeds must be from 1 to 1000000, got {seeds}")
     assert not (tmp_path / "run").exists()
+
+
+def test_padding_is_bounded_by_the_images(train, tmp_path):
+    outcome = train(tmp_path / "run", "--padding", 999999999)
+    assert (outcome.code, outcome.err) == (
+        1,
+        "jaxscape: padding must be at most the side of the images, 8, got 999999999",
+    )
