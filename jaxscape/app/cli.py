@@ -65,7 +65,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Retrain:
-    """Throw copies away from the minimum, retrain them all, and measure where they go."""
+    """Perturb copies of the minimum, retrain them all, and measure where they go."""
 
     runs: RunFolders
     """A run folder with a minimum, or several: copies that take the same steps are retrained all together."""

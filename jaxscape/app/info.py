@@ -1,57 +1,147 @@
-"""The command `info`: what a run folder holds, in words."""
+"""The command `info`: what a run folder holds, in words. It reads, and changes nothing."""
 
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from jaxscape.app.embeddings import embeddings
-from jaxscape.app.folder import read_config, read_report
+from jaxscape.app.config import CompareConfig, RetrainConfig, TrainConfig
+from jaxscape.app.embeddings import damaged_embeddings, embeddings
+from jaxscape.app.errors import describe
+from jaxscape.app.folder import CONFIG, REPORT, read_config, read_report, read_section
 from jaxscape.app.measure import accuracy_table, geometry_table, optimizers_table
+from jaxscape.app.tables import CHECKSUMS, read_table
+from jaxscape.app.train import read_accuracy
+from jaxscape.trajectories.files import read_record
+from jaxscape.trajectories.store import TrajectoryStore
+
+_SECTIONS = {"train": TrainConfig, "retrain": RetrainConfig, "compare": CompareConfig}
+_TABLES = ("metrics.csv", "geometry.csv")
 
 
 def describe_run(run: Path, *, console: Console) -> None:
-    """Print the stages of a run, its settings and its numbers.
+    """Print the stages of a run, its settings, its numbers, and a line for each file that is damaged.
 
     Raises:
         FileNotFoundError: where the folder is no run.
+        ValueError: where its record is damaged.
     """
     config = read_config(run)
     if not config:
-        raise FileNotFoundError(f"{run} is not a run folder: it has no config.json; `jaxscape train {run}` makes one")
+        raise FileNotFoundError(f"{run} is not a run folder: it has no {CONFIG}; `jaxscape train {run}` makes one")
     console.print(f"{run}: {_size(run) / 1e6:.1f} MB")
     for stage in ("compare",) if "compare" in config else ("train", "retrain"):
-        settings = config.get(stage, {})
-        words = ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if value is not None)
-        console.print(f"{stage}: {words or 'not yet'}")
+        console.print(f"{stage}: {_words(config.get(stage, {})) or 'not yet'}")
     console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}")
-    report = read_report(run)
-    if "by_optimizer" in report.get("geometry", {}):
-        console.print(optimizers_table(report))
-    elif "geometry" in report:
-        console.print(accuracy_table({run.name: report}), geometry_table({run.name: report}))
-    for setting, found in report.get("embeddings", {}).items():
-        words = ", ".join(f"{name} {_word(value)}" for name, value in found.items() if name != "warnings")
-        console.print(f"embedding {setting}: {words}")
+    for part in (_tables, _embeddings):
+        try:
+            for found in part(run):
+                console.print(found)
+        except (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # `_damage` says why
+    for line in dict.fromkeys(_damage(run)):
+        console.print(line)
 
 
-def _stages(run: Path, config: dict) -> list[str]:
+def _stages(run: Path, config: dict[str, Any]) -> Iterator[str]:
     snapshots = sum(path.name.isdigit() for path in (run / "trajectories").glob("*"))
-    done = []
     if (run / "minimum" / "metrics.json").exists():
-        done.append("train")
+        yield "train"
     if snapshots and "compare" in config:
-        done.append(f"compare ({snapshots - 1} of {config['snapshots']} snapshots)")
+        yield f"compare ({snapshots - 1} of {config.get('snapshots', '?')} snapshots)"
     elif snapshots:
-        done.append(f"retrain ({snapshots - 1} of {config['retrain']['epochs']} epochs)")
+        retrain = config.get("retrain")
+        asked = retrain.get("epochs", "?") if isinstance(retrain, dict) else "?"
+        yield f"retrain ({snapshots - 1} of {asked} epochs)"
     if (run / "gram.npz").exists():
-        done.append("distances and geometry")
-    done += [f"embed {setting}" for setting in embeddings(run)]
-    figures = len(list((run / "figures").glob("*.png")))
-    return done + ([f"plot ({figures} figures)"] if figures else [])
+        yield "distances and geometry"
+    for setting in _or_empty(embeddings, run):
+        yield f"embed {setting}"
+    if figures := len(list((run / "figures").glob("*.png"))):
+        yield f"plot ({figures} figures)"
+
+
+def _tables(run: Path) -> list[RenderableType]:
+    report = read_report(run)
+    if "geometry" not in report:
+        return []
+    if "by_optimizer" in report["geometry"]:
+        return [optimizers_table(report)]
+    return [accuracy_table({run.name: report}), geometry_table({run.name: report})]
+
+
+def _embeddings(run: Path) -> list[RenderableType]:
+    found = read_report(run).get("embeddings") or {}
+    return [f"embedding {setting}: {_words(_short(numbers))}" for setting, numbers in found.items()]
+
+
+def _short(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in numbers.items() if name not in ("setting", "warnings")}
+
+
+def _damage(run: Path) -> Iterator[str]:
+    """A line for each file that cannot be read as it was written. Of the store its records are read, not its rows."""
+    checks: list[tuple[Path, Callable[[], Any]]] = [
+        *((run / CONFIG, lambda name=name: read_section(run, name, _SECTIONS[name])) for name in _SECTIONS),
+        (run / CHECKSUMS, lambda: read_record(run / CHECKSUMS)),
+        (run / "minimum" / "metrics.json", lambda: _check_accuracy(run)),
+        (run / "trajectories", lambda: TrajectoryStore.open(run / "trajectories")),
+        *((run / name, lambda name=name: read_table(run, name)) for name in _TABLES),
+        (run / "gram.npz", lambda: _check_archive(run / "gram.npz")),
+        (run / REPORT, lambda: (_tables(run), _embeddings(run))),
+    ]
+    for path, check in checks:
+        if path.exists() and (reason := _reason(path, check)):
+            yield reason
+    yield from _or_empty(damaged_embeddings, run).values()
+
+
+def _reason(path: Path, check: Callable[[], Any]) -> str:
+    """Why a check fails, "" where it does not."""
+    try:
+        check()
+    except (ValueError, OSError) as error:
+        text = describe(error).partition("\n")[0]
+        return text if str(path) in text else f"{path} is damaged: {text}"
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:  # entries of other kinds than expected
+        return f"{path} is damaged: {type(error).__name__}, {error}"
+    return ""
+
+
+def _check_accuracy(run: Path) -> None:
+    with suppress(FileNotFoundError):  # no finished minimum is no damage
+        read_accuracy(run)
+
+
+def _check_archive(path: Path) -> None:
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: {damaged} does not match its CRC")
+
+
+def _or_empty(read: Callable[[Path], Any], run: Path) -> Any:
+    """What is read, {} where the record of the run is damaged: that has a line of its own."""
+    try:
+        return read(run)
+    except (ValueError, OSError):
+        return {}
 
 
 def _size(run: Path) -> int:
-    return sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    return sum(path.lstat().st_size for path in run.rglob("*") if path.is_file())
+
+
+def _words(settings: Any) -> str:
+    if not isinstance(settings, dict):
+        return _word(settings)
+    return ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if value is not None)
 
 
 def _word(value: object) -> str:

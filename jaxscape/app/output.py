@@ -54,8 +54,9 @@ class Output:
         self.error = error
         # Python flushes once more when it ends: what is left goes nowhere, instead of to a traceback.
         with suppress(OSError, ValueError):  # a stream without a file has no number
+            number = self._stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
+            os.dup2(nowhere, number)
             os.close(nowhere)
 
 

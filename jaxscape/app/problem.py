@@ -55,6 +55,9 @@ def make_problem(config: TrainConfig, *, eval_size: int | None = None) -> Proble
             f"batch_size must be at most the number of training images, {len(data.train_labels)}, "
             f"got {config.batch_size}"
         )
+    side = min(data.train_images.shape[1:3])
+    if config.padding > side:  # a crop may move as far as that, and would show nothing of an image
+        raise ValueError(f"padding must be at most the side of the images, {side}, got {config.padding}")
     labels = corrupt_labels(
         stream(config.seed, _LABELS), data.train_labels, num_classes=data.num_classes, fraction=config.label_noise
     )

@@ -32,6 +32,11 @@ def test_a_new_run_has_the_defaults_of_its_preset(tmp_path, preset, dataset):
     assert command.config == train_preset(preset, dataset=dataset)
 
 
+def test_of_an_option_that_is_given_twice_the_last_one_counts(tmp_path):
+    command = parse("train", tmp_path / "run", "--preset=good", "--preset", "memorization")
+    assert command.config == train_preset("memorization")
+
+
 def test_a_run_may_stand_after_its_options(recorded):
     run = recorded(train=TrainConfig(depth=16, epochs=7))
     expected = TrainConfig(depth=16, epochs=9)

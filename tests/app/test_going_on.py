@@ -250,8 +250,8 @@ def test_interrupted_before_any_of_its_writes_it_goes_on_to_the_same_bytes(
 
     with mock.patch.object(owner, name, interrupted):
         outcome = retrain(with_minimum, "--epochs", 3)
-    assert outcome.code == 1
-    assert outcome.err == "jaxscape: interrupted; the same command goes on from the last epoch kept"
+    assert outcome.code == 130
+    assert outcome.err == "jaxscape: interrupted; the same command resumes from the last kept epoch"
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs == 2
     outcome = retrain(with_minimum, "--epochs", 3)
     assert "copies: 1/4" not in outcome.out  # it did not begin again

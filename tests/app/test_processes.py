@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from jaxscape import TrajectoryStore
+from jaxscape.app.processes import Cluster, join
 from jaxscape.app.tables import read_csv
 
+BIND = "JAX_COORDINATOR_BIND_ADDRESS"
 PROGRAM = "from jaxscape.app.cli import main; main()"
 LAST = 6
 # Three copies are filled up to four, and each process has the whole stack at the end of an epoch.
@@ -159,6 +162,8 @@ def first_epoch(printed):
         (("--coordinator", "localhost:1"), "belong together, got localhost:1, None and None"),
         (("--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"), "from 0 to 1, got 2"),
         (("--coordinator", "localhost:1", "--num-processes", "0", "--process-id", "0"), "at least 1, got 0"),
+        (("--coordinator", "localhost", "--num-processes", "1", "--process-id", "0"), "HOST:PORT, got 'localhost'"),
+        (("--coordinator", "localhost:x", "--num-processes", "1", "--process-id", "0"), "HOST:PORT, got 'localhost:x'"),
     ],
 )
 def test_processes_that_cannot_meet_are_told_so(jaxscape, kept_minimum, options, message):
@@ -166,6 +171,17 @@ def test_processes_that_cannot_meet_are_told_so(jaxscape, kept_minimum, options,
     assert outcome.code == 1
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("environment", "address"), [({}, "127.0.0.1:1"), ({BIND: "[::]:2"}, "[::]:2")])
+def test_the_coordinator_listens_at_the_address_that_is_given(monkeypatch, environment, address):
+    asked = []
+    monkeypatch.delenv(BIND, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *named, **options: asked.append((named, options)))
+    join(Cluster(coordinator="127.0.0.1:1", num_processes=1, process_id=0))
+    assert asked == [(("127.0.0.1:1", 1, 0), {"coordinator_bind_address": address})]
 
 
 def test_without_a_cluster_there_is_nobody_to_meet(kept_minimum):

@@ -1,0 +1,120 @@
+"""`info` says what a folder holds, whatever state its files are in, and changes nothing."""
+
+import json
+import os
+
+import pytest
+
+from jaxscape.trajectories.files import CHECKSUM
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "noise": lambda content: bytes(range(256)) * 4,
+    "another kind": lambda content: b"[1]",
+    "deep": lambda content: b"[" * 100_000,
+}
+FILES = (
+    "checksums.json",
+    "minimum/metrics.json",
+    "trajectories/store.json",
+    "metrics.csv",
+    "geometry.csv",
+    "gram.npz",
+    "report.json",
+    "embeddings/phate-cosine-none-knn3/diagnostics.json",
+    "embeddings/phate-cosine-none-knn3/coordinates.csv",
+)
+
+
+def state(run):
+    """Names, sizes and times of all that is in a folder."""
+    paths = [run, *sorted(run.rglob("*"))]
+    return [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def entries(run, name, **changes):
+    """Change entries of a record as an editor does; None deletes one."""
+    record = json.loads((run / name).read_text()) | changes
+    record.pop(CHECKSUM, None)
+    (run / name).write_text(json.dumps({key: value for key, value in record.items() if value != "deleted"}))
+
+
+def test_a_whole_folder_stays_as_it_is(jaxscape, finished):
+    before = state(finished)
+    outcome = jaxscape("info", finished)
+    assert outcome.code == 0, outcome.err
+    assert "damaged" not in outcome.out
+    assert "embed phate-cosine-none-knn3" in outcome.out
+    assert state(finished) == before
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_broken_file_is_a_line(jaxscape, run, file):
+    content = (run / file).read_bytes()
+    for name, damage in DAMAGE.items():
+        (run / file).write_bytes(damage(content))
+        before = state(run)
+        outcome = jaxscape("info", run)
+        assert (outcome.code, outcome.err) == (0, ""), name
+        assert sum("damaged" in line for line in outcome.out.splitlines()) == 1, name
+        assert "stages done: train, retrain (2 of 2 epochs)" in outcome.out
+        assert state(run) == before
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_all_that_is_said(jaxscape, run, damage):
+    (run / "config.json").write_bytes(DAMAGE[damage](b"{}"))
+    outcome = jaxscape("info", run)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"jaxscape: {run}/config.json is damaged: ")
+    assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"retrain": {"seeds": 2}},
+        {"train": None},
+        {"retrain": None},
+        {"strategy": "loop"},
+        {"compare": 1},
+        {"compare": {"epochs": "3"}},
+        {"train": [], "retrain": "x", "strategy": 3},
+        {"snapshots": None, "timings": [], "environment": 0},
+    ],
+    ids=str,
+)
+def test_entries_of_another_kind_are_told(jaxscape, run, change):
+    entries(run, "config.json", **change)
+    outcome = jaxscape("info", run)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "stages done" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"geometry": 3},
+        {"geometry": None},
+        {"geometry": {"real": {}, "null": {}}},
+        {"geometry": {"by_optimizer": {"sgd": 1}}},
+        {"minimum": "deleted"},
+        {"embeddings": [1]},
+        {"embeddings": {"x": 1}},
+    ],
+    ids=str,
+)
+def test_a_report_without_its_numbers_is_a_line(jaxscape, run, change):
+    entries(run, "report.json", **change)
+    outcome = jaxscape("info", run)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert sum(str(run / "report.json") in line for line in outcome.out.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everything can be read")
+def test_what_cannot_be_read_is_a_line(jaxscape, run):
+    (run / "gram.npz").chmod(0)
+    outcome = jaxscape("info", run)
+    assert outcome.code == 0
+    assert f"cannot access {run}/gram.npz: Permission denied" in outcome.out
