@@ -23,6 +23,8 @@ class Stage(NamedTuple):
 
 
 _RETRAIN = ("--seeds", "2", "--step-sizes", "0.5", "1", "--strategy", "loop")
+_COMPARE = ("--batch-size", "20", "--epochs", "2", "--steps", "4", "--seeds", "2", "--strategy", "loop")
+_COMPARE += ("--optimizers", "sgd", "adam")
 _TASK = ("--dataset", "mnist", "--data-dir", "IMAGES", "--protocol", "digits", "--train-size", "40")
 
 STAGES = {
@@ -36,8 +38,7 @@ STAGES = {
         Stage("plot", ("plot", "RUN"), "null", ("figures/*",)),
         Stage(
             "compare",
-            ("compare", "RUN", *_TASK, "--batch-size", "20", "--epochs", "2", "--steps", "4", "--seeds", "2")
-            + ("--optimizers", "sgd", "adam", "--strategy", "loop"),
+            ("compare", "RUN", *_TASK, *_COMPARE),
             None,
             ("*.csv", "report.json"),
         ),
@@ -204,10 +205,10 @@ def _lasting(value: Any) -> Any:
 
 
 def _hash_minimum(run: Path) -> str:
-    from jaxscape.app.train import read_accuracy, read_minimum
+    from orbax.checkpoint import v1 as ocp
 
-    minimum = read_minimum(run)
-    return _hash_tree((minimum.params, minimum.model_state)) + str(read_accuracy(run))
+    record = json.loads(next((run / "minimum").glob("*.json")).read_text())
+    return _hash_tree(ocp.load(run / "minimum" / "parameters")) + json.dumps(_lasting(record), sort_keys=True)
 
 
 def _hash_trajectories(folder: Path) -> str:
@@ -220,7 +221,9 @@ def _hash_trajectories(folder: Path) -> str:
 def _hash_tree(tree: Any) -> str:
     import jax
 
-    leaves = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    leaves = [
+        (jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
     return _hash(
         part for name, leaf in leaves for part in (f"{name} {leaf.dtype} {leaf.shape}".encode(), leaf.tobytes())
     )

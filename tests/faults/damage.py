@@ -24,7 +24,7 @@ from server import Command, Outcome, Server
 
 NAME = "damage"
 COMMANDS = ("info", *reversed(JOURNEY))
-_WHOLE = "plot"  # the stage after which the run folder is finished
+WHOLE = "plot"  # the stage after which the run folder is finished
 
 
 def _emptied(path: Path, _: random.Random) -> None:
@@ -145,24 +145,24 @@ def _kinds(file: Path) -> list[str]:
     return [*_OF_ALL, *(_OF_JSON if looks_like_json else ()), *(_OF_TABLES if file.suffix == ".csv" else ())]
 
 
-def prepare(cases: Cases, server: Server) -> None:
-    """Note what `info` says of the whole folder."""
-    cases.make(server, JOURNEY)
-    run = cases.fresh(_WHOLE)
+def prepare(cases: Cases, server: Server, whole: str = WHOLE) -> None:
+    """Note what `info` says of the run folder as it is after the stage `whole`."""
+    cases.make(server, [whole])
+    run = cases.fresh(whole)
     [outcome] = server.run(Command(("info", str(run))))
     cases.outputs["info"] = _nameless(outcome.out, run)
     cases.done(run)
 
 
 def try_damage(
-    cases: Cases, server: Server, figures: Figures, file: str, kind: str, command: str, seed: int
+    cases: Cases, server: Server, figures: Figures, file: str, kind: str, command: str, seed: int, whole: str = WHOLE
 ) -> None:
     """Damage a file, run a command, and say what became of it."""
-    run = cases.fresh(_WHOLE)
+    run = cases.fresh(whole)
     KINDS[kind](run / file, random.Random(seed))
     line = Command(("info", str(run))) if command == "info" else cases.command(command, run)
     [outcome] = server.run(line)
-    differing = differences(cases.digest(server, run), cases.digests[_WHOLE])
+    differing = differences(cases.digest(server, run), cases.digests[whole])
     verdict = _verdict(cases, outcome, run, file, command, differing)
     if verdict.isupper():
         seen = [outcome.code, shorten(outcome.out), shorten(outcome.err), differing]
@@ -218,7 +218,7 @@ def _general(file: str) -> str:
 def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]) -> None:
     """Do the damage of a failure again. The files of a database have random names: any one in its place does."""
     prepare(cases, server)
-    whole, file = cases.reference(_WHOLE), entry["file"]
+    whole, file = cases.reference(WHOLE), entry["file"]
     if not (whole / file).exists():
         alike = sorted((whole / file).parent.glob("*"))
         file = str(next(path for path in alike if path.is_file()).relative_to(whole))

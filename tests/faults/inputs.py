@@ -1,7 +1,7 @@
 """Bad command lines: each option of each command with each bad value, and run folders that are none.
 
-A refusal is one line (or the usage of a command, code 2), leaves the run folder as it was, and is never a traceback. What
-is accepted is stopped after a moment: whether it should have been is for the unit tests.
+A refusal is one line (or the usage of a command, code 2), leaves the run folder as it was, and is never a traceback.
+What is accepted is stopped after a moment: whether it should have been is for the unit tests.
 """
 
 import random
@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cases import JOURNEY, Cases, argv
+from cases import Cases, argv
 from figures import Figures, shorten
 from server import HANG, Command, Server
 
@@ -18,8 +18,21 @@ NAME = "inputs"
 _SECONDS = 3.0  # that an accepted command has
 VALUES = ("", " ", "nan", "inf", "-inf", "-1", "0", "1.5", "1e400", "9" * 30, "text", "TRUE", "None", "None,1")
 VALUES += ("Ünï\u202ecode", "\ud800", "a\0b", "{}", "[0]", "-", "--", "/dev/null", "/missing/folder", "FILE")
-RUNS = ("", " ", "FILE", "FILE/below", "/dev/null", "/proc/nothing", "a\0b", "x" * 300, "x/" * 3000, "\ud800", "-", "EMPTY")
-_BASES = {"train": None, "retrain": "train", "compare": None, "embed": "retrain", "plot": "retrain", "info": "train"}
+RUNS = (
+    "",
+    " ",
+    "FILE",
+    "FILE/below",
+    "/dev/null",
+    "/proc/nothing",
+    "a\0b",
+    "x" * 300,
+    "x/" * 3000,
+    "\ud800",
+    "-",
+    "EMPTY",
+)
+BASES = {"train": None, "retrain": "train", "compare": None, "embed": "retrain", "plot": "retrain", "info": "train"}
 
 
 def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
@@ -38,7 +51,7 @@ def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
         names = sorted({field.name.replace("_", "-") for record in records for field in fields(record)} | {"seed-list"})
         lines += [(command, ["RUN", f"--{name}", value]) for name in names for value in VALUES]
         lines += [(command, ["RUN", f"--{name}"]) for name in names]
-    for command in _BASES:
+    for command in BASES:
         lines += [(command, [run]) for run in RUNS]
         lines += [(command, ["RUN", value]) for value in ("--unknown", "--seeds=", "RUN", "--", "\0", "--help=1")]
     lines += [(value, []) for value in VALUES]
@@ -48,9 +61,10 @@ def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
         yield from lines
 
 
-def try_line(cases: Cases, server: Server, figures: Figures, command: str, words: list[str]) -> None:
+def try_line(
+    cases: Cases, server: Server, figures: Figures, command: str, words: list[str], base: str | None = None
+) -> None:
     """Run a command line, and see that a refusal is one line and leaves everything as it was."""
-    base = _BASES.get(command)
     run = cases.fresh(base)
     file, empty = run.parent / "file", run.parent / "empty"
     file.write_text("text")
@@ -84,8 +98,8 @@ def _listing(run: Path) -> set[tuple[str, int]]:
 
 def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]) -> None:
     """Run the command line of a failure again."""
-    cases.make(server, JOURNEY)
-    try_line(cases, server, figures, entry["command"], entry["words"])
+    cases.make(server, stages())
+    try_line(cases, server, figures, entry["command"], entry["words"], BASES.get(entry["command"]))
 
 
 def stages() -> list[str]:

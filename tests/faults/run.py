@@ -8,9 +8,9 @@ Four campaigns share the time: kills (and full disks) at every file operation of
 file of a finished run folder, bad command lines. Each is a file here, whose docstring says what is right. Two workers
 work side by side, each with a fork server (server.py) and the shim (shim.c) between its children and their files.
 
-The first minute or two makes the references: run folders after each stage, without faults. Programs are compiled once and
-kept in the scratch folder, so that the next call begins at once. The order of everything follows from the seed; races do
-not. A failure is printed in capitals and stands in the JSON with what it takes to see it again. The exit code is 1 if
+The first minute or two makes the references: run folders after each stage, without faults. Programs are compiled once
+and kept in the scratch folder, so that the next call begins at once. The order of everything follows from the seed;
+races do not. A failure is printed in capitals and stands in the JSON with what it takes to see it again. The exit code is 1 if
 anything is wrong. Linux with glibc and a C compiler only.
 """
 
@@ -26,8 +26,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import damage
 import inputs
@@ -116,11 +114,12 @@ def tasks_of(name: str, cases: Cases, server: Server, figures: Figures, seed: in
             yield lambda server, race=race: writers.race(cases, server, figures, *race)
     elif name == "damage":
         damage.prepare(cases, server)
-        for case in damage.plan(cases.reference("plot"), seed):
+        for case in damage.plan(cases.reference(damage.WHOLE), seed):
             yield lambda server, case=case: damage.try_damage(cases, server, figures, *case)
     else:
         for line in inputs.plan(seed):
-            yield lambda server, line=line: inputs.try_line(cases, server, figures, *line)
+            base = inputs.BASES.get(line[0])
+            yield lambda server, line=line, base=base: inputs.try_line(cases, server, figures, *line, base)
 
 
 def work(servers: list[Server], tasks: Iterator[Task], figures: Figures, name: str, *, seconds: float) -> None:

@@ -5,6 +5,7 @@ child per command. A child arms the shim, runs `jaxscape.app.cli.main` and ends 
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -58,8 +59,14 @@ class Command(NamedTuple):
 class Server:
     """A process that forks children, with the shim loaded. A context manager."""
 
-    def __init__(self, library: Path, scratch: Path):
-        """Start it; `scratch` holds the compiled programs of all servers and the output of the children."""
+    def __init__(self, library: Path, scratch: Path, compiled: Path | None = None):
+        """Start it.
+
+        Args:
+            library: the shim.
+            scratch: a folder of its own; what servers share stands beside it.
+            compiled: where compiled programs are kept.
+        """
         scratch.mkdir(parents=True, exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if name not in ("PATH", "JAXSCAPE_STRATEGY")}
         environment |= {
@@ -67,8 +74,7 @@ class Server:
             "FAULT_LIBRARY": str(library),
             "FAULT_SCRATCH": str(scratch),
             "PATH": str(scratch / "nothing"),  # `git describe` costs time, and is not what is tested
-            "PYTHONPATH": os.pathsep.join([str(_HERE), str(_HERE.parents[1])]),
-            "JAX_COMPILATION_CACHE_DIR": str(scratch.parent / "compiled"),
+            "JAX_COMPILATION_CACHE_DIR": str(compiled or scratch.parent / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_PLATFORMS": "cpu",
@@ -128,7 +134,6 @@ def _import_everything() -> None:
         importlib.import_module(module.name)
     for name in (
         "cases",
-        "git",
         "matplotlib.backends.backend_agg",
         "matplotlib.pyplot",
         "orbax.checkpoint.v1",
@@ -151,6 +156,8 @@ def _import_everything() -> None:
     from jax._src import xla_bridge
 
     assert not xla_bridge._backends, "a backend was started before the fork"
+    gc.collect()
+    gc.freeze()  # or the collector of each child would touch, and so copy, all that is shared
 
 
 def _fork(command: Command, output: Path) -> tuple[int, Command, Path, float]:

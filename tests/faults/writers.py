@@ -1,7 +1,7 @@
 """Two writers: two commands begin on one run folder at nearly the same time.
 
-One may write. The other waits, or is refused in one line that names the process. Afterwards the same commands, one after
-the other, must succeed and end in the same bytes. A holder that is killed holds nothing any more.
+One may write. The other waits, or is refused in one line that names the process. Afterwards the same commands, one
+after the other, must succeed and end in the same bytes. A holder that is killed holds nothing any more.
 """
 
 import random
