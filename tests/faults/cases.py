@@ -33,8 +33,13 @@ STAGES = {
         Stage("train", ("train", "RUN", *_TASK, "--batch-size", "20", "--epochs", "2"), None, ()),
         Stage("retrain", ("retrain", "RUN", *_RETRAIN, "--epochs", "2"), "train", ("*.csv", "report.json")),
         Stage("extend", ("retrain", "RUN", *_RETRAIN, "--epochs", "3"), "retrain", ("*.csv", "report.json")),
-        Stage("embed", ("embed", "RUN", "--knn", "3"), "retrain", ("embeddings/phate-*", "report.json")),
-        Stage("null", ("embed", "RUN", "--knn", "3", "--null", "rotated"), "embed", ("embeddings/*", "report.json")),
+        Stage("embed", ("embed", "RUN", "--knn", "3"), "retrain", ("embeddings/*-knn3/*", "report.json")),
+        Stage(
+            "null",
+            ("embed", "RUN", "--knn", "3", "--null", "rotated"),
+            "embed",
+            ("embeddings/*-rotated/*", "report.json"),
+        ),
         Stage("plot", ("plot", "RUN"), "null", ("figures/*",)),
         Stage(
             "compare",

@@ -189,8 +189,13 @@ def _verdict(cases: Cases, outcome: Outcome, run: Path, file: str, command: str,
         return "SILENT"
     if not differing:
         return "remade" if said else "same"
-    answers = any(fnmatch(file, pattern) for pattern in STAGES[command].products)
+    answers = any(_matches(file, pattern) for pattern in STAGES[command].products)
     return "LEFT" if answers else "unread"
+
+
+def _matches(file: str, pattern: str) -> bool:
+    """Whether a file has this pattern; a star stands for no slash."""
+    return file.count("/") == pattern.count("/") and fnmatch(file, pattern)
 
 
 def _group(file: str) -> str:
@@ -206,8 +211,9 @@ def _names(text: str, file: str) -> bool:
 
 
 def _nameless(text: str, run: Path) -> str:
-    """What `info` says, without where, and without seconds."""
-    return re.sub(r"\d+(\.\d+)? ?(s|min|h|ms)\b", "TIME", text.replace(str(run), "RUN"))
+    """What `info` says, without the folder and its size; and without the stages done, where it says what is missing."""
+    lines = re.sub(r"[\d.]+ MB", "MB", text.replace(str(run), "RUN")).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("stages done:"))
 
 
 def _general(file: str) -> str:

@@ -10,8 +10,8 @@ work side by side, each with a fork server (server.py) and the shim (shim.c) bet
 
 The first minute or two makes the references: run folders after each stage, without faults. Programs are compiled once
 and kept in the scratch folder, so that the next call begins at once. The order of everything follows from the seed;
-races do not. A failure is printed in capitals and stands in the JSON with what it takes to see it again. The exit code is 1 if
-anything is wrong. Linux with glibc and a C compiler only.
+races do not. A failure is printed in capitals and stands in the JSON with what it takes to see it again. The exit code
+is 1 if anything is wrong. Linux with glibc and a C compiler only.
 """
 
 import argparse
