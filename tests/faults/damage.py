@@ -15,6 +15,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +131,18 @@ KINDS = _OF_ALL | _OF_JSON | _OF_TABLES
 
 
 def plan(run: Path, seed: int) -> Iterator[tuple[str, str, str, int]]:
-    """Yield names of files, kinds of damage, commands and seeds: all of them in a random order, again and again."""
+    """Yield names of files, kinds of damage, commands and seeds, in a random order and without end.
+
+    Every damage to every file comes once, with some command, before one comes with a second command.
+    """
     chance = random.Random(seed)
     files = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
-    while True:
-        everything = [(str(file), kind, command) for file in files for kind in _kinds(file) for command in COMMANDS]
+    everything = [(str(file), kind) for file in files for kind in _kinds(file)]
+    orders = {each: chance.sample(COMMANDS, len(COMMANDS)) for each in everything}
+    for turn in count():
         chance.shuffle(everything)
-        for each in everything:
-            yield *each, chance.randrange(2**32)
+        for file, kind in everything:
+            yield file, kind, orders[file, kind][turn % len(COMMANDS)], chance.randrange(2**32)
 
 
 def _kinds(file: Path) -> list[str]:
