@@ -68,8 +68,7 @@ class Server:
             compiled: where compiled programs are kept.
         """
         scratch.mkdir(parents=True, exist_ok=True)
-        environment = {name: value for name, value in os.environ.items() if name not in ("PATH", "JAXSCAPE_STRATEGY")}
-        environment |= {
+        environment = os.environ | {
             "LD_PRELOAD": str(library),
             "FAULT_LIBRARY": str(library),
             "FAULT_SCRATCH": str(scratch),
@@ -85,7 +84,6 @@ class Server:
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
-        environment.pop("PYTHONWARNINGS", None)
         self._process = subprocess.Popen(
             [sys.executable, str(_HERE / "server.py")],
             env=environment,
