@@ -1,0 +1,241 @@
+"""The tiny run folder that faults are tried on: its stages, what each makes, and how two folders are compared."""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Stage(NamedTuple):
+    """A command of the command line, and the stage that must come before it."""
+
+    name: str
+    argv: tuple[str, ...]  # RUN stands for the run folder
+    after: str | None
+    products: tuple[str, ...]  # patterns of the files that it answers for when it says that all is done
+
+
+_RETRAIN = ("--seeds", "2", "--step-sizes", "0.5", "1", "--strategy", "loop")
+_COMPARE = ("--batch-size", "20", "--epochs", "2", "--steps", "4", "--seeds", "2", "--strategy", "loop")
+_COMPARE += ("--optimizers", "sgd", "adam")
+_TASK = ("--dataset", "mnist", "--data-dir", "IMAGES", "--protocol", "digits", "--train-size", "40")
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("train", ("train", "RUN", *_TASK, "--batch-size", "20", "--epochs", "2"), None, ()),
+        Stage("retrain", ("retrain", "RUN", *_RETRAIN, "--epochs", "2"), "train", ("*.csv", "report.json")),
+        Stage("extend", ("retrain", "RUN", *_RETRAIN, "--epochs", "3"), "retrain", ("*.csv", "report.json")),
+        Stage("embed", ("embed", "RUN", "--knn", "3"), "retrain", ("embeddings/*-knn3/*", "report.json")),
+        Stage(
+            "null",
+            ("embed", "RUN", "--knn", "3", "--null", "rotated"),
+            "embed",
+            ("embeddings/*-rotated/*", "report.json"),
+        ),
+        Stage("plot", ("plot", "RUN"), "null", ("figures/*",)),
+        Stage(
+            "compare",
+            ("compare", "RUN", *_TASK, *_COMPARE),
+            None,
+            ("*.csv", "report.json"),
+        ),
+    )
+}
+JOURNEY = ("train", "retrain", "embed", "null", "plot")
+
+# Records say when and where they were made; two runs differ in that.
+_PASSING = {"timings", "environment", "sha256", "strategy", "train_strategy", "commit", "seconds", "data_dir"}
+
+
+def argv(stage: str, run: Path, images: Path) -> tuple[str, ...]:
+    """Return the command line of a stage on a run folder."""
+    words = tuple({"RUN": str(run), "IMAGES": str(images)}.get(word, word) for word in STAGES[stage].argv)
+    return words + (_unchecked() if "IMAGES" in STAGES[stage].argv else ())
+
+
+def _unchecked() -> tuple[str, ...]:
+    """The option that admits the images below, which are no known data set."""
+    from jaxscape.app.config import TaskConfig
+
+    return ("--data-unchecked",) if any(field.name == "data_unchecked" for field in fields(TaskConfig)) else ()
+
+
+def write_images(folder: Path) -> Path:
+    """Write a folder like MNIST's: 60 training and 20 test images of 8x8 pixels, each class brightest at a place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    for part, count in {"train": 60, "t10k": 20}.items():
+        labels = np.arange(count, dtype=np.uint8) % 10
+        pixels = generator.integers(0, 100, (count, 64), dtype=np.uint8)
+        pixels[np.arange(count), 6 * labels] += 150
+        for name, values in {"images-idx3": pixels.reshape(-1, 8, 8), "labels-idx1": labels}.items():
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+            (folder / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
+    return folder
+
+
+class Cases:
+    """Run folders after each stage, made without faults, and a folder to work in."""
+
+    def __init__(self, scratch: Path):
+        """`scratch` is a folder for all of it."""
+        self.scratch = scratch
+        self.images = write_images(scratch / "images")
+        self.outputs: dict[str, str] = {}
+        self.digests: dict[str, dict[str, str]] = {}
+        self.failures: list[str] = []
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def make(self, server: Any, stages: Iterable[str]) -> None:
+        """Make the references of some stages, and of those that they need."""
+        for stage in stages:
+            before = STAGES[stage].after
+            if stage in self.digests:
+                continue
+            if before is not None:
+                self.make(server, [before])
+            run = self.begin(stage)
+            [outcome] = server.run(self.command(stage, run))
+            if outcome.code != 0:
+                raise RuntimeError(f"{stage} fails without a fault, code {outcome.code}: {outcome.err}")
+            self.digests[stage] = self.digest(server, run)
+            self.outputs[stage] = outcome.out
+            shutil.move(run, self.reference(stage))
+
+    def reference(self, stage: str) -> Path:
+        """Return the run folder as it is after a stage. Nobody writes there."""
+        folder = self.scratch / "references" / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "run"
+
+    def begin(self, stage: str) -> Path:
+        """Return a fresh run folder as a stage finds it."""
+        before = STAGES[stage].after
+        return self.fresh(before)
+
+    def fresh(self, stage: str | None) -> Path:
+        """Return a copy of the run folder after a stage; its files are shared with it until they are replaced."""
+        with self._lock:
+            self._count += 1
+            folder = self.scratch / "work" / str(self._count)
+        folder.mkdir(parents=True)
+        run = folder / "run"
+        if stage is not None:
+            shutil.copytree(self.reference(stage), run)
+        return run
+
+    def done(self, run: Path) -> None:
+        """Delete what `fresh` made."""
+        shutil.rmtree(run.parent, ignore_errors=True)
+
+    def command(self, stage: str, run: Path, **more: Any) -> Any:
+        """Return a stage as a command of the fork server."""
+        from server import Command
+
+        return Command(argv(stage, run, self.images), folder=str(run.parent), **more)
+
+    def digest(self, server: Any, run: Path) -> dict[str, str]:
+        """Return what a run folder holds, by name: equal folders have equal digests."""
+        from server import Command
+
+        [outcome] = server.run(Command((), digest=str(run)))
+        if outcome.code != 0:
+            raise RuntimeError(f"digest of {run}, code {outcome.code}: {outcome.err}")
+        found: dict[str, str] = json.loads(outcome.out.splitlines()[-1])
+        return found
+
+
+def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    """Return the names of what differs between two digests."""
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+def leftovers(run: Path) -> list[str]:
+    """Return the temporary files in a run folder."""
+    names = (str(path.relative_to(run)) for path in run.rglob("*"))
+    return sorted(name for name in names if name.endswith(".tmp") or "orbax-checkpoint-tmp" in name)
+
+
+def digest(run: Path) -> dict[str, str]:
+    """Return a hash per file of a run folder, of its meaning: parameters and arrays by value, records without times.
+
+    What cannot be read has "unreadable" and the type of the error in place of a hash. Temporary files, the lock and
+    resume states do not count.
+    """
+    found = {}
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        top = name.split(os.sep)[0]
+        if path.is_dir() or top in ("minimum", "trajectories", "resume", ".lock", "checksums.json"):
+            continue
+        if not path.name.endswith(".tmp"):
+            found[name] = _safely(_hash_file, path)
+    if (run / "minimum").exists():
+        found["minimum"] = _safely(_hash_minimum, run)
+    if (run / "trajectories").exists():
+        found["trajectories"] = _safely(_hash_trajectories, run / "trajectories")
+    return found
+
+
+def _safely(hash_it: Any, path: Path) -> str:
+    try:
+        return str(hash_it(path))
+    except Exception as error:
+        return f"unreadable: {type(error).__name__}"
+
+
+def _hash_file(path: Path) -> str:
+    if path.suffix == ".json":
+        return _hash([json.dumps(_lasting(json.loads(path.read_text())), sort_keys=True).encode()])
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return _hash_tree(dict(arrays))
+    return _hash([path.read_bytes()])
+
+
+def _lasting(value: Any) -> Any:
+    """A record without what passes."""
+    if isinstance(value, dict):
+        return {name: _lasting(entry) for name, entry in value.items() if name not in _PASSING}
+    return [_lasting(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _hash_minimum(run: Path) -> str:
+    from orbax.checkpoint import v1 as ocp
+
+    record = json.loads(next((run / "minimum").glob("*.json")).read_text())
+    return _hash_tree(ocp.load(run / "minimum" / "parameters")) + json.dumps(_lasting(record), sort_keys=True)
+
+
+def _hash_trajectories(folder: Path) -> str:
+    from jaxscape.trajectories.store import TrajectoryStore
+
+    with TrajectoryStore.open(folder) as store:
+        return _hash_tree(store.read()) + f" {store.num_epochs} {store.labels}"
+
+
+def _hash_tree(tree: Any) -> str:
+    import jax
+
+    leaves = [
+        (jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    return _hash(
+        part for name, leaf in leaves for part in (f"{name} {leaf.dtype} {leaf.shape}".encode(), leaf.tobytes())
+    )
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    made = hashlib.sha256()
+    for part in parts:
+        made.update(part)
+    return made.hexdigest()[:16]

@@ -1,0 +1,241 @@
+"""Damage: each file of a finished run folder is damaged in every way, and each command must see it or not care.
+
+Allowed are: made again ("remade" where the command says so), untouched results and the same bytes ("same", or "unread"
+where the damaged file itself stays as it is), and a refusal in one line that names the file or its folder. Wrong are:
+
+    SILENT      something else than the damaged file differs from the reference, or `info` says something else
+    LEFT        the command answers for the damaged file, reports success and leaves it damaged
+    TRACEBACK   or more than one line of error, a signal, no end
+    UNNAMED     refused in a line that names neither the file nor a folder that it is in
+    LOST        refused, and something else than the damaged file has changed
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cases import JOURNEY, STAGES, Cases, differences
+from figures import Figures, shorten
+from server import Command, Outcome, Server
+
+NAME = "damage"
+COMMANDS = ("info", *reversed(JOURNEY))
+WHOLE = "plot"  # the stage after which the run folder is finished
+
+
+def _emptied(path: Path, _: random.Random) -> None:
+    path.write_bytes(b"")
+
+
+def _halved(path: Path, _: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _noise(path: Path, chance: random.Random) -> None:
+    path.write_bytes(chance.randbytes(path.stat().st_size))
+
+
+def _flipped(path: Path, chance: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    if content:
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(bytes(content))
+
+
+def _deleted(path: Path, _: random.Random) -> None:
+    path.unlink()
+
+
+def _folder(path: Path, _: random.Random) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _dropped_row(path: Path, chance: random.Random) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    del lines[chance.randrange(len(lines))]
+    path.write_text("".join(lines))
+
+
+def _dropped_key(path: Path, chance: random.Random) -> None:
+    _edit(path, lambda record: record.pop(chance.choice(sorted(record))))
+
+
+def _wrong_type(path: Path, chance: random.Random) -> None:
+    value = chance.choice((None, [], {}, "text", -1, [[]], True))
+    _edit(path, lambda record: record.update({chance.choice(sorted(record)): value}))
+
+
+def _wrong_inside(path: Path, chance: random.Random) -> None:
+    def change(record: dict[str, Any]) -> None:
+        inner = [value for value in record.values() if isinstance(value, dict) and value]
+        if inner:
+            found = chance.choice(inner)
+            found[chance.choice(sorted(found))] = chance.choice((None, "text", -1, [], {}))
+
+    _edit(path, change)
+
+
+def _unsigned(change: Callable[[Path, random.Random], None]) -> Callable[[Path, random.Random], None]:
+    """The same damage, by somebody who took the checksum away."""
+
+    def damage(path: Path, chance: random.Random) -> None:
+        _edit(path, lambda record: record.pop("sha256", None))
+        change(path, chance)
+
+    return damage
+
+
+def _other_value(path: Path, _: random.Random) -> None:
+    path.write_text("[1, 2]\n")
+
+
+def _nested(path: Path, _: random.Random) -> None:
+    path.write_text("[" * 100_000)
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    record = json.loads(path.read_text())
+    if isinstance(record, dict) and record:
+        change(record)
+    path.write_text(json.dumps(record))
+
+
+_OF_ALL: dict[str, Callable[[Path, random.Random], None]] = {
+    "emptied": _emptied,
+    "halved": _halved,
+    "noise": _noise,
+    "flipped 1": _flipped,
+    "flipped 2": _flipped,
+    "flipped 3": _flipped,
+    "deleted": _deleted,
+    "folder": _folder,
+}
+_OF_JSON: dict[str, Callable[[Path, random.Random], None]] = {
+    "dropped key": _dropped_key,
+    "wrong type": _wrong_type,
+    "wrong inside": _wrong_inside,
+    "dropped key, unsigned": _unsigned(_dropped_key),
+    "wrong type, unsigned": _unsigned(_wrong_type),
+    "wrong inside, unsigned": _unsigned(_wrong_inside),
+    "other value": _other_value,
+    "nested": _nested,
+}
+_OF_TABLES = {"dropped row": _dropped_row}
+KINDS = _OF_ALL | _OF_JSON | _OF_TABLES
+
+
+def plan(run: Path, seed: int) -> Iterator[tuple[str, str, str, int]]:
+    """Yield names of files, kinds of damage, commands and seeds, in a random order and without end.
+
+    Every damage to every file comes once, with some command, before one comes with a second command.
+    """
+    chance = random.Random(seed)
+    files = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    everything = [(str(file), kind) for file in files for kind in _kinds(file)]
+    orders = {each: chance.sample(COMMANDS, len(COMMANDS)) for each in everything}
+    for turn in count():
+        chance.shuffle(everything)
+        for file, kind in everything:
+            yield file, kind, orders[file, kind][turn % len(COMMANDS)], chance.randrange(2**32)
+
+
+def _kinds(file: Path) -> list[str]:
+    looks_like_json = file.suffix == ".json" or file.name in ("_METADATA", "_CHECKPOINT_METADATA")
+    return [*_OF_ALL, *(_OF_JSON if looks_like_json else ()), *(_OF_TABLES if file.suffix == ".csv" else ())]
+
+
+def prepare(cases: Cases, server: Server, whole: str = WHOLE) -> None:
+    """Note what `info` says of the run folder as it is after the stage `whole`."""
+    cases.make(server, [whole])
+    run = cases.fresh(whole)
+    [outcome] = server.run(Command(("info", str(run))))
+    cases.outputs["info"] = _nameless(outcome.out, run)
+    cases.done(run)
+
+
+def try_damage(
+    cases: Cases, server: Server, figures: Figures, file: str, kind: str, command: str, seed: int, whole: str = WHOLE
+) -> None:
+    """Damage a file, run a command, and say what became of it."""
+    run = cases.fresh(whole)
+    KINDS[kind](run / file, random.Random(seed))
+    line = Command(("info", str(run))) if command == "info" else cases.command(command, run)
+    [outcome] = server.run(line)
+    differing = differences(cases.digest(server, run), cases.digests[whole])
+    verdict = _verdict(cases, outcome, run, file, command, differing)
+    if verdict.isupper():
+        seen = [outcome.code, shorten(outcome.out), shorten(outcome.err), differing]
+        name = f"{verdict}: {_general(file)}, {kind}, {command}"
+        figures.fail(NAME, name, seen, file=file, kind=kind, command=command, seed=seed)
+        figures.count(NAME, verdict)
+    else:
+        figures.count(NAME, verdict)
+    cases.done(run)
+
+
+def _verdict(cases: Cases, outcome: Outcome, run: Path, file: str, command: str, differing: list[str]) -> str:
+    if outcome.broken:
+        return "TRACEBACK"
+    others = [name for name in differing if name != _group(file)]
+    if outcome.code != 0:
+        if others:
+            return "LOST"
+        return "refused by name" if _names(outcome.err, file) else "UNNAMED"
+    said = _names(outcome.out, file)
+    if command == "info":
+        return "unread" if said or _nameless(outcome.out, run) == cases.outputs["info"] else "SILENT"
+    if others:
+        return "SILENT"
+    if not differing:
+        return "remade" if said else "same"
+    answers = any(_matches(file, pattern) for pattern in STAGES[command].products)
+    return "LEFT" if answers else "unread"
+
+
+def _matches(file: str, pattern: str) -> bool:
+    """Whether a file has this pattern; a star stands for no slash."""
+    return file.count("/") == pattern.count("/") and fnmatch(file, pattern)
+
+
+def _group(file: str) -> str:
+    """The entry of the digest that a file belongs to."""
+    top = Path(file).parts[0]
+    return top if top in ("minimum", "trajectories") else file
+
+
+def _names(text: str, file: str) -> bool:
+    """Whether a text names the file or a folder that it is in."""
+    folders = [str(parent) for parent in Path(file).parents if str(parent) != "."]
+    return any(name in text for name in (file, Path(file).name, *(f"/{folder}" for folder in folders)))
+
+
+def _nameless(text: str, run: Path) -> str:
+    """What `info` says, without the folder and its size; and without the stages done, where it says what is missing."""
+    lines = re.sub(r"[\d.]+ MB", "MB", text.replace(str(run), "RUN")).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("stages done:"))
+
+
+def _general(file: str) -> str:
+    """A file's name without what is random in it."""
+    return re.sub(r"[0-9a-f]{16,}", "...", file)
+
+
+def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]) -> None:
+    """Do the damage of a failure again. The files of a database have random names: any one in its place does."""
+    prepare(cases, server)
+    whole, file = cases.reference(WHOLE), entry["file"]
+    if not (whole / file).exists():
+        alike = sorted((whole / file).parent.glob("*"))
+        file = str(next(path for path in alike if path.is_file()).relative_to(whole))
+    try_damage(cases, server, figures, file, entry["kind"], entry["command"], entry["seed"])
+
+
+def stages() -> list[str]:
+    """All stages of the journey."""
+    return list(JOURNEY)

@@ -1,0 +1,160 @@
+"""A short part of the faults, and a test of the shim itself; all of it: `pytest -m slow tests/faults`, or run.py."""
+
+import os
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import damage
+import inputs
+import kills
+import pytest
+import run as command
+import shim
+import writers
+from cases import Cases, differences
+from figures import Figures
+from server import Server
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(shim.why_not() is not None, reason=str(shim.why_not()))
+
+# mkdir, open, write, fsync, rename: five operations.
+_WORK = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import shim
+library, root, at, kind, log = sys.argv[2:]
+shim.arm(library, {"root": root, "at": int(at), "kind": kind, "log": log})
+open(os.path.dirname(root) + "/elsewhere", "w").close()
+os.mkdir(root + "/folder")
+file = os.open(root + "/folder/a", os.O_WRONLY | os.O_CREAT)
+os.write(file, b"12345678")
+os.fsync(file)
+os.rename(root + "/folder/a", root + "/folder/b")
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return shim.build(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def work(library, tmp_path):
+    """Do the work above with a fault; gives the exit code, the files that are there and the operations seen."""
+    root, log = tmp_path / "root", tmp_path / "log"
+    root.mkdir()
+
+    def run(at, kind):
+        arguments = [str(each) for each in (HERE, library, root, at, kind, log)]
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", _WORK, *arguments],
+            env={"LD_PRELOAD": str(library)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        files = {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        return done, files, [line.split() for line in log.read_text().splitlines()]
+
+    return run
+
+
+def test_operations_below_the_root_are_counted_and_those_elsewhere_are_not(work):
+    done, files, seen = work(0, "none")
+    assert done.returncode == 0
+    assert files == {"b": b"12345678"}
+    names = [name for _, name, _ in seen]
+    assert names == ["mkdir", "open", "write", "fsync", "rename"]
+
+
+@pytest.mark.parametrize(
+    ("at", "kind", "left"),
+    [
+        (2, "before", {}),
+        (2, "after", {"a": b""}),
+        (3, "before", {"a": b""}),
+        (3, "middle", {"a": b"1234"}),
+        (3, "after", {"a": b"12345678"}),
+        (5, "before", {"a": b"12345678"}),
+        (5, "after", {"b": b"12345678"}),
+    ],
+)
+def test_a_process_is_killed_at_an_operation(work, at, kind, left):
+    done, files, seen = work(at, kind)
+    assert done.returncode == -signal.SIGKILL
+    assert files == left
+    assert len(seen) == at
+
+
+@pytest.mark.parametrize(("at", "left"), [(1, {}), (2, {}), (3, {"a": b""}), (5, {"b": b"12345678"})])
+def test_from_an_operation_on_the_disk_is_full(work, at, left):
+    done, files, _ = work(at, "full")
+    assert files == left
+    assert ("No space left on device" in done.stderr) == (at < 5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, library, pytestconfig, request):
+    """Cases with a trained minimum, and a fork server."""
+    request.getfixturevalue("compiled")  # the programs of the other tests are kept in the same place
+    scratch = tmp_path_factory.mktemp("faults")
+    cases = Cases(scratch)
+    with Server(library, scratch / "server0", pytestconfig.cache.mkdir("compiled")) as server:
+        cases.make(server, ["train"])
+        yield cases, server
+
+
+@pytest.fixture
+def figures():
+    """Figures of a test, which must hold no failure at its end."""
+    found = Figures()
+    yield found
+    assert found.failures == []
+
+
+def test_equal_folders_have_equal_digests_and_others_do_not(trained):
+    cases, server = trained
+    run = cases.fresh("train")
+    assert differences(cases.digest(server, run), cases.digests["train"]) == []
+    record = run / "minimum" / "minimum.json"
+    for path in [record] if record.exists() else run.glob("minimum/*.json"):
+        path.write_text("{}")
+    assert differences(cases.digest(server, run), cases.digests["train"]) == ["minimum"]
+    cases.done(run)
+
+
+def test_training_that_is_stopped_ends_in_the_same_bytes(trained, figures):
+    kills.run_chain(*trained, figures, "train", [(60, "full"), (30, "before"), (5, "middle")])
+    assert figures.counts["kills", "train: same bytes"] == 1
+
+
+def test_of_two_writers_one_is_refused(trained, figures):
+    writers.race(*trained, figures, ("train", "train"), 0.0, None)
+    assert figures.counts["writers", "train and train: same bytes"] == 1
+
+
+@pytest.mark.parametrize("kind", ["emptied", "nested", "wrong type, unsigned"])
+def test_a_damaged_record_is_named(trained, figures, kind):
+    cases, server = trained
+    damage.prepare(cases, server, "train")
+    damage.try_damage(cases, server, figures, "config.json", kind, "info", 0, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("train", ["RUN", "--epochs", "-1"]), ("retrain", ["RUN", "--seeds", "0"]), ("embed", ["FILE"]), ("info", ["\0"])],
+)
+def test_a_bad_command_line_is_refused_in_a_line(trained, figures, name, words):
+    cases, server = trained
+    stages = {"embed": None, "info": None}
+    inputs.try_line(cases, server, figures, name, words, base=stages.get(name, inputs.BASES[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(command.CAMPAIGNS))
+def test_a_campaign_of_two_minutes_finds_nothing(name, tmp_path, figures):
+    asked = Namespace(only=name, scratch=tmp_path, workers=min(2, os.cpu_count() or 1), seed=0, minutes=2.0)
+    command.run_campaigns(asked, figures)
