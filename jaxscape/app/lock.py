@@ -154,7 +154,7 @@ def _describe_holder(path: Path) -> str:
 def _agree(failure: Exception | None) -> None:
     """Raise in all processes where the first one failed."""
     failed = failure is not None
-    if jax.process_count() > 1:
+    if jax.distributed.is_initialized():  # not any more when the first one goes on alone
         failed = bool(multihost_utils.broadcast_one_to_all(np.array(failed)))
     if failure is not None:
         raise failure
