@@ -63,7 +63,7 @@ def sum_products(points: Points, first: int, devices: Sequence[jax.Device] | Non
     if devices is None:
         devices = jax.local_devices() if jax.default_backend() == "gpu" else []
     workers = len(devices) or _count_threads(len(points.parents))
-    blocks = _with_reference(points, max_bytes // (workers + 1))
+    blocks = with_reference(points, max_bytes // (workers + 1))
     # Rounding averages out over some hundred sums; wider tiles have fewer sums and faster products.
     width = int(np.clip(points.dimension // 300, 128, 4096)) // 8 * 8
     if devices:
@@ -90,7 +90,7 @@ def _count_threads(num_rows: int) -> int:
     return int(np.clip(MAX_SUMS // (3 * 8 * num_rows**2), 1, cores))
 
 
-def _with_reference(points: Points, block_bytes: int) -> Blocks:
+def with_reference(points: Points, block_bytes: int) -> Blocks:
     """Each block with its columns of the reference: (1, columns), or (0, columns) where there is none."""
     reference = np.empty((0, points.dimension)) if points.reference is None else points.reference[None]
     column = 0

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxscape.trajectories.geometry import trajectory_rows
-from jaxscape.trajectories.gram import Gram
+from jaxscape.trajectories.gram import Gram, require_gram
 
 KINDS = ("rotated", "random", "shuffled")
 
@@ -32,10 +32,13 @@ def null_trajectories(gram: Gram, *, kind: str = "rotated", key: jax.Array) -> G
         A `Gram` of the same rows.
 
     Raises:
-        ValueError: for an unknown kind (lists the known ones), or trajectories that branch or differ in length.
+        ValueError: for an unknown kind (lists the known ones), trajectories that branch or differ in length, or
+            anything but one key.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    require_gram(gram)
+    _require_key(key)
     movements = trajectory_rows(gram)[1:].T  # [member, movement]
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     if movements.size == 0:
@@ -44,6 +47,16 @@ def null_trajectories(gram: Gram, *, kind: str = "rotated", key: jax.Array) -> G
         return _shuffled(gram, movements, generator)
     groups = movements if kind == "rotated" else movements.reshape(-1, 1)
     return _rotated(gram, groups, generator)
+
+
+def _require_key(key: jax.Array) -> None:
+    """Refuse numbers, which are seeds and no keys, and stacks of keys, which would be taken for one."""
+    is_array = isinstance(key, jax.Array | np.ndarray)
+    is_typed = is_array and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    is_raw = is_array and key.dtype == np.uint32 and key.ndim == 1  # as jax.random.PRNGKey makes them
+    if not (is_raw or (is_typed and key.ndim == 0)):
+        found = f"{key.dtype} of shape {key.shape}" if is_array else repr(key)
+        raise ValueError(f"key must be one PRNG key, such as jax.random.key(0), got {found}")
 
 
 def _shuffled(gram: Gram, movements: np.ndarray, generator: np.random.Generator) -> Gram:
