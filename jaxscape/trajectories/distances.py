@@ -55,8 +55,8 @@ def pairwise_distances(
     Returns:
         float64 (n, n): symmetric, zero diagonal, never negative. Relative error about 1e-15 within a trajectory and
         below 1e-6 across trajectories down to separations of 1e-5 of the norm (held by the tests). Cosine distances
-        are right to 1e-6, whatever the norms are. A Euclidean distance of less than 1e-8 of the way between two points
-        (along `parents`) may be lost in rounding.
+        are right to 1e-6, whatever the norms are. Euclidean distances are right to about 1e-8 of the way between the
+        two points along `parents`, where that is more: choose parents of which the rows are not far smaller.
 
     Raises:
         ValueError: for an unknown metric or center (lists the known ones), a missing reference, a distance beyond
@@ -68,6 +68,8 @@ def pairwise_distances(
         raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
     if center not in CENTERS:
         raise ValueError(f'unknown center {center!r}; known: None, "mean", "reference"')
+    if not isinstance(include_reference, bool | np.bool_):
+        raise ValueError(f"include_reference must be True or False, got {include_reference!r}")
     if not isinstance(points, Gram):
         points = gram(points, reference=reference)
     else:

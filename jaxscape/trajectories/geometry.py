@@ -59,11 +59,12 @@ class Geometry(NamedTuple):
 
 
 def trajectory_rows(gram: Gram) -> np.ndarray:
-    """Row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
+    """Return the row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
 
     Raises:
-        ValueError: where trajectories branch or have different lengths.
+        ValueError: where trajectories branch or have different lengths, or for anything but a Gram.
     """
+    require_gram(gram)
     first = int(gram.has_reference)
     starts = [row for row in range(first, len(gram.parents)) if gram.parents[row] < first]
     rows = {start: [start] for start in starts}
@@ -95,7 +96,6 @@ def trajectory_geometry(gram: Gram) -> Geometry:
         ValueError: where trajectories branch or differ in length, lengths are beyond float64, or for anything but a
             Gram.
     """
-    require_gram(gram)
     rows = trajectory_rows(gram)
     before, after = rows[:-1], rows[1:]
     center = "reference" if gram.has_reference else None

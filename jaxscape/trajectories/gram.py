@@ -22,7 +22,7 @@ import numpy as np
 from jaxscape.trajectories.increments import Points, sum_products
 from jaxscape.trajectories.pairs import Pair, add_pairs
 from jaxscape.trajectories.scales import TINY, is_narrow, out_of_range, scaled, scan
-from jaxscape.trajectories.sources import Source, check_parents, flatten_reference, open_source
+from jaxscape.trajectories.sources import Source, check_parents, flatten_reference, integers, open_source
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -132,13 +132,13 @@ def take_points(gram: Gram, points: Sequence[int] | np.ndarray) -> Gram:
     Raises:
         ValueError: for numbers out of range or order, or a point whose predecessor is not taken.
     """
+    require_gram(gram)
     first = int(gram.has_reference)
-    rows = np.asarray(points)
-    if rows.size and (rows.ndim != 1 or rows.dtype.kind not in "iu"):
-        raise ValueError(f"points must be a sequence of numbers of points, got {rows.dtype} of shape {rows.shape}")
-    rows = rows.astype(np.int64) + first
+    rows = integers(points, "points must be a sequence of integers") + first
     if not len(rows) or np.any(np.diff(rows) <= 0) or rows[0] < first or rows[-1] >= len(gram.parents):
-        raise ValueError(f"points must be increasing numbers from 0 to {gram.num_points - 1}, got {some_rows(rows)}")
+        raise ValueError(
+            f"points must be increasing numbers from 0 to {gram.num_points - 1}, got {some_rows(rows - first)}"
+        )
     rows = np.concatenate([np.arange(first), rows])
     place = np.full(len(gram.parents) + 1, -2)  # the last entry is the origin's, parent -1
     place[rows], place[-1] = np.arange(len(rows)), -1
@@ -204,7 +204,10 @@ def require_gram(gram: Gram, argument: str = "gram") -> None:
     """Raise a ValueError where an argument is not a `Gram` that `gram` could have made."""
     if not isinstance(gram, Gram):
         raise ValueError(f"{argument} must be a Gram, as made by gram(), got {type(gram).__name__}")
-    k = len(gram.parents)
+    parents, k = gram.parents, len(gram.parents)
+    are_rows = isinstance(parents, np.ndarray) and parents.shape == (k,) and parents.dtype.kind == "i"
+    if not are_rows or np.any((parents < -1) | (parents >= np.arange(k))):
+        raise ValueError(f"{argument} has parents that are not row numbers, each smaller than its own row or -1")
     shapes = [np.shape(gram.products), np.shape(gram.remainders)]
     if shapes != [(k, k)] * 2 or gram.num_points < 1:
         raise ValueError(f"{argument} has products and remainders of shapes {shapes} for {k} parents")

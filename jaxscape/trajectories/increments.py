@@ -71,9 +71,10 @@ def sum_products(points: Points, first: int, devices: Sequence[jax.Device] | Non
     else:
         parts = _sum_in_threads(blocks, points.parents, first, width, workers)
     high, low = parts[0]
-    for part in parts[1:]:
-        high, low = add_pairs((high, low), part)
-    high, low = two_sum(high, low)
+    with np.errstate(invalid="ignore", over="ignore"):  # as in `_add_block`
+        for part in parts[1:]:
+            high, low = add_pairs((high, low), part)
+        high, low = two_sum(high, low)
     for part in (high, low):  # a device rounds (i, j) and (j, i) each in its own way
         square = part[:, first:]
         square[:] = np.tril(square) + np.tril(square, -1).T

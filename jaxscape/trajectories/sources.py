@@ -34,22 +34,33 @@ class Source(NamedTuple):
 def open_source(points: TrajectoryStore | PyTree, members: Sequence[int] | None) -> Source:
     """Return what `points` are; raise ValueError for what cannot be rows of real numbers."""
     if isinstance(points, TrajectoryStore):
-        points.blocks(sys.maxsize, members=members)  # reads nothing; refuses an empty store, and members not in it
-        count = points.num_members if members is None else np.size(members)
-        num_rows = points.num_epochs * count
-        parents = np.maximum(np.arange(num_rows) - count, -1)
-        shapes = dict(zip(points.leaf_names, points.leaf_shapes, strict=True))
-        return Source(num_rows, shapes, parents, True, partial(points.blocks, members=members))
+        return _of_store(points, members)
     if members is not None:
         raise ValueError("members can be chosen from a TrajectoryStore only; index the arrays instead")
     return _of_arrays(points)
 
 
+def _of_store(store: TrajectoryStore, members: Sequence[int] | None) -> Source:
+    chosen = None
+    if members is not None:
+        chosen = integers([members] if isinstance(members, int) else members, "members must be integers").tolist()
+    store.blocks(sys.maxsize, members=chosen)  # reads nothing; refuses an empty store, and members not in it
+    count = store.num_members if chosen is None else len(chosen)
+    num_rows = store.num_epochs * count
+    parents = np.maximum(np.arange(num_rows) - count, -1)
+    shapes = dict(zip(store.leaf_names, store.leaf_shapes, strict=True))
+    return Source(num_rows, shapes, parents, True, partial(store.blocks, members=chosen))
+
+
 def _of_arrays(points: PyTree) -> Source:
+    if isinstance(points, Iterator):
+        raise ValueError(f"points must be arrays, and not a {type(points).__name__}; stack its items on axis 0")
     leaves = _named_arrays("points", points)
     shapes = [leaf.shape for leaf in leaves.values()]
     _refuse_rows_in_a_list(points, shapes)
-    if not leaves or any(len(shape) == 0 or shape[0] != shapes[0][0] for shape in shapes):
+    if not leaves:
+        raise ValueError(f"points must be an array (n, P), or a pytree of stacked arrays, got {points!r}, without any")
+    if any(len(shape) == 0 or shape[0] != shapes[0][0] for shape in shapes):
         raise ValueError(f"points must be arrays that share a leading axis, got shapes {shapes}")
     if _is_bare(points) and len(shapes[0]) == 1:
         raise ValueError(f"points must be an array (n, P), or a pytree of stacked arrays, got the shape {shapes[0]}")
@@ -107,15 +118,23 @@ def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
 def check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndarray:
     """Return the parents as int64 (n,); raise ValueError where one is not a row before its own, or -1."""
     allowed = f"parents must be {num_rows} row numbers, each -1 (a start) or smaller than its own row"
-    try:
-        array = np.asarray(parents)
-    except ValueError as error:
-        raise ValueError(f"{allowed}, got {type(parents).__name__} of unequal items") from error
-    if array.shape != (num_rows,) or array.dtype.kind not in "iu":
-        raise ValueError(f"{allowed}, got {array.dtype} of shape {array.shape}")
+    array = integers(parents, allowed)
+    if len(array) != num_rows:
+        raise ValueError(f"{allowed}, got {len(array)}")
     bad = np.flatnonzero((array < -1) | (array >= np.arange(num_rows)))
     if len(bad):
         raise ValueError(f"{allowed}, got {array[bad[0]]} for row {bad[0]}")
+    return array
+
+
+def integers(values: Sequence[int] | np.ndarray, allowed: str) -> np.ndarray:
+    """Return a sequence of integers as int64 (n,); raise ValueError that says what is allowed."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # items of unequal lengths
+        array = np.empty((), object)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(f"{allowed}, got {str(values)[:60]}")
     return array.astype(np.int64)
 
 
