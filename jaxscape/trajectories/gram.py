@@ -74,7 +74,8 @@ def gram(
         parents: the row before each row on its trajectory, -1 for a start; parents[i] < i. By default a store's
             rows follow the same member's row of the previous epoch. Rows of anything else follow the nearest row
             before them, found by a pass of its own. Any choice gives the same distances, with more digits the
-            shorter the increments are; geometry and null trajectories need the trajectories themselves.
+            shorter the increments are; a row far smaller than the way to it has no digits left, and its cosines are
+            refused. Geometry and null trajectories need the trajectories themselves.
         previous: the Gram of the first of these points, with the same reference: its products are kept and only
             those of the new rows are computed. All points are read, for new rows have products with the old.
         devices: where to compute, each a share of the columns; [] is the host, with the threads of NumPy's BLAS.
@@ -272,8 +273,10 @@ def _rescaled(gram: Gram, exponent: int) -> Gram:
     if gram.exponent == exponent:
         return gram
     squares = np.diag(gram.products)
-    with np.errstate(under="ignore"):
+    with np.errstate(under="ignore", over="ignore"):
         high, low = (np.ldexp(part, 2 * (gram.exponent - exponent)) for part in (gram.products, gram.remainders))
+    if not np.isfinite(high).all():
+        raise ValueError("previous is of other points, or another reference: its points are far larger than these")
     _refuse_vanished(np.flatnonzero((squares > 0) & (np.diag(high) < TINY)) - int(gram.has_reference))
     return gram._replace(products=high, remainders=low, exponent=exponent)
 

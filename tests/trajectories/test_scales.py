@@ -177,6 +177,12 @@ def test_new_rows_of_another_size_join_the_old(old, new):
         np.testing.assert_allclose(pairwise_distances(found), exact_distances(rows, "cosine"), atol=1e-12)
 
 
+def test_a_previous_of_far_larger_points_is_refused():
+    previous = gram(np.full((2, 3), 1e300), parents=[-1, -1])
+    with pytest.raises(ValueError, match="previous is of other points"):
+        gram(np.full((3, 3), 1e-300), parents=[-1] * 3, previous=previous)
+
+
 def test_sizes_whose_squares_no_float64_holds_together_are_refused():
     message = "differ too much in size: the step to rows {} "
     with pytest.raises(ValueError, match=message.format(1)):
