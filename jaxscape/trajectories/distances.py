@@ -8,13 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from jaxscape.trajectories.gram import Gram, gram, inner_products, some_rows, squared_distances, squared_rounding
+from jaxscape.trajectories.gram import (
+    Gram,
+    gram,
+    inner_products,
+    longest_way_between,
+    require_gram,
+    some_rows,
+    squared_distances,
+    unscaled,
+    ways,
+)
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
 
 METRICS = ("cosine", "euclidean")
 CENTERS = (None, "mean", "reference")
+# Squared norms are right to 2e-16 of the squared way to a point, and cosines are to be right to 1e-6. A point must
+# therefore be farther from the centre than 2e-5 of its way: the share of the squared way below which there are too few
+# digits.
+FEW_DIGITS = 4e-10
+# Norms that differ by more than this factor: |x - y|^2 is then nearly (|x| - |y|)^2, and their difference lost.
+UNEQUAL = 100
 
 
 def pairwise_distances(
@@ -25,7 +41,7 @@ def pairwise_distances(
     reference: PyTree | None = None,
     include_reference: bool = False,
 ) -> np.ndarray:
-    """Distances between all pairs of points.
+    """Return the distances between all pairs of points.
 
     Args:
         points: a `Gram`, or whatever `gram` takes. A bare array is points (n, P), square or not.
@@ -38,20 +54,28 @@ def pairwise_distances(
 
     Returns:
         float64 (n, n): symmetric, zero diagonal, never negative. Relative error about 1e-15 within a trajectory and
-        below 1e-6 across trajectories down to separations of 1e-5 of the norm (held by the tests).
+        below 1e-6 across trajectories down to separations of 1e-5 of the norm (held by the tests). Cosine distances
+        are right to 1e-6, whatever the norms are. Euclidean distances are right to about 1e-8 of the way between the
+        two points along `parents`, where that is more: choose parents of which the rows are not far smaller.
 
     Raises:
-        ValueError: for an unknown metric or center (lists the known ones), a missing reference, or, for cosines, a
-            row that is the centre itself and has no direction.
+        ValueError: for an unknown metric or center (lists the known ones), a missing reference, a distance beyond
+            float64, or, for cosines, a row that has no direction: the centre itself, or so close to it (2e-5 of the
+            way there along `parents`; from the mean, of the longest way between two points) that fewer than six
+            digits are left.
     """
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
     if center not in CENTERS:
         raise ValueError(f'unknown center {center!r}; known: None, "mean", "reference"')
+    if not isinstance(include_reference, bool | np.bool_):
+        raise ValueError(f"include_reference must be True or False, got {include_reference!r}")
     if not isinstance(points, Gram):
         points = gram(points, reference=reference)
-    elif reference is not None:
-        raise ValueError("a Gram carries its reference; give reference to gram() instead")
+    else:
+        require_gram(points, "points")
+        if reference is not None:
+            raise ValueError("a Gram carries its reference; give reference to gram() instead")
     if (center == "reference" or include_reference) and not points.has_reference:
         raise ValueError("center='reference' and include_reference=True need a reference, and there is none")
     about = "reference" if center == "reference" else None
@@ -60,10 +84,14 @@ def pairwise_distances(
     high, low = high[first:, first:], low[first:, first:]
     squared = squared_distances(high, low)
     if metric == "euclidean":
-        return np.sqrt(squared)
+        return unscaled(np.sqrt(squared), points)
     norms, differences = _squared_norms(high, low, squared, center)
-    rounding = 1e-14 * norms.max() if center == "mean" else squared_rounding(points, center=about)[first:]
-    return _cosine_distances(squared, norms, differences, rounding)
+    if center == "mean":
+        way = np.full(len(norms), max(longest_way_between(points), np.sqrt(10 * max(norms.max(), 0))))
+    else:
+        way = ways(points, center=about)[first:]
+    _refuse_without_direction(norms, way)
+    return _cosine_distances(squared, norms, differences, None if center == "mean" else high)
 
 
 def _squared_norms(
@@ -78,18 +106,30 @@ def _squared_norms(
     return diagonal[0], differences
 
 
+def _refuse_without_direction(norms: np.ndarray, way: np.ndarray) -> None:
+    rows = np.flatnonzero(norms <= FEW_DIGITS * way**2)
+    if len(rows):
+        raise ValueError(
+            f"cosine distances need vectors with a direction, but rows {some_rows(rows)} are the centre itself, or "
+            f"within {FEW_DIGITS**0.5:.0e} of the way that led there, which leaves fewer than six digits; give gram() "
+            f"parents that lead there directly (-1), look from another center, or leave them out"
+        )
+
+
 def _cosine_distances(
-    squared: np.ndarray, norms: np.ndarray, differences: np.ndarray, rounding: np.ndarray | float
+    squared: np.ndarray, norms: np.ndarray, differences: np.ndarray, products: np.ndarray | None
 ) -> np.ndarray:
     """1 - cos = (|x - y|^2 - (|x| - |y|)^2) / (2 |x| |y|), which cancels nothing that matters.
 
-    |x| - |y| comes from the difference of the squares, which keeps its digits where the norms are nearly equal.
+    |x| - |y| comes from the difference of the squares, which keeps its digits where the norms are nearly equal. Where
+    they are very different it is 1 - x.y / (|x| |y|), from the products where they are given.
     """
-    zero = np.flatnonzero(norms <= rounding)  # the centre itself, without a direction
-    if len(zero):
-        raise ValueError(f"cosine distances need non-zero vectors, but rows {some_rows(zero)} are the centre itself")
     length = np.sqrt(norms)
+    both = length[:, None] * length
     radial = differences / (length[:, None] + length)
-    distances = np.maximum(squared - radial**2, 0) / (2 * length[:, None] * length)
+    distances = np.maximum(squared - radial**2, 0) / (2 * both)
+    if products is not None:
+        rows, columns = np.nonzero(squared > UNEQUAL * both)
+        distances[rows, columns] = np.maximum(1 - products[rows, columns] / both[rows, columns], 0)
     distances = np.triu(np.minimum(distances, 2), 1)
     return distances + distances.T

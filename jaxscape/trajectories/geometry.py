@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.gram import Gram, inner_products, rows_by_depth, squared_rounding
+from jaxscape.trajectories.gram import Gram, inner_products, require_gram, rows_by_depth, squared_rounding, unscaled
 
 
 class Geometry(NamedTuple):
@@ -59,11 +59,12 @@ class Geometry(NamedTuple):
 
 
 def trajectory_rows(gram: Gram) -> np.ndarray:
-    """Row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
+    """Return the row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
 
     Raises:
-        ValueError: where trajectories branch or have different lengths.
+        ValueError: where trajectories branch or have different lengths, or for anything but a Gram.
     """
+    require_gram(gram)
     first = int(gram.has_reference)
     starts = [row for row in range(first, len(gram.parents)) if gram.parents[row] < first]
     rows = {start: [start] for start in starts}
@@ -86,13 +87,14 @@ def trajectory_rows(gram: Gram) -> np.ndarray:
 
 
 def trajectory_geometry(gram: Gram) -> Geometry:
-    """The geometry of trajectories around their reference, or around the origin where they have none.
+    """Return the geometry of trajectories around their reference, or around the origin where they have none.
 
     Args:
         gram: trajectories of equal length.
 
     Raises:
-        ValueError: where trajectories branch or differ in length.
+        ValueError: where trajectories branch or differ in length, lengths are beyond float64, or for anything but a
+            Gram.
     """
     rows = trajectory_rows(gram)
     before, after = rows[:-1], rows[1:]
@@ -108,11 +110,11 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     ends = rows[-1] - int(gram.has_reference)  # among the points
     turning = np.arccos(_cosine(increments[after[1:], after[:-1]], length[1:], length[:-1]))
     return Geometry(
-        norm=np.sqrt(absolute)[rows],
-        distance=distance,
-        chord=_distance_from_start(increments, after),
+        norm=unscaled(np.sqrt(absolute)[rows], gram),
+        distance=unscaled(distance, gram),
+        chord=unscaled(_distance_from_start(increments, after), gram),
         petal=_cosine(around[rows, rows[0]], distance, distance[0]),
-        movement=_from_epoch(1, length),
+        movement=_from_epoch(1, unscaled(length, gram)),
         lateral=_from_epoch(1, np.sqrt(1 - _cosine(outward, length, distance[:-1]) ** 2)),
         turning=_from_epoch(2, turning)[: len(rows)],
         falling=_from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),

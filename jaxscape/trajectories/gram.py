@@ -7,11 +7,13 @@ the *increments*: the reference (the minimum), each start minus the reference, e
 A distance along a trajectory is then a sum of small numbers. Sums over columns, and over increments, are carried in
 pairs of float64 (a value and the remainder that rounding cuts off), so that trajectories which start far apart and
 come close together keep their distance too.
+
+Squares of finite float64 values may overflow or vanish. Where they do, all points are divided by one power of two
+(exactly) and summed again; the Gram keeps the exponent.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +21,13 @@ import numpy as np
 
 from jaxscape.trajectories.increments import Points, sum_products
 from jaxscape.trajectories.pairs import Pair, add_pairs
+from jaxscape.trajectories.scales import TINY, is_narrow, out_of_range, scaled, scan
+from jaxscape.trajectories.sources import Source, check_parents, flatten_reference, integers, open_source
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
+
+LONGEST_WAY = 1000  # times its distance from the root: a longer way to a row costs more digits than a short step gains
 
 
 class Gram(NamedTuple):
@@ -36,6 +42,7 @@ class Gram(NamedTuple):
     parents: np.ndarray  # int64 (k,), parents[i] < i; -1 is the origin
     has_reference: bool
     dimension: int  # P, the number of parameters
+    exponent: int = 0  # the products are those of the increments divided by 2**exponent
 
     @property
     def num_points(self) -> int:
@@ -53,17 +60,22 @@ def gram(
     devices: Sequence[jax.Device] | None = None,
     max_bytes: int = 2**28,
 ) -> Gram:
-    """The Gram matrix of the increments between points, in one pass with bounded memory.
+    """Return the Gram matrix of the increments between points, in one pass with bounded memory.
 
     Args:
         points: a `TrajectoryStore` (rows epoch by epoch, members within); an array (n, P); or a pytree of arrays
-            stacked on axis 0. Values are taken as float64; float32 data loses nothing.
-        reference: the minimum: a pytree of one network, or an array (P,).
-        members: of a store, those to take; all by default.
+            stacked on axis 0 (an array (n,) in it is a scalar parameter). Real floats up to float64 and integers up
+            to 2**53; values are taken as float64, exactly. A plain list or tuple of alike items is refused, for they
+            may be the points themselves: stack points, and name stacked arrays in a dictionary.
+        reference: the minimum: the arrays of one point, with the key paths and shapes that they have in the points
+            (in any order; a list or NamedTuple may come as the dictionary that a store or a checkpoint makes of it),
+            or an array (P,).
+        members: of a store, those to take, in this order; all by default.
         parents: the row before each row on its trajectory, -1 for a start; parents[i] < i. By default a store's
             rows follow the same member's row of the previous epoch. Rows of anything else follow the nearest row
             before them, found by a pass of its own. Any choice gives the same distances, with more digits the
-            shorter the increments are; geometry and null trajectories need the trajectories themselves.
+            shorter the increments are; a row far smaller than the way to it has no digits left, and its cosines are
+            refused. Geometry and null trajectories need the trajectories themselves.
         previous: the Gram of the first of these points, with the same reference: its products are kept and only
             those of the new rows are computed. All points are read, for new rows have products with the old.
         devices: where to compute, each a share of the columns; [] is the host, with the threads of NumPy's BLAS.
@@ -75,29 +87,25 @@ def gram(
         rounding (about 1e-16 of the squared norms).
 
     Raises:
-        ValueError: for shapes that do not agree, rows with NaN or infinity (names them), or a `previous` of other
-            points.
+        ValueError: for shapes, key paths or types that do not fit, rows with NaN or infinity (names them), rows whose
+            steps are below 1e-144 of the largest value, or a `previous` of other points.
     """
-    source = _source(points, members)
-    if parents is None:
-        parents = source.parents
-    if parents is None:
-        starts = gram(points, reference=reference, parents=[-1] * source.num_rows, devices=devices, max_bytes=max_bytes)
-        parents = _nearest_before(starts)
-    rows_before = _check_parents(parents, source.num_rows)
-    flat_reference = None if reference is None else _flatten_one(reference, source.dimension)
-    if flat_reference is not None:
-        rows_before = np.concatenate([[-1], rows_before + 1])
-    to_sum = Points(source.blocks, flat_reference, rows_before, source.dimension)
-    first = 0 if previous is None else _first_to_compute(previous, to_sum)
-    new = sum_products(to_sum, first, devices, max_bytes)
-    _refuse_non_finite(np.diagonal(new[0], first), first, has_reference=reference is not None)
-    products, remainders = new if previous is None else _extend(previous, new, first)
-    return Gram(products, remainders, rows_before, reference is not None, source.dimension)
+    _check_pass(devices, max_bytes)
+    source = open_source(points, members)
+    flat_reference = None if reference is None else flatten_reference(reference, source)
+    rows_before = source.parents if parents is None else check_parents(parents, source.num_rows)
+    if previous is not None:
+        require_gram(previous, "previous")
+    if rows_before is None:
+        origins = np.full(source.num_rows, -1)
+        rows_before = _nearest_before(_sum(source, flat_reference, origins, None, devices, int(max_bytes)))
+    return _sum(source, flat_reference, rows_before, previous, devices, int(max_bytes))
 
 
 def inner_products(gram: Gram, *, center: str | None = None) -> Pair:
-    """Inner products of the points (reference included), as float64 (k, k) and remainders (k, k).
+    """Return the inner products of the points (reference included), as float64 (k, k) and remainders (k, k).
+
+    They are those of the points divided by 2**gram.exponent, as are `products`.
 
     Args:
         gram: the increments.
@@ -125,10 +133,13 @@ def take_points(gram: Gram, points: Sequence[int] | np.ndarray) -> Gram:
     Raises:
         ValueError: for numbers out of range or order, or a point whose predecessor is not taken.
     """
+    require_gram(gram)
     first = int(gram.has_reference)
-    rows = np.asarray(points, np.int64) + first
+    rows = integers(points, "points must be a sequence of integers") + first
     if not len(rows) or np.any(np.diff(rows) <= 0) or rows[0] < first or rows[-1] >= len(gram.parents):
-        raise ValueError(f"points must be increasing numbers from 0 to {gram.num_points - 1}, got {some_rows(rows)}")
+        raise ValueError(
+            f"points must be increasing numbers from 0 to {gram.num_points - 1}, got {some_rows(rows - first)}"
+        )
     rows = np.concatenate([np.arange(first), rows])
     place = np.full(len(gram.parents) + 1, -2)  # the last entry is the origin's, parent -1
     place[rows], place[-1] = np.arange(len(rows)), -1
@@ -154,12 +165,28 @@ def squared_rounding(gram: Gram, *, center: str | None = None) -> np.ndarray:
     Squared norms are right to about 1e-16 of the squared length of the way along the increments; this is 1e-14 of it.
     A point that comes back to within 1e-7 of its way has no direction that could be told from rounding.
     """
+    return 1e-14 * ways(gram, center=center) ** 2
+
+
+def ways(gram: Gram, *, center: str | None = None) -> np.ndarray:
+    """Return the length of the way along the increments, from the origin or the reference, to each point (k,)."""
     way = np.sqrt(np.diag(gram.products))
     if center == "reference":
         way[0] = 0
     for rows in rows_by_depth(gram.parents):
         way[rows] += way[gram.parents[rows]]
-    return 1e-14 * way**2
+    return way
+
+
+def longest_way_between(gram: Gram) -> float:
+    """Return the length of the longest way between two points along the increments, the reference not counted."""
+    step, from_root = np.sqrt(np.diag(gram.products)), ways(gram)
+    way = np.zeros((len(step),) * 2)
+    for row, parent in enumerate(gram.parents):
+        way[row, :row] = step[row] + (way[parent, :row] if parent >= 0 else from_root[:row])
+        way[:row, row] = way[row, :row]
+    first = int(gram.has_reference)
+    return float(way[first:, first:].max())
 
 
 def squared_distances(high: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -172,6 +199,103 @@ def squared_distances(high: np.ndarray, low: np.ndarray) -> np.ndarray:
         squared[row] = value + remainder
     squared = np.triu(np.maximum(squared, 0), 1)
     return squared + squared.T
+
+
+def require_gram(gram: Gram, argument: str = "gram") -> None:
+    """Raise a ValueError where an argument is not a `Gram` that `gram` could have made."""
+    if not isinstance(gram, Gram):
+        raise ValueError(f"{argument} must be a Gram, as made by gram(), got {type(gram).__name__}")
+    parents, k = gram.parents, len(gram.parents)
+    are_rows = isinstance(parents, np.ndarray) and parents.shape == (k,) and parents.dtype.kind == "i"
+    if not are_rows or np.any((parents < -1) | (parents >= np.arange(k))):
+        raise ValueError(f"{argument} has parents that are not row numbers, each smaller than its own row or -1")
+    shapes = [np.shape(gram.products), np.shape(gram.remainders)]
+    if shapes != [(k, k)] * 2 or gram.num_points < 1:
+        raise ValueError(f"{argument} has products and remainders of shapes {shapes} for {k} parents")
+    if not (np.isfinite(gram.products).all() and np.isfinite(gram.remainders).all()):
+        raise ValueError(f"{argument} has products that are NaN or infinite")
+
+
+def unscaled(lengths: np.ndarray, gram: Gram) -> np.ndarray:
+    """Return lengths that were computed from the products of a Gram in the units of the points.
+
+    Raises:
+        ValueError: where a length is beyond float64.
+    """
+    if gram.exponent == 0:
+        return lengths
+    with np.errstate(over="ignore", under="ignore"):
+        found = np.ldexp(lengths, gram.exponent)
+    if np.isinf(found).any():
+        raise ValueError("points are so large that lengths between them are beyond float64; divide them all by 1e10")
+    return found
+
+
+def _check_pass(devices: Sequence[jax.Device] | None, max_bytes: int) -> None:
+    if not isinstance(max_bytes, Real) or isinstance(max_bytes, bool) or not 1 <= max_bytes < np.inf:
+        raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}")
+    if devices is None:
+        return
+    if not isinstance(devices, Sequence) or not all(isinstance(device, jax.Device) for device in devices):
+        raise ValueError(f"devices must be a sequence of jax.Device, [] for the host, got {devices!r}")
+
+
+def _sum(
+    source: Source,
+    reference: np.ndarray | None,
+    rows_before: np.ndarray,
+    previous: Gram | None,
+    devices: Sequence[jax.Device] | None,
+    max_bytes: int,
+) -> Gram:
+    """Sum the products in one pass, and once more with all points scaled where their squares do not fit float64."""
+    parents = rows_before if reference is None else np.concatenate([[-1], rows_before + 1])
+    points = Points(source.blocks, reference, parents, source.dimension)
+    first = 0 if previous is None else _first_to_compute(previous, points)
+    exponent = 0 if previous is None else previous.exponent
+    new = sum_products(scaled(points, exponent), first, devices, max_bytes)
+    narrow = exponent == 0 and source.is_narrow and (reference is None or is_narrow(reference))
+    doubtful = first + out_of_range(np.diagonal(new[0], first), narrow=narrow)
+    if len(doubtful):
+        found = scan(points, doubtful, max_bytes)
+        _refuse_non_finite(found.is_finite, has_reference=reference is not None)
+        if len(found.moved):
+            exponent = found.exponent
+            new = sum_products(scaled(points, exponent), first, devices, max_bytes)
+            squares = np.diagonal(new[0], first)[found.moved - first]
+            _refuse_vanished(found.moved[squares < TINY] - int(reference is not None))
+    if previous is not None:
+        new = _extend(_rescaled(previous, exponent), new, first)
+    return Gram(*new, parents, reference is not None, source.dimension, exponent)
+
+
+def _rescaled(gram: Gram, exponent: int) -> Gram:
+    if gram.exponent == exponent:
+        return gram
+    squares = np.diag(gram.products)
+    with np.errstate(under="ignore", over="ignore"):
+        high, low = (np.ldexp(part, 2 * (gram.exponent - exponent)) for part in (gram.products, gram.remainders))
+    if not np.isfinite(high).all():
+        raise ValueError("previous is of other points, or another reference: its points are far larger than these")
+    _refuse_vanished(np.flatnonzero((squares > 0) & (np.diag(high) < TINY)) - int(gram.has_reference))
+    return gram._replace(products=high, remainders=low, exponent=exponent)
+
+
+def _refuse_non_finite(is_finite: np.ndarray, *, has_reference: bool) -> None:
+    bad = np.flatnonzero(~is_finite)
+    if len(bad) and has_reference and bad[0] == 0:
+        raise ValueError("reference has NaN or infinity")
+    if len(bad):
+        raise ValueError(f"points have NaN or infinity in rows {some_rows(bad - has_reference)}")
+
+
+def _refuse_vanished(rows: np.ndarray) -> None:
+    """Refuse rows (-1 is the reference) whose squared steps are lost beside the largest value of all points."""
+    if len(rows):
+        raise ValueError(
+            f"points differ too much in size: the step to rows {some_rows(rows)} (-1: the reference) is below 1e-144 "
+            f"of the largest value, and its square is lost in float64"
+        )
 
 
 def _first_to_compute(previous: Gram, points: Points) -> int:
@@ -208,74 +332,26 @@ def _around(old: np.ndarray, rows: np.ndarray, first: int) -> np.ndarray:
     return matrix
 
 
-def _nearest_before(gram: Gram) -> np.ndarray:
-    """The nearest row before each row, -1 where the reference (the origin, without one) is nearer."""
-    high, low = inner_products(gram)
+def _nearest_before(starts: Gram) -> np.ndarray:
+    """The nearest row before each row, -1 where the reference (the origin, without one) is the better start.
+
+    Args:
+        starts: the Gram of rows that all lead from the reference, or the origin.
+    """
+    high, low = inner_products(starts)
     squared = squared_distances(high, low)
-    first = int(gram.has_reference)
-    parents = np.full(gram.num_points, -1)
+    first = int(starts.has_reference)
+    from_root = np.diag(starts.products)
+    way = np.sqrt(from_root)  # along the increments that are chosen
+    parents = np.full(starts.num_points, -1)
     for row in range(first, len(squared)):
         nearest = int(np.argmin(squared[row, :row])) if row else -1
-        if nearest >= first and (first or squared[row, nearest] < high[row, row]):
-            parents[row - first] = nearest - first
+        if nearest < first or (not first and squared[row, nearest] >= high[row, row]):
+            continue
+        length = way[nearest] + np.sqrt(squared[row, nearest])
+        if length <= LONGEST_WAY * way[row]:
+            parents[row - first], way[row] = nearest - first, length
     return parents
-
-
-class _Source(NamedTuple):
-    """What the points are, before any of them is read."""
-
-    num_rows: int
-    dimension: int
-    parents: np.ndarray | None  # of the rows, where they are known
-    blocks: Callable[[int], Iterator[np.ndarray]]  # given the bytes of a block as float32
-
-
-def _source(points: TrajectoryStore | PyTree, members: Sequence[int] | None) -> _Source:
-    if isinstance(points, TrajectoryStore):
-        points.blocks(sys.maxsize, members=members)  # reads nothing; refuses an empty store, and members not in it
-        count = points.num_members if members is None else len(members)
-        num_rows = points.num_epochs * count
-        parents = np.maximum(np.arange(num_rows) - count, -1)
-        return _Source(num_rows, points.num_parameters, parents, partial(points.blocks, members=members))
-    if members is not None:
-        raise ValueError("members can be chosen from a TrajectoryStore only; index the arrays instead")
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(points)]
-    if not leaves or any(leaf.ndim == 0 or len(leaf) != len(leaves[0]) for leaf in leaves):
-        raise ValueError(f"points must share a leading axis, got shapes {[leaf.shape for leaf in leaves]}")
-    num_rows = len(leaves[0])
-    if num_rows == 0 or sum(leaf.size for leaf in leaves) == 0:
-        raise ValueError(f"points must not be empty, got shapes {[leaf.shape for leaf in leaves]}")
-    matrices = [leaf.reshape(num_rows, -1) for leaf in leaves]
-
-    def blocks(max_bytes: int) -> Iterator[np.ndarray]:
-        width = max(max_bytes // (4 * num_rows), 1)
-        return (matrix[:, first : first + width] for matrix in matrices for first in range(0, matrix.shape[1], width))
-
-    return _Source(num_rows, sum(matrix.shape[1] for matrix in matrices), None, blocks)
-
-
-def _flatten_one(reference: PyTree, dimension: int) -> np.ndarray:
-    flat = np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(reference)])
-    if flat.size != dimension:
-        raise ValueError(f"reference has {flat.size} parameters, the points have {dimension}")
-    return flat.astype(np.float64)
-
-
-def _check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndarray:
-    array = np.asarray(parents, np.int64)
-    if array.shape != (num_rows,) or not np.all((array >= -1) & (array < np.arange(num_rows))):
-        raise ValueError(
-            f"parents must be {num_rows} row numbers, each -1 (a start) or smaller than its own row, got {parents}"
-        )
-    return array
-
-
-def _refuse_non_finite(squares: np.ndarray, first: int, *, has_reference: bool) -> None:
-    bad = first + np.flatnonzero(~np.isfinite(squares))
-    if len(bad) and has_reference and bad[0] == 0:
-        raise ValueError("reference has NaN or infinity")
-    if len(bad):
-        raise ValueError(f"points have NaN or infinity in, or just before, rows {some_rows(bad - has_reference)}")
 
 
 def some_rows(rows: np.ndarray) -> str:

@@ -63,7 +63,7 @@ def sum_products(points: Points, first: int, devices: Sequence[jax.Device] | Non
     if devices is None:
         devices = jax.local_devices() if jax.default_backend() == "gpu" else []
     workers = len(devices) or _count_threads(len(points.parents))
-    blocks = _with_reference(points, max_bytes // (workers + 1))
+    blocks = with_reference(points, max_bytes // (workers + 1))
     # Rounding averages out over some hundred sums; wider tiles have fewer sums and faster products.
     width = int(np.clip(points.dimension // 300, 128, 4096)) // 8 * 8
     if devices:
@@ -71,9 +71,10 @@ def sum_products(points: Points, first: int, devices: Sequence[jax.Device] | Non
     else:
         parts = _sum_in_threads(blocks, points.parents, first, width, workers)
     high, low = parts[0]
-    for part in parts[1:]:
-        high, low = add_pairs((high, low), part)
-    high, low = two_sum(high, low)
+    with np.errstate(invalid="ignore", over="ignore"):  # as in `_add_block`
+        for part in parts[1:]:
+            high, low = add_pairs((high, low), part)
+        high, low = two_sum(high, low)
     for part in (high, low):  # a device rounds (i, j) and (j, i) each in its own way
         square = part[:, first:]
         square[:] = np.tril(square) + np.tril(square, -1).T
@@ -90,7 +91,7 @@ def _count_threads(num_rows: int) -> int:
     return int(np.clip(MAX_SUMS // (3 * 8 * num_rows**2), 1, cores))
 
 
-def _with_reference(points: Points, block_bytes: int) -> Blocks:
+def with_reference(points: Points, block_bytes: int) -> Blocks:
     """Each block with its columns of the reference: (1, columns), or (0, columns) where there is none."""
     reference = np.empty((0, points.dimension)) if points.reference is None else points.reference[None]
     column = 0

@@ -32,18 +32,32 @@ def null_trajectories(gram: Gram, *, kind: str = "rotated", key: jax.Array) -> G
         A `Gram` of the same rows.
 
     Raises:
-        ValueError: for an unknown kind (lists the known ones), or trajectories that branch or differ in length.
+        ValueError: for an unknown kind (lists the known ones), trajectories that branch or differ in length, or
+            anything but one key.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
     movements = trajectory_rows(gram)[1:].T  # [member, movement]
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    generator = np.random.default_rng(_key_data(key))
     if movements.size == 0:
         return gram
     if kind == "shuffled":
         return _shuffled(gram, movements, generator)
     groups = movements if kind == "rotated" else movements.reshape(-1, 1)
     return _rotated(gram, groups, generator)
+
+
+def _key_data(key: jax.Array) -> list[int]:
+    """Return the numbers of one key; refuse seeds, which are no keys, and stacks, which would pass for one."""
+    found = f"{key.dtype} of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
+    try:
+        data = np.asarray(jax.random.key_data(key))
+    except (TypeError, ValueError, AttributeError):
+        data = np.empty(0)
+    if data.ndim != 1 or data.dtype != np.uint32:
+        raise ValueError(f"key must be one PRNG key, such as jax.random.key(0), got {found}")
+    numbers: list[int] = data.tolist()
+    return numbers
 
 
 def _shuffled(gram: Gram, movements: np.ndarray, generator: np.random.Generator) -> Gram:

@@ -140,6 +140,11 @@ class TrajectoryStore:
         """Key paths of the arrays, such as "group1/conv/kernel", in the order of the columns of `blocks`."""
         return [leaf.name for leaf in self._leaves]
 
+    @property
+    def leaf_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the arrays of one member, in the order of `leaf_names`."""
+        return [leaf.shape for leaf in self._leaves]
+
     def append(self, epoch: int, params: Any, *, update: int | None = None) -> None:
         """Add the snapshot of an epoch; the write goes on in the background.
 

@@ -1,0 +1,77 @@
+"""Points whose squares do not fit float64: find them, and scale all points by one power of two, which is exact.
+
+float64 holds 1e-308 to 1e308, its squares only 1e-154 to 1e154. float32 and narrower types never come near it.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxscape.trajectories.increments import Points, with_reference
+
+TINY, HUGE = 2.0**-960, 2.0**960  # squared lengths between them leave room for their parts and for sums of many
+
+
+class Scan(NamedTuple):
+    """What a pass over the values tells that their products do not."""
+
+    is_finite: np.ndarray  # bool (k,)
+    moved: np.ndarray  # int: those of the given rows that differ from their parents
+    exponent: int  # the largest finite value is below 2**exponent, and not below half of it
+
+
+def is_narrow(values: np.ndarray) -> bool:
+    """Whether float32 holds the values, so that float64 holds their squares."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return bool((values.astype(np.float32) == values).all())
+
+
+def out_of_range(squares: np.ndarray, *, narrow: bool) -> np.ndarray:
+    """Return the numbers of the squared lengths that may have overflowed or lost digits, int.
+
+    Args:
+        squares: float64 (k,).
+        narrow: whether the points are float32 or less, in which a square of zero means zero.
+    """
+    fits = (squares >= TINY) & (squares <= HUGE)
+    return np.flatnonzero(~(fits | (squares == 0)) if narrow else ~fits)
+
+
+def scan(points: Points, rows: np.ndarray, max_bytes: int) -> Scan:
+    """Read the points for what decides about their scale.
+
+    Args:
+        points: read once.
+        rows: those whose increments are in doubt.
+        max_bytes: of what is held at a time, about.
+    """
+    is_finite = np.ones(len(points.parents), bool)
+    is_moved = np.zeros(len(rows), bool)
+    largest = 0.0
+    before = points.parents[rows]
+    for block, reference in with_reference(points, max(max_bytes // 4, 4 * len(is_finite))):
+        values = np.concatenate([reference, np.asarray(block, np.float64)])
+        finite = np.isfinite(values)
+        is_finite &= finite.all(axis=1)
+        largest = max(largest, float(np.abs(values).max(where=finite, initial=0)))
+        is_moved |= (values[rows] != np.where(before[:, None] < 0, 0, values[before])).any(axis=1)
+    return Scan(is_finite, rows[is_moved], int(np.frexp(largest)[1]))
+
+
+def scaled(points: Points, exponent: int) -> Points:
+    """Return the points divided by 2**exponent; values that vanish so are below 1e-300 of the largest."""
+    if exponent == 0:
+        return points
+
+    def blocks(max_bytes: int) -> Iterator[np.ndarray]:
+        return (_divided(block, exponent) for block in points.blocks(max_bytes))
+
+    reference = None if points.reference is None else _divided(points.reference, exponent)
+    return points._replace(blocks=blocks, reference=reference)
+
+
+def _divided(values: np.ndarray, exponent: int) -> np.ndarray:
+    with np.errstate(under="ignore", over="ignore", invalid="ignore"):
+        divided: np.ndarray = np.ldexp(np.asarray(values, np.float64), -exponent)
+    return divided
