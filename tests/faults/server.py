@@ -129,7 +129,8 @@ def _import_everything() -> None:
     import jaxscape
 
     for module in pkgutil.walk_packages(jaxscape.__path__, "jaxscape."):
-        importlib.import_module(module.name)
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     for name in (
         "cases",
         "matplotlib.backends.backend_agg",
