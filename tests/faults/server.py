@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import signal
 import subprocess
 import sys
@@ -129,7 +130,8 @@ def _import_everything() -> None:
     import jaxscape
 
     for module in pkgutil.walk_packages(jaxscape.__path__, "jaxscape."):
-        importlib.import_module(module.name)
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     for name in (
         "cases",
         "matplotlib.backends.backend_agg",
@@ -237,7 +239,15 @@ def _wait(child: int, command: Command, output: Path, started: float) -> Outcome
 
 
 def _read(output: Path) -> Sequence[str]:
-    return [Path(f"{output}.{name}").read_text(errors="replace") for name in ("out", "err")]
+    """What a child printed, and the traceback that it kept from the screen: a traceback is one wherever it stands."""
+    out, err = (Path(f"{output}.{name}").read_text(errors="replace") for name in ("out", "err"))
+    kept = re.search(r"the traceback is in (.+?\.log)", err)
+    if kept is None:
+        return out, err
+    try:
+        return out, f"{err}\n{Path(kept[1]).read_text(errors='replace')}"
+    except OSError:
+        return out, f"{err}\nTraceback not found"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import shim
 import writers
 from cases import Cases, differences
 from figures import Figures
-from server import Server
+from server import HANG, Outcome, Server
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(shim.why_not() is not None, reason=str(shim.why_not()))
@@ -94,6 +94,23 @@ def test_from_an_operation_on_the_disk_is_full(work, at, left):
     done, files, _ = work(at, "full")
     assert files == left
     assert ("No space left on device" in done.stderr) == (at < 5)
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "broken"),
+    [
+        (0, "", False),
+        (0, "Traceback (most recent call last):\n", True),
+        (1, "jaxscape: run has no minimum\n", False),
+        (1, "", True),
+        (1, "jaxscape: run\nhas no minimum\n", True),
+        (1, "jaxscape: this is a bug\nTraceback (most recent call last):\n", True),
+        (-signal.SIGSEGV, "", True),
+        (HANG, "", True),
+    ],
+)
+def test_a_command_is_broken_unless_it_succeeds_or_refuses_in_one_line(code, err, broken):
+    assert Outcome(code, "", err).broken == broken
 
 
 @pytest.fixture(scope="module")
