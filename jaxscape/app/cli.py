@@ -5,6 +5,7 @@ run folder where it has some, else of the preset that the command line names: so
 with an interrupted run.
 """
 
+import logging
 import os
 import sys
 import warnings
@@ -330,17 +331,31 @@ def _keep_compiled() -> None:
 
 @contextmanager
 def _orbax_silenced() -> Iterator[None]:
-    """Of a failed write (a full disk) orbax and tensorstore print hundreds of lines beside the error they raise."""
-    from absl import logging
+    """Keep off the screen what orbax, tensorstore and asyncio print beside the error that they raise: a page of it."""
+    from absl import logging as absl_logging
 
-    verbosity, hook = logging.get_verbosity(), sys.unraisablehook
-    logging.set_verbosity(logging.FATAL)
-    sys.unraisablehook = lambda found: None if str(found.exc_value) == "Event loop is closed" else hook(found)
+    verbosity, asyncio_logger = absl_logging.get_verbosity(), logging.getLogger("asyncio")
+    level = asyncio_logger.level
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    asyncio_logger.setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, _QuietHook):  # it stays: loops are closed when the process ends
+        sys.unraisablehook = _QuietHook(sys.unraisablehook)
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        sys.unraisablehook = hook
+        absl_logging.set_verbosity(verbosity)
+        asyncio_logger.setLevel(level)
+
+
+class _QuietHook:
+    """What Python calls for an exception that nobody can catch; silent about event loops that failed writes left."""
+
+    def __init__(self, hook: Callable[[Any], Any]):
+        self._hook = hook
+
+    def __call__(self, found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            self._hook(found)
 
 
 def _train_defaults(run: Path | None, arguments: list[str]) -> TrainConfig:

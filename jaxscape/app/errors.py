@@ -23,7 +23,10 @@ from jaxscape.app.processes import give_up
 
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 _EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError, ImportError)
-_PACKAGES = ("jaxscape", "jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint", "matplotlib", "tyro", "rich")
+_PACKAGES = (
+    *("jaxscape-phate", "jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint"),
+    *("matplotlib", "tyro", "rich"),
+)
 
 
 @contextmanager

@@ -230,7 +230,7 @@ def _found(diagnostics: Mapping[str, Any]) -> str:
     if components == 1:
         return f"{found}, 1 component"
     connecting = f"(knn {diagnostics['connecting_knn']} connects)".replace(" ", "\N{NO-BREAK SPACE}")
-    return f"{found}, {components} separate components {connecting}"
+    return f"{found}, {components} disconnected components {connecting}"
 
 
 def _data(runs: Sequence[Path]) -> str:

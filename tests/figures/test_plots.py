@@ -37,7 +37,7 @@ def norms():
 
 
 TITLE = "memorization\n100.0 % training, 13.0 % test accuracy"
-NOTE = "t 23, stress 0.37, 16 separate components (knn 102 connects)"
+NOTE = "t 23, stress 0.37, 16 disconnected components (knn 102 connects)"
 COLUMN = panel(TITLE)._replace(note=NOTE)
 FIGURES = {
     "a minimum": lambda: plots.minimum_figure(COLUMN, note="a long note " * 30),
