@@ -11,6 +11,7 @@ from jaxscape.app.config import CompareConfig, RetrainConfig, TaskConfig, TrainC
 from jaxscape.app.embed import repair_embeddings
 from jaxscape.app.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
 from jaxscape.app.folder import read_number, read_section
+from jaxscape.app.lock import writing
 from jaxscape.app.measure import GEOMETRY, NULL_KIND, measure
 from jaxscape.app.progress import make_console
 from jaxscape.app.recording import read_metrics
@@ -59,11 +60,16 @@ def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
         FileNotFoundError: where there is no embedding yet.
         OSError: where the run folder cannot be written to.
     """
+    console = console or make_console()
     _repair(run, console)
     settings = embeddings(run)
     if not settings:
         raise FileNotFoundError(f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one")
-    make_folder(run / "figures")
+    with writing(run / "figures", wait=console):
+        return _draw(run, settings)
+
+
+def _draw(run: Path, settings: Sequence[str]) -> list[Path]:
     files = []
     for setting in settings:
         panel = _panel(run, setting)
@@ -78,7 +84,7 @@ def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
 def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
     """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have."""
     for run in runs:
-        _repair(run, None)
+        _repair(run, make_console())
     make_folder(folder)
     files = []
     for setting in sorted(set.intersection(*(set(embeddings(run)) for run in runs))):
@@ -89,9 +95,8 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
     return files + _plot_distances(runs, folder)
 
 
-def _repair(run: Path, console: Console | None) -> None:
+def _repair(run: Path, console: Console) -> None:
     """See that all tables that are drawn are whole."""
-    console = console or make_console()
     if embeddings(run) or damaged_embeddings(run):
         repair_embeddings(run, console=console)
         measure(run, console=console)

@@ -8,9 +8,11 @@ from jaxscape.app.folder import cache_folder
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.members import Update, parse_strategy
 from jaxscape.training.train import TrainState
-from jaxscape.trajectories.files import read_record, write_record
+from jaxscape.trajectories.files import delete_unfinished, read_record, write_record
 
 PyTree = Any
+
+_SECONDS_OF_A_WRITE = 3600.0  # no process is still writing what is older
 
 
 def fastest_strategy(
@@ -31,6 +33,7 @@ def fastest_strategy(
     record = {"chosen": choice.strategy, "seconds_per_step": choice.seconds}
     if path is not None:
         with suppress(OSError):
+            delete_unfinished(path.parent, older_than=_SECONDS_OF_A_WRITE)
             write_record(path, known | {choice.key: record})
     return choice.strategy, record, "measured now"
 

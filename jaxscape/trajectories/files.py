@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,11 +58,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def delete_unfinished(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder. Its only writer may call this."""
+def delete_unfinished(folder: Path, *, older_than: float = 0.0) -> None:
+    """Delete the temporary files that killed processes left in a folder.
+
+    Args:
+        folder: need not exist.
+        older_than: seconds since they were written. 0 is for the folder's only writer; others leave the files that
+            may be in the making.
+    """
     for path in list(folder.iterdir()) if folder.is_dir() else []:
-        if _UNFINISHED.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if _UNFINISHED.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= older_than:
+                path.unlink()
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -108,6 +108,15 @@ def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
     delete_unfinished(tmp_path / "nowhere")
 
 
+def test_what_may_still_be_in_the_making_stays(tmp_path):
+    old, new = (tmp_path / f".a.{digit * 16}.tmp" for digit in "01")
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    delete_unfinished(tmp_path, older_than=60)
+    assert list(tmp_path.iterdir()) == [new]
+
+
 def test_a_checksum_of_a_file_is_the_one_of_its_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.
