@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxscape.app.config import EmbedConfig, from_record
 from jaxscape.app.folder import fingerprint, read_report
-from jaxscape.app.tables import Columns, read_table
+from jaxscape.app.tables import Columns, check_table, read_table
 from jaxscape.trajectories.files import read_record
 
 COORDINATES, DIAGNOSTICS = "coordinates.csv", "diagnostics.json"
@@ -81,7 +81,7 @@ def _states(run: Path) -> Iterator[tuple[str, str]]:
             if diagnostics.get("fingerprint") != source:
                 continue  # of earlier trajectories
             from_record(EmbedConfig, diagnostics["setting"])
-            read_coordinates(run, folder.name)
+            check_table(run, coordinates_table(folder.name))
         except FileNotFoundError:
             missing = [name for name in (DIAGNOSTICS, COORDINATES) if not (folder / name).exists()]
             if DIAGNOSTICS not in missing or folder.name in _reported(run):  # else a killed process left it unfinished

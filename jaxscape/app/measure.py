@@ -29,7 +29,7 @@ from jaxscape.app.folder import (
 )
 from jaxscape.app.lock import writing
 from jaxscape.app.recording import diverged_members, read_metrics, read_trajectories
-from jaxscape.app.tables import read_table, write_table
+from jaxscape.app.tables import check_table, write_table
 from jaxscape.app.train import read_accuracy, read_minimum
 from jaxscape.trajectories.files import to_json
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
@@ -120,7 +120,7 @@ def complete_report(run: Path, *, console: Console) -> None:
 def _has_tables(run: Path, console: Console) -> bool:
     """Return whether geometry.csv and report.json are whole and of these trajectories."""
     try:
-        read_table(run, GEOMETRY)
+        check_table(run, GEOMETRY)
         return read_report(run).get("fingerprint") == fingerprint(run)
     except FileNotFoundError:
         return False

@@ -48,13 +48,24 @@ def read_table(run: Path, name: str) -> Columns:
         FileNotFoundError: where it is not there.
         ValueError: where it is damaged; says in which way.
     """
-    path = run / name
+    _is_proven(run, name)
+    return read_csv(run / name)
+
+
+def check_table(run: Path, name: str) -> None:
+    """Raise the error that `read_table` would raise; reads no numbers where a checksum proves them."""
+    if not _is_proven(run, name):
+        read_csv(run / name)
+
+
+def _is_proven(run: Path, name: str) -> bool:
+    """Return whether a checksum proves the table whole; False where none is known."""
+    path, expected = run / name, _checksums(run).get(name)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
-    expected = _checksums(run).get(name)
     if expected is not None and file_checksum(path) not in expected:
         raise ValueError(f"{path} is damaged, or was edited: it does not match its checksum in {run / CHECKSUMS}")
-    return read_csv(path)
+    return expected is not None
 
 
 def read_csv(path: Path) -> Columns:

@@ -57,7 +57,7 @@ def member_mesh(members: int, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def _check_devices(devices: Sequence[jax.Device]) -> None:
-    if not isinstance(devices, Iterable) or not all(isinstance(device, jax.Device) for device in devices):
+    if not isinstance(devices, Iterable) or not all(hasattr(each, "process_index") for each in devices):
         raise TypeError(f"devices must be a list of devices, as jax.devices() gives it, got {devices!r:.100}")
     if len(set(devices)) < len(devices):
         raise ValueError(f"devices must be named once each, got {devices!r:.100}")
