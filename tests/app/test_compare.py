@@ -103,7 +103,7 @@ def test_interrupted_it_goes_on_to_the_same_bytes(compare, jaxscape, compared, t
         return write(*arguments, **options)
 
     with mock.patch.object(owner, name, interrupted):
-        assert compare(run).code == 1
+        assert compare(run).code == 130
     outcome = jaxscape("compare", run)
     assert outcome.code == 0, outcome.err
     assert call == 1 or "networks: 4/4" not in outcome.out

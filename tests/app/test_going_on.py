@@ -201,7 +201,7 @@ def test_after_deleting_what_the_refusal_names_everything_is_made_anew(jaxscape,
 
 def test_an_interrupted_extension_of_the_minimum_is_no_finished_minimum(jaxscape, train, retrain, with_minimum):
     with mock.patch.object(train_stage, "save_state", side_effect=KeyboardInterrupt):
-        assert train(with_minimum, "--epochs", 3).code == 1
+        assert train(with_minimum, "--epochs", 3).code == 130
     outcome = retrain(with_minimum)
     assert outcome.code == 1
     assert "has no finished minimum" in outcome.err

@@ -72,7 +72,7 @@ def test_interrupted_between_them_they_go_on_to_the_same_bytes(jaxscape, minima,
         return write(*arguments, **options)
 
     with mock.patch.object(owner, name, interrupted):
-        assert jaxscape("retrain", *minima, *OPTIONS).code == 1
+        assert jaxscape("retrain", *minima, *OPTIONS).code == 130
     outcome = jaxscape("retrain", *minima, *OPTIONS)
     assert outcome.code == 0, outcome.err
     assert "copies: 1/4" not in outcome.out or call < 5
@@ -144,7 +144,7 @@ def test_minima_interrupted_go_on_to_the_same_bytes(train, tmp_path, monkeypatch
         write(*arguments)
 
     with mock.patch.object(train_stage, "save_state", interrupted):
-        assert train(runs).code == 1
+        assert train(runs).code == 130
     outcome = train(runs)
     assert outcome.code == 0, outcome.err
     assert "a: train: 1/1" in outcome.out
