@@ -10,7 +10,7 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.mark.filterwarnings("ignore:the graph of 5 nearest neighbours:UserWarning")
+@pytest.mark.filterwarnings("ignore:the graph of the 5 nearest neighbours:UserWarning")
 def test_the_example_runs_and_gives_what_it_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

@@ -14,6 +14,8 @@ from jaxscape.app.tables import read_csv
 from jaxscape.app.train import read_minimum
 from jaxscape.trajectories.store import TrajectoryStore
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, SEEDS, OPTIMIZERS = 3, (0, 1), ("sgd", "momentum", "adam")
 
 

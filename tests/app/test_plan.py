@@ -15,6 +15,8 @@ from jaxscape.app.config import CompareConfig, RetrainConfig
 from jaxscape.app.plan import plan_comparison, plan_run
 from jaxscape.app.train import read_minimum
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 
@@ -124,7 +126,7 @@ def test_too_little_disk_is_said(jaxscape, kept_minimum):
         (("--devices", "0"), "devices must be at least 1, got 0"),
         (("--retrain.epochs", "0"), "epochs must be at least 1, got 0"),
         (("--train.dataset", "letters"), "unknown dataset 'letters'"),
-        (("--seeds", "0"), "seeds must be at least 1, got 0"),
+        (("--seeds", "0"), "seeds must be from 1 to 1000000, got 0"),
     ],
 )
 def test_what_cannot_be_run_cannot_be_planned(jaxscape, tmp_path, options, message):

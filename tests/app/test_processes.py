@@ -16,6 +16,8 @@ from jaxscape import TrajectoryStore
 from jaxscape.app.processes import Cluster, join
 from jaxscape.app.tables import read_csv
 
+pytestmark = pytest.mark.slow
+
 BIND = "JAX_COORDINATOR_BIND_ADDRESS"
 PROGRAM = "from jaxscape.app.cli import main; main()"
 LAST = 6
@@ -122,7 +124,7 @@ def test_each_process_writes_its_own_members(together):
     assert sum(written) > 0.9 * 4 * store.num_members * store.num_parameters
 
 
-@pytest.mark.parametrize("killed", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_costs_at_most_one_epoch(make, together, alone, jaxscape, killed):
     run = make()
     processes = start(run, *COPIES["even"])

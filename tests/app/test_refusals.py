@@ -53,7 +53,7 @@ def test_a_training_that_cannot_work_leaves_no_folder(jaxscape, tmp_path, option
         ("--step-sizes abc", "--step-sizes"),
         ("--step-sizes 0.5 0.5", "step_sizes must be one or more distinct finite numbers, got [0.5, 0.5]"),
         ("--step-sizes nan", "step_sizes must be one or more distinct finite numbers, got [nan]"),
-        ("--seeds 0", "seeds must be at least 1, got 0"),
+        ("--seeds 0", "seeds must be from 1 to 1000000, got 0"),
         ("--seeds 2 --seed-list 3 8", "give --seeds (how many) or --seed-list (which), not both"),
         ("--seed-list 3 3", "seeds must be one or more distinct integers from 0 to 2**32 - 1, got [3, 3]"),
         ("--epochs 0", "epochs must be at least 1, got 0"),

@@ -13,6 +13,8 @@ from jaxscape import TrajectoryStore, concatenate_states, start_states
 from jaxscape.app import recording
 from jaxscape.app import train as train_stage
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ("--strategy", "loop", "--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", "3")
 KEPT = ("metrics.csv", "geometry.csv")
 

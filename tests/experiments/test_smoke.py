@@ -20,6 +20,8 @@ from rich.console import Console
 from jaxscape.app.config import CENTERS, PRESETS
 from jaxscape.app.folder import read_config, read_report
 
+pytestmark = pytest.mark.slow
+
 SCALE = SCALES["smoke"]
 
 

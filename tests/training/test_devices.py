@@ -13,6 +13,8 @@ from eight_devices import CASES, MEMBERS
 
 from jaxscape.training.devices import member_mesh
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 SHARED = [(network, name) for network, cases in CASES.items() for name in cases if name != "alone"]
 LIKE_ALONE = [case for case in SHARED if not case[1].startswith("batches")]  # whose batches are others

@@ -23,6 +23,7 @@ from jaxscape.training.objective import flax_loss, standardization
 from jaxscape.training.train import TrainState, copy_states, init_states, make_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["loop", "threads:3"])
 def test_a_network_trains_to_the_same_bytes_alone_and_among_20(strategy):
     generator = np.random.default_rng(1)
@@ -94,6 +95,7 @@ def test_every_strategy_gives_what_the_loop_gives(strategy):
     assert_like_the_loop(strategy)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("by_epoch")
 @pytest.mark.parametrize("strategy", ALL)
 def test_whole_epochs_in_one_program_give_the_same(strategy):
