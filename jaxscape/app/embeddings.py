@@ -12,6 +12,14 @@ from jaxscape.trajectories.files import read_record
 COORDINATES, DIAGNOSTICS = "coordinates.csv", "diagnostics.json"
 _FOLDER = "embeddings"
 
+# What the diagnostics of a method hold besides its setting, as numbers.
+_FOUND = {
+    "phate": ("t", "knn", "stress", "n_connected_components", "connecting_knn", "iterations"),
+    "phate-package": ("t", "stress"),
+    "pca": ("explained",),
+    "random": ("explained",),
+}
+
 
 def embedding_folder(run: Path, setting: str) -> Path:
     """Return the folder of a setting."""
@@ -76,11 +84,9 @@ def _states(run: Path) -> Iterator[tuple[str, str]]:
             continue
         try:
             diagnostics = read_diagnostics(run, folder.name)
-            if not isinstance(diagnostics.get("setting"), dict):
-                raise ValueError(f"{folder / DIAGNOSTICS} is damaged: it does not say what was asked")
-            if diagnostics.get("fingerprint") != source:
+            if diagnostics.get("fingerprint", source) != source:
                 continue  # of earlier trajectories
-            from_record(EmbedConfig, diagnostics["setting"])
+            _check_diagnostics(folder / DIAGNOSTICS, diagnostics)
             check_table(run, coordinates_table(folder.name))
         except FileNotFoundError:
             missing = [name for name in (DIAGNOSTICS, COORDINATES) if not (folder / name).exists()]
@@ -90,6 +96,17 @@ def _states(run: Path) -> Iterator[tuple[str, str]]:
             yield folder.name, str(error)
         else:
             yield folder.name, ""
+
+
+def _check_diagnostics(path: Path, diagnostics: dict[str, Any]) -> None:
+    """Raise a ValueError where something is missing that readers need."""
+    try:
+        method = from_record(EmbedConfig, diagnostics.get("setting")).method
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    missing = [name for name in _FOUND.get(method, ()) if not isinstance(diagnostics.get(name), int | float)]
+    if missing or not isinstance(diagnostics.get("fingerprint"), str):
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing) or 'its fingerprint'}")
 
 
 def _reported(run: Path) -> dict[str, Any]:

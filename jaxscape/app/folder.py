@@ -172,14 +172,18 @@ def fingerprint(run: Path, *, epochs: bool = True) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_report(run: Path) -> dict[str, Any]:
+def read_report(run: Path, *, sealed: bool = False) -> dict[str, Any]:
     """Read the numbers of a run; {} where there are none yet.
+
+    Args:
+        run: the run folder.
+        sealed: whether the report must prove itself by a checksum, as those of earlier versions do not.
 
     Raises:
         ValueError: where the file is damaged.
     """
     path = run / REPORT
-    return read_record(path) if path.exists() else {}
+    return read_record(path, sealed=sealed) if path.exists() else {}
 
 
 def write_report(run: Path, report: Mapping[str, Any]) -> None:

@@ -121,7 +121,7 @@ def _has_tables(run: Path, console: Console) -> bool:
     """Return whether geometry.csv and report.json are whole and of these trajectories."""
     try:
         check_table(run, GEOMETRY)
-        return read_report(run).get("fingerprint") == fingerprint(run)
+        return read_report(run, sealed=True).get("fingerprint") == fingerprint(run)
     except FileNotFoundError:
         return False
     except ValueError as error:

@@ -83,8 +83,13 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
         file.write((json.dumps(plain | {CHECKSUM: _checksum(plain)}, indent=1) + "\n").encode())
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a record as it was written. One without a checksum, of an earlier version or written by hand, is believed.
+def read_record(path: Path, *, sealed: bool = False) -> dict[str, Any]:
+    """Read a record as it was written.
+
+    Args:
+        path: of the file.
+        sealed: whether it must have a checksum. Otherwise one without, of an earlier version or edited by hand, is
+            believed.
 
     Raises:
         FileNotFoundError: where there is no file.
@@ -97,6 +102,8 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"{path} is damaged: it must hold a JSON object, got {record!r:.50}")
     checksum = record.pop(CHECKSUM, None)
+    if checksum is None and sealed:
+        raise ValueError(f"{path} has no checksum: it is of an earlier version, or was edited")
     if checksum is not None and checksum != _checksum(record):
         raise ValueError(
             f"{path} is damaged, or was edited: it does not match its checksum. Restore it; if an edit was meant, "

@@ -8,6 +8,9 @@ where the damaged file itself stays as it is), and a refusal in one line that na
     TRACEBACK   or more than one line of error, a signal, no end
     UNNAMED     refused in a line that names neither the file nor a folder that it is in
     LOST        refused, and something else than the damaged file has changed
+
+A record whose checksum was taken away counts as edited on purpose, and its values are believed; but not everything
+passes as a value.
 """
 
 import json
@@ -25,6 +28,7 @@ from server import Command, Outcome, Server
 
 NAME = "damage"
 COMMANDS = ("info", *reversed(JOURNEY))
+UNSIGNED = ", unsigned"
 WHOLE = "plot"  # the stage after which the run folder is finished
 
 
@@ -120,9 +124,9 @@ _OF_JSON: dict[str, Callable[[Path, random.Random], None]] = {
     "dropped key": _dropped_key,
     "wrong type": _wrong_type,
     "wrong inside": _wrong_inside,
-    "dropped key, unsigned": _unsigned(_dropped_key),
-    "wrong type, unsigned": _unsigned(_wrong_type),
-    "wrong inside, unsigned": _unsigned(_wrong_inside),
+    f"dropped key{UNSIGNED}": _unsigned(_dropped_key),
+    f"wrong type{UNSIGNED}": _unsigned(_wrong_type),
+    f"wrong inside{UNSIGNED}": _unsigned(_wrong_inside),
     "other value": _other_value,
     "nested": _nested,
 }
@@ -169,6 +173,8 @@ def try_damage(
     [outcome] = server.run(line)
     differing = differences(cases.digest(server, run), cases.digests[whole])
     verdict = _verdict(cases, outcome, run, file, command, differing)
+    if verdict == "SILENT" and kind.endswith(UNSIGNED):
+        verdict = "believed, as an edit is"
     if verdict.isupper():
         seen = [outcome.code, shorten(outcome.out), shorten(outcome.err), differing]
         name = f"{verdict}: {_general(file)}, {kind}, {command}"
