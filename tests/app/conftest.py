@@ -6,8 +6,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import NamedTuple
 
-import numpy as np
 import pytest
+from tiny_images import write_images
 
 from jaxscape.app.cli import main
 
@@ -48,17 +48,8 @@ def jaxscape():
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """A folder like MNIST's: 60 training and 20 test images of 8x8 pixels, each class brightest at a place."""
-    folder = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for part, count in {"train": 60, "t10k": 20}.items():
-        labels = np.arange(count, dtype=np.uint8) % 10
-        pixels = generator.integers(0, 100, (count, 64), dtype=np.uint8)
-        pixels[np.arange(count), 6 * labels] += 150
-        for name, values in {"images-idx3": pixels.reshape(-1, 8, 8), "labels-idx1": labels}.items():
-            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
-            (folder / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
-    return folder
+    """The folder of `write_images`."""
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="session")

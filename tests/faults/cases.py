@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run.py is a script, which pytest's paths do not help
+from tiny_images import write_images
 
 
 class Stage(NamedTuple):
@@ -25,7 +28,7 @@ class Stage(NamedTuple):
 _RETRAIN = ("--seeds", "2", "--step-sizes", "0.5", "1", "--strategy", "loop")
 _COMPARE = ("--batch-size", "20", "--epochs", "2", "--steps", "4", "--seeds", "2", "--strategy", "loop")
 _COMPARE += ("--optimizers", "sgd", "adam")
-_TASK = ("--dataset", "mnist", "--data-dir", "IMAGES", "--protocol", "digits", "--train-size", "40")
+_TASK = ("--dataset", "mnist", "--data-dir", "IMAGES", "--data-unchecked", "--protocol", "digits", "--train-size", "40")
 
 STAGES = {
     stage.name: stage
@@ -57,29 +60,7 @@ _PASSING = {"timings", "environment", "sha256", "strategy", "train_strategy", "c
 
 def argv(stage: str, run: Path, images: Path) -> tuple[str, ...]:
     """Return the command line of a stage on a run folder."""
-    words = tuple({"RUN": str(run), "IMAGES": str(images)}.get(word, word) for word in STAGES[stage].argv)
-    return words + (_unchecked() if "IMAGES" in STAGES[stage].argv else ())
-
-
-def _unchecked() -> tuple[str, ...]:
-    """The option that admits the images below, which are no known data set."""
-    from jaxscape.app.config import TaskConfig
-
-    return ("--data-unchecked",) if any(field.name == "data_unchecked" for field in fields(TaskConfig)) else ()
-
-
-def write_images(folder: Path) -> Path:
-    """Write a folder like MNIST's: 60 training and 20 test images of 8x8 pixels, each class brightest at a place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(0)
-    for part, count in {"train": 60, "t10k": 20}.items():
-        labels = np.arange(count, dtype=np.uint8) % 10
-        pixels = generator.integers(0, 100, (count, 64), dtype=np.uint8)
-        pixels[np.arange(count), 6 * labels] += 150
-        for name, values in {"images-idx3": pixels.reshape(-1, 8, 8), "labels-idx1": labels}.items():
-            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
-            (folder / f"{part}-{name}-ubyte").write_bytes(header + values.tobytes())
-    return folder
+    return tuple({"RUN": str(run), "IMAGES": str(images)}.get(word, word) for word in STAGES[stage].argv)
 
 
 class Cases:
