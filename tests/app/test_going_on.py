@@ -331,6 +331,7 @@ def disk_full_from():
     return patch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
 def test_training_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
     train, kept_minimum, tmp_path, disk_full_from, write
@@ -353,6 +354,7 @@ def test_a_checkpoint_that_finds_no_room_is_told_like_any_file(train, tmp_path):
     assert "train: " not in outcome.out  # the state had been kept: nothing is trained again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [5, 7])  # the index of the store, the state after epoch 1
 def test_retraining_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
     retrain, with_minimum, expected, disk_full_from, write

@@ -128,6 +128,7 @@ def test_closed_streams_are_no_error(monkeypatch):
     assert ended.value.code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
 @pytest.mark.parametrize(
     ("before", "after", "code"),

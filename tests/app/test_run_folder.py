@@ -190,6 +190,7 @@ def test_the_minimum_can_be_embedded_too(jaxscape, run):
     assert from_minimum.max() > 0.5 * real.max()
 
 
+@pytest.mark.slow
 def test_every_method_is_embedded_and_all_are_drawn_side_by_side(jaxscape, run):
     settings = {
         "tsne": ["tsne-cosine-none"],

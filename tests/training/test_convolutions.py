@@ -14,6 +14,8 @@ from jax.extend import core
 from jaxscape.training import convolutions
 from jaxscape.training.convolutions import convolution_flops, rewrite_convolutions
 
+pytestmark = pytest.mark.slow
+
 # Which operations a program has is decided before the compiler's optimisations; without them it is compiled sooner.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 NUMBERS = ("NHWC", "HWIO", "NHWC")

@@ -217,6 +217,8 @@ AFTERWARDS = """
 import jax, jax.numpy as jnp, numpy as np
 from jaxscape.training import cpu
 
+pytestmark = pytest.mark.slow
+
 cpu.ONEDNN_FLOPS = 0
 axes, groups = {axes!r}, {groups}
 n = len(axes)
