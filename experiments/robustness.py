@@ -22,6 +22,7 @@ from jaxscape import pairwise_distances, phate, procrustes_disparity
 from jaxscape.app.folder import environment
 from jaxscape.app.measure import Measured, measure
 from jaxscape.figures.plots import save_figure
+from jaxscape.figures.style import own_style
 
 SEEDS = range(3)
 
@@ -47,6 +48,7 @@ def pictures(measured: Measured) -> dict[str, np.ndarray]:
     return found
 
 
+@own_style()
 def disparity_figure(names: list[str], disparities: np.ndarray, note: str) -> Figure:
     """All pairs as a table of numbers on a grey scale."""
     fig = Figure(figsize=(7.5, 6.2), layout="constrained")
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="its path without a suffix")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    warnings.filterwarnings("ignore")  # of graphs that fall apart, and of the package's solver
+    warnings.filterwarnings("ignore")  # of disconnected graphs, and of the package's solver
     found = pictures(measure(options.run, console=Console(quiet=True)))
     names = list(found)
     disparities = np.array([[procrustes_disparity(found[a], found[b]) for b in names] for a in names])
