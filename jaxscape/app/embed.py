@@ -18,7 +18,7 @@ from jaxscape.app.embeddings import (
     embeddings,
     read_setting,
 )
-from jaxscape.app.folder import fingerprint, record_seconds
+from jaxscape.app.folder import record_seconds
 from jaxscape.app.lock import writing
 from jaxscape.app.measure import Measured, complete_report, measure
 from jaxscape.app.tables import write_table
@@ -65,7 +65,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     with writing(run, wait=console):
         write_table(run, coordinates_table(config.name), _labels(measured, config) | coordinates)
         # Last: it says that the coordinates are there.
-        write_record(folder / DIAGNOSTICS, {"fingerprint": fingerprint(run), "setting": setting, **diagnostics})
+        write_record(folder / DIAGNOSTICS, {"fingerprint": measured.fingerprint, "setting": setting, **diagnostics})
         record_seconds(run, "embed", time.monotonic() - started)
     complete_report(run, console=console)
     for note in diagnostics.get("warnings", ()):
@@ -97,7 +97,7 @@ def _chosen(measured: Measured, config: EmbedConfig) -> Measured:
     if not rows.any():
         raise ValueError(f"no trajectory has seed {config.only_seeds} and optimizer {config.only_optimizers}")
     labels = {name: values[rows] for name, values in measured.labels.items()}
-    return Measured(take_points(measured.gram, np.flatnonzero(rows)), labels)
+    return measured._replace(gram=take_points(measured.gram, np.flatnonzero(rows)), labels=labels)
 
 
 def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict[str, Any]]:

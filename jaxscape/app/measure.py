@@ -71,16 +71,10 @@ COMPARED = {
 
 
 class Measured(NamedTuple):
-    """The inner products of a run's trajectories and what each row is."""
+    """The inner products of a run's trajectories, what each row is, and which trajectories they are: gram.npz."""
 
     gram: Gram
     labels: dict[str, np.ndarray]  # member, seed, step_size, epoch, update: (n,) each
-
-
-class _Kept(NamedTuple):
-    """What gram.npz holds."""
-
-    measured: Measured
     fingerprint: str
     lineage: str  # the fingerprint without the number of epochs
 
@@ -95,17 +89,27 @@ def measure(run: Path, *, console: Console) -> Measured:
         ValueError: where every member has diverged, or the trajectories are damaged.
         OSError: where the run folder cannot be written to.
     """
-    config, store = read_trajectories(run)
-    kept = _load(run, console)
-    if kept is None or kept.fingerprint != fingerprint(run) or not _has_tables(run, console):
+    read_trajectories(run)  # unfinished ones are refused, whatever is kept
+    measured = _load(run, console)
+    if not _is_present(measured, run) or not _has_tables(run, console):
         with writing(run, wait=console):
-            kept = _load(run, console)  # another process may have made it meanwhile
-            if kept is None or kept.fingerprint != fingerprint(run):
-                kept = _measure_trajectories(run, config, store, kept, console)
-            if not _has_tables(run, console):
-                _write_tables(run, config, store, kept.measured)
+            # Another process may have extended the trajectories, or measured them, meanwhile.
+            trajectories = read_trajectories(run)
+            silent = Console(quiet=True)  # what is damaged has been said
+            measured = _load(run, silent)
+            if not _is_present(measured, run):
+                measured = _measure_trajectories(run, *trajectories, measured, console)
+            assert measured is not None
+            if not _has_tables(run, silent):
+                _write_tables(run, *trajectories, measured)
     complete_report(run, console=console)
-    return kept.measured
+    assert measured is not None
+    return measured
+
+
+def _is_present(measured: Measured | None, run: Path) -> bool:
+    """Return whether these are the inner products of the present trajectories."""
+    return measured is not None and measured.fingerprint == fingerprint(run)
 
 
 def complete_report(run: Path, *, console: Console) -> None:
@@ -130,21 +134,27 @@ def _has_tables(run: Path, console: Console) -> bool:
 
 
 def _measure_trajectories(
-    run: Path, config: RetrainConfig | CompareConfig, store: TrajectoryStore, kept: _Kept | None, console: Console
-) -> _Kept:
+    run: Path,
+    config: RetrainConfig | CompareConfig,
+    store: TrajectoryStore,
+    previous: Measured | None,
+    console: Console,
+) -> Measured:
     started = time.monotonic()
     diverged = diverged_members(read_metrics(run))
     if len(diverged) == store.num_members:
         raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
     lineage = fingerprint(run, epochs=False)
-    previous = kept.measured if kept and kept.lineage == lineage else None
+    if previous is not None and previous.lineage != lineage:
+        previous = None
     minimum = read_minimum(run).params if isinstance(config, RetrainConfig) else None
     with console.status(f"{run.name}: distances"):
         members = sorted(set(range(store.num_members)) - set(diverged))
-        made = _Kept(_measure(store, minimum, members, previous), fingerprint(run), lineage)
-    _save(run, made)
+        products, labels = _products(store, minimum, members, previous)
+    measured = Measured(products, labels, fingerprint(run), lineage)
+    _save(run, measured)
     record_seconds(run, "measure", time.monotonic() - started)
-    return made
+    return measured
 
 
 def _write_tables(run: Path, config: RetrainConfig | CompareConfig, store: TrajectoryStore, measured: Measured) -> None:
@@ -220,7 +230,10 @@ def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def _measure(store: TrajectoryStore, minimum: PyTree, members: list[int], previous: Measured | None) -> Measured:
+def _products(
+    store: TrajectoryStore, minimum: PyTree, members: list[int], previous: Measured | None
+) -> tuple[Gram, dict[str, np.ndarray]]:
+    """The inner products of some members' trajectories, and what each row is."""
     epochs = np.repeat(np.arange(store.num_epochs), len(members))
     columns = {"member": np.tile(members, store.num_epochs)}
     records = [store.labels[member] for member in members]
@@ -228,8 +241,8 @@ def _measure(store: TrajectoryStore, minimum: PyTree, members: list[int], previo
     columns |= {"epoch": epochs, "update": np.repeat(np.array(store.updates), len(members))}
     if previous is not None and _is_beginning(previous.labels, columns):
         with suppress(ValueError):  # the trajectories were made anew, perhaps on another machine
-            return Measured(gram(store, reference=minimum, members=members, previous=previous.gram), columns)
-    return Measured(gram(store, reference=minimum, members=members), columns)
+            return gram(store, reference=minimum, members=members, previous=previous.gram), columns
+    return gram(store, reference=minimum, members=members), columns
 
 
 def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> bool:
@@ -294,14 +307,14 @@ def _summaries(
     return {name: summarize(values[name][chosen]) for name in statistics}
 
 
-def _save(run: Path, kept: _Kept) -> None:
-    arrays = {name: np.asarray(value) for name, value in kept.measured.gram._asdict().items()}
-    labels = {f"label_{name}": values for name, values in kept.measured.labels.items()}
-    names = {"fingerprint": np.array(kept.fingerprint), "lineage": np.array(kept.lineage)}
+def _save(run: Path, measured: Measured) -> None:
+    arrays = {name: np.asarray(value) for name, value in measured.gram._asdict().items()}
+    labels = {f"label_{name}": values for name, values in measured.labels.items()}
+    names = {"fingerprint": np.array(measured.fingerprint), "lineage": np.array(measured.lineage)}
     save_arrays(run / GRAM, arrays | labels | names)
 
 
-def _load(run: Path, console: Console) -> _Kept | None:
+def _load(run: Path, console: Console) -> Measured | None:
     """What gram.npz holds; None where it is missing, damaged or of an earlier version, for it is soon made again."""
     try:
         arrays = load_arrays(run / GRAM)
@@ -318,4 +331,4 @@ def _load(run: Path, console: Console) -> _Kept | None:
     fields: dict[str, Any] = {
         name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in Gram._fields if name in arrays
     }
-    return _Kept(Measured(Gram(**fields), labels), str(arrays["fingerprint"]), str(arrays["lineage"]))
+    return Measured(Gram(**fields), labels, str(arrays["fingerprint"]), str(arrays["lineage"]))
