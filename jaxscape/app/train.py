@@ -32,6 +32,7 @@ from jaxscape.training.train import (
 )
 from jaxscape.trajectories.files import read_record, write_record
 from jaxscape.trajectories.paths import plain_path
+from jaxscape.trajectories.snapshots import ending_context, reason
 
 PyTree = Any
 
@@ -293,10 +294,11 @@ def _save_minimum(folder: Path, states: TrainState) -> str:
     kept = jax.tree.map(lambda leaf: np.asarray(leaf[0]), {"params": states.params, "model_state": states.model_state})
     path, checksum = folder / "parameters", _checksum(kept)
     try:
-        ocp.save(plain_path(folder.absolute()) / path.name, kept, overwrite=True)
+        with ending_context():
+            ocp.save(plain_path(folder.absolute()) / path.name, kept, overwrite=True)
         readable = _checksum(_load_parameters(path)) == checksum
-    except Exception as error:  # whatever tensorstore makes of a full disk, it ends in the system's words
-        raise OSError(f"cannot write {path}: {str(error).rpartition(': ')[2]}") from error
+    except Exception as error:  # whatever orbax and tensorstore make of a full disk
+        raise OSError(f"cannot write {path}: {reason(error)}") from error
     if not readable:
         raise OSError(f"cannot write {path}: what was written there reads back as something else")
     return checksum

@@ -235,6 +235,18 @@ def _metadata(snapshot: Snapshot) -> dict[str, Any]:
     return checksums.sealed(record)
 
 
+def ending_context() -> Any:
+    """Return a context of orbax in which a folder that cannot be made ends in an error and in nothing else.
+
+    Otherwise threads that wait for it stay behind, 20 minutes, and keep Python alive.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    context.asynchronous.create_directories_asynchronously = False
+    return context
+
+
 def saving_context() -> Any:
     """Return how a snapshot lies on disk."""
     from orbax.checkpoint import v1 as ocp
@@ -245,13 +257,11 @@ def saving_context() -> Any:
         small = array.nbytes < PAGE * len(array)  # then a chunk a member would only make more chunks
         return options(shard_axes=() if small else (0,))
 
-    context = ocp.Context()
+    context = ending_context()
     context.array.saving.use_compression = False  # parameters hardly compress (0.92), and it takes longer
     context.array.saving.use_replica_parallel = False  # it cuts members into pieces
     context.array.saving.scoped_storage_options_creator = chunk_by_member
     context.memory.deepcopy_host_arrays = False  # `append` has copied them
-    # Otherwise a folder that cannot be made leaves threads that wait for it, 20 minutes, and keep Python alive.
-    context.asynchronous.create_directories_asynchronously = False
     return context
 
 
