@@ -2,9 +2,9 @@
 
 Flax's default is E[x^2] - E[x]^2, which needs one pass over the activations and cancels. The two take turns at the same
 training step (gradients and update of plain SGD), as jaxscape compiles it; the error is that of one update beside the
-same one in float64, relative to its norm, over initial weights drawn anew; images have mean 0 and deviation 1. An
-activation that rounding moves across the ReLU's kink changes the gradient by far more than rounding itself: so a few
-seeds have an error 100 to 1,000 times the others', in both forms.
+same one in float64, relative to its norm, over initial weights drawn anew; images have mean 0 and deviation 1. A few
+seeds have an error 100 to 1,000 times the others', in either form. Perhaps activations that rounding moves across the
+ReLU's kink, which changes a gradient by far more than rounding itself; this was not tested.
 
     python -m uv run python benchmarks/batch_norm.py --json benchmarks/results/batch_norm.json
 """
