@@ -15,6 +15,8 @@ from jaxscape.training.models import WideResNet
 from jaxscape.training.objective import flax_loss
 from jaxscape.training.train import TrainState, make_step
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = 4
 
 
@@ -216,8 +218,6 @@ def test_what_is_donated_is_gone(monkeypatch, backend, donated, gone):
 AFTERWARDS = """
 import jax, jax.numpy as jnp, numpy as np
 from jaxscape.training import cpu
-
-pytestmark = pytest.mark.slow
 
 cpu.ONEDNN_FLOPS = 0
 axes, groups = {axes!r}, {groups}
