@@ -41,6 +41,8 @@ def compare_optimizers(run: Path, config: CompareConfig, *, console: Console) ->
     last = config.epochs if config.steps is None else config.epochs * problem.steps_per_epoch // config.steps
     if last < 1:
         raise ValueError(f"steps must be at most those of all epochs, got {config.steps}")
+    for optimizer in config.optimizers:
+        train_optimizer(problem, config.of_one(optimizer, config.seeds[0]))  # refuses what does not fit the steps
     labels = [{"seed": seed, "optimizer": optimizer} for optimizer in config.optimizers for seed in config.seeds]
     with writing(run):
         record_section(run, "compare", config, results=("trajectories",))

@@ -86,6 +86,8 @@ def find_minima(configs: Mapping[Path, TrainConfig], *, console: Console) -> Non
         check_train(config)
     configs = {run: with_absolute_paths(config) for run, config in configs.items()}
     problems = make_problems(configs)
+    for run, config in configs.items():
+        train_optimizer(problems[run], config)  # refuses what does not fit the number of steps
     with writing(*configs):
         for run, config in configs.items():
             record_section(run, "train", config, results=("minimum", *TRAJECTORIES))

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import issparse
 
+# Each step of diffusion rounds by 1e-16 of its result: after more there is nothing but rounding.
+MOST_TIMES = 10**9
+
 _ROWS = 256  # of a matrix that are compared with its columns at once
 
 
@@ -73,7 +76,7 @@ def check_diffusion(*, knn: object, decay: object, t: object, points: int, conne
         check_whole("knn", knn, 1, points - 2, most_is="n - 2", or_else='"connect"' if connect else "")
     require(is_real(decay) and decay > 0, "decay", "a positive number", decay)  # type: ignore[operator]
     if not is_word(t, "auto"):
-        check_whole("t", t, 1, or_else='"auto"')
+        check_whole("t", t, 1, MOST_TIMES, or_else='"auto"')
 
 
 def check_distinct(distances: np.ndarray) -> None:

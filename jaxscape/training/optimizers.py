@@ -10,6 +10,8 @@ import optax
 
 from jaxscape.training.arguments import count, finite_number, number, whole_number
 
+_MOST_UPDATES = 2**31 - 1  # optax counts them in 32 bits
+
 OPTIMIZERS = ("sgd", "momentum", "adam")
 
 
@@ -49,8 +51,8 @@ def step_decay(
 
     Raises:
         TypeError: for numbers of another kind.
-        ValueError: where the epochs are not increasing positive integers, there is no step in an epoch, or a number is
-            not finite.
+        ValueError: where the epochs are not increasing positive integers or lie beyond 2**31 updates, there is no step
+            in an epoch, or a number is not finite.
     """
     finite_number("learning_rate", learning_rate)
     finite_number("factor", factor)
@@ -58,4 +60,6 @@ def step_decay(
     epochs = [whole_number("decay_epochs", epoch) for epoch in decay_epochs]
     if any(epoch < 1 for epoch in epochs) or sorted(set(epochs)) != epochs:
         raise ValueError(f"decay_epochs must be increasing and at least 1, got {epochs}")
+    if epochs and epochs[-1] * steps_per_epoch > _MOST_UPDATES:
+        raise ValueError(f"decay_epochs must be reached within {_MOST_UPDATES} updates, got {epochs}")
     return optax.piecewise_constant_schedule(learning_rate, {epoch * steps_per_epoch: factor for epoch in epochs})

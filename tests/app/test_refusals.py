@@ -35,6 +35,9 @@ def assert_refused(outcome, words):
         ("--learning-rate -0.1", "learning_rate must be a positive number, got -0.1"),
         ("--weight-decay -1", "weight_decay must be at least 0, got -1.0"),
         ("--decay-epochs 5 3", "decay_epochs must be increasing and at least 1, got [5, 3]"),
+        ("--decay-epochs 3000000000", "decay_epochs must be reached within 2147483647 updates, got [3000000000]"),
+        # What only the number of steps tells: four an epoch.
+        ("--decay-epochs 1000000000", "decay_epochs must be reached within 2147483647 updates, got [1000000000]"),
         ("--precision half", "unknown precision 'half'; known: float32, bfloat16"),
         ("--augmentation spin", "augmentation must be none, or some of crop, flip, rotate, color joined by +"),
         ("--label-noise 2", "label_noise must be from 0 to 1, got 2.0"),
@@ -79,6 +82,7 @@ def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_m
         ("--knn 0", "knn must be at least 1, got 0"),
         ("--knn 100", 'knn must be "connect" or a whole number from 1 to n - 2 = 10, got 100'),
         ("--t 0", "t must be at least 1, got 0"),
+        ("--t 999999999999", 't must be "auto" or a whole number from 1 to 1000000000, got 999999999999'),
         ("--decay 0", "decay must be a positive number, got 0.0"),
         ("--n-components 1", "n_components must be at least 2, got 1"),
         ("--n-components 12", "n_components must be a whole number from 1 to n - 1 = 11, got 12"),

@@ -147,7 +147,7 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
             for value in (None, np.nan, "a", True, 0, -1, 10**400, 1j, [40], Fraction(40))
         ],
         *[
-            (function, D | {"t": value}, 't must be "auto" or a whole number of at least 1, got')
+            (function, D | {"t": value}, 't must be "auto" or a whole number from 1 to 1000000000, got')
             for function in (phate, phate_package)
             for value in (True, 0, 2.0, "knee", None, np.arange(2))
         ],
