@@ -67,6 +67,20 @@ def read_section(run: Path, name: str, kind: type) -> Any:
         raise ValueError(f"{run / CONFIG}, section {name!r}: {error}") from None
 
 
+def require_record(run: Path) -> None:
+    """Refuse a folder that holds results without the record of how they were made.
+
+    Raises:
+        FileNotFoundError: names the record.
+    """
+    results = [name for name in ("minimum", "trajectories", "embeddings") if (run / name).exists()]
+    if results and not (run / CONFIG).exists():
+        raise FileNotFoundError(
+            f"{run / CONFIG} is missing, which says how {', '.join(results)} in {run} were made; restore it, or choose "
+            "another run folder"
+        )
+
+
 def read_number(run: Path, name: str) -> int:
     """Read a whole number from the run's record.
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from jaxscape.app.config import CompareConfig, RetrainConfig, TaskConfig, TrainConfig
 from jaxscape.app.embed import repair_embeddings
 from jaxscape.app.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
-from jaxscape.app.folder import read_number, read_section
+from jaxscape.app.folder import read_number, read_section, require_record
 from jaxscape.app.lock import writing
 from jaxscape.app.measure import GEOMETRY, NULL_KIND, measure
 from jaxscape.app.progress import make_console
@@ -60,6 +60,7 @@ def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
         FileNotFoundError: where there is no embedding yet.
         OSError: where the run folder cannot be written to.
     """
+    require_record(run)
     console = console or make_console()
     _repair(run, console)
     settings = embeddings(run)

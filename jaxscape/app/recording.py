@@ -13,7 +13,15 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.app.config import CompareConfig, RetrainConfig
-from jaxscape.app.folder import CONFIG, read_config, read_number, read_section, read_strategy, record_strategy
+from jaxscape.app.folder import (
+    CONFIG,
+    read_config,
+    read_number,
+    read_section,
+    read_strategy,
+    record_strategy,
+    require_record,
+)
 from jaxscape.app.processes import is_first, wait_for_all
 from jaxscape.app.resume import delete_states, resume_state, save_state
 from jaxscape.app.strategy import fastest_strategy
@@ -150,6 +158,7 @@ def read_trajectories(run: Path) -> tuple[RetrainConfig | CompareConfig, Traject
         FileNotFoundError: where they are missing or unfinished; says which command makes them.
         ValueError: where the record or the store is damaged.
     """
+    require_record(run)
     asked = read_section(run, "compare", CompareConfig) or read_section(run, "retrain", RetrainConfig)
     compared, command = isinstance(asked, CompareConfig), _command(run)
     if asked is None or not (run / "trajectories" / "store.json").exists():

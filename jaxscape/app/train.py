@@ -14,7 +14,14 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.app.config import TaskConfig, TrainConfig, check_train
-from jaxscape.app.folder import read_section, read_strategy, record_seconds, record_section, record_strategy
+from jaxscape.app.folder import (
+    read_section,
+    read_strategy,
+    record_seconds,
+    record_section,
+    record_strategy,
+    require_record,
+)
 from jaxscape.app.lock import writing
 from jaxscape.app.problem import Problem, make_loss, make_problems, train_key, train_optimizer
 from jaxscape.app.progress import name_runs, track
@@ -148,6 +155,7 @@ def read_accuracy(run: Path) -> tuple[TrainConfig, dict[str, float]]:
         FileNotFoundError: where there is none yet; says which command makes it.
         ValueError: where the record of its accuracy is damaged.
     """
+    require_record(run)
     config = read_section(run, "train", TrainConfig)
     if config is None or not _is_finished(run, config):
         raise FileNotFoundError(f"{run} has no finished minimum; `jaxscape train {run}` makes it")

@@ -177,6 +177,17 @@ def test_a_damaged_minimum_is_named_by_readers_and_made_again_by_train(jaxscape,
     np.testing.assert_array_equal(found.params["stem"]["kernel"], expected.params["stem"]["kernel"])
 
 
+@pytest.mark.parametrize("command", ["train", "retrain", "embed", "plot", "info"])
+def test_results_without_their_record_are_refused_by_its_name(jaxscape, run, command):
+    (run / "config.json").unlink()
+    before = contents(run)
+    outcome = jaxscape(command, run)
+    assert outcome.code == 1
+    assert "config.json" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert contents(run) == before
+
+
 def test_other_parameters_than_were_found_are_noticed(jaxscape, with_minimum):
     record = read_record(with_minimum / "minimum" / "metrics.json")
     (with_minimum / "minimum" / "metrics.json").write_text(json.dumps(record | {"parameters": "0" * 64}))

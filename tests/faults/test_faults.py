@@ -171,6 +171,7 @@ def test_a_bad_command_line_is_refused_in_a_line(trained, figures, name, words):
 
 
 @pytest.mark.slow
-def test_campaigns_of_three_minutes_find_nothing(tmp_path, figures):
-    asked = Namespace(only=None, scratch=tmp_path, workers=min(2, os.cpu_count() or 1), seed=0, minutes=3.0)
+@pytest.mark.parametrize("name", ["kills", "writers"])
+def test_a_campaign_of_a_minute_finds_nothing(name, tmp_path, figures):
+    asked = Namespace(only=name, scratch=tmp_path, workers=min(2, os.cpu_count() or 1), seed=0, minutes=1.0)
     command.run_campaigns(asked, figures)
