@@ -31,7 +31,7 @@ from jaxscape.trajectories.files import read_record, replacing, to_json, write_r
 CONFIG = "config.json"
 REPORT = "report.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "jaxscape-phate")
-_STAGES = {"train": TrainConfig, "retrain": RetrainConfig, "compare": CompareConfig}
+STAGES = {"train": TrainConfig, "retrain": RetrainConfig, "compare": CompareConfig}
 
 # What zipfile and NumPy raise for a damaged .npz file.
 _UNREADABLE = (ValueError, KeyError, EOFError, OSError, NotImplementedError, BadZipFile, zlib.error, struct.error)
@@ -122,7 +122,7 @@ def record_section(run: Path, name: str, config: Any, *, results: Sequence[str])
     Raises:
         ValueError: names the settings that differ and what to delete to start anew.
     """
-    record, made = read_config(run), read_section(run, name, _STAGES[name])
+    record, made = read_config(run), read_section(run, name, STAGES[name])
     kept = [str(run / result) for result in results if (run / result).exists()]
     anew = f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
     if made is None and kept:
@@ -177,7 +177,7 @@ def fingerprint(run: Path, *, epochs: bool = True) -> str:
     stages = ("compare",) if "compare" in record else ("train", "retrain")
     settings: list[Any] = []
     for stage in stages:
-        asked = read_section(run, stage, _STAGES[stage])
+        asked = read_section(run, stage, STAGES[stage])
         made = {} if asked is None else {name: value for name, value in asdict(asked).items() if name not in _WHERE}
         settings.append(made | {"data_dir": None})
     if not epochs:
@@ -260,17 +260,30 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: where it is damaged; says in which way.
         OSError: where it cannot be opened.
     """
+    check_arrays(path)  # NumPy itself checks no CRC where an array's header says that it is short
     with path.open("rb") as file:
         try:
-            with ZipFile(file) as archive:  # NumPy itself checks no CRC where an array's header says that it is short
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise BadZipFile(f"{damaged} does not match its CRC")
-            file.seek(0)
             with np.load(file) as opened:
                 return dict(opened)
         except _UNREADABLE as error:
             raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def check_arrays(path: Path) -> None:
+    """Hold an .npz file against its CRCs; keeps no array in memory.
+
+    Raises:
+        ValueError: where it is damaged; says in which way.
+        OSError: where it cannot be opened.
+    """
+    with path.open("rb") as file:
+        try:
+            with ZipFile(file) as archive:
+                damaged = archive.testzip()
+        except _UNREADABLE as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: {damaged} does not match its CRC")
 
 
 def _version(package: str) -> str | None:

@@ -4,22 +4,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 from rich.console import Console, RenderableType
 
-from jaxscape.app.config import CompareConfig, RetrainConfig, TrainConfig
 from jaxscape.app.embeddings import damaged_embeddings, embeddings
 from jaxscape.app.errors import describe
-from jaxscape.app.folder import CONFIG, REPORT, read_config, read_report, read_section
-from jaxscape.app.measure import accuracy_table, geometry_table, optimizers_table
+from jaxscape.app.folder import CONFIG, REPORT, STAGES, check_arrays, read_config, read_report, read_section
+from jaxscape.app.measure import GEOMETRY, GRAM, accuracy_table, geometry_table, optimizers_table
+from jaxscape.app.recording import METRICS
 from jaxscape.app.tables import CHECKSUMS, read_table
 from jaxscape.app.train import read_accuracy
 from jaxscape.trajectories.files import read_record
 from jaxscape.trajectories.store import TrajectoryStore
 
-_SECTIONS = {"train": TrainConfig, "retrain": RetrainConfig, "compare": CompareConfig}
-_TABLES = ("metrics.csv", "geometry.csv")
+_TABLES = (METRICS, GEOMETRY)
 
 
 def describe_run(run: Path, *, console: Console) -> None:
@@ -56,7 +54,7 @@ def _stages(run: Path, config: dict[str, Any]) -> Iterator[str]:
         retrain = config.get("retrain")
         asked = retrain.get("epochs", "?") if isinstance(retrain, dict) else "?"
         yield f"retrain ({snapshots - 1} of {asked} epochs)"
-    if (run / "gram.npz").exists():
+    if (run / GRAM).exists():
         yield "distances and geometry"
     for setting in _or_empty(embeddings, run):
         yield f"embed {setting}"
@@ -85,12 +83,12 @@ def _short(numbers: dict[str, Any]) -> dict[str, Any]:
 def _damage(run: Path) -> Iterator[str]:
     """A line for each file that cannot be read as it was written. Of the store its records are read, not its rows."""
     checks: list[tuple[Path, Callable[[], Any]]] = [
-        *((run / CONFIG, lambda name=name: read_section(run, name, _SECTIONS[name])) for name in _SECTIONS),
+        *((run / CONFIG, lambda name=name: read_section(run, name, STAGES[name])) for name in STAGES),
         (run / CHECKSUMS, lambda: read_record(run / CHECKSUMS)),
         (run / "minimum" / "metrics.json", lambda: _check_accuracy(run)),
         (run / "trajectories", lambda: TrajectoryStore.open(run / "trajectories")),
         *((run / name, lambda name=name: read_table(run, name)) for name in _TABLES),
-        (run / "gram.npz", lambda: _check_archive(run / "gram.npz")),
+        (run / GRAM, lambda: check_arrays(run / GRAM)),
         (run / REPORT, lambda: (_tables(run), _embeddings(run))),
     ]
     for path, check in checks:
@@ -114,16 +112,6 @@ def _reason(path: Path, check: Callable[[], Any]) -> str:
 def _check_accuracy(run: Path) -> None:
     with suppress(FileNotFoundError):  # no finished minimum is no damage
         read_accuracy(run)
-
-
-def _check_archive(path: Path) -> None:
-    try:
-        with ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (BadZipFile, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged: {damaged} does not match its CRC")
 
 
 def _or_empty(read: Callable[[Path], Any], run: Path) -> Any:
