@@ -7,12 +7,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_UNBOUNDED = 10_000  # columns
+
 
 def make_console(*, silent: bool = False) -> Console:
-    """A console that prints text as it is: no colours for numbers, no brackets read as styles, no broken paths."""
-    return Console(
+    """A console that prints text as it is: no colours for numbers, no brackets read as styles, no broken paths.
+
+    Tables are as wide as their rows where nobody's window bounds them: a pipe or a log gets each row as one line.
+    """
+    console = Console(
         highlight=False, markup=False, soft_wrap=True, quiet=silent, force_terminal=False if silent else None
     )
+    if not console.is_terminal:
+        console.width = _UNBOUNDED
+    return console
 
 
 def name_runs(runs: Sequence[Path], *, most: int = 5) -> str:

@@ -150,3 +150,14 @@ def test_info_in_a_shell(finished, before, after, code):
     assert done.returncode == code
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") == code
+
+
+def test_a_row_of_a_table_is_a_line_where_no_window_bounds_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    table = Table()
+    for text in ("a" * 60, "b" * 60):
+        table.add_column(text)
+    table.add_row("c" * 60, "d" * 60)
+    with redirect_stdout(io.StringIO()) as out:
+        make_console().print(table)
+    assert any("c" * 60 in line and "d" * 60 in line for line in out.getvalue().splitlines())
