@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxscape.app.memory import restart_with_kept_memory
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
 
 if __name__ == "__main__":
     restart_with_kept_memory()
@@ -26,8 +26,8 @@ import numpy as np
 from records import run_facts
 
 from jaxscape import WideResNet, flax_loss
-from jaxscape.app.folder import write_json
-from jaxscape.training import cpu
+from jaxscape.runs.folder import write_json
+from jaxscape.xla_cpu import compiler
 
 # Depth, widen_factor, pixels a side, batch.
 CASES = [(10, 1, 8, 128), (10, 1, 28, 128), (16, 4, 8, 128)]
@@ -54,7 +54,7 @@ def measure(case: tuple[int, int, int, int], turns: int, seeds: int, seconds: fl
     depth, widen_factor, size, batch_size = case
     networks = [draw(case, seed) for seed in range(seeds)]
     modules = {form: WideResNet(depth, widen_factor, 10, fast_variance=fast) for form, fast in FORMS.items()}
-    steps = {form: cpu.jit(partial(update, module)) for form, module in modules.items()}
+    steps = {form: compiler.jit(partial(update, module)) for form, module in modules.items()}
     ours = {form: [step(*network) for network in networks] for form, step in steps.items()}  # compiles
     times = take_turns(steps, networks[0], turns, seconds)
     ratios = np.divide(times["two_pass"], times["fast"])

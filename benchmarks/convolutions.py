@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxscape.app.memory import restart_with_kept_memory
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
 
 if __name__ == "__main__":
     restart_with_kept_memory()
@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from records import run_facts
 
-from jaxscape.app.folder import write_json
-from jaxscape.training.convolutions import rewrite_convolutions
-from jaxscape.training.cpu import onednn_options
+from jaxscape.runs.folder import write_json
+from jaxscape.xla_cpu.compiler import onednn_options
+from jaxscape.xla_cpu.convolutions import rewrite_convolutions
 
 BATCH = 128
 # Pixels a side, channels in and out, stride.

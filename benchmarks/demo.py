@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxscape.app.config import PRESETS
-from jaxscape.app.folder import environment, read_config, write_json
-from jaxscape.app.measure import STATISTICS
+from jaxscape.runs.config import PRESETS
+from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import RunFolder, write_json
+from jaxscape.runs.measure import STATISTICS
 from jaxscape.trajectories.files import read_record
 
 ACCURACIES = ("train_accuracy", "train_loss", "test_accuracy")
@@ -30,7 +31,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
     command = [
         sys.executable,
         "-c",
-        "from jaxscape.app.cli import command; command()",
+        "from jaxscape.cli.main import command; command()",
         "demo",
         str(folder),
         "--seed",
@@ -38,7 +39,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
     ]
     subprocess.run(command, check=True)
     seconds = time.monotonic() - started
-    configs = {preset: read_config(folder / preset) for preset in PRESETS}
+    configs = {preset: RunFolder(folder / preset).read_config() for preset in PRESETS}
     settings = {preset: {stage: config[stage] for stage in ("train", "retrain")} for preset, config in configs.items()}
     return {"seed": seed, "seconds": seconds, "settings": settings, "reports": read_record(folder / "report.json")}
 

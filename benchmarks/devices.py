@@ -23,7 +23,7 @@ def work(devices: int, strategy: str, pipe: Connection) -> None:
     """A process that runs an epoch whenever it is asked to, and says how long that took."""
     jax.config.update("jax_num_cpu_devices", devices)
     from jaxscape import WideResNet, flax_loss, jump_grid, load_dataset, make_optimizer, retrain, take_training
-    from jaxscape.training.objective import standardization
+    from jaxscape.tasks.classification import standardization
 
     data = take_training(load_dataset("digits"), IMAGES)
     module = WideResNet(10, 1, data.num_classes)
@@ -83,7 +83,8 @@ def main() -> None:
         records.append(record)
         print(f"{count} devices {record['median_s']:.3f} s, {record['ratio']:.2f} of {options.devices[0]}", flush=True)
     if options.json:
-        from jaxscape.app.folder import environment, write_json
+        from jaxscape.runs.environment import environment
+        from jaxscape.runs.folder import write_json
 
         write_json(options.json, {"environment": environment(), "records": records})
 

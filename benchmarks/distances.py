@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxscape.app.memory import restart_with_kept_memory
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
 
 if __name__ == "__main__":
     restart_with_kept_memory()

@@ -19,7 +19,7 @@ import numpy as np
 from records import peak_mb, replace_records, run_facts
 from scipy.spatial.distance import pdist, squareform
 
-from jaxscape.app.memory import restart_with_kept_memory
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
 
 if __name__ == "__main__":
     restart_with_kept_memory()

@@ -44,7 +44,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxscape.app.memory import TUNABLES, restart_with_kept_memory
+from jaxscape.xla_cpu.memory import TUNABLES, restart_with_kept_memory
 
 if __name__ == "__main__":
     if any(argument.startswith("--peer") for argument in sys.argv):
@@ -60,13 +60,13 @@ from rates import matrix_rate, memory_rate
 from records import Record, replace_records, run_facts
 
 from jaxscape import WideResNet, flax_loss
-from jaxscape.training import cpu
-from jaxscape.training.augment import augmentation
+from jaxscape.tasks.augment import augmentation
+from jaxscape.tasks.classification import standardization
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.members import Update, epoch_runner, parse_strategy, take_member
-from jaxscape.training.objective import standardization
 from jaxscape.training.optimizers import make_optimizer
 from jaxscape.training.train import TrainState, copy_states, init_states, member_update
+from jaxscape.xla_cpu import compiler
 
 
 class Case(NamedTuple):
@@ -218,9 +218,9 @@ def strategy_arm(work: Work, strategy: str, update: Update | None = None) -> Arm
 def threads_arm(work: Work, onednn: bool) -> Arm:
     """The strategy "threads" with oneDNN or without it, whatever the size of the program."""
     run = strategy_arm(work, "threads", work.new_update())
-    before, cpu.ONEDNN_FLOPS = cpu.ONEDNN_FLOPS, 0 if onednn else float("inf")
+    before, compiler.ONEDNN_FLOPS = compiler.ONEDNN_FLOPS, 0 if onednn else float("inf")
     run()
-    cpu.ONEDNN_FLOPS = before
+    compiler.ONEDNN_FLOPS = before
     return run
 
 

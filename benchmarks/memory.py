@@ -1,7 +1,7 @@
 """Peak memory while copies are retrained: the largest resident size of the process after each epoch.
 
-The C library's settings are those of the command line (`jaxscape.app.memory`), and copies run in threads, as they do
-there on a CPU. Peak memory of distances is in `benchmarks/distances.py`.
+The C library's settings are those of the command line (`jaxscape.xla_cpu.memory`), and copies run in threads, as they
+do there on a CPU. Peak memory of distances is in `benchmarks/distances.py`.
 
     python -m uv run python benchmarks/memory.py --json benchmarks/results/memory.json
 """
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jaxscape.app.memory import restart_with_kept_memory
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
 
 if __name__ == "__main__":
     restart_with_kept_memory()
@@ -37,7 +37,7 @@ def retraining(members: int, epochs: int) -> dict[str, Any]:
         retrain,
         take_training,
     )
-    from jaxscape.training.objective import standardization
+    from jaxscape.tasks.classification import standardization
 
     data = take_training(load_dataset("digits"), 50)
     module = WideResNet(DEPTH, WIDEN, data.num_classes)
@@ -78,7 +78,8 @@ def main() -> None:
     options = parser.parse_args()
     record = {"question": "retraining", **retraining(members=20, epochs=6)}
     print(json.dumps(record))
-    from jaxscape.app.folder import environment, write_json
+    from jaxscape.runs.environment import environment
+    from jaxscape.runs.folder import write_json
 
     write_json(options.json, {"environment": environment(), "records": [record]})
 

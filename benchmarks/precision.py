@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxscape.app.config import PRECISIONS, PRESETS
-from jaxscape.app.folder import environment, write_json
-from jaxscape.app.measure import STATISTICS
+from jaxscape.runs.config import PRECISIONS, PRESETS
+from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import write_json
+from jaxscape.runs.measure import STATISTICS
 from jaxscape.trajectories.files import read_record
 
-COMMAND = [sys.executable, "-c", "from jaxscape.app.cli import command; command()"]
+COMMAND = [sys.executable, "-c", "from jaxscape.cli.main import command; command()"]
 
 
 def run_seed(preset: str, seed: int, folder: Path) -> dict[str, dict[str, float]]:

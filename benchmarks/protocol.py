@@ -20,11 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxscape.app.config import TrainConfig, train_preset
-from jaxscape.app.folder import environment, write_json
-from jaxscape.app.problem import Problem, make_loss, make_problem, train_key, train_optimizer
 from jaxscape.jumps.directions import jump_grid
 from jaxscape.jumps.retrain import retrain
+from jaxscape.problem import Problem
+from jaxscape.runs.config import TrainConfig, train_preset
+from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import write_json
+from jaxscape.runs.images import image_training
+from jaxscape.runs.keys import init_key, train_key
+from jaxscape.runs.train import steps_per_epoch
 from jaxscape.training.members import map_members, stack_members, take_member
 from jaxscape.training.optimizers import make_optimizer
 from jaxscape.training.train import TrainState, init_states, train
@@ -38,15 +42,13 @@ JUMP_SEEDS = (10, 11)  # directions that no reported run uses
 
 def find_minima(config: TrainConfig) -> tuple[Problem, TrainState, dict[str, np.ndarray]]:
     """One minimum a development seed, trained together; random labels are those of the first seed."""
-    problem = make_problem(replace(config, seed=DEVELOPMENT_SEEDS[0]))
-    optimizer = train_optimizer(problem, config)
-    starts = [problem.init(seed) for seed in DEVELOPMENT_SEEDS]
-    keys = jnp.stack([train_key(replace(config, seed=seed)) for seed in DEVELOPMENT_SEEDS])
+    _, problem, optimizer = image_training(replace(config, seed=DEVELOPMENT_SEEDS[0]))
+    starts = [problem.init(init_key(seed)) for seed in DEVELOPMENT_SEEDS]
+    keys = jnp.stack([train_key(seed) for seed in DEVELOPMENT_SEEDS])
     states = init_states(
         stack_members([params for params, _ in starts]), optimizer, keys=keys, model_state=starts[0][1]
     )
-    loss = make_loss(problem, config, augment=config.augmentation)
-    epochs = train(loss, optimizer, states, problem.train, epochs=config.epochs, batch_size=config.batch_size)
+    epochs = train(problem.loss_fn, optimizer, states, problem.data, epochs=config.epochs, batch_size=config.batch_size)
     *_, (_, states, _) = epochs
     return problem, states, map_members(problem.evaluate, states.params, states.model_state)
 
@@ -75,34 +77,32 @@ def movement_records() -> Iterator[dict[str, Any]]:
     for preset in ("good", "bad", "memorization"):
         config = train_preset(preset, protocol="digits")
         problem, minima, _ = find_minima(config)
-        loss = make_loss(problem, config, augment=config.augmentation)
         for learning_rate in LEARNING_RATES:
             optimizer = make_optimizer("momentum", learning_rate, weight_decay=config.weight_decay)
             paths = [
-                _path_lengths(problem, take_member(minima, m), loss, optimizer, config)
-                for m in range(len(DEVELOPMENT_SEEDS))
+                _path_lengths(problem, take_member(minima, m), optimizer, config) for m in range(len(DEVELOPMENT_SEEDS))
             ]
             yield {
                 "question": "movement",
                 "preset": preset,
                 "learning_rate": learning_rate,
                 "weight_decay": config.weight_decay,
-                "updates": 50 * problem.steps_per_epoch,
+                "updates": 50 * steps_per_epoch(problem, config.batch_size),
                 "median_path_over_jump": [float(np.median(path)) for path in paths],
                 "smallest_path_over_jump": [float(path.min()) for path in paths],
             }
 
 
-def _path_lengths(problem: Problem, minimum: TrainState, loss: Any, optimizer: Any, config: TrainConfig) -> np.ndarray:
+def _path_lengths(problem: Problem, minimum: TrainState, optimizer: Any, config: TrainConfig) -> np.ndarray:
     grid = jump_grid(minimum.params, seeds=JUMP_SEEDS)
     before = _flat(grid.params)
     jump = np.linalg.norm(before - _flat(jax.tree.map(lambda leaf: leaf[None], minimum.params)), axis=1)
     path = np.zeros(len(jump))
     for _, states, _ in retrain(
-        loss,
+        problem.loss_fn,
         optimizer,
         grid,
-        problem.train,
+        problem.data,
         epochs=50,
         key=jax.random.key(DEVELOPMENT_SEEDS[0]),
         model_state=minimum.model_state,

@@ -42,8 +42,8 @@ from run_statistics import (
 )
 from scipy.stats import t as student
 
-from jaxscape.app.config import CENTERS, CompareConfig
-from jaxscape.app.folder import environment
+from jaxscape.runs.config import CENTERS, CompareConfig
+from jaxscape.runs.environment import environment
 
 
 class Claim(NamedTuple):

@@ -22,8 +22,8 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxscape.app.cli import run_script
-from jaxscape.app.config import (
+from jaxscape.cli.main import run_script
+from jaxscape.runs.config import (
     CompareConfig,
     EmbedConfig,
     RetrainConfig,
@@ -32,14 +32,15 @@ from jaxscape.app.config import (
     retrain_preset,
     train_preset,
 )
-from jaxscape.app.embed import embed_trajectories
-from jaxscape.app.folder import environment
-from jaxscape.app.measure import measure
-from jaxscape.app.plan import Plan, plan_comparison, plan_run
-from jaxscape.app.progress import make_console
-from jaxscape.app.recording import read_trajectories
-from jaxscape.app.retrain import retrain_copies
-from jaxscape.app.train import copy_minimum, find_minima, read_accuracy
+from jaxscape.runs.embed import embed_trajectories
+from jaxscape.runs.environment import environment
+from jaxscape.runs.images import image_comparison, image_plan, image_retrainings, image_trainings
+from jaxscape.runs.measure import measure
+from jaxscape.runs.plan import Plan, has_minimum, plan_comparison, plan_run
+from jaxscape.runs.progress import make_console
+from jaxscape.runs.recording import read_trajectories
+from jaxscape.runs.retrain import retrain_copies
+from jaxscape.runs.train import copy_minimum, find_minima
 
 Again = dict[Path, tuple[Path, RetrainConfig]]  # run folder -> the folder of its minimum, how its copies are retrained
 Record = dict[str, Any]
@@ -199,7 +200,7 @@ class Experiment:
         retraining = {run: self.retraining(config) for run, config in minima.items()}
         retraining |= {run: config for run, (_, config) in again.items()}
         self.plan(configs, retraining, found=again, more_seconds=more_seconds)
-        find_minima(minima, console=self.console)
+        find_minima(image_trainings(minima), console=self.console)
         for run, (source, _) in again.items():
             copy_minimum(source, run)
         alike: dict[Any, dict[Path, RetrainConfig]] = {}
@@ -207,7 +208,7 @@ class Experiment:
             key = replace(configs[run], seed=0), replace(config, order_seed=0, data_order="member")
             alike.setdefault(key, {})[run] = config
         for group in alike.values():
-            retrain_copies(group, console=self.console)
+            retrain_copies(image_retrainings(group), console=self.console)
         for run in retraining:
             measure(run, console=self.console)
         for run in pictures:
@@ -234,7 +235,7 @@ class Experiment:
         seconds, disk, counts = more_seconds, 0, {"minima": 0, "retrainings": 0}
         known: dict[Any, Plan] = {}
         for run, config in minima.items():
-            without, unmade = run not in found and not _has_minimum(run), not _has_trajectories(run)
+            without, unmade = run not in found and not has_minimum(run), not _has_trajectories(run)
             counts["minima"] += without
             counts["retrainings"] += unmade
             if not unmade:
@@ -243,7 +244,7 @@ class Experiment:
             alike = replace(retraining[run], order_seed=0, learning_rate=1.0, weight_decay=1.0, data_order="member")
             kind = (replace(config, seed=0), alike, without)
             if kind not in known:
-                known[kind] = plan_run(run, config, retraining[run], console=self.console)
+                known[kind] = plan_run(run, *image_plan(config, retraining[run]), console=self.console)
             stages = [stage for stage in known[kind].stages if without or stage.name != "train"]
             seconds += sum(stage.seconds + stage.compile_seconds for stage in stages)
             disk += sum(known[kind].disk.values())
@@ -256,7 +257,7 @@ class Experiment:
         if _has_trajectories(run):
             networks = 0
         else:
-            plan = plan_comparison(run, config, console=self.console)
+            plan = plan_comparison(run, image_comparison(config), console=self.console)
             seconds, disk = plan.seconds, sum(plan.disk.values())
         self._print_plan(f"{networks} networks to train", seconds, disk)
 
@@ -354,14 +355,6 @@ def _value(word: str) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
-
-
-def _has_minimum(run: Path) -> bool:
-    try:
-        read_accuracy(run)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _has_trajectories(run: Path) -> bool:

@@ -19,13 +19,13 @@ import numpy as np
 from common import Again, Experiment, Record, mean_and_spread, provenance, select, start
 
 from jaxscape import filter_normalized_distance
-from jaxscape.app.folder import environment, read_report, write_json, write_text
-from jaxscape.app.measure import GEOMETRY
-from jaxscape.app.recording import read_metrics, read_trajectories
-from jaxscape.app.tables import read_table
-from jaxscape.app.train import read_minimum
 from jaxscape.figures.panels import DistancePanel
 from jaxscape.figures.plots import distance_figure, save_figure
+from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import RunFolder, write_json, write_text
+from jaxscape.runs.recording import read_metrics, read_trajectories
+from jaxscape.runs.tables import read_table
+from jaxscape.runs.train import read_minimum
 from jaxscape.trajectories.files import make_folder
 
 KINDS = ("good", "bad")
@@ -73,10 +73,10 @@ def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str
             for level in LEVELS:
                 run = decayed_run(experiment, kind, seed, level)
                 decay = read_trajectories(run)[0].weight_decay
-                columns = read_table(run, GEOMETRY)
+                columns = read_table(RunFolder(run), RunFolder(run).geometry)
                 directions = direction_distances(run, np.unique(columns["member"]).tolist())  # not those that diverged
                 directions /= directions[0]
-                report, losses = read_report(run)["geometry"], read_metrics(run)
+                report, losses = RunFolder(run).read_report()["geometry"], read_metrics(run)
                 at_end = losses["epoch"] == losses["epoch"].max()
                 records.append(
                     {

@@ -21,14 +21,15 @@ from rich.console import Console
 from scipy.spatial.distance import pdist, squareform
 
 from jaxscape import artificial_tree, continuity, demap, pairwise_distances, rank_correlation
-from jaxscape.app.config import PRESETS
-from jaxscape.app.folder import environment, write_json
-from jaxscape.app.measure import measure
 from jaxscape.embedding.baselines import pca, random_plane, tsne, umap
 from jaxscape.embedding.measures import continuity_of_distances
 from jaxscape.embedding.phate import phate
 from jaxscape.figures.panels import Panel
 from jaxscape.figures.plots import methods_figure, save_figure
+from jaxscape.runs.config import PRESETS
+from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import write_json
+from jaxscape.runs.measure import measure
 from jaxscape.trajectories.files import make_folder
 
 Records = list[dict[str, Any]]

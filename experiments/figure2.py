@@ -8,10 +8,10 @@ table for each seed.
 
 from common import Experiment, start
 
-from jaxscape.app.config import PRESETS
-from jaxscape.app.folder import read_report
-from jaxscape.app.measure import accuracy_table, geometry_table
-from jaxscape.app.plot import plot_comparison, plot_losses
+from jaxscape.runs.config import PRESETS
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.measure import accuracy_table, geometry_table
+from jaxscape.runs.plot import plot_comparison, plot_losses
 
 
 def main(experiment: Experiment) -> None:
@@ -23,7 +23,7 @@ def main(experiment: Experiment) -> None:
     for setting in experiment.settings:
         figures += plot_losses(shown, setting.name, experiment.folder / "figure2")
     for seed in experiment.scale.seeds:
-        reports = {preset: read_report(experiment.folder / f"{preset}-{seed}") for preset in PRESETS}
+        reports = {preset: RunFolder(experiment.folder / f"{preset}-{seed}").read_report() for preset in PRESETS}
         experiment.console.print(f"seed {seed}", accuracy_table(reports), geometry_table(reports))
     for path in figures:
         experiment.console.print(f"{path}")

@@ -9,9 +9,9 @@ brightness and contrast for the good minima.
 
 from common import Experiment, start
 
-from jaxscape.app.folder import read_report
-from jaxscape.app.measure import accuracy_table, geometry_table
-from jaxscape.app.plot import plot_comparison
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.measure import accuracy_table, geometry_table
+from jaxscape.runs.plot import plot_comparison
 
 KINDS = ("bad", "good")
 
@@ -27,7 +27,9 @@ def main(experiment: Experiment) -> None:
     figures = plot_comparison(shown, folder / "figure5")
     for prefix, seeds in (("", scale.seeds), ("harder-", scale.harder_seeds)):
         for seed in seeds:
-            reports = {f"{prefix}{kind}-{seed}": read_report(folder / f"{prefix}{kind}-{seed}") for kind in KINDS}
+            reports = {
+                f"{prefix}{kind}-{seed}": RunFolder(folder / f"{prefix}{kind}-{seed}").read_report() for kind in KINDS
+            }
             experiment.console.print(accuracy_table(reports), geometry_table(reports))
     for path in figures:
         experiment.console.print(f"{path}")

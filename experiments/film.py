@@ -7,9 +7,9 @@ A GIF, and an MP4 where an ffmpeg is there. The runs are those of figure2.py, an
 
 from common import Experiment, start
 
-from jaxscape.app.config import PRESETS
-from jaxscape.app.plot import comparison_panels
 from jaxscape.figures.film import save_film
+from jaxscape.runs.config import PRESETS
+from jaxscape.runs.plot import comparison_panels
 
 
 def main(experiment: Experiment) -> None:

@@ -10,11 +10,12 @@ import time
 
 from common import Experiment, start
 
-from jaxscape.app.compare import compare_optimizers
-from jaxscape.app.embed import embed_trajectories
-from jaxscape.app.folder import read_report
-from jaxscape.app.measure import measure, optimizers_table
-from jaxscape.app.plot import plot_run
+from jaxscape.runs.compare import compare_optimizers
+from jaxscape.runs.embed import embed_trajectories
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.images import image_comparison
+from jaxscape.runs.measure import measure, optimizers_table
+from jaxscape.runs.plot import plot_run
 
 
 def main(experiment: Experiment) -> None:
@@ -22,7 +23,7 @@ def main(experiment: Experiment) -> None:
     run, console, config = experiment.folder / "optimizers", experiment.console, experiment.comparison()
     experiment.plan_comparison(run)
     started = time.monotonic()
-    compare_optimizers(run, config, console=console)
+    compare_optimizers(run, image_comparison(config), console=console)
     measure(run, console=console)
     one, *_ = config.seeds
     parts = [{"only_seeds": (one,)}, {"only_optimizers": ("adam",)}]
@@ -30,7 +31,7 @@ def main(experiment: Experiment) -> None:
     for setting in (*experiment.settings, experiment.control, *(experiment.embedding(**part) for part in parts)):
         embed_trajectories(run, setting, console=console)
     figures = plot_run(run)
-    console.print(optimizers_table(read_report(run)))
+    console.print(optimizers_table(RunFolder(run).read_report()))
     console.print(f"Done in {(time.monotonic() - started) / 60:.1f} min.")
     for path in figures:
         console.print(f"{path}")

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from jaxscape import pairwise_distances, phate, procrustes_disparity
-from jaxscape.app.folder import environment
-from jaxscape.app.measure import Measured, measure
 from jaxscape.figures.plots import save_figure
 from jaxscape.figures.style import own_style
+from jaxscape.runs.environment import environment
+from jaxscape.runs.measure import Measured, measure
 
 SEEDS = range(3)
 

@@ -15,8 +15,8 @@ from common import select
 from rich.console import Console
 
 from jaxscape import null_trajectories, pairwise_distances, trajectory_geometry
-from jaxscape.app.folder import read_report
-from jaxscape.app.measure import NULL_DRAWS, NULL_KIND, measure
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.measure import NULL_DRAWS, NULL_KIND, measure
 from jaxscape.trajectories.geometry import trajectory_rows
 from jaxscape.trajectories.gram import Gram, take_points
 
@@ -85,7 +85,10 @@ def contrast(one: Statistic, other: Statistic) -> Statistic:
 
 def accuracy(kind: str, part: str) -> Statistic:
     """Of a minimum, in training or on the test set."""
-    return lambda runs, seed: (read_report(runs.folder / f"{kind}-{seed}")["minimum"][f"{part}_accuracy"], None)
+    return lambda runs, seed: (
+        RunFolder(runs.folder / f"{kind}-{seed}").read_report()["minimum"][f"{part}_accuracy"],
+        None,
+    )
 
 
 # What the networks say that several optimisers trained from shared initial parameters.

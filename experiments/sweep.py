@@ -17,15 +17,16 @@ import numpy as np
 from common import Again, Experiment, Record, mean_and_spread, provenance, select, start
 from sklearn.metrics import silhouette_score
 
-from jaxscape.app.config import CENTERS
-from jaxscape.app.embed import embed_trajectories
-from jaxscape.app.embeddings import read_coordinates, read_diagnostics
-from jaxscape.app.folder import environment, read_report, write_json, write_text
-from jaxscape.app.plot import comparison_panels
 from jaxscape.embedding.measures import radial_trend
 from jaxscape.figures.panels import Panel
 from jaxscape.figures.plots import methods_figure, save_figure
 from jaxscape.jumps.retrain import DATA_ORDERS
+from jaxscape.runs.config import CENTERS
+from jaxscape.runs.embed import embed_trajectories
+from jaxscape.runs.embeddings import read_coordinates, read_diagnostics
+from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import RunFolder, write_json, write_text
+from jaxscape.runs.plot import comparison_panels
 from jaxscape.trajectories.files import make_folder
 
 KINDS = ("good", "bad")
@@ -75,7 +76,9 @@ def measure_stars(experiment: Experiment) -> list[Record]:
     for kind, seed, rate, order in settings(experiment):
         run = swept_run(experiment, kind, seed, rate, order)
         about = {"kind": kind, "seed": seed, "learning_rate": rate, "data_order": order}
-        returned, null = (read_report(run)["geometry"][which]["return"]["mean"] for which in ("real", "null"))
+        returned, null = (
+            RunFolder(run).read_report()["geometry"][which]["return"]["mean"] for which in ("real", "null")
+        )
         for center in CENTERS:
             for kind_of_null in (None, "rotated"):
                 asked = experiment.embedding(center=center, null=kind_of_null)

@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _CONTENTS = {
-    "training.data": ("Dataset", "corrupt_labels", "load_dataset", "pair_images", "take_training"),
-    "training.models": ("WideResNet",),
-    "training.objective": ("flax_evaluate", "flax_loss"),
+    "tasks.data": ("Dataset", "corrupt_labels", "load_dataset", "pair_images", "take_training"),
+    "tasks.models": ("WideResNet",),
+    "tasks.classification": ("flax_evaluate", "flax_loss"),
     "training.optimizers": ("make_optimizer", "step_decay"),
     "training.train": ("Epoch", "TrainState", "concatenate_states", "init_states", "train"),
     "jumps.directions": (
@@ -51,9 +51,9 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
         random_direction,
     )
     from jaxscape.jumps.retrain import retrain, start_states
-    from jaxscape.training.data import Dataset, corrupt_labels, load_dataset, pair_images, take_training
-    from jaxscape.training.models import WideResNet
-    from jaxscape.training.objective import flax_evaluate, flax_loss
+    from jaxscape.tasks.classification import flax_evaluate, flax_loss
+    from jaxscape.tasks.data import Dataset, corrupt_labels, load_dataset, pair_images, take_training
+    from jaxscape.tasks.models import WideResNet
     from jaxscape.training.optimizers import make_optimizer, step_decay
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
     from jaxscape.trajectories.distances import pairwise_distances

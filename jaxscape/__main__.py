@@ -1,5 +1,5 @@
 """`python -m jaxscape` is the program `jaxscape`."""
 
-from jaxscape.app.program import command
+from jaxscape.cli.program import command
 
 command()

@@ -1,10 +1,19 @@
+"""What tests of several rooms need: programs compiled once, and tiny runs through the whole command line."""
+
 import os
+import shutil
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import NamedTuple
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tiny_images import write_images
 
-from jaxscape.training import cpu
+from jaxscape.cli.main import main
+from jaxscape.xla_cpu import compiler
 
 # An accidental broadcast between ranks is an error in the tests.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -26,10 +35,97 @@ def compiled(pytestconfig, tmp_path_factory):
         # Programs that call oneDNN are compiled each time; tests/training holds that they compute the same.
         patch.setitem(os.environ, "JAXSCAPE_ONEDNN", "0")
         patch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        cpu.onednn_options.cache_clear()
+        compiler.onednn_options.cache_clear()
         compilation_cache.reset_cache()  # jax looks once whether there is one
         yield
-    cpu.onednn_options.cache_clear()
+    compiler.onednn_options.cache_clear()
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+# Tiny runs, made once a session: WRN-10-1 on 40 drawn images, four copies.
+
+
+class Outcome(NamedTuple):
+    """What a command left behind; code -1 is a traceback."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def jaxscape():
+    """`jaxscape("train", run, ...)` as a user types it."""
+
+    def command(*arguments):
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main([str(argument) for argument in arguments])
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+                print("" if isinstance(end.code, int) else end.code, file=err)
+            except Exception:
+                code = -1
+                traceback.print_exc(file=err)
+        return Outcome(code, out.getvalue(), err.getvalue().strip())
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """The folder of `write_images`."""
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def train(jaxscape, images):
+    """`jaxscape train RUN` on 40 of those images, two epochs; several runs come first, as a list."""
+    tiny = ("--dataset", "mnist", "--data-dir", images, "--data-unchecked", "--protocol", "digits")
+    tiny += ("--train-size", 40, "--batch-size", 20)
+
+    def command(run, *more):
+        runs = run if isinstance(run, list) else [run]
+        return jaxscape("train", *runs, *tiny, "--epochs", 2, *more)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def retrain(jaxscape):
+    """`jaxscape retrain RUN` with four copies, two epochs."""
+    return lambda run, *more: jaxscape("retrain", run, "--seeds", 2, "--step-sizes", 0.5, 1, "--epochs", 2, *more)
+
+
+@pytest.fixture(scope="session")
+def kept_minimum(tmp_path_factory, train):
+    """A run folder with a minimum alone. Tests leave it as it is."""
+    run = tmp_path_factory.mktemp("minimum") / "run"
+    outcome = train(run)
+    assert outcome.code == 0, outcome.err
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, kept_minimum, jaxscape, retrain):
+    """A run folder with everything. Tests leave it as it is."""
+    run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("finished") / "run")
+    for outcome in (retrain(run), jaxscape("embed", run, "--knn", 3), jaxscape("plot", run)):
+        assert outcome.code == 0, outcome.err
+    return run
+
+
+@pytest.fixture
+def with_minimum(tmp_path, kept_minimum):
+    """A run folder with a minimum, to be changed."""
+    return shutil.copytree(kept_minimum, tmp_path / "run")
+
+
+@pytest.fixture
+def run(tmp_path, finished):
+    """A run folder with everything, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")

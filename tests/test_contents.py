@@ -62,7 +62,7 @@ def test_an_unknown_name_is_refused():
         jaxscape.jump_gird  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["jaxscape", "jaxscape.app.cli"])
+@pytest.mark.parametrize("module", ["jaxscape", "jaxscape.cli.main"])
 def test_an_import_costs_nothing_heavy(module):
     heavy = ("jax", "flax", "matplotlib", "orbax", "phate", "umap", "scipy", "sklearn", "tensorflow_datasets")
     program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"

@@ -63,7 +63,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """The network of jaxscape/training/models.py, NCHW."""
+    """The network of jaxscape/tasks/models.py, NCHW."""
 
     def __init__(self, depth: int, widen_factor: int, channels: int) -> None:
         super().__init__()

@@ -6,14 +6,14 @@ of size 1 moves every filter by its own length, however the network scales its f
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxscape.training.arguments import (
+from jaxscape.arguments import (
     check_finite,
     check_parameters,
     finite_number,
@@ -22,11 +22,10 @@ from jaxscape.training.arguments import (
     typed_key,
     whole_number,
 )
+from jaxscape.problem import FilterAxis
 from jaxscape.training.members import stack_members
 
 PyTree = Any
-# The output axis (or axes) of a leaf: an int, several, or a function of the leaf's key path.
-FilterAxis = int | tuple[int, ...] | Callable[[tuple[Any, ...]], int | tuple[int, ...]]
 
 
 class JumpGrid(NamedTuple):

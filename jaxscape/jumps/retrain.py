@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxscape.arguments import typed_key
 from jaxscape.jumps.directions import JumpGrid
-from jaxscape.training.arguments import typed_key
+from jaxscape.problem import Data, Evaluate, LossFn
 from jaxscape.training.members import num_members
-from jaxscape.training.objective import Evaluate, LossFn
-from jaxscape.training.train import Chooser, Data, Epoch, TrainState, copy_states, init_states, train
+from jaxscape.training.train import Chooser, Epoch, TrainState, copy_states, init_states, train
 
 PyTree = Any
 

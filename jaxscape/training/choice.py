@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxscape.training.convolutions import convolution_flops
 from jaxscape.training.members import (
     EpochRunner,
     Update,
@@ -22,6 +21,7 @@ from jaxscape.training.members import (
     parse_strategy,
     take_range,
 )
+from jaxscape.xla_cpu.convolutions import convolution_flops
 
 PyTree = Any
 

@@ -32,7 +32,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxscape.training import cpu
 from jaxscape.training.devices import (
     BY_MEMBER,
     BY_STEP_AND_MEMBER,
@@ -43,6 +42,7 @@ from jaxscape.training.devices import (
     parts,
     shapes_on,
 )
+from jaxscape.xla_cpu import compiler
 
 PyTree = Any
 
@@ -255,7 +255,7 @@ def _advance(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> A
 def _by_step(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
     specs = (BY_MEMBER, EVERYWHERE, BY_MEMBER, EVERYWHERE, EVERYWHERE)
     on_devices = partial(on_each, mesh=mesh, in_specs=specs, out_specs=BY_MEMBER)
-    compiled = cpu.jit(step, donate_argnums=0, around=on_devices)
+    compiled = compiler.jit(step, donate_argnums=0, around=on_devices)
 
     def advance(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
         metrics = []

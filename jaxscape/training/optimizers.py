@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import optax
 
-from jaxscape.training.arguments import count, finite_number, number, whole_number
+from jaxscape.arguments import count, finite_number, number, whole_number
 
 _MOST_UPDATES = 2**31 - 1  # optax counts them in 32 bits
 

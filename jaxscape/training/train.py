@@ -18,7 +18,21 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxscape.training.arguments import check_parameters, count, typed_keys, whole_number
+from jaxscape.arguments import check_parameters, count, typed_keys, whole_number
+from jaxscape.problem import (
+    EVALUATE,
+    LOSS,
+    Data,
+    Evaluate,
+    LossFn,
+    Metrics,
+    check_data,
+    check_function,
+    check_optimizer,
+    check_update,
+    checked_evaluate,
+    checked_loss,
+)
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.devices import (
     BY_MEMBER,
@@ -41,17 +55,6 @@ from jaxscape.training.members import (
     num_members,
     num_workers,
     parse_strategy,
-)
-from jaxscape.training.objective import Evaluate, LossFn, Metrics
-from jaxscape.training.protocol import (
-    EVALUATE,
-    LOSS,
-    check_data,
-    check_function,
-    check_optimizer,
-    check_update,
-    checked_evaluate,
-    checked_loss,
 )
 
 PyTree = Any
@@ -79,9 +82,6 @@ class Epoch(NamedTuple):
 
 # (update, states, data, batches) -> the name of a strategy.
 Chooser = Callable[[Update, TrainState, PyTree, PyTree], str]
-
-# A pytree of arrays with one leading axis, or a function (epoch, member keys) -> batches [member, step, batch, ...].
-Data = PyTree | Callable[[int, jax.Array], PyTree]
 
 
 def copy_states(states: TrainState) -> TrainState:

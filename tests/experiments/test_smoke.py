@@ -17,8 +17,8 @@ import sweep
 from common import SCALES, Experiment
 from rich.console import Console
 
-from jaxscape.app.config import CENTERS, PRESETS
-from jaxscape.app.folder import read_config, read_report
+from jaxscape.runs.config import CENTERS, PRESETS
+from jaxscape.runs.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +116,7 @@ def test_the_ablation_of_decay_takes_what_was_found_with_it_from_figure_2(of_dec
     assert "decay: 0 minima to find, 8 retrainings; about" in out
     decays = json.loads((folder / "decay.json").read_text())["decays"]
     assert [record["weight_decay"] for record in decays] == [0.0, 0.001, 0.01] * 4
-    report = read_report(folder / "good-10")["geometry"]["real"]
+    report = RunFolder(folder / "good-10").read_report()["geometry"]["real"]
     assert decays[1]["return"] == report["return"]["mean"]
     # More decay, nearer to the origin; the directions hardly know of it in three epochs.
     for start in range(0, 12, 3):
@@ -142,8 +142,8 @@ def test_every_method_draws_the_runs_and_trees(of_figure1):
 def test_a_harder_data_set_is_retrained_beside_the_first(of_figure5):
     folder, out = of_figure5
     assert "figure5: 4 minima to find, 4 retrainings; about" in out
-    assert read_config(folder / "harder-good-10")["train"]["augmentation"] == "crop+rotate+color"
-    assert read_config(folder / "harder-bad-10")["train"]["augmentation"] == "none"
+    assert RunFolder(folder / "harder-good-10").read_config()["train"]["augmentation"] == "crop+rotate+color"
+    assert RunFolder(folder / "harder-bad-10").read_config()["train"]["augmentation"] == "none"
     assert (folder / "figure5" / "phate-cosine-none-knn5.png").exists()
 
 

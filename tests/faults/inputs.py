@@ -37,8 +37,8 @@ BASES = {"train": None, "retrain": "train", "compare": None, "embed": "retrain",
 
 def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
     """Yield commands and what stands after RUN, or `[RUN]` alone: all in a random order, again and again."""
-    from jaxscape.app.config import CompareConfig, EmbedConfig, RetrainConfig, TrainConfig
-    from jaxscape.app.processes import Cluster
+    from jaxscape.runs.config import CompareConfig, EmbedConfig, RetrainConfig, TrainConfig
+    from jaxscape.runs.processes import Cluster
 
     kinds: dict[str, tuple[type, ...]] = {
         "train": (TrainConfig,),

@@ -1,7 +1,7 @@
 """A fork server: the command line in processes that cost a fork instead of seconds of imports.
 
 `Server` starts this file as a process that imports everything, starts no thread and no backend of jax, and then forks a
-child per command. A child arms the shim, runs `jaxscape.app.cli.main` and ends as an interpreter would.
+child per command. A child arms the shim, runs `jaxscape.cli.main.main` and ends as an interpreter would.
 """
 
 import atexit
@@ -192,7 +192,7 @@ def _run(command: Command) -> int:
             import shim
 
             shim.arm(os.environ["FAULT_LIBRARY"], command.fault)
-        from jaxscape.app.cli import main
+        from jaxscape.cli.main import main
 
         sys.argv = ["jaxscape", *command.argv]
         main(list(command.argv))

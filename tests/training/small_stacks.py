@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxscape.training.models import WideResNet
+from jaxscape.tasks.models import WideResNet
 from jaxscape.training.train import init_states, member_update
 
 

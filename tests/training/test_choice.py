@@ -10,11 +10,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from small_stacks import dense_members, small_networks
 
+from jaxscape.tasks.classification import flax_loss
+from jaxscape.tasks.models import WideResNet
 from jaxscape.training import choice as choice_room
 from jaxscape.training.choice import choose_strategy, estimate_memory, memory_of, num_bytes
 from jaxscape.training.members import lower_epoch
-from jaxscape.training.models import WideResNet
-from jaxscape.training.objective import flax_loss
 from jaxscape.training.train import init_states, member_update
 
 

@@ -7,8 +7,10 @@ import optax
 import pytest
 from small_stacks import dense_members, small_networks
 
+from jaxscape.tasks.augment import augmentation
+from jaxscape.tasks.classification import flax_loss, standardization
+from jaxscape.tasks.models import WideResNet
 from jaxscape.training import members
-from jaxscape.training.augment import augmentation
 from jaxscape.training.members import (
     Update,
     epoch_runner,
@@ -18,8 +20,6 @@ from jaxscape.training.members import (
     stack_members,
     take_member,
 )
-from jaxscape.training.models import WideResNet
-from jaxscape.training.objective import flax_loss, standardization
 from jaxscape.training.train import TrainState, copy_states, init_states, make_step
 
 

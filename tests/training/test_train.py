@@ -9,7 +9,7 @@ import optax
 import optax.contrib
 import pytest
 
-from jaxscape.training.arguments import typed_key
+from jaxscape.arguments import typed_key
 from jaxscape.training.train import copy_states, init_states, train
 
 KEYS = jax.random.split(jax.random.key(0), 3)

@@ -1,0 +1,50 @@
+"""The command `demo`: the paper's Fig. 2 at the scale of a laptop, on real digits, from nothing to numbers."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from jaxscape.runs.config import PRESETS, EmbedConfig, retrain_preset, train_preset
+from jaxscape.runs.embed import embed_trajectories
+from jaxscape.runs.folder import RunFolder, write_json
+from jaxscape.runs.images import image_retrainings, image_training
+from jaxscape.runs.measure import STATISTICS, accuracy_table, geometry_table
+from jaxscape.runs.plot import plot_comparison, plot_run
+from jaxscape.runs.retrain import retrain_copies
+from jaxscape.runs.train import find_minimum
+
+# The paper's formula, and what its authors' code computes: cosines between directions from the mean.
+SETTINGS = (EmbedConfig(center="none"), EmbedConfig(center="mean"))
+
+
+def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
+    """Find a good, a bad and a memorization minimum of the digits, retrain 20 copies of each, and draw them.
+
+    Args:
+        folder: gets a run folder for each minimum, the figures that compare them, and report.json.
+        seed: of the minima and of the retraining; the jumps keep their seeds 0 to 4.
+        console: where to print.
+    """
+    started = time.monotonic()
+    runs = {str(preset): RunFolder(folder / preset) for preset in PRESETS}
+    for preset, run in runs.items():
+        config = train_preset(preset, seed=seed)
+        find_minimum(run, image_training(config), console=console)
+        retrain_copies(image_retrainings({run: retrain_preset(config)}), console=console)
+        for setting in SETTINGS:
+            embed_trajectories(run, setting, console=console)
+    with console.status("figures"):
+        for run in runs.values():
+            plot_run(run, console=console)
+        plot_comparison(list(runs.values()), folder / "figures")
+    reports = {preset: run.read_report() for preset, run in runs.items()}
+    write_json(folder / "report.json", reports)
+    console.print(accuracy_table(reports), geometry_table(reports))
+    for statistic, meaning in STATISTICS.items():
+        console.print(f"  {statistic}: {meaning}")
+    console.print(
+        f"Done in {time.monotonic() - started:.0f} s. The pictures are in {folder / 'figures'}, "
+        f"the numbers in {folder / 'report.json'}.",
+        highlight=False,
+    )

@@ -1,0 +1,138 @@
+"""The command `info`: what a run folder holds, in words. It reads, and changes nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from jaxscape.cli.errors import describe
+from jaxscape.runs.arrays import check_arrays
+from jaxscape.runs.embeddings import damaged_embeddings, embeddings
+from jaxscape.runs.folder import STAGES, RunFolder
+from jaxscape.runs.measure import accuracy_table, geometry_table, optimizers_table
+from jaxscape.runs.tables import read_table
+from jaxscape.runs.train import read_accuracy
+from jaxscape.trajectories.files import read_record
+from jaxscape.trajectories.store import TrajectoryStore
+
+
+def describe_run(run: Path, *, console: Console) -> None:
+    """Print the stages of a run, its settings, its numbers, and a line for each file that is damaged.
+
+    Raises:
+        FileNotFoundError: where the folder is no run.
+        ValueError: where its record is damaged.
+    """
+    run = RunFolder(run)
+    config = run.read_config()
+    if not config:
+        raise FileNotFoundError(
+            f"{run} is not a run folder: it has no {run.config.name}; `jaxscape train {run}` makes one"
+        )
+    console.print(f"{run}: {_size(run) / 1e6:.1f} MB")
+    for stage in (*run.kind.before, run.kind.stage):
+        console.print(f"{stage}: {_words(config.get(stage, {})) or 'not yet'}")
+    console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}")
+    for part in (_tables, _embeddings):
+        try:
+            for found in part(run):
+                console.print(found)
+        except (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # `_damage` says why
+    for line in dict.fromkeys(_damage(run)):
+        console.print(line)
+
+
+def _stages(run: RunFolder, config: dict[str, Any]) -> Iterator[str]:
+    snapshots = sum(path.name.isdigit() for path in run.trajectories.glob("*"))
+    stage = run.kind.stage
+    if run.accuracy.exists():
+        yield "train"
+    if snapshots:
+        asked = config.get(stage)
+        last = config.get("snapshots", asked.get("epochs", "?") if isinstance(asked, dict) else "?")
+        yield f"{stage} ({snapshots - 1} of {last} {run.kind.unit.split()[0]})"
+    if run.gram.exists():
+        yield "distances and geometry"
+    for setting in _or_empty(embeddings, run):
+        yield f"embed {setting}"
+    if figures := len(list(run.figures.glob("*.png"))):
+        yield f"plot ({figures} figures)"
+
+
+def _tables(run: RunFolder) -> list[RenderableType]:
+    report = run.read_report()
+    if "geometry" not in report:
+        return []
+    if "by_optimizer" in report["geometry"]:
+        return [optimizers_table(report)]
+    return [accuracy_table({run.name: report}), geometry_table({run.name: report})]
+
+
+def _embeddings(run: RunFolder) -> list[RenderableType]:
+    found = run.read_report().get("embeddings") or {}
+    return [f"embedding {setting}: {_words(_short(numbers))}" for setting, numbers in found.items()]
+
+
+def _short(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in numbers.items() if name not in ("setting", "warnings")}
+
+
+def _damage(run: RunFolder) -> Iterator[str]:
+    """A line for each file that cannot be read as it was written. Of the store its records are read, not its rows."""
+    checks: list[tuple[Path, Callable[[], Any]]] = [
+        *((run.config, lambda stage=stage: run.settings(stage)) for stage in STAGES),
+        (run.checksums, lambda: read_record(run.checksums)),
+        (run.accuracy, lambda: _check_accuracy(run)),
+        (run.trajectories, lambda: TrajectoryStore.open(run.trajectories)),
+        *((path, lambda path=path: read_table(run, path)) for path in (run.metrics, run.geometry)),
+        (run.gram, lambda: check_arrays(run.gram)),
+        (run.report, lambda: (_tables(run), _embeddings(run))),
+    ]
+    for path, check in checks:
+        if path.exists() and (reason := _reason(path, check)):
+            yield reason
+    yield from _or_empty(damaged_embeddings, run).values()
+
+
+def _reason(path: Path, check: Callable[[], Any]) -> str:
+    """Why a check fails, "" where it does not."""
+    try:
+        check()
+    except (ValueError, OSError) as error:
+        text = describe(error).partition("\n")[0]
+        return text if str(path) in text else f"{path} is damaged: {text}"
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:  # entries of other kinds than expected
+        return f"{path} is damaged: {type(error).__name__}, {error}"
+    return ""
+
+
+def _check_accuracy(run: RunFolder) -> None:
+    with suppress(FileNotFoundError):  # no finished minimum is no damage
+        read_accuracy(run)
+
+
+def _or_empty(read: Callable[[Path], Any], run: RunFolder) -> Any:
+    """What is read, {} where the record of the run is damaged: that has a line of its own."""
+    try:
+        return read(run)
+    except (ValueError, OSError):
+        return {}
+
+
+def _size(run: RunFolder) -> int:
+    return sum(path.lstat().st_size for path in run.rglob("*") if path.is_file())
+
+
+def _words(settings: Any) -> str:
+    if not isinstance(settings, dict):
+        return _word(settings)
+    return ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if value is not None)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,16 @@
+"""The program `jaxscape`: whatever happens from here on ends in a line, the imports of everything else included."""
+
+from jaxscape.cli.errors import end_at_once_when_interrupted, failing_in_a_line
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
+
+
+def command() -> None:
+    """Run the command line of this process; the entry point `jaxscape`."""
+    try:
+        with failing_in_a_line("jaxscape"):
+            restart_with_kept_memory()
+            from jaxscape.cli.main import main
+
+            main()
+    finally:
+        end_at_once_when_interrupted()

@@ -1,0 +1,265 @@
+"""The one seam between a user's model and everything else: what a network learns, and what its functions must give.
+
+    loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))
+    evaluate(params, model_state) -> metrics
+    data(epoch, keys) -> batches, where data is no pytree of arrays
+    init(key) -> (params, model_state)
+    optimizer.update(grads, opt_state, params) -> (updates, opt_state)
+
+Everything after this file sees only these. `params` is any pytree of real floating-point arrays; `model_state` is
+whatever the model carries besides (the running statistics of batch norm, say); `metrics` is a dict of scalars.
+`jaxscape.tasks` makes them of image classifiers and of the modules of Flax and Equinox.
+
+A `loss_fn` may have an attribute `check_data(params, model_state, data)`, which raises an error for values that the
+compiled step could not refuse, such as labels out of range. `train` calls it outside of the step, with the shapes of
+one member's params and model_state, and with the data: once where they are arrays [example, ...], before each epoch
+where they are batches [member, step, batch, ...] of a function.
+
+The checks look at structures, shapes and dtypes, which are known while a function is traced: they cost nothing in the
+compiled step. What these functions raise themselves passes through unchanged.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxscape.arguments import leaf_name
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, tuple[PyTree, Metrics]]]
+Evaluate = Callable[[PyTree, PyTree], Metrics]
+Init = Callable[[jax.Array], tuple[PyTree, PyTree]]
+
+# A pytree of arrays with one leading axis, or a function (epoch, member keys) -> batches [member, step, batch, ...].
+Data = PyTree | Callable[[int, jax.Array], PyTree]
+
+# The output axis (or axes) of a leaf: an int, several, None for a leaf that does not move, or a function of the leaf's
+# key path that answers one of these.
+FilterAxis = int | tuple[int, ...] | None | Callable[[tuple[Any, ...]], int | tuple[int, ...] | None]
+
+LOSS = "loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))"
+EVALUATE = "evaluate(params, model_state) -> metrics"
+DATA = "data(epoch, keys) -> batches"
+INIT = "init(key) -> (params, model_state)"
+_UPDATE = "optimizer.update(grads, opt_state, params) -> (updates, opt_state)"
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a network learns: its loss, its data, and what is to be known of both.
+
+    Args:
+        loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one network.
+        data: a pytree of arrays [example, ...], or a function `(epoch, keys) -> batches` with leaves
+            [member, step, batch, ...], for epochs counted from 1 and the members' keys.
+        evaluate: `(params, model_state) -> metrics` of one network, recorded after every epoch.
+        init: `key -> (params, model_state)`, a fresh network; needed to train from the start.
+        optimizer: an optax transformation of one network's parameters, used where no other is given.
+        describe: what captions and reports say: "name" stands over a picture, "model" and "data" under it, any other
+            entry beside them. JSON values.
+        version: of the problem, in a run folder's record: another one is another problem, whose results a run folder
+            does not mix. For what functions compute cannot be compared.
+        filter_axis: the output axis of the parameters' arrays, as `filter_normalize` takes it.
+
+    Raises:
+        TypeError: for functions that do not take these arguments, data that is neither arrays nor a function, and
+            descriptions that are no JSON values.
+    """
+
+    loss_fn: LossFn
+    data: Data
+    _: KW_ONLY
+    evaluate: Evaluate | None = None
+    init: Init | None = None
+    optimizer: optax.GradientTransformation | None = None
+    describe: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    filter_axis: FilterAxis = -1
+
+    def __post_init__(self) -> None:
+        check_function("loss_fn", self.loss_fn, LOSS, 4)
+        check_data(self.data)
+        if self.evaluate is not None:
+            check_function("evaluate", self.evaluate, EVALUATE, 2)
+        if self.init is not None:
+            check_function("init", self.init, INIT, 1)
+        if self.optimizer is not None:
+            check_optimizer(self.optimizer)
+        if not isinstance(self.describe, Mapping) or not all(isinstance(name, str) for name in self.describe):
+            raise TypeError(f"describe must be a dict from names to JSON values, got {self.describe!r:.100}")
+        try:
+            json.dumps(dict(self.describe), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"describe must hold finite JSON values, got {self.describe!r:.100} ({error})") from None
+        if not isinstance(self.version, str):
+            raise TypeError(f"version must be a text, got {self.version!r:.100}")
+
+
+def check_function(name: str, function: Any, protocol: str, arguments: int) -> None:
+    """Raise an error where `function` cannot be called with so many positional arguments.
+
+    Raises:
+        TypeError: states the protocol.
+    """
+    if not callable(function):
+        raise TypeError(f"{name} must be a function {protocol}, got {function!r:.100}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a function of C, say, does not tell
+        return
+    try:
+        signature.bind(*range(arguments))
+    except TypeError as error:
+        raise TypeError(f"{name} must be a function {protocol}, but it takes {signature}: {error}") from None
+
+
+def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `loss_fn` with its result checked whenever it is traced."""
+
+    @wraps(loss_fn)
+    def checked(params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array) -> Any:
+        result = loss_fn(params, model_state, batch, key)
+        match result:
+            case (loss, (new_state, metrics)):
+                pass
+            case _:
+                raise TypeError(f"loss_fn must be {LOSS}, got a result of {_outline(result)}")
+        if not _is_number(loss) or np.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+            raise TypeError(f"loss_fn must be {LOSS}, where loss is one real number; got {_outline(loss)}")
+        _check_model_state(model_state, new_state)
+        _check_metrics("loss_fn", LOSS, metrics)
+        return result
+
+    return checked
+
+
+def checked_evaluate(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `evaluate` with the metrics of every call checked."""
+
+    @wraps(evaluate)
+    def checked(params: PyTree, model_state: PyTree) -> Any:
+        metrics = evaluate(params, model_state)
+        _check_metrics("evaluate", EVALUATE, metrics)
+        if "finite" in metrics:
+            raise ValueError('evaluate must not give a metric "finite": train records one of this name itself')
+        return metrics
+
+    return checked
+
+
+def check_data(data: Any) -> None:
+    """Raise an error where `data` is neither a pytree of arrays of numbers nor a function.
+
+    Raises:
+        TypeError: for iterators and other objects (names the leaf).
+    """
+    if callable(data):
+        check_function("data", data, DATA, 2)
+        return
+    # Named as leaves, since jax warns of iterators.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=lambda node: isinstance(node, Iterator)):
+        if not (_is_number(leaf) or _is_key(leaf)):
+            raise TypeError(
+                f"data must be a pytree of arrays [example, ...] or a function {DATA}, got {_outline(leaf)} "
+                f"at {leaf_name(path)}; for a generator or a loader, give a function that draws an epoch's batches"
+            )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise an error where `optimizer` is no optax transformation.
+
+    Raises:
+        TypeError: says what it is.
+    """
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"optimizer must be an optax.GradientTransformation, got {optimizer!r:.100}")
+
+
+def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_state: PyTree) -> None:
+    """Raise an error where the optimiser needs more than gradients, or `opt_state` belongs to another one.
+
+    Args:
+        optimizer: an optax transformation.
+        params: of one member, arrays or their shapes; likewise
+        opt_state: its state.
+
+    Raises:
+        TypeError: for an optimiser that needs further arguments, such as the loss.
+        ValueError: for a state of another optimiser or of other parameters.
+    """
+    fresh = jax.eval_shape(optimizer.init, params)
+    if _shapes(fresh) != _shapes(opt_state):
+        raise ValueError(
+            "states must hold the state of this optimizer for these params, as from init_states(params, optimizer); "
+            "their opt_state has another structure or other shapes"
+        )
+    try:
+        jax.eval_shape(optimizer.update, params, opt_state, params)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise TypeError(
+            f"optimizer must need no more than {_UPDATE}; one that needs the loss or its function again, as "
+            f"optax.lbfgs and optax.contrib.reduce_on_plateau, cannot be used here ({error})"
+        ) from error
+
+
+def _check_model_state(old: PyTree, new: PyTree) -> None:
+    if _shapes(old)[0] != _shapes(new)[0]:
+        raise ValueError(
+            f"loss_fn must return a model_state of the structure that it was given, {jax.tree.structure(old)}; "
+            f"got {jax.tree.structure(new)}"
+        )
+    for (path, was), now in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
+        if (np.shape(was), jnp.result_type(was)) != (np.shape(now), jnp.result_type(now)):
+            raise ValueError(
+                "loss_fn must return a model_state of the shapes and dtypes that it was given: "
+                f"{_outline(was)} at {leaf_name(path)} became {_outline(now)}"
+            )
+
+
+def _check_metrics(name: str, protocol: str, metrics: Any) -> None:
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"{name} must be {protocol}, where metrics is a dict; got {_outline(metrics)}")
+    for key, value in metrics.items():
+        if not isinstance(key, str) or not _is_number(value):
+            raise TypeError(
+                f"{name} must be {protocol}, where metrics is a dict from names to scalars; "
+                f"got {_outline(value)} at {key!r}"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number or an array of numbers, concrete or traced."""
+    if isinstance(value, bool | int | float | complex):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+
+
+def _is_key(value: Any) -> bool:
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
+    return jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _outline(value: Any) -> str:
+    """A value on one line: an array by its dtype and shape, a container by its entries' outlines."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_outline, value))})"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} of {', '.join(map(repr, value)) or 'nothing'}"
+    return repr(value) if value is None or isinstance(value, int | float | str) else f"a {type(value).__name__}"

@@ -1,0 +1,1 @@
+"""Run folders: the only room that ties the others together, and knows files and settings."""

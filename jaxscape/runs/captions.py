@@ -1,0 +1,80 @@
+"""What pictures say of their runs: what the networks are, how good the minimum is, how the copies were retrained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxscape.runs.config import CompareConfig, CompareSettings, RetrainConfig, RetrainSettings, TrainConfig
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.images import image_task
+from jaxscape.runs.train import describe_accuracy, read_accuracy
+from jaxscape.tasks.images import describe_images
+
+
+def title(run: Path) -> str:
+    """Two lines over a picture of a run."""
+    run = RunFolder(run)
+    settings = run.settings(run.kind.stage)
+    if isinstance(settings, CompareSettings):
+        return f"{len(settings.seeds)} initial parameters\ntrained by {', '.join(settings.optimizers)}"
+    found, metrics = read_accuracy(run)
+    name = found.preset if isinstance(found, TrainConfig) else describe(run).get("name", run.name)
+    if {"train_accuracy", "test_accuracy"} <= metrics.keys():
+        training, test = (100 * metrics[f"{part}_accuracy"] for part in ("train", "test"))
+        return f"{name}\n{training:.1f} % training, {test:.1f} % test accuracy"
+    return f"{name}\n{describe_accuracy(metrics)}"
+
+
+def data(runs: Sequence[Path]) -> str:
+    """A line under a picture: data, network and training, as far as the runs agree on them."""
+    folders = [RunFolder(run) for run in runs]
+    described = [describe(run) for run in folders]
+    names = [name for name in dict.fromkeys(name for each in described for name in each) if name != "name"]
+    words = [_word(name, [each[name] for each in described if name in each]) for name in _first(names)]
+    return "; ".join(filter(None, (", ".join(words), _training([run.settings(run.kind.stage) for run in folders]))))
+
+
+def describe(run: RunFolder) -> dict[str, Any]:
+    """Return what the networks of a run are, in words."""
+    problem = run.read_config().get("problem")
+    if problem is not None:
+        return dict(problem.get("describe", {}))
+    found = run.settings(run.kind.before[0] if run.kind.before else run.kind.stage)
+    if isinstance(found, CompareConfig):
+        found = found.of_one(found.optimizers[0], found.seeds[0])
+    return {} if found is None else describe_images(image_task(found))
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """Data and model first, whose names are not told: they are plain from their values."""
+    return sorted(names, key=lambda name: _SPEAKING.index(name) if name in _SPEAKING else len(_SPEAKING))
+
+
+_SPEAKING = ("data", "model")
+
+
+def _word(name: str, values: Sequence[Any]) -> str:
+    distinct = list(dict.fromkeys(map(str, values)))
+    if name == "data":
+        return " and ".join(distinct)
+    return distinct[0] if name in _SPEAKING else f"{name.replace('_', ' ')} {' or '.join(distinct)}"
+
+
+def _training(settings: Sequence[Any]) -> str:
+    first = settings[0]
+    if isinstance(first, CompareSettings):
+        rate = f" from learning rate {first.learning_rate:g}" if isinstance(first, CompareConfig) else ""
+        return f"{first.epochs} epochs{rate}"
+    if not isinstance(first, RetrainSettings):
+        return ""
+    words = f"retrained {_either(settings, 'epochs')} epochs"
+    if not isinstance(first, RetrainConfig):
+        return words
+    return (
+        f"{words} with {first.optimizer}, learning rate {_either(settings, 'learning_rate')}, "
+        f"weight decay {_either(settings, 'weight_decay')}"
+    )
+
+
+def _either(settings: Sequence[Any], name: str) -> str:
+    return " or ".join(dict.fromkeys(f"{getattr(each, name):g}" for each in settings))

@@ -1,0 +1,436 @@
+"""What a run is asked to do: frozen records, one a stage, and the presets of the paper and of the demo.
+
+A stage's settings are those of any problem (`TrainSettings`, `RetrainSettings`, `CompareSettings`); its configuration
+adds what the built-in problem, a wide residual network on images, is to be.
+
+A preset says which minimum (good, bad, memorization); a protocol says at which scale: "paper" is the paper's own,
+"digits" the one that the demo runs in minutes, found by measurement (docs/protocol.md).
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+
+Preset = Literal["good", "bad", "memorization"]
+Protocol = Literal["digits", "paper"]
+PRESETS = ("good", "bad", "memorization")
+PROTOCOLS = ("digits", "paper")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a minimum of any problem is found."""
+
+    epochs: int = 200
+    """Epochs to train for."""
+    batch_size: int = 128
+    """Examples a step."""
+    seed: int = 0
+    """Of the initial parameters, batch order and augmentation (and random labels)."""
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """How networks of any problem are trained side by side."""
+
+    optimizers: tuple[str, ...] = ("sgd", "momentum", "adam")
+    """Their names; of the built-in ones sgd, momentum (0.9) and adam."""
+    seeds: tyro.conf.Suppress[tuple[int, ...]] = (0, 1, 2, 3, 4)
+    """Of the initial parameters, batch order and augmentation, which the optimisers share."""
+    epochs: int = 200
+    """Epochs to train for."""
+    batch_size: int = 128
+    """Examples a step."""
+    steps: int | None = None
+    """Keep the parameters every so many steps, instead of once an epoch."""
+    strategy: str = "auto"
+    """How the networks of an optimiser run together, as in `retrain`."""
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """How the copies of any problem's minimum are thrown and retrained."""
+
+    seeds: tyro.conf.Suppress[tuple[int, ...]] = (0, 1, 2, 3, 4)
+    """Seeds of the jump directions."""
+    step_sizes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    """Lengths of the jumps; 1 moves every filter by its own norm."""
+    epochs: int = 50
+    """Epochs to retrain for; more than before extends the trajectories."""
+    batch_size: int = 128
+    """Examples a step."""
+    data_order: str = "member"
+    """Who shares batches and augmentation: member (nobody), seed (one direction), shared (all)."""
+    order_seed: int = 0
+    """Of the batch order and augmentation."""
+    strategy: str = "auto"
+    """How the copies run together: auto (measured once), loop, threads, vmap_grad, grad_vmap, or vmap_grad:4, say."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What a network learns of images, and how."""
+
+    protocol: Protocol = "digits"
+    """The scale of everything below: the demo's, or the paper's own."""
+    dataset: str = "digits"
+    """digits, cifar10, cifar100, fashion_mnist or mnist; digits+pairs: 100 classes of two images side by side."""
+    data_dir: str | None = None
+    """A folder with the data set's original files, instead of a download."""
+    data_unchecked: bool = False
+    """Take files of data_dir that are not the original ones, if they are well formed."""
+    train_size: int | None = None
+    """Use only that many training images, the same number of each class."""
+    depth: int = 10
+    """Depth of the wide residual network, 6 n + 4."""
+    widen_factor: int = 1
+    """Its width, in multiples of 16, 32 and 64 channels."""
+    learning_rate: float = 0.1
+    """Learning rate at the start."""
+    decay_epochs: tuple[int, ...] = ()
+    """Epochs at whose start the learning rate is divided by 10."""
+    weight_decay: float = 0.0
+    """Coefficient of the L2 term, PyTorch's meaning."""
+    augmentation: str = "none"
+    """none, or some of crop, flip, rotate and color joined by +, in the order of their use."""
+    padding: int = 4
+    """Pixels that a crop moves at most."""
+    precision: str = "float32"
+    """Of the activations: float32 or bfloat16; parameters, statistics and losses are float32 in any case."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(TaskConfig, TrainSettings):
+    """How a minimum is found."""
+
+    preset: Preset = "good"
+    """good: weight decay and augmentation; bad: neither; memorization: bad, with random labels."""
+    label_noise: float = 0.0
+    """Share of the training labels that are replaced by random ones."""
+    optimizer: str = "momentum"
+    """sgd, momentum (0.9) or adam."""
+
+
+@dataclass(frozen=True)
+class CompareConfig(TaskConfig, CompareSettings):
+    """How networks are trained side by side, from shared initial parameters by several optimisers."""
+
+    eval_size: int = 10_000
+    """Record losses and accuracies of every snapshot on at most that many training and test images."""
+
+    def of_one(self, optimizer: str, seed: int) -> TrainConfig:
+        """How one of the networks is trained."""
+        names = {field.name for field in fields(TaskConfig)} | {"epochs", "batch_size"}
+        shared = {name: getattr(self, name) for name in names}
+        return TrainConfig(**shared, optimizer=optimizer, seed=seed)
+
+
+@dataclass(frozen=True)
+class RetrainConfig(RetrainSettings):
+    """How the copies are thrown and retrained."""
+
+    optimizer: str = "momentum"
+    """sgd, momentum (0.9) or adam; starts fresh."""
+    learning_rate: float = 0.001
+    """Learning rate, constant."""
+    weight_decay: float = 0.0
+    """Coefficient of the L2 term; the minimum's own by default."""
+    augmentation: str = "none"
+    """As in `train`; the minimum's own by default."""
+    eval_size: int = 10_000
+    """Record losses and accuracies of every epoch on at most that many training and test images."""
+    precision: str = "float32"
+    """Of the activations: float32 or bfloat16, whatever the minimum was found with."""
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """How the trajectories are embedded; every setting gets a folder of its own."""
+
+    method: str = "phate"
+    """phate, tsne, umap, pca, random (a random plane), or phate-package (the package of that name)."""
+    metric: str | None = None
+    """cosine or euclidean; None takes euclidean for pca and random, which need it, and cosine for the others."""
+    center: str = "none"
+    """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
+    knn: int | Literal["connect"] = 5
+    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component."""
+    decay: float = 40.0
+    """Exponent of PHATE's kernel."""
+    t: int | None = None
+    """PHATE's diffusion time; None takes the knee of the entropy."""
+    potential: str = "euclidean"
+    """How PHATE compares potentials: euclidean (the paper) or cosine (its authors' code)."""
+    landmarks: int | None = None
+    """Embed that many points by PHATE and put the others among them; None is exact."""
+    n_components: int = 2
+    """Dimensions of the picture."""
+    include_minimum: bool = False
+    """Embed the minimum too."""
+    only_seeds: tuple[int, ...] = ()
+    """Embed the trajectories of these seeds alone."""
+    only_optimizers: tuple[str, ...] = ()
+    """Embed the networks of these optimisers alone, of a run of `compare`."""
+    null: Literal["rotated", "random", "shuffled"] | None = None
+    """Embed null trajectories of this kind in place of the real ones: the control for the same picture."""
+
+    @property
+    def distance(self) -> str:
+        """The metric, the method's own where none was asked for."""
+        return self.metric or ("euclidean" if self.method in _EUCLIDEAN else "cosine")
+
+    @property
+    def name(self) -> str:
+        """The setting as the name of its folder, such as "phate-cosine-none-knn5"."""
+        parts = [self.method, self.distance]
+        if self.distance == "cosine":
+            parts.append(self.center)
+        if self.method in _PHATES:
+            parts.append(f"knn{self.knn}")
+            parts += [f"decay{self.decay:g}"] if self.decay != 40 else []
+            parts += [f"t{self.t}"] if self.t is not None else []
+            parts += [f"potential-{self.potential}"] if self.potential != "euclidean" else []
+            parts += [f"landmarks{self.landmarks}"] if self.landmarks is not None else []
+        parts += [f"{self.n_components}d"] if self.n_components != 2 else []
+        parts += ["with-minimum"] if self.include_minimum else []
+        parts += ["seed" + "+".join(map(str, self.only_seeds))] if self.only_seeds else []
+        parts += ["+".join(self.only_optimizers)] if self.only_optimizers else []
+        parts += [f"null-{self.null}"] if self.null else []
+        return "-".join(parts)
+
+
+NULLS = ("rotated", "random", "shuffled")
+METHODS = ("phate", "tsne", "umap", "pca", "random", "phate-package")
+_PHATES, _EUCLIDEAN = ("phate", "phate-package"), ("pca", "random")
+CENTERS = {"none": None, "mean": "mean", "minimum": "reference"}
+
+# What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.
+_DIGITS_TRAIN = {"train_size": 100, "batch_size": 25, "epochs": 200, "decay_epochs": (150,), "padding": 1}
+_DIGITS_WEIGHT_DECAY = 1e-3
+_DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05, "eval_size": 400}
+_DIGITS_COMPARE = {"train_size": 400, "batch_size": 50, "epochs": 100, "decay_epochs": (75,), "eval_size": 400}
+
+# A mirrored digit is no digit; a mirrored photograph or shoe is one.
+_FLIPPED = ("cifar10", "cifar100", "fashion_mnist")
+
+# Names of other rooms are imported where they are checked, so that `--help` need not wait for jax.
+
+
+def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "digits", seed: int = 0) -> TrainConfig:
+    """The paper's way to a good, bad or memorization minimum, at the scale of a protocol.
+
+    Args:
+        preset: "good", "bad" or "memorization".
+        protocol: "digits" or "paper"; by default "digits" for the digits and their pairs, "paper" for others.
+        dataset: its name; whether it is known is seen where it is used.
+        seed: of everything random.
+
+    Raises:
+        ValueError: for an unknown name (lists the known ones).
+    """
+    protocol = protocol or ("digits" if dataset.startswith("digits") else "paper")
+    _check_name("preset", preset, PRESETS)
+    _check_name("protocol", protocol, PROTOCOLS)
+    config = TrainConfig(
+        preset=preset,  # type: ignore[arg-type]  # checked above
+        protocol=protocol,  # type: ignore[arg-type]
+        dataset=dataset,
+        seed=seed,
+        label_noise=1.0 if preset == "memorization" else 0.0,
+    )
+    if protocol == "paper":
+        config = replace(config, depth=28, widen_factor=2, decay_epochs=(150,))
+    else:
+        config = replace(config, **_DIGITS_TRAIN)  # type: ignore[arg-type]
+    if preset != "good":
+        return config
+    return replace(
+        config,
+        weight_decay=1e-4 if protocol == "paper" else _DIGITS_WEIGHT_DECAY,
+        augmentation="crop+flip" if dataset in _FLIPPED else "crop",
+    )
+
+
+def retrain_preset(minimum: TrainConfig) -> RetrainConfig:
+    """The protocol's retraining of that minimum: its own weight decay, augmentation and batch size, lr constant."""
+    config = RetrainConfig(
+        weight_decay=minimum.weight_decay,
+        augmentation=minimum.augmentation,
+        batch_size=minimum.batch_size,
+        order_seed=minimum.seed,
+    )
+    return replace(config, **_DIGITS_RETRAIN) if minimum.protocol == "digits" else config  # type: ignore[arg-type]
+
+
+def compare_preset(*, protocol: str | None = None, dataset: str = "digits") -> CompareConfig:
+    """The paper's comparison of optimisers, at the scale of a protocol; arguments and errors as for `train_preset`."""
+    good = train_preset("good", protocol=protocol, dataset=dataset)
+    names = {field.name for field in fields(TaskConfig)} | {"epochs", "batch_size"}
+    config = CompareConfig(**{name: getattr(good, name) for name in names} | {"weight_decay": 0.0})
+    return replace(config, **_DIGITS_COMPARE) if config.protocol == "digits" else config  # type: ignore[arg-type]
+
+
+def check_train(settings: TrainSettings) -> None:
+    """Refuse settings that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    _check_at_least("epochs", settings.epochs, 1)
+    _check_at_least("batch_size", settings.batch_size, 1)
+    _check_seed("seed", settings.seed)
+    if isinstance(settings, TrainConfig):
+        _check_images(settings)
+
+
+def check_compare(settings: CompareSettings) -> None:
+    """Refuse settings that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    _check_distinct("optimizers", settings.optimizers)
+    _check_distinct("seeds", settings.seeds)
+    for seed in settings.seeds:
+        _check_seed("seeds", seed)
+    _check_at_least("epochs", settings.epochs, 1)
+    _check_at_least("batch_size", settings.batch_size, 1)
+    if settings.steps is not None:
+        _check_at_least("steps", settings.steps, 1)
+    _check_strategy(settings.strategy)
+    if isinstance(settings, CompareConfig):
+        for optimizer in settings.optimizers:
+            _check_images(settings.of_one(optimizer, settings.seeds[0]))
+        _check_at_least("eval_size", settings.eval_size, 1)
+
+
+def check_retrain(settings: RetrainSettings) -> None:
+    """Refuse settings that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    from jaxscape.jumps.retrain import DATA_ORDERS
+
+    _check_name("data_order", settings.data_order, DATA_ORDERS)
+    _check_strategy(settings.strategy)
+    _check_at_least("epochs", settings.epochs, 1)
+    _check_at_least("batch_size", settings.batch_size, 1)
+    _check_seed("order_seed", settings.order_seed)
+    if isinstance(settings, RetrainConfig):
+        from jaxscape.tasks.augment import augmentation
+        from jaxscape.training.optimizers import make_optimizer
+
+        augmentation(settings.augmentation)
+        _check_name("precision", settings.precision, PRECISIONS)
+        _check_at_least("eval_size", settings.eval_size, 1)
+        make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _check_images(config: TrainConfig) -> None:
+    from jaxscape.tasks.augment import augmentation
+    from jaxscape.tasks.data import DATASETS
+    from jaxscape.training.optimizers import make_optimizer, step_decay
+
+    _check_name("preset", config.preset, PRESETS)
+    _check_name("protocol", config.protocol, PROTOCOLS)
+    _check_name("dataset", config.dataset, DATASETS)
+    augmentation(config.augmentation)
+    _check_name("precision", config.precision, PRECISIONS)
+    _check_at_least("padding", config.padding, 0)
+    if not 0 <= config.label_noise <= 1:
+        raise ValueError(f"label_noise must be from 0 to 1, got {config.label_noise}")
+    make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)
+    step_decay(config.learning_rate, config.decay_epochs, steps_per_epoch=1)
+
+
+def check_embed(config: EmbedConfig) -> None:
+    """Refuse a configuration that cannot work, before any work.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    _check_name("method", config.method, METHODS)
+    _check_name("metric", config.distance, ("cosine", "euclidean"))
+    _check_name("center", config.center, tuple(CENTERS))
+    _check_name("potential", config.potential, ("euclidean", "cosine"))
+    if config.knn != "connect":
+        _check_at_least("knn", config.knn, 1)
+    if config.null is not None:
+        _check_name("null", config.null, NULLS)
+    _check_at_least("n_components", config.n_components, 2)
+    if config.t is not None:
+        _check_at_least("t", config.t, 1)
+    if config.method != "phate" and not (config.potential == "euclidean" and config.landmarks is None):
+        raise ValueError(f"potential and landmarks belong to method phate, got method {config.method}")
+    if config.method == "phate-package" and config.knn == "connect":
+        raise ValueError("knn connect belongs to method phate, got method phate-package")
+    if config.method in _EUCLIDEAN and config.distance != "euclidean":
+        raise ValueError(f"method {config.method} needs metric euclidean, got {config.distance}")
+    if config.include_minimum and config.center == "minimum" and config.distance == "cosine":
+        raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
+
+
+def from_record[C](cls: type[C], record: Any) -> C:
+    """Make a configuration of its JSON record (lists become tuples); fields that the record lacks have their defaults.
+
+    Raises:
+        ValueError: for unknown fields, and for values of another type.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"a {cls.__name__} must be a JSON object, got {record!r:.50}")
+    kinds = get_type_hints(cls)
+    unknown = sorted(set(record) - set(kinds))
+    if unknown:
+        raise ValueError(f"a {cls.__name__} has no {', '.join(unknown)}; written by a later version?")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    for name, value in values.items():
+        if not _is_a(value, kinds[name]):
+            raise ValueError(f"{name} must be {_words_of(kinds[name])}, got {record[name]!r:.50}")
+    return cls(**values)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of the type that a field of a configuration declares."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(entry, get_args(kind)[0]) for entry in value)
+    if get_args(kind):  # a union
+        return any(_is_a(value, each) for each in get_args(kind))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _words_of(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+
+
+def _check_name(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+
+
+def _check_distinct(name: str, values: tuple[Any, ...]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{name} must name one or more, each once, got {' '.join(map(str, values)) or 'none'}")
+
+
+def _check_strategy(name: str) -> None:
+    from jaxscape.training.members import parse_strategy
+
+    if name != "auto":
+        parse_strategy(name)
+
+
+def _check_seed(name: str, value: int) -> None:
+    if not 0 <= value < 2**32:
+        raise ValueError(f"{name} must be from 0 to 2**32 - 1, got {value}")
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,0 +1,151 @@
+"""The stage `embed`: coordinates from the inner products, a folder a setting."""
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
+from jaxscape.embedding.mds import normalized_stress
+from jaxscape.embedding.phate import phate
+from jaxscape.runs.config import CENTERS, EmbedConfig, check_embed
+from jaxscape.runs.embeddings import (
+    COORDINATES,
+    DIAGNOSTICS,
+    damaged_embeddings,
+    embedding_folder,
+    embeddings,
+    read_setting,
+)
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.lock import writing
+from jaxscape.runs.measure import Measured, complete_report, measure
+from jaxscape.runs.tables import write_table
+from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.files import write_record
+from jaxscape.trajectories.gram import take_points
+from jaxscape.trajectories.null import null_trajectories
+
+
+def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> Path:
+    """Embed a finished run with one setting, or find it done; returns the setting's folder.
+
+    Raises:
+        FileNotFoundError: where there are no finished trajectories.
+        ValueError: for a setting that cannot work.
+        OSError: where the run folder cannot be written to.
+    """
+    check_embed(config)
+    run = RunFolder(run)
+    measured = _chosen(measure(run, console=console), config)
+    folder = embedding_folder(run, config.name)
+    if config.name in embeddings(run):
+        console.print(f"{run}: {config.name} is there")
+        return folder
+    if reason := damaged_embeddings(run).get(config.name):
+        console.print(f"{reason}; it is made again")
+    started = time.monotonic()
+    with console.status(f"{run.name}: {config.name}"):
+        shown = measured.gram
+        if config.null is not None:
+            shown = null_trajectories(shown, kind=config.null, key=jax.random.key(0))
+        distances = pairwise_distances(
+            shown,
+            metric=config.distance,
+            center=CENTERS[config.center],
+            include_reference=config.include_minimum,
+        )
+        embedding, diagnostics = _embed(distances, config)
+    axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
+    coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
+    setting = vars(config) | {"metric": config.distance}
+    with writing(run, wait=console):
+        write_table(run, folder / COORDINATES, _labels(measured, config) | coordinates)
+        # Last: it says that the coordinates are there.
+        write_record(folder / DIAGNOSTICS, {"fingerprint": measured.fingerprint, "setting": setting, **diagnostics})
+        run.record_seconds("embed", time.monotonic() - started)
+    complete_report(run, console=console)
+    for note in diagnostics.get("warnings", ()):
+        console.print(f"{run}, {config.name}: {note}")
+    return folder
+
+
+def repair_embeddings(run: Path, *, console: Console) -> None:
+    """Make damaged embeddings of a finished run again, and say so."""
+    settings = {name: read_setting(run, name) for name in damaged_embeddings(run)}
+    for name, config in settings.items():
+        if config is None:
+            console.print(f"{run}: {name} is damaged and its setting is lost; `jaxscape embed {run}` makes it again")
+        else:
+            embed_trajectories(run, config, console=console)
+
+
+def _chosen(measured: Measured, config: EmbedConfig) -> Measured:
+    """The trajectories that are asked for; distances from the mean are then from theirs."""
+    rows = np.ones(measured.gram.num_points, bool)
+    for name, asked in (("seed", config.only_seeds), ("optimizer", config.only_optimizers)):
+        known = np.unique(measured.labels[name]).tolist() if name in measured.labels else []
+        if asked and set(asked) - set(known):
+            raise ValueError(f"only_{name}s must be some of {known}, got {' '.join(map(str, asked))}")
+        if asked:
+            rows &= np.isin(measured.labels[name], asked)
+    if rows.all():
+        return measured
+    if not rows.any():
+        raise ValueError(f"no trajectory has seed {config.only_seeds} and optimizer {config.only_optimizers}")
+    labels = {name: values[rows] for name, values in measured.labels.items()}
+    return measured._replace(gram=take_points(measured.gram, np.flatnonzero(rows)), labels=labels)
+
+
+def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict[str, Any]]:
+    """Coordinates and what is to be known of them."""
+    t = "auto" if config.t is None else config.t
+    size = {"n_components": config.n_components}
+    if config.method == "phate":
+        return _phate(distances, config, t)
+    if config.method == "phate-package":
+        assert isinstance(config.knn, int)  # as checked
+        stages = phate_package(distances, knn=config.knn, decay=config.decay, t=t, **size)
+        stress = normalized_stress(stages.potential_distances, stages.embedding)
+        return stages.embedding, {"t": stages.t, "stress": stress}
+    if config.method == "random":
+        result = random_plane(distances, key=jax.random.key(0), **size)
+    else:
+        result = {"pca": pca, "tsne": tsne, "umap": umap}[config.method](distances, **size)
+    return result.embedding, {} if result.explained is None else {"explained": result.explained}
+
+
+def _phate(distances: np.ndarray, config: EmbedConfig, t: int | str) -> tuple[np.ndarray, dict[str, Any]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are in the result, and told from there
+        found = phate(
+            distances,
+            n_components=config.n_components,
+            knn=config.knn,
+            decay=config.decay,
+            t=t,
+            potential_metric=config.potential,
+            landmarks=config.landmarks,
+        )
+    return found.embedding, {
+        "t": found.t,
+        "knn": found.knn,
+        "stress": found.stress,
+        "n_connected_components": found.n_connected_components,
+        "connecting_knn": found.connecting_knn,
+        "iterations": found.iterations,
+        "entropy": found.entropy,
+        "warnings": found.warnings,
+    }
+
+
+def _labels(measured: Measured, config: EmbedConfig) -> dict[str, np.ndarray]:
+    """Row labels; the minimum, where it is a row, comes first and has member -1."""
+    if not config.include_minimum:
+        return measured.labels
+    blank = {"member": -1, "seed": -1, "step_size": 0.0, "epoch": 0, "update": 0}
+    return {name: np.concatenate([[blank[name]], values]) for name, values in measured.labels.items()}

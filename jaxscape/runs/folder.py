@@ -1,0 +1,306 @@
+"""A run folder: where everything stands in it, and the records of what was asked and found.
+
+config.json     sections "train", "retrain", "compare" or "record" (what was asked), "problem" (what the networks learn,
+                where that is the user's own), "strategy" (how the copies ran together; "train_strategy": minima that
+                were trained together on a GPU), "snapshots" (how many there are after the first, where that does not
+                follow from the settings), "steps_per_epoch", "timings" (seconds by stage, over all calls) and
+                "environment" (versions, device, commit)
+checksums.json  what proves the tables whole (`jaxscape.runs.tables`)
+minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxscape.runs.config import (
+    CompareConfig,
+    CompareSettings,
+    RetrainConfig,
+    RetrainSettings,
+    TrainConfig,
+    TrainSettings,
+    from_record,
+)
+from jaxscape.runs.environment import environment
+from jaxscape.runs.processes import is_first
+from jaxscape.trajectories.files import read_record, replacing, to_json, write_record
+
+# The settings of each stage: of any problem, and of the built-in one.
+STAGES: dict[str, tuple[type, type]] = {
+    "train": (TrainSettings, TrainConfig),
+    "retrain": (RetrainSettings, RetrainConfig),
+    "compare": (CompareSettings, CompareConfig),
+}
+
+# Settings that say where the data lie and how they are checked: they do not change what is computed.
+_WHERE = ("data_dir", "data_unchecked")
+
+
+class Kind(NamedTuple):
+    """What the trajectories of a run folder are."""
+
+    stage: str  # the one that makes them: a command, and a section of config.json
+    before: tuple[str, ...]  # stages that it needs
+    unit: str  # what is counted, in words
+    has_minimum: bool  # around which the trajectories lie
+    group: str | None  # the label whose values are told apart, in numbers and in colours
+
+
+RETRAINED = Kind("retrain", ("train",), "epochs of retraining", has_minimum=True, group=None)
+COMPARED = Kind("compare", (), "snapshots", has_minimum=False, group="optimizer")
+
+
+class RunFolder(Path):
+    """The path of a run folder, with the paths and records in it."""
+
+    def with_segments(self, *segments: Any) -> Path:  # type: ignore[override]  # what is in a run folder is none
+        """Join paths to a path."""
+        return Path(*segments)
+
+    @property
+    def config(self) -> Path:
+        """What was asked."""
+        return self / "config.json"
+
+    @property
+    def checksums(self) -> Path:
+        """What proves the tables whole."""
+        return self / "checksums.json"
+
+    @property
+    def minimum(self) -> Path:
+        """The folder of the minimum and its training states."""
+        return self / "minimum"
+
+    @property
+    def parameters(self) -> Path:
+        """The minimum itself."""
+        return self.minimum / "parameters"
+
+    @property
+    def accuracy(self) -> Path:
+        """What was measured of the minimum; written last of all."""
+        return self.minimum / "metrics.json"
+
+    @property
+    def trajectories(self) -> Path:
+        """The store."""
+        return self / "trajectories"
+
+    @property
+    def resume(self) -> Path:
+        """The newest state of what is trained."""
+        return self / "resume"
+
+    @property
+    def metrics(self) -> Path:
+        """A row per member and epoch: losses and whatever else is measured."""
+        return self / "metrics.csv"
+
+    @property
+    def gram(self) -> Path:
+        """The inner products of the increments."""
+        return self / "gram.npz"
+
+    @property
+    def geometry(self) -> Path:
+        """A row per member and epoch: distances and angles."""
+        return self / "geometry.csv"
+
+    @property
+    def embeddings(self) -> Path:
+        """A folder per setting."""
+        return self / "embeddings"
+
+    @property
+    def report(self) -> Path:
+        """The numbers."""
+        return self / "report.json"
+
+    @property
+    def figures(self) -> Path:
+        """The pictures."""
+        return self / "figures"
+
+    def read_config(self) -> dict[str, Any]:
+        """Read the record of what was asked; {} where there is none yet.
+
+        Raises:
+            ValueError: where the file is damaged.
+        """
+        return read_record(self.config) if self.config.exists() else {}
+
+    def settings(self, stage: str) -> Any:
+        """Read what a stage was asked to do; None where the record does not say.
+
+        Settings that an earlier version did not know have their defaults.
+
+        Raises:
+            ValueError: where the record is damaged, or was written by a later version.
+        """
+        record = self.read_config()
+        if stage not in record:
+            return None
+        of_any, built_in = STAGES[stage]
+        try:
+            return from_record(of_any if "problem" in record else built_in, record[stage])
+        except ValueError as error:
+            raise ValueError(f"{self.config}, section {stage!r}: {error}") from None
+
+    @property
+    def kind(self) -> Kind:
+        """What its trajectories are, or will be."""
+        return COMPARED if COMPARED.stage in self.read_config() else RETRAINED
+
+    @property
+    def command(self) -> str:
+        """The command that makes its trajectories."""
+        return f"`jaxscape {self.kind.stage} {self}`"
+
+    def require_record(self) -> None:
+        """Refuse a folder that holds results without the record of how they were made.
+
+        Raises:
+            FileNotFoundError: names the record.
+        """
+        results = [path.name for path in (self.minimum, self.trajectories, self.embeddings) if path.exists()]
+        if results and not self.config.exists():
+            raise FileNotFoundError(
+                f"{self.config} is missing, which says how {', '.join(results)} in {self} were made; restore it, or "
+                "choose another run folder"
+            )
+
+    def number(self, name: str) -> int:
+        """Read a whole number from the record.
+
+        Raises:
+            ValueError: where it has none.
+        """
+        value = self.read_config().get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{self.config} is damaged: {name} must be a whole number of at least 1, got {value!r}")
+        return value
+
+    def strategy(self, *, stage: str = "retrain") -> str | None:
+        """Read how the members of a stage run together; None where nothing was chosen yet.
+
+        Raises:
+            ValueError: where the record is damaged.
+        """
+        name = _strategy_section(stage)
+        record = self.read_config().get(name, {})
+        if not isinstance(record, dict) or not isinstance(record.get("chosen", ""), str):
+            raise ValueError(
+                f'{self.config}, section {name!r}: must hold the name of a strategy as "chosen", got {record!r}'
+            )
+        return record.get("chosen")
+
+    def timings(self) -> dict[str, float]:
+        """Read the seconds that each stage has taken; {} where none is recorded."""
+        timings = self.read_config().get("timings")
+        return timings if isinstance(timings, dict) else {}
+
+    def record_settings(self, stage: str, settings: Any, *, results: Sequence[str]) -> None:
+        """Write what a stage was asked to do; refuse where kept results were made otherwise.
+
+        More epochs extend a stage, unless something was already made from its end.
+
+        Args:
+            stage: "train", "retrain" or "compare".
+            settings: of the stage.
+            results: names in the run folder: what this stage makes, then what is made from it.
+
+        Raises:
+            ValueError: names the settings that differ and what to delete to start anew.
+        """
+        record, made = self.read_config(), self.settings(stage)
+        kept = [str(self / result) for result in results if (self / result).exists()]
+        anew = f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
+        if made is None and kept:
+            raise ValueError(
+                f"{self} holds results, but its {self.config.name} does not say how they were made. {anew}"
+            )
+        if made is not None and kept:
+            before, asked = (json.loads(json.dumps(asdict(each))) for each in (made, settings))
+            free = {*_WHERE} | ({"epochs"} if len(kept) == 1 and asked["epochs"] >= before["epochs"] else set())
+            differing = [key for key in asked if asked[key] != before.get(key) and key not in free]
+            if differing:
+                changes = "; ".join(f"{key} is {before.get(key)!r}, asked for {asked[key]!r}" for key in differing)
+                raise ValueError(f"{self} holds results of another configuration: {changes}. {anew}")
+        if made != settings or not kept:  # results keep the versions that they were made with
+            _write(self.config, record | {stage: asdict(settings), "environment": environment()})
+
+    def record_values(self, **values: Any) -> None:
+        """Put entries into the record, beside those that it has."""
+        record = self.read_config()
+        if record | values != record:
+            _write(self.config, record | values)
+
+    def record_seconds(self, stage: str, seconds: float) -> None:
+        """Add to the time that a stage has taken, over all its calls."""
+        timings = self.timings()
+        self.record_values(timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
+
+    def record_strategy(self, strategy: Mapping[str, Any], *, stage: str = "retrain") -> None:
+        """Write how the members of a stage run together ("chosen"), and what was measured."""
+        self.record_values(**{_strategy_section(stage): strategy})
+
+    def fingerprint(self, *, epochs: bool = True) -> str:
+        """Name what the trajectories follow from; what is made from them carries the name.
+
+        Args:
+            epochs: count the number of epochs of retraining; without, the name stays when trajectories are extended.
+        """
+        record, kind = self.read_config(), self.kind
+        settings: list[Any] = []
+        for stage in (*kind.before, kind.stage):
+            asked = self.settings(stage)
+            made = {} if asked is None else {name: value for name, value in asdict(asked).items() if name not in _WHERE}
+            settings.append(made | {"data_dir": None})
+        if not epochs:
+            settings[-1].pop("epochs", None)
+        if "problem" in record:
+            settings.insert(0, record["problem"])
+        settings.append(self.strategy())
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+    def read_report(self, *, sealed: bool = False) -> dict[str, Any]:
+        """Read the numbers; {} where there are none yet.
+
+        Args:
+            sealed: whether the report must prove itself by a checksum, as those of earlier versions do not.
+
+        Raises:
+            ValueError: where the file is damaged.
+        """
+        return read_record(self.report, sealed=sealed) if self.report.exists() else {}
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """Replace the numbers."""
+        _write(self.report, report)
+
+
+def _strategy_section(stage: str) -> str:
+    return "strategy" if stage == "retrain" else f"{stage}_strategy"
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace a record. Of several processes the first one alone writes it."""
+    if is_first():
+        write_record(path, record)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file that is for readers alone, and has no checksum; NaN becomes null."""
+    write_text(path, json.dumps(to_json(value), indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file as a whole. Of several processes the first one alone writes it."""
+    if is_first():
+        with replacing(path) as file:
+            file.write(text.encode())

@@ -1,0 +1,30 @@
+"""The streams of random numbers of a seed: one for each purpose, so that none depends on what the others draw.
+
+Jump directions come from keys of their own, `jax.random.key(seed)`; the random labels of the built-in problem are
+stream 2 (`jaxscape.tasks.images`).
+"""
+
+import jax
+
+from jaxscape.runs.config import RetrainSettings
+
+_INIT, _TRAIN, _RETRAIN = 1, 3, 4
+
+
+def init_key(seed: int) -> jax.Array:
+    """Of the initial parameters."""
+    return _stream(seed, _INIT)
+
+
+def train_key(seed: int) -> jax.Array:
+    """Of the batch order and augmentation of a network that is trained from the start."""
+    return _stream(seed, _TRAIN)
+
+
+def retrain_key(settings: RetrainSettings) -> jax.Array:
+    """Of the batch order and augmentation of the copies."""
+    return _stream(settings.order_seed, _RETRAIN)
+
+
+def _stream(seed: int, purpose: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), purpose)

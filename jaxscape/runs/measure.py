@@ -1,0 +1,329 @@
+"""The stage between retraining and pictures: inner products, geometry beside its null, the report.
+
+Everything here follows from the trajectories and takes seconds. It is made again whenever they have grown, and whenever
+a part of it is missing or damaged.
+"""
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from jaxscape.runs.arrays import load_arrays, save_arrays
+from jaxscape.runs.config import CompareSettings, RetrainSettings
+from jaxscape.runs.embeddings import summarize_embeddings
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.lock import writing
+from jaxscape.runs.recording import diverged_members, read_metrics, read_trajectories
+from jaxscape.runs.tables import check_table, write_table
+from jaxscape.runs.train import read_accuracy, read_minimum
+from jaxscape.trajectories.files import to_json
+from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+from jaxscape.trajectories.gram import Gram, gram, take_points
+from jaxscape.trajectories.null import null_trajectories
+from jaxscape.trajectories.store import TrajectoryStore
+
+PyTree = Any
+
+NULL_KIND = "rotated"
+NULL_DRAWS = 8
+
+# The statistics of the table, in its order, with what they mean.
+STATISTICS = {
+    "return": "1 - d(end) / d(start), d the distance from the minimum",
+    "outward": "largest d / d(start), minus 1",
+    "monotone": "share of epochs in which d falls",
+    "petal": "cosine of end and start, seen from the minimum",
+    "lateral": "share of movement across the line to the minimum",
+    "path": "path length / jump",
+    "tortuosity": "path length / distance of start and end",
+    "travel": "distance of start and end / jump",
+    "turning": "mean angle between movements, radians",
+    "norm_change": "L2 norm at the end / at the start, minus 1",
+    "end_spread": "mean distance between end points / jump",
+}
+
+# Those of networks that are trained side by side; lengths are in norms of the initial parameters.
+COMPARED = {
+    "norm_change": "L2 norm at the end / at the start, minus 1",
+    "travel": "distance of start and end / norm of the start",
+    "path": "path length / norm of the start",
+    "tortuosity": "path length / distance of start and end",
+    "turning": "mean angle between movements, radians",
+    "end_spread": "mean distance between end points of the optimiser / norm of the start",
+}
+
+
+class Measured(NamedTuple):
+    """The inner products of a run's trajectories, what each row is, and which trajectories they are: gram.npz."""
+
+    gram: Gram
+    labels: dict[str, np.ndarray]  # member, seed, step_size, epoch, update: (n,) each
+    fingerprint: str
+    lineage: str  # the fingerprint without the number of epochs
+
+
+def measure(run: Path, *, console: Console) -> Measured:
+    """Return the inner products of a run's trajectories, and see that gram.npz, geometry.csv and report.json are whole.
+
+    Whatever of these is missing, damaged or of other trajectories is made again.
+
+    Raises:
+        FileNotFoundError: where there are no finished trajectories.
+        ValueError: where every member has diverged, or the trajectories are damaged.
+        OSError: where the run folder cannot be written to.
+    """
+    run = RunFolder(run)
+    read_trajectories(run)  # unfinished ones are refused, whatever is kept
+    measured = _load(run, console)
+    if not _is_present(measured, run) or not _has_tables(run, console):
+        with writing(run, wait=console):
+            # Another process may have extended the trajectories, or measured them, meanwhile.
+            settings, store = read_trajectories(run)
+            silent = Console(quiet=True)  # what is damaged has been said
+            measured = _load(run, silent)
+            if not _is_present(measured, run):
+                measured = _measure_trajectories(run, store, measured, console)
+            assert measured is not None
+            if not _has_tables(run, silent):
+                _write_tables(run, settings, store, measured)
+    complete_report(run, console=console)
+    assert measured is not None
+    return measured
+
+
+def _is_present(measured: Measured | None, run: RunFolder) -> bool:
+    """Return whether these are the inner products of the present trajectories."""
+    return measured is not None and measured.fingerprint == run.fingerprint()
+
+
+def complete_report(run: Path, *, console: Console) -> None:
+    """See that report.json has the embeddings and timings that the run folder has."""
+    run = RunFolder(run)
+    report = run.read_report()
+    complete = report | {"embeddings": summarize_embeddings(run), "timings": run.timings()}
+    if to_json(complete) != report:
+        with writing(run, wait=console):
+            run.write_report(complete)
+
+
+def _has_tables(run: RunFolder, console: Console) -> bool:
+    """Return whether geometry.csv and report.json are whole and of these trajectories."""
+    try:
+        check_table(run, run.geometry)
+        return run.read_report(sealed=True).get("fingerprint") == run.fingerprint()
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        console.print(f"{error}; it is made again")
+        return False
+
+
+def _measure_trajectories(
+    run: RunFolder, store: TrajectoryStore, previous: Measured | None, console: Console
+) -> Measured:
+    started = time.monotonic()
+    diverged = diverged_members(read_metrics(run))
+    if len(diverged) == store.num_members:
+        raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
+    lineage = run.fingerprint(epochs=False)
+    if previous is not None and previous.lineage != lineage:
+        previous = None
+    minimum = read_minimum(run).params if run.kind.has_minimum else None
+    with console.status(f"{run.name}: distances"):
+        members = sorted(set(range(store.num_members)) - set(diverged))
+        products, labels = _products(store, minimum, members, previous)
+    measured = Measured(products, labels, run.fingerprint(), lineage)
+    _save(run, measured)
+    run.record_seconds("measure", time.monotonic() - started)
+    return measured
+
+
+def _write_tables(
+    run: RunFolder, settings: RetrainSettings | CompareSettings, store: TrajectoryStore, measured: Measured
+) -> None:
+    """Write geometry.csv and report.json, which follow from the inner products."""
+    started = time.monotonic()
+    diverged = diverged_members(read_metrics(run))
+    geometry = trajectory_geometry(measured.gram)
+    if isinstance(settings, RetrainSettings):
+        members = sorted(set(range(store.num_members)) - set(diverged))
+        nulls = _nulls(measured.gram, settings.order_seed)
+        numbers = {"minimum": read_accuracy(run)[1], **_numbers_of_copies(store, members, geometry, nulls)}
+        columns = _of_copies(geometry, nulls[0])
+    else:
+        numbers = _numbers_of_optimizers(measured)
+        columns = _of_rows(geometry, ("norm", "chord", "movement", "turning"))
+    write_table(run, run.geometry, measured.labels | columns)
+    run.record_seconds("measure", time.monotonic() - started)
+    lost = [store.labels[member] | {"member": member, "epoch": epoch} for member, epoch in diverged.items()]
+    null = {"kind": NULL_KIND, "draws": NULL_DRAWS}
+    record = {"fingerprint": run.fingerprint(), "epochs": store.num_epochs - 1, "null": null, "diverged": lost}
+    run.write_report(numbers | record)  # last: its fingerprint says that the table is there
+
+
+def summarize(values: np.ndarray) -> dict[str, float]:
+    """Mean and standard deviation of what is defined."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return {"mean": float("nan"), "std": float("nan"), "n": 0}
+    return {"mean": float(defined.mean()), "std": float(defined.std()), "n": len(defined)}
+
+
+def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
+    """Two columns a run: mean ± standard deviation over members, and the mean over its null trajectories."""
+    return _table({name: report["geometry"] for name, report in reports.items()}, STATISTICS)
+
+
+def optimizers_table(report: dict[str, Any]) -> Table:
+    """The same for a run of networks that were trained side by side: two columns an optimiser."""
+    return _table(report["geometry"]["by_optimizer"], COMPARED)
+
+
+def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str]) -> Table:
+    title = f"Geometry: mean±std over members; null: mean over {NULL_DRAWS} draws of {NULL_KIND} trajectories"
+    # Three runs fit into 80 columns.
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in geometries:
+        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("null", justify="right", style="dim", no_wrap=True)
+    for statistic in statistics:
+        row = [statistic]
+        for geometry in geometries.values():
+            real, null = (geometry[kind][statistic] for kind in ("real", "null"))
+            row += [f"{real['mean']:.3f}±{real['std']:.3f}", f"{null['mean']:.3f}"] if real["n"] else ["-", "-"]
+        table.add_row(*row)
+    return table
+
+
+def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
+    """A row a run: accuracy and loss of the minimum."""
+    table = Table(title="Minima", box=SIMPLE_HEAD, title_justify="left")
+    for heading in ("", "training accuracy", "training loss", "test accuracy", "test loss"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, report in reports.items():
+        found = report["minimum"]
+        table.add_row(
+            name,
+            _number(found.get("train_accuracy"), ".1%"),
+            _number(found.get("train_loss"), ".4f"),
+            _number(found.get("test_accuracy"), ".1%"),
+            _number(found.get("test_loss"), ".3f"),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _products(
+    store: TrajectoryStore, minimum: PyTree, members: list[int], previous: Measured | None
+) -> tuple[Gram, dict[str, np.ndarray]]:
+    """The inner products of some members' trajectories, and what each row is."""
+    epochs = np.repeat(np.arange(store.num_epochs), len(members))
+    columns = {"member": np.tile(members, store.num_epochs)}
+    records = [store.labels[member] for member in members]
+    columns |= {name: np.tile([record[name] for record in records], store.num_epochs) for name in records[0]}
+    columns |= {"epoch": epochs, "update": np.repeat(np.array(store.updates), len(members))}
+    if previous is not None and _is_beginning(previous.labels, columns):
+        with suppress(ValueError):  # the trajectories were made anew, perhaps on another machine
+            return gram(store, reference=minimum, members=members, previous=previous.gram), columns
+    return gram(store, reference=minimum, members=members), columns
+
+
+def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> bool:
+    """Whether the rows of `short` are the first of `long`; a member that has diverged since is missing there."""
+    return short.keys() == long.keys() and all(
+        np.array_equal(values, long[name][: len(values)]) for name, values in short.items()
+    )
+
+
+def _nulls(real: Gram, seed: int) -> list[Geometry]:
+    keys = jax.random.split(jax.random.key(seed), NULL_DRAWS)
+    return [trajectory_geometry(null_trajectories(real, kind=NULL_KIND, key=key)) for key in keys]
+
+
+def _of_rows(geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Columns in the order of the rows; all trajectories have their epochs in step, so that is the table's order."""
+    return {name: getattr(geometry, name).ravel() for name in names}
+
+
+def _of_copies(geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
+    columns = _of_rows(geometry, ("norm", "distance", "petal", "movement", "lateral", "turning", "falling"))
+    columns["distance_over_jump"] = _over_jump(geometry.distance)
+    columns["null_distance_over_jump"] = _over_jump(null.distance)
+    return columns
+
+
+def _over_jump(distance: np.ndarray) -> np.ndarray:
+    """Distances in jumps, row by row; NaN for a copy that was not thrown (step size 0)."""
+    return (distance / np.where(distance[0] > 0, distance[0], np.nan)).ravel()
+
+
+def _numbers_of_copies(
+    store: TrajectoryStore, members: list[int], geometry: Geometry, nulls: list[Geometry]
+) -> dict[str, Any]:
+    real = geometry.summary()
+    steps = np.array([store.labels[member]["step_size"] for member in members])
+    by_step_size = {f"{step:g}": _summaries(real, STATISTICS, steps == step) for step in np.unique(steps)}
+    return {
+        "statistics": STATISTICS,
+        "geometry": _beside_null(geometry, nulls, STATISTICS) | {"by_step_size": by_step_size},
+    }
+
+
+def _numbers_of_optimizers(measured: Measured) -> dict[str, Any]:
+    optimizers = measured.labels["optimizer"]
+    by_optimizer = {}
+    for name in dict.fromkeys(optimizers.tolist()):
+        group = take_points(measured.gram, np.flatnonzero(optimizers == name))
+        by_optimizer[name] = _beside_null(trajectory_geometry(group), _nulls(group, 0), COMPARED)
+    return {"statistics": COMPARED, "geometry": {"by_optimizer": by_optimizer}}
+
+
+def _beside_null(geometry: Geometry, nulls: list[Geometry], statistics: Iterable[str]) -> dict[str, Any]:
+    null = [draw.summary() for draw in nulls]
+    of_draws = {name: np.concatenate([draw[name] for draw in null]) for name in statistics}
+    return {"real": _summaries(geometry.summary(), statistics), "null": _summaries(of_draws, statistics)}
+
+
+def _summaries(
+    values: dict[str, np.ndarray], statistics: Iterable[str], chosen: np.ndarray | slice = slice(None)
+) -> dict[str, dict[str, float]]:
+    return {name: summarize(values[name][chosen]) for name in statistics}
+
+
+def _save(run: RunFolder, measured: Measured) -> None:
+    arrays = {name: np.asarray(value) for name, value in measured.gram._asdict().items()}
+    labels = {f"label_{name}": values for name, values in measured.labels.items()}
+    names = {"fingerprint": np.array(measured.fingerprint), "lineage": np.array(measured.lineage)}
+    save_arrays(run.gram, arrays | labels | names)
+
+
+def _load(run: RunFolder, console: Console) -> Measured | None:
+    """What gram.npz holds; None where it is missing, damaged or of an earlier version, for it is soon made again."""
+    try:
+        arrays = load_arrays(run.gram)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        console.print(f"{error}; it is made again")
+        return None
+    needed = {*Gram._fields, "fingerprint", "lineage", "label_member", "label_epoch", "label_update"}
+    if not needed <= arrays.keys() | Gram._field_defaults.keys():
+        return None
+    labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
+    # Single values come back as arrays without dimensions.
+    fields: dict[str, Any] = {
+        name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in Gram._fields if name in arrays
+    }
+    return Measured(Gram(**fields), labels, str(arrays["fingerprint"]), str(arrays["lineage"]))

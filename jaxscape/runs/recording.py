@@ -1,0 +1,272 @@
+"""What a run folder keeps of trajectories while they are made, by retraining or by training side by side.
+
+An epoch's metrics are on disk first, then its full state, then its snapshot counts. Whatever moment the process is
+killed at, the same command resumes from the last state and ends in the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxscape.problem import Data
+from jaxscape.runs.config import CompareSettings, RetrainSettings
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.processes import is_first, wait_for_all
+from jaxscape.runs.resume import delete_states, resume_state, save_state
+from jaxscape.runs.strategy import fastest_strategy
+from jaxscape.runs.tables import Columns, read_table, write_table
+from jaxscape.training.members import Update
+from jaxscape.training.train import Epoch, TrainState
+from jaxscape.trajectories.store import TrajectoryStore
+
+PyTree = Any
+
+
+class Recording:
+    """The trajectories, states and metrics of a run folder, opened to add to them."""
+
+    def __init__(self, run: RunFolder, labels: Sequence[Mapping[str, Any]], console: Console):
+        """Open what the folder has, or begin with members of these labels. The caller holds the folder's lock."""
+        self.run = run
+        self.store = _open_store(run, labels)
+        self.labels = self.store.labels
+        self._console = console
+        self._metrics: Columns = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.store.close()
+
+    def is_finished(self, epochs: int) -> bool:
+        """Return whether there are so many epochs, without a gap."""
+        whole = self.store.num_epochs > epochs and not self.store.missing_epochs
+        return whole and bool(self._metrics_to(epochs))
+
+    def resume(self, start: PyTree) -> tuple[int, PyTree]:
+        """Return the newest epoch whose state was kept, and the state; 0 and the start where there is none.
+
+        That state is one snapshot ahead of the store at most. Without it, without its metrics, or where the store lacks
+        an epoch before it, everything is computed again, and what is stored already is not stored twice.
+        """
+        done, states = resume_state(self.run.resume, start, self._console)
+        self._metrics = self._metrics_to(done)
+        if not self._metrics or done > min([self.store.num_epochs, *self.store.missing_epochs]):
+            self._metrics = {}
+            return 0, start
+        return done, states
+
+    def keep(self, epoch: Epoch, params: PyTree, update: int) -> None:
+        """Put an epoch into the folder.
+
+        Args:
+            epoch: its states are any pytree that `resume` began with, its metrics those of all members.
+            params: of all members, in the order of the labels.
+            update: how many updates they have behind them.
+        """
+        if epoch.epoch not in self._metrics.get("epoch", ()):
+            self._metrics = _add_rows(self._metrics, self._rows(epoch, update))
+            write_table(self.run, self.run.metrics, self._metrics)
+        self.store.wait()  # a state without the snapshots before it could not be resumed from
+        save_state(self.run.resume, epoch.epoch, epoch.states)
+        if epoch.epoch == self.store.num_epochs or epoch.epoch in self.store.missing_epochs:
+            self.store.append(epoch.epoch, params, update=update)
+
+    def finish(self, console: Console) -> None:
+        """Wait for the last snapshot, and name who diverged."""
+        self.store.wait()
+        for member, epoch in diverged_members(self._metrics).items():
+            words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.labels[member].items())
+            console.print(
+                f"member {member} ({words}) diverged in epoch {epoch}; it is left out of distances and pictures"
+            )
+
+    def updates(self, epoch: int) -> int | None:
+        """Return the updates behind an epoch that is stored; None where it is not."""
+        return self.store.updates[epoch] if epoch < self.store.num_epochs else None
+
+    def strategy(self, asked: str) -> str | None:
+        """Return how the members run together: as asked, or as these trajectories began; None where neither says."""
+        if asked != "auto":
+            return asked
+        return self.run.strategy() if self.store.num_epochs else None
+
+    def _metrics_to(self, epoch: int) -> Columns:
+        """The rows of all epochs up to this one; nothing where some are missing, or the table is damaged."""
+        try:
+            columns = _read_metrics(self.run)
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            self._console.print(f"{error}; its epochs are computed again")
+            return {}
+        rows = columns["epoch"] <= epoch
+        complete = rows.sum() == (epoch + 1) * len(self.labels)
+        return {name: values[rows] for name, values in columns.items()} if complete else {}
+
+    def _rows(self, epoch: Epoch, update: int) -> Columns:
+        """One row per member: labels, then metrics in a fixed order."""
+        members = len(self.labels)
+        columns = {
+            "member": np.arange(members),
+            **label_columns(self.labels),
+            "epoch": np.full(members, epoch.epoch),
+            "update": np.full(members, update),
+            "finite": epoch.metrics["finite"].astype(int),
+        }
+        return columns | {name: values for name, values in sorted(epoch.metrics.items()) if name != "finite"}
+
+
+def read_metrics(run: Path) -> Columns:
+    """Read metrics.csv of a run folder: one row per member and epoch.
+
+    Raises:
+        FileNotFoundError: where it is not there.
+        ValueError: where it is damaged; says which command makes it again.
+    """
+    try:
+        return _read_metrics(RunFolder(run))
+    except ValueError as error:
+        raise ValueError(f"{error}; {RunFolder(run).command} makes it again") from None
+
+
+def _read_metrics(run: RunFolder) -> Columns:
+    columns = read_table(run, run.metrics)
+    missing = sorted({"member", "epoch", "finite"} - columns.keys())
+    if missing:
+        raise ValueError(f"{run.metrics} is damaged: it has no column {', '.join(missing)}")
+    return columns
+
+
+def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, TrajectoryStore]:
+    """Return how the trajectories of a run folder were made, and the finished trajectories.
+
+    Raises:
+        FileNotFoundError: where they are missing or unfinished; says which command makes them.
+        ValueError: where the record or the store is damaged.
+    """
+    run = RunFolder(run)
+    run.require_record()
+    kind = run.kind
+    asked = run.settings(kind.stage)
+    if asked is None or not (run.trajectories / "store.json").exists():
+        raise FileNotFoundError(f"{run} has no trajectories; {run.command} makes them")
+    store = TrajectoryStore.open(run.trajectories)
+    last = last_snapshot(run, asked)
+    if store.missing_epochs:
+        missing = ", ".join(map(str, store.missing_epochs))
+        raise FileNotFoundError(f"{run} lacks {kind.unit} {missing}; {run.command} computes them again")
+    if store.num_epochs <= last or not run.metrics.exists():
+        raise FileNotFoundError(
+            f"{run} has {max(store.num_epochs - 1, 0)} of {last} {kind.unit}; {run.command} resumes"
+        )
+    return asked, store
+
+
+def last_snapshot(run: RunFolder, asked: RetrainSettings | CompareSettings) -> int:
+    """Return the number of the last snapshot that was asked for.
+
+    Raises:
+        ValueError: where the record should say, and does not.
+    """
+    return run.number("snapshots") if isinstance(asked, CompareSettings) else asked.epochs
+
+
+def label_columns(labels: Sequence[Mapping[str, Any]]) -> Columns:
+    """Turn records, one per member, into columns."""
+    return {name: np.array([record[name] for record in labels]) for name in labels[0]}
+
+
+def diverged_members(metrics: Columns) -> dict[int, int]:
+    """Members whose parameters are not finite, and the first epoch in which they are not."""
+    bad = metrics["finite"] == 0
+    members = np.unique(metrics["member"][bad]).astype(int)
+    return {int(m): int(metrics["epoch"][bad & (metrics["member"] == m)].min()) for m in members}
+
+
+class Updates:
+    """Counts the updates behind an epoch: those of passes over arrays, or as many as a function gives batches."""
+
+    def __init__(self, data: Data, per_epoch: int | None, *, done: int, before: int | None):
+        """Begin after an epoch.
+
+        Args:
+            data: arrays or a function, as `train` takes them.
+            per_epoch: steps of one pass over arrays.
+            done: the epoch.
+            before: updates that a function has given so far.
+        """
+        self._data, self._per_epoch, self._done = data, per_epoch, done
+        self._steps: dict[int, int] = {done: before or 0}
+
+    @property
+    def data(self) -> Data:
+        """The data to train on; counts what a function gives."""
+        return self._counted if callable(self._data) else self._data
+
+    def after(self, epoch: int) -> int:
+        """Return how many there are behind an epoch that has been reached."""
+        if self._per_epoch is not None:
+            return epoch * self._per_epoch
+        return sum(self._steps[number] for number in range(self._done, epoch + 1))
+
+    def _counted(self, epoch: int, keys: jax.Array) -> PyTree:
+        batches = self._data(epoch, keys)
+        self._steps[epoch] = next((np.shape(leaf)[1] for leaf in jax.tree.leaves(batches) if np.ndim(leaf) > 1), 0)
+        return batches
+
+
+def choose_strategy(
+    runs: list[RunFolder], console: Console, update: Update, states: TrainState, data: PyTree, batches: PyTree
+) -> str:
+    """The strategy that was the fastest for such work on this machine, written in the runs' records."""
+    chosen, record, when = fastest_strategy(update, states, data, batches)
+    times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in record["seconds_per_step"].items())
+    console.print(f"{runs[0]}: strategy {chosen} (a step of a copy, {when}: {times or 'no other'})")
+    for run in runs:
+        run.record_strategy(record)
+    return chosen
+
+
+def describe_epoch(epoch: Epoch) -> str:
+    """The loss, and who diverged, in a few words."""
+    finite = epoch.metrics["finite"]
+    lost = "" if finite.all() else f"{(~finite).sum()} diverged"
+    name = next((name for name in ("train_loss", "epoch_loss", "loss") if name in epoch.metrics), None)
+    words = {"train_loss": "training loss"}.get(str(name), "loss")
+    loss = f"{words} {np.median(epoch.metrics[name][finite]):.4f}" if name and finite.any() else ""
+    return ", ".join(filter(None, (loss, lost)))
+
+
+def _open_store(run: RunFolder, labels: Sequence[Mapping[str, Any]]) -> TrajectoryStore:
+    found = (run.trajectories / "store.json").exists()
+    wait_for_all("looked for trajectories")  # before one of them makes what the others look for
+    if found:
+        store = TrajectoryStore.open(run.trajectories)
+        if store.labels != list(labels):
+            raise ValueError(
+                f"{run.trajectories} holds members with other labels than {run.config.name} asks for; delete it to "
+                "start anew"
+            )
+        return store
+    # It refuses a folder that holds anything; nothing is deleted before.
+    store = TrajectoryStore.create(run.trajectories, labels)
+    if is_first():
+        delete_states(run.resume)  # of trajectories that were deleted
+    return store
+
+
+def _add_rows(columns: Columns, rows: Columns) -> Columns:
+    """Rows below those that are there; a metric that these lack (the mean over an epoch, at the start) is NaN there."""
+    if not columns:
+        return rows
+    above = len(columns["epoch"])
+    return {name: np.concatenate([columns.get(name, np.full(above, np.nan)), rows[name]]) for name in rows}

@@ -1,0 +1,149 @@
+"""The stage `retrain`: perturb copies of the minimum, retrain them, keep every epoch."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optax
+from rich.console import Console
+
+from jaxscape.jumps.directions import JumpGrid, jump_grid
+from jaxscape.jumps.retrain import start_states
+from jaxscape.problem import Problem
+from jaxscape.runs.config import RetrainSettings, check_retrain
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.keys import retrain_key
+from jaxscape.runs.lock import writing
+from jaxscape.runs.progress import name_runs, track
+from jaxscape.runs.recording import Recording, Updates, choose_strategy, describe_epoch
+from jaxscape.runs.train import Minimum, read_minimum, steps_per_epoch
+from jaxscape.training.train import TrainState, concatenate_states, split_epoch, train
+
+
+class Retraining(NamedTuple):
+    """How copies of a minimum are to be retrained: what is asked, in words, and what that stands for."""
+
+    settings: RetrainSettings
+    problem: Problem
+    optimizer: optax.GradientTransformation
+
+
+class _Task(NamedTuple):
+    """The retraining of one run folder, as far as it is."""
+
+    recording: Recording
+    retraining: Retraining
+    states: list[TrainState]  # one, after `done` epochs, until it trains: then nothing but the stack of all stays
+    done: int
+    strategy: str | None  # as asked, or as its trajectories began
+
+    @property
+    def run(self) -> RunFolder:
+        """Its folder."""
+        return self.recording.run
+
+    @property
+    def members(self) -> int:
+        """How many copies it has."""
+        return len(self.recording.labels)
+
+
+def retrain_copies(retrainings: Mapping[Path, Retraining], *, console: Console) -> None:
+    """Retrain all copies, resume where an earlier call was interrupted, or find them done.
+
+    Several run folders whose copies take the same steps on the same data (minima of several seeds, say) are retrained
+    as one stack; others come one after another.
+
+    Args:
+        retrainings: run folders, each with a minimum, and how its copies are retrained. Those that share a problem and
+            settings share an optimiser too.
+        console: where to print.
+
+    Raises:
+        FileNotFoundError: where a run has no minimum.
+        ValueError: for settings that cannot work, or others than the kept trajectories were made with.
+        OSError: where the disk is full (what was complete stays), or another process writes to a run folder.
+    """
+    for retraining in retrainings.values():
+        check_retrain(retraining.settings)
+        steps_per_epoch(retraining.problem, retraining.settings.batch_size)
+    minima = {run: read_minimum(run) for run in retrainings}
+    grids = {run: _grid(minima[run], *retraining[:2]) for run, retraining in retrainings.items()}
+    with writing(*retrainings), ExitStack() as opened:
+        for run, retraining in retrainings.items():
+            RunFolder(run).record_settings("retrain", retraining.settings, results=("trajectories",))
+        alike: dict[Any, list[_Task]] = {}
+        for run, retraining in retrainings.items():
+            recording = opened.enter_context(Recording(RunFolder(run), grids[run].labels, console))
+            if recording.is_finished(retraining.settings.epochs):
+                console.print(f"{run}: the trajectories are there, {recording.store.num_epochs - 1} epochs")
+            else:
+                task = _begin(recording, retraining, minima[run], grids.pop(run))
+                alike.setdefault(_step_of(task), []).append(task)
+        for tasks in alike.values():
+            _retrain(tasks, console)
+
+
+def _grid(minimum: Minimum, settings: RetrainSettings, problem: Problem) -> JumpGrid:
+    return jump_grid(
+        minimum.params, seeds=settings.seeds, step_sizes=settings.step_sizes, filter_axis=problem.filter_axis
+    )
+
+
+def _begin(recording: Recording, retraining: Retraining, minimum: Minimum, grid: JumpGrid) -> _Task:
+    settings = retraining.settings
+    start = start_states(
+        grid,
+        retraining.optimizer,
+        key=retrain_key(settings),
+        model_state=minimum.model_state,
+        data_order=settings.data_order,
+    )
+    done, states = recording.resume(start)
+    return _Task(recording, retraining, [states], done, recording.strategy(settings.strategy))
+
+
+def _step_of(task: _Task) -> tuple[Any, ...]:
+    """What the step of a task's copies follows from, so that tasks with the same one can go together."""
+    settings = replace(task.retraining.settings, seeds=(), step_sizes=(), order_seed=0, data_order="", strategy="")
+    return (id(task.retraining.problem), settings, task.done, task.strategy)
+
+
+def _retrain(tasks: list[_Task], console: Console) -> None:
+    """The copies of all tasks, which take the same steps, as one stack."""
+    started = time.monotonic()
+    first, members = tasks[0], sum(task.members for task in tasks)
+    settings, problem, optimizer = first.retraining
+    updates = Updates(
+        problem.data,
+        steps_per_epoch(problem, settings.batch_size),
+        done=first.done,
+        before=first.recording.updates(first.done),
+    )
+    epochs = train(
+        problem.loss_fn,
+        optimizer,
+        concatenate_states([task.states.pop() for task in tasks]),
+        updates.data,
+        epochs=settings.epochs,
+        evaluate=problem.evaluate,
+        batch_size=settings.batch_size,
+        first_epoch=first.done,
+        strategy=first.strategy or partial(choose_strategy, [task.run for task in tasks], console),
+    )
+    for epoch in track(
+        epochs,
+        title=f"{name_runs([task.run for task in tasks])}: retrain {members} copies",
+        total=settings.epochs + 1 - first.done,
+        console=console,
+        describe=describe_epoch,
+    ):
+        for task, own in zip(tasks, split_epoch(epoch, [task.members for task in tasks]), strict=True):
+            task.recording.keep(own, own.states.params, updates.after(own.epoch))
+    for task in tasks:
+        task.recording.finish(console)
+        task.run.record_seconds("retrain", (time.monotonic() - started) * task.members / members)

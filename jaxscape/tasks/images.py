@@ -1,0 +1,93 @@
+"""The problem of the paper: a wide residual network that classifies the images of a data set."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+
+from jaxscape.problem import Problem, PyTree
+from jaxscape.tasks.augment import augmentation
+from jaxscape.tasks.classification import flax_evaluate, flax_loss, standardization
+from jaxscape.tasks.data import Dataset, corrupt_labels, load_dataset, take_training
+from jaxscape.tasks.models import WideResNet
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """What a network learns from which images; two that are equal stand for the same problem."""
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    data_unchecked: bool = False
+    train_size: int | None = None  # of each class the same number of images; None takes all
+    label_noise: float = 0.0  # share of the training labels that are random
+    label_seed: int | None = None  # of these; needed where there are any
+    depth: int = 10
+    widen_factor: int = 1
+    precision: str = "float32"  # of the activations
+    augmentation: str = "none"
+    padding: int = 4  # of an augmentation that crops
+    eval_size: int | None = None  # let `evaluate` see the first that many training and test images alone
+
+
+def image_problem(task: ImageTask) -> Problem:
+    """Load the data and set up the network.
+
+    `data` is a pair of images, uint8 (n, H, W, C), and labels, int32 (n,), on the device. Images are standardized by
+    the whole training set, for training and evaluation alike; `evaluate` computes in float32, whatever the precision.
+
+    Raises:
+        ValueError: for settings that do not fit the data.
+        OSError: where the data cannot be read.
+    """
+    data = _dataset(task.dataset, task.data_dir, task.data_unchecked)
+    if task.train_size is not None:
+        data = take_training(data, task.train_size)
+    side = min(data.train_images.shape[1:3])
+    if task.padding > side:  # a crop may move as far as that, and would show nothing of an image
+        raise ValueError(f"padding must be at most the side of the images, {side}, got {task.padding}")
+    labels = data.train_labels
+    if task.label_noise:
+        if task.label_seed is None:
+            raise ValueError("random labels need label_seed, got None")
+        key = jax.random.fold_in(jax.random.key(task.label_seed), _LABELS)
+        labels = corrupt_labels(key, labels, num_classes=data.num_classes, fraction=task.label_noise)
+    module = WideResNet(task.depth, task.widen_factor, data.num_classes, dtype=jnp.dtype(task.precision))
+    measured = module.clone(dtype=jnp.float32)
+    train = (jnp.asarray(data.train_images), jnp.asarray(labels))
+    test = (jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
+    preprocess = standardization(data.train_images)
+    image = jnp.zeros((1, *data.train_images.shape[1:]))
+
+    def init(key: jax.Array) -> tuple[PyTree, PyTree]:
+        variables = dict(module.init(key, image))
+        return variables.pop("params"), variables
+
+    return Problem(
+        flax_loss(module, preprocess=preprocess, augment=augmentation(task.augmentation, padding=task.padding)),
+        train,
+        init=init,
+        evaluate=flax_evaluate(
+            measured,
+            train=(train[0][: task.eval_size], train[1][: task.eval_size]),
+            test=(test[0][: task.eval_size], test[1][: task.eval_size]),
+            preprocess=preprocess,
+            recalibration=measured.clone(norm_momentum=0.0),
+        ),
+        describe=describe_images(task),
+    )
+
+
+def describe_images(task: ImageTask) -> dict[str, str]:
+    """Data and model in words, as `Problem.describe` takes them; loads nothing."""
+    part = f" ({task.train_size} training images)" if task.train_size else ""
+    return {"data": f"{task.dataset}{part}", "model": f"WRN-{task.depth}-{task.widen_factor}"}
+
+
+_LABELS = 2  # of the streams of a seed; the others are those of training
+
+
+@cache
+def _dataset(name: str, data_dir: str | None, unchecked: bool) -> Dataset:
+    return load_dataset(name, data_dir=data_dir, unchecked=unchecked)

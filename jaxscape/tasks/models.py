@@ -1,0 +1,117 @@
+"""The wide residual network of the paper, in Flax Linen.
+
+First room of the journey. Zagoruyko & Komodakis (2016), pre-activation blocks without dropout; batch norm and
+initialisation follow the PyTorch networks of the paper, so that `WideResNet(28, 2, 10)` has exactly 1,467,610
+parameters on 32x32x3 images.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxscape.arguments import count, number, whole_number
+
+# PyTorch's initial values: He normal over the fan-out for convolutions, U(-1, 1) / sqrt(fan_in) for the head.
+_CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_HEAD_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+# "SAME" would pad strided convolutions on one side only; PyTorch pads both by one.
+_conv3x3 = partial(
+    nn.Conv,
+    kernel_size=(3, 3),
+    padding=1,
+    use_bias=False,
+    kernel_init=_CONV_INIT,
+)
+_conv1x1 = partial(nn.Conv, kernel_size=(1, 1), padding=0, use_bias=False, kernel_init=_CONV_INIT)
+
+
+class WideBlock(nn.Module):
+    """BN-ReLU-conv-BN-ReLU-conv plus a shortcut; where the shape changes the shortcut is a strided 1x1 convolution."""
+
+    channels: int
+    stride: int
+    norm: Callable[..., nn.Module]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, H, W, C) -> (batch, H / stride, W / stride, channels)."""
+        activated = nn.relu(self.norm(name="norm1")(x))
+        h = _conv3x3(self.channels, strides=self.stride, dtype=self.dtype, name="conv1")(activated)
+        h = nn.relu(self.norm(name="norm2")(h))
+        h = _conv3x3(self.channels, dtype=self.dtype, name="conv2")(h)
+        if x.shape[-1] == self.channels and self.stride == 1:
+            return x + h
+        return h + _conv1x1(self.channels, strides=self.stride, dtype=self.dtype, name="shortcut")(activated)
+
+
+class WideResNet(nn.Module):
+    """Wide residual network WRN-depth-widen_factor, for images of any size and number of channels.
+
+    Args:
+        depth: 6 n + 4 for n >= 1 blocks a group (10, 16, 22, 28, ...).
+        widen_factor: multiplies the channels 16, 32, 64 of the three groups.
+        num_classes: number of logits.
+        norm_momentum: share of the old running statistics kept at a step; 0.9 is PyTorch's momentum 0.1. With 0.0
+            they are the last batch's own, which is how statistics are recalibrated. The running variance is the
+            biased one (PyTorch keeps the unbiased one; this touches evaluation only).
+        dtype: of the activations; parameters and statistics stay float32.
+        fast_variance: take a batch's variance in one pass, E[x^2] - E[x]^2, as Flax does by default; with False in two,
+            E[(x - E[x])^2], which rounds less (benchmarks/batch_norm.py).
+
+    Raises:
+        TypeError: for numbers of another kind.
+        ValueError: for a depth that is not 6 n + 4, a widen_factor or num_classes below 1, a norm_momentum outside of
+            0 to 1, or, when it is called, images of another number of dimensions.
+
+    Reference:
+        Zagoruyko & Komodakis, "Wide Residual Networks", BMVC 2016.
+    """
+
+    depth: int
+    widen_factor: int
+    num_classes: int
+    norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
+    fast_variance: bool = True
+
+    def __post_init__(self) -> None:
+        if whole_number("depth", self.depth) < 10 or (self.depth - 4) % 6:
+            raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ...), got {self.depth}")
+        for name in ("widen_factor", "num_classes"):
+            count(name, getattr(self, name))
+        if not 0 <= number("norm_momentum", self.norm_momentum) <= 1:
+            raise ValueError(f"norm_momentum must be between 0 and 1, got {self.norm_momentum}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Float images (batch, H, W, C) -> logits (batch, num_classes).
+
+        `train=True` normalises by the batch and updates the collection "batch_stats".
+        """
+        if images.ndim != 4:  # Flax's convolution would take (H, W, C) for one image, and the mean for another axis
+            raise ValueError(f"images must have the shape (batch, H, W, C), got {images.shape}")
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=self.norm_momentum,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            use_fast_variance=self.fast_variance,
+        )
+        x = _conv3x3(16, dtype=self.dtype, name="stem")(images)
+        for group, width in enumerate((16, 32, 64), start=1):
+            for block in range(1, (self.depth - 4) // 6 + 1):
+                stride = 2 if group > 1 and block == 1 else 1
+                name = f"group{group}_block{block}"
+                x = WideBlock(width * self.widen_factor, stride, norm, self.dtype, name=name)(x)
+        x = nn.relu(norm(name="norm")(x)).mean(axis=(1, 2))
+        head = nn.Dense(self.num_classes, kernel_init=_HEAD_INIT, dtype=self.dtype, name="head")
+        return head(x).astype(jnp.float32)

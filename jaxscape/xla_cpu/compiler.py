@@ -1,0 +1,78 @@
+"""What a CPU needs to be fast: convolutions in forms of its own, and oneDNN, which jaxlib has built in but off."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxscape.xla_cpu.convolutions import convolution_flops, rewrite_convolutions
+
+# From here on oneDNN is faster than XLA's own (docs/cpu.md, 9): a step of WRN-10-1 on 70 images of 8x8 pixels.
+ONEDNN_FLOPS = 250e6
+
+
+def jit(
+    function: Callable[..., Any],
+    *,
+    donate_argnums: int | Sequence[int] = (),
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+) -> Callable[..., Any]:
+    """`jax.jit`; on a CPU with the convolutions rewritten, and those of a large program given to oneDNN.
+
+    A small program gains nothing from oneDNN, and without it is kept in jax's compilation cache.
+
+    Args:
+        function: of positional pytrees of arrays.
+        donate_argnums: as in `jax.jit`.
+        around: applied to the function with its convolutions as they will be, before it is compiled: `shard_map`, say.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.jit(around(function), donate_argnums=donate_argnums)
+    options = onednn_options()
+    small = jax.jit(around(rewrite_convolutions(function)), donate_argnums=donate_argnums)
+    if not options:
+        return small
+    for_onednn = around(rewrite_convolutions(function, onednn=True))
+    large = jax.jit(for_onednn, donate_argnums=donate_argnums, compiler_options=options)
+    programs: dict[tuple[Any, ...], Any] = {}
+
+    def program(args: tuple[Any, ...]) -> Any:
+        shapes = tuple(map(np.shape, jax.tree.leaves(args)))
+        if shapes not in programs:
+            flops = convolution_flops(jax.make_jaxpr(around(function))(*args))
+            programs[shapes] = large if flops >= ONEDNN_FLOPS else small
+        return programs[shapes]
+
+    @wraps(function)
+    def compiled(*args: Any) -> Any:
+        return program(args)(*args)
+
+    compiled.lower = lambda *args: program(args).lower(*args)  # type: ignore[attr-defined]  # as jax.jit has it
+    return compiled
+
+
+@cache
+def onednn_options() -> dict[str, bool]:
+    """The compiler options that give convolutions to oneDNN.
+
+    Empty where this jaxlib has no oneDNN (off x86, say), and where the environment says JAXSCAPE_ONEDNN=0: programs
+    that call it cannot be kept in jax's compilation cache (jaxlib 0.12).
+    """
+    if os.environ.get("JAXSCAPE_ONEDNN") == "0":
+        return {}
+    options = {"xla_cpu_experimental_onednn_custom_call": True}
+    images, kernel = jnp.zeros((1, 1, 8, 8, 16)), jnp.zeros((1, 3, 3, 16, 16))
+
+    def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        numbers = ("NDHWC", "DHWIO", "NDHWC")
+        return jax.lax.conv_general_dilated(images, kernel, (1, 1, 1), "SAME", dimension_numbers=numbers)
+
+    try:
+        program = jax.jit(convolution, compiler_options=options).lower(images, kernel).compile().as_text()
+    except jax.errors.JaxRuntimeError:  # an option that this jaxlib does not know
+        return {}
+    return options if "__onednn$convolution" in str(program) else {}

@@ -1,0 +1,71 @@
+"""Embeddings of null trajectories, and of some of the trajectories."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxscape.embedding.phate import phate
+from jaxscape.runs.embeddings import read_coordinates
+from jaxscape.runs.measure import measure
+from jaxscape.runs.progress import make_console
+from jaxscape.runs.tables import read_csv
+from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.null import null_trajectories
+
+SETTING = "phate-cosine-none-knn3"
+
+
+def coordinates(run, name):
+    columns = read_coordinates(run, name)
+    return np.stack([columns["x"], columns["y"]], axis=1), columns
+
+
+@pytest.mark.parametrize("kind", ["rotated", "random", "shuffled"])
+def test_the_null_is_embedded_with_the_same_setting_and_drawn_under_the_real_ones(jaxscape, run, kind):
+    outcome = jaxscape("embed", run, "--knn", 3, "--null", kind)
+    assert outcome.code == 0, outcome.err
+    found, columns = coordinates(run, f"{SETTING}-null-{kind}")
+    _, real = coordinates(run, SETTING)
+    assert all(np.array_equal(columns[name], real[name]) for name in ("member", "seed", "step_size", "epoch"))
+    kept = measure(run, console=make_console(silent=True)).gram
+    null = null_trajectories(kept, kind=kind, key=jax.random.key(0))
+    with pytest.warns(UserWarning, match="the graph of"):
+        expected = phate(pairwise_distances(null), knn=3).embedding
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert jaxscape("plot", run).code == 0
+    assert (run / "figures" / f"{SETTING}-beside-{kind}-null.png").exists()
+    assert (run / "figures" / f"{SETTING}-null-{kind}.png").exists()
+    drawn = (run / "figures" / f"{SETTING}-null-{kind}.svg").read_text()
+    assert f"null trajectories, {kind}" in drawn
+
+
+def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
+    outcome = jaxscape("embed", run, "--method", "pca", "--only-seeds", 1)
+    assert outcome.code == 0, outcome.err
+    found, columns = coordinates(run, "pca-euclidean-seed1")
+    assert set(columns["seed"]) == {1}
+    labels = read_csv(run / "geometry.csv")
+    assert len(found) == np.sum(labels["seed"] == 1)
+    assert abs(found.mean(axis=0)).max() < 1e-8 * abs(found).max()
+    assert jaxscape("plot", run).code == 0
+    assert "euclidean distance; seed 1 alone" in (run / "figures" / "pca-euclidean-seed1.svg").read_text()
+    assert "seed 1 alone" not in (run / "figures" / f"{SETTING}.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--only-seeds", 7), "only_seeds must be some of [0, 1], got 7"),
+        (("--only-optimizers", "adam"), "only_optimizers must be some of [], got adam"),
+    ],
+)
+def test_trajectories_that_are_not_there_are_refused(jaxscape, run, options, message):
+    outcome = jaxscape("embed", run, *options)
+    assert outcome.code == 1
+    assert message in outcome.err
+
+
+def test_an_unknown_kind_of_null_is_refused(jaxscape, run):
+    outcome = jaxscape("embed", run, "--null", "wild")
+    assert outcome.code == 2
+    assert "wild" in outcome.err

@@ -1,0 +1,150 @@
+"""What `jaxscape plan` says, and that it starts nothing."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+from rich.console import Console
+
+from jaxscape.runs import plan as plan_room
+from jaxscape.runs.config import CompareConfig, RetrainConfig
+from jaxscape.runs.images import image_comparison, image_plan
+from jaxscape.runs.plan import plan_comparison, plan_run
+from jaxscape.runs.train import read_accuracy
+
+pytestmark = pytest.mark.slow
+
+QUIET = Console(quiet=True)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def planned(kept_minimum):
+    """The plan for 20 copies of the tiny network."""
+    config = read_accuracy(kept_minimum)[0]
+    retrain = RetrainConfig(batch_size=20, epochs=5, strategy="loop", eval_size=20)
+    return plan_run(kept_minimum, *image_plan(config, retrain), console=QUIET)
+
+
+def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_path):
+    options = [f"--train.{name}={value}" for name, value in {"dataset": "mnist", "data-dir": images}.items()]
+    options += [
+        "--train.data-unchecked",
+        "--train.protocol=digits",
+        "--train.train-size=40",
+        "--train.batch-size=20",
+        "--train.epochs=3",
+    ]
+    outcome = jaxscape("plan", tmp_path / "run", *options, "--seeds", 2, "--retrain.epochs", 7)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"train +3 epochs of 2 steps", outcome.out)
+    # What follows from the minimum follows from the one that is planned: its batches of 20.
+    assert re.search(r"retrain +7 epochs of 2 steps, 8 copies, 8 a device", outcome.out)
+    assert re.search(r"distances +64 points of 77\d\d\d parameters", outcome.out)
+    assert "memory of a device" in outcome.out
+    assert "too little room" not in outcome.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_minimum_that_is_there_is_not_planned_and_nothing_is_changed(jaxscape, kept_minimum):
+    before = contents(kept_minimum)
+    outcome = jaxscape("plan", kept_minimum, "--devices", 3)
+    assert outcome.code == 0, outcome.err
+    assert " train " not in outcome.out
+    assert "on 3 x cpu" in outcome.out
+    assert re.search(r"50 epochs of 2 steps, 20 copies, 7 a device", outcome.out)
+    assert contents(kept_minimum) == before
+
+
+def test_more_epochs_take_more_and_more_devices_take_less(kept_minimum, planned):
+    config = read_accuracy(kept_minimum)[0]
+    longer = RetrainConfig(batch_size=20, epochs=50, strategy="loop", eval_size=20)
+    found = plan_run(kept_minimum, *image_plan(config, longer), devices=20, console=QUIET)
+    assert found.devices == 20
+    assert found.disk["trajectories"] == planned.disk["trajectories"] / 6 * 51
+    assert found.disk["resume"] == planned.disk["resume"]
+    assert found.memory.states * 20 == planned.memory.states
+
+
+def test_the_disk_that_is_planned_is_the_disk_that_is_taken(finished, planned):
+    """Four copies of two epochs there, 20 of five here."""
+    taken = {
+        name: sum(path.stat().st_size for path in (finished / name).rglob("*") if path.is_file())
+        for name in ("trajectories", "resume", "minimum")
+    }
+    assert planned.disk["trajectories"] == pytest.approx(taken["trajectories"] * 20 * 6 / (4 * 3), rel=0.1)
+    assert planned.disk["resume"] == pytest.approx(taken["resume"] * 5, rel=0.1)
+    assert planned.disk["minimum"] == pytest.approx(taken["minimum"], rel=0.5)
+
+
+def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
+    config = CompareConfig(
+        dataset="mnist",
+        data_dir=str(images),
+        data_unchecked=True,
+        train_size=40,
+        batch_size=20,
+        epochs=7,
+        eval_size=20,
+        seeds=(0, 1),
+        optimizers=("sgd", "adam"),
+        strategy="loop",
+    )
+    plan = plan_comparison(tmp_path / "run", image_comparison(config), console=QUIET)
+    assert [stage.name for stage in plan.stages] == ["sgd", "adam", "distances"]
+    assert plan.stages[0].work == "7 epochs of 2 steps, 2 networks, 2 a device"
+    assert plan.seconds > 0
+    networks, parameters = 4, int(re.search(r"of (\d+) parameters", plan.stages[2].work)[1])
+    assert plan.disk["trajectories"] == 4 * parameters * networks * 8
+    # Adam keeps two moments of every parameter, sgd none.
+    assert 2 * 4 * (1 + 3) * parameters < plan.disk["resume"] < 1.1 * 2 * 4 * (1 + 3) * parameters
+    assert not list(tmp_path.iterdir())
+    often = plan_comparison(tmp_path / "run", image_comparison(replace(config, steps=1)), console=QUIET)
+    assert often.stages[0].work == "14 snapshots of 1 steps, 2 networks, 2 a device"
+    with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
+        image_comparison(replace(config, optimizers=("lion",)))
+
+
+def test_too_little_disk_is_said(jaxscape, kept_minimum):
+    usage = SimpleNamespace(free=10_000_000)
+    with mock.patch.object(shutil, "disk_usage", return_value=usage):
+        outcome = jaxscape("plan", kept_minimum)
+    assert outcome.code == 0
+    assert "of 10 MB free" in outcome.out
+    assert "too little room" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--devices", "0"), "devices must be at least 1, got 0"),
+        (("--retrain.epochs", "0"), "epochs must be at least 1, got 0"),
+        (("--train.dataset", "letters"), "unknown dataset 'letters'"),
+        (("--seeds", "0"), "seeds must be from 1 to 1000000, got 0"),
+    ],
+)
+def test_what_cannot_be_run_cannot_be_planned(jaxscape, tmp_path, options, message):
+    outcome = jaxscape("plan", tmp_path / "run", *options)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.0123456, "0.0123 s"), (99.4, "99.4 s"), (150, "2.5 min"), (7200, "2 h"), (360000, "100 h")],
+)
+def test_durations_are_written_in_units_that_people_use(seconds, words):
+    assert plan_room._duration(seconds) == words
+
+
+def test_the_folder_of_a_run_that_is_not_there_is_the_nearest_above(tmp_path):
+    assert plan_room._existing(tmp_path / "a" / "b") == tmp_path
+    assert plan_room._existing(Path("nowhere")) == Path.cwd()

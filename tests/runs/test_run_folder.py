@@ -1,0 +1,254 @@
+"""What stands in a run folder after train, retrain, embed and plot, against numbers computed from its parameters."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+import jaxscape as js
+from jaxscape.runs.tables import read_csv
+
+MEMBERS, EPOCHS, STEPS = 4, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
+SETTING = "phate-cosine-none-knn3"
+LABELS = {
+    "member": np.tile(np.arange(MEMBERS), EPOCHS + 1),
+    "seed": np.tile([0, 0, 1, 1], EPOCHS + 1),
+    "step_size": np.tile([0.5, 1.0, 0.5, 1.0], EPOCHS + 1),
+    "epoch": np.repeat(np.arange(EPOCHS + 1), MEMBERS),
+    "update": np.repeat(STEPS * np.arange(EPOCHS + 1), MEMBERS),
+}
+
+
+@pytest.fixture(scope="module")
+def store(finished):
+    return js.TrajectoryStore.open(finished / "trajectories")
+
+
+@pytest.fixture(scope="module")
+def minimum(finished):
+    """Parameters and model state, as anybody reads them with orbax."""
+    return jax.tree.map(np.asarray, ocp.load((finished / "minimum" / "parameters").absolute()))
+
+
+@pytest.fixture(scope="module")
+def rows(store):
+    """float64 (n, P), all snapshots epoch by epoch."""
+    return np.concatenate(list(store.blocks(10**6)), axis=1).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def report(finished):
+    return json.loads((finished / "report.json").read_text())
+
+
+def test_it_holds_what_the_design_lists_and_nothing_unfinished(finished):
+    found = {path.name for path in finished.iterdir()}
+    assert found == {
+        *("config.json", "minimum", "trajectories", "resume", "metrics.csv", "gram.npz", "geometry.csv"),
+        *("embeddings", "report.json", "figures", "checksums.json"),
+    }
+    assert not [path for path in finished.rglob("*") if "tmp" in path.name]
+
+
+def test_the_record_says_what_was_asked_and_where_it_ran(finished, images):
+    record = json.loads((finished / "config.json").read_text())
+    assert record["train"]["data_dir"] == str(images)
+    assert (record["train"]["epochs"], record["train"]["train_size"]) == (2, 40)
+    assert record["retrain"]["seeds"] == [0, 1]
+    assert record["retrain"]["strategy"] == "auto"
+    assert record["strategy"]["chosen"] in ("loop", "threads")
+    assert record["strategy"]["chosen"] in record["strategy"]["seconds_per_step"]
+    assert record["environment"]["versions"]["jax"] == jax.__version__
+    assert "cpu" in record["environment"]["device"]
+
+
+def test_copies_are_retrained_like_their_minimum(finished):
+    record = json.loads((finished / "config.json").read_text())
+    for setting in ("weight_decay", "augmentation", "batch_size"):
+        assert record["retrain"][setting] == record["train"][setting]
+    assert record["train"]["weight_decay"] > 0
+
+
+def test_the_loss_of_the_minimum_is_that_of_the_kept_parameters(finished, images, minimum):
+    data = js.take_training(js.load_dataset("mnist", data_dir=images, unchecked=True), 40)
+    mean, deviation = data.train_images.mean(), data.train_images.std()
+    logits = js.WideResNet(10, 1, 10).apply(
+        {"params": minimum["params"], **minimum["model_state"]}, (data.test_images - mean) / deviation
+    )
+    metrics = json.loads((finished / "minimum" / "metrics.json").read_text())
+    expected = -jax.nn.log_softmax(logits)[np.arange(20), data.test_labels].mean()
+    np.testing.assert_allclose(metrics["test_loss"], expected, rtol=1e-5)
+
+
+def test_metrics_have_a_row_a_member_and_epoch(finished):
+    metrics = read_csv(finished / "metrics.csv")
+    for name, expected in LABELS.items():
+        np.testing.assert_array_equal(metrics[name], expected)
+    for part in ("train", "test", "recalibrated_train", "recalibrated_test"):
+        assert np.isfinite(metrics[f"{part}_loss"]).all()
+        assert np.all((metrics[f"{part}_accuracy"] >= 0) & (metrics[f"{part}_accuracy"] <= 1))
+    np.testing.assert_array_equal(np.isnan(metrics["epoch_loss"]), metrics["epoch"] == 0)
+
+
+def test_updates_are_counted_in_the_batches_of_the_copies(retrain, with_minimum):
+    assert retrain(with_minimum, "--seeds", 1, "--batch-size", 10).code == 0
+    assert js.TrajectoryStore.open(with_minimum / "trajectories").updates == [0, 4, 8]
+
+
+def test_the_first_snapshot_is_the_jump(store, minimum):
+    jumped = js.jump_grid(minimum["params"], seeds=[0, 1], step_sizes=[0.5, 1.0]).params
+    jax.tree.map(lambda kept, made: np.testing.assert_array_equal(kept[0], made), store.read(epochs=0), jumped)
+
+
+def test_the_row_labels_of_the_gram_matrix_are_those_of_the_trajectories(finished, store):
+    with np.load(finished / "gram.npz") as kept:
+        for name, expected in LABELS.items():
+            np.testing.assert_array_equal(kept[f"label_{name}"], expected)
+        assert kept["products"].shape == (13, 13)  # the minimum first
+        assert kept["dimension"] == store.num_parameters
+
+
+def test_geometry_has_norms_and_distances_of_every_row(finished, rows, minimum):
+    geometry = read_csv(finished / "geometry.csv")
+    center = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(minimum["params"])]).astype(np.float64)
+    for name, expected in LABELS.items():
+        np.testing.assert_array_equal(geometry[name], expected)
+    np.testing.assert_allclose(geometry["norm"], np.linalg.norm(rows, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(geometry["distance"], np.linalg.norm(rows - center, axis=1), rtol=1e-10)
+
+
+def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(finished):
+    columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
+    diagnostics = json.loads((finished / "embeddings" / SETTING / "diagnostics.json").read_text())
+    assert list(columns) == [*LABELS, "x", "y"]
+    for name, expected in LABELS.items():
+        np.testing.assert_array_equal(columns[name], expected)
+    assert diagnostics["setting"]["knn"] == 3
+    assert diagnostics["n_connected_components"] >= 1
+
+
+def test_coordinates_are_the_public_embedding_of_the_public_distances(finished, store):
+    columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
+    with pytest.warns(UserWarning, match="disconnected components"):
+        expected = js.phate(js.pairwise_distances(store), knn=3)
+    # The sign of an axis and the last digits of the Gram matrix (made without the minimum here) are free.
+    scale = np.abs(expected.embedding).max()
+    np.testing.assert_allclose(
+        np.abs(np.stack([columns["x"], columns["y"]], axis=1)), np.abs(expected.embedding), atol=1e-3 * scale
+    )
+
+
+def test_pictures_come_as_png_and_svg(finished):
+    for name in (SETTING, "distance"):
+        assert (finished / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
+        assert "<svg" in (finished / "figures" / f"{name}.svg").read_text()
+
+
+def test_the_report_holds_the_geometry_that_the_public_functions_give(report, store, minimum):
+    summary = js.trajectory_geometry(js.gram(store, reference=minimum["params"])).summary()
+    assert report["geometry"]["real"].keys() == summary.keys()
+    for statistic, found in report["geometry"]["real"].items():
+        expected = [summary[statistic].mean(), summary[statistic].std()]
+        np.testing.assert_allclose([found["mean"], found["std"]], expected, rtol=1e-9, atol=1e-12)
+        assert found["n"] == MEMBERS
+
+
+def test_rotated_trajectories_in_the_report_are_as_long_as_the_real_ones(report):
+    real, null = (report["geometry"][kind]["path"] for kind in ("real", "null"))
+    np.testing.assert_allclose(null["mean"], real["mean"], rtol=1e-9)
+    assert null["n"] == report["null"]["draws"] * MEMBERS
+
+
+def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(finished, report):
+    metrics = json.loads((finished / "minimum" / "metrics.json").read_text())
+    assert metrics.items() >= (report["minimum"] | {"epochs": 2}).items()
+    assert list(report["embeddings"]) == [SETTING]
+    assert report["timings"].keys() == {"train", "retrain", "measure", "embed"}
+    assert report["diverged"] == []
+
+
+def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
+    outcome = jaxscape("info", finished)
+    assert outcome.code == 0
+    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (2 figures)"
+    assert stages in outcome.out
+    assert f"{report['geometry']['real']['end_spread']['mean']:.3f}" in outcome.out
+
+
+def test_the_minimum_can_be_embedded_too(jaxscape, run):
+    outcome = jaxscape("embed", run, "--method", "pca", "--include-minimum")
+    assert outcome.code == 0, outcome.err
+    columns = read_csv(run / "embeddings" / "pca-euclidean-with-minimum" / "coordinates.csv")
+    assert columns["member"].tolist() == [-1, *LABELS["member"]]
+    places = np.stack([columns["x"], columns["y"]], axis=1)
+    from_minimum = np.linalg.norm(places[1:] - places[0], axis=1)
+    # Projected distances never exceed real ones, and a plane keeps most of two directions.
+    real = read_csv(run / "geometry.csv")["distance"]
+    assert np.all(from_minimum <= real * (1 + 1e-9))
+    assert from_minimum.max() > 0.5 * real.max()
+
+
+@pytest.mark.slow
+def test_every_method_is_embedded_and_all_are_drawn_side_by_side(jaxscape, run):
+    settings = {
+        "tsne": ["tsne-cosine-none"],
+        "umap": ["umap-cosine-none"],
+        "random": ["random-euclidean"],
+        "phate-package": ["phate-package-cosine-none-knn3", "--knn", 3],
+        "phate": ["phate-cosine-none-knnconnect", "--knn", "connect"],
+    }
+    for method, (setting, *options) in settings.items():
+        outcome = jaxscape("embed", run, "--method", method, *options)
+        assert outcome.code == 0, outcome.err
+        columns = read_csv(run / "embeddings" / setting / "coordinates.csv")
+        assert np.isfinite([columns["x"], columns["y"]]).all()
+    diagnostics = json.loads((run / "embeddings" / setting / "diagnostics.json").read_text())
+    assert diagnostics["n_connected_components"] == 1
+    assert diagnostics["setting"]["knn"] == "connect"
+    assert diagnostics["knn"] == diagnostics["connecting_knn"]
+    assert jaxscape("plot", run).code == 0
+    assert {"methods.png", "methods.svg"} <= {file.name for file in (run / "figures").iterdir()}
+
+
+def test_landmarks_and_cosines_of_potentials_have_names_of_their_own(jaxscape, run):
+    outcome = jaxscape("embed", run, "--knn", 3, "--landmarks", 8, "--potential", "cosine")
+    assert outcome.code == 0, outcome.err
+    columns = read_csv(run / "embeddings" / f"{SETTING}-potential-cosine-landmarks8" / "coordinates.csv")
+    assert len(columns["x"]) == 12
+
+
+def test_three_dimensions_are_drawn(jaxscape, run):
+    outcome = jaxscape("embed", run, "--knn", 3, "--n-components", 3)
+    assert outcome.code == 0, outcome.err
+    assert jaxscape("plot", run).code == 0
+    assert (run / "figures" / f"{SETTING}-3d.png").exists()
+
+
+def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
+    for outcome in (
+        retrain(with_minimum, "--seeds", 1, "--step-sizes", 0, 1),
+        jaxscape("embed", with_minimum, "--knn", 2),
+        jaxscape("plot", with_minimum),
+    ):
+        assert (outcome.code, outcome.err) == (0, "")
+    geometry = read_csv(with_minimum / "geometry.csv")
+    np.testing.assert_array_equal(np.isnan(geometry["distance_over_jump"]), geometry["step_size"] == 0)
+    assert (with_minimum / "figures" / "distance.png").exists()
+
+
+def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrain, finished, with_minimum, rows):
+    outcome = retrain(with_minimum, "--precision", "bfloat16")
+    assert outcome.code == 0, outcome.err
+    store = js.TrajectoryStore.open(with_minimum / "trajectories")
+    assert {leaf.dtype for leaf in jax.tree.leaves(store.read())} == {np.dtype(np.float32)}
+    rounded = next(store.blocks(10**8))
+    np.testing.assert_array_equal(rounded[:MEMBERS], rows[:MEMBERS])  # where they were thrown
+    ends = slice(-MEMBERS, None)
+    moved = np.linalg.norm(rows[ends] - rows[:MEMBERS], axis=1)
+    apart = np.linalg.norm(rounded[ends] - rows[ends], axis=1)
+    assert ((apart > 0) & (apart < 0.3 * moved)).all(), apart / moved
+    measured = [read_csv(folder / "metrics.csv") for folder in (with_minimum, finished)]
+    for name in ("train_loss", "test_accuracy", "recalibrated_test_loss"):
+        np.testing.assert_array_equal(*(columns[name][:MEMBERS] for columns in measured))

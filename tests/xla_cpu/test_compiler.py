@@ -1,0 +1,287 @@
+"""Compilation for a CPU: a training step, threads, the switch for oneDNN, and what XLA must not fuse into its calls."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxscape.tasks.classification import flax_loss
+from jaxscape.tasks.models import WideResNet
+from jaxscape.training.train import TrainState, make_step
+from jaxscape.xla_cpu import compiler
+
+pytestmark = pytest.mark.slow
+
+MEMBERS = 4
+
+
+@pytest.fixture(autouse=True)
+def fresh_options(monkeypatch):
+    """Nothing that a test pretends about the compiler outlives it."""
+    monkeypatch.delenv("JAXSCAPE_ONEDNN", raising=False)
+    monkeypatch.setattr(compiler, "ONEDNN_FLOPS", 0)  # the small networks here are to have it too
+    options = compiler.onednn_options
+    options.cache_clear()
+    yield
+    options.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def training():
+    """A step of a small network, and the first states and batches of some members."""
+    model = WideResNet(10, 1, 10)
+    optimizer = optax.sgd(0.1, momentum=0.9)
+
+    def member(seed):
+        init_key, images_key, key = jax.random.split(jax.random.key(seed), 3)
+        variables = model.init(init_key, jnp.zeros((1, 16, 16, 3)))
+        state = {"batch_stats": variables["batch_stats"]}
+        images = jax.random.normal(images_key, (8, 16, 16, 3))
+        params = variables["params"]
+        return TrainState(params, state, optimizer.init(params), key), (images, jnp.arange(8) % 10), key
+
+    members = list(map(jax.jit(member), range(MEMBERS)))
+    step = make_step(flax_loss(model), optimizer)
+    return step, compiler.jit(step), members
+
+
+def numbers(tree):
+    """The leaves, keys as the numbers that they are, after they are there."""
+    as_data = [
+        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return [np.asarray(leaf) for leaf in as_data]
+
+
+def same_bytes(tree):
+    return [leaf.tobytes() for leaf in numbers(tree)]
+
+
+def test_a_training_step_is_that_of_jax(training):
+    step, ours, members = training
+    expected, result = jax.jit(step)(*members[0]), ours(*members[0])
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
+    # The momentum after one step is the gradient.
+    for our, their in zip(numbers(result), numbers(expected), strict=True):
+        assert our.dtype == their.dtype
+        np.testing.assert_allclose(our, their, rtol=0, atol=1e-5 * np.abs(their).max(initial=1e-6))
+
+
+def test_a_training_step_has_the_same_bytes_whenever_it_runs(training):
+    _, ours, members = training
+    assert same_bytes(ours(*members[0])) == same_bytes(ours(*members[0]))
+
+
+def test_a_training_step_has_the_same_bytes_beside_others(training):
+    _, ours, members = training
+
+    def steps(member):
+        state, batch, key = member
+        for _ in range(3):
+            state, metrics = ours(state, batch, key)
+        return same_bytes((state, metrics))
+
+    alone = [steps(member) for member in members]
+    assert len({b"".join(leaves) for leaves in alone}) == MEMBERS
+    with ThreadPoolExecutor(MEMBERS) as threads:
+        for _ in range(15):  # A race shows now and then.
+            assert list(threads.map(steps, members)) == alone
+
+
+def convolution(images, kernel):
+    return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def watch_jit(monkeypatch):
+    """The keyword arguments of every call of `jax.jit`."""
+    original, calls = jax.jit, []
+
+    def watched(function, **options):
+        calls.append(options)
+        return original(function, **options)
+
+    monkeypatch.setattr(jax, "jit", watched)
+    return calls
+
+
+def test_the_switch_is_tried_once(monkeypatch):
+    calls = watch_jit(monkeypatch)
+    assert compiler.onednn_options() == compiler.onednn_options()
+    assert [set(options) for options in calls] == [{"compiler_options"}]
+
+
+def test_no_option_where_the_compiler_refuses_it(monkeypatch):
+    original = jax.jit
+    # The compiler's own error for a name that it does not know.
+    monkeypatch.setattr(
+        jax, "jit", lambda function, compiler_options: original(function, compiler_options={"xla_no_such_option": True})
+    )
+    assert compiler.onednn_options() == {}
+
+
+def test_no_option_where_the_environment_says_so(monkeypatch):
+    monkeypatch.setenv("JAXSCAPE_ONEDNN", "0")
+    calls = watch_jit(monkeypatch)
+    assert compiler.onednn_options() == {}
+    assert calls == []
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_no_option_where_the_program_has_no_text_or_no_onednn(monkeypatch, text):
+    class Compiled:
+        def as_text(self):
+            return text
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: Compiled())
+    assert compiler.onednn_options() == {}
+
+
+def test_no_option_where_it_changes_nothing(monkeypatch):
+    original = jax.jit
+    monkeypatch.setattr(jax, "jit", lambda function, compiler_options: original(function))
+    assert compiler.onednn_options() == {}
+
+
+def test_only_a_large_program_is_given_to_onednn(monkeypatch):
+    compiled = []
+
+    def rewrite(function, *, onednn=False):
+        def rewritten(*args):
+            compiled.append((onednn, args[0].shape))
+            return function(*args)
+
+        return rewritten
+
+    monkeypatch.setattr(compiler, "onednn_options", lambda: {"xla_cpu_experimental_onednn_custom_call": True})
+    monkeypatch.setattr(compiler, "rewrite_convolutions", rewrite)
+    kernel, flops_of_an_image = jnp.ones((3, 3, 16, 16)), 2 * 64 * 16 * 16 * 9
+    monkeypatch.setattr(compiler, "ONEDNN_FLOPS", 3 * flops_of_an_image)
+    ours = compiler.jit(convolution)
+    for count in (2, 3, 2, 3):
+        assert ours(jnp.ones((count, 8, 8, 16)), kernel).shape == (count, 8, 8, 16)
+    assert compiled == [(False, (2, 8, 8, 16)), (True, (3, 8, 8, 16))]
+
+
+def test_onednn_is_called_where_the_option_is_given(monkeypatch):
+    if not compiler.onednn_options():
+        pytest.skip("this jaxlib has no oneDNN")
+    original, programs = jax.jit, []
+    monkeypatch.setattr(
+        jax, "jit", lambda *args, **options: programs.append(original(*args, **options)) or programs[-1]
+    )
+    compiler.jit(convolution)
+    large = programs[-1].lower(jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))).compile().as_text()
+    assert "__onednn$convolution" in large
+
+
+def test_without_onednn_the_plain_forms_are_compiled(monkeypatch):
+    monkeypatch.setattr(compiler, "onednn_options", dict)
+    calls = watch_jit(monkeypatch)
+    images, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    ours = compiler.jit(convolution)
+    assert calls == [{"donate_argnums": ()}]
+    dimensions = [
+        e.outvars[0].aval.ndim
+        for e in jax.make_jaxpr(ours)(images, kernel).jaxpr.eqns[0].params["jaxpr"].eqns
+        if e.primitive.name == "conv_general_dilated"
+    ]
+    assert dimensions == [4]
+    np.testing.assert_allclose(ours(images, kernel), convolution(images, kernel), rtol=1e-5)
+
+
+def test_another_backend_gets_jax_jit(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(compiler, "onednn_options", lambda: pytest.fail("asked for oneDNN"))
+    monkeypatch.setattr(compiler, "rewrite_convolutions", lambda *_, **__: pytest.fail("rewrote"))
+    calls = watch_jit(monkeypatch)
+    np.testing.assert_array_equal(compiler.jit(jnp.cumsum, donate_argnums=0)(jnp.ones(3)), [1, 2, 3])
+    assert calls == [{"donate_argnums": 0}]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(("donated", "gone"), [((), (False, False)), (0, (True, False)), ((1,), (False, True))])
+def test_what_is_donated_is_gone(monkeypatch, backend, donated, gone):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    first, second = {"leaf": jnp.ones((5, 5))}, {"leaf": jnp.ones((5, 5))}
+    compiler.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=donated)(first, second)
+    assert (first["leaf"].is_deleted(), second["leaf"].is_deleted()) == gone
+
+
+# Run in a process of its own, for XLA may kill it. As many rows and columns as features: it was found to fuse a
+# broadcast addition into oneDNN's call along whichever axis has the length of the features.
+AFTERWARDS = """
+import jax, jax.numpy as jnp, numpy as np
+from jaxscape.xla_cpu import compiler
+
+compiler.ONEDNN_FLOPS = 0
+axes, groups = {axes!r}, {groups}
+n = len(axes)
+numbers = (f"N{{axes}}C", f"{{axes}}IO", f"N{{axes}}C")
+random = np.random.default_rng(0)
+x = jnp.asarray(random.standard_normal((4, *[16] * n, 16)), jnp.float32)
+kernel = jnp.asarray(random.standard_normal((*[3] * n, 16 // groups, 16)) / 12, jnp.float32)
+row = jnp.asarray(random.standard_normal(16), jnp.float32)
+
+def conv(x, kernel):
+    ones = (1,) * n
+    return jax.lax.conv_general_dilated(x, kernel, ones, "SAME", dimension_numbers=numbers, feature_group_count=groups)
+
+def along(axis, values):
+    # A reshape: XLA fuses the broadcast of one, not a broadcast alone.
+    return values.reshape([-1 if other == axis else 1 for other in range(n + 2)])
+
+programs = {{
+    "bias": lambda x, k: conv(x, k) + along(n + 1, row),
+    "bias and relu": lambda x, k: jax.nn.relu(conv(x, k) + along(n + 1, row)),
+    "row": lambda x, k: conv(x, k) + along(1, row),
+    "column": lambda x, k: conv(x, k) + along(n, row),
+    "example": lambda x, k: conv(x, k) + along(0, row[:4]),
+    "plane": lambda x, k: conv(x, k) + along(n, row) * along(n + 1, row + 1),
+    "number": lambda x, k: conv(x, k) + k.ravel()[0],
+    "relu": lambda x, k: jax.nn.relu(conv(x, k)),
+    "elu": lambda x, k: jax.nn.elu(conv(x, k)),
+    "residual": lambda x, k: x + conv(jax.nn.relu(x + conv(x, k)), k),
+    "sum of two": lambda x, k: conv(x, k) + conv(2 * x, k),
+    "sum of three and bias": lambda x, k: conv(x, k) + conv(x + 1, k) + along(n + 1, row) + conv(x * x, k),
+    "chain of sums": lambda x, k: conv(conv(x, k) + conv(2 * x, k), k) + conv(x, k) + x,
+    "used twice": lambda x, k: [(y + x, jax.nn.relu(y)) for y in [conv(x, k)]],
+}}
+programs = {{name: programs[name] for name in {names!r} or programs}}
+
+def with_gradient(f):
+    loss = lambda x, k: sum((y ** 2).mean() for y in jax.tree.leaves(f(x, k)))
+    return lambda x, k: (f(x, k), jax.grad(loss, (0, 1))(x, k))
+
+# One by one: a result that two of them share is not fused.
+for name, f in programs.items():
+    f = with_gradient(f) if {gradients} else f
+    expected, result = jax.jit(f)(x, kernel), compiler.jit(f)(x, kernel)
+    for their, our in zip(*map(jax.tree.leaves, (expected, result)), strict=True):
+        np.testing.assert_allclose(our, their, rtol=0, atol=2e-5 * float(jnp.abs(their).max()), err_msg=name)
+print("all the same")
+"""
+
+
+def run_afterwards(axes, groups=1, names=(), gradients=True):
+    code = AFTERWARDS.format(axes=axes, groups=groups, names=names, gradients=gradients)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+# With its gradient a result is used twice, and is then not fused anyway.
+@pytest.mark.parametrize("gradients", [False, True])
+def test_what_follows_a_convolution_is_not_fused_into_it(gradients):
+    done = run_afterwards("HW", gradients=gradients)
+    assert (done.returncode, done.stdout) == (0, "all the same\n"), done.stderr
+
+
+@pytest.mark.parametrize(("axes", "groups"), [("W", 1), ("HW", 4), ("DHW", 1)])
+def test_what_follows_a_convolution_that_stays_as_it_is(axes, groups):
+    names = ("bias", "bias and relu", "row", "relu", "residual", "sum of two", "sum of three and bias")
+    done = run_afterwards(axes, groups, names, gradients=False)
+    assert (done.returncode, done.stdout) == (0, "all the same\n"), done.stderr

@@ -1,0 +1,49 @@
+"""A process is started anew with the same command line, or goes on as it is."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxscape.xla_cpu import memory
+
+PROGRAM = "import sys\nfrom jaxscape.xla_cpu.memory import restart_with_kept_memory\n"
+PROGRAM += "restart_with_kept_memory()\nimport os\nprint(sys.argv[1:], 'GLIBC_TUNABLES' in os.environ)\n"
+ODD = ["", "a b", "--x=\n", "'\"$*", "\udcff", "-c"]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+
+
+def call(command, **options):
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, **options).stdout
+
+
+def test_every_argument_is_passed_on():
+    assert call([sys.executable, "-X", "utf8", "-c", PROGRAM, *ODD]) == f"{ODD} True\n"
+
+
+def test_a_program_that_was_read_from_a_pipe_goes_on():
+    assert call([sys.executable, "-", "a"], input=PROGRAM) == "['a'] False\n"
+
+
+@pytest.mark.parametrize("attribute", ["executable", "orig_argv"])
+def test_without_a_command_line_nothing_is_started(monkeypatch, attribute):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(sys, attribute, type(getattr(sys, attribute))())
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
+    memory.restart_with_kept_memory()
+
+
+def test_a_process_that_cannot_be_started_anew_goes_on(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    asked = []
+
+    def too_long(*arguments):
+        asked.append(arguments)
+        raise OSError(7, "Argument list too long")
+
+    monkeypatch.setattr(os, "execve", too_long)
+    memory.restart_with_kept_memory()
+    assert len(asked) == 1
