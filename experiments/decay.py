@@ -23,9 +23,9 @@ from jaxscape.figures.panels import DistancePanel
 from jaxscape.figures.plots import distance_figure, save_figure
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import RunFolder, write_json, write_text
+from jaxscape.runs.minimum import read_minimum
 from jaxscape.runs.recording import read_metrics, read_trajectories
 from jaxscape.runs.tables import read_table
-from jaxscape.runs.train import read_minimum
 from jaxscape.trajectories.files import make_folder
 
 KINDS = ("good", "bad")

@@ -12,8 +12,8 @@ from jaxscape.runs.arrays import check_arrays
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings
 from jaxscape.runs.folder import STAGES, RunFolder
 from jaxscape.runs.measure import accuracy_table, geometry_table, optimizers_table
+from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
-from jaxscape.runs.train import read_accuracy
 from jaxscape.trajectories.files import read_record
 from jaxscape.trajectories.store import TrajectoryStore
 

@@ -7,7 +7,7 @@ from typing import Any
 from jaxscape.runs.config import CompareConfig, CompareSettings, RetrainConfig, RetrainSettings, TrainConfig
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.images import image_task
-from jaxscape.runs.train import describe_accuracy, read_accuracy
+from jaxscape.runs.minimum import describe_accuracy, read_accuracy
 from jaxscape.tasks.images import describe_images
 
 

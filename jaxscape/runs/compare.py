@@ -35,6 +35,7 @@ class Comparison(NamedTuple):
     settings: CompareSettings
     problem: Problem
     optimizers: Mapping[str, optax.GradientTransformation]
+    record: Mapping[str, Any] | None = None  # of the problem; None where the settings say what it is
 
 
 def compare_optimizers(run: Path, comparison: Comparison, *, console: Console) -> None:
@@ -51,6 +52,7 @@ def compare_optimizers(run: Path, comparison: Comparison, *, console: Console) -
     last, steps = snapshots(comparison)
     labels = [{"seed": seed, "optimizer": optimizer} for optimizer in comparison.optimizers for seed in settings.seeds]
     with writing(run):
+        run.record_problem(comparison.record)
         run.record_settings("compare", settings, results=("trajectories",))
         run.record_values(snapshots=last, steps_per_epoch=steps)
         with Recording(run, labels, console) as recording:
@@ -80,7 +82,7 @@ def snapshots(comparison: Comparison) -> tuple[int, int]:
 
 def _train_groups(recording: Recording, comparison: Comparison, last: int, steps: int, console: Console) -> None:
     started = time.monotonic()
-    settings, problem, optimizers = comparison
+    settings, problem, optimizers, _ = comparison
     done, states = recording.resume({name: _start(comparison, name) for name in optimizers})
     asked = recording.strategy(settings.strategy)
     groups = {}
@@ -109,7 +111,7 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
 
 
 def _start(comparison: Comparison, optimizer: str) -> TrainState:
-    settings, problem, optimizers = comparison
+    settings, problem, optimizers, _ = comparison
     assert problem.init is not None  # as checked
     networks = [problem.init(init_key(seed)) for seed in settings.seeds]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for params, _ in networks))

@@ -32,6 +32,14 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class MinimumSettings(TrainSettings):
+    """How a minimum of the user's own problem is found, or which one was given (after 0 epochs)."""
+
+    given: str | None = None
+    """The checksum of a minimum that was given."""
+
+
+@dataclass(frozen=True)
 class CompareSettings:
     """How networks of any problem are trained side by side."""
 

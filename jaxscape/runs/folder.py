@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
+    MinimumSettings,
     RetrainConfig,
     RetrainSettings,
     TrainConfig,
-    TrainSettings,
     from_record,
 )
 from jaxscape.runs.environment import environment
@@ -31,7 +31,7 @@ from jaxscape.trajectories.files import read_record, replacing, to_json, write_r
 
 # The settings of each stage: of any problem, and of the built-in one.
 STAGES: dict[str, tuple[type, type]] = {
-    "train": (TrainSettings, TrainConfig),
+    "train": (MinimumSettings, TrainConfig),
     "retrain": (RetrainSettings, RetrainConfig),
     "compare": (CompareSettings, CompareConfig),
 }
@@ -234,6 +234,34 @@ class RunFolder(Path):
         if made != settings or not kept:  # results keep the versions that they were made with
             _write(self.config, record | {stage: asdict(settings), "environment": environment()})
 
+    def record_problem(self, problem: Mapping[str, Any] | None) -> None:
+        """Write what the networks learn; refuse another problem than kept results are of.
+
+        Args:
+            problem: "describe", "version" and "parameters" (name -> dtype and shape), which must be the same at every
+                call, and where the problem came from; None for the built-in one, of which the settings say all.
+
+        Raises:
+            ValueError: names what differs.
+        """
+        record, plain = self.read_config(), json.loads(json.dumps(problem))
+        results = [path for path in (self.minimum, self.trajectories) if path.exists()]
+        if results:
+            anew = f"Choose another run folder, or start anew by deleting {', '.join(map(str, results))}."
+            made, own, built_in = record.get("problem"), "one of your own", "the built-in problem"
+            if made is None and plain is not None:
+                raise ValueError(f"{self} holds results of {built_in}, not of {own}. {anew}")
+            if made is not None and plain is None:
+                raise ValueError(f"{self} holds results of {own}, not of {built_in}. {anew}")
+            differing = [name for name in _SAME if made and made.get(name) != plain.get(name)]
+            if differing:
+                changes = "; ".join(_change(name, made.get(name), plain.get(name)) for name in differing)
+                raise ValueError(f"{self} holds results of another problem: {changes}. {anew}")
+        if plain is None:
+            record.pop("problem", None)  # of something that was never begun
+        if record.get("problem") != plain:
+            _write(self.config, record | {"problem": plain})
+
     def record_values(self, **values: Any) -> None:
         """Put entries into the record, beside those that it has."""
         record = self.read_config()
@@ -264,7 +292,7 @@ class RunFolder(Path):
         if not epochs:
             settings[-1].pop("epochs", None)
         if "problem" in record:
-            settings.insert(0, record["problem"])
+            settings.insert(0, {name: record["problem"].get(name) for name in _SAME})
         settings.append(self.strategy())
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -282,6 +310,19 @@ class RunFolder(Path):
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Replace the numbers."""
         _write(self.report, report)
+
+
+# What tells one problem of the user's from another.
+_SAME = ("describe", "version", "parameters")
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    """The entries in which two values differ, in words."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return f"{name} is {before!r}, asked for {now!r}"
+    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    found = ", ".join(f"{key} is {before.get(key)!r}, asked for {now.get(key)!r}" for key in keys[:5])
+    return f"in {name}, {found}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _strategy_section(stage: str) -> str:

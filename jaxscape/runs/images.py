@@ -20,8 +20,9 @@ from jaxscape.runs.config import (
     check_retrain,
     check_train,
 )
+from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.retrain import Retraining
-from jaxscape.runs.train import Training, read_accuracy, steps_per_epoch
+from jaxscape.runs.train import Training, steps_per_epoch
 from jaxscape.tasks.images import ImageTask, image_problem
 from jaxscape.training.optimizers import make_optimizer, step_decay
 

@@ -21,9 +21,9 @@ from jaxscape.runs.config import CompareSettings, RetrainSettings
 from jaxscape.runs.embeddings import summarize_embeddings
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.lock import writing
+from jaxscape.runs.minimum import read_accuracy, read_minimum
 from jaxscape.runs.recording import diverged_members, read_metrics, read_trajectories
 from jaxscape.runs.tables import check_table, write_table
-from jaxscape.runs.train import read_accuracy, read_minimum
 from jaxscape.trajectories.files import to_json
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, gram, take_points

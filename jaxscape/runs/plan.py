@@ -19,10 +19,11 @@ from jaxscape.problem import Problem
 from jaxscape.runs.compare import Comparison, snapshots
 from jaxscape.runs.config import check_compare, check_retrain, check_train
 from jaxscape.runs.keys import init_key
+from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.resume import save_state
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.strategy import fastest_strategy
-from jaxscape.runs.train import Training, read_accuracy, steps_per_epoch
+from jaxscape.runs.train import Training, steps_per_epoch
 from jaxscape.training.choice import DeviceMemory, estimate_memory, num_bytes
 from jaxscape.training.members import Update, epoch_runner, map_members, num_members, num_workers
 from jaxscape.training.train import TrainState, copy_states, init_states, member_update

@@ -18,9 +18,10 @@ from jaxscape.runs.config import RetrainSettings, check_retrain
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import retrain_key
 from jaxscape.runs.lock import writing
+from jaxscape.runs.minimum import Minimum, read_minimum
 from jaxscape.runs.progress import name_runs, track
 from jaxscape.runs.recording import Recording, Updates, choose_strategy, describe_epoch
-from jaxscape.runs.train import Minimum, read_minimum, steps_per_epoch
+from jaxscape.runs.train import steps_per_epoch
 from jaxscape.training.train import TrainState, concatenate_states, split_epoch, train
 
 
@@ -30,6 +31,8 @@ class Retraining(NamedTuple):
     settings: RetrainSettings
     problem: Problem
     optimizer: optax.GradientTransformation
+    record: Mapping[str, Any] | None = None  # of the problem; None where the settings say what it is
+    like: tuple[Any, Any] | None = None  # parameters and model state, whose structure the minimum is to have
 
 
 class _Task(NamedTuple):
@@ -71,10 +74,11 @@ def retrain_copies(retrainings: Mapping[Path, Retraining], *, console: Console) 
     for retraining in retrainings.values():
         check_retrain(retraining.settings)
         steps_per_epoch(retraining.problem, retraining.settings.batch_size)
-    minima = {run: read_minimum(run) for run in retrainings}
+    minima = {run: read_minimum(run, like=retraining.like) for run, retraining in retrainings.items()}
     grids = {run: _grid(minima[run], *retraining[:2]) for run, retraining in retrainings.items()}
     with writing(*retrainings), ExitStack() as opened:
         for run, retraining in retrainings.items():
+            RunFolder(run).record_problem(retraining.record)
             RunFolder(run).record_settings("retrain", retraining.settings, results=("trajectories",))
         alike: dict[Any, list[_Task]] = {}
         for run, retraining in retrainings.items():
@@ -117,7 +121,7 @@ def _retrain(tasks: list[_Task], console: Console) -> None:
     """The copies of all tasks, which take the same steps, as one stack."""
     started = time.monotonic()
     first, members = tasks[0], sum(task.members for task in tasks)
-    settings, problem, optimizer = first.retraining
+    settings, problem, optimizer, *_ = first.retraining
     updates = Updates(
         problem.data,
         steps_per_epoch(problem, settings.batch_size),

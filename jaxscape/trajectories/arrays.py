@@ -18,7 +18,7 @@ def named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
     """
     names = set()
     for path, array in jax.tree_util.tree_leaves_with_path(params):
-        keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("params",)
+        keys = key_names(path)
         name = "/".join(keys)
         if not isinstance(array, np.ndarray | jax.Array):
             raise ValueError(f"params: {name!r} is a {type(array).__name__}; allowed: JAX and NumPy arrays")
@@ -35,6 +35,31 @@ def named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
         yield Leaf(keys, array.shape[1:], array.dtype.name), array
     if not names:
         raise ValueError("params holds no arrays")
+
+
+def key_names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the names of a leaf's key path: those of the nested dictionaries that hold it on disk."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("params",)
+
+
+def dictionaries(tree: Any) -> dict[str, Any]:
+    """Return the leaves of any pytree in nested dictionaries, by their key paths."""
+    return nested((key_names(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree))
+
+
+def in_structure(like: Any, tree: dict[str, Any]) -> Any:
+    """Return the leaves of nested dictionaries in the structure of `like`, whose leaves are not looked at.
+
+    Raises:
+        ValueError: names a key path that one of both lacks.
+    """
+    paths, treedef = jax.tree_util.tree_flatten_with_path(like)
+    found = {"/".join(key_names(path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    names = ["/".join(key_names(path)) for path, _ in paths]
+    differing = sorted(set(names) ^ found.keys())
+    if differing:
+        raise ValueError(f"like must have the arrays that were stored; {differing[0]!r} is in one of both alone")
+    return jax.tree.unflatten(treedef, [found[name] for name in names])
 
 
 def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:

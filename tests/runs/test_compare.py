@@ -10,8 +10,8 @@ import pytest
 
 from jaxscape.runs import plot, recording
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.minimum import read_minimum
 from jaxscape.runs.tables import read_csv
-from jaxscape.runs.train import read_minimum
 from jaxscape.trajectories.store import TrajectoryStore
 
 pytestmark = pytest.mark.slow

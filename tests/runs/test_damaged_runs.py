@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.minimum import read_minimum
 from jaxscape.runs.tables import read_table
-from jaxscape.runs.train import read_minimum
 from jaxscape.trajectories.files import read_record
 
 SETTING = "phate-cosine-none-knn3"

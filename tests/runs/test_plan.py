@@ -13,8 +13,8 @@ from rich.console import Console
 from jaxscape.runs import plan as plan_room
 from jaxscape.runs.config import CompareConfig, RetrainConfig
 from jaxscape.runs.images import image_comparison, image_plan
+from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.plan import plan_comparison, plan_run
-from jaxscape.runs.train import read_accuracy
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,288 @@
+"""A run folder as a Python object, for a problem of one's own."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+
+from jaxscape.arguments import check_finite, check_parameters
+from jaxscape.problem import Problem
+from jaxscape.runs.compare import Comparison, compare_optimizers
+from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
+from jaxscape.runs.embed import embed_trajectories
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.keys import init_key
+from jaxscape.runs.lock import writing
+from jaxscape.runs.measure import measure
+from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
+from jaxscape.runs.plot import plot_run
+from jaxscape.runs.progress import make_console
+from jaxscape.runs.retrain import Retraining, retrain_copies
+from jaxscape.runs.train import TRAJECTORIES, Training, find_minimum
+from jaxscape.trajectories.arrays import key_names
+from jaxscape.trajectories.store import TrajectoryStore
+
+PyTree = Any
+
+
+class Run:
+    """A run folder of a problem: every call resumes what an earlier one began, extends it, or finds it done.
+
+    The same calls made again, in a new process, go on where the last one was killed, and end in the same bytes.
+
+    Args:
+        path: the run folder, new or one to go on with.
+        problem: what the networks learn. Not needed for `embed`, `plot` and `report`, which read what is there.
+        quiet: print nothing.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> from jaxscape import Problem
+        >>> def loss_fn(params, model_state, batch, key):
+        ...     loss = jnp.mean((batch @ params["w"] - 1.0) ** 2)
+        ...     return loss, (model_state, {"loss": loss})
+        >>> problem = Problem(loss_fn, jnp.eye(4), init=lambda key: ({"w": jax.random.normal(key, (4, 3))}, {}))
+        >>> run = Run(tempfile.mkdtemp(), problem, quiet=True)
+        >>> _ = run.train(optax.sgd(0.5), epochs=20, batch_size=2)
+        >>> run.retrain(optax.sgd(0.5), seeds=2, step_sizes=(0.5, 1.0), epochs=3, batch_size=2, strategy="loop")
+        >>> sorted(run.report()["geometry"]["real"])[:3]
+        ['end_spread', 'lateral', 'monotone']
+    """
+
+    def __init__(self, path: str | os.PathLike[str], problem: Problem | None = None, *, quiet: bool = False):
+        if problem is not None and not isinstance(problem, Problem):
+            raise TypeError(f"problem must be a jaxscape.Problem, got {problem!r:.100}")
+        self.folder = RunFolder(Path(path).expanduser())
+        self.problem = problem
+        self._console: Console = make_console(silent=quiet)
+        self._like: tuple[PyTree, PyTree] | None = None
+
+    def set_minimum(
+        self, params: PyTree, model_state: PyTree = None, *, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Give the run a minimum that was found elsewhere.
+
+        Args:
+            params: of one network, finite.
+            model_state: likewise; None for a model without any.
+            metrics: what was measured of it; by default the problem's `evaluate` measures it.
+
+        Raises:
+            TypeError: for params that are not real floating-point numbers (names the leaf).
+            ValueError: for NaN or infinity, or where the run folder holds another minimum, or trajectories from one.
+            OSError: where the run folder cannot be written to.
+        """
+        problem = self._problem()
+        check_parameters("params", params)
+        check_finite("params", params)
+        self._like = params, model_state
+        given = MinimumSettings(epochs=0, given=checksum(plain(params, model_state)))
+        found = {} if problem.evaluate is None else problem.evaluate(params, {} if model_state is None else model_state)
+        measured = found if metrics is None else metrics
+        run = self.folder
+        with writing(run):
+            run.record_problem(self._record(params))
+            run.record_settings("train", given, results=("minimum", *TRAJECTORIES))
+            if not run.accuracy.exists():
+                numbers = {name: float(np.asarray(value)) for name, value in measured.items()}
+                write_minimum(run, params, model_state, epochs=0, metrics=numbers)
+
+    def train(
+        self,
+        optimizer: optax.GradientTransformation | None = None,
+        *,
+        epochs: int,
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> Minimum:
+        """Find the minimum from fresh parameters, those of the problem's `init`.
+
+        Args:
+            optimizer: an optax transformation; the problem's own by default.
+            epochs: to train for.
+            batch_size: examples a step; unused where the data give batches.
+            seed: of the initial parameters, the batch order and the keys of the loss.
+
+        Returns:
+            The minimum, its parameters in the structure of `init`.
+
+        Raises:
+            ValueError: for arguments that cannot work, or others than the kept minimum was found with.
+            FloatingPointError: where training diverges.
+            OSError: where the run folder cannot be written to.
+        """
+        problem, like = self._problem(), self._structure()
+        settings = MinimumSettings(epochs=epochs, batch_size=batch_size, seed=seed)
+        training = Training(settings, problem, self._optimizer(optimizer), self._record(like[0]))
+        find_minimum(self.folder, training, console=self._console)
+        return self.minimum()
+
+    def retrain(
+        self,
+        optimizer: optax.GradientTransformation | None = None,
+        *,
+        seeds: int | Sequence[int] = 5,
+        step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+        epochs: int = 50,
+        batch_size: int = 128,
+        data_order: str = "member",
+        order_seed: int = 0,
+        strategy: str = "auto",
+    ) -> None:
+        """Perturb copies of the minimum, retrain them all, and keep every epoch; more epochs extend it.
+
+        Args:
+            optimizer: an optax transformation, which starts fresh; the problem's own by default. It cannot be recorded:
+                a resumed call must name the same one.
+            seeds: of the directions of the jumps; a number stands for 0, 1, ...
+            step_sizes: of the jumps; 1 moves every filter by its own norm.
+            epochs: to retrain for.
+            batch_size: examples a step; unused where the data give batches.
+            data_order: who shares batches: "member" (nobody), "seed" (one direction), "shared" (all).
+            order_seed: of the batch order and the keys of the loss.
+            strategy: how the copies run together; "auto" measures.
+
+        Raises:
+            FileNotFoundError: where the run has no minimum yet.
+            ValueError: for arguments that cannot work, or others than the kept trajectories were made with.
+            OSError: where the run folder cannot be written to.
+        """
+        problem, like = self._problem(), self._structure()
+        settings = RetrainSettings(
+            seeds=_seeds(seeds),
+            step_sizes=tuple(map(float, step_sizes)),
+            epochs=epochs,
+            batch_size=batch_size,
+            data_order=data_order,
+            order_seed=order_seed,
+            strategy=strategy,
+        )
+        retraining = Retraining(settings, problem, self._optimizer(optimizer), self._record(like[0]), like)
+        retrain_copies({self.folder: retraining}, console=self._console)
+        measure(self.folder, console=self._console)
+
+    def compare(
+        self,
+        optimizers: Mapping[str, optax.GradientTransformation],
+        *,
+        seeds: int | Sequence[int] = 5,
+        epochs: int,
+        batch_size: int = 128,
+        steps: int | None = None,
+        strategy: str = "auto",
+    ) -> None:
+        """Train networks side by side, from shared initial parameters by several optimisers.
+
+        Args:
+            optimizers: optax transformations by name.
+            seeds: of the initial parameters; a number stands for 0, 1, ...
+            epochs: to train for.
+            batch_size: examples a step.
+            steps: keep the parameters every so many steps, instead of once an epoch.
+            strategy: how the networks of an optimiser run together; "auto" measures.
+
+        Raises:
+            As `retrain`.
+        """
+        problem, like = self._problem(), self._structure()
+        settings = CompareSettings(
+            optimizers=tuple(optimizers),
+            seeds=_seeds(seeds),
+            epochs=epochs,
+            batch_size=batch_size,
+            steps=steps,
+            strategy=strategy,
+        )
+        comparison = Comparison(settings, problem, dict(optimizers), self._record(like[0]))
+        compare_optimizers(self.folder, comparison, console=self._console)
+        measure(self.folder, console=self._console)
+
+    def embed(self, **settings: Any) -> Path:
+        """Embed the trajectories, and return the folder of the coordinates.
+
+        Args:
+            settings: those of `jaxscape embed`: method="phate", metric, center, knn, null="rotated", ...
+
+        Raises:
+            TypeError: for an unknown setting (lists the known ones).
+            FileNotFoundError: where there are no finished trajectories.
+            ValueError: for a setting that cannot work.
+        """
+        known = [each.name for each in fields(EmbedConfig)]
+        if unknown := sorted(settings.keys() - set(known)):
+            raise TypeError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
+        return embed_trajectories(self.folder, EmbedConfig(**settings), console=self._console)
+
+    def plot(self) -> list[Path]:
+        """Draw every embedding and the distances, and return the files.
+
+        Raises:
+            FileNotFoundError: where there is no embedding yet.
+        """
+        return plot_run(self.folder, console=self._console)
+
+    def report(self) -> dict[str, Any]:
+        """Return the numbers of the run: report.json, made where it is missing.
+
+        Raises:
+            FileNotFoundError: where there are no finished trajectories.
+        """
+        measure(self.folder, console=self._console)
+        return self.folder.read_report()
+
+    def minimum(self) -> Minimum:
+        """Read the minimum, in the structure of the problem's parameters where it is known.
+
+        Raises:
+            FileNotFoundError: where there is none.
+            ValueError: where it is damaged, or that of another problem.
+        """
+        return read_minimum(self.folder, like=None if self.problem is None else self._structure())
+
+    def store(self) -> TrajectoryStore:
+        """Open the trajectories to read them.
+
+        Raises:
+            FileNotFoundError: where there are none.
+        """
+        return TrajectoryStore.open(self.folder.trajectories)
+
+    def _problem(self) -> Problem:
+        if self.problem is None:
+            raise ValueError("this needs a problem: Run(path, problem)")
+        return self.problem
+
+    def _optimizer(self, given: optax.GradientTransformation | None) -> optax.GradientTransformation:
+        found = self._problem().optimizer if given is None else given
+        if found is None:
+            raise ValueError("optimizer must be given, here or as the problem's own, got None")
+        return found
+
+    def _structure(self) -> tuple[PyTree, PyTree]:
+        """Parameters and model state of one network, or their shapes."""
+        if self._like is not None:
+            return self._like
+        init = self._problem().init
+        if init is None:
+            raise ValueError("the parameters are not known: give the problem init, or call set_minimum first")
+        self._like = jax.eval_shape(init, init_key(0))
+        return self._like
+
+    def _record(self, params: PyTree) -> dict[str, Any]:
+        """What the run folder's record says of the problem."""
+        problem = self._problem()
+        leaves = {
+            "/".join(key_names(path)): f"{jax.numpy.result_type(leaf)} {np.shape(leaf)}"
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        }
+        return {"describe": dict(problem.describe), "version": problem.version, "parameters": leaves}
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
