@@ -63,7 +63,8 @@ class Problem:
             [member, step, batch, ...], for epochs counted from 1 and the members' keys.
         evaluate: `(params, model_state) -> metrics` of one network, recorded after every epoch.
         init: `key -> (params, model_state)`, a fresh network; needed to train from the start.
-        optimizer: an optax transformation of one network's parameters, used where no other is given.
+        optimizer: an optax transformation of one network's parameters, used where no other is given; or several by
+            name, for networks that are trained side by side.
         describe: what captions and reports say: "name" stands over a picture, "model" and "data" under it, any other
             entry beside them. JSON values.
         version: of the problem, in a run folder's record: another one is another problem, whose results a run folder
@@ -80,7 +81,7 @@ class Problem:
     _: KW_ONLY
     evaluate: Evaluate | None = None
     init: Init | None = None
-    optimizer: optax.GradientTransformation | None = None
+    optimizer: optax.GradientTransformation | Mapping[str, optax.GradientTransformation] | None = None
     describe: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     filter_axis: FilterAxis = -1
@@ -92,8 +93,10 @@ class Problem:
             check_function("evaluate", self.evaluate, EVALUATE, 2)
         if self.init is not None:
             check_function("init", self.init, INIT, 1)
-        if self.optimizer is not None:
-            check_optimizer(self.optimizer)
+        several = isinstance(self.optimizer, Mapping)
+        for optimizer in self.optimizer.values() if isinstance(self.optimizer, Mapping) else [self.optimizer]:
+            if several or optimizer is not None:
+                check_optimizer(optimizer)
         if not isinstance(self.describe, Mapping) or not all(isinstance(name, str) for name in self.describe):
             raise TypeError(f"describe must be a dict from names to JSON values, got {self.describe!r:.100}")
         try:
@@ -102,6 +105,27 @@ class Problem:
             raise TypeError(f"describe must hold finite JSON values, got {self.describe!r:.100} ({error})") from None
         if not isinstance(self.version, str):
             raise TypeError(f"version must be a text, got {self.version!r:.100}")
+
+
+def check_loss(problem: Problem, params: PyTree, model_state: PyTree, *, batch_size: int) -> None:
+    """Trace the loss of a problem once, on one batch of its data, before any work; a function's batches come later.
+
+    Args:
+        problem: whose loss it is.
+        params: of one network, or their shapes.
+        model_state: likewise.
+        batch_size: examples of the batch.
+
+    Raises:
+        TypeError, ValueError: for a loss that does not give what it must, and whatever the loss itself raises.
+    """
+    if callable(problem.data):
+        return
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((batch_size, *np.shape(leaf)[1:]), jnp.result_type(leaf)), problem.data
+    )
+    state = {} if model_state is None else model_state
+    jax.eval_shape(checked_loss(problem.loss_fn), params, state, batch, jax.eval_shape(jax.random.key, 0))
 
 
 def check_function(name: str, function: Any, protocol: str, arguments: int) -> None:

@@ -21,7 +21,7 @@ MAY_KNOW = {
     "trajectories": set(),
     "embedding": set(),
     "figures": set(),
-    "runs": {"problem", "tasks", "training", "jumps", "trajectories", "embedding", "figures"},
+    "runs": {"arguments", "problem", "tasks", "training", "jumps", "trajectories", "embedding", "figures"},
     "cli": {"runs", "trajectories", "xla_cpu"},
 }
 # The one file of the stages that knows the built-in problems, and the captions that name them.

@@ -9,6 +9,7 @@ import os
 import platform
 import signal
 import sys
+import sysconfig
 import tempfile
 import threading
 import traceback
@@ -49,6 +50,38 @@ def failing_in_a_line(name: str) -> Iterator[None]:
         give_up(f"{name}: {error}")
 
 
+class ProblemError(Exception):
+    """An error in a problem of the user's own, or in how it is used; in words."""
+
+
+@contextmanager
+def naming_the_line_of_a_problem() -> Iterator[None]:
+    """Say where in the user's own files an error lies that came through them.
+
+    Raises:
+        ProblemError: in its place.
+    """
+    try:
+        yield
+    except _EXPECTED:
+        raise
+    except Exception as error:
+        if place := _line_in_own_files(error):
+            raise ProblemError(f"{type(error).__name__} in {place}: {describe(error)}") from error
+        if isinstance(error, TypeError):  # what a problem must give stands in the text
+            raise ProblemError(describe(error)) from error
+        raise
+
+
+def _line_in_own_files(error: Exception) -> str:
+    """The innermost line of files that are no library's; "" where the error came through none."""
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    known = (str(Path(__file__).parents[1]), str(Path(sys.executable).parent), "<", *libraries)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f"{frame.filename}, line {frame.lineno}" for frame in frames if not frame.filename.startswith(known)]
+    return own[-1] if own else ""
+
+
 def end_at_once_when_interrupted() -> None:
     """Let a later Ctrl-C end this process without a word: what is left to do is to wait for threads."""
     if threading.current_thread() is threading.main_thread():
@@ -70,13 +103,13 @@ def describe(error: BaseException) -> str:
 
 
 def _line(error: Exception) -> str:
-    expected = isinstance(error, _EXPECTED) or _is_of_device_memory(error)
+    expected = isinstance(error, (*_EXPECTED, ProblemError)) or _is_of_device_memory(error)
     text, *more = describe(error).splitlines()
     if not expected:
         return _printable(
             f"this is a bug in jaxscape: {type(error).__name__}: {text}; {_kept(error)}; please report it"
         )
-    return _printable(f"{text} ({_kept(error)})" if more else text)
+    return _printable(f"{text} ({_kept(error)})" if more or isinstance(error, ProblemError) else text)
 
 
 def _is_of_device_memory(error: BaseException) -> bool:

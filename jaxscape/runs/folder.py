@@ -234,8 +234,8 @@ class RunFolder(Path):
         if made != settings or not kept:  # results keep the versions that they were made with
             _write(self.config, record | {stage: asdict(settings), "environment": environment()})
 
-    def record_problem(self, problem: Mapping[str, Any] | None) -> None:
-        """Write what the networks learn; refuse another problem than kept results are of.
+    def check_problem(self, problem: Mapping[str, Any] | None) -> None:
+        """Refuse another problem than kept results are of.
 
         Args:
             problem: "describe", "version" and "parameters" (name -> dtype and shape), which must be the same at every
@@ -244,23 +244,32 @@ class RunFolder(Path):
         Raises:
             ValueError: names what differs.
         """
-        record, plain = self.read_config(), json.loads(json.dumps(problem))
         results = [path for path in (self.minimum, self.trajectories) if path.exists()]
-        if results:
-            anew = f"Choose another run folder, or start anew by deleting {', '.join(map(str, results))}."
-            made, own, built_in = record.get("problem"), "one of your own", "the built-in problem"
-            if made is None and plain is not None:
-                raise ValueError(f"{self} holds results of {built_in}, not of {own}. {anew}")
-            if made is not None and plain is None:
-                raise ValueError(f"{self} holds results of {own}, not of {built_in}. {anew}")
-            differing = [name for name in _SAME if made and made.get(name) != plain.get(name)]
-            if differing:
-                changes = "; ".join(_change(name, made.get(name), plain.get(name)) for name in differing)
-                raise ValueError(f"{self} holds results of another problem: {changes}. {anew}")
-        if plain is None:
-            record.pop("problem", None)  # of something that was never begun
-        if record.get("problem") != plain:
-            _write(self.config, record | {"problem": plain})
+        if not results:
+            return
+        anew = f"Choose another run folder, or start anew by deleting {', '.join(map(str, results))}."
+        made, own, built_in = self.read_config().get("problem"), "one of your own", "the built-in problem"
+        if made is None and problem is not None:
+            raise ValueError(f"{self} holds results of {built_in}, not of {own}. {anew}")
+        if made is not None and problem is None:
+            raise ValueError(f"{self} holds results of {own}, not of {built_in}. {anew}")
+        before, asked = made or {}, json.loads(json.dumps(problem)) or {}
+        differing = [name for name in _SAME if before.get(name) != asked.get(name)]
+        if differing:
+            changes = "; ".join(_change(name, before.get(name), asked.get(name)) for name in differing)
+            raise ValueError(f"{self} holds results of another problem: {changes}. {anew}")
+
+    def record_problem(self, problem: Mapping[str, Any] | None) -> None:
+        """Write what the networks learn, as `check_problem` takes it.
+
+        Raises:
+            ValueError: where kept results are of another problem.
+        """
+        self.check_problem(problem)
+        record, plain = self.read_config(), json.loads(json.dumps(problem))
+        before = record.pop("problem", None)
+        if before != plain:
+            _write(self.config, record if plain is None else record | {"problem": plain})
 
     def record_values(self, **values: Any) -> None:
         """Put entries into the record, beside those that it has."""

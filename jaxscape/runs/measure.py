@@ -205,24 +205,25 @@ def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str]) -> 
 
 
 def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
-    """A row a run: accuracy and loss of the minimum."""
+    """One row per run: what was measured of the minimum."""
     table = Table(title="Minima", box=SIMPLE_HEAD, title_justify="left")
-    for heading in ("", "training accuracy", "training loss", "test accuracy", "test loss"):
+    measured = dict.fromkeys(name for report in reports.values() for name in report["minimum"])
+    shown = [name for name in measured if not name.startswith("recalibrated_")]
+    shown.sort(key=lambda name: _OF_IMAGES.index(name) if name in _OF_IMAGES else len(_OF_IMAGES))
+    for heading in ("", *(name.replace("_", " ").replace("train ", "training ") for name in shown)):
         table.add_column(heading, justify="right" if heading else "left")
     for name, report in reports.items():
-        found = report["minimum"]
-        table.add_row(
-            name,
-            _number(found.get("train_accuracy"), ".1%"),
-            _number(found.get("train_loss"), ".4f"),
-            _number(found.get("test_accuracy"), ".1%"),
-            _number(found.get("test_loss"), ".3f"),
-        )
+        table.add_row(name, *(_number(each, report["minimum"].get(each)) for each in shown))
     return table
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+_OF_IMAGES = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if name.endswith("accuracy") else f"{value:{'.3f' if name == 'test_loss' else '.4f'}}"
 
 
 def _products(

@@ -69,5 +69,6 @@ def _lines[T](
     for count, item in enumerate(items, start=1):
         if count % every == 0 or count == total:
             left = (time.monotonic() - started) / count * (total - count)
-            console.print(f"{title}: {count}/{total}, {left:.0f} s left, {describe(item)}")
+            words = ", ".join(filter(None, (f"{count}/{total}", f"{left:.0f} s left", describe(item))))
+            console.print(f"{title}: {words}")
         yield item

@@ -74,6 +74,8 @@ def retrain_copies(retrainings: Mapping[Path, Retraining], *, console: Console) 
     for retraining in retrainings.values():
         check_retrain(retraining.settings)
         steps_per_epoch(retraining.problem, retraining.settings.batch_size)
+    for run, retraining in retrainings.items():
+        RunFolder(run).check_problem(retraining.record)
     minima = {run: read_minimum(run, like=retraining.like) for run, retraining in retrainings.items()}
     grids = {run: _grid(minima[run], *retraining[:2]) for run, retraining in retrainings.items()}
     with writing(*retrainings), ExitStack() as opened:

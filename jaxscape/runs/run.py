@@ -6,26 +6,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from rich.console import Console
 
 from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.problem import Problem
-from jaxscape.runs.compare import Comparison, compare_optimizers
+from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.keys import init_key
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import measure
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
+from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.plot import plot_run
 from jaxscape.runs.progress import make_console
-from jaxscape.runs.retrain import Retraining, retrain_copies
-from jaxscape.runs.train import TRAJECTORIES, Training, find_minimum
-from jaxscape.trajectories.arrays import key_names
+from jaxscape.runs.retrain import retrain_copies
+from jaxscape.runs.train import TRAJECTORIES, find_minimum
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -78,18 +76,20 @@ class Run:
             ValueError: for NaN or infinity, or where the run folder holds another minimum, or trajectories from one.
             OSError: where the run folder cannot be written to.
         """
-        problem = self._problem()
+        own = OwnProblem(self._own().problem, (params, model_state))
         check_parameters("params", params)
         check_finite("params", params)
-        self._like = params, model_state
+        self._like = own.like
+        evaluate = own.problem.evaluate
         given = MinimumSettings(epochs=0, given=checksum(plain(params, model_state)))
-        found = {} if problem.evaluate is None else problem.evaluate(params, {} if model_state is None else model_state)
-        measured = found if metrics is None else metrics
         run = self.folder
         with writing(run):
-            run.record_problem(self._record(params))
+            run.record_problem(own.record())
             run.record_settings("train", given, results=("minimum", *TRAJECTORIES))
             if not run.accuracy.exists():
+                measured: Mapping[str, Any] = metrics or {}
+                if metrics is None and evaluate is not None:
+                    measured = evaluate(params, {} if model_state is None else model_state)
                 numbers = {name: float(np.asarray(value)) for name, value in measured.items()}
                 write_minimum(run, params, model_state, epochs=0, metrics=numbers)
 
@@ -117,10 +117,8 @@ class Run:
             FloatingPointError: where training diverges.
             OSError: where the run folder cannot be written to.
         """
-        problem, like = self._problem(), self._structure()
         settings = MinimumSettings(epochs=epochs, batch_size=batch_size, seed=seed)
-        training = Training(settings, problem, self._optimizer(optimizer), self._record(like[0]))
-        find_minimum(self.folder, training, console=self._console)
+        find_minimum(self.folder, self._own().training(settings, optimizer), console=self._console)
         return self.minimum()
 
     def retrain(
@@ -153,7 +151,6 @@ class Run:
             ValueError: for arguments that cannot work, or others than the kept trajectories were made with.
             OSError: where the run folder cannot be written to.
         """
-        problem, like = self._problem(), self._structure()
         settings = RetrainSettings(
             seeds=_seeds(seeds),
             step_sizes=tuple(map(float, step_sizes)),
@@ -163,8 +160,7 @@ class Run:
             order_seed=order_seed,
             strategy=strategy,
         )
-        retraining = Retraining(settings, problem, self._optimizer(optimizer), self._record(like[0]), like)
-        retrain_copies({self.folder: retraining}, console=self._console)
+        retrain_copies({self.folder: self._own().retraining(settings, optimizer)}, console=self._console)
         measure(self.folder, console=self._console)
 
     def compare(
@@ -190,7 +186,6 @@ class Run:
         Raises:
             As `retrain`.
         """
-        problem, like = self._problem(), self._structure()
         settings = CompareSettings(
             optimizers=tuple(optimizers),
             seeds=_seeds(seeds),
@@ -199,8 +194,7 @@ class Run:
             steps=steps,
             strategy=strategy,
         )
-        comparison = Comparison(settings, problem, dict(optimizers), self._record(like[0]))
-        compare_optimizers(self.folder, comparison, console=self._console)
+        compare_optimizers(self.folder, self._own().comparison(settings, optimizers), console=self._console)
         measure(self.folder, console=self._console)
 
     def embed(self, **settings: Any) -> Path:
@@ -243,7 +237,7 @@ class Run:
             FileNotFoundError: where there is none.
             ValueError: where it is damaged, or that of another problem.
         """
-        return read_minimum(self.folder, like=None if self.problem is None else self._structure())
+        return read_minimum(self.folder, like=None if self.problem is None else self._own().structure())
 
     def store(self) -> TrajectoryStore:
         """Open the trajectories to read them.
@@ -253,35 +247,10 @@ class Run:
         """
         return TrajectoryStore.open(self.folder.trajectories)
 
-    def _problem(self) -> Problem:
+    def _own(self) -> OwnProblem:
         if self.problem is None:
             raise ValueError("this needs a problem: Run(path, problem)")
-        return self.problem
-
-    def _optimizer(self, given: optax.GradientTransformation | None) -> optax.GradientTransformation:
-        found = self._problem().optimizer if given is None else given
-        if found is None:
-            raise ValueError("optimizer must be given, here or as the problem's own, got None")
-        return found
-
-    def _structure(self) -> tuple[PyTree, PyTree]:
-        """Parameters and model state of one network, or their shapes."""
-        if self._like is not None:
-            return self._like
-        init = self._problem().init
-        if init is None:
-            raise ValueError("the parameters are not known: give the problem init, or call set_minimum first")
-        self._like = jax.eval_shape(init, init_key(0))
-        return self._like
-
-    def _record(self, params: PyTree) -> dict[str, Any]:
-        """What the run folder's record says of the problem."""
-        problem = self._problem()
-        leaves = {
-            "/".join(key_names(path)): f"{jax.numpy.result_type(leaf)} {np.shape(leaf)}"
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        }
-        return {"describe": dict(problem.describe), "version": problem.version, "parameters": leaves}
+        return OwnProblem(self.problem, self._like)
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from jaxscape.cli import main as cli
+from jaxscape.cli.parse import parse as parse_line
+from jaxscape.cli.parse import seeds_of
 from jaxscape.runs.config import RetrainConfig, TrainConfig, retrain_preset, train_preset
 
 
 def parse(*arguments):
-    return cli._parse([str(argument) for argument in arguments])
+    return parse_line([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -78,4 +79,4 @@ def test_settings_of_deleted_trajectories_are_forgotten(recorded):
 )
 def test_seeds_are_counted_or_listed(tmp_path, options, seeds):
     command = parse("retrain", tmp_path, *options)
-    assert cli._seeds(command, command.config) == seeds
+    assert seeds_of(command, command.config) == seeds

@@ -1,0 +1,219 @@
+"""The commands and their options: records, from which tyro makes the command line.
+
+A command's options are the fields of its stage's settings. A command of a problem of the user's own (`--problem`) has
+the settings of any problem, the others have those of the built-in one.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self, Union
+
+import tyro
+
+from jaxscape.runs.config import (
+    CompareConfig,
+    CompareSettings,
+    EmbedConfig,
+    RetrainConfig,
+    RetrainSettings,
+    TrainConfig,
+    TrainSettings,
+)
+from jaxscape.runs.processes import Cluster
+
+SeveralRuns = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+OneRun = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The main job on real digits, in minutes: three minima, 20 retrained copies each, pictures and numbers."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = Path("jaxscape-demo")
+    """Where the three run folders and the figures go."""
+    seed: int = 0
+    """Of the minima and of the retraining."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """What the networks learn, instead of images."""
+
+    problem: str | None = None
+    """A problem of your own: package.module:function, which gives a jaxscape.Problem. With it the settings of images
+    do not exist; `--problem NAME --help` lists those that do. A run folder remembers it."""
+    problem_args: tuple[str, ...] = ()
+    """Arguments of that function: key=value."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network to a minimum."""
+
+    runs: SeveralRuns
+    """The run folder: a new one, or one to go on with. Several are trained together: they differ in their seed alone,
+    which counts on from --seed."""
+    own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
+    config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class TrainOwn(Train):
+    """Train a network of a problem of your own to a minimum."""
+
+    config: tyro.conf.OmitArgPrefixes[TrainSettings] = field(default_factory=TrainSettings)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Perturb copies of the minimum, retrain them all, and measure where they go."""
+
+    runs: SeveralRuns
+    """A run folder with a minimum, or several: copies that take the same steps are retrained all together."""
+    seeds: int | None = None
+    """Jump along that many directions, with the seeds 0, 1, ...; 5 by default."""
+    seed_list: tuple[int, ...] | None = None
+    """Jump along the directions of these seeds instead."""
+    own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
+    config: tyro.conf.OmitArgPrefixes[RetrainConfig] = field(default_factory=RetrainConfig)
+    cluster: tyro.conf.OmitArgPrefixes[Cluster] = field(default_factory=Cluster)
+
+
+@dataclass(frozen=True)
+class RetrainOwn(Retrain):
+    """Perturb copies of the minimum of a problem of your own, retrain them all, and measure where they go."""
+
+    config: tyro.conf.OmitArgPrefixes[RetrainSettings] = field(default_factory=RetrainSettings)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train networks side by side, by several optimisers from shared initial parameters, and keep their paths."""
+
+    run: OneRun
+    """The run folder: a new one, or one to go on with."""
+    seeds: int | None = None
+    """That many initial parameters, with the seeds 0, 1, ...; 5 by default."""
+    seed_list: tuple[int, ...] | None = None
+    """Initial parameters of these seeds instead."""
+    own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
+    config: tyro.conf.OmitArgPrefixes[CompareConfig] = field(default_factory=CompareConfig)
+
+
+@dataclass(frozen=True)
+class CompareOwn(Compare):
+    """Train networks of a problem of your own side by side, by several of its optimisers."""
+
+    config: tyro.conf.OmitArgPrefixes[CompareSettings] = field(default_factory=CompareSettings)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say what a run will take, in time, device memory and disk, from a few measured steps; nothing is started."""
+
+    run: OneRun
+    """The run folder; it need not be there."""
+    devices: int | None = None
+    """Plan for that many devices of this kind, instead of those of this machine."""
+    seeds: int | None = None
+    """As in `retrain`."""
+    seed_list: tuple[int, ...] | None = None
+    """As in `retrain`."""
+    own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    retrain: RetrainConfig = field(default_factory=RetrainConfig)
+
+
+@dataclass(frozen=True)
+class PlanOwn(Plan):
+    """Say what a run of a problem of your own will take, from a few measured steps; nothing is started."""
+
+    train: TrainSettings = field(default_factory=TrainSettings)  # type: ignore[assignment]
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Embed the trajectories of a retrained run; each setting is kept beside the others."""
+
+    run: OneRun
+    """A run folder with finished trajectories."""
+    config: tyro.conf.OmitArgPrefixes[EmbedConfig] = field(default_factory=EmbedConfig)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw every embedding of a run, and its distances from the minimum."""
+
+    run: OneRun
+    """A run folder with embeddings."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a run folder holds."""
+
+    run: OneRun
+    """A run folder."""
+
+
+class Defaults(NamedTuple):
+    """The settings that options begin with."""
+
+    train: TrainSettings
+    retrain: RetrainSettings
+    compare: CompareSettings
+    own: Own = Own()
+
+    @classmethod
+    def of_any(cls, own: Own) -> Self:
+        """Return those of any problem."""
+        return cls(TrainSettings(), RetrainSettings(), CompareSettings(), own)
+
+    @classmethod
+    def of_images(cls) -> Self:
+        """Return those of the built-in problem."""
+        return cls(TrainConfig(), RetrainConfig(), CompareConfig())
+
+    @property
+    def is_own(self) -> bool:
+        """Whether they are those of a problem of the user's own."""
+        return not isinstance(self.train, TrainConfig)
+
+
+def read(arguments: list[str], defaults: Defaults) -> Any:
+    """Read a command line, with these defaults.
+
+    Raises:
+        SystemExit: for `--help`, and for what is no command line.
+    """
+    train, retrain, compare, own = defaults
+    kinds: list[Any] = (
+        [TrainOwn, RetrainOwn, CompareOwn, PlanOwn] if defaults.is_own else [Train, Retrain, Compare, Plan]
+    )
+    make_train, make_retrain, make_compare, make_plan = kinds
+    commands: list[Any] = [
+        Demo(),
+        make_plan(run=tyro.MISSING, own=own, train=train, retrain=retrain),
+        make_train(runs=tyro.MISSING, own=own, config=train),
+        make_retrain(runs=tyro.MISSING, own=own, config=retrain),
+        make_compare(run=tyro.MISSING, own=own, config=compare),
+        Embed(run=tyro.MISSING),
+        Plot(run=tyro.MISSING),
+        Info(run=tyro.MISSING),
+    ]
+    annotated = [
+        Annotated[type(default), tyro.conf.subcommand(name_of(default), default=default)] for default in commands
+    ]
+    command: Any = Union[tuple(annotated)]  # noqa: UP007  # made at run time
+    return tyro.cli(
+        command,
+        args=arguments,
+        prog="jaxscape",
+        description="Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go.",
+    )
+
+
+def name_of(command: Any) -> str:
+    """Return the word that a command begins with."""
+    return type(command).__name__.removesuffix("Own").lower()

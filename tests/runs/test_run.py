@@ -1,0 +1,257 @@
+"""A run folder of one's own problem, as an object: it resumes, extends, refuses what is another problem, and draws."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxscape.problem import Problem
+from jaxscape.runs import recording
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.run import Run
+from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.gram import gram
+
+DATA = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+RETRAIN = {"seeds": 2, "step_sizes": (0.5, 1.0), "epochs": 3, "batch_size": 8, "strategy": "loop"}
+
+
+class Layer(NamedTuple):
+    """Parameters in a structure that no dictionary has: `weight` stands before `bias`."""
+
+    weight: jax.Array
+    bias: jax.Array
+
+
+def init(key):
+    return [Layer(jax.random.normal(key, (4, 3)), jnp.ones(3)), Layer(jnp.full((3, 1), 0.5), jnp.zeros(1))], {}
+
+
+def loss_fn(params, model_state, batch, key):
+    hidden = jnp.tanh(batch @ params[0].weight + params[0].bias[None])
+    loss = jnp.mean((hidden @ params[1].weight + params[1].bias[None] - batch[:, :1]) ** 2)
+    return loss, (model_state, {"loss": loss})
+
+
+def evaluate(params, model_state):
+    return {"train_loss": loss_fn(params, model_state, jnp.asarray(DATA), None)[0]}
+
+
+def problem(**changes):
+    settings = {"init": init, "evaluate": evaluate, "optimizer": optax.adam(0.05), "describe": {"model": "MLP 4-3-1"}}
+    return Problem(loss_fn, DATA, **settings | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("own") / "run", problem(), quiet=True)
+    run.train(epochs=3, batch_size=8)
+    run.retrain(**RETRAIN)
+    run.embed(knn=3)
+    run.embed(knn=3, null="rotated")
+    run.plot()
+    return run
+
+
+def results(run):
+    """All files that a run promises to make again byte by byte."""
+    store = run.store()
+    parameters = jax.tree.map(np.ndarray.tobytes, store.read())
+    names = ("metrics.csv", "geometry.csv", "gram.npz")
+    return parameters, {name: (run.folder / name).read_bytes() for name in names}
+
+
+def test_everything_is_made(finished):
+    names = {path.name for path in finished.folder.iterdir()}
+    assert {"minimum", "trajectories", "metrics.csv", "geometry.csv", "report.json", "figures", "embeddings"} <= names
+    assert (finished.folder / "figures" / "phate-cosine-none-knn3-beside-rotated-null.png").exists()
+    assert set(finished.report()["geometry"]) == {"real", "null", "by_step_size"}
+
+
+def test_the_same_calls_again_change_nothing(finished):
+    before = results(finished)
+    run = Run(finished.folder, problem(), quiet=True)
+    run.train(epochs=3, batch_size=8)
+    run.retrain(**RETRAIN)
+    assert results(run) == before
+
+
+def test_what_reads_needs_no_problem(finished):
+    run = Run(finished.folder, quiet=True)
+    assert run.report() == finished.report()
+    assert run.plot()
+    with pytest.raises(ValueError, match="needs a problem"):
+        run.retrain(**RETRAIN)
+
+
+def test_the_minimum_has_the_structure_of_the_parameters(finished):
+    found = finished.minimum()
+    assert isinstance(found.params[0], Layer)
+    assert found.params[0].weight.shape == (4, 3)
+    assert found.params[0].bias.shape == (3,)
+    np.testing.assert_allclose(found.metrics["train_loss"], evaluate(found.params, {})["train_loss"], rtol=1e-6)
+
+
+def test_distances_are_those_of_the_parameters(finished):
+    store = finished.store()
+    rows = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in jax.tree.leaves(store.read())]
+    exact = np.concatenate([row.reshape(len(row), -1) for row in rows], axis=1).astype(np.longdouble)
+    expected = np.sqrt(((exact[:, None] - exact[None]) ** 2).sum(-1)).astype(np.float64)
+    np.testing.assert_allclose(pairwise_distances(gram(store), metric="euclidean"), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("moment", ["write_table", "save_state"])
+def test_a_run_that_was_stopped_ends_in_the_same_bytes(finished, tmp_path, monkeypatch, moment):
+    def calls():
+        run = Run(tmp_path / "run", problem(), quiet=True)
+        run.train(epochs=3, batch_size=8)
+        run.retrain(**RETRAIN)
+        return run
+
+    real, count = getattr(recording, moment), 0
+
+    def stop(*arguments):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(recording, moment, stop)
+    with pytest.raises(KeyboardInterrupt):
+        calls()
+    monkeypatch.undo()
+    assert results(calls()) == results(finished)
+
+
+def test_more_epochs_extend(finished, tmp_path):
+    run = Run(tmp_path / "run", problem(), quiet=True)
+    run.train(epochs=3, batch_size=8)
+    run.retrain(**RETRAIN | {"epochs": 2})
+    run.retrain(**RETRAIN)
+    parameters, files = results(run)
+    assert parameters == results(finished)[0]
+    assert files["metrics.csv"] == results(finished)[1]["metrics.csv"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"describe": {"model": "another"}}, "in describe, model is 'MLP 4-3-1', asked for 'another'"),
+        ({"version": "2"}, "version is '', asked for '2'"),
+        (
+            {
+                "init": lambda key: (
+                    [Layer(jnp.zeros((4, 5)), jnp.zeros(5)), Layer(jnp.zeros((5, 1)), jnp.zeros(1))],
+                    {},
+                )
+            },
+            "in parameters, 0/weight is 'float32 (4, 3)', asked for 'float32 (4, 5)'",
+        ),
+    ],
+)
+def test_another_problem_is_refused(finished, changes, words):
+    before = results(finished)
+    with pytest.raises(ValueError, match="holds results of another problem") as caught:
+        Run(finished.folder, problem(**changes), quiet=True).retrain(**RETRAIN)
+    assert words in str(caught.value)
+    assert results(finished) == before
+
+
+def test_the_built_in_problem_and_ones_own_do_not_mix(finished, jaxscape, kept_minimum):
+    outcome = jaxscape("train", finished.folder)
+    assert outcome.code == 1
+    assert "its record does not name its problem; give --problem" in outcome.err
+    with pytest.raises(ValueError, match="holds results of the built-in problem, not of one of your own"):
+        Run(kept_minimum, problem(), quiet=True).retrain(**RETRAIN)
+
+
+def test_a_minimum_that_is_given_is_retrained(tmp_path):
+    params, _ = init(jax.random.key(3))
+    run = Run(tmp_path / "run", problem(init=None), quiet=True)
+    with pytest.raises(ValueError, match="the parameters are not known"):
+        run.retrain(**RETRAIN)
+    run.set_minimum(params)
+    run.set_minimum(params)
+    run.retrain(**RETRAIN)
+    found = run.minimum()
+    assert found.settings.epochs == 0
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    with pytest.raises(ValueError, match="holds results of another configuration: given is"):
+        run.set_minimum(jax.tree.map(lambda leaf: leaf + 1, params))
+    with pytest.raises(ValueError, match="holds results of another configuration: epochs is 0, asked for 3"):
+        Run(run.folder, problem(), quiet=True).train(epochs=3, batch_size=8)
+
+
+def test_networks_are_compared(tmp_path):
+    run = Run(tmp_path / "run", problem(), quiet=True)
+    optimizers = {"adam": optax.adam(0.05), "slow": optax.sgd(0.01)}
+    run.compare(optimizers, seeds=(3, 4), epochs=2, batch_size=8, strategy="loop")
+    run.embed(knn=3)
+    assert run.plot()
+    assert set(run.report()["geometry"]["by_optimizer"]) == {"adam", "slow"}
+    assert [label["optimizer"] for label in run.store().labels] == ["adam", "adam", "slow", "slow"]
+
+
+def test_batches_of_a_function_count_their_updates(tmp_path):
+    def batches(epoch, keys):
+        steps = 2 if epoch == 1 else 3
+        return jnp.asarray(DATA)[: 8 * steps].reshape(1, steps, 8, 4).repeat(len(keys), axis=0)
+
+    own = Problem(loss_fn, batches, init=init, optimizer=optax.sgd(0.1))
+    for epochs in (2, 3):  # it resumes
+        run = Run(tmp_path / "run", own, quiet=True)
+        run.set_minimum(init(jax.random.key(0))[0])
+        run.retrain(**RETRAIN | {"epochs": epochs})
+    assert run.store().updates == [0, 2, 5, 8]
+
+
+def test_bfloat16_parameters_resume(tmp_path):
+    def small(key):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), init(key)[0]), {}
+
+    for epochs in (1, 2):
+        run = Run(tmp_path / "run", problem(init=small, optimizer=optax.sgd(0.1, momentum=0.9)), quiet=True)
+        run.train(epochs=2, batch_size=8)
+        run.retrain(**RETRAIN | {"epochs": epochs})
+    once = Run(tmp_path / "once", problem(init=small, optimizer=optax.sgd(0.1, momentum=0.9)), quiet=True)
+    once.train(epochs=2, batch_size=8)
+    once.retrain(**RETRAIN | {"epochs": 2})
+    assert results(run)[0] == results(once)[0]
+    assert once.store().read()["0"]["weight"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda run: run.train(epochs=0), ValueError, "epochs must be at least 1, got 0"),
+        (lambda run: run.train(epochs=1, batch_size=41), ValueError, "batch_size must be at most"),
+        (lambda run: run.retrain(epochs=1, batch_size=8), FileNotFoundError, "has no finished minimum"),
+        (lambda run: run.embed(), FileNotFoundError, "has no trajectories"),
+        (lambda run: run.embed(neighbours=3), TypeError, "unknown setting neighbours; known: method"),
+        (lambda run: run.set_minimum({"w": jnp.array([jnp.nan])}), ValueError, "NaN"),
+        (lambda run: run.compare({}, epochs=1), ValueError, "optimizers must name one or more"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_leaves_nothing(tmp_path, call, error, words):
+    with pytest.raises(error, match=words):
+        call(Run(tmp_path / "run", problem(), quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_malformed_loss_is_refused_before_anything_is_written(tmp_path):
+    own = Problem(lambda params, state, batch, key: jnp.float32(0), DATA, init=init, optimizer=optax.sgd(0.1))
+    with pytest.raises(TypeError, match=r"loss_fn must be loss_fn\(params, model_state, batch, key\)"):
+        Run(tmp_path / "run", own, quiet=True).train(epochs=1, batch_size=8)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fingerprint_follows_from_the_problem(finished, tmp_path):
+    record = finished.folder.read_config()["problem"]
+    assert record["describe"] == {"model": "MLP 4-3-1"}
+    other = RunFolder(tmp_path / "run")
+    other.record_problem(record | {"version": "2"})
+    assert other.fingerprint() != finished.folder.fingerprint()
