@@ -185,7 +185,7 @@ def test_only_what_is_selected_is_thrown_and_as_it_is_without_the_selection(wher
         assert np.asarray(grid["base"][name]).tobytes() == np.stack([leaf] * 8).tobytes()
     for name in ("lora_a", "lora_b"):
         np.testing.assert_array_equal(grid[name], whole[name])
-        assert (np.asarray(grid[name]) != params[name]).any(axis=(1, 2)).all()
+        assert (np.asarray(grid[name]) != np.asarray(params[name])).any(axis=(1, 2)).all()
     expected = {"base": {"kernel": False, "bias": False}, "lora_a": True, "lora_b": True}
     assert moving(LAYERS, where=where, ignore=False) == expected
 
@@ -296,7 +296,7 @@ def test_a_step_that_rounding_swallows_is_said_with_the_share_that_stayed(dtype,
     with pytest.warns(UserWarning, match=f"lost in the rounding of {dtype}; give params of a wider type") as caught:
         grid = jump_grid(params, seeds=[0, 1], step_sizes=[0.5, step_size, -1.0, 0.0])
     assert len(caught) == 1
-    stayed = (np.asarray(grid.params["kernel"]) == params["kernel"])[[1, 5]]
+    stayed = (np.asarray(grid.params["kernel"]) == np.asarray(params["kernel"]))[[1, 5]]
     assert f"at {step_size} {float(stayed.mean()):.0%} of the parameters" in str(caught[0].message)
     assert caught[0].filename == __file__
 
