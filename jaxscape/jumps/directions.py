@@ -248,8 +248,9 @@ def _warn_of_rounding(
 ) -> None:
     """Warn where the smallest step is lost in the rounding of the parameters; traced ones are not looked at."""
     leaves = jax.tree.leaves(params)
+    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, copies)))
     steps = [abs(step_size) for step_size in step_sizes]
-    if not any(steps) or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if is_traced or not any(steps):
         return
     place = steps.index(min(step for step in steps if step))
     moving, lost, dtypes = 0, 0, set()

@@ -1,6 +1,6 @@
 """From a pytree of parameters to named arrays that a store takes, and back to nested dictionaries."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -48,13 +48,13 @@ def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
             raise ValueError(f"params: {name!r} of a member is {now}; allowed: {then}, as in epoch 0")
 
 
-def matching_names(known: Sequence[str], leaves: str | Iterable[str]) -> list[str]:
+def matching_names(known: Sequence[str], leaves: Collection[str]) -> list[str]:
     """Return the names that are asked for by name or by pattern, each once, in the order of `known`.
 
     Raises:
         ValueError: for a name that is not known, a pattern that matches none, or anything but texts.
     """
-    patterns = [leaves] if isinstance(leaves, str) else list(leaves) if isinstance(leaves, Iterable) else []
+    patterns = [leaves] if isinstance(leaves, str) else list(leaves) if isinstance(leaves, Collection) else []
     some = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"leaves={leaves!r:.100} must be names or patterns of arrays; known: {some}")

@@ -90,11 +90,14 @@ def _of_stores(stores: Sequence[Any], members: Any, leaves: str | Sequence[str] 
     return parts[0]._replace(num_rows=num_rows, parents=np.concatenate(parents), blocks=blocks)
 
 
-def _members_by_store(members: Any, count: int) -> Sequence[Any]:
+def _members_by_store(members: Any, count: int) -> Any:
     if members is None:
         return [None] * count
-    is_sequence = isinstance(members, Sequence) and not isinstance(members, str)
-    if not is_sequence or len(members) != count or any(np.ndim(each) == 0 and each is not None for each in members):
+    is_sequence = isinstance(members, Sequence | np.ndarray) and not isinstance(members, str)
+    are_selections = is_sequence and all(
+        each is None or (isinstance(each, Sequence | np.ndarray) and not isinstance(each, str)) for each in members
+    )
+    if not are_selections or len(members) != count:
         raise ValueError(
             f"members must be one selection for each of the {count} stores, a sequence of integers or None for all, "
             f"got {members!r:.100}"

@@ -314,3 +314,14 @@ def test_the_papers_steps_are_kept_by_every_type_and_say_nothing(dtype):
         warnings.simplefilter("error")
         jump_grid({"kernel": drawn((200, 50), dtype=dtype)})
         jump_grid({"kernel": jnp.zeros((20, 5), dtype)}, step_sizes=[1e-3, 0.0])  # nothing is to move
+
+
+def test_a_grid_may_be_compiled():
+    params = {"kernel": drawn((20, 5)), "bias": drawn((5,))}
+    expected = jump_grid(params, seeds=[0]).params
+    for compiled in (
+        jax.jit(lambda: jump_grid(params, seeds=[0]).params)(),
+        jax.jit(lambda p: jump_grid(p, seeds=[0]).params)(params),
+    ):
+        for name in params:
+            np.testing.assert_allclose(compiled[name], expected[name], rtol=1e-6, atol=1e-6)

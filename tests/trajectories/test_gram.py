@@ -11,7 +11,9 @@ from threadpoolctl import threadpool_info
 
 from jaxscape.trajectories import increments
 from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.geometry import trajectory_geometry
 from jaxscape.trajectories.gram import gram, take_points
+from jaxscape.trajectories.null import null_trajectories
 from jaxscape.trajectories.store import TrajectoryStore
 
 EPOCHS, MEMBERS, SIZE = 6, 4, 3000
@@ -317,11 +319,25 @@ def test_members_and_leaves_of_several_stores_and_a_store_that_joins(tmp_path):
     np.testing.assert_allclose(found.products, gram(rows, parents=parents).products, rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(found.parents, parents)
     before = gram([one], members=[[2, 0]], leaves="b")
-    joined = gram([one, two], members=[[2, 0], None], leaves="b", previous=before)
+    joined = gram([one, two], members=((2, 0), np.arange(2)), leaves="b", previous=before)
     assert error(whole(joined), whole(found)) < 1e-15
 
 
-@pytest.mark.parametrize("members", [0, [0], [0, 1], [[0], [1], [0]], "01", [[0], "a"], [[0], [2]], [[], None]])
+def test_stores_of_other_lengths_have_a_geometry_of_each_and_a_null(tmp_path):
+    one, two = (store_of(tmp_path / str(n), *shape, n)[0] for n, shape in enumerate([(2, 3), (5, 2)]))
+    found = gram([one, two])
+    summary = trajectory_geometry(found).summary()
+    for store, columns in ((one, slice(0, 3)), (two, slice(3, 5))):
+        alone = trajectory_geometry(gram(store)).summary()
+        for name in alone.keys() - {"end_spread"}:
+            np.testing.assert_allclose(summary[name][columns], alone[name], rtol=1e-9, err_msg=name)
+    movement = [trajectory_geometry(each).movement for each in (found, null_trajectories(found, key=jax.random.key(0)))]
+    np.testing.assert_array_equal(*movement)
+
+
+@pytest.mark.parametrize(
+    "members", [0, [0], [0, 1], [[0], [1], [0]], "01", [[0], "a"], [[0], [2]], [[0], [[0], [0, 1]]], [[], None]]
+)
 def test_members_of_several_stores_are_a_selection_each(tmp_path, members):
     stores = [store_of(tmp_path / str(n), 1, 2, n)[0] for n in range(2)]
     with pytest.raises(ValueError, match="members"):

@@ -251,6 +251,7 @@ def test_more_rows_of_some_leaves_join_the_former():
         (["*", "c*"], r"leaves: 'c\*' is the name of no array"),
         ([], r"leaves=\[\] must be names or patterns"),
         (3, "leaves=3 must be names or patterns"),
+        (iter(["*"]), "leaves=<list_iterator .*> must be names or patterns"),
         ([0], r"leaves=\[0\] must be names or patterns"),
     ],
 )
