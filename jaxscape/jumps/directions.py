@@ -7,6 +7,7 @@ of size 1 moves every filter by its own length, however the network scales its f
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -202,9 +203,15 @@ def jump_grid(
     check_finite("params", thrown)
     filters = leaf_filters(params, filter_axis, is_ignored(ignore, ignore_1d), where)
     refuse_ties(params, filters)
-    directions = [_thrown(jax.random.key(seed), params, filters) for seed in seeds]
-    copies = [_landed(params, direction, step_size) for direction in directions for step_size in step_sizes]
-    _warn_of_rounding(params, directions, step_sizes, copies)
+    smallest = min(range(len(step_sizes)), key=lambda place: abs(step_sizes[place]) or math.inf)
+    copies, stayed = [], Counter[str]()
+    for seed in seeds:
+        direction = _thrown(jax.random.key(seed), params, filters)
+        landed = [_landed(params, direction, step_size) for step_size in step_sizes]
+        if step_sizes[smallest]:
+            stayed += _count_stayed(params, direction, landed[smallest])
+        copies += landed
+    _warn_of_rounding(stayed, step_sizes[smallest])
     return JumpGrid(
         stack_members(copies),
         np.repeat(seeds, len(step_sizes)),
@@ -243,31 +250,33 @@ def _moved(w: Any, d: Any, step_size: Any) -> jax.Array:
     return (w + step_size * d).astype(jnp.result_type(w))
 
 
-def _warn_of_rounding(
-    params: PyTree, directions: Sequence[Directions], step_sizes: Sequence[float], copies: Sequence[PyTree]
-) -> None:
-    """Warn where the smallest step is lost in the rounding of the parameters; traced ones are not looked at."""
-    leaves = jax.tree.leaves(params)
-    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, copies)))
-    steps = [abs(step_size) for step_size in step_sizes]
-    if is_traced or not any(steps):
+_MOVING = "moving"
+
+
+def _count_stayed(params: PyTree, direction: Directions, copy: PyTree) -> Counter[str]:
+    """How many parameters are to move, and by dtype how many of them did not; traced ones are not looked at."""
+    counts = Counter[str]()
+    for w, d, landed in zip(jax.tree.leaves(params), direction, jax.tree.leaves(copy), strict=True):
+        if d is None or any(isinstance(each, jax.core.Tracer) for each in (w, d, landed)):
+            continue
+        # NumPy, which compiles nothing for each shape.
+        is_to_move = np.asarray(d) != 0
+        has_stayed = np.asarray(landed) == np.asarray(w).astype(landed.dtype)
+        counts[_MOVING] += int(np.count_nonzero(is_to_move))
+        counts[str(landed.dtype)] += int(np.count_nonzero(is_to_move & has_stayed))
+    return counts
+
+
+def _warn_of_rounding(counts: Counter[str], step_size: float) -> None:
+    lost = counts.total() - counts[_MOVING]
+    if lost <= SWALLOWED * counts[_MOVING]:
         return
-    place = steps.index(min(step for step in steps if step))
-    moving, lost, dtypes = 0, 0, set()
-    for direction, copy in zip(directions, copies[place :: len(steps)], strict=True):
-        for w, d, landed in zip(leaves, direction, jax.tree.leaves(copy), strict=True):
-            if d is None:
-                continue
-            is_lost = (np.asarray(landed) == np.asarray(w)) & (np.asarray(d) != 0)
-            moving, lost = moving + int(np.count_nonzero(d)), lost + int(np.count_nonzero(is_lost))
-            dtypes |= {str(landed.dtype)} if is_lost.any() else set()
-    if lost > SWALLOWED * moving:
-        warnings.warn(
-            f"step_sizes: at {step_sizes[place]} {lost / moving:.0%} of the parameters that are to move stay where "
-            f"they are, for the step is lost in the rounding of {', '.join(sorted(dtypes))}; give params of a wider "
-            "type, or larger steps",
-            stacklevel=3,
-        )
+    dtypes = ", ".join(sorted(name for name, count in counts.items() if name != _MOVING and count))
+    warnings.warn(
+        f"step_sizes: at {step_size} {lost / counts[_MOVING]:.0%} of the parameters that are to move stay where they "
+        f"are, for the step is lost in the rounding of {dtypes}; give params of a wider type, or larger steps",
+        stacklevel=3,
+    )
 
 
 def _normalized(direction: PyTree, params: PyTree, filters: Sequence[Filter | None]) -> PyTree:

@@ -316,6 +316,12 @@ def test_the_papers_steps_are_kept_by_every_type_and_say_nothing(dtype):
         jump_grid({"kernel": jnp.zeros((20, 5), dtype)}, step_sizes=[1e-3, 0.0])  # nothing is to move
 
 
+def test_a_step_is_lost_in_the_type_in_which_it_is_taken():
+    """NumPy's float64 becomes float32 where JAX has no float64."""
+    with pytest.warns(UserWarning, match="100% of the parameters .* lost in the rounding of float32"):
+        jump_grid({"kernel": np.random.default_rng(0).standard_normal((40, 5))}, seeds=[0], step_sizes=[1e-12, 0.0])
+
+
 def test_a_grid_may_be_compiled():
     params = {"kernel": drawn((20, 5)), "bias": drawn((5,))}
     expected = jump_grid(params, seeds=[0]).params
