@@ -13,6 +13,12 @@ import numpy as np
 
 PyTree = Any
 
+_LEAVE_OUT = (
+    "leave it out: keep what is not trained in model_state, or split the pytree, as "
+    "equinox.partition(model, equinox.is_inexact_array) does"
+)
+_SPLIT = "keep a complex array as two real ones, its real and its imaginary part"
+
 
 def whole_number(name: str, value: Any) -> int:
     """Return `value` as an int.
@@ -106,9 +112,10 @@ def check_parameters(name: str, params: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = _dtype(leaf)
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            is_complex = dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating)
             raise TypeError(
                 f"{name} must hold arrays of real floating-point numbers, got {dtype or type(leaf).__name__} "
-                f"at {leaf_name(path)}"
+                f"at {leaf_name(path)}; {_SPLIT if is_complex else _LEAVE_OUT}"
             )
 
 

@@ -24,7 +24,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +42,17 @@ Init = Callable[[jax.Array], tuple[PyTree, PyTree]]
 # A pytree of arrays with one leading axis, or a function (epoch, member keys) -> batches [member, step, batch, ...].
 Data = PyTree | Callable[[int, jax.Array], PyTree]
 
-# The output axis (or axes) of a leaf: an int, several, None for a leaf that does not move, or a function of the leaf's
-# key path that answers one of these.
-FilterAxis = int | tuple[int, ...] | None | Callable[[tuple[Any, ...]], int | tuple[int, ...] | None]
+# The output axis of the leaves, or their axes; or a function of a leaf's key path that answers one of these, or None or
+# "ignore" for a leaf that does not move.
+FilterAxis = int | tuple[int, ...] | Callable[[tuple[Any, ...]], int | tuple[int, ...] | Literal["ignore"] | None]
+# Which leaves are thrown: a pytree of bools like the parameters, or a function of a leaf's key path.
+Where = PyTree | Callable[[tuple[Any, ...]], bool]
 
 LOSS = "loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))"
 EVALUATE = "evaluate(params, model_state) -> metrics"
 DATA = "data(epoch, keys) -> batches"
 INIT = "init(key) -> (params, model_state)"
+WHERE = "where(path) -> bool"
 _UPDATE = "optimizer.update(grads, opt_state, params) -> (updates, opt_state)"
 
 
@@ -70,6 +73,7 @@ class Problem:
         version: of the problem, in a run folder's record: another one is another problem, whose results a run folder
             does not mix. For what functions compute cannot be compared.
         filter_axis: the output axis of the parameters' arrays, as `filter_normalize` takes it.
+        where: which of the parameters' arrays are thrown, as `jump_grid` takes it; all by default.
 
     Raises:
         TypeError: for functions that do not take these arguments, data that is neither arrays nor a function, and
@@ -85,6 +89,7 @@ class Problem:
     describe: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     filter_axis: FilterAxis = -1
+    where: Where | None = None
 
     def __post_init__(self) -> None:
         check_function("loss_fn", self.loss_fn, LOSS, 4)
@@ -97,6 +102,9 @@ class Problem:
         for optimizer in self.optimizer.values() if isinstance(self.optimizer, Mapping) else [self.optimizer]:
             if several or optimizer is not None:
                 check_optimizer(optimizer)
+        # A mask in the form of an Equinox model may be callable too.
+        if callable(self.where) and jax.tree_util.all_leaves([self.where]):
+            check_function("where", self.where, WHERE, 1)
         if not isinstance(self.describe, Mapping) or not all(isinstance(name, str) for name in self.describe):
             raise TypeError(f"describe must be a dict from names to JSON values, got {self.describe!r:.100}")
         try:

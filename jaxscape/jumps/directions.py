@@ -6,6 +6,8 @@ of size 1 moves every filter by its own length, however the network scales its f
 """
 
 import math
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +24,13 @@ from jaxscape.arguments import (
     typed_key,
     whole_number,
 )
-from jaxscape.problem import FilterAxis
+from jaxscape.jumps.filters import Filter, is_ignored, leaf_filters, refuse_ties, selected, tied, ties
+from jaxscape.problem import FilterAxis, Where
 from jaxscape.training.members import stack_members
 
 PyTree = Any
+
+SWALLOWED = 0.01  # the share of the parameters that rounding may keep where they were before `jump_grid` warns
 
 
 class JumpGrid(NamedTuple):
@@ -52,16 +57,17 @@ def random_direction(key: jax.Array, params: PyTree) -> PyTree:
     key = typed_key(key)
     check_parameters("params", params)
     leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    normal = [
-        jax.random.normal(leaf_key, np.shape(leaf), jnp.result_type(leaf))
-        for leaf_key, leaf in zip(keys, leaves, strict=False)
-    ]
-    return jax.tree.unflatten(treedef, normal)
+    return jax.tree.unflatten(treedef, _normal(key, leaves, [True] * len(leaves)))
 
 
 def filter_normalize(
-    direction: PyTree, params: PyTree, *, filter_axis: FilterAxis = -1, ignore_1d: bool = True
+    direction: PyTree,
+    params: PyTree,
+    *,
+    filter_axis: FilterAxis = -1,
+    ignore: bool = True,
+    where: Where | None = None,
+    ignore_1d: bool | None = None,
 ) -> PyTree:
     """Rescale every filter of `direction` to the norm of the same filter of `params`.
 
@@ -72,54 +78,64 @@ def filter_normalize(
         direction: a pytree like `params`.
         params: the parameters of one network.
         filter_axis: the output axis. -1 is Flax's layout, 0 that of Equinox and PyTorch; a tuple names several
-            (an attention kernel (in, heads, head_dim) has (1, 2)); a function of the leaf's key path gives either.
-        ignore_1d: leaves of at most one dimension (biases, batch norm) get a zero direction, as in the paper's
-            code. With False each such leaf is one filter.
+            (an attention kernel (in, heads, head_dim) has (1, 2)). A function of the leaf's key path gives either, or
+            None or "ignore" for a leaf that does not move.
+        ignore: biases and scales get a zero direction, as in the paper's code; with False each of them is one filter.
+            By name first: a leaf is one where the last name of its key path (lower case, indices left out) is "bias"
+            or "scale", whatever its shape, such as an attention bias (heads, head_dim). A "kernel", "weight", "w",
+            "lora_a" or "lora_b" is none where it has two dimensions or more, such as a dense kernel (in, 1). Under
+            any other name the shape tells: at most one dimension; or at most one axis longer than 1, and that an
+            output axis, such as (out, 1, 1) with `filter_axis=0`, for its filters would be single numbers. A pytree
+            that is one array goes by its dimensions alone.
+        where: which leaves are thrown: a pytree of bools like `params`, or a function from the leaf's key path to a
+            bool. The others get a zero direction, as a frozen base has beside its adapters. All by default.
+        ignore_1d: the former name of `ignore`, which goes with the next version.
 
     Returns:
         A pytree like `params`. A filter whose parameters are zero gets a zero direction, never NaN.
 
     Raises:
-        TypeError: for leaves that are not real floating-point numbers (names the leaf), or a filter_axis of another
-            kind.
-        ValueError: where structures or shapes differ (names the leaf), or an axis is out of range.
+        TypeError: for leaves that are not real floating-point numbers (names the leaf), or a filter_axis, an ignore or
+            a where of another kind.
+        ValueError: where structures or shapes differ (names the leaf), an axis is out of range, no leaf is selected,
+            or a leaf that moves is the same array object as another one: tied weights would come apart.
 
     Reference:
         Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, section 4.
     """
     _check_same(direction, params, "direction")
-    if not callable(filter_axis):
-        _axes(filter_axis)
-
-    def normalize(path: tuple[Any, ...], d: jax.Array, w: jax.Array) -> jax.Array:
-        d, w = jnp.asarray(d), jnp.asarray(w)
-        if w.ndim <= 1:
-            return jnp.zeros_like(w) if ignore_1d else _rescale(d, w, None)
-        outputs = _output_axes(filter_axis(path) if callable(filter_axis) else filter_axis, w.ndim, path)
-        return _rescale(d, w, tuple(axis for axis in range(w.ndim) if axis not in outputs))
-
-    return jax.tree_util.tree_map_with_path(normalize, direction, params)
+    filters = leaf_filters(params, filter_axis, is_ignored(ignore, ignore_1d), where)
+    refuse_ties(params, filters)
+    return _normalized(direction, params, filters)
 
 
-def filter_normalized_distance(params: PyTree, minimum: PyTree, *, filter_axis: FilterAxis = -1) -> jax.Array:
+def filter_normalized_distance(
+    params: PyTree,
+    minimum: PyTree,
+    *,
+    filter_axis: FilterAxis = -1,
+    ignore: bool = True,
+) -> jax.Array:
     """How far a network lies from a minimum once every filter has the norm of the minimum's: a matter of directions.
 
     Batch norm makes the loss blind to the norm of a filter before it, and weight decay changes it: a distance in the
-    parameters moves with both, this one with neither. Leaves of at most one dimension do not count.
+    parameters moves with both, this one with neither.
 
     Args:
         params: the parameters of one network; `jax.vmap` takes a stack.
         minimum: the same of the minimum.
-        filter_axis: as in `filter_normalize`.
+        filter_axis: as in `filter_normalize`; a leaf that does not move does not count.
+        ignore: biases and scales do not count, as `filter_normalize` tells them; with False each of them is one filter.
 
     Returns:
         A float32 scalar, right to about 1e-7 of the minimum's norm; 0 for the minimum itself.
 
     Raises:
-        TypeError, ValueError: as `filter_normalize`.
+        TypeError, ValueError: as `filter_normalize`, but for arrays that are the same object.
     """
     _check_same(params, minimum, "params", "minimum")
-    one, other = (filter_normalize(tree, minimum, filter_axis=filter_axis) for tree in (params, minimum))
+    filters = leaf_filters(minimum, filter_axis, is_ignored(ignore, None), None)
+    one, other = (_normalized(tree, minimum, filters) for tree in (params, minimum))
     differences = jax.tree.map(lambda a, b: (a - b).astype(jnp.float32), one, other)
     return jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(differences)), jnp.float32(0)))
 
@@ -130,12 +146,18 @@ def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
     Raises:
         TypeError: for leaves that are not real floating-point numbers (names the leaf), or a step size that is no
             number.
-        ValueError: where structures or shapes differ, or the step size is not finite.
+        ValueError: where structures or shapes differ, the step size is not finite, or two leaves of params are the
+            same array object and would come apart, since their directions differ.
     """
     _check_same(direction, params, "direction")
     if not isinstance(step_size, jax.core.Tracer):
         finite_number("step_size", step_size)
-    return jax.tree.map(lambda w, d: (w + step_size * d).astype(jnp.result_type(w)), params, direction)
+    directions = jax.tree.leaves(direction)
+    for pair in ties(params):
+        alike = [directions[number] for number in pair]
+        if not any(isinstance(d, jax.core.Tracer) for d in alike) and not np.array_equal(*alike):
+            raise tied(params, pair)
+    return jax.tree.map(lambda w, d: _moved(w, d, step_size), params, direction)
 
 
 def jump_grid(
@@ -144,7 +166,9 @@ def jump_grid(
     seeds: Sequence[int] = range(5),
     step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
     filter_axis: FilterAxis = -1,
-    ignore_1d: bool = True,
+    ignore: bool = True,
+    where: Where | None = None,
+    ignore_1d: bool | None = None,
 ) -> JumpGrid:
     """The paper's jumps: every step size along one filter-normalised random direction a seed.
 
@@ -152,8 +176,11 @@ def jump_grid(
         params: the minimum: parameters of one network.
         seeds: distinct integers, 0 <= seed < 2**32; a seed's direction depends on nothing else.
         step_sizes: distinct finite numbers; 1 moves every filter by its own norm.
-        filter_axis: as in `filter_normalize`.
-        ignore_1d: as in `filter_normalize`.
+        filter_axis: as in `filter_normalize`; likewise
+        ignore: which leaves stay where they are; and
+        where: which leaves are thrown at all. Those that are not keep their bytes, and may hold anything. The others
+            move as they do without `where`.
+        ignore_1d: the former name of `ignore`, which goes with the next version.
 
     Returns:
         A `JumpGrid` of len(seeds) * len(step_sizes) members, seeds outermost.
@@ -161,23 +188,30 @@ def jump_grid(
     Raises:
         TypeError: for seeds that are no integers, step sizes that are no numbers, and as `filter_normalize`.
         ValueError: for empty, repeated or out-of-range seeds or step sizes; for params without leaves, or with NaN or
-            infinity (names the leaf).
+            infinity (names the leaf); and as `filter_normalize`.
+
+    Warns:
+        UserWarning: where more than 1 % of the parameters that are to move do not at the smallest step, since it is
+            lost in the rounding of their type, as steps of 0.001 are in bfloat16.
     """
-    seeds = [whole_number("seeds", seed) for seed in _listed("seeds", seeds)]
-    step_sizes = [number("step_sizes", step) for step in _listed("step_sizes", step_sizes)]
-    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
-        raise ValueError(f"seeds must be one or more distinct integers from 0 to 2**32 - 1, got {seeds}")
-    if not step_sizes or len(set(step_sizes)) < len(step_sizes) or not all(map(math.isfinite, step_sizes)):
-        raise ValueError(f"step_sizes must be one or more distinct finite numbers, got {step_sizes}")
+    seeds, step_sizes = _checked_grid(seeds, step_sizes)
     if not jax.tree.leaves(params):
         raise ValueError("params must hold at least one array, got an empty pytree")
-    check_parameters("params", params)
-    check_finite("params", params)
-    copies = []
+    chosen = jax.tree.unflatten(jax.tree.structure(params), selected(where, params))
+    thrown = jax.tree.map(lambda leaf, is_chosen: leaf if is_chosen else None, params, chosen)
+    check_parameters("params", thrown)
+    check_finite("params", thrown)
+    filters = leaf_filters(params, filter_axis, is_ignored(ignore, ignore_1d), where)
+    refuse_ties(params, filters)
+    smallest = min(range(len(step_sizes)), key=lambda place: abs(step_sizes[place]) or math.inf)
+    copies, stayed = [], Counter[str]()
     for seed in seeds:
-        direction = random_direction(jax.random.key(seed), params)
-        direction = filter_normalize(direction, params, filter_axis=filter_axis, ignore_1d=ignore_1d)
-        copies += [jump(params, direction, step_size) for step_size in step_sizes]
+        direction = _thrown(jax.random.key(seed), params, filters)
+        landed = [_landed(params, direction, step_size) for step_size in step_sizes]
+        if step_sizes[smallest]:
+            stayed += _count_stayed(params, direction, landed[smallest])
+        copies += landed
+    _warn_of_rounding(stayed, step_sizes[smallest])
     return JumpGrid(
         stack_members(copies),
         np.repeat(seeds, len(step_sizes)),
@@ -185,11 +219,90 @@ def jump_grid(
     )
 
 
-def _rescale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
+Directions = list[jax.Array | None]  # a leaf's direction each, None for a leaf that does not move
+
+
+def _thrown(key: jax.Array, params: PyTree, filters: Sequence[Filter | None]) -> Directions:
+    leaves = jax.tree.leaves(params)
+    normal = _normal(key, leaves, [over is not None for over in filters])
+    return [
+        None if over is None else _rescale(d, jnp.asarray(w), over)
+        for d, w, over in zip(normal, leaves, filters, strict=True)
+    ]
+
+
+def _normal(key: jax.Array, leaves: Sequence[Any], moves: Sequence[bool]) -> list[Any]:
+    """Standard normal numbers for the leaves that move, from keys that do not depend on which those are."""
+    keys = jax.random.split(key, max(len(leaves), 1))
+    return [
+        jax.random.normal(leaf_key, np.shape(leaf), jnp.result_type(leaf)) if is_moving else None
+        for leaf_key, leaf, is_moving in zip(keys, leaves, moves, strict=False)
+    ]
+
+
+def _landed(params: PyTree, directions: Directions, step_size: float) -> PyTree:
+    leaves, treedef = jax.tree.flatten(params)
+    landed = [jnp.asarray(w) if d is None else _moved(w, d, step_size) for w, d in zip(leaves, directions, strict=True)]
+    return jax.tree.unflatten(treedef, landed)
+
+
+def _moved(w: Any, d: Any, step_size: Any) -> jax.Array:
+    return (w + step_size * d).astype(jnp.result_type(w))
+
+
+_MOVING = "moving"
+
+
+def _count_stayed(params: PyTree, direction: Directions, copy: PyTree) -> Counter[str]:
+    """How many parameters are to move, and by dtype how many of them did not; traced ones are not looked at."""
+    counts = Counter[str]()
+    for w, d, landed in zip(jax.tree.leaves(params), direction, jax.tree.leaves(copy), strict=True):
+        if d is None or any(isinstance(each, jax.core.Tracer) for each in (w, d, landed)):
+            continue
+        # NumPy, which compiles nothing for each shape.
+        is_to_move = np.asarray(d) != 0
+        has_stayed = np.asarray(landed) == np.asarray(w).astype(landed.dtype)
+        counts[_MOVING] += int(np.count_nonzero(is_to_move))
+        counts[str(landed.dtype)] += int(np.count_nonzero(is_to_move & has_stayed))
+    return counts
+
+
+def _warn_of_rounding(counts: Counter[str], step_size: float) -> None:
+    lost = counts.total() - counts[_MOVING]
+    if lost <= SWALLOWED * counts[_MOVING]:
+        return
+    dtypes = ", ".join(sorted(name for name, count in counts.items() if name != _MOVING and count))
+    warnings.warn(
+        f"step_sizes: at {step_size} {lost / counts[_MOVING]:.0%} of the parameters that are to move stay where they "
+        f"are, for the step is lost in the rounding of {dtypes}; give params of a wider type, or larger steps",
+        stacklevel=3,
+    )
+
+
+def _normalized(direction: PyTree, params: PyTree, filters: Sequence[Filter | None]) -> PyTree:
+    leaves, treedef = jax.tree.flatten(params)
+    normalized = [
+        jnp.zeros_like(w) if over is None else _rescale(jnp.asarray(d), jnp.asarray(w), over)
+        for d, w, over in zip(jax.tree.leaves(direction), leaves, filters, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, normalized)
+
+
+def _rescale(d: jax.Array, w: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """Give `d` the norm of `w`, both norms over `axes`, and its dtype; nothing where `d` is zero."""
     wide = jnp.promote_types(jnp.result_type(d, w), jnp.float32)  # squares of float16 would overflow
     have, want = (jnp.sqrt(jnp.sum(jnp.square(x.astype(wide)), axis=axes, keepdims=True)) for x in (d, w))
     return (d * jnp.where(have > 0, want / jnp.where(have > 0, have, 1), 0)).astype(w.dtype)
+
+
+def _checked_grid(seeds: Any, step_sizes: Any) -> tuple[list[int], list[float]]:
+    seeds = [whole_number("seeds", seed) for seed in _listed("seeds", seeds)]
+    step_sizes = [number("step_sizes", step) for step in _listed("step_sizes", step_sizes)]
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(f"seeds must be one or more distinct integers from 0 to 2**32 - 1, got {seeds}")
+    if not step_sizes or len(set(step_sizes)) < len(step_sizes) or not all(map(math.isfinite, step_sizes)):
+        raise ValueError(f"step_sizes must be one or more distinct finite numbers, got {step_sizes}")
+    return seeds, step_sizes
 
 
 def _listed(name: str, values: Any) -> list[Any]:
@@ -199,25 +312,6 @@ def _listed(name: str, values: Any) -> list[Any]:
         return list(values)
     except TypeError:
         raise TypeError(f"{name} must be a sequence of numbers, got {values!r:.100}") from None
-
-
-def _axes(filter_axis: Any, where: str = "") -> tuple[int, ...]:
-    """The axes that a user names, or a user's function for the leaf `where`, as a tuple."""
-    try:
-        axes = tuple(filter_axis) if isinstance(filter_axis, tuple | list) else (filter_axis,)
-        return tuple(whole_number("filter_axis", axis) for axis in axes)
-    except TypeError:
-        raise TypeError(
-            "filter_axis must be a whole number, a tuple of them, or a function from a leaf's key path to one of "
-            f"these, got {filter_axis!r:.100}{where}"
-        ) from None
-
-
-def _output_axes(axes: Any, ndim: int, path: tuple[Any, ...]) -> set[int]:
-    given = _axes(axes, f" for the leaf {leaf_name(path)}")
-    if not all(-ndim <= axis < ndim for axis in given):
-        raise ValueError(f"filter_axis {axes} is out of range for the leaf {leaf_name(path)} with {ndim} dimensions")
-    return {axis % ndim for axis in given}
 
 
 def _check_same(tree: PyTree, params: PyTree, name: str, like: str = "params") -> None:

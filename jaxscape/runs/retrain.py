@@ -96,7 +96,11 @@ def retrain_copies(retrainings: Mapping[Path, Retraining], *, console: Console) 
 
 def _grid(minimum: Minimum, settings: RetrainSettings, problem: Problem) -> JumpGrid:
     return jump_grid(
-        minimum.params, seeds=settings.seeds, step_sizes=settings.step_sizes, filter_axis=problem.filter_axis
+        minimum.params,
+        seeds=settings.seeds,
+        step_sizes=settings.step_sizes,
+        filter_axis=problem.filter_axis,
+        where=problem.where,
     )
 
 

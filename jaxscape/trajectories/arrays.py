@@ -1,6 +1,7 @@
 """From a pytree of parameters to named arrays that a store takes, and back to nested dictionaries."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -70,6 +71,26 @@ def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
         if new.get(name) != old.get(name):
             now, then = _describe(new.get(name)), _describe(old.get(name))
             raise ValueError(f"params: {name!r} of a member is {now}; allowed: {then}, as in epoch 0")
+
+
+def matching_names(known: Sequence[str], leaves: Collection[str]) -> list[str]:
+    """Return the names that are asked for by name or by pattern, each once, in the order of `known`.
+
+    Raises:
+        ValueError: for a name that is not known, a pattern that matches none, or anything but texts.
+    """
+    patterns = [leaves] if isinstance(leaves, str) else list(leaves) if isinstance(leaves, Collection) else []
+    some = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"leaves={leaves!r:.100} must be names or patterns of arrays; known: {some}")
+    chosen: set[str] = set()
+    for pattern in patterns:
+        # A name itself first, for it may have brackets that a pattern understands in its own way.
+        found = {pattern} if pattern in known else {name for name in known if fnmatchcase(name, pattern)}
+        if not found:
+            raise ValueError(f"leaves: {pattern!r} is the name of no array and matches none; known: {some}")
+        chosen |= found
+    return [name for name in known if name in chosen]
 
 
 def _describe(leaf: Leaf | None) -> str:

@@ -4,6 +4,7 @@ gram(points) -> Gram                 one pass over the data, the only expensive 
 pairwise_distances(Gram) -> (n, n)   any metric and centring, from the Gram matrix alone
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ UNEQUAL = 100
 
 
 def pairwise_distances(
-    points: Gram | TrajectoryStore | PyTree,
+    points: Gram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree,
     *,
     metric: str = "cosine",
     center: str | None = None,
@@ -44,7 +45,8 @@ def pairwise_distances(
     """Return the distances between all pairs of points.
 
     Args:
-        points: a `Gram`, or whatever `gram` takes. A bare array is points (n, P), square or not.
+        points: a `Gram`, or whatever `gram` takes, such as a list of networks. A bare array is points (n, P), square
+            or not. For some members or leaves alone, give the Gram of them.
         metric: "cosine" (1 - cos, from 0 to 2) or "euclidean".
         center: None: cosines between the vectors themselves (the paper's formula); "mean": between their
             directions from the mean of all points; "reference": from the minimum. Euclidean distances do not

@@ -17,6 +17,7 @@ from jaxscape.trajectories.gram import Gram, inner_products, require_gram, rows_
 class Geometry(NamedTuple):
     """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there.
 
+    A trajectory that ends before the longest one is NaN in all of them from there on. "The end" is a member's own.
     Without a minimum (no reference in the Gram) everything is seen from the origin, and y_e is theta_e.
     """
 
@@ -41,19 +42,21 @@ class Geometry(NamedTuple):
         is NaN.
         """
         start = self.distance[0]
-        path = self.movement[1:].sum(axis=0)
+        ends = (~np.isnan(self.norm)).sum(axis=0) - 1, np.arange(self.norm.shape[1])
+        end = self.distance[ends]
+        path = np.nansum(self.movement[1:], axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
-                "return": 1 - self.distance[-1] / start,
-                "outward": self.distance.max(axis=0) / start - 1,
+                "return": 1 - end / start,
+                "outward": np.fmax.reduce(self.distance, axis=0) / start - 1,
                 "monotone": _mean_over_epochs(self.falling),
-                "petal": self.petal[-1],
+                "petal": self.petal[ends],
                 "lateral": _mean_over_epochs(self.lateral),
                 "path": path / start,
-                "tortuosity": path / self.chord[-1],
-                "travel": self.chord[-1] / start,
+                "tortuosity": path / self.chord[ends],
+                "travel": self.chord[ends] / start,
                 "turning": _mean_over_epochs(self.turning),
-                "norm_change": self.norm[-1] / self.norm[0] - 1,
+                "norm_change": self.norm[ends] / self.norm[0] - 1,
                 "end_spread": self.end_spread / start,
             }
 
@@ -61,8 +64,10 @@ class Geometry(NamedTuple):
 def trajectory_rows(gram: Gram) -> np.ndarray:
     """Return the row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
 
+    After the end of a trajectory that is shorter than the longest one its rows are -1.
+
     Raises:
-        ValueError: where trajectories branch or have different lengths, or for anything but a Gram.
+        ValueError: where trajectories branch, or for anything but a Gram.
     """
     require_gram(gram)
     first = int(gram.has_reference)
@@ -80,23 +85,23 @@ def trajectory_rows(gram: Gram) -> np.ndarray:
             )
         owner[row] = owner[parent]
         rows[owner[row]].append(row)
-    lengths = {len(chain) for chain in rows.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"trajectories must have equal lengths, got {sorted(lengths)}")
-    return np.stack(list(rows.values()), axis=1)
+    longest = max(map(len, rows.values()))
+    return np.stack([np.pad(chain, (0, longest - len(chain)), constant_values=-1) for chain in rows.values()], axis=1)
 
 
 def trajectory_geometry(gram: Gram) -> Geometry:
     """Return the geometry of trajectories around their reference, or around the origin where they have none.
 
     Args:
-        gram: trajectories of equal length.
+        gram: trajectories, of any lengths. For the geometry of one layer, or of adapters, the Gram of their `leaves`.
 
     Raises:
-        ValueError: where trajectories branch or differ in length, lengths are beyond float64, or for anything but a
-            Gram.
+        ValueError: where trajectories branch, lengths are beyond float64, or for anything but a Gram.
     """
-    rows = trajectory_rows(gram)
+    found = trajectory_rows(gram)
+    is_there = found >= 0
+    ends = found[is_there.sum(axis=0) - 1, np.arange(found.shape[1])]
+    rows = np.where(is_there, found, ends)  # a trajectory waits at its end; what it has there is left out below
     before, after = rows[:-1], rows[1:]
     center = "reference" if gram.has_reference else None
     absolute = np.maximum(np.diag(inner_products(gram)[0]), 0)
@@ -107,18 +112,21 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     length = np.sqrt(np.diag(increments))[after]
     # m_e . y_(e-1): the increments of y_(e-1) are the start and the movements up to it.
     outward = _along_path(gram)[after, before]
-    ends = rows[-1] - int(gram.has_reference)  # among the points
     turning = np.arccos(_cosine(increments[after[1:], after[:-1]], length[1:], length[:-1]))
+    by_epoch = {
+        "norm": unscaled(np.sqrt(absolute)[rows], gram),
+        "distance": unscaled(distance, gram),
+        "chord": unscaled(_distance_from_start(increments, after), gram),
+        "petal": _cosine(around[rows, rows[0]], distance, distance[0]),
+        "movement": _from_epoch(1, unscaled(length, gram)),
+        "lateral": _from_epoch(1, np.sqrt(1 - _cosine(outward, length, distance[:-1]) ** 2)),
+        "turning": _from_epoch(2, turning)[: len(rows)],
+        "falling": _from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),
+    }
+    points = ends - int(gram.has_reference)
     return Geometry(
-        norm=unscaled(np.sqrt(absolute)[rows], gram),
-        distance=unscaled(distance, gram),
-        chord=unscaled(_distance_from_start(increments, after), gram),
-        petal=_cosine(around[rows, rows[0]], distance, distance[0]),
-        movement=_from_epoch(1, unscaled(length, gram)),
-        lateral=_from_epoch(1, np.sqrt(1 - _cosine(outward, length, distance[:-1]) ** 2)),
-        turning=_from_epoch(2, turning)[: len(rows)],
-        falling=_from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),
-        end_spread=_mean_distance(pairwise_distances(gram, metric="euclidean")[np.ix_(ends, ends)]),
+        **{name: np.where(is_there, values, np.nan) for name, values in by_epoch.items()},
+        end_spread=_mean_distance(pairwise_distances(gram, metric="euclidean")[np.ix_(points, points)]),
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxscape.trajectories.increments import Points, sum_products
 from jaxscape.trajectories.pairs import Pair, add_pairs
 from jaxscape.trajectories.scales import TINY, is_narrow, out_of_range, scaled, scan
-from jaxscape.trajectories.sources import Source, check_parents, flatten_reference, integers, open_source
+from jaxscape.trajectories.sources import Members, Source, check_parents, flatten_reference, integers, open_source
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -51,10 +51,11 @@ class Gram(NamedTuple):
 
 
 def gram(
-    points: TrajectoryStore | PyTree,
+    points: TrajectoryStore | Sequence[TrajectoryStore] | PyTree,
     *,
     reference: PyTree | None = None,
-    members: Sequence[int] | None = None,
+    members: Members | None = None,
+    leaves: str | Sequence[str] | None = None,
     parents: Sequence[int] | np.ndarray | None = None,
     previous: Gram | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -63,19 +64,26 @@ def gram(
     """Return the Gram matrix of the increments between points, in one pass with bounded memory.
 
     Args:
-        points: a `TrajectoryStore` (rows epoch by epoch, members within); an array (n, P); or a pytree of arrays
-            stacked on axis 0 (an array (n,) in it is a scalar parameter). Real floats up to float64 and integers up
-            to 2**53; values are taken as float64, exactly. A plain list or tuple of alike items is refused, for they
-            may be the points themselves: stack points, and name stacked arrays in a dictionary.
+        points: a `TrajectoryStore` (rows epoch by epoch, members within); a list of stores with the same arrays
+            (rows store by store, of any numbers of epochs and members); a list or tuple of networks, pytrees with the
+            same arrays, or of vectors of one length; an array (n, P); or a pytree of arrays stacked on axis 0 (an
+            array (n,) in it is a scalar parameter), such as a dictionary or NamedTuple, for the items of a plain list
+            or tuple are points. Real floats up to float64 and integers up to 2**53; values are taken as float64,
+            exactly.
         reference: the minimum: the arrays of one point, with the key paths and shapes that they have in the points
             (in any order; a list or NamedTuple may come as the dictionary that a store or a checkpoint makes of it),
-            or an array (P,).
-        members: of a store, those to take, in this order; all by default.
+            or an array (P,). With `leaves` the others may be in it or not.
+        members: of a store, those to take, in this order; all by default. Of several stores one selection for each,
+            such as [[0, 1], None].
+        leaves: the arrays to take, by key path such as "head/kernel" or by patterns such as "group1*/*/kernel", in
+            which `*` stands for any text, "/" included; all by default. The Gram, and the distances and the geometry
+            that follow from it, are those of these parameters alone: of one layer, or of adapters on a frozen base.
+            Of a store the others are not read.
         parents: the row before each row on its trajectory, -1 for a start; parents[i] < i. By default a store's
-            rows follow the same member's row of the previous epoch. Rows of anything else follow the nearest row
-            before them, found by a pass of its own. Any choice gives the same distances, with more digits the
-            shorter the increments are; a row far smaller than the way to it has no digits left, and its cosines are
-            refused. Geometry and null trajectories need the trajectories themselves.
+            rows follow the same member's row of the previous epoch, never one of another store. Rows of anything else
+            follow the nearest row before them, found by a pass of its own. Any choice gives the same distances, with
+            more digits the shorter the increments are; a row far smaller than the way to it has no digits left, and
+            its cosines are refused. Geometry and null trajectories need the trajectories themselves.
         previous: the Gram of the first of these points, with the same reference: its products are kept and only
             those of the new rows are computed. All points are read, for new rows have products with the old.
         devices: where to compute, each a share of the columns; [] is the host, with the threads of NumPy's BLAS.
@@ -87,11 +95,12 @@ def gram(
         rounding (about 1e-16 of the squared norms).
 
     Raises:
-        ValueError: for shapes, key paths or types that do not fit, rows with NaN or infinity (names them), rows whose
+        ValueError: for shapes, key paths or types that do not fit, leaves that match no array (names some), stores
+            with other arrays than the first (names the array), rows with NaN or infinity (names them), rows whose
             steps are below 1e-144 of the largest value, or a `previous` of other points.
     """
     _check_pass(devices, max_bytes)
-    source = open_source(points, members)
+    source = open_source(points, members, leaves)
     flat_reference = None if reference is None else flatten_reference(reference, source)
     rows_before = source.parents if parents is None else check_parents(parents, source.num_rows)
     if previous is not None:

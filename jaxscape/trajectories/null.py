@@ -20,7 +20,7 @@ def null_trajectories(gram: Gram, *, kind: str = "rotated", key: jax.Array) -> G
     """Trajectories from the same starts that have lost their relation to the landscape.
 
     Args:
-        gram: the real trajectories, of equal length.
+        gram: the real trajectories, of any lengths, which the null keeps.
         kind: "rotated": each member's movements, as they are to one another, are rotated at random; this keeps their
             lengths, persistence and curvature and removes their relation to the jump, the minimum and the other
             members. The control to judge by. "random": keeps only the length of each movement. These drift outward
@@ -32,18 +32,19 @@ def null_trajectories(gram: Gram, *, kind: str = "rotated", key: jax.Array) -> G
         A `Gram` of the same rows.
 
     Raises:
-        ValueError: for an unknown kind (lists the known ones), trajectories that branch or differ in length, or
-            anything but one key.
+        ValueError: for an unknown kind (lists the known ones), trajectories that branch, or anything but one
+            key.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    movements = trajectory_rows(gram)[1:].T  # [member, movement]
+    found = [rows[rows >= 0] for rows in trajectory_rows(gram)[1:].T]
+    movements = [rows for rows in found if len(rows)]  # of each member that moves
     generator = np.random.default_rng(_key_data(key))
-    if movements.size == 0:
+    if not movements:
         return gram
     if kind == "shuffled":
         return _shuffled(gram, movements, generator)
-    groups = movements if kind == "rotated" else movements.reshape(-1, 1)
+    groups = movements if kind == "rotated" else list(np.concatenate(movements)[:, None])
     return _rotated(gram, groups, generator)
 
 
@@ -60,7 +61,7 @@ def _key_data(key: jax.Array) -> list[int]:
     return numbers
 
 
-def _shuffled(gram: Gram, movements: np.ndarray, generator: np.random.Generator) -> Gram:
+def _shuffled(gram: Gram, movements: list[np.ndarray], generator: np.random.Generator) -> Gram:
     order = np.arange(len(gram.parents))
     for rows in movements:
         order[rows] = generator.permutation(rows)
@@ -68,9 +69,9 @@ def _shuffled(gram: Gram, movements: np.ndarray, generator: np.random.Generator)
     return gram._replace(products=gram.products[grid], remainders=gram.remainders[grid])
 
 
-def _rotated(gram: Gram, groups: np.ndarray, generator: np.random.Generator) -> Gram:
-    """Rotate each group of increments on its own; groups are rows of row numbers."""
-    fixed = np.setdiff1d(np.arange(len(gram.parents)), groups)
+def _rotated(gram: Gram, groups: list[np.ndarray], generator: np.random.Generator) -> Gram:
+    """Rotate each group of increments on its own; groups are row numbers."""
+    fixed = np.setdiff1d(np.arange(len(gram.parents)), np.concatenate(groups))
     kept = _coordinates(gram.products[np.ix_(fixed, fixed)], gram.dimension)
     factors = [_coordinates(gram.products[np.ix_(rows, rows)], gram.dimension) for rows in groups]
     sizes = [factor.shape[1] for factor in factors]

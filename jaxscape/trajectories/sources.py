@@ -1,14 +1,16 @@
 """What `gram` is given, checked before any of it is read: the points, the reference and the parents of the rows."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxscape.trajectories.arrays import matching_names
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -21,6 +23,7 @@ class Source(NamedTuple):
 
     num_rows: int
     shapes: dict[str, tuple[int, ...]]  # of the arrays of one point, by key path, in the order of the columns
+    all_shapes: dict[str, tuple[int, ...]]  # likewise, with those of the arrays that were left out
     parents: np.ndarray | None  # of the rows, where they are known
     is_narrow: bool  # no wider than float32: float64 holds the squares of all finite values
     blocks: Callable[[int], Iterator[np.ndarray]]  # given the bytes of a block as float32
@@ -31,67 +34,181 @@ class Source(NamedTuple):
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
 
-def open_source(points: TrajectoryStore | PyTree, members: Sequence[int] | None) -> Source:
+Members = Sequence[int] | Sequence[Sequence[int] | None]
+
+
+def open_source(points: Any, members: Members | None, leaves: str | Sequence[str] | None) -> Source:
     """Return what `points` are; raise ValueError for what cannot be rows of real numbers."""
     if isinstance(points, TrajectoryStore):
-        return _of_store(points, members)
+        return _of_store(points, members, leaves)
+    is_list = type(points) in (list, tuple) and len(points) > 0
+    if is_list and any(isinstance(item, TrajectoryStore) for item in points):
+        return _of_stores(points, members, leaves)
     if members is not None:
         raise ValueError("members can be chosen from a TrajectoryStore only; index the arrays instead")
-    return _of_arrays(points)
+    return _of_list(points, leaves) if is_list else _of_arrays(points, leaves)
 
 
-def _of_store(store: TrajectoryStore, members: Sequence[int] | None) -> Source:
+def _of_store(store: TrajectoryStore, members: Any, leaves: str | Sequence[str] | None) -> Source:
     chosen = None
     if members is not None:
         chosen = integers([members] if isinstance(members, int) else members, "members must be integers").tolist()
-    store.blocks(sys.maxsize, members=chosen)  # reads nothing; refuses an empty store, and members not in it
+    # Reads nothing; refuses an empty store, and members and leaves not in it.
+    store.blocks(sys.maxsize, members=chosen, leaves=leaves)
     count = store.num_members if chosen is None else len(chosen)
     num_rows = store.num_epochs * count
     parents = np.maximum(np.arange(num_rows) - count, -1)
     shapes = dict(zip(store.leaf_names, store.leaf_shapes, strict=True))
-    return Source(num_rows, shapes, parents, True, partial(store.blocks, members=chosen))
+    blocks = partial(store.blocks, members=chosen, leaves=leaves)
+    return Source(num_rows, _chosen(shapes, leaves), shapes, parents, True, blocks)
 
 
-def _of_arrays(points: PyTree) -> Source:
+def _of_stores(stores: Sequence[Any], members: Any, leaves: str | Sequence[str] | None) -> Source:
+    """The rows of several stores, one store after the other."""
+    for number, store in enumerate(stores):
+        if not isinstance(store, TrajectoryStore):
+            raise ValueError(f"points must be stores all or none, but points[{number}] is a {type(store).__name__}")
+    parts = [_of_store(*each, leaves) for each in zip(stores, _members_by_store(members, len(stores)), strict=True)]
+    for store in stores[1:]:
+        _require_same_leaves(store, stores[0])
+    num_rows = sum(part.num_rows for part in parts)
+    first_rows = np.cumsum([0, *(part.num_rows for part in parts[:-1])])
+    parents = [
+        np.where(rows >= 0, rows + first, -1)
+        for part, first in zip(parts, first_rows, strict=True)
+        if (rows := part.parents) is not None
+    ]
+
+    def blocks(max_bytes: int) -> Iterator[np.ndarray]:
+        if max_bytes < 4 * num_rows:
+            raise ValueError(f"max_bytes={max_bytes} is less than one column, {4 * num_rows} bytes")
+        # Half of it, since the blocks of the stores are held beside the one that they make.
+        width = max(max_bytes // (8 * num_rows), 1)
+        by_store = [part.blocks(4 * width * part.num_rows) for part in parts]
+        return (np.concatenate(rows) for rows in zip(*by_store, strict=True))
+
+    return parts[0]._replace(num_rows=num_rows, parents=np.concatenate(parents), blocks=blocks)
+
+
+def _members_by_store(members: Any, count: int) -> Any:
+    if members is None:
+        return [None] * count
+    is_sequence = isinstance(members, Sequence | np.ndarray) and not isinstance(members, str)
+    are_selections = is_sequence and all(
+        each is None or (isinstance(each, Sequence | np.ndarray) and not isinstance(each, str)) for each in members
+    )
+    if not are_selections or len(members) != count:
+        raise ValueError(
+            f"members must be one selection for each of the {count} stores, a sequence of integers or None for all, "
+            f"got {members!r:.100}"
+        )
+    return members
+
+
+def _require_same_leaves(store: TrajectoryStore, first: TrajectoryStore) -> None:
+    now, then = (dict(zip(each.leaf_names, each.leaf_shapes, strict=True)) for each in (store, first))
+    for name in [*then, *now]:
+        if now.get(name) != then.get(name):
+            raise ValueError(
+                f"stores must hold the same arrays: {name!r} is {_describe(now.get(name))} in {store.path} and "
+                f"{_describe(then.get(name))} in {first.path}"
+            )
+    if list(now) != list(then):
+        raise ValueError(f"stores must hold the same arrays in the same order, {store.path} and {first.path} do not")
+
+
+def _of_arrays(points: PyTree, leaves: str | Sequence[str] | None) -> Source:
     if isinstance(points, Iterator):
-        raise ValueError(f"points must be arrays, and not a {type(points).__name__}; stack its items on axis 0")
-    leaves = _named_arrays("points", points)
-    shapes = [leaf.shape for leaf in leaves.values()]
-    _refuse_rows_in_a_list(points, shapes)
-    if not leaves:
+        raise ValueError(f"points must be arrays, and not a {type(points).__name__}; make a list of its items")
+    arrays = _named_arrays("points", points)
+    shapes = [array.shape for array in arrays.values()]
+    if not arrays:
         raise ValueError(f"points must be an array (n, P), or a pytree of stacked arrays, got {points!r}, without any")
     if any(len(shape) == 0 or shape[0] != shapes[0][0] for shape in shapes):
         raise ValueError(f"points must be arrays that share a leading axis, got shapes {shapes}")
     if _is_bare(points) and len(shapes[0]) == 1:
         raise ValueError(f"points must be an array (n, P), or a pytree of stacked arrays, got the shape {shapes[0]}")
-    num_rows = shapes[0][0]
-    if num_rows == 0 or sum(leaf.size for leaf in leaves.values()) == 0:
-        raise ValueError(f"points must not be empty, got shapes {shapes}")
-    matrices = [leaf.reshape(num_rows, -1) for leaf in leaves.values() if leaf.size]
+    of_one = {name: array.shape[1:] for name, array in arrays.items()}
+    return _of_rows(arrays, of_one, shapes[0][0], leaves)
+
+
+def _of_list(points: Sequence[Any], leaves: str | Sequence[str] | None) -> Source:
+    """Points in a plain list or tuple, a network or a vector each."""
+    items = [_named_arrays(f"points[{number}]", _as_vector(item)) for number, item in enumerate(points)]
+    _refuse_unequal(items)
+    shapes = [array.shape for array in items[0].values()]
+    if not shapes:
+        raise ValueError(f"points must hold arrays, but points[0] is {points[0]!r:.60}, without any")
+    if _is_bare(_as_vector(points[0])) and len(shapes[0]) != 1:
+        found = "numbers" if shapes[0] == () else f"arrays of shape {shapes[0]}, which may be stacked themselves"
+        raise ValueError(
+            f"points must be an array (n, P), a list of networks or of vectors, or a pytree of stacked arrays, got a "
+            f"{type(points).__name__} of {found}; {_STACK}"
+        )
+    of_one = {name: array.shape for name, array in items[0].items()}
+    return _of_rows({name: [item[name] for item in items] for name in of_one}, of_one, len(items), leaves)
+
+
+_STACK = "stack points on axis 0 (np.stack), and give arrays that are stacked already in a dictionary"
+
+
+def _as_vector(item: Any) -> Any:
+    """A list of numbers as the vector that it stands for, anything else as it is."""
+    is_numbers = type(item) in (list, tuple) and len(item) and all(isinstance(number, Real) for number in item)
+    return np.array(item) if is_numbers else item
+
+
+def _refuse_unequal(items: Sequence[dict[str, np.ndarray]]) -> None:
+    for number, item in enumerate(items):
+        for name in [*items[0], *item]:
+            then, now = (each[name].shape if name in each else None for each in (items[0], item))
+            if now != then:
+                raise ValueError(
+                    f"points in a list must be networks with the same arrays, or vectors of one length, but {name!r} "
+                    f"is {_describe(then)} in points[0] and {_describe(now)} in points[{number}]; {_STACK}"
+                )
+
+
+def _of_rows(
+    arrays: Mapping[str, np.ndarray | list[np.ndarray]],
+    of_one: dict[str, tuple[int, ...]],
+    num_rows: int,
+    leaves: str | Sequence[str] | None,
+) -> Source:
+    """Points of named arrays, each stacked on axis 0 or a list of the arrays of the points."""
+    shapes = _chosen(of_one, leaves)
+    if num_rows == 0 or not any(np.prod(shape) for shape in shapes.values()):
+        raise ValueError(f"points must not be empty, got shapes {[(num_rows, *shape) for shape in shapes.values()]}")
+    chosen = [arrays[name] for name, shape in shapes.items() if np.prod(shape)]
 
     def blocks(max_bytes: int) -> Iterator[np.ndarray]:
         width = max(max_bytes // (4 * num_rows), 1)
-        return (matrix[:, first : first + width] for matrix in matrices for first in range(0, matrix.shape[1], width))
+        for rows in chosen:
+            size = rows[0].size
+            yield from (_columns(rows, slice(first, first + width)) for first in range(0, size, width))
 
-    of_one = {name: leaf.shape[1:] for name, leaf in leaves.items()}
-    is_narrow = not any(leaf.dtype == np.float64 for leaf in leaves.values())
-    return Source(num_rows, of_one, None, is_narrow, blocks)
+    parts = [part for rows in chosen for part in (rows if isinstance(rows, list) else [rows])]
+    is_narrow = not any(part.dtype == np.float64 for part in parts)
+    return Source(num_rows, shapes, of_one, None, is_narrow, blocks)
 
 
-def _refuse_rows_in_a_list(points: PyTree, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuse a list whose items may be points: read as stacked arrays it would give plausible wrong distances."""
-    if type(points) not in (list, tuple) or not points:
-        return
-    kinds = {(jax.tree.structure(item), tuple(map(np.shape, jax.tree.leaves(item)))) for item in points}
-    if len(kinds) == 1 or all(len(shape) < 2 for shape in shapes):
-        raise ValueError(
-            f"points must not be a {type(points).__name__} whose {len(points)} items may be points themselves; stack "
-            f"points on axis 0 (np.stack, leaf by leaf), and give arrays that are stacked already in a dictionary"
-        )
+def _columns(rows: np.ndarray | list[np.ndarray], columns: slice) -> np.ndarray:
+    if isinstance(rows, np.ndarray):
+        return rows.reshape(len(rows), -1)[:, columns]
+    parts = [row.reshape(-1)[columns] for row in rows]
+    one_type = len({part.dtype for part in parts}) == 1
+    return np.stack(parts if one_type else [part.astype(np.float64) for part in parts])
+
+
+def _chosen(shapes: dict[str, tuple[int, ...]], leaves: str | Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that are asked for by name or pattern."""
+    return shapes if leaves is None else {name: shapes[name] for name in matching_names(list(shapes), leaves)}
 
 
 def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
     """Return the reference as float64 (P,), its arrays in the order of the columns of the points.
+
+    Where arrays of the points are left out, the reference may have them or not.
 
     Raises:
         ValueError: for anything but an array (P,) or the arrays of one point, by key path and shape.
@@ -102,17 +219,26 @@ def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
         arrays = {"params": reference}
     if _is_bare(reference) and np.ndim(reference) == 1:
         (flat,) = arrays.values()
-        if flat.size != source.dimension:
-            raise ValueError(f"reference has {flat.size} parameters, the points have {source.dimension}")
-        return flat.astype(np.float64)
+        return _chosen_columns(flat, source).astype(np.float64)
     for name in [*source.shapes, *arrays]:
-        found, expected = (arrays[name].shape if name in arrays else None), source.shapes.get(name)
+        found, expected = (arrays[name].shape if name in arrays else None), source.all_shapes.get(name)
         if found != expected:
             raise ValueError(
                 f"reference must have the arrays of one point, or be an array ({source.dimension},): {name!r} is "
                 f"{_describe(found)} in the reference and {_describe(expected)} in a point"
             )
     return np.concatenate([arrays[name].ravel().astype(np.float64) for name in source.shapes])
+
+
+def _chosen_columns(flat: np.ndarray, source: Source) -> np.ndarray:
+    """The chosen arrays of a flat reference, which has them alone or all arrays of a point."""
+    if flat.size == source.dimension:
+        return flat
+    sizes = [int(np.prod(shape)) for shape in source.all_shapes.values()]
+    if flat.size != sum(sizes):
+        raise ValueError(f"reference has {flat.size} parameters, the points have {source.dimension}")
+    columns = dict(zip(source.all_shapes, np.split(flat, np.cumsum(sizes)[:-1]), strict=True))
+    return np.concatenate([columns[name] for name in source.shapes])
 
 
 def check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxscape.trajectories.arrays import host_copies, named_arrays, nested, require_same
+from jaxscape.trajectories.arrays import host_copies, matching_names, named_arrays, nested, require_same
 from jaxscape.trajectories.blocks import read_blocks
 from jaxscape.trajectories.checksums import encode, rows_checksums, rows_checksums_among_processes
 from jaxscape.trajectories.index import Leaf, make_store_folder, plain_records, read_index, write_index
@@ -259,12 +259,20 @@ class TrajectoryStore:
         reads = {leaf: [array.start_reading(member_numbers) for array in opened[leaf]] for leaf in chosen}
         return nested((leaf.keys, np.stack([wait() for wait in reads.pop(leaf)])) for leaf in list(reads))
 
-    def blocks(self, max_bytes: int, *, members: int | Sequence[int] | None = None) -> Iterator[np.ndarray]:
+    def blocks(
+        self,
+        max_bytes: int,
+        *,
+        members: int | Sequence[int] | None = None,
+        leaves: str | Sequence[str] | None = None,
+    ) -> Iterator[np.ndarray]:
         """Read the matrix of all snapshots, some columns at a time.
 
         Args:
             max_bytes: the size of a block; while one is filled the caller still holds the one before.
             members: as for `read`. What the others hold is not read.
+            leaves: key paths (see `leaf_names`), or patterns of them such as "group1*/*/kernel", in which `*` stands
+                for any text, "/" included; None for all. What the others hold is not read.
 
         Returns:
             Iterator of float32 arrays (n, k). The n = epochs x members rows go epoch by epoch, members
@@ -273,8 +281,8 @@ class TrajectoryStore:
             checksum when the block with its last column comes.
 
         Raises:
-            ValueError: when not even one column fits, the store is empty, for members that are not in it, or when
-                an epoch is damaged.
+            ValueError: when not even one column fits, the store is empty, for members or leaves that are not in it,
+                or when an epoch is damaged.
             FileNotFoundError: when epochs are missing.
         """
         self._require_snapshots()
@@ -284,7 +292,8 @@ class TrajectoryStore:
         if max_bytes < column_bytes:
             raise ValueError(f"max_bytes={max_bytes} is less than one column, {column_bytes} bytes")
         width = int(max_bytes // column_bytes)
-        return read_blocks(self._open_array, self._leaves, width, num_epochs, chosen)
+        names = self.leaf_names if leaves is None else matching_names(self.leaf_names, leaves)
+        return read_blocks(self._open_array, self._by_name(names), width, num_epochs, chosen)
 
     def _open_array(self, epoch: int, leaf: Leaf) -> StoredArray:
         return StoredArray(self._snapshots[epoch], leaf, self.num_members, self._reading)

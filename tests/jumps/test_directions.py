@@ -1,5 +1,7 @@
 """Directions and jumps against the definition of filter normalisation, computed with NumPy in float64."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -379,7 +381,9 @@ def test_a_filter_axis_of_another_kind_is_refused(filter_axis):
         filter_normalize({"bias": jnp.ones(2)}, {"bias": jnp.ones(2)}, filter_axis=filter_axis)
 
 
-@pytest.mark.parametrize("answer", [None, "last", 1.5, True])
+@pytest.mark.parametrize("answer", ["last", 1.5, True, (None,)])
 def test_a_function_that_gives_no_axis_is_refused_with_the_leafs_name(answer):
-    with pytest.raises(TypeError, match=rf"filter_axis must be .*, got {answer!r} for the leaf \['dense'\]"):
+    with pytest.raises(
+        TypeError, match=rf"filter_axis must be .*, got {re.escape(repr(answer))} for the leaf \['dense'\]"
+    ):
         jump_grid({"dense": jnp.ones((2, 3))}, filter_axis=lambda path: answer)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxscape.trajectories.geometry import trajectory_geometry, trajectory_rows
-from jaxscape.trajectories.gram import gram
+from jaxscape.trajectories.gram import gram, take_points
 
 
 def gram_of(points, minimum):
@@ -266,9 +266,64 @@ def test_trajectories_that_branch_are_refused_with_the_row_as_the_caller_counts(
         trajectory_geometry(gram(np.eye(4), reference=np.zeros(4), parents=[-1, -1, 1, 1]))
 
 
-def test_trajectories_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"equal lengths, got \[1, 3\]"):
-        trajectory_geometry(gram(np.eye(4), reference=np.zeros(4), parents=[-1, -1, 1, 2]))
+def unequal_gram(lengths=(5, 1, 9, 2, 6), *, size=30, reference=True, by_epoch=True):
+    """Trajectories of other lengths, row by row as a store of them would be, or one after the other."""
+    points, minimum = random_trajectories(3, epochs=max(lengths), members=len(lengths), size=size)
+    members = range(len(lengths))
+    if by_epoch:
+        rows = [(epoch, member) for epoch in range(max(lengths)) for member in members if epoch < lengths[member]]
+    else:
+        rows = [(epoch, member) for member in members for epoch in range(lengths[member])]
+    place = {row: number for number, row in enumerate(rows)}
+    parents = [place.get((epoch - 1, member), -1) for epoch, member in rows]
+    matrix = np.stack([points[row] for row in rows])
+    of_member = [[place[epoch, member] for epoch in range(lengths[member])] for member in members]
+    return gram(matrix, reference=minimum if reference else None, parents=parents), of_member, matrix
+
+
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("reference", [True, False])
+def test_a_trajectory_among_longer_ones_has_the_numbers_that_it_has_alone(reference, by_epoch):
+    found, of_member, matrix = unequal_gram(reference=reference, by_epoch=by_epoch)
+    geometry = trajectory_geometry(found)
+    summary = geometry.summary()
+    ends = np.stack([matrix[rows[-1]] for rows in of_member])
+    for member, rows in enumerate(of_member):
+        alone = trajectory_geometry(take_points(found, rows))
+        for name in geometry._fields[:-1]:
+            values = getattr(geometry, name)
+            assert values.dtype == np.float64
+            assert values.shape == (9, 5)
+            np.testing.assert_array_equal(values[: len(rows), member], getattr(alone, name)[:, 0], err_msg=name)
+            assert np.isnan(values[len(rows) :, member]).all(), name
+        spread = np.linalg.norm(np.delete(ends, member, 0) - ends[member], axis=1).mean()
+        np.testing.assert_allclose(geometry.end_spread[member], spread, rtol=1e-12)
+        expected = {**alone.summary(), "end_spread": spread / alone.distance[0]}
+        for name, values in summary.items():
+            np.testing.assert_allclose(values[member], expected[name][0], rtol=1e-13, err_msg=name)
+
+
+def test_a_trajectory_may_end_at_the_minimum_before_others_do():
+    minimum, *points = np.random.default_rng(0).standard_normal((5, 40)).astype(np.float32)
+    start, other, later, last = points
+    found = gram(np.stack([start, other, minimum, later, last]), reference=minimum, parents=[-1, -1, 0, 1, 3])
+    summary = trajectory_geometry(found).summary()
+    assert summary["return"][0] == 1
+    assert summary["monotone"][0] == 1
+    assert np.isnan(summary["petal"][0])
+    np.testing.assert_array_equal(
+        np.isnan(trajectory_geometry(found).distance), [[False] * 2, [False] * 2, [True, False]]
+    )
+
+
+def test_a_shorter_trajectory_that_branches_is_refused():
+    with pytest.raises(ValueError, match="must not branch, but row 1 has several successors"):
+        trajectory_geometry(gram(np.eye(5), parents=[-1, -1, 1, 1, 2]))
+
+
+def test_rows_after_the_end_of_a_trajectory_are_minus_one():
+    rows = trajectory_rows(gram(np.eye(4), reference=np.zeros(4), parents=[-1, -1, 1, 2]))
+    np.testing.assert_array_equal(rows, [[1, 2], [-1, 3], [-1, 4]])
 
 
 def test_rows_of_a_trajectory_are_found_with_and_without_a_reference():

@@ -11,7 +11,9 @@ from threadpoolctl import threadpool_info
 
 from jaxscape.trajectories import increments
 from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.geometry import trajectory_geometry
 from jaxscape.trajectories.gram import gram, take_points
+from jaxscape.trajectories.null import null_trajectories
 from jaxscape.trajectories.store import TrajectoryStore
 
 EPOCHS, MEMBERS, SIZE = 6, 4, 3000
@@ -256,3 +258,114 @@ def test_points_without_those_before_them_are_not_taken(points, message):
     minimum, rows, parents = trajectories()
     with pytest.raises(ValueError, match=message):
         take_points(gram(rows, reference=minimum, parents=parents), points)
+
+
+# Some leaves, and several stores
+
+
+def store_of(folder, epochs, members, seed):
+    """A store of two layers, and its rows as a matrix."""
+    generator = np.random.default_rng(seed)
+    shapes = {"a": (400, 3), "b": (50,)}
+    with TrajectoryStore.create(folder, [{"seed": member} for member in range(members)]) as store:
+        start = {name: generator.standard_normal((members, *shape)) for name, shape in shapes.items()}
+        rows = []
+        for epoch in range(epochs):
+            moved = {n: x + 1e-3 * epoch * generator.standard_normal(x.shape) for n, x in start.items()}
+            params = {name: leaf.astype(np.float32) for name, leaf in moved.items()}
+            store.append(epoch, params)
+            rows.append(np.concatenate([leaf.reshape(members, -1) for leaf in params.values()], axis=1))
+    return store, np.concatenate(rows)
+
+
+def test_leaves_of_a_store_are_read_alone(tmp_path, monkeypatch):
+    store, rows = store_of(tmp_path / "store", 3, 2, 0)
+    opened = set()
+    open_array = TrajectoryStore._open_array
+
+    def open_and_note(self, epoch, leaf):
+        opened.add(leaf.name)
+        return open_array(self, epoch, leaf)
+
+    monkeypatch.setattr(TrajectoryStore, "_open_array", open_and_note)
+    found = gram(store, leaves=["b"], reference={"b": rows[0, 1200:]})
+    assert opened == {"b"}
+    expected = gram(rows[:, 1200:], reference=rows[0, 1200:], parents=np.maximum(np.arange(6) - 2, -1))
+    np.testing.assert_allclose(found.products, expected.products, rtol=1e-12, atol=1e-15)
+    assert found.dimension == 50
+    blocks = np.concatenate(list(store.blocks(4 * 6 * 7, leaves="b*")), axis=1)
+    np.testing.assert_array_equal(blocks, rows[:, 1200:])
+
+
+@pytest.mark.parametrize("max_bytes", [2**28, 4 * 23 * 3 * 40])
+def test_the_rows_of_several_stores_follow_one_another_and_never_cross(tmp_path, max_bytes):
+    one, two, three = (store_of(tmp_path / str(n), *shape, n) for n, shape in enumerate([(4, 3), (1, 2), (9, 1)]))
+    rows = np.concatenate([one[1], two[1], three[1]])
+    parents = [*np.maximum(np.arange(12) - 3, -1), -1, -1, -1, *range(14, 22)]
+    for reference in (None, rows[5]):
+        found = gram([one[0], two[0], three[0]], reference=reference, max_bytes=max_bytes)
+        expected = gram(rows, reference=reference, parents=parents)
+        np.testing.assert_array_equal(found.parents, expected.parents)
+        assert error(whole(found), whole(expected)) < 1e-15
+    exact = np.linalg.norm(rows[:, None].astype(np.longdouble) - rows, axis=2)
+    np.testing.assert_allclose(pairwise_distances([one[0], two[0], three[0]], metric="euclidean"), exact, rtol=1e-9)
+
+
+def test_members_and_leaves_of_several_stores_and_a_store_that_joins(tmp_path):
+    (one, of_one), (two, of_two) = (store_of(tmp_path / str(n), *shape, n) for n, shape in enumerate([(2, 3), (3, 2)]))
+    rows = np.concatenate([of_one[[2, 0, 5, 3]], of_two])[:, 1200:]
+    parents = [-1, -1, 0, 1, -1, -1, 4, 5, 6, 7]
+    found = gram([one, two], members=[[2, 0], None], leaves="b")
+    np.testing.assert_allclose(found.products, gram(rows, parents=parents).products, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(found.parents, parents)
+    before = gram([one], members=[[2, 0]], leaves="b")
+    joined = gram([one, two], members=((2, 0), np.arange(2)), leaves="b", previous=before)
+    assert error(whole(joined), whole(found)) < 1e-15
+
+
+def test_stores_of_other_lengths_have_a_geometry_of_each_and_a_null(tmp_path):
+    one, two = (store_of(tmp_path / str(n), *shape, n)[0] for n, shape in enumerate([(2, 3), (5, 2)]))
+    found = gram([one, two])
+    summary = trajectory_geometry(found).summary()
+    for store, columns in ((one, slice(0, 3)), (two, slice(3, 5))):
+        alone = trajectory_geometry(gram(store)).summary()
+        for name in alone.keys() - {"end_spread"}:
+            np.testing.assert_allclose(summary[name][columns], alone[name], rtol=1e-9, err_msg=name)
+    movement = [trajectory_geometry(each).movement for each in (found, null_trajectories(found, key=jax.random.key(0)))]
+    np.testing.assert_array_equal(*movement)
+
+
+@pytest.mark.parametrize(
+    "members", [0, [0], [0, 1], [[0], [1], [0]], "01", [[0], "a"], [[0], [2]], [[0], [[0], [0, 1]]], [[], None]]
+)
+def test_members_of_several_stores_are_a_selection_each(tmp_path, members):
+    stores = [store_of(tmp_path / str(n), 1, 2, n)[0] for n in range(2)]
+    with pytest.raises(ValueError, match="members"):
+        gram(stores, members=members)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"a": (400, 3)}, r"'b' is absent in .*other and of shape \(50,\) in .*one"),
+        ({"a": (400, 3), "b": (51,)}, r"'b' is of shape \(51,\) in .*other and of shape \(50,\) in .*one"),
+        ({"a": (400, 3), "b": (50,), "c": (1,)}, r"'c' is of shape \(1,\) in .*other and absent in .*one"),
+    ],
+)
+def test_stores_of_other_arrays_are_refused_by_the_arrays_name(tmp_path, params, message):
+    one, _ = store_of(tmp_path / "one", 1, 2, 0)
+    with TrajectoryStore.create(tmp_path / "other", [{"seed": 0}]) as other:
+        other.append(0, {name: np.ones((1, *shape), np.float32) for name, shape in params.items()})
+    with pytest.raises(ValueError, match=f"stores must hold the same arrays: {message}"):
+        gram([one, other])
+
+
+def test_stores_beside_something_else_or_with_too_little_room_are_refused(tmp_path):
+    one, rows = store_of(tmp_path / "one", 2, 2, 0)
+    for points in ([one, rows], [rows, one]):
+        with pytest.raises(ValueError, match=r"points must be stores all or none, but points\[\d\] is a ndarray"):
+            gram(points)
+    with pytest.raises(ValueError, match=r"max_bytes=.* is less than one column, 32 bytes"):
+        gram([one, one], max_bytes=10)
+    with TrajectoryStore.create(tmp_path / "empty", [{"seed": 0}]) as empty, pytest.raises(ValueError, match="no snap"):
+        gram([one, empty])

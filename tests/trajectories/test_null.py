@@ -233,3 +233,42 @@ def test_an_unknown_kind_lists_the_known():
 def test_trajectories_that_branch_have_no_null():
     with pytest.raises(ValueError, match="must not branch"):
         null_trajectories(gram(np.eye(4), parents=[-1, -1, 1, 1]), key=jax.random.key(0))
+
+
+def unequal(lengths=(4, 1, 6, 2), size=40):
+    """Trajectories of other lengths, one after the other."""
+    generator = np.random.default_rng(5)
+    parts = [np.cumsum(generator.standard_normal((length, size)), axis=0) for length in lengths]
+    first_rows = np.cumsum([0, *lengths[:-1]])
+    parents = np.concatenate([[-1, *range(first, first + n - 1)] for first, n in zip(first_rows, lengths, strict=True)])
+    return gram(np.concatenate(parts), reference=generator.standard_normal(size), parents=parents)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_null_keeps_trajectories_of_any_lengths_and_what_its_kind_keeps_of_each(kind):
+    real = unequal()
+    null = null_trajectories(real, kind=kind, key=jax.random.key(0))
+    np.testing.assert_array_equal(null.parents, real.parents)
+    one, other = trajectory_geometry(real), trajectory_geometry(null)
+    for name in ("norm", "distance", "movement"):
+        np.testing.assert_array_equal(np.isnan(getattr(one, name)), np.isnan(getattr(other, name)), err_msg=name)
+    np.testing.assert_array_equal(other.distance[0], one.distance[0])
+    lengths = [each.movement[1:].copy() for each in (one, other)]
+    if kind == "shuffled":
+        lengths = [np.sort(each, axis=0) for each in lengths]
+        ends = (np.array([3, 0, 5, 1]), np.arange(4))
+        np.testing.assert_allclose(other.distance[ends], one.distance[ends], rtol=1e-12)
+    np.testing.assert_array_equal(*lengths)
+    if kind == "rotated":
+        np.testing.assert_array_equal(other.turning, one.turning)
+    assert (null.products != real.products).any()
+    values = np.linalg.eigvalsh(null.products)
+    assert values.min() > -1e-13 * values.max()
+
+
+@pytest.mark.parametrize("kind", ["rotated", "random"])
+def test_the_cosine_of_movements_of_trajectories_of_other_lengths_is_that_of_random_directions(kind):
+    """Of the last movement of the first copy with those of the third and with its jump: Beta(1/2, (P - 1)/2)."""
+    cosine = draws(unequal(size=20), kind, 400)
+    for other in (7, 11, 12, 1):
+        assert stats.kstest(cosine[:, 4, other] ** 2, stats.beta(0.5, 19 / 2).cdf).pvalue > 1e-3, other

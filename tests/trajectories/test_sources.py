@@ -25,9 +25,6 @@ def one(tree):
     return jax.tree.map(lambda leaf: leaf[-1], tree)
 
 
-ALIKE = r"whose \d items may be points themselves"
-
-
 @pytest.mark.parametrize(
     ("points", "message"),
     [
@@ -38,15 +35,20 @@ ALIKE = r"whose \d items may be points themselves"
         ([], r"got \[\], without any"),
         ("abc", "points is a str"),
         ((row for row in ROWS), "not a generator"),
-        ([np.ones(3), np.ones(3)], ALIKE),
-        ((np.ones(3), np.ones(3)), ALIKE),
-        ([np.ones(3), np.ones(4)], ALIKE),
-        ([[1.0, 2.0], [3.0, 4.0]], ALIKE),
-        ([[1.0, 2.0], [3.0]], ALIKE),
-        ([{"w": np.ones((3, 2)), "b": np.ones(3)}] * 5, ALIKE),
-        ([{"a": np.ones(3)}, {"b": np.ones(3)}], ALIKE),
-        ([np.ones((3, 2)), np.ones((4, 2))], "share a leading axis"),
-        ([{"a": np.ones((3, 2))}, {"b": np.ones((4, 2))}], "share a leading axis"),
+        ([1.0, 2.0], r"or a pytree of stacked arrays, got a list of numbers; stack points on axis 0"),
+        (
+            (np.ones((3, 2)), np.ones((3, 2))),
+            r"got a tuple of arrays of shape \(3, 2\), which may be stacked themselves",
+        ),
+        ([np.ones((3, 2))], "give arrays that are stacked already in a dictionary"),
+        ([np.ones(3), np.ones(4)], r"is of shape \(3,\) in points\[0\] and of shape \(4,\) in points\[1\]"),
+        ([[1.0, 2.0], [3.0]], r"is of shape \(2,\) in points\[0\] and of shape \(1,\) in points\[1\]"),
+        ([TREE, TREE, {"b": ROWS}], r"'w' is of shape \(4, 2, 3\) in points\[0\] and absent in points\[2\]"),
+        ([{"a": np.ones(3)}, {"b": np.ones(3)}], r"'a' is of shape \(3,\) in points\[0\] and absent in points\[1\]"),
+        ([np.ones((3, 2)), np.ones((3, 4))], "give arrays that are stacked already in a dictionary"),
+        ([{"a": ROWS}, {"a": "text"}], r"points\[1\]: 'a' is a str"),
+        ([None, None], r"points\[0\] is None, without any"),
+        ([{"a": np.ones((0, 2))}] * 2, r"points must not be empty, got shapes \[\(2, 0, 2\)\]"),
         (np.ma.masked_array(ROWS, ROWS > 0), "points is a MaskedArray"),
         (sparse.csr_matrix(ROWS), "points is a csr_matrix"),
         ({"a": sparse.coo_array(ROWS)}, "points: 'a' is a coo_array"),
@@ -73,12 +75,45 @@ def test_every_type_that_float64_holds_exactly_gives_the_same(dtype):
     np.testing.assert_array_equal(gram(whole.astype(dtype)).products, gram(whole).products)
 
 
-def test_a_list_of_layers_that_differ_is_a_pytree():
-    layers = [{"w": TREE["w"]}, {"w": ROWS, "b": ROWS[:, 0]}]
+def networks():
+    """Three networks, and their parameters as a matrix."""
+    generator = np.random.default_rng(1)
+    made = [{"w": generator.standard_normal((2, 3)), "b": generator.standard_normal(3)} for _ in range(3)]
+    return made, np.stack([np.concatenate([each["b"], each["w"].ravel()]) for each in made])
+
+
+@pytest.mark.parametrize("as_list", [list, tuple])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, jnp.bfloat16])
+def test_networks_in_a_list_are_stacked_into_points(as_list, dtype):
+    made, _ = networks()
+    made = [jax.tree.map(lambda leaf: leaf.astype(dtype), each) for each in made]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+    for max_bytes in (2**28, 100):
+        found, expected = (gram(points, max_bytes=max_bytes) for points in (as_list(made), stacked))
+        np.testing.assert_array_equal(found.products, expected.products)
+        np.testing.assert_array_equal(found.parents, expected.parents)
+    np.testing.assert_array_equal(pairwise_distances(as_list(made)), pairwise_distances(stacked))
+    assert pairwise_distances(as_list(made), reference=made[1], metric="euclidean", include_reference=True)[0, 2] == 0
+
+
+@pytest.mark.parametrize("to", [np.asarray, jnp.asarray, list, tuple])
+def test_vectors_in_a_list_are_points(to):
+    matrix = np.round(100 * networks()[1])
+    for points in ([to(row.tolist()) for row in matrix], [to(matrix[0].tolist())]):
+        np.testing.assert_array_equal(gram(points).products, gram(matrix[: len(points)]).products)
+
+
+def test_networks_of_several_types_and_containers_are_points_by_key_path():
+    made, matrix = networks()
+    exact = [made[0], Layer(**made[1]), {"b": jnp.asarray(made[2]["b"], jnp.bfloat16), "w": np.ones((2, 3), int)}]
+    matrix[2] = np.concatenate([np.asarray(exact[2]["b"], np.float64), np.ones(6)])
+    np.testing.assert_allclose(gram(exact).products, gram(matrix).products, rtol=1e-14)
+
+
+def test_a_dictionary_of_layers_that_are_stacked_is_a_pytree():
+    layers = {"0": {"w": TREE["w"]}, "1": {"w": ROWS, "b": ROWS[:, 0]}}
     flat = np.concatenate([TREE["w"].reshape(4, -1), ROWS[:, :1], ROWS], axis=1)
     np.testing.assert_allclose(pairwise_distances(layers), pairwise_distances(flat), atol=1e-15)
-    pair = (TREE["w"], ROWS)
-    np.testing.assert_array_equal(gram(pair).products, gram({"0": pair[0], "1": pair[1]}).products)
 
 
 # The reference
@@ -150,6 +185,83 @@ def test_a_list_of_numbers_is_a_flat_reference():
     np.testing.assert_array_equal(
         gram(ROWS, reference=[1.0, 2.0, 3.0]).products, gram(ROWS, reference=np.array([1.0, 2.0, 3.0])).products
     )
+
+
+# Leaves
+
+LAYERS = {"a": {"kernel": ROWS, "bias": ROWS[:, :2] + 1}, "b": {"kernel": TREE["w"] - 3}, "head[0]": ROWS[:, 0]}
+
+
+@pytest.mark.parametrize(
+    ("leaves", "names"),
+    [
+        (["a/kernel"], ["a/kernel"]),
+        ("*/kernel", ["a/kernel", "b/kernel"]),
+        (["b/*", "a/k*", "b/kernel"], ["a/kernel", "b/kernel"]),
+        (("head[0]",), ["head[0]"]),
+        ("*", ["a/bias", "a/kernel", "b/kernel", "head[0]"]),
+    ],
+)
+def test_the_gram_of_some_leaves_is_that_of_their_columns(leaves, names):
+    columns = {
+        "a/bias": LAYERS["a"]["bias"],
+        "a/kernel": ROWS,
+        "b/kernel": LAYERS["b"]["kernel"],
+        "head[0]": ROWS[:, 0],
+    }
+    matrix = np.concatenate([columns[name].reshape(4, -1) for name in names], axis=1)
+    as_list = [jax.tree.map(lambda leaf, row=row: leaf[row], LAYERS) for row in range(4)]
+    everything = np.concatenate([leaf[-1].ravel() for leaf in columns.values()])
+    expected = gram(matrix, reference=matrix[-1], parents=PARENTS)
+    for points in (LAYERS, as_list):
+        for reference in (one(LAYERS), matrix[-1], everything):
+            found = gram(points, reference=reference, parents=PARENTS, leaves=leaves)
+            np.testing.assert_allclose(found.products, expected.products, rtol=1e-13, atol=1e-13)
+            assert found.dimension == matrix.shape[1]
+
+
+def test_a_reference_may_have_the_chosen_leaves_alone():
+    chosen = {"a": {"kernel": ROWS[0]}}
+    found, expected = (gram(LAYERS, reference=each, leaves="a/kernel") for each in (chosen, one(LAYERS)))
+    assert found.num_points == 4
+    np.testing.assert_array_equal(gram(LAYERS, reference=chosen, leaves="a/k*").products, found.products)
+    assert (found.products != expected.products).any()  # the reference is another
+    with pytest.raises(ValueError, match="'a/bias' is absent in the reference"):
+        gram(LAYERS, reference=chosen, leaves="a/*")
+    with pytest.raises(ValueError, match=r"'c' is of shape .* in the reference and absent in a point"):
+        gram(LAYERS, reference={**chosen, "c": ROWS}, leaves="a/kernel")
+
+
+def test_more_rows_of_some_leaves_join_the_former():
+    for leaves in (["a/*"], "b/kernel"):
+        old = gram(jax.tree.map(lambda leaf: leaf[:3], LAYERS), parents=PARENTS[:3], leaves=leaves)
+        found = gram(LAYERS, parents=PARENTS, leaves=leaves, previous=old)
+        np.testing.assert_allclose(found.products, gram(LAYERS, parents=PARENTS, leaves=leaves).products, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"previous has \(has_reference, dimension\)"):
+        gram(LAYERS, parents=PARENTS, leaves="a/*", previous=old)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        (
+            ["a/weight"],
+            r"leaves: 'a/weight' is the name of no array and matches none; known: a/bias, a/kernel, b/kernel",
+        ),
+        (["*", "c*"], r"leaves: 'c\*' is the name of no array"),
+        ([], r"leaves=\[\] must be names or patterns"),
+        (3, "leaves=3 must be names or patterns"),
+        (iter(["*"]), "leaves=<list_iterator .*> must be names or patterns"),
+        ([0], r"leaves=\[0\] must be names or patterns"),
+    ],
+)
+def test_leaves_that_are_not_there_are_refused_with_some_that_are(leaves, message, store):
+    with pytest.raises(ValueError, match=message):
+        gram(LAYERS, leaves=leaves)
+    with pytest.raises(ValueError, match=message.split("; known")[0]):
+        gram(store, leaves=leaves)
+    with pytest.raises(ValueError, match=message.split("; known")[0]):
+        store.blocks(2**20, leaves=leaves)
 
 
 # Members, parents and the rest
