@@ -14,7 +14,7 @@ from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.images import image_comparison
-from jaxscape.runs.measure import measure, optimizers_table
+from jaxscape.runs.measure import groups_table, measure
 from jaxscape.runs.plot import plot_run
 
 
@@ -31,7 +31,7 @@ def main(experiment: Experiment) -> None:
     for setting in (*experiment.settings, experiment.control, *(experiment.embedding(**part) for part in parts)):
         embed_trajectories(run, setting, console=console)
     figures = plot_run(run)
-    console.print(optimizers_table(RunFolder(run).read_report()))
+    console.print(groups_table(RunFolder(run).read_report()))
     console.print(f"Done in {(time.monotonic() - started) / 60:.1f} min.")
     for path in figures:
         console.print(f"{path}")

@@ -11,7 +11,7 @@ from jaxscape.cli.errors import describe
 from jaxscape.runs.arrays import check_arrays
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings
 from jaxscape.runs.folder import STAGES, RunFolder
-from jaxscape.runs.measure import accuracy_table, geometry_table, optimizers_table
+from jaxscape.runs.measure import accuracy_table, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import read_record
@@ -66,8 +66,8 @@ def _tables(run: RunFolder) -> list[RenderableType]:
     report = run.read_report()
     if "geometry" not in report:
         return []
-    if "by_optimizer" in report["geometry"]:
-        return [optimizers_table(report)]
+    if groups(report):
+        return [groups_table(report)]
     return [accuracy_table({run.name: report}), geometry_table({run.name: report})]
 
 

@@ -89,11 +89,11 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
             _retrain(_retrainings(command, arguments), console)
         case Compare(run):
             from jaxscape.runs.compare import compare_optimizers
-            from jaxscape.runs.measure import measure, optimizers_table
+            from jaxscape.runs.measure import groups_table, measure
 
             compare_optimizers(run, _comparison(command), console=console)
             measure(run, console=console)
-            console.print(optimizers_table(RunFolder(run).read_report()))
+            console.print(groups_table(RunFolder(run).read_report()))
         case Embed(run, config):
             from jaxscape.runs.embed import embed_trajectories
 

@@ -31,7 +31,16 @@ from jaxscape.figures.palette import (
     make_palette,
     shade,
 )
-from jaxscape.figures.panels import Array, Begin, DistancePanel, Panel, checked_column, checked_panel, rows_by_member
+from jaxscape.figures.panels import (
+    Array,
+    Begin,
+    DistancePanel,
+    Panel,
+    checked_column,
+    checked_panel,
+    rows_by_member,
+    step_sizes,
+)
 
 type ColorBy = Literal["seed", "step_size", "epoch", "values"]
 
@@ -57,9 +66,9 @@ def plot_trajectories(
     embedding: ArrayLike,
     *,
     seed: ArrayLike,
-    step_size: ArrayLike,
     epoch: ArrayLike,
     member: ArrayLike,
+    step_size: ArrayLike | None = None,
     color_by: ColorBy = "seed",
     fade: Fade | None = None,
     values: ArrayLike | None = None,
@@ -77,9 +86,9 @@ def plot_trajectories(
         ax: axes to draw on; 3-D ones for an embedding in space.
         embedding: (n, 2) or (n, 3) coordinates.
         seed: (n,) direction of the jump.
-        step_size: (n,) floats.
         epoch: (n,) epoch of retraining; 0 is right after the jump.
         member: (n,) the trajectory that a row belongs to.
+        step_size: (n,) floats; None where nothing was thrown.
         color_by: "seed" (a hue a direction), "step_size" (as the diamonds), "epoch" or "values" (a scale).
         fade: with color_by="seed", the hue grows "dark" or "white" with the epochs (Fig. 2, top and bottom).
         values: (n,) floats for color_by="values", such as the loss (Appendix B).
@@ -101,13 +110,13 @@ def plot_trajectories(
         title="",
         embedding=np.asarray(embedding),
         seed=np.asarray(seed),
-        step_size=np.asarray(step_size),
+        step_size=None if step_size is None else np.asarray(step_size),
         epoch=np.asarray(epoch),
         member=np.asarray(member),
         minimum=None if minimum is None else np.asarray(minimum),
     )
     panel = checked_panel(panel)
-    palette = palette or make_palette(panel.seed, panel.step_size, panel.epoch)
+    palette = palette or make_palette(panel.seed, step_sizes(panel), panel.epoch)
     _check_axes(ax, panel)
     _check_palette(palette, panel)
     _check_coloring(color_by, fade, values, norm)
@@ -152,7 +161,7 @@ def plot_lines(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Liter
     for rows in rows_by_member(panel).values():
         color = _label_color(panel, rows[0], palette, color_by)
         ax.plot(panel.epoch[rows], panel.distance[rows], color=color, linewidth=0.8, alpha=0.8, zorder=2)
-    ax.set_xlabel("epoch", fontsize=NORMAL, color=INK)
+    ax.set_xlabel(panel.unit, fontsize=NORMAL, color=INK)
     ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
     for side, spine in ax.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=GREY, linewidth=0.6)
@@ -198,7 +207,7 @@ def _check_coloring(color_by: ColorBy, fade: Fade | None, values: ArrayLike | No
 
 def _row_colors(panel: Panel, palette: Palette, color_by: ColorBy, fade: Fade | None) -> NDArray[np.float64]:
     if color_by == "step_size":
-        return np.array([palette.step_sizes[size] for size in panel.step_size.tolist()])
+        return np.array([palette.step_sizes[size] for size in step_sizes(panel).tolist()])
     progress = panel.epoch / (palette.last_epoch or 1)
     darkness = {None: np.full(len(progress), 0.5), "dark": progress, "white": 1 - progress}[fade]
     colors = np.empty((len(progress), 3))
@@ -219,18 +228,19 @@ def _label_color(panel: Panel | DistancePanel, row: int, palette: Palette, color
     if color_by == "seed":
         return palette.directions[panel.seed.tolist()[row]]
     if color_by == "step_size":
-        return palette.step_sizes[panel.step_size.tolist()[row]]
+        return palette.step_sizes[step_sizes(panel).tolist()[row]]
     return GREY
 
 
 def _draw_starts(ax: Axes, panel: Panel, palette: Palette, point_size: float, begin: Begin) -> PathCollection:
-    rows = np.flatnonzero(panel.epoch == 0)
     if begin == "initial":
+        rows = np.array([rows[0] for rows in rows_by_member(panel).values()])
         return _scatter(ax, panel.embedding[rows], s=10 * point_size, zorder=4, marker="*", c=MINIMUM, **EDGE)
-    rows = rows[np.argsort(-panel.step_size[rows], kind="stable")]
-    step_sizes, areas = panel.step_size[rows].tolist(), diamond_areas(palette, point_size)
+    rows = np.flatnonzero(panel.epoch == 0)
+    rows = rows[np.argsort(-step_sizes(panel)[rows], kind="stable")]
+    sizes, areas = step_sizes(panel)[rows].tolist(), diamond_areas(palette, point_size)
     style: dict[str, Any] = {"marker": "D", "zorder": 3, **EDGE}
-    style |= {"c": [palette.step_sizes[size] for size in step_sizes], "s": [areas[size] for size in step_sizes]}
+    style |= {"c": [palette.step_sizes[size] for size in sizes], "s": [areas[size] for size in sizes]}
     return _scatter(ax, panel.embedding[rows], **style)
 
 

@@ -45,6 +45,7 @@ def legend(
     minimum: bool = False,
     hue: str = "direction",
     initial: bool = False,
+    unit: str = "epoch",
     extra: Sequence[Artist] = (),
 ) -> Legend:
     """Puts a legend at the foot of the figure, in a strip of its own: outside of the points.
@@ -60,6 +61,7 @@ def legend(
         minimum: whether the star is, as the minimum.
         hue: what the hues stand for.
         initial: whether the star is, as initial parameters.
+        unit: what is counted: the epoch, or the step.
         extra: more artists, under their own labels.
     """
     groups: dict[str, list[Entry]] = {}
@@ -69,7 +71,7 @@ def legend(
         sides = {size: area**0.5 for size, area in diamond_areas(palette).items()}
         diamonds = {size: _marker("D", color, sides[size]) for size, color in palette.step_sizes.items()}
         groups["step size"] = [(diamond, f"{size:g}") for size, diamond in diamonds.items()]
-    others: list[Entry] = [(_gradient(fade), f"epoch 0 to {palette.last_epoch:g}") for fade in fades]
+    others: list[Entry] = [(_gradient(fade), f"{unit} 0 to {palette.last_epoch:g}") for fade in fades]
     others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
     others += [(_marker("*", MINIMUM, size=7), "initial parameters")] if initial else []
     others += [(artist, str(artist.get_label())) for artist in extra]

@@ -22,13 +22,14 @@ class Panel(NamedTuple):
     title: str  # its lines stay lines
     embedding: Array  # (n, 2) or (n, 3)
     seed: Array  # what the hue stands for: the direction of the jump, or another label
-    step_size: Array
     epoch: Array
     member: Array
+    step_size: Array | None = None  # where they begin with a jump
     minimum: Array | None = None  # (2,) or (3,), where the minimum was embedded too
     note: str = ""  # a line under the panels of this minimum
     hue: str = "direction"  # the legend's word for the labels `seed`
     begin: Begin = "jump"
+    unit: str = "epoch"  # of the numbers `epoch`
 
 
 class DistancePanel(NamedTuple):
@@ -37,10 +38,11 @@ class DistancePanel(NamedTuple):
     title: str
     distance: Array  # as a share of the jump: 1 at epoch 0
     seed: Array
-    step_size: Array
     epoch: Array
     member: Array
+    step_size: Array | None = None
     null: Array | None = None  # the same of null trajectories with the same labels
+    unit: str = "epoch"
 
 
 def checked_panel(panel: Panel) -> Panel:
@@ -86,8 +88,14 @@ def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel]) -> Palette
     """
     if not panels:
         raise ValueError("panels is empty; give one or more")
-    labels = ("seed", "step_size", "epoch")
-    return make_palette(*(np.concatenate([getattr(panel, name) for panel in panels]) for name in labels))
+    labels = ("seed", "epoch")
+    seed, epoch = (np.concatenate([getattr(panel, name) for panel in panels]) for name in labels)
+    return make_palette(seed, np.concatenate([step_sizes(panel) for panel in panels]), epoch)
+
+
+def step_sizes(panel: Panel | DistancePanel) -> Array:
+    """The step size of each row; 0 where nothing was thrown."""
+    return np.zeros(len(panel.member)) if panel.step_size is None else panel.step_size
 
 
 def rows_by_member(panel: Panel | DistancePanel) -> dict[Hashable, NDArray[np.intp]]:
@@ -101,7 +109,7 @@ def _with_checked_labels[P: (Panel, DistancePanel)](panel: P, n: int) -> P:
         raise ValueError(f"panel {panel.title!r} has no rows")
     panel = panel._replace(
         seed=checked_column("seed", panel.seed, n),
-        step_size=rounded_step_size(checked_column("step_size", panel.step_size, n, numeric=True)),
+        step_size=rounded_step_size(checked_column("step_size", step_sizes(panel), n, numeric=True)),
         epoch=checked_column("epoch", panel.epoch, n, numeric=True),
         member=checked_column("member", panel.member, n),
     )

@@ -89,7 +89,8 @@ def minimum_figure(panel: Panel, *, note: str = "") -> Figure:
         ValueError: as `plot_trajectories`.
     """
     cells = [[(panel, look) for look in LOOKS]]
-    return _grid_figure(cells, heading=panel.title, over=[*LOOKS.values()], under=["", panel.note, ""], note=note)[0]
+    over = [look.replace("epoch", panel.unit) for look in LOOKS.values()]
+    return _grid_figure(cells, heading=panel.title, over=over, under=["", panel.note, ""], note=note)[0]
 
 
 @own_style()
@@ -316,13 +317,13 @@ def _explain(
     fig: Figure, palette: Palette, panels: Sequence[Panel], fades: Sequence[Fade], *, directions: bool = True
 ) -> None:
     """The legend of these panels, which mean the same by hues and beginnings."""
-    words = {(panel.hue, panel.begin) for panel in panels}
+    words = {(panel.hue, panel.begin, panel.unit) for panel in panels}
     if len(words) != 1:
-        raise ValueError(f"panels differ in their hue and begin: {sorted(words)}")
-    ((hue, begin),) = words
+        raise ValueError(f"panels differ in their hue, begin and unit: {sorted(words)}")
+    ((hue, begin, unit),) = words
     jumps, minimum = begin == "jump", any(panel.minimum is not None for panel in panels)
     signs: dict[str, Any] = {"directions": directions, "step_sizes": jumps, "initial": not jumps, "minimum": minimum}
-    legend(fig, palette, hue=hue, fades=fades, **signs)
+    legend(fig, palette, hue=hue, unit=unit, fades=fades, **signs)
 
 
 def _panel_axes(rows: int, columns: int, panels: Sequence[Panel]) -> tuple[Figure, NDArray[Any]]:
@@ -344,7 +345,7 @@ def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette
         drawn[-1].points.set(clip_on=False, in_layout=False)  # no point lies outside, and an SVG clips each by itself
     scaled = [(ax, artists) for ax, artists, (_, look) in zip(axes, drawn, cells, strict=True) if look == "epoch"]
     if scaled:
-        add_colorbar(scaled[-1][1].points, scaled[-1][0], "epoch")
+        add_colorbar(scaled[-1][1].points, scaled[-1][0], cells[0][0].unit)
     return drawn
 
 

@@ -78,6 +78,28 @@ class RetrainSettings:
 
 
 @dataclass(frozen=True)
+class RecordSettings:
+    """What is recorded of a training of the user's own."""
+
+    group: str = ""
+    """The label whose values are told apart, in numbers and in colours."""
+    order_seed: int = 0
+    """Of the null trajectories."""
+
+
+@dataclass(frozen=True)
+class JointSettings:
+    """Which runs stand in one distance matrix."""
+
+    runs: tuple[str, ...] = ()
+    """Their folders, absolute."""
+    group: str = "run"
+    """The label whose values are told apart, in numbers and in colours."""
+    order_seed: int = 0
+    """Of the null trajectories."""
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """What a network learns of images, and how."""
 

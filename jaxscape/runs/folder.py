@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
+    JointSettings,
     MinimumSettings,
+    RecordSettings,
     RetrainConfig,
     RetrainSettings,
     TrainConfig,
@@ -34,6 +36,8 @@ STAGES: dict[str, tuple[type, type]] = {
     "train": (MinimumSettings, TrainConfig),
     "retrain": (RetrainSettings, RetrainConfig),
     "compare": (CompareSettings, CompareConfig),
+    "record": (RecordSettings, RecordSettings),
+    "joint": (JointSettings, JointSettings),
 }
 
 # Settings that say where the data lie and how they are checked: they do not change what is computed.
@@ -47,11 +51,12 @@ class Kind(NamedTuple):
     before: tuple[str, ...]  # stages that it needs
     unit: str  # what is counted, in words
     has_minimum: bool  # around which the trajectories lie
-    group: str | None  # the label whose values are told apart, in numbers and in colours
 
 
-RETRAINED = Kind("retrain", ("train",), "epochs of retraining", has_minimum=True, group=None)
-COMPARED = Kind("compare", (), "snapshots", has_minimum=False, group="optimizer")
+RETRAINED = Kind("retrain", ("train",), "epochs of retraining", has_minimum=True)
+COMPARED = Kind("compare", (), "snapshots", has_minimum=False)
+RECORDED = Kind("record", (), "recorded steps", has_minimum=False)
+JOINT = Kind("joint", (), "runs", has_minimum=False)
 
 
 class RunFolder(Path):
@@ -154,12 +159,19 @@ class RunFolder(Path):
     @property
     def kind(self) -> Kind:
         """What its trajectories are, or will be."""
-        return COMPARED if COMPARED.stage in self.read_config() else RETRAINED
+        record = self.read_config()
+        return next((kind for kind in (COMPARED, RECORDED, JOINT) if kind.stage in record), RETRAINED)
 
     @property
     def command(self) -> str:
         """The command that makes its trajectories."""
-        return f"`jaxscape {self.kind.stage} {self}`"
+        kind = self.kind
+        if kind is RECORDED:
+            return f"the training that is recorded in {self}"
+        if kind is JOINT:
+            runs = self.settings(kind.stage).runs
+            return f"`jaxscape embed {' '.join(runs)} --into {self}`"
+        return f"`jaxscape {kind.stage} {self}`"
 
     def require_record(self) -> None:
         """Refuse a folder that holds results without the record of how they were made.
@@ -294,12 +306,16 @@ class RunFolder(Path):
         """
         record, kind = self.read_config(), self.kind
         settings: list[Any] = []
+        if kind is JOINT:
+            settings = [RunFolder(run).fingerprint(epochs=epochs) for run in self.settings(kind.stage).runs]
         for stage in (*kind.before, kind.stage):
             asked = self.settings(stage)
             made = {} if asked is None else {name: value for name, value in asdict(asked).items() if name not in _WHERE}
             settings.append(made | {"data_dir": None})
         if not epochs:
             settings[-1].pop("epochs", None)
+        if kind is RECORDED and epochs:
+            settings.append(record.get("snapshots"))
         if "problem" in record:
             settings.insert(0, {name: record["problem"].get(name) for name in _SAME})
         settings.append(self.strategy())

@@ -19,16 +19,15 @@ from rich.table import Table
 from jaxscape.runs.arrays import load_arrays, save_arrays
 from jaxscape.runs.config import CompareSettings, RetrainSettings
 from jaxscape.runs.embeddings import summarize_embeddings
-from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.folder import JOINT, RECORDED, RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.minimum import read_accuracy, read_minimum
-from jaxscape.runs.recording import diverged_members, read_metrics, read_trajectories
+from jaxscape.runs.sources import Source, join_columns, read_sources
 from jaxscape.runs.tables import check_table, write_table
 from jaxscape.trajectories.files import to_json
-from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+from jaxscape.trajectories.geometry import Geometry, trajectory_geometry, trajectory_rows
 from jaxscape.trajectories.gram import Gram, gram, take_points
 from jaxscape.trajectories.null import null_trajectories
-from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
 
@@ -81,27 +80,32 @@ def measure(run: Path, *, console: Console) -> Measured:
         OSError: where the run folder cannot be written to.
     """
     run = RunFolder(run)
-    read_trajectories(run)  # unfinished ones are refused, whatever is kept
+    settings, sources = read_sources(run)  # unfinished ones are refused, whatever is kept
     measured = _load(run, console)
-    if not _is_present(measured, run) or not _has_tables(run, console):
+    if not _is_present(measured, run, sources) or not _has_tables(run, console):
         with writing(run, wait=console):
             # Another process may have extended the trajectories, or measured them, meanwhile.
-            settings, store = read_trajectories(run)
+            settings, sources = read_sources(run)
             silent = Console(quiet=True)  # what is damaged has been said
             measured = _load(run, silent)
-            if not _is_present(measured, run):
-                measured = _measure_trajectories(run, store, measured, console)
+            if not _is_present(measured, run, sources):
+                measured = _measure_trajectories(run, sources, measured, console)
             assert measured is not None
             if not _has_tables(run, silent):
-                _write_tables(run, settings, store, measured)
+                _write_tables(run, settings, sources, measured)
     complete_report(run, console=console)
     assert measured is not None
     return measured
 
 
-def _is_present(measured: Measured | None, run: RunFolder) -> bool:
+def _is_present(measured: Measured | None, run: RunFolder, sources: list[Source]) -> bool:
     """Return whether these are the inner products of the present trajectories."""
-    return measured is not None and measured.fingerprint == run.fingerprint()
+    if measured is None or measured.fingerprint != run.fingerprint():
+        return False
+    if run.kind not in (RECORDED, JOINT):
+        return True
+    # A training that is recorded grows without a word in the record of what was asked.
+    return measured.gram.num_points == sum(len(source.members) * source.store.num_epochs for source in sources)
 
 
 def complete_report(run: Path, *, console: Console) -> None:
@@ -127,46 +131,53 @@ def _has_tables(run: RunFolder, console: Console) -> bool:
 
 
 def _measure_trajectories(
-    run: RunFolder, store: TrajectoryStore, previous: Measured | None, console: Console
+    run: RunFolder, sources: list[Source], previous: Measured | None, console: Console
 ) -> Measured:
     started = time.monotonic()
-    diverged = diverged_members(read_metrics(run))
-    if len(diverged) == store.num_members:
-        raise ValueError(f"all {store.num_members} members of {run} have diverged; a smaller learning rate may help")
+    if run.kind is RECORDED:
+        run.record_values(snapshots=sources[0].store.num_epochs - 1)
     lineage = run.fingerprint(epochs=False)
     if previous is not None and previous.lineage != lineage:
         previous = None
     minimum = read_minimum(run).params if run.kind.has_minimum else None
     with console.status(f"{run.name}: distances"):
-        members = sorted(set(range(store.num_members)) - set(diverged))
-        products, labels = _products(store, minimum, members, previous)
+        products, labels = _products(sources, minimum, previous, joint=run.kind is JOINT)
     measured = Measured(products, labels, run.fingerprint(), lineage)
     _save(run, measured)
     run.record_seconds("measure", time.monotonic() - started)
     return measured
 
 
-def _write_tables(
-    run: RunFolder, settings: RetrainSettings | CompareSettings, store: TrajectoryStore, measured: Measured
-) -> None:
+def _write_tables(run: RunFolder, settings: Any, sources: list[Source], measured: Measured) -> None:
     """Write geometry.csv and report.json, which follow from the inner products."""
     started = time.monotonic()
-    diverged = diverged_members(read_metrics(run))
     geometry = trajectory_geometry(measured.gram)
     if isinstance(settings, RetrainSettings):
-        members = sorted(set(range(store.num_members)) - set(diverged))
         nulls = _nulls(measured.gram, settings.order_seed)
-        numbers = {"minimum": read_accuracy(run)[1], **_numbers_of_copies(store, members, geometry, nulls)}
-        columns = _of_copies(geometry, nulls[0])
+        numbers = {"minimum": read_accuracy(run)[1], **_numbers_of_copies(sources[0], geometry, nulls)}
+        columns = _of_copies(measured.gram, geometry, nulls[0])
     else:
-        numbers = _numbers_of_optimizers(measured)
-        columns = _of_rows(geometry, ("norm", "chord", "movement", "turning"))
+        numbers = _numbers_of_groups(measured, group_of(settings))
+        columns = _of_rows(measured.gram, geometry, ("norm", "chord", "movement", "turning"))
     write_table(run, run.geometry, measured.labels | columns)
     run.record_seconds("measure", time.monotonic() - started)
-    lost = [store.labels[member] | {"member": member, "epoch": epoch} for member, epoch in diverged.items()]
     null = {"kind": NULL_KIND, "draws": NULL_DRAWS}
-    record = {"fingerprint": run.fingerprint(), "epochs": store.num_epochs - 1, "null": null, "diverged": lost}
+    epochs = max(source.store.num_epochs for source in sources) - 1
+    record = {"fingerprint": run.fingerprint(), "epochs": epochs, "null": null, "diverged": _diverged(sources)}
     run.write_report(numbers | record)  # last: its fingerprint says that the table is there
+
+
+def group_of(settings: Any) -> str:
+    """Return the label of a run's trajectories whose values are told apart."""
+    return "optimizer" if isinstance(settings, CompareSettings) else settings.group
+
+
+def _diverged(sources: list[Source]) -> list[dict[str, Any]]:
+    return [
+        source.store.labels[member] | {"member": member, "epoch": epoch}
+        for source in sources
+        for member, epoch in source.diverged.items()
+    ]
 
 
 def summarize(values: np.ndarray) -> dict[str, float]:
@@ -182,9 +193,16 @@ def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
     return _table({name: report["geometry"] for name, report in reports.items()}, STATISTICS)
 
 
-def optimizers_table(report: dict[str, Any]) -> Table:
-    """The same for a run of networks that were trained side by side: two columns an optimiser."""
-    return _table(report["geometry"]["by_optimizer"], COMPARED)
+def groups_table(report: dict[str, Any]) -> Table:
+    """The same for a run without a minimum: two columns per group, such as an optimiser."""
+    return _table(groups(report), COMPARED)
+
+
+def groups(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the geometry of each group of trajectories by its name; {} for a run around a minimum."""
+    geometry = report.get("geometry", {})
+    found = geometry.get("by_optimizer", geometry.get("by_group", {}))
+    return found if isinstance(found, dict) else {}
 
 
 def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str]) -> Table:
@@ -227,18 +245,19 @@ def _number(name: str, value: float | None) -> str:
 
 
 def _products(
-    store: TrajectoryStore, minimum: PyTree, members: list[int], previous: Measured | None
+    sources: list[Source], minimum: PyTree, previous: Measured | None, *, joint: bool
 ) -> tuple[Gram, dict[str, np.ndarray]]:
-    """The inner products of some members' trajectories, and what each row is."""
-    epochs = np.repeat(np.arange(store.num_epochs), len(members))
-    columns = {"member": np.tile(members, store.num_epochs)}
-    records = [store.labels[member] for member in members]
-    columns |= {name: np.tile([record[name] for record in records], store.num_epochs) for name in records[0]}
-    columns |= {"epoch": epochs, "update": np.repeat(np.array(store.updates), len(members))}
+    """The inner products of the trajectories of finite parameters, and what each row is."""
+    if joint:
+        stores, members = [source.store for source in sources], [source.members for source in sources]
+        return gram(stores, members=members), join_columns(sources)
+    [source] = sources
+    columns = source.columns()
     if previous is not None and _is_beginning(previous.labels, columns):
         with suppress(ValueError):  # the trajectories were made anew, perhaps on another machine
-            return gram(store, reference=minimum, members=members, previous=previous.gram), columns
-    return gram(store, reference=minimum, members=members), columns
+            found = gram(source.store, reference=minimum, members=source.members, previous=previous.gram)
+            return found, columns
+    return gram(source.store, reference=minimum, members=source.members), columns
 
 
 def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> bool:
@@ -253,28 +272,35 @@ def _nulls(real: Gram, seed: int) -> list[Geometry]:
     return [trajectory_geometry(null_trajectories(real, kind=NULL_KIND, key=key)) for key in keys]
 
 
-def _of_rows(geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Columns in the order of the rows; all trajectories have their epochs in step, so that is the table's order."""
-    return {name: getattr(geometry, name).ravel() for name in names}
+def _of_rows(products: Gram, geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Columns in the order of the rows."""
+    return {name: _by_row(products, getattr(geometry, name)) for name in names}
 
 
-def _of_copies(geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
-    columns = _of_rows(geometry, ("norm", "distance", "petal", "movement", "lateral", "turning", "falling"))
-    columns["distance_over_jump"] = _over_jump(geometry.distance)
-    columns["null_distance_over_jump"] = _over_jump(null.distance)
+def _by_row(products: Gram, values: np.ndarray) -> np.ndarray:
+    """Values [epoch, member] in the order of the rows; a trajectory that is shorter has none at its end."""
+    rows = trajectory_rows(products) - int(products.has_reference)
+    column = np.empty(products.num_points)
+    column[rows[rows >= 0]] = values[rows >= 0]
+    return column
+
+
+def _of_copies(products: Gram, geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
+    names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
+    columns = _of_rows(products, geometry, names)
+    columns["distance_over_jump"] = _by_row(products, _over_jump(geometry.distance))
+    columns["null_distance_over_jump"] = _by_row(products, _over_jump(null.distance))
     return columns
 
 
 def _over_jump(distance: np.ndarray) -> np.ndarray:
-    """Distances in jumps, row by row; NaN for a copy that was not thrown (step size 0)."""
-    return (distance / np.where(distance[0] > 0, distance[0], np.nan)).ravel()
+    """Distances in jumps; NaN for a copy that was not thrown (step size 0)."""
+    return distance / np.where(distance[0] > 0, distance[0], np.nan)
 
 
-def _numbers_of_copies(
-    store: TrajectoryStore, members: list[int], geometry: Geometry, nulls: list[Geometry]
-) -> dict[str, Any]:
+def _numbers_of_copies(source: Source, geometry: Geometry, nulls: list[Geometry]) -> dict[str, Any]:
     real = geometry.summary()
-    steps = np.array([store.labels[member]["step_size"] for member in members])
+    steps = np.array([source.store.labels[member]["step_size"] for member in source.members])
     by_step_size = {f"{step:g}": _summaries(real, STATISTICS, steps == step) for step in np.unique(steps)}
     return {
         "statistics": STATISTICS,
@@ -282,13 +308,13 @@ def _numbers_of_copies(
     }
 
 
-def _numbers_of_optimizers(measured: Measured) -> dict[str, Any]:
-    optimizers = measured.labels["optimizer"]
-    by_optimizer = {}
-    for name in dict.fromkeys(optimizers.tolist()):
-        group = take_points(measured.gram, np.flatnonzero(optimizers == name))
-        by_optimizer[name] = _beside_null(trajectory_geometry(group), _nulls(group, 0), COMPARED)
-    return {"statistics": COMPARED, "geometry": {"by_optimizer": by_optimizer}}
+def _numbers_of_groups(measured: Measured, group: str) -> dict[str, Any]:
+    values, found = measured.labels[group], {}
+    for name in dict.fromkeys(values.tolist()):
+        own = take_points(measured.gram, np.flatnonzero(values == name))
+        found[str(name)] = _beside_null(trajectory_geometry(own), _nulls(own, 0), COMPARED)
+    by = {"by_optimizer": found} if group == "optimizer" else {"by_group": found, "group": group}
+    return {"statistics": COMPARED, "geometry": by}
 
 
 def _beside_null(geometry: Geometry, nulls: list[Geometry], statistics: Iterable[str]) -> dict[str, Any]:

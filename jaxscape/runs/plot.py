@@ -21,9 +21,9 @@ from jaxscape.figures.plots import (
 from jaxscape.runs import captions
 from jaxscape.runs.embed import repair_embeddings
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
-from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.folder import COMPARED, RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import NULL_KIND, measure
+from jaxscape.runs.measure import NULL_KIND, group_of, measure
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table
@@ -165,9 +165,10 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:
     columns = read_table(RunFolder(run), RunFolder(run).geometry)
-    labels = _labels(run, columns, np.ones(len(columns["norm"]), bool))
+    labels = _labels(run, columns, np.isfinite(columns["norm"]))
+    hue = labels.pop("hue")
     panel = DistancePanel(title=captions.title(run), distance=columns["norm"], **labels)
-    return save_figure(norm_figure(panel, hue="optimizer", note=captions.data([run])), folder / "norm")
+    return save_figure(norm_figure(panel, hue=hue, note=captions.data([run])), folder / "norm")
 
 
 def _panel(run: Path, setting: str) -> Panel:
@@ -178,24 +179,32 @@ def _panel(run: Path, setting: str) -> Panel:
     rows = columns["member"] >= 0
     diagnostics = read_diagnostics(run, setting)
     null = diagnostics["setting"].get("null")
-    panel = Panel(
+    return Panel(
         title=f"{captions.title(run)}\nnull trajectories, {null}" if null else captions.title(run),
         embedding=coordinates[rows],
         **_labels(run, columns, rows),
         minimum=None if rows.all() else coordinates[~rows][0],
         note=_found(diagnostics),
+        begin="jump" if RunFolder(run).kind.has_minimum else "initial",
     )
-    return panel._replace(hue="optimizer", begin="initial") if "optimizer" in columns else panel
 
 
 def _labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """What the chosen rows are, as the panels take it; the hue of networks is their optimiser's."""
-    labels = {name: columns[name][rows] for name in ("epoch", "member")}
-    if "optimizer" not in columns:
-        return labels | {name: columns[name][rows] for name in ("seed", "step_size")}
-    # Snapshots are numbered; where there are several an epoch, or one of several, the axis is still in epochs.
-    labels["epoch"] = columns["update"][rows] / RunFolder(run).number("steps_per_epoch")
-    return labels | {"seed": columns["optimizer"][rows], "step_size": np.zeros(rows.sum())}
+    """What the chosen rows are, as the panels take it: the hue is the direction of a jump, or the group of a run."""
+    run = RunFolder(run)
+    labels: dict[str, Any] = {name: columns[name][rows] for name in ("epoch", "member")}
+    kind, unit = run.kind, "epoch"
+    if kind.has_minimum:
+        return (
+            labels | {name: columns[name][rows] for name in ("seed", "step_size")} | {"hue": "direction", "unit": unit}
+        )
+    group = group_of(run.settings(kind.stage))
+    labels["epoch"] = columns["update"][rows]
+    if kind is COMPARED:  # snapshots are numbered; where there are several an epoch, the axis is still in epochs
+        labels["epoch"] = labels["epoch"] / run.number("steps_per_epoch")
+    else:
+        unit = "step"
+    return labels | {"seed": columns[group][rows], "hue": group, "unit": unit}
 
 
 def _how(run: Path, setting: str) -> str:
@@ -234,9 +243,11 @@ def _distances(run: Path) -> DistancePanel:
     """Of the copies that were thrown: a step size of 0 leaves no jump to measure with."""
     columns = read_table(RunFolder(run), RunFolder(run).geometry)
     thrown = np.isfinite(columns["distance_over_jump"])
+    labels = _labels(run, columns, thrown)
+    labels.pop("hue")
     return DistancePanel(
         title=captions.title(run),
         distance=columns["distance_over_jump"][thrown],
-        **_labels(run, columns, thrown),
+        **labels,
         null=columns["null_distance_over_jump"][thrown],
     )

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jaxscape.problem import Data
 from jaxscape.runs.config import CompareSettings, RetrainSettings
-from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.processes import is_first, wait_for_all
 from jaxscape.runs.resume import delete_states, resume_state, save_state
 from jaxscape.runs.strategy import fastest_strategy
@@ -160,7 +160,7 @@ def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, Tra
     if asked is None or not (run.trajectories / "store.json").exists():
         raise FileNotFoundError(f"{run} has no trajectories; {run.command} makes them")
     store = TrajectoryStore.open(run.trajectories)
-    last = last_snapshot(run, asked)
+    last = store.num_epochs - 1 if kind is RECORDED else last_snapshot(run, asked)
     if store.missing_epochs:
         missing = ", ".join(map(str, store.missing_epochs))
         raise FileNotFoundError(f"{run} lacks {kind.unit} {missing}; {run.command} computes them again")
@@ -177,7 +177,7 @@ def last_snapshot(run: RunFolder, asked: RetrainSettings | CompareSettings) -> i
     Raises:
         ValueError: where the record should say, and does not.
     """
-    return run.number("snapshots") if isinstance(asked, CompareSettings) else asked.epochs
+    return asked.epochs if isinstance(asked, RetrainSettings) else run.number("snapshots")
 
 
 def label_columns(labels: Sequence[Mapping[str, Any]]) -> Columns:

@@ -133,7 +133,7 @@ def test_networks_begin_at_golden_stars_and_have_no_step_sizes_in_the_legend():
 
 
 def test_panels_whose_hues_mean_different_things_share_no_legend():
-    with pytest.raises(ValueError, match="panels differ in their hue and begin"):
+    with pytest.raises(ValueError, match="panels differ in their hue, begin and unit"):
         plots.comparison_figure([panel(), panel()._replace(hue="optimizer")])
 
 
