@@ -4,8 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxscape.runs.config import CompareConfig, CompareSettings, RetrainConfig, RetrainSettings, TrainConfig
-from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.config import (
+    CompareConfig,
+    CompareSettings,
+    JointSettings,
+    RecordSettings,
+    RetrainConfig,
+    RetrainSettings,
+    TrainConfig,
+)
+from jaxscape.runs.folder import JOINT, RunFolder
 from jaxscape.runs.images import image_task
 from jaxscape.runs.minimum import describe_accuracy, read_accuracy
 from jaxscape.tasks.images import describe_images
@@ -15,6 +23,10 @@ def title(run: Path) -> str:
     """Two lines over a picture of a run."""
     run = RunFolder(run)
     settings = run.settings(run.kind.stage)
+    if isinstance(settings, JointSettings):
+        return f"{len(settings.runs)} runs"
+    if isinstance(settings, RecordSettings):
+        return str(describe(run).get("name", run.name))
     if isinstance(settings, CompareSettings):
         return f"{len(settings.seeds)} initial parameters\ntrained by {', '.join(settings.optimizers)}"
     found, metrics = read_accuracy(run)
@@ -36,6 +48,9 @@ def data(runs: Sequence[Path]) -> str:
 
 def describe(run: RunFolder) -> dict[str, Any]:
     """Return what the networks of a run are, in words."""
+    if run.kind is JOINT:
+        runs = [RunFolder(each) for each in run.settings(JOINT.stage).runs]
+        return {"data": data(runs)}
     problem = run.read_config().get("problem")
     if problem is not None:
         return dict(problem.get("describe", {}))
@@ -62,6 +77,8 @@ def _word(name: str, values: Sequence[Any]) -> str:
 
 def _training(settings: Sequence[Any]) -> str:
     first = settings[0]
+    if len(set(map(type, settings))) > 1:
+        return ""
     if isinstance(first, CompareSettings):
         rate = f" from learning rate {first.learning_rate:g}" if isinstance(first, CompareConfig) else ""
         return f"{first.epochs} epochs{rate}"

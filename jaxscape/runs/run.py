@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import optax
@@ -15,13 +16,14 @@ from jaxscape.problem import Problem
 from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
 from jaxscape.runs.embed import embed_trajectories
-from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import measure
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.plot import plot_run
 from jaxscape.runs.progress import make_console
+from jaxscape.runs.record import Recorder
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import TRAJECTORIES, find_minimum
 from jaxscape.trajectories.store import TrajectoryStore
@@ -60,6 +62,15 @@ class Run:
         self.problem = problem
         self._console: Console = make_console(silent=quiet)
         self._like: tuple[PyTree, PyTree] | None = None
+        self._recorder: Recorder | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def set_minimum(
         self, params: PyTree, model_state: PyTree = None, *, metrics: Mapping[str, float] | None = None
@@ -197,6 +208,58 @@ class Run:
         compare_optimizers(self.folder, self._own().comparison(settings, optimizers), console=self._console)
         measure(self.folder, console=self._console)
 
+    def record(
+        self,
+        step: int,
+        params: PyTree,
+        metrics: Mapping[str, Any] | None = None,
+        *,
+        labels: Sequence[Mapping[str, Any]] | None = None,
+        group: str | None = None,
+    ) -> None:
+        """Keep the parameters of a step of a training of your own, in JAX or not.
+
+        They are copied at once and written in the background, many steps together. A process that is killed loses
+        those of its last minute or 64 MB at most; `last_step` says where to go on. Call `close` at the end, or use the
+        run as a context manager; `embed`, `plot` and `report` do it too.
+
+        Args:
+            step: its number, larger than the one before: of steps, epochs or anything that counts.
+            params: of one network, a pytree of arrays; of several, their list or arrays [member, ...]. float64 is kept
+                as float32.
+            metrics: numbers, or arrays [member] of them.
+            labels: a record per network, needed for several: seed, optimizer, ... The same at every call.
+            group: the label whose values are told apart in numbers and pictures; the first by default.
+
+        Raises:
+            ValueError: for a step that is not larger than the last, parameters that differ from the first ones, or a
+                folder that holds something else.
+            OSError: where the folder cannot be written to, or another process does.
+        """
+        if self._recorder is None:
+            self._recorder = Recorder(self.folder, labels, group, self._described())
+        self._recorder.record(step, params, metrics)
+
+    @property
+    def last_step(self) -> int | None:
+        """The number of the last recorded step; None where nothing is recorded."""
+        if self._recorder is not None:
+            return self._recorder.last_step
+        if self.folder.kind is not RECORDED:
+            return None
+        store = self.store()
+        return store.updates[-1] if store.num_epochs else None
+
+    def close(self) -> None:
+        """Write what waits of a recorded training, and release the run folder.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()
+
     def embed(self, **settings: Any) -> Path:
         """Embed the trajectories, and return the folder of the coordinates.
 
@@ -208,6 +271,7 @@ class Run:
             FileNotFoundError: where there are no finished trajectories.
             ValueError: for a setting that cannot work.
         """
+        self.close()
         known = [each.name for each in fields(EmbedConfig)]
         if unknown := sorted(settings.keys() - set(known)):
             raise TypeError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
@@ -219,6 +283,7 @@ class Run:
         Raises:
             FileNotFoundError: where there is no embedding yet.
         """
+        self.close()
         return plot_run(self.folder, console=self._console)
 
     def report(self) -> dict[str, Any]:
@@ -227,6 +292,7 @@ class Run:
         Raises:
             FileNotFoundError: where there are no finished trajectories.
         """
+        self.close()
         measure(self.folder, console=self._console)
         return self.folder.read_report()
 
@@ -246,6 +312,12 @@ class Run:
             FileNotFoundError: where there are none.
         """
         return TrajectoryStore.open(self.folder.trajectories)
+
+    def _described(self) -> dict[str, Any]:
+        """What a record says of a training, whose loss nobody needs."""
+        if self.problem is None:
+            return {"describe": {}, "version": ""}
+        return {"describe": dict(self.problem.describe), "version": self.problem.version}
 
     def _own(self) -> OwnProblem:
         if self.problem is None:

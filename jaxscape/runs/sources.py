@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxscape.runs.config import JointSettings
-from jaxscape.runs.folder import JOINT, RunFolder
+from jaxscape.runs.folder import JOINT, RECORDED, RunFolder
+from jaxscape.runs.record import complete_metrics
 from jaxscape.runs.recording import diverged_members, label_columns, read_metrics, read_trajectories
 from jaxscape.runs.tables import Columns
 from jaxscape.trajectories.store import TrajectoryStore
@@ -28,7 +29,8 @@ class Source:
         Raises:
             ValueError: where the metrics are damaged, or all members have diverged.
         """
-        found = diverged_members(read_metrics(self.run))
+        metrics = complete_metrics(self.run, self.store) if self.run.kind is RECORDED else read_metrics(self.run)
+        found = diverged_members(metrics)
         if len(found) == self.store.num_members:
             raise ValueError(f"all {len(found)} members of {self.run} have diverged; a smaller learning rate may help")
         return found

@@ -1,0 +1,217 @@
+"""The stage `record`: the parameters of a training of the user's own, step by step, while it runs or afterwards.
+
+Steps wait in memory until a pack of them is written (`jaxscape.trajectories.store`). The metrics are written before
+the steps that they belong to, so that what a killed process leaves can be gone on from.
+"""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxscape.arguments import whole_number
+from jaxscape.runs.config import RecordSettings
+from jaxscape.runs.folder import RECORDED, RunFolder
+from jaxscape.runs.lock import writing
+from jaxscape.runs.recording import label_columns
+from jaxscape.runs.tables import Columns, read_table, write_table
+from jaxscape.trajectories.store import TrajectoryStore
+
+PyTree = Any
+Labels = Sequence[Mapping[str, Any]]
+
+_SECONDS_BETWEEN_TABLES = 5.0
+
+
+class Recorder:
+    """The trajectories of a training, opened to add to them; holds the lock of the run folder until it is closed."""
+
+    def __init__(self, run: RunFolder, labels: Labels | None, group: str | None, problem: Mapping[str, Any]):
+        """Open what the folder has, or begin.
+
+        Args:
+            run: the run folder.
+            labels: a record per member; one member that has the name of the folder by default.
+            group: the label whose values are told apart; the first one by default.
+            problem: what the record says of the training, as `RunFolder.record_problem` takes it.
+
+        Raises:
+            ValueError: where the folder holds something else, or members of other labels.
+            OSError: where the folder cannot be written to, or another process does.
+        """
+        kind = run.kind
+        if run.read_config() and kind is not RECORDED and (run.minimum.exists() or run.trajectories.exists()):
+            raise ValueError(f"{run} holds results of `{kind.stage}`; choose another run folder to record in")
+        records = [{"run": run.name}] if labels is None else [dict(label) for label in labels]
+        if not records or not records[0]:
+            raise ValueError(f"labels must be one record per member with one label or more, got {labels!r:.100}")
+        group = group or next(iter(records[0]))
+        if group not in records[0]:
+            raise ValueError(f"group must be one of the labels {', '.join(records[0])}, got {group!r}")
+        self.run = run
+        self._problem = dict(problem)
+        self._settings = RecordSettings(group=group)
+        self._held = ExitStack()
+        self._held.enter_context(writing(run))
+        try:
+            self._store = self._open(records)
+            self._metrics = self._read_metrics()
+        except BaseException:
+            self._held.close()
+            raise
+        self._waiting: list[Columns] = []
+        self._written_at = time.monotonic()
+        self._warned = False
+
+    @property
+    def last_step(self) -> int | None:
+        """The number of the last recorded step; None before the first."""
+        return self._store.updates[-1] if self._store.num_epochs else None
+
+    def record(self, step: int, params: PyTree, metrics: Mapping[str, Any] | None) -> None:
+        """Keep the parameters of a step; they are copied before this returns.
+
+        Raises:
+            ValueError: for a step that is not larger than the last one, or arrays that do not fit.
+            OSError: where earlier steps could not be written.
+        """
+        step, last = whole_number("step", step), self.last_step
+        if last is not None and step <= last:
+            raise ValueError(f"step must be larger than the last recorded one, {last}, got {step}")
+        members = self._store.num_members
+        stacked = self._narrow(_stacked(params, members))
+        epoch = self._store.num_epochs
+        row = self._row(epoch, step, stacked, metrics or {})
+        if not epoch:
+            self.run.record_problem(self._problem | {"parameters": _outline(stacked)})
+            self.run.record_settings("record", self._settings, results=())
+        self._waiting.append(row)
+        if time.monotonic() - self._written_at > _SECONDS_BETWEEN_TABLES:
+            self._write_metrics()
+        self._store.append(epoch, stacked, update=step)
+
+    def close(self) -> None:
+        """Write what waits, and release the run folder.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        try:
+            if self._waiting:
+                self._write_metrics()
+            self._store.close()
+            if self._store.num_epochs:
+                self.run.record_values(snapshots=self._store.num_epochs - 1)
+        finally:
+            self._held.close()
+
+    def _open(self, records: list[dict[str, Any]]) -> TrajectoryStore:
+        if not (self.run.trajectories / "store.json").exists():
+            return TrajectoryStore.create(self.run.trajectories, records, packed=True)
+        store = TrajectoryStore.open(self.run.trajectories)
+        if store.labels != records:
+            raise ValueError(f"{self.run.trajectories} holds members of other labels, {store.labels!r:.200}")
+        made = self.run.read_config().get("problem", {})
+        self.run.check_problem(self._problem | {"parameters": made.get("parameters")})
+        return store
+
+    def _read_metrics(self) -> Columns:
+        """The rows of the steps that are stored."""
+        if not self._store.num_epochs:
+            return {}
+        return complete_metrics(self.run, self._store)
+
+    def _row(self, epoch: int, step: int, stacked: PyTree, metrics: Mapping[str, Any]) -> Columns:
+        members = self._store.num_members
+        finite = np.ones(members, int)
+        for leaf in jax.tree.leaves(stacked):
+            finite &= np.isfinite(np.asarray(leaf, np.float32)).reshape(members, -1).all(axis=1)
+        measured = {}
+        for name, value in metrics.items():
+            array = np.asarray(value, np.float64)
+            if array.shape not in ((), (members,)):
+                raise ValueError(f"metrics must be numbers, one or one per member, got shape {array.shape} for {name!r}")
+            measured[name] = np.broadcast_to(array, members)
+        return _columns(self._store, epoch, step, finite) | measured
+
+    def _write_metrics(self) -> None:
+        self._metrics = _join([self._metrics, *self._waiting] if self._metrics else self._waiting)
+        self._waiting = []
+        write_table(self.run, self.run.metrics, self._metrics)
+        self._written_at = time.monotonic()
+
+    def _narrow(self, stacked: PyTree) -> PyTree:
+        """float64 as float32, which a store keeps."""
+        if not any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(stacked)):
+            return stacked
+        if not self._warned:
+            warnings.warn("parameters of float64 are kept as float32", UserWarning, stacklevel=4)
+            self._warned = True
+        return jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, stacked)
+
+
+def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
+    """Return a row per member and step that is stored; what was not measured, or was lost with a process, is NaN.
+
+    Raises:
+        ValueError: where the table is damaged.
+    """
+    try:
+        found = read_table(run, run.metrics)
+    except FileNotFoundError:
+        found = {"epoch": np.empty(0, int)}
+    kept = {name: values[found["epoch"] < store.num_epochs] for name, values in found.items()}
+    missing = sorted(set(range(store.num_epochs)) - set(kept["epoch"].tolist()))
+    rows = []
+    for epoch in missing:
+        leaves = jax.tree.leaves(store.read(epochs=epoch))
+        finite = np.ones(store.num_members, int)
+        for leaf in leaves:
+            finite &= np.isfinite(leaf[0].astype(np.float32)).reshape(store.num_members, -1).all(axis=1)
+        rows.append(_columns(store, epoch, store.updates[epoch], finite))
+    joined = _join([kept, *rows]) if len(kept["epoch"]) else _join(rows)
+    order = np.argsort(joined["epoch"], kind="stable")
+    return {name: values[order] for name, values in joined.items()}
+
+
+def _columns(store: TrajectoryStore, epoch: int, step: int | None, finite: np.ndarray) -> Columns:
+    """What a row of metrics.csv says beside the metrics."""
+    members = store.num_members
+    return {
+        "member": np.arange(members),
+        **label_columns(store.labels),
+        "epoch": np.full(members, epoch),
+        "update": np.full(members, epoch if step is None else step),
+        "finite": finite,
+    }
+
+
+def _join(tables: Sequence[Columns]) -> Columns:
+    """Tables below one another; a metric that one lacks is NaN there."""
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {
+        name: np.concatenate([table.get(name, np.full(len(table["epoch"]), np.nan)) for table in tables])
+        for name in names
+    }
+
+
+def _stacked(params: PyTree, members: int) -> PyTree:
+    """The arrays of all members [member, ...]: of one network, of a list of networks, or stacked already."""
+    if isinstance(params, list | tuple) and type(params) in (list, tuple) and len(params) == members > 1:
+        return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *params)
+    arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), params)
+    return jax.tree.map(lambda leaf: leaf[None], arrays) if members == 1 else arrays
+
+
+def _outline(stacked: PyTree) -> dict[str, str]:
+    from jaxscape.trajectories.arrays import key_names
+
+    return {
+        "/".join(key_names(path)): f"{jnp.result_type(leaf)} {np.shape(leaf)[1:]}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(stacked)
+    }
