@@ -5,6 +5,9 @@ them: the time of a step is what the background costs, for the loop waits for it
 between two steps, as training does: the time within `append` is what training pays. The plain store is measured over
 fewer steps, for each costs the same. What was written is read once by `blocks`.
 
+`layouts` are the forms of a pack that were tried, written by orbax in the same way: a chunk for each row of the larger
+arrays, which is what packs are; a chunk for each array; and one array of all parameters, with a chunk for each row.
+
     python -m uv run python benchmarks/recording.py --json benchmarks/results/recording.json
 """
 
@@ -18,8 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from orbax.checkpoint import v1 as ocp
 from records import peak_mb
 
+from jaxscape.trajectories import snapshots
 from jaxscape.trajectories.store import TrajectoryStore
 
 SHAPES = {
@@ -91,6 +96,38 @@ def read_blocks(path: Path, max_bytes: int) -> dict[str, Any]:
     }
 
 
+def write_layouts(steps: int, repeats: int) -> list[dict[str, Any]]:
+    """Time the layouts of a pack that were tried, in turn; the first round warms up."""
+    arrays = {
+        name.replace("/", "."): np.random.default_rng(0).random((steps, 1, *s), np.float32)
+        for name, s in SHAPES.items()
+    }
+    flat = {"params": np.concatenate([array.reshape(steps, 1, -1) for array in arrays.values()], axis=2)}
+    layouts = {
+        "a chunk for each row": (arrays, (0, 1)),
+        "a chunk for each array": (arrays, ()),
+        "one array, a chunk for each row": (flat, (0, 1)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in layouts}
+    files = {}
+    for _ in range(repeats + 1):
+        for name, (state, axes) in layouts.items():
+            with tempfile.TemporaryDirectory() as folder, snapshots.saving_context(axes):
+                before = time.perf_counter()
+                ocp.save(Path(folder) / "0", state)
+                seconds[name].append(time.perf_counter() - before)
+                files[name] = sum(file.is_file() for file in Path(folder).rglob("*"))
+    return [
+        {
+            "layout": name,
+            "steps": steps,
+            "files": files[name],
+            "ms_per_step": [1e3 * s / steps for s in seconds[name][1:]],
+        }
+        for name in layouts
+    ]
+
+
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,6 +137,8 @@ def main() -> None:
     parser.add_argument("--pause-ms", type=float, default=20.0, help="between two steps of what is paced")
     parser.add_argument("--block-mb", type=int, default=128, help="of a block that is read")
     options = parser.parse_args()
+    layouts = write_layouts(160, 5)
+    print(json.dumps(layouts))
     records = []
     for packed, steps, pause in (
         (False, options.plain_steps, 0.0),
@@ -116,7 +155,7 @@ def main() -> None:
     from jaxscape.runs.environment import environment
     from jaxscape.runs.folder import write_json
 
-    write_json(options.json, {"environment": environment(), "records": records})
+    write_json(options.json, {"environment": environment(), "layouts": layouts, "records": records})
 
 
 if __name__ == "__main__":

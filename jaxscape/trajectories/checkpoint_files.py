@@ -218,7 +218,15 @@ def _open_torch(path: Path) -> OpenedFile:
         raise ImportError(f"torch {torch.__version__} may run code that is hidden in {path}; pip install 'torch>=2.6'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old formats
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # with advice to run what is in it
+            raise ValueError(
+                "it is damaged, or holds more than tensors (a whole module, a script), which could run code; save "
+                "model.state_dict() instead"
+            ) from None
     if isinstance(content, torch.Tensor):
         content = {"params": content}
     if not isinstance(content, Mapping):

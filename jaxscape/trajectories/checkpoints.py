@@ -20,9 +20,8 @@ _LEFT_OUT = re.compile("bool|u?int(8|16|32|64)")  # counts and flags; smaller in
 _INTEGER = re.compile("[0-9]+")
 # Where checkpoints keep parameters, and what they keep beside them that nobody wants in a trajectory.
 _PARAMETERS = ("params", "state_dict", "model_state_dict", "model_state", "model", "module", "net")
-_BESIDE = re.compile(
-    r"opt(im|imizer|imiser|_).*|.*scheduler.*|.*scaler.*|batch_stats|rng.*|key|step|epoch", re.IGNORECASE
-)
+_BESIDE = re.compile(r"opt(im|_).*|.*scheduler.*|.*scaler.*|batch_stats|rng.*|key|step|epoch|loss|lr", re.IGNORECASE)
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -206,7 +205,8 @@ def _find_key(path: Path, opened: OpenedFile, asked: str | None) -> str:
     groups = _groups(opened.arrays)
     usual = [group for group in groups if group in _PARAMETERS]
     beside = [group for group in groups if _BESIDE.fullmatch(group)]
-    alone = {name for name, described in opened.arrays.items() if "/" not in name and _is_float(described)}
+    floats = (name for name, described in opened.arrays.items() if _is_float(described))
+    alone = [name for name in floats if "/" not in name and not _BESIDE.fullmatch(name)]
     if len(usual) == 1 and len(groups) == 1 + len(beside) and not alone:
         return usual[0]
     if usual or beside:

@@ -16,7 +16,7 @@ from jaxscape.trajectories.index import Leaf
 
 PACK_BYTES = 2**26  # of parameters; an epoch that is larger is a pack of its own
 PACK_EPOCHS = 4096  # bounds the checksums of a pack, for they stand in one JSON file
-PACK_SECONDS = 60.0  # what a killed process may lose of slow steps
+PACK_SECONDS = 60.0  # bounds what a killed process loses of slow steps
 
 
 class Pack(NamedTuple):

@@ -46,9 +46,10 @@ class TrajectoryStore:
     share, and each writes the members that its devices hold.
 
     A packed store is for many small snapshots, such as one a step of training. They wait in memory, and are written
-    together: when they fill 64 MB, at the first `append` a minute after the first of them, by `wait` and `close`,
-    and before anything is read. What waits is lost when the process is killed; every pack on disk is whole. Damage
-    is named by pack, and concerns all of its epochs. A packed store is written by a program of one process.
+    together: by the first `append` after they fill 64 MB, or after the oldest has waited a minute; by `wait` and
+    `close`; and before anything is read. A process that is killed loses what waits and the pack that is being
+    written; every pack on disk is whole. Damage is named by pack, and concerns all of its epochs. It is written by
+    programs of one process.
 
     Example:
         >>> import tempfile

@@ -179,7 +179,7 @@ def test_torch_state_dicts(tmp_path):
         return {
             "model": {**tensors, **half, "n": torch.tensor(3)},
             "optimizer": {"state": {0: torch.ones(2)}},
-            "epoch": 3,
+            "loss": torch.tensor(0.5),
         }
 
     save_torch(tmp_path / "epoch=7.pt", content)
@@ -195,10 +195,25 @@ def test_torch_state_dicts(tmp_path):
 
 def test_torch_files_run_nothing(tmp_path):
     save_torch(tmp_path / "step1.pt", lambda torch: {"a": torch.ones(2), "evil": Evil(tmp_path / "ran")})
-    with pytest.raises(ValueError, match="cannot be read") as caught:
+    with pytest.raises(ValueError, match=r"cannot be read: it is damaged, or holds more than tensors") as caught:
         import_checkpoints(tmp_path)
     assert_one_line(caught.value, tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\3\4" + b"\0" * 50, pickle.dumps({"w": 1})])
+def test_damaged_torch_files_end_in_one_line(tmp_path, content):
+    pytest.importorskip("torch")
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pth") as caught:
+        import_checkpoints(tmp_path)
+    assert_one_line(caught.value, tmp_path)
+
+
+def test_a_whole_module_is_refused_with_the_way_out(tmp_path):
+    save_torch(tmp_path / "a.pt", lambda torch: torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"save model.state_dict\(\) instead"):
+        import_checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize(
