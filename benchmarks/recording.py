@@ -13,6 +13,7 @@ arrays, which is what packs are; a chunk for each array; and one array of all pa
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -77,6 +78,7 @@ def record_steps(path: Path, packed: bool, steps: int, pause: float) -> dict[str
             "largest": milliseconds.max(),
         },
         "peak_mb": peak_mb(),
+        "load_average": os.getloadavg()[0],  # times mean little where others were at work
     }
 
 

@@ -337,24 +337,29 @@ class TrajectoryStore:
                 raise ValueError(f"leaves={leaves!r} cannot be given with like; allowed: one of them")
             like = shapes_of_one(like, self._leaves, self.num_members)
             in_structure(like, nested((leaf.keys, leaf) for leaf in chosen))  # refuses before it is read
-        snapshots = self._grouped(epoch_numbers.tolist())
-        opened = {leaf: [self._open_array(snapshot, leaf) for snapshot, _ in snapshots] for leaf in chosen}
+        arrays = self._read_arrays(chosen, epoch_numbers, member_numbers)
+        dictionaries = nested((leaf.keys, array) for leaf, array in arrays)
+        return dictionaries if like is None else in_structure(like, dictionaries, leading_axes=2)
+
+    def _read_arrays(
+        self, leaves: list[Leaf], epochs: np.ndarray, members: np.ndarray
+    ) -> Iterator[tuple[Leaf, np.ndarray]]:
+        """Read arrays [epoch, member, ...], all at the same time."""
+        snapshots = self._grouped(epochs.tolist())
+        opened = {leaf: [self._open_array(snapshot, leaf) for snapshot, _ in snapshots] for leaf in leaves}
+        all_places = [places for _, places in snapshots]
         reads = {
             leaf: [
-                (places, array.start_reading(epoch_numbers[places], member_numbers))
-                for (_, places), array in zip(snapshots, opened[leaf], strict=True)
+                (places, array.start_reading(epochs[places], members))
+                for places, array in zip(all_places, opened[leaf], strict=True)
             ]
-            for leaf in chosen
+            for leaf in leaves
         }
-
-        def collected(leaf: Leaf) -> np.ndarray:
-            found = np.empty((len(epoch_numbers), len(member_numbers), *leaf.shape), leaf.dtype)
+        for leaf in list(reads):
+            found = np.empty((len(epochs), len(members), *leaf.shape), leaf.dtype)
             for places, wait in reads.pop(leaf):
                 found[places] = wait()
-            return found
-
-        dictionaries = nested((leaf.keys, collected(leaf)) for leaf in list(reads))
-        return dictionaries if like is None else in_structure(like, dictionaries, leading_axes=2)
+            yield leaf, found
 
     def blocks(self, max_bytes: int, *, members: int | Sequence[int] | None = None) -> Iterator[np.ndarray]:
         """Read the matrix of all snapshots, some columns at a time.
