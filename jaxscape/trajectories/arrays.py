@@ -18,7 +18,7 @@ def named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
     """
     names = set()
     for path, array in jax.tree_util.tree_leaves_with_path(params):
-        keys = _key_path(path)
+        keys = key_names(path)
         name = "/".join(keys)
         if not isinstance(array, np.ndarray | jax.Array):
             raise ValueError(f"params: {name!r} is a {type(array).__name__}; allowed: JAX and NumPy arrays")
@@ -35,6 +35,11 @@ def named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
         yield Leaf(keys, array.shape[1:], array.dtype.name), array
     if not names:
         raise ValueError("params holds no arrays")
+
+
+def key_names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the names of a leaf's key path: those of the nested dictionaries that hold it on disk."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("params",)
 
 
 def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
@@ -71,36 +76,34 @@ def nested(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
     return tree
 
 
-def in_structure(like: Any, dictionaries: Mapping[str, Any], *, leading_axes: int = 0) -> Any:
+def in_structure(like: Any, tree: Mapping[str, Any], *, leading_axes: int = 0) -> Any:
     """Return the values of nested dictionaries in the structure of `like`, found by key path.
 
     The order of a structure's leaves is not that of the dictionaries' sorted keys, so that unflattening those would
     put a weight in the place of a bias.
 
     Args:
-        like: a pytree of arrays, or of what has a shape. A typed PRNG key that the dictionaries do not have stays as
-            it is.
-        dictionaries: values with shapes, by the strings of the key paths; a bare array is under "params".
+        like: a pytree of arrays, or of what has a shape. In the place of a typed PRNG key comes what is stored, of
+            whatever shape; where nothing is, the key stays.
+        tree: values with shapes, by the strings of the key paths; a bare array is under "params".
         leading_axes: how many axes the values have before those of `like`.
 
     Raises:
         ValueError: for key paths or shapes that differ, by name.
     """
-    found = dict(_flat(dictionaries))
+    found = {key_names(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {_key_path(path): leaf for path, leaf in leaves}
+    wanted = {key_names(path): leaf for path, leaf in leaves}
     if len(wanted) < len(leaves):
         raise ValueError(f"like has {len(leaves)} leaves and {len(wanted)} key paths; allowed: one key path each")
-    kept = {keys: leaf for keys, leaf in wanted.items() if keys not in found and _is_prng_key(leaf)}
+    random_keys = {keys: found.get(keys, leaf) for keys, leaf in wanted.items() if _is_prng_key(leaf)}
     for keys in [*wanted, *found]:
-        if keys in kept:
-            continue
         has, expected = _shape(wanted.get(keys)), _shape(found.get(keys))
         expected = expected and expected[leading_axes:]
-        if has is None or has != expected:
+        if keys not in random_keys and (has is None or has != expected):
             now = "no array" if has is None and keys in wanted else _describe_shape(has)
             raise ValueError(f"like: {'/'.join(keys)!r} is {now}; allowed: {_describe_shape(expected)}, as stored")
-    return jax.tree_util.tree_unflatten(structure, [kept[keys] if keys in kept else found[keys] for keys in wanted])
+    return jax.tree_util.tree_unflatten(structure, [(found | random_keys)[keys] for keys in wanted])
 
 
 def shapes_of_one(like: Any, leaves: Iterable[Leaf], num_members: int) -> Any:
@@ -111,20 +114,8 @@ def shapes_of_one(like: Any, leaves: Iterable[Leaf], num_members: int) -> Any:
         return leaf if _is_prng_key(leaf) else jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
     arrays = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(like) if not _is_prng_key(leaf)]
-    are_stacked = all(_shape(leaf) == stacked.get(_key_path(path), ()) for path, leaf in arrays)
+    are_stacked = all(_shape(leaf) == stacked.get(key_names(path), ()) for path, leaf in arrays)
     return jax.tree.map(of_one, like) if are_stacked else like
-
-
-def _key_path(path: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("params",)
-
-
-def _flat(node: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, (*above, key))
-        else:
-            yield (*above, key), value
 
 
 def _is_prng_key(leaf: Any) -> bool:
@@ -132,6 +123,8 @@ def _is_prng_key(leaf: Any) -> bool:
 
 
 def _shape(leaf: Any) -> tuple[int, ...] | None:
+    if isinstance(leaf, int | float | complex):
+        return ()
     shape = getattr(leaf, "shape", None)
     return shape if isinstance(shape, tuple) else None
 

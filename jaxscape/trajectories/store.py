@@ -336,7 +336,8 @@ class TrajectoryStore:
             if leaves is not None:
                 raise ValueError(f"leaves={leaves!r} cannot be given with like; allowed: one of them")
             like = shapes_of_one(like, self._leaves, self.num_members)
-            in_structure(like, nested((leaf.keys, leaf) for leaf in chosen))  # refuses before it is read
+            shapes = nested((leaf.keys, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)) for leaf in chosen)
+            in_structure(like, shapes)  # refuses before anything is read
         arrays = self._read_arrays(chosen, epoch_numbers, member_numbers)
         dictionaries = nested((leaf.keys, array) for leaf, array in arrays)
         return dictionaries if like is None else in_structure(like, dictionaries, leading_axes=2)

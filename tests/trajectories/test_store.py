@@ -502,5 +502,7 @@ def test_typed_keys_stay_as_they_are():
     found = in_structure({"key": key, "weight": np.zeros(2)}, {"weight": weight})
     assert found["key"] is key
     assert found["weight"] is weight
+    numbers = np.array([0, 4], np.uint32)
+    assert in_structure([key, 1.5], {"0": numbers, "1": np.ones(())})[0] is numbers
     stored = in_structure({"key": key}, {"key": jax.random.key(4)})["key"]
     assert jax.random.key_data(stored).tolist() == jax.random.key_data(jax.random.key(4)).tolist()
