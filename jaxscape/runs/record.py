@@ -135,7 +135,9 @@ class Recorder:
         for name, value in metrics.items():
             array = np.asarray(value, np.float64)
             if array.shape not in ((), (members,)):
-                raise ValueError(f"metrics must be numbers, one or one per member, got shape {array.shape} for {name!r}")
+                raise ValueError(
+                    f"metrics must be numbers, one or one per member, got shape {array.shape} for {name!r}"
+                )
             measured[name] = np.broadcast_to(array, members)
         return _columns(self._store, epoch, step, finite) | measured
 

@@ -1,6 +1,6 @@
-"""From a pytree of parameters to named arrays that a store takes, and back to nested dictionaries."""
+"""From a pytree of parameters to named arrays that a store takes, and back to nested dictionaries or to the pytree."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -46,21 +46,6 @@ def key_names(path: tuple[Any, ...]) -> tuple[str, ...]:
 def dictionaries(tree: Any) -> dict[str, Any]:
     """Return the leaves of any pytree in nested dictionaries, by their key paths."""
     return nested((key_names(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree))
-
-
-def in_structure(like: Any, tree: dict[str, Any]) -> Any:
-    """Return the leaves of nested dictionaries in the structure of `like`, whose leaves are not looked at.
-
-    Raises:
-        ValueError: names a key path that one of both lacks.
-    """
-    paths, treedef = jax.tree_util.tree_flatten_with_path(like)
-    found = {"/".join(key_names(path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    names = ["/".join(key_names(path)) for path, _ in paths]
-    differing = sorted(set(names) ^ found.keys())
-    if differing:
-        raise ValueError(f"like must have the arrays that were stored; {differing[0]!r} is in one of both alone")
-    return jax.tree.unflatten(treedef, [found[name] for name in names])
 
 
 def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
@@ -115,3 +100,60 @@ def nested(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[keys[-1]] = value
     return tree
+
+
+def in_structure(like: Any, tree: Mapping[str, Any], *, leading_axes: int = 0) -> Any:
+    """Return the values of nested dictionaries in the structure of `like`, found by key path.
+
+    The order of a structure's leaves is not that of the dictionaries' sorted keys, so that unflattening those would
+    put a weight in the place of a bias.
+
+    Args:
+        like: a pytree of arrays, or of what has a shape. In the place of a typed PRNG key comes what is stored, of
+            whatever shape; where nothing is, the key stays.
+        tree: values with shapes, by the strings of the key paths; a bare array is under "params".
+        leading_axes: how many axes the values have before those of `like`.
+
+    Raises:
+        ValueError: for key paths or shapes that differ, by name.
+    """
+    found = {key_names(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    wanted = {key_names(path): leaf for path, leaf in leaves}
+    if len(wanted) < len(leaves):
+        raise ValueError(f"like has {len(leaves)} leaves and {len(wanted)} key paths; allowed: one key path each")
+    random_keys = {keys: found.get(keys, leaf) for keys, leaf in wanted.items() if _is_prng_key(leaf)}
+    for keys in [*wanted, *found]:
+        has, expected = _shape(wanted.get(keys)), _shape(found.get(keys))
+        expected = expected and expected[leading_axes:]
+        if keys not in random_keys and (has is None or has != expected):
+            now = "no array" if has is None and keys in wanted else _describe_shape(has)
+            raise ValueError(f"like: {'/'.join(keys)!r} is {now}; allowed: {_describe_shape(expected)}, as stored")
+    return jax.tree_util.tree_unflatten(structure, [(found | random_keys)[keys] for keys in wanted])
+
+
+def shapes_of_one(like: Any, leaves: Iterable[Leaf], num_members: int) -> Any:
+    """Return the shapes of one member in the structure of `like`, where that has the arrays of all; else `like`."""
+    stacked = {leaf.keys: (num_members, *leaf.shape) for leaf in leaves}
+
+    def of_one(leaf: Any) -> Any:
+        return leaf if _is_prng_key(leaf) else jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    arrays = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(like) if not _is_prng_key(leaf)]
+    are_stacked = all(_shape(leaf) == stacked.get(key_names(path), ()) for path, leaf in arrays)
+    return jax.tree.map(of_one, like) if are_stacked else like
+
+
+def _is_prng_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
+def _shape(leaf: Any) -> tuple[int, ...] | None:
+    if isinstance(leaf, int | float | complex):
+        return ()
+    shape = getattr(leaf, "shape", None)
+    return shape if isinstance(shape, tuple) else None
+
+
+def _describe_shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else f"of shape {shape}"

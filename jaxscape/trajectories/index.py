@@ -15,9 +15,13 @@ from jaxscape.trajectories.files import delete_unfinished, make_folder, read_rec
 
 INDEX = "store.json"
 FORMAT = "jaxscape trajectories"
-VERSION = 1
-ABOUT = (
-    "One folder an epoch, an orbax checkpoint whose item 'state' holds the parameters stacked [member, ...]. "
+VERSION, PACKED_VERSION = 1, 2  # a reader that does not know packs refuses their version
+_ABOUT = {
+    VERSION: "One folder an epoch, an orbax checkpoint whose item 'state' holds the parameters stacked [member, ...]. ",
+    PACKED_VERSION: "One folder for consecutive epochs, a pack, named by the first: an orbax checkpoint whose item "
+    "'state' holds their parameters stacked [epoch, member, ...]. ",
+}
+_ABOUT_ENTRIES = (
     "labels: a record a member, in that order. leaves: the arrays of one member, in the order of the columns."
 )
 DTYPES = ("float32", "bfloat16", "float16")
@@ -64,7 +68,15 @@ def has_index(folder: Path) -> bool:
         return (folder / INDEX).is_file()
 
 
-def make_store_folder(folder: Path, records: list[dict[str, Any]]) -> None:
+class Index(NamedTuple):
+    """What store.json says."""
+
+    labels: list[dict[str, Any]]
+    leaves: list[Leaf]
+    packed: bool  # whether a folder holds several epochs
+
+
+def make_store_folder(folder: Path, index: Index) -> None:
     """Make the folder of a store without snapshots.
 
     Raises:
@@ -76,10 +88,10 @@ def make_store_folder(folder: Path, records: list[dict[str, Any]]) -> None:
         found = "a trajectory store" if has_index(folder) else "something"
         raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
     make_folder(folder)
-    write_index(folder, records, [])
+    write_index(folder, index)
 
 
-def write_index(folder: Path, labels: list[dict[str, Any]], leaves: list[Leaf]) -> None:
+def write_index(folder: Path, index: Index) -> None:
     """Replace the index in one step, so that a reader sees the old one or the new one.
 
     Raises:
@@ -87,12 +99,14 @@ def write_index(folder: Path, labels: list[dict[str, Any]], leaves: list[Leaf]) 
     """
     delete_unfinished(folder)
     (folder / f"{INDEX}.tmp").unlink(missing_ok=True)
-    head = {"format": FORMAT, "version": VERSION, "about": ABOUT}
-    write_record(folder / INDEX, {**head, "labels": labels, "leaves": [leaf._asdict() for leaf in leaves]})
+    version = PACKED_VERSION if index.packed else VERSION
+    head = {"format": FORMAT, "version": version, "about": _ABOUT[version] + _ABOUT_ENTRIES}
+    leaves = [leaf._asdict() for leaf in index.leaves]
+    write_record(folder / INDEX, {**head, "labels": index.labels, "leaves": leaves})
 
 
-def read_index(folder: Path) -> tuple[list[dict[str, Any]], list[Leaf]]:
-    """Read the labels and leaves of a store.
+def read_index(folder: Path) -> Index:
+    """Read the index of a store.
 
     Raises:
         FileNotFoundError: where there is no folder.
@@ -111,8 +125,9 @@ def read_index(folder: Path) -> tuple[list[dict[str, Any]], list[Leaf]]:
     with naming_what_is_read(path):
         index = read_record(path)
     found = (index.get("format"), index.get("version"))
-    if found != (FORMAT, VERSION):
-        raise ValueError(f"path={folder} has format and version {found}; allowed: {(FORMAT, VERSION)}")
+    allowed = [(FORMAT, VERSION), (FORMAT, PACKED_VERSION)]
+    if found not in allowed:
+        raise ValueError(f"path={folder} has format and version {found}; allowed: {allowed[0]} and {allowed[1]}")
     labels, leaves = index.get("labels"), index.get("leaves")
     if not _are_labels(labels):
         raise ValueError(f"{path} is damaged: labels must be records with the same columns, got {reprlib.repr(labels)}")
@@ -120,7 +135,8 @@ def read_index(folder: Path) -> tuple[list[dict[str, Any]], list[Leaf]]:
         raise ValueError(
             f"{path} is damaged: leaves must be records of keys, shape and dtype, got {reprlib.repr(leaves)}"
         )
-    return labels, [Leaf(tuple(leaf["keys"]), tuple(leaf["shape"]), leaf["dtype"]) for leaf in leaves]
+    plain = [Leaf(tuple(leaf["keys"]), tuple(leaf["shape"]), leaf["dtype"]) for leaf in leaves]
+    return Index(labels, plain, index["version"] == PACKED_VERSION)
 
 
 def plain_records(labels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ Retraining appends a snapshot of all members an epoch, which is written while th
 geometry and embeddings read them back by epoch, by member, or as blocks of columns, so that nobody holds a
 whole trajectory of a large network in memory. A snapshot is an orbax checkpoint
 (https://orbax.readthedocs.io), and everything that is read from one is held against the checksums in it.
+In a packed store many small snapshots share a checkpoint; it reads the same.
 """
 
 import operator
@@ -18,15 +19,23 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxscape.trajectories.arrays import host_copies, matching_names, named_arrays, nested, require_same
+from jaxscape.trajectories.arrays import (
+    host_copies,
+    in_structure,
+    matching_names,
+    named_arrays,
+    nested,
+    require_same,
+    shapes_of_one,
+)
 from jaxscape.trajectories.blocks import read_blocks
 from jaxscape.trajectories.checksums import encode, rows_checksums, rows_checksums_among_processes
-from jaxscape.trajectories.index import Leaf, make_store_folder, plain_records, read_index, write_index
+from jaxscape.trajectories.index import Index, Leaf, make_store_folder, plain_records, read_index, write_index
+from jaxscape.trajectories.packs import PackBuffer
 from jaxscape.trajectories.paths import plain_path
 from jaxscape.trajectories.snapshots import (
     Snapshot,
     StoredArray,
-    damaged,
     find_snapshots,
     read_snapshot,
     reason,
@@ -44,6 +53,12 @@ class TrajectoryStore:
     processes (`jax.distributed`) all of them create the store, append and close together, on a file system that they
     share, and each writes the members that its devices hold.
 
+    A packed store is for many small snapshots, such as one a step of training. They wait in memory, and are written
+    together: by the first `append` after they fill 64 MB, or after the oldest has waited a minute; by `wait` and
+    `close`; and before anything is read. A process that is killed loses what waits and the pack that is being
+    written; every pack on disk is whole. Damage is named by pack, and concerns all of its epochs. It is written by
+    programs of one process.
+
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
@@ -54,37 +69,43 @@ class TrajectoryStore:
         (1, 1, 3, 4)
     """
 
-    def __init__(self, path: Path, labels: list[dict[str, Any]], leaves: list[Leaf]):
+    def __init__(self, path: Path, index: Index):
         """Not for callers: `create` and `open` make stores."""
         self._path = path
-        self._labels = labels
-        self._leaves = leaves
-        self._snapshots = find_snapshots(path)
+        self._labels, self._leaves, self._packed = index
+        self._snapshots = find_snapshots(path, self._packed)
+        self._num_epochs = max(self._snapshots, default=-1) + 1
+        self._buffer: PackBuffer | None = None  # of a packed store: what waits to be written
         self._reading = _reading_context()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trajectory-store")
-        self._pending: tuple[int, Future[Snapshot]] | None = None
+        self._pending: tuple[range, Future[Snapshot]] | None = None
         self._read_back = False
         self._closed = False
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], labels: Sequence[Mapping[str, Any]]) -> Self:
+    def create(cls, path: str | os.PathLike[str], labels: Sequence[Mapping[str, Any]], *, packed: bool = False) -> Self:
         """Start an empty store.
 
         Args:
             path: a folder, new or empty.
             labels: a record a member, in the order of the member axis, all with the same columns (seed,
                 step_size, optimizer, ...). Values are JSON values; NumPy and JAX scalars are converted.
+            packed: whether many small snapshots share a checkpoint: some ten files for 64 MB of them, and not for
+                each. Readers of version 0.1 refuse such a store.
 
         Raises:
             FileExistsError: where a store or anything else stands already.
-            ValueError: for labels that are empty, differ in their columns or hold something else.
+            ValueError: for labels that are empty, differ in their columns or hold something else, and for a packed
+                store among several processes.
             OSError: where the folder cannot be made.
         """
         folder = _absolute(path)
-        records = plain_records(labels)
+        index = Index(plain_records(labels), [], bool(packed))
+        if index.packed and jax.process_count() > 1:
+            raise ValueError(f"packed=True is for one process, and there are {jax.process_count()}; allowed: False")
         plain_path(folder)  # refuses a path that cannot be written to
-        _by_first_process(lambda: make_store_folder(folder, records))
-        return cls(folder, records, [])
+        _by_first_process(lambda: make_store_folder(folder, index))
+        return cls(folder, index)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -97,7 +118,7 @@ class TrajectoryStore:
             OSError: when it cannot be read.
         """
         folder = _absolute(path)
-        return cls(folder, *read_index(folder))
+        return cls(folder, read_index(folder))
 
     @property
     def path(self) -> Path:
@@ -107,7 +128,12 @@ class TrajectoryStore:
     @property
     def num_epochs(self) -> int:
         """One more than the last epoch, on disk or appended by this object; see `missing_epochs`."""
-        return max(self._snapshots, default=-1) + 1
+        return self._num_epochs
+
+    @property
+    def packed(self) -> bool:
+        """Whether many snapshots share a checkpoint, as given to `create`."""
+        return self._packed
 
     @property
     def missing_epochs(self) -> list[int]:
@@ -132,8 +158,8 @@ class TrajectoryStore:
     @property
     def updates(self) -> list[int | None]:
         """Optimizer updates before each snapshot, as given to `append`; None where none was, or no snapshot is."""
-        found = [self._snapshots.get(epoch) for epoch in range(self.num_epochs)]
-        return [snapshot and snapshot.update for snapshot in found]
+        found = self._snapshots
+        return [found[epoch].update(epoch) if epoch in found else None for epoch in range(self.num_epochs)]
 
     @property
     def leaf_names(self) -> list[str]:
@@ -154,63 +180,115 @@ class TrajectoryStore:
 
         The first snapshot that an object writes is read back and compared.
 
+        In a packed store this copies, and waits only where the pack before is still being written when the next
+        one is full. An error names all epochs of the pack that could not be written.
+
         Args:
             epoch: the next epoch, `num_epochs`, or one of `missing_epochs`.
             params: a pytree of JAX or NumPy arrays [member, ...] of float32, bfloat16 or float16. float64 is
                 refused, for `blocks` would round it. Structure, shapes and dtypes are those of epoch 0. Among several
                 processes, arrays that lie on the devices of all, or are the same everywhere.
-            update: how many optimizer updates came before this snapshot, kept with it.
+            update: how many optimizer updates came before this snapshot, kept with it. In a packed store, where it
+                is the number of a step, it increases from epoch to epoch.
 
         Raises:
-            ValueError: for another epoch, arrays that do not fit (named by key path), or a closed store.
+            ValueError: for another epoch, arrays that do not fit (named by key path), an update that does not
+                increase in a packed store, or a closed store.
             OSError: when the epoch before could not be written (a full disk). It does not count any more and
                 can be appended again; the other epochs are as they were.
             FileExistsError: when another process has written the epoch before.
         """
-        self.wait()
+        self._make_room() if self._packed else self.wait()
         if self._closed:
             raise ValueError(f"the store {self._path} is closed; open it again to append")
         epoch = self._free_epoch(epoch)
         arrays = dict(named_arrays(params, self.num_members))
         update = None if update is None else int(operator.index(update))
-        if self.num_epochs == 0:
-            self._leaves = list(arrays)
-            _by_first_process(lambda: write_index(self._path, self._labels, self._leaves))
+        if self._packed:
+            self._require_one_process()
+            self._require_increasing(epoch, update)
+        self._require_structure(arrays)
+        if self._packed:
+            self._append_to_pack(epoch, arrays, update)
         else:
-            require_same(arrays, self._leaves)
-        start = self._start_writing if jax.process_count() == 1 else self._start_writing_among_processes
-        self._pending = epoch, start(epoch, arrays, update)
-        self._snapshots[epoch] = Snapshot(self._path / str(epoch), update, None)  # `wait` adds the checksums
+            start = self._start_writing if jax.process_count() == 1 else self._start_writing_among_processes
+            self._pending = range(epoch, epoch + 1), start(epoch, arrays, update)
+        # Until it is on disk, without checksums.
+        self._snapshots[epoch] = Snapshot(self._path / str(epoch), (update,), None, self._packed)
+        self._num_epochs = max(self._num_epochs, epoch + 1)
+
+    def _require_structure(self, arrays: dict[Leaf, Any]) -> None:
+        """Refuse arrays unlike those of the first snapshot; write down those of the first."""
+        if self.num_epochs > 0:
+            return require_same(arrays, self._leaves)
+        self._leaves = list(arrays)
+        index = Index(self._labels, self._leaves, self._packed)
+        return _by_first_process(lambda: write_index(self._path, index))
 
     def wait(self) -> None:
         """Return when everything appended is on disk; raise the OSError of a write that failed."""
+        try:
+            self._finish_writing()
+        finally:  # what waits is written although a pack before it could not be
+            if self._buffer:
+                self._start_pack()
+                self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        """Wait for the write that is under way; raise its error."""
         if self._pending is None:
             return
-        epoch, pending = self._pending
-        folder = self._path / str(epoch)
+        epochs, pending = self._pending
+        words = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
         try:
-            self._snapshots[epoch] = pending.result()
+            self._snapshots |= dict.fromkeys(epochs, pending.result())
         except _NotReadBackError as error:
-            self._forget(epoch)
-            raise OSError(f"epoch {epoch} was written and cannot be read back: {error}") from error
+            self._forget(epochs)
+            raise OSError(
+                f"{words} {'was' if len(epochs) == 1 else 'were'} written and cannot be read back: {error}"
+            ) from error
         except Exception as error:
-            self._forget(epoch)
-            if folder.exists():
+            self._forget(epochs)
+            if (self._path / str(epochs[0])).exists():
                 raise FileExistsError(
-                    f"another process has written epoch {epoch} to {self._path}; one at a time may write. Open the "
+                    f"another process has written {words} to {self._path}; one at a time may write. Open the "
                     f"store again to resume after it"
                 ) from error
             raise OSError(
-                f"epoch {epoch} could not be written to {self._path} and can be appended again; "
+                f"{words} could not be written to {self._path} and can be appended again; "
                 f"the other epochs are as they were: {reason(error)}"
             ) from error
         self._pending = None
 
-    def _forget(self, epoch: int) -> None:
-        """Drop an epoch that was not written, and what has been read of it."""
+    def _forget(self, epochs: range) -> None:
+        """Drop epochs that were not written, and what has been read of them."""
         self._pending = None
-        del self._snapshots[epoch]
+        for epoch in epochs:
+            del self._snapshots[epoch]
+        self._num_epochs = max(self._snapshots, default=-1) + 1
         self._reading = _reading_context()
+
+    def _make_room(self) -> None:
+        """Start to write the buffer where it is full; raise the error of the pack before, where it is known by now."""
+        is_full = self._buffer is not None and self._buffer.is_full
+        if self._pending and (is_full or self._pending[1].done()):
+            self._finish_writing()
+        if is_full:
+            self._start_pack()
+
+    def _append_to_pack(self, epoch: int, arrays: dict[Leaf, Any], update: int | None) -> None:
+        if self._buffer and epoch != self._buffer.next_epoch:
+            self.wait()
+        self._buffer = self._buffer or PackBuffer(epoch, self._leaves, self.num_members)
+        self._buffer.add(arrays, update)
+
+    def _start_pack(self) -> None:
+        """Start to write what is in the buffer; nothing else is being written."""
+        assert self._buffer is not None
+        pack, self._buffer = self._buffer.pack(), None
+        if pack.epochs:
+            snapshot = Snapshot(self._path / str(pack.epochs[0]), pack.updates, None, packed=True)
+            self._pending = pack.epochs, self._writer.submit(self._write, snapshot, pack.arrays)
 
     def close(self) -> None:
         """Wait, then end writing. Reading goes on working."""
@@ -233,21 +311,28 @@ class TrajectoryStore:
         epochs: int | Sequence[int] | None = None,
         members: int | Sequence[int] | None = None,
         leaves: Sequence[str] | None = None,
-    ) -> dict[str, Any]:
+        *,
+        like: Any = None,
+    ) -> Any:
         """Read parameters; only the bytes asked for come from disk, and they are held against their checksums.
 
         Args:
             epochs: one, several or (None) all. The axis stays in any case, in the order asked for.
             members: likewise.
             leaves: key paths (see `leaf_names`), or None for all.
+            like: parameters of one member, or of all as `append` takes them, or their shapes
+                (`jax.ShapeDtypeStruct`), whose structure is wanted; not with `leaves`. Its values are not used, but
+                for typed PRNG keys, which come back as they are.
 
         Returns:
-            NumPy arrays [epoch, member, ...] of the dtypes that were appended, in nested dictionaries with
-            strings as keys. A list, tuple, NamedTuple or other node comes back as a dictionary by index or
-            field ("0", "kernel"), a bare array as {"params": array}.
+            NumPy arrays [epoch, member, ...] of the dtypes that were appended. With `like` they stand in its
+            structure, otherwise in nested dictionaries with strings as keys: then a list, tuple, NamedTuple or other
+            node comes back as a dictionary by index or field ("0", "kernel"), a bare array as {"params": array}.
+            `jax.tree.unflatten` of these would take them in another order, that of sorted keys.
 
         Raises:
-            ValueError: for an empty store, for what is not in it, or when an epoch is damaged.
+            ValueError: for an empty store, for what is not in it, for `like` with other key paths or shapes, or when
+                an epoch is damaged.
             FileNotFoundError: for missing epochs.
         """
         self._require_snapshots()
@@ -255,9 +340,35 @@ class TrajectoryStore:
         member_numbers = _selection("members", members, self.num_members)
         self._require_epochs(epoch_numbers.tolist())
         chosen = self._leaves if leaves is None else self._by_name(leaves)
-        opened = {leaf: [self._open_array(epoch, leaf) for epoch in epoch_numbers.tolist()] for leaf in chosen}
-        reads = {leaf: [array.start_reading(member_numbers) for array in opened[leaf]] for leaf in chosen}
-        return nested((leaf.keys, np.stack([wait() for wait in reads.pop(leaf)])) for leaf in list(reads))
+        if like is not None:
+            if leaves is not None:
+                raise ValueError(f"leaves={leaves!r} cannot be given with like; allowed: one of them")
+            like = shapes_of_one(like, self._leaves, self.num_members)
+            shapes = nested((leaf.keys, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)) for leaf in chosen)
+            in_structure(like, shapes)  # refuses before anything is read
+        arrays = self._read_arrays(chosen, epoch_numbers, member_numbers)
+        dictionaries = nested((leaf.keys, array) for leaf, array in arrays)
+        return dictionaries if like is None else in_structure(like, dictionaries, leading_axes=2)
+
+    def _read_arrays(
+        self, leaves: list[Leaf], epochs: np.ndarray, members: np.ndarray
+    ) -> Iterator[tuple[Leaf, np.ndarray]]:
+        """Read arrays [epoch, member, ...], all at the same time."""
+        snapshots = self._grouped(epochs.tolist())
+        opened = {leaf: [self._open_array(snapshot, leaf) for snapshot, _ in snapshots] for leaf in leaves}
+        all_places = [places for _, places in snapshots]
+        reads = {
+            leaf: [
+                (places, array.start_reading(epochs[places], members))
+                for places, array in zip(all_places, opened[leaf], strict=True)
+            ]
+            for leaf in leaves
+        }
+        for leaf in list(reads):
+            found = np.empty((len(epochs), len(members), *leaf.shape), leaf.dtype)
+            for places, wait in reads.pop(leaf):
+                found[places] = wait()
+            yield leaf, found
 
     def blocks(
         self,
@@ -269,7 +380,8 @@ class TrajectoryStore:
         """Read the matrix of all snapshots, some columns at a time.
 
         Args:
-            max_bytes: the size of a block; while one is filled the caller still holds the one before.
+            max_bytes: the size of a block; while one is filled the caller still holds the one before. A packed
+                store may need the size of a pack besides.
             members: as for `read`. What the others hold is not read.
             leaves: key paths (see `leaf_names`), or patterns of them such as "group1*/*/kernel", in which `*` stands
                 for any text, "/" included; None for all. What the others hold is not read.
@@ -287,38 +399,52 @@ class TrajectoryStore:
         """
         self._require_snapshots()
         self._require_epochs(range(self.num_epochs))
-        num_epochs, chosen = self.num_epochs, _selection("members", members, self.num_members)
-        column_bytes = 4 * num_epochs * len(chosen)
+        chosen = _selection("members", members, self.num_members)
+        column_bytes = 4 * self.num_epochs * len(chosen)
         if max_bytes < column_bytes:
             raise ValueError(f"max_bytes={max_bytes} is less than one column, {column_bytes} bytes")
         width = int(max_bytes // column_bytes)
         names = self.leaf_names if leaves is None else matching_names(self.leaf_names, leaves)
-        return read_blocks(self._open_array, self._by_name(names), width, num_epochs, chosen)
+        snapshots = [snapshot for snapshot, _ in self._grouped(range(self.num_epochs))]
+        counts = [len(snapshot.epochs) for snapshot in snapshots]
 
-    def _open_array(self, epoch: int, leaf: Leaf) -> StoredArray:
-        return StoredArray(self._snapshots[epoch], leaf, self.num_members, self._reading)
+        def open_array(place: int, leaf: Leaf) -> StoredArray:
+            return self._open_array(snapshots[place], leaf)
+
+        return read_blocks(open_array, self._by_name(names), width, counts, chosen)
+
+    def _grouped(self, epochs: Sequence[int]) -> list[tuple[Snapshot, list[int]]]:
+        """Return the snapshots and packs that hold some epochs, each with the places of its epochs in `epochs`."""
+        groups: dict[int, tuple[Snapshot, list[int]]] = {}
+        for place, epoch in enumerate(epochs):
+            snapshot = self._snapshots[epoch]
+            groups.setdefault(snapshot.epochs.start, (snapshot, []))[1].append(place)
+        return list(groups.values())
+
+    def _open_array(self, snapshot: Snapshot, leaf: Leaf) -> StoredArray:
+        return StoredArray(snapshot, leaf, self.num_members, self._reading)
 
     def _start_writing(self, epoch: int, arrays: dict[Leaf, Any], update: int | None) -> Future[Snapshot]:
         copies = dict(zip(arrays, host_copies(list(arrays.values())), strict=True))
-        folder = self._path / str(epoch)
+        return self._writer.submit(self._write, Snapshot(self._path / str(epoch), (update,), None), copies)
 
-        def write() -> Snapshot:
-            if not self._path.exists():  # orbax would make it, without an index
-                raise FileNotFoundError("the folder is gone")
-            sums = {leaf.name: encode(rows_checksums(array)) for leaf, array in copies.items()}
-            snapshot = Snapshot(folder, update, sums)
-            save_snapshot(snapshot, nested((leaf.keys, array) for leaf, array in copies.items()))
-            self._compare_first(snapshot)
-            return snapshot
-
-        return self._writer.submit(write)
+    def _write(self, snapshot: Snapshot, copies: dict[Leaf, np.ndarray]) -> Snapshot:
+        """Write a snapshot or a pack, and return it with its checksums."""
+        if not self._path.exists():  # orbax would make it, without an index
+            raise FileNotFoundError("the folder is gone")
+        rows = {leaf: array.reshape(-1, *leaf.shape) for leaf, array in copies.items()}
+        sums = {leaf.name: encode(rows_checksums(array)) for leaf, array in rows.items()}
+        written = snapshot._replace(checksums=sums)
+        save_snapshot(written, nested((leaf.keys, array) for leaf, array in copies.items()))
+        self._compare_first(written)
+        return written
 
     def _start_writing_among_processes(
         self, epoch: int, arrays: dict[Leaf, Any], update: int | None
     ) -> Future[Snapshot]:
         found = zip(arrays, rows_checksums_among_processes(list(arrays.values())), strict=True)
         sums = {leaf.name: encode(values) for leaf, values in found if values is not None}
-        snapshot = Snapshot(self._path / str(epoch), update, sums)
+        snapshot = Snapshot(self._path / str(epoch), (update,), sums)
         state = nested((leaf.keys, array) for leaf, array in arrays.items())
         try:
             saving = start_saving_among_processes(snapshot, state)
@@ -344,21 +470,41 @@ class TrajectoryStore:
             return
         everyone = np.arange(self.num_members)
         try:
-            found = read_snapshot(written.folder)
+            found = read_snapshot(written.folder, written.packed)
             if found != written:
-                raise damaged(written.folder, "its checksums are not those that were written")
+                raise written.damaged("its checksums are not those that were written")
             for leaf in self._leaves:
-                StoredArray(found, leaf, self.num_members, self._reading).start_reading(everyone)()
+                self._open_array(found, leaf).start_reading(np.array(found.epochs), everyone)()
         except (ValueError, OSError) as error:
             raise _NotReadBackError(str(error)) from error
         self._read_back = True
 
     def _free_epoch(self, asked: int) -> int:
+        if asked == self.num_epochs:
+            return int(asked)
         missing = self.missing_epochs
-        if asked in missing or asked == self.num_epochs:
+        if asked in missing:
             return int(asked)
         also = f", and {missing} are missing" if missing else ""
         raise ValueError(f"epoch={asked} cannot be appended; the next epoch is {self.num_epochs}{also}")
+
+    def _require_one_process(self) -> None:
+        if jax.process_count() > 1:
+            raise ValueError(f"the store {self._path} is packed; allowed: one process, and not {jax.process_count()}")
+
+    def _require_increasing(self, epoch: int, update: int | None) -> None:
+        """Refuse the number of a step that does not lie between those before and after it."""
+        if update is None:
+            return
+        for neighbors, is_right in (
+            (range(epoch - 1, -1, -1), operator.lt),
+            (range(epoch + 1, self.num_epochs), operator.gt),
+        ):
+            known = (self._snapshots[e].update(e) for e in neighbors if e in self._snapshots)
+            nearest = next((found for found in known if found is not None), None)
+            if nearest is not None and not is_right(nearest, update):
+                allowed = f"{'more' if is_right is operator.lt else 'less'} than {nearest}"
+                raise ValueError(f"update={update} of epoch {epoch} does not increase; allowed: {allowed}")
 
     def _require_epochs(self, epochs: Sequence[int]) -> None:
         missing = [epoch for epoch in epochs if epoch not in self._snapshots]

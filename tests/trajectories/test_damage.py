@@ -43,6 +43,16 @@ def path(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "store")
 
 
+@pytest.fixture
+def packed_path(tmp_path, monkeypatch):
+    """The same snapshots in packs of one and two."""
+    monkeypatch.setattr("jaxscape.trajectories.packs.PACK_EPOCHS", 2)
+    with TrajectoryStore.create(tmp_path / "packed", LABELS, packed=True) as store:
+        for epoch in range(EPOCHS):
+            store.append(epoch, snapshot(epoch), update=epoch)
+    return tmp_path / "packed"
+
+
 def read_everything(path):
     """By `read` and by `blocks`, in pieces that cut the kernel."""
     store = TrajectoryStore.open(path)
@@ -83,7 +93,10 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_file_of_a_store_damaged_in_turn(path, damage):
+@pytest.mark.parametrize("form", ["path", "packed_path"])
+def test_every_file_of_a_store_damaged_in_turn(request, form, damage):
+    path = request.getfixturevalue(form)
+    folders = len([entry for entry in path.iterdir() if entry.is_dir()])
     reported = 0
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         content = file.read_bytes()
@@ -103,7 +116,7 @@ def test_every_file_of_a_store_damaged_in_turn(path, damage):
         finally:
             shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
             file.write_bytes(content)
-    assert reported >= 1 + 2 * EPOCHS  # the index; the metadata and the arrays of each epoch
+    assert reported >= 1 + 2 * folders  # the index; the metadata and the arrays of each epoch or pack
 
 
 @pytest.mark.parametrize("name", ["bias", "kernel"])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 import tensorstore as ts
 from jax.flatten_util import ravel_pytree
 
+from jaxscape.trajectories.arrays import in_structure
 from jaxscape.trajectories.store import TrajectoryStore
 
 MEMBERS, EPOCHS = 3, 4
@@ -419,3 +421,88 @@ def test_a_crash_in_the_midst_of_creating_leaves_a_folder_that_create_takes(tmp_
     (tmp_path / "store" / "store.json.tmp").write_text("{")
     with TrajectoryStore.create(tmp_path / "store", [{"seed": 0}]) as store:
         assert store.num_members == 1
+
+
+# In the structure of the user's own parameters
+
+
+Layer = namedtuple("Layer", ["weight", "bias"])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Module:
+    weight: object
+    layers: object
+
+
+def test_a_named_tuple_comes_back_with_its_fields_in_place(fresh):
+    layer = Layer(weight=np.zeros((MEMBERS, 2, 2), np.float32), bias=np.ones((MEMBERS, 2, 2), np.float32))
+    fresh.append(0, layer)  # equal shapes: unflattening the sorted dictionary would exchange them
+    found = fresh.read(like=layer)
+    assert isinstance(found, Layer)
+    np.testing.assert_array_equal(found.weight, np.zeros((1, MEMBERS, 2, 2)))
+    np.testing.assert_array_equal(found.bias, np.ones((1, MEMBERS, 2, 2)))
+
+
+def nodes():
+    values = iter(range(1, 100))
+
+    def leaf(*shape):
+        return np.full((MEMBERS, *shape), next(values), np.float32)
+
+    return Module(leaf(2), [Layer(leaf(3), leaf()), {"b": leaf(1), "a": (leaf(1), None)}, *[leaf(1) for _ in range(9)]])
+
+
+@pytest.mark.parametrize("of", ["all members", "one member", "shapes"])
+def test_any_registered_nodes_come_back_as_they_were(fresh, of):
+    params = nodes()
+    fresh.append(0, params)
+    fresh.append(1, params)
+    like = {
+        "all members": params,
+        "one member": jax.tree.map(lambda leaf: leaf[0], params),
+        "shapes": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params),
+    }[of]
+    found = fresh.read([1, 0], [2, 1], like=like)
+    assert_trees_equal(found, jax.tree.map(lambda leaf: np.stack([leaf[1:], leaf[1:]]), params))
+
+
+def test_a_bare_array_comes_back_bare(fresh):
+    fresh.append(0, np.ones((MEMBERS, 2), np.float32))
+    np.testing.assert_array_equal(fresh.read(like=np.zeros(2)), np.ones((1, MEMBERS, 2)))
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        (Layer(np.ones((3, 4)), None), r"like: 'bias' is absent; allowed: of shape \(4,\), as stored"),
+        (Layer(np.ones((3, 4)), np.ones(5)), r"like: 'bias' is of shape \(5,\); allowed: of shape \(4,\)"),
+        (Layer(np.ones((MEMBERS, 3, 4)), np.ones(4)), r"like: 'weight' is of shape \(3, 3, 4\); allowed"),
+        ([np.ones((3, 4)), np.ones(4)], "like: '0' is of shape .*; allowed: absent"),
+        (Layer(np.ones((3, 4)), [np.ones(4)]), "like: 'bias/0' is of shape .*; allowed: absent"),
+        (Layer(np.ones((3, 4)), abs), "like: 'bias' is no array; allowed: of shape"),
+    ],
+)
+def test_another_structure_is_refused_by_key_path_before_anything_is_read(fresh, like, message, monkeypatch):
+    fresh.append(0, Layer(np.ones((MEMBERS, 3, 4), np.float32), np.ones((MEMBERS, 4), np.float32)))
+    fresh.wait()
+    monkeypatch.setattr(fresh, "_open_array", None)
+    with pytest.raises(ValueError, match=message):
+        fresh.read(like=like)
+
+
+def test_leaves_and_like_are_not_given_together(full):
+    with pytest.raises(ValueError, match=r"leaves=\['norm/scale'\] cannot be given with like"):
+        full.read(leaves=["norm/scale"], like=snapshot(0))
+
+
+def test_typed_keys_stay_as_they_are():
+    key, weight = jax.random.key(3), np.ones(2)
+    found = in_structure({"key": key, "weight": np.zeros(2)}, {"weight": weight})
+    assert found["key"] is key
+    assert found["weight"] is weight
+    numbers = np.array([0, 4], np.uint32)
+    assert in_structure([key, 1.5], {"0": numbers, "1": np.ones(())})[0] is numbers
+    stored = in_structure({"key": key}, {"key": jax.random.key(4)})["key"]
+    assert jax.random.key_data(stored).tolist() == jax.random.key_data(jax.random.key(4)).tolist()

@@ -1,0 +1,282 @@
+"""Finished trainings: the parameters in the checkpoints that they left, step by step, whatever wrote them.
+
+Orbax folders, `.npz`, `.safetensors`, and the `.pt` and `.pth` of PyTorch. Nothing in a file is run.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxscape.trajectories.checkpoint_files import Described, OpenedFile, is_checkpoint, open_checkpoint
+
+KEPT = ("float32", "bfloat16", "float16")
+ROUNDED = "float64"  # to float32
+_LEFT_OUT = re.compile("bool|u?int(8|16|32|64)")  # counts and flags; smaller integers are packed weights
+_INTEGER = re.compile("[0-9]+")
+# Where checkpoints keep parameters, and what they keep beside them that nobody wants in a trajectory.
+_PARAMETERS = ("params", "state_dict", "model_state_dict", "model_state", "model", "module", "net")
+_BESIDE = re.compile(r"opt(im|_).*|.*scheduler.*|.*scaler.*|batch_stats|rng.*|key|step|epoch|loss|lr", re.IGNORECASE)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class _Source(NamedTuple):
+    """What is imported from one file, decided before any array is read."""
+
+    path: Path
+    opened: OpenedFile
+    key: str  # what stands before the names in the file
+    shapes: dict[str, Described]  # by the names after it
+    left_out: dict[str, str]
+
+
+class Checkpoints:
+    """The checkpoints of one training, in the order of their steps; iterate to read them, one at a time."""
+
+    def __init__(self, steps: list[int], paths: list[Path], first: _Source, options: "_Options"):
+        """Not for callers: `import_checkpoints` makes them."""
+        self.steps = steps
+        self.paths = paths
+        self._first = first
+        self._options = options
+
+    @property
+    def key(self) -> str:
+        """Where the parameters stand in each file, such as "model"; empty where that is everywhere."""
+        return self._first.key
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array that is read, by name."""
+        return {name: described.shape for name, described in self._first.shapes.items()}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What is not read of the first checkpoint: the names in the file, and why."""
+        return dict(self._first.left_out)
+
+    @property
+    def rounded(self) -> list[str]:
+        """The arrays of float64, which are rounded to float32."""
+        return [name for name, described in self._first.shapes.items() if described.dtype == ROUNDED]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yield the number of each step and its arrays, of float32, bfloat16 or float16.
+
+        Raises:
+            ValueError: for a file that is damaged, or whose names, shapes or types are not those of the first.
+            OSError: where one cannot be read.
+        """
+        for step, path in zip(self.steps, self.paths, strict=True):
+            source = self._first if path == self.paths[0] else _open(path, self._options)
+            _require_same(source, self._first)
+            yield step, _read(source)
+
+
+class _Options(NamedTuple):
+    key: str | None
+    include: tuple[str, ...] | None
+    exclude: tuple[str, ...]
+
+
+def import_checkpoints(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    key: str | None = None,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] = (),
+) -> Checkpoints:
+    """Open the checkpoints of a finished training; of all but the first only the name is looked at yet.
+
+    Args:
+        sources: one or several: files `.npz`, `.safetensors`, `.pt` and `.pth`, orbax folders of one step, and folders
+            that hold any of these. The number of a step is the last integer in a name, without its ending
+            (`step10.npz`, `checkpoint_10`), and the order is theirs. Where no name has one the steps are 0, 1, 2, ...:
+            sources in the order given, the entries of a folder by name.
+        key: where the parameters stand in a file of nested records, such as "model" or "state/params"; "" for
+            everywhere. By default the one place with a usual name ("params", "model", "state_dict", ...), where
+            there is nothing beside it but optimiser states and their kin, which are left out.
+        include: patterns as in a shell (`*`, `?`, `[ab]`) of the names to read, after `key`; by default all.
+        exclude: patterns of names to leave out.
+
+    Returns:
+        The checkpoints. Arrays of integers and booleans (`num_batches_tracked`), and what is empty or no array, are
+        left out, and float64 is rounded to float32; `left_out` and `rounded` say which.
+
+    Raises:
+        ValueError: for no sources, numbers twice or in some names only, files of no known format or damaged, arrays of
+            other types (float8, complex, quantised), and patterns that no name matches.
+        ImportError: for a PyTorch file without PyTorch; says what to install.
+        OSError: for what is not there or cannot be read.
+    """
+    options = _Options(key, None if include is None else _patterns("include", include), _patterns("exclude", exclude))
+    if key is not None and not isinstance(key, str):
+        raise ValueError(f"key={key!r} must be a text such as 'model', or None")
+    paths = _expanded([sources] if isinstance(sources, str | os.PathLike) else sources)
+    steps = _step_numbers(paths)
+    order = sorted(range(len(paths)), key=steps.__getitem__)
+    paths, steps = [paths[place] for place in order], [steps[place] for place in order]
+    return Checkpoints(steps, paths, _open(paths[0], options), options)
+
+
+def _patterns(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    patterns = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"{argument}={given!r} must be patterns such as 'layer1/*'")
+    return patterns
+
+
+def _expanded(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files and folders of single steps."""
+    paths: list[Path] = []
+    for source in sources:
+        path = Path(source).expanduser().absolute()
+        if path.is_dir() and not is_checkpoint(path):
+            inside = sorted(filter(is_checkpoint, path.iterdir()))
+            if not inside:
+                raise ValueError(f"sources: {path} is no orbax checkpoint, and holds no checkpoints")
+            paths += inside
+        else:
+            paths.append(path)
+    if not paths:
+        raise ValueError(f"sources={sources!r} is empty; give files or folders of checkpoints")
+    return paths
+
+
+def _step_numbers(paths: list[Path]) -> list[int]:
+    names = [path.name if path.is_dir() else path.stem for path in paths]
+    found = [_INTEGER.findall(name) for name in names]
+    without = [path for path, integers in zip(paths, found, strict=True) if not integers]
+    if len(without) == len(paths):
+        return list(range(len(paths)))
+    if without:
+        raise ValueError(f"sources: {without[0].name} has no number of a step in its name, and others have")
+    steps = [int(integers[-1]) for integers in found]
+    first: dict[int, Path] = {}
+    for step, path in zip(steps, paths, strict=True):
+        if step in first:
+            raise ValueError(f"sources: {first[step]} and {path} are both step {step}, the last integer in their names")
+        if step >= 2**63:
+            raise ValueError(f"sources: {path.name} has a number of a step beyond 2**63")
+        first[step] = path
+    return steps
+
+
+def _open(path: Path, options: _Options) -> _Source:
+    """Open a checkpoint, and decide what is read of it."""
+    opened = open_checkpoint(path)
+    names = [*opened.arrays, *opened.others]
+    for name in names:
+        if _CONTROL.search(name) or not set(name.split("/")).isdisjoint(("", ".", "..")):
+            raise ValueError(f"{path}: the name {name!r} is not allowed: it is a path, or has control characters")
+    key = _find_key(path, opened, options.key)
+    start = f"{key}/" if key else ""
+    left_out = {name: f"not in {key!r}" for name in names if not name.startswith(start)}
+    left_out |= {name: kind for name, kind in opened.others.items() if name not in left_out}
+    inside = {name.removeprefix(start): array for name, array in opened.arrays.items() if name.startswith(start)}
+    _require_matches(path, inside, options)
+    shapes = {}
+    for name, described in inside.items():
+        why = _why_left_out(path, name, described, options)
+        if why:
+            left_out[start + name] = why
+        else:
+            shapes[name] = described
+    if not shapes:
+        raise ValueError(f"{path} has no arrays of floating-point numbers to import; it has {_some(names)}")
+    return _Source(path, opened, key, shapes, left_out)
+
+
+def _find_key(path: Path, opened: OpenedFile, asked: str | None) -> str:
+    """Where the parameters stand; raises a ValueError that names the places where that is open."""
+    if asked is not None:
+        key = asked.strip("/")
+        if key and not any(name.startswith(f"{key}/") for name in opened.arrays):
+            raise ValueError(f"key={asked!r} is not in {path}; allowed: {_some(_groups(opened.arrays))}")
+        return key
+    groups = _groups(opened.arrays)
+    usual = [group for group in groups if group in _PARAMETERS]
+    beside = [group for group in groups if _BESIDE.fullmatch(group)]
+    floats = (name for name, described in opened.arrays.items() if _is_float(described))
+    alone = [name for name in floats if "/" not in name and not _BESIDE.fullmatch(name)]
+    if len(usual) == 1 and len(groups) == 1 + len(beside) and not alone:
+        return usual[0]
+    if usual or beside:
+        raise ValueError(f"{path} holds {_some([*groups, *alone])}; give key= one of them, or '' for all")
+    return ""
+
+
+def _groups(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.split("/")[0] for name in names if "/" in name))
+
+
+def _is_float(described: Described) -> bool:
+    return described.dtype in (*KEPT, ROUNDED)
+
+
+def _require_matches(path: Path, inside: Iterable[str], options: _Options) -> None:
+    for argument, patterns in (("include", options.include or ()), ("exclude", options.exclude)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in inside):
+                raise ValueError(f"{argument}={pattern!r} matches no array in {path}; it has {_some(inside)}")
+
+
+def _why_left_out(path: Path, name: str, described: Described, options: _Options) -> str | None:
+    if options.include is not None and not any(fnmatchcase(name, pattern) for pattern in options.include):
+        return "not in include"
+    if any(fnmatchcase(name, pattern) for pattern in options.exclude):
+        return "in exclude"
+    if _LEFT_OUT.fullmatch(described.dtype):
+        return described.dtype
+    if not _is_float(described):
+        allowed = ", ".join([*KEPT, ROUNDED])
+        raise ValueError(f"{path}: {name!r} is {described.dtype}; allowed: {allowed}, or leave it out with exclude")
+    return None if all(described.shape) else "empty"
+
+
+def _require_same(source: _Source, first: _Source) -> None:
+    for name in [*first.shapes, *source.shapes]:
+        now, then = source.shapes.get(name), first.shapes.get(name)
+        if now != then:
+            raise ValueError(
+                f"{source.path}: {name!r} is {_describe(now)}; allowed: {_describe(then)}, as in {first.path.name}"
+            )
+
+
+def _describe(described: Described | None) -> str:
+    return f"{described.dtype} {described.shape}" if described else "absent"
+
+
+def _read(source: _Source) -> dict[str, np.ndarray]:
+    start = f"{source.key}/" if source.key else ""
+    found = source.opened.read([start + name for name in source.shapes])
+    arrays = {}
+    for name, described in source.shapes.items():
+        array = found[start + name]
+        if array.shape != described.shape or array.dtype.name != described.dtype:
+            raise ValueError(f"{source.path}: {name!r} is {array.dtype} {array.shape}, and was said to be otherwise")
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        arrays[name] = _rounded(source.path, name, array) if described.dtype == ROUNDED else array
+    return arrays
+
+
+def _rounded(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float32)
+    if np.any(np.isfinite(array) & ~np.isfinite(found)):
+        raise ValueError(f"{path}: {name!r} is float64 and has values beyond float32, which a trajectory is kept in")
+    return found
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names as a text of moderate length."""
+    known = list(names)
+    return ", ".join(map(repr, known[:8])) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
