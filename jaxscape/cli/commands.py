@@ -133,11 +133,39 @@ class PlanOwn(Plan):
 
 
 @dataclass(frozen=True)
-class Embed:
-    """Embed the trajectories of a retrained run; each setting is kept beside the others."""
+class Import:
+    """Take in a finished training of your own: its parameters, checkpoint by checkpoint."""
 
     run: OneRun
-    """A run folder with finished trajectories."""
+    """The run folder: a new one, or one to go on with."""
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Checkpoints: orbax folders, .npz, .safetensors, PyTorch's .pt and .pth, or folders that hold any of these. The
+    last integer in a name is the number of the step. Several trainings are told apart as NAME=SOURCE: each becomes the
+    run RUN/NAME, and RUN joins them."""
+    label: tuple[str, ...] = ()
+    """What the training is: seed=0 optimizer=adam, say."""
+    describe: tuple[str, ...] = ()
+    """What captions say of it: model=GPT-2 data=OpenWebText, say."""
+    key: str | None = None
+    """Where the parameters stand in each file: model, state/params."""
+    include: tuple[str, ...] = ()
+    """Patterns of the arrays to read; all by default."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of arrays to leave out."""
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Embed the trajectories of a run, or of several together; each setting is kept beside the others."""
+
+    runs: SeveralRuns
+    """A run folder with finished trajectories, or several with --into."""
+    into: Path | None = None
+    """The run folder of several runs together: one distance matrix, one picture."""
+    group: str = "run"
+    """With --into: the label that gives the colours: run, or one that the members have, such as optimizer."""
+    plot: bool = False
+    """Draw it too, as `jaxscape plot` does."""
     config: tyro.conf.OmitArgPrefixes[EmbedConfig] = field(default_factory=EmbedConfig)
 
 
@@ -198,7 +226,8 @@ def read(arguments: list[str], defaults: Defaults) -> Any:
         make_train(runs=tyro.MISSING, own=own, config=train),
         make_retrain(runs=tyro.MISSING, own=own, config=retrain),
         make_compare(run=tyro.MISSING, own=own, config=compare),
-        Embed(run=tyro.MISSING),
+        Import(run=tyro.MISSING, sources=tyro.MISSING),
+        Embed(runs=tyro.MISSING),
         Plot(run=tyro.MISSING),
         Info(run=tyro.MISSING),
     ]

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from jaxscape.cli.errors import describe
 from jaxscape.runs.arrays import check_arrays
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings
-from jaxscape.runs.folder import STAGES, RunFolder
+from jaxscape.runs.folder import RECORDED, STAGES, RunFolder
 from jaxscape.runs.measure import accuracy_table, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
@@ -46,11 +46,12 @@ def describe_run(run: Path, *, console: Console) -> None:
 
 
 def _stages(run: RunFolder, config: dict[str, Any]) -> Iterator[str]:
-    snapshots = sum(path.name.isdigit() for path in run.trajectories.glob("*"))
-    stage = run.kind.stage
+    snapshots, stage = _snapshots(run), run.kind.stage
     if run.accuracy.exists():
         yield "train"
-    if snapshots:
+    if snapshots and run.kind is RECORDED:
+        yield f"record ({snapshots} steps)"
+    elif snapshots:
         asked = config.get(stage)
         last = config.get("snapshots", asked.get("epochs", "?") if isinstance(asked, dict) else "?")
         yield f"{stage} ({snapshots - 1} of {last} {run.kind.unit.split()[0]})"
@@ -60,6 +61,14 @@ def _stages(run: RunFolder, config: dict[str, Any]) -> Iterator[str]:
         yield f"embed {setting}"
     if figures := len(list(run.figures.glob("*.png"))):
         yield f"plot ({figures} figures)"
+
+
+def _snapshots(run: RunFolder) -> int:
+    """How many snapshots there are; of a damaged store, how many folders."""
+    try:
+        return TrajectoryStore.open(run.trajectories).num_epochs
+    except (ValueError, OSError):
+        return sum(path.name.isdigit() for path in run.trajectories.glob("*"))
 
 
 def _tables(run: RunFolder) -> list[RenderableType]:

@@ -1,4 +1,4 @@
-"""The command line: `jaxscape demo | plan | train | retrain | compare | embed | plot | info`."""
+"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | plot | info`."""
 
 import logging
 import os
@@ -17,6 +17,7 @@ from jaxscape.cli.commands import (
     CompareOwn,
     Demo,
     Embed,
+    Import,
     Info,
     Own,
     Plan,
@@ -28,7 +29,7 @@ from jaxscape.cli.commands import (
     TrainOwn,
 )
 from jaxscape.cli.errors import failing_in_a_line, naming_the_line_of_a_problem
-from jaxscape.cli.parse import parse, retrain_settings, seeds_of, train_settings
+from jaxscape.cli.parse import key_values, parse, retrain_settings, seeds_of, train_settings
 from jaxscape.cli.program import command
 from jaxscape.runs.environment import cache_folder
 from jaxscape.runs.folder import RunFolder
@@ -94,20 +95,47 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
             compare_optimizers(run, _comparison(command), console=console)
             measure(run, console=console)
             console.print(groups_table(RunFolder(run).read_report()))
-        case Embed(run, config):
-            from jaxscape.runs.embed import embed_trajectories
+        case Import(run, sources):
+            from jaxscape.runs.imports import import_runs
 
-            folder = embed_trajectories(run, config, console=console)
-            console.print(f"{folder}")
+            import_runs(
+                run,
+                sources,
+                label=key_values("label", command.label),
+                describe=key_values("describe", command.describe),
+                key=command.key,
+                include=command.include or None,
+                exclude=command.exclude,
+                console=console,
+            )
+        case Embed():
+            console.print(f"{_embed(command, console)}")
+            if command.plot:
+                _plot(command.into or command.runs[0], console)
         case Plot(run):
-            from jaxscape.runs.plot import plot_run
-
-            for path in plot_run(run, console=console):
-                console.print(f"{path}")
+            _plot(run, console)
         case Info(run):
             from jaxscape.cli.info import describe_run
 
             describe_run(run, console=console)
+
+
+def _plot(run: Path, console: Console) -> None:
+    from jaxscape.runs.plot import plot_run
+
+    for path in plot_run(run, console=console):
+        console.print(f"{path}")
+
+
+def _embed(command: Embed, console: Console) -> Path:
+    from jaxscape.runs.embed import embed_trajectories
+    from jaxscape.runs.joint import embed_together
+
+    if command.into is not None:
+        return embed_together(command.runs, command.into, command.config, group=command.group, console=console)
+    if len(command.runs) != 1:
+        raise ValueError(f"embed takes one run, or several with --into JOINT, got {len(command.runs)}")
+    return embed_trajectories(command.runs[0], command.config, console=console)
 
 
 def _retrain(retrainings: Mapping[Path, Any], console: Console) -> None:

@@ -4,14 +4,14 @@ The defaults, which `--help` shows, are those of the run folder where it has som
 line names: so `jaxscape train RUN` alone goes on with an interrupted run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from jaxscape.cli.commands import Compare, Defaults, Own, Plan, Retrain, Train, name_of, read
+from jaxscape.cli.commands import Compare, Defaults, Embed, Own, Plan, Retrain, Train, name_of, read
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> Any:
         words = [word for word in arguments if word not in ("-h", "--help")]
         found = read(words, Defaults.of_any(Own()) if named else Defaults.of_images())
     command = read(arguments, _defaults(found, _first_run(found), arguments))
-    if isinstance(command, Train | Retrain) and not command.runs:
+    if isinstance(command, Train | Retrain | Embed) and not command.runs:
         name = name_of(command)
         give_up(f"jaxscape: {name} needs RUN, a run folder, or several; see jaxscape {name} --help", code=2)
     return command
@@ -91,6 +91,28 @@ def seeds_of(command: Retrain | Plan | Compare, settings: RetrainSettings | Comp
     if not 1 <= command.seeds <= MOST_SEEDS:
         raise ValueError(f"seeds must be from 1 to {MOST_SEEDS}, got {command.seeds}")
     return tuple(range(command.seeds))
+
+
+def key_values(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return what options of the form key=value say; a value is a number where it looks like one, else a text.
+
+    Raises:
+        ValueError: for another form, or a key that is given twice.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals) or key in found:
+            raise ValueError(f"{name} must be key=value, each key once, got {' '.join(words)!r}")
+        found[key] = _number_or_text(value)
+    return found
+
+
+def _number_or_text(value: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def _first_run(command: Any) -> Path | None:

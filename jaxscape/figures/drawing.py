@@ -32,6 +32,7 @@ from jaxscape.figures.palette import (
     shade,
 )
 from jaxscape.figures.panels import (
+    BEGINS,
     Array,
     Begin,
     DistancePanel,
@@ -95,7 +96,8 @@ def plot_trajectories(
         label: name of the values, beside their colour bar.
         norm: scale of the values, `LogNorm()` for a logarithmic one; linear over their range by default.
         minimum: (2,) or (3,) coordinates of the minimum, where it was embedded with the trajectories.
-        begin: what epoch 0 is: a "jump" (a diamond, coloured by its step size) or "initial" parameters (a star).
+        begin: what a trajectory begins with: a "jump" (a diamond at epoch 0, coloured by its step size), "initial"
+            parameters or the "first" that were recorded (a star).
         palette: colours shared with other panels; by default made from these labels.
         colorbar: whether a colour scale gets its bar beside the axes.
         point_size: area of a point in square points; diamonds and star grow with it.
@@ -120,8 +122,8 @@ def plot_trajectories(
     _check_axes(ax, panel)
     _check_palette(palette, panel)
     _check_coloring(color_by, fade, values, norm)
-    if begin not in ("jump", "initial"):
-        raise ValueError(f"begin is {begin!r}; choose 'jump' or 'initial'")
+    if begin not in BEGINS:
+        raise ValueError(f"begin is {begin!r}; choose one of {list(BEGINS)}")
     if color_by == "epoch":
         label, values, norm = "epoch", panel.epoch, Normalize(0, palette.last_epoch)
 
@@ -233,7 +235,7 @@ def _label_color(panel: Panel | DistancePanel, row: int, palette: Palette, color
 
 
 def _draw_starts(ax: Axes, panel: Panel, palette: Palette, point_size: float, begin: Begin) -> PathCollection:
-    if begin == "initial":
+    if begin != "jump":
         rows = np.array([rows[0] for rows in rows_by_member(panel).values()])
         return _scatter(ax, panel.embedding[rows], s=10 * point_size, zorder=4, marker="*", c=MINIMUM, **EDGE)
     rows = np.flatnonzero(panel.epoch == 0)

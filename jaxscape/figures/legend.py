@@ -44,7 +44,7 @@ def legend(
     fades: Sequence[Fade] = (),
     minimum: bool = False,
     hue: str = "direction",
-    initial: bool = False,
+    initial: str = "",
     unit: str = "epoch",
     extra: Sequence[Artist] = (),
 ) -> Legend:
@@ -60,7 +60,7 @@ def legend(
         fades: for each of these, a gradient from epoch 0 to the last one.
         minimum: whether the star is, as the minimum.
         hue: what the hues stand for.
-        initial: whether the star is, as initial parameters.
+        initial: what the star at the beginning of each trajectory is, where there is one.
         unit: what is counted: the epoch, or the step.
         extra: more artists, under their own labels.
     """
@@ -73,7 +73,7 @@ def legend(
         groups["step size"] = [(diamond, f"{size:g}") for size, diamond in diamonds.items()]
     others: list[Entry] = [(_gradient(fade), f"{unit} 0 to {palette.last_epoch:g}") for fade in fades]
     others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
-    others += [(_marker("*", MINIMUM, size=7), "initial parameters")] if initial else []
+    others += [(_marker("*", MINIMUM, size=7), initial)] if initial else []
     others += [(artist, str(artist.get_label())) for artist in extra]
     box = _fitting_legend(fig, groups, others)
     box.set_bbox_to_anchor((0.5, add_strip(fig, box)), transform=from_top(fig))

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from jaxscape.figures.palette import Palette, make_palette, rounded_step_size
 
 type Array = NDArray[Any]
-# How trajectories begin: a jump is a diamond of its step size, initial parameters are a golden star.
-type Begin = Literal["jump", "initial"]
+# How trajectories begin: a jump is a diamond of its step size; initial parameters, or the first ones that were
+# recorded, are a golden star.
+type Begin = Literal["jump", "initial", "first"]
+BEGINS = ("jump", "initial", "first")
 
 
 class Panel(NamedTuple):

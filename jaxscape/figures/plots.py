@@ -321,8 +321,9 @@ def _explain(
     if len(words) != 1:
         raise ValueError(f"panels differ in their hue, begin and unit: {sorted(words)}")
     ((hue, begin, unit),) = words
-    jumps, minimum = begin == "jump", any(panel.minimum is not None for panel in panels)
-    signs: dict[str, Any] = {"directions": directions, "step_sizes": jumps, "initial": not jumps, "minimum": minimum}
+    star = {"jump": "", "initial": "initial parameters", "first": "first recorded step"}[begin]
+    minimum = any(panel.minimum is not None for panel in panels)
+    signs: dict[str, Any] = {"directions": directions, "step_sizes": not star, "initial": star, "minimum": minimum}
     legend(fig, palette, hue=hue, unit=unit, fades=fades, **signs)
 
 

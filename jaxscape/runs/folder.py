@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxscape.runs.config import (
     CompareConfig,
@@ -51,12 +51,13 @@ class Kind(NamedTuple):
     before: tuple[str, ...]  # stages that it needs
     unit: str  # what is counted, in words
     has_minimum: bool  # around which the trajectories lie
+    begin: Literal["jump", "initial", "first"]  # what a trajectory begins with
 
 
-RETRAINED = Kind("retrain", ("train",), "epochs of retraining", has_minimum=True)
-COMPARED = Kind("compare", (), "snapshots", has_minimum=False)
-RECORDED = Kind("record", (), "recorded steps", has_minimum=False)
-JOINT = Kind("joint", (), "runs", has_minimum=False)
+RETRAINED = Kind("retrain", ("train",), "epochs of retraining", has_minimum=True, begin="jump")
+COMPARED = Kind("compare", (), "snapshots", has_minimum=False, begin="initial")
+RECORDED = Kind("record", (), "steps", has_minimum=False, begin="first")
+JOINT = Kind("joint", (), "runs", has_minimum=False, begin="first")
 
 
 class RunFolder(Path):
@@ -238,7 +239,8 @@ class RunFolder(Path):
             )
         if made is not None and kept:
             before, asked = (json.loads(json.dumps(asdict(each))) for each in (made, settings))
-            free = {*_WHERE} | ({"epochs"} if len(kept) == 1 and asked["epochs"] >= before["epochs"] else set())
+            extends = len(kept) == 1 and asked.get("epochs", 0) >= before.get("epochs", 0)
+            free = {*_WHERE} | ({"epochs"} if extends else set())
             differing = [key for key in asked if asked[key] != before.get(key) and key not in free]
             if differing:
                 changes = "; ".join(f"{key} is {before.get(key)!r}, asked for {asked[key]!r}" for key in differing)

@@ -185,7 +185,7 @@ def _panel(run: Path, setting: str) -> Panel:
         **_labels(run, columns, rows),
         minimum=None if rows.all() else coordinates[~rows][0],
         note=_found(diagnostics),
-        begin="jump" if RunFolder(run).kind.has_minimum else "initial",
+        begin=RunFolder(run).kind.begin,
     )
 
 

@@ -56,11 +56,12 @@ class Recorder:
         self.run = run
         self._problem = dict(problem)
         self._settings = RecordSettings(group=group)
+        self._labels = records
         self._held = ExitStack()
         self._held.enter_context(writing(run))
         try:
-            self._store = self._open(records)
-            self._metrics = self._read_metrics()
+            self._store = self._open()
+            self._metrics = {} if self._store is None else complete_metrics(run, self._store)
         except BaseException:
             self._held.close()
             raise
@@ -71,7 +72,7 @@ class Recorder:
     @property
     def last_step(self) -> int | None:
         """The number of the last recorded step; None before the first."""
-        return self._store.updates[-1] if self._store.num_epochs else None
+        return self._store.updates[-1] if self._store is not None and self._store.num_epochs else None
 
     def record(self, step: int, params: PyTree, metrics: Mapping[str, Any] | None) -> None:
         """Keep the parameters of a step; they are copied before this returns.
@@ -83,17 +84,17 @@ class Recorder:
         step, last = whole_number("step", step), self.last_step
         if last is not None and step <= last:
             raise ValueError(f"step must be larger than the last recorded one, {last}, got {step}")
-        members = self._store.num_members
-        stacked = self._narrow(_stacked(params, members))
-        epoch = self._store.num_epochs
+        stacked = self._narrow(_stacked(params, len(self._labels)))
+        epoch = 0 if self._store is None else self._store.num_epochs
         row = self._row(epoch, step, stacked, metrics or {})
-        if not epoch:
+        if self._store is None:
             self.run.record_problem(self._problem | {"parameters": _outline(stacked)})
             self.run.record_settings("record", self._settings, results=())
+            self._store = TrajectoryStore.create(self.run.trajectories, self._labels, packed=True)
+        self._store.append(epoch, stacked, update=step)
         self._waiting.append(row)
         if time.monotonic() - self._written_at > _SECONDS_BETWEEN_TABLES:
             self._write_metrics()
-        self._store.append(epoch, stacked, update=step)
 
     def close(self) -> None:
         """Write what waits, and release the run folder.
@@ -104,30 +105,25 @@ class Recorder:
         try:
             if self._waiting:
                 self._write_metrics()
-            self._store.close()
-            if self._store.num_epochs:
+            if self._store is not None:
+                self._store.close()
                 self.run.record_values(snapshots=self._store.num_epochs - 1)
         finally:
             self._held.close()
 
-    def _open(self, records: list[dict[str, Any]]) -> TrajectoryStore:
+    def _open(self) -> TrajectoryStore | None:
+        """The store, with one step or more; None before the first step."""
         if not (self.run.trajectories / "store.json").exists():
-            return TrajectoryStore.create(self.run.trajectories, records, packed=True)
+            return None
         store = TrajectoryStore.open(self.run.trajectories)
-        if store.labels != records:
+        if store.labels != self._labels:
             raise ValueError(f"{self.run.trajectories} holds members of other labels, {store.labels!r:.200}")
         made = self.run.read_config().get("problem", {})
         self.run.check_problem(self._problem | {"parameters": made.get("parameters")})
         return store
 
-    def _read_metrics(self) -> Columns:
-        """The rows of the steps that are stored."""
-        if not self._store.num_epochs:
-            return {}
-        return complete_metrics(self.run, self._store)
-
     def _row(self, epoch: int, step: int, stacked: PyTree, metrics: Mapping[str, Any]) -> Columns:
-        members = self._store.num_members
+        members = len(self._labels)
         finite = np.ones(members, int)
         for leaf in jax.tree.leaves(stacked):
             finite &= np.isfinite(np.asarray(leaf, np.float32)).reshape(members, -1).all(axis=1)
@@ -139,7 +135,7 @@ class Recorder:
                     f"metrics must be numbers, one or one per member, got shape {array.shape} for {name!r}"
                 )
             measured[name] = np.broadcast_to(array, members)
-        return _columns(self._store, epoch, step, finite) | measured
+        return _columns(self._labels, epoch, step, finite) | measured
 
     def _write_metrics(self) -> None:
         self._metrics = _join([self._metrics, *self._waiting] if self._metrics else self._waiting)
@@ -175,18 +171,20 @@ def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
         finite = np.ones(store.num_members, int)
         for leaf in leaves:
             finite &= np.isfinite(leaf[0].astype(np.float32)).reshape(store.num_members, -1).all(axis=1)
-        rows.append(_columns(store, epoch, store.updates[epoch], finite))
+        rows.append(_columns(store.labels, epoch, store.updates[epoch], finite))
+    if not store.num_epochs:
+        return {}
     joined = _join([kept, *rows]) if len(kept["epoch"]) else _join(rows)
     order = np.argsort(joined["epoch"], kind="stable")
     return {name: values[order] for name, values in joined.items()}
 
 
-def _columns(store: TrajectoryStore, epoch: int, step: int | None, finite: np.ndarray) -> Columns:
+def _columns(labels: Labels, epoch: int, step: int | None, finite: np.ndarray) -> Columns:
     """What a row of metrics.csv says beside the metrics."""
-    members = store.num_members
+    members = len(labels)
     return {
         "member": np.arange(members),
-        **label_columns(store.labels),
+        **label_columns(labels),
         "epoch": np.full(members, epoch),
         "update": np.full(members, epoch if step is None else step),
         "finite": finite,

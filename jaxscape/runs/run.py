@@ -17,6 +17,7 @@ from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RECORDED, RunFolder
+from jaxscape.runs.joint import join_runs
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import measure
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
@@ -63,6 +64,32 @@ class Run:
         self._console: Console = make_console(silent=quiet)
         self._like: tuple[PyTree, PyTree] | None = None
         self._recorder: Recorder | None = None
+
+    @classmethod
+    def join(
+        cls,
+        path: str | os.PathLike[str],
+        runs: Sequence[str | os.PathLike[str]],
+        *,
+        group: str = "run",
+        quiet: bool = False,
+    ) -> Self:
+        """Return the run of several runs together: one distance matrix, exact across them, and one picture.
+
+        Args:
+            path: the run folder of the whole.
+            runs: finished runs of networks with the same parameters, of any kind, length and steps.
+            group: the label that is told apart in numbers and colours: "run", or one that the members have.
+            quiet: print nothing.
+
+        Raises:
+            FileNotFoundError: where a run is missing or unfinished.
+            ValueError: for fewer than two runs, one that is joint itself, or a label that nobody has.
+            OSError: where the folder cannot be written to.
+        """
+        found = cls(path, quiet=quiet)
+        join_runs([Path(run).expanduser() for run in runs], found.folder, group=group)
+        return found
 
     def __enter__(self) -> Self:
         return self

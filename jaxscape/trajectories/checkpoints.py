@@ -65,6 +65,10 @@ class Checkpoints:
         """The arrays of float64, which are rounded to float32."""
         return [name for name, described in self._first.shapes.items() if described.dtype == ROUNDED]
 
+    def after(self, step: int | None) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yield those of later steps, as iterating does; None stands for all."""
+        return self._read(step)
+
     def __len__(self) -> int:
         return len(self.steps)
 
@@ -75,7 +79,12 @@ class Checkpoints:
             ValueError: for a file that is damaged, or whose names, shapes or types are not those of the first.
             OSError: where one cannot be read.
         """
+        return self._read(None)
+
+    def _read(self, after: int | None) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         for step, path in zip(self.steps, self.paths, strict=True):
+            if after is not None and step <= after:
+                continue
             source = self._first if path == self.paths[0] else _open(path, self._options)
             _require_same(source, self._first)
             yield step, _read(source)

@@ -1,0 +1,231 @@
+"""Trainings of one's own: recorded step by step, imported from checkpoints, and joined in one picture."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxscape.problem import Problem
+from jaxscape.runs.run import Run
+from jaxscape.runs.sources import read_sources
+from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.gram import gram
+from jaxscape.trajectories.store import TrajectoryStore
+
+
+def walk(steps, seed=0, stride=10):
+    """The parameters of a training that contracts, by step."""
+    random = np.random.default_rng(seed)
+    params = {"a": random.standard_normal((4, 3)).astype(np.float32), "b": np.zeros(3, np.float32)}
+    for step in range(steps):
+        yield step * stride, params
+        noise = {name: random.standard_normal(leaf.shape).astype(np.float32) for name, leaf in params.items()}
+        params = {name: np.float32(0.9) * leaf + np.float32(0.05) * noise[name] for name, leaf in params.items()}
+
+
+def record(path, steps, **settings):
+    with Run(path, quiet=True) as run:
+        for step, params in walk(steps, **settings):
+            if run.last_step is None or step > run.last_step:
+                run.record(step, params, {"train_loss": 1 / (1 + step)})
+    return run
+
+
+def rows(run):
+    leaves = jax.tree.leaves(run.store().read())
+    return np.concatenate([leaf.reshape(leaf.shape[0] * leaf.shape[1], -1) for leaf in leaves], axis=1)
+
+
+def exact_distances(points):
+    wide = points.astype(np.longdouble)
+    return np.sqrt(((wide[:, None] - wide[None]) ** 2).sum(-1)).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("recorded") / "walk", 12)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("recorded") / "other", 7, seed=1, stride=25)
+
+
+def test_what_is_recorded_is_there(recorded):
+    assert recorded.store().updates == list(range(0, 120, 10))
+    np.testing.assert_array_equal(rows(recorded)[3, :12], list(walk(4))[3][1]["a"].ravel())
+    header, *lines = (recorded.folder / "metrics.csv").read_text().splitlines()
+    assert header == "member,run,epoch,update,finite,train_loss"
+    assert lines[2] == f"0,walk,2,20,1,{1 / 21}"
+
+
+def test_a_training_that_goes_on_is_the_same_as_one(recorded, tmp_path):
+    record(tmp_path / "walk", 5)
+    again = record(tmp_path / "walk", 12)
+    np.testing.assert_array_equal(rows(again), rows(recorded))
+    assert (again.folder / "metrics.csv").read_bytes() == (recorded.folder / "metrics.csv").read_bytes()
+
+
+def test_distances_agree_with_extended_precision(recorded):
+    found = pairwise_distances(gram(recorded.store()), metric="euclidean")
+    np.testing.assert_allclose(found, exact_distances(rows(recorded)), rtol=1e-12, atol=1e-13)
+
+
+def test_it_is_embedded_drawn_and_reported(recorded, jaxscape):
+    recorded.embed(knn=3)
+    files = recorded.plot()
+    assert {path.name for path in files} >= {"phate-cosine-none-knn3.png", "norm.png"}
+    numbers = recorded.report()["geometry"]["by_group"]["walk"]["real"]
+    path, ends = exact_distances(rows(recorded)), (0, -1)
+    expected = sum(path[i, i + 1] for i in range(len(path) - 1)) / path[ends]
+    assert numbers["tortuosity"]["mean"] == pytest.approx(expected, rel=1e-9)
+    assert "return" not in numbers  # there is no minimum
+    outcome = jaxscape("info", recorded.folder)
+    assert "stages done: record (12 steps), distances and geometry" in outcome.out
+
+
+def test_what_grew_is_measured_again(tmp_path):
+    run = record(tmp_path / "walk", 5)
+    assert run.report()["epochs"] == 4
+    assert record(tmp_path / "walk", 8).report()["epochs"] == 7
+
+
+def test_steps_that_a_killed_process_left_without_metrics_are_taken_in(tmp_path):
+    run = record(tmp_path / "walk", 4)
+    params = jax.tree.map(lambda leaf: leaf[None], list(walk(6))[4][1])
+    with TrajectoryStore.open(run.folder.trajectories) as store:
+        store.append(4, params, update=40)
+        store.append(5, jax.tree.map(lambda leaf: leaf * np.nan, params), update=50)
+    _, [source] = read_sources(run.folder)
+    with pytest.raises(ValueError, match=r"all 1 members of .* have diverged"):
+        _ = source.diverged
+    assert run.last_step == 50
+
+
+def test_several_networks_have_labels(tmp_path):
+    labels = [{"seed": seed, "optimizer": name} for seed in (0, 1) for name in ("adam", "sgd")]
+    with Run(tmp_path / "four", quiet=True) as run:
+        for step in range(5):
+            networks = [{"w": jnp.arange(6.0) * (step + 1) * (member + 1) ** 0.5} for member in range(4)]
+            run.record(step, networks, {"loss": np.arange(4)}, labels=labels, group="optimizer")
+    run.embed(method="pca")
+    assert run.plot()
+    assert set(run.report()["geometry"]["by_optimizer"]) == {"adam", "sgd"}
+    assert run.store().labels == labels
+
+
+def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
+    joint = Run.join(tmp_path / "joint", [recorded.folder, other.folder], quiet=True)
+    joint.embed(method="pca")
+    assert joint.plot()
+    points = np.concatenate([rows(recorded), rows(other)])
+    with np.load(joint.folder / "gram.npz") as arrays:
+        assert arrays["label_run"].tolist() == ["walk"] * 12 + ["other"] * 7
+        assert arrays["label_member"].tolist() == [0] * 12 + [1] * 7
+        assert arrays["label_update"].tolist() == [*range(0, 120, 10), *range(0, 175, 25)]
+    found = pairwise_distances(gram([recorded.store(), other.store()]), metric="euclidean")
+    np.testing.assert_allclose(found, exact_distances(points), rtol=1e-12, atol=1e-13)
+    assert set(joint.report()["geometry"]["by_group"]) == {"walk", "other"}
+    alone = recorded.report()["geometry"]["by_group"]["walk"]["real"]["tortuosity"]["mean"]
+    assert joint.report()["geometry"]["by_group"]["walk"]["real"]["tortuosity"]["mean"] == pytest.approx(alone)
+
+
+def test_a_joint_run_follows_what_it_joins(other, tmp_path):
+    run = record(tmp_path / "walk", 5)
+    joint = Run.join(tmp_path / "joint", [run.folder, other.folder], quiet=True)
+    assert joint.report()["epochs"] == 6
+    record(tmp_path / "walk", 9)
+    assert joint.report()["epochs"] == 8
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_checkpoints_are_imported_and_joined_by_two_commands(jaxscape, tmp_path, kind):
+    sources = []
+    for number, steps in enumerate((6, 9)):
+        folder = tmp_path / f"checkpoints{number}"
+        folder.mkdir()
+        for step, params in walk(steps, seed=number):
+            if kind == "npz":
+                np.savez(folder / f"step{step}.npz", **params, num_batches_tracked=np.array(step))
+            else:
+                write_safetensors(folder / f"step{step}.safetensors", params)
+        sources.append(f"run{number}={folder}")
+    outcome = jaxscape("import", tmp_path / "joint", *sources)
+    assert outcome.code == 0, outcome.err
+    assert ("left out: num_batches_tracked (int64)" in outcome.out) == (kind == "npz")
+    outcome = jaxscape("embed", tmp_path / "joint", "--method", "pca", "--plot")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "joint" / "figures" / "pca-euclidean.png").exists()
+    np.testing.assert_array_equal(rows(Run(tmp_path / "joint" / "run1"))[8, :12], list(walk(9, 1))[8][1]["a"].ravel())
+    assert "all 6 steps are there" in jaxscape("import", tmp_path / "joint" / "run0", tmp_path / "checkpoints0").out
+
+
+def write_safetensors(path, arrays):
+    """The format: a header of JSON after its length, then the bytes."""
+    import json
+
+    header, content = {}, b""
+    for name, array in arrays.items():
+        begin, content = len(content), content + array.tobytes()
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [begin, len(content)]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: run.record(110, {"a": np.ones((4, 3)), "b": np.ones(3)}), "step must be larger than the last"),
+        (lambda run: run.record(200, {"a": np.ones((4, 3), np.float32)}), "'b' of a member is absent"),
+        (lambda run: run.record(200, {}, labels=[{"seed": 0}]), "holds members of other labels"),
+        (lambda run: run.record(200, {}, labels=[]), "labels must be one record per member"),
+        (lambda run: run.record(200, {}, group="optimizer"), "group must be one of the labels run"),
+        (
+            lambda run: run.record(200, {"a": np.ones((4, 3), np.float32)}, {"loss": np.ones(3)}),
+            "metrics must be numbers, one or one per member",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:parameters of float64")
+def test_what_cannot_be_recorded_is_refused(recorded, call, words):
+    before = rows(recorded)
+    run = Run(recorded.folder, quiet=True)
+    with pytest.raises(ValueError, match=words):
+        call(run)
+    run.close()
+    np.testing.assert_array_equal(rows(recorded), before)
+
+
+def test_float64_is_kept_as_float32_and_said(tmp_path):
+    with Run(tmp_path / "run", quiet=True) as run, pytest.warns(UserWarning, match="float64 are kept as float32"):
+        run.record(0, {"w": np.linspace(0, 1, 5)})
+    assert run.store().read()["w"].dtype == np.float32
+
+
+def test_a_folder_of_another_kind_is_no_place_to_record(kept_minimum, recorded, tmp_path):
+    with pytest.raises(ValueError, match="holds results of `retrain`; choose another run folder"):
+        Run(kept_minimum, quiet=True).record(0, {"w": np.ones(3, np.float32)})
+    problem = Problem(lambda params, state, batch, key: (0.0, (state, {})), np.ones((4, 2)))
+    with pytest.raises(ValueError, match="holds results"):
+        Run(recorded.folder, problem, quiet=True).set_minimum({"w": np.ones(3, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("runs", "group", "words"),
+    [
+        ([0], "run", "runs must be two or more"),
+        ([0, 0], "run", "runs must be two or more, each once"),
+        ([0, 1], "optimizer", "group must be one of the labels run, got 'optimizer'"),
+    ],
+)
+def test_runs_that_cannot_be_joined_are_refused(recorded, other, tmp_path, runs, group, words):
+    with pytest.raises(ValueError, match=words):
+        Run.join(tmp_path / "joint", [(recorded, other)[i].folder for i in runs], group=group)
+    assert not (tmp_path / "joint").exists()
+
+
+def test_networks_that_differ_are_not_joined(recorded, tmp_path):
+    with Run(tmp_path / "else", quiet=True) as run:
+        run.record(0, {"a": np.ones((4, 2), np.float32), "b": np.ones(3, np.float32)})
+    with pytest.raises(ValueError, match="'a'"):
+        Run.join(tmp_path / "joint", [recorded.folder, run.folder], quiet=True).report()
