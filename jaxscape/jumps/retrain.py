@@ -36,6 +36,7 @@ def retrain(
     data_order: str = "member",
     first_epoch: int = 0,
     strategy: str | Chooser = "loop",
+    steps: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Epoch]:
     """Retrain copies of a network from where they landed, all with fresh optimiser states.
@@ -61,12 +62,13 @@ def retrain(
         first_epoch: how many epochs a yielded `start` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto", or a function, chooses as in
             `jaxscape.training.train`.
+        steps: yield after every so many steps, and count these as epochs; see `jaxscape.training.train`.
         devices: those that share the copies out among them; all by default, those of other processes
             (`jax.distributed`) too, as in `jaxscape.training.train`.
 
     Yields:
-        `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch. The states' buffers
-        are donated to the next epoch: copy what you keep.
+        `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch; with `first_epoch` the
+        epochs after it alone. The states' buffers are donated to the next epoch: copy what you keep.
 
     Raises:
         TypeError, ValueError: before any work, for arguments of another kind or out of range, and for leaves that do
@@ -101,6 +103,7 @@ def retrain(
         epochs=epochs,
         evaluate=evaluate,
         batch_size=batch_size,
+        steps=steps,
         first_epoch=first_epoch,
         strategy=strategy,
         devices=devices,

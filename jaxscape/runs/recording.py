@@ -64,6 +64,16 @@ class Recording:
             return 0, start
         return done, states
 
+    def complete(self, epoch: int, params: PyTree) -> None:
+        """Store the snapshot of a resumed epoch, where a process was killed between its state and its snapshot.
+
+        Args:
+            epoch: as `resume` gave it.
+            params: of all members after it, in the order of the labels.
+        """
+        if epoch == self.store.num_epochs or epoch in self.store.missing_epochs:
+            self.store.append(epoch, params, update=self._update_of(epoch))
+
     def keep(self, epoch: Epoch, params: PyTree, update: int) -> None:
         """Put an epoch into the folder.
 
@@ -92,6 +102,10 @@ class Recording:
     def updates(self, epoch: int) -> int | None:
         """Return the updates behind an epoch that is stored; None where it is not."""
         return self.store.updates[epoch] if epoch < self.store.num_epochs else None
+
+    def _update_of(self, epoch: int) -> int:
+        """The updates behind an epoch that has its rows in the metrics."""
+        return int(self._metrics["update"][self._metrics["epoch"] == epoch][0])
 
     def strategy(self, asked: str) -> str | None:
         """Return how the members run together: as asked, or as these trajectories began; None where neither says."""

@@ -26,6 +26,7 @@ from jaxscape.runs.strategy import fastest_strategy
 from jaxscape.training.members import Update, map_members, num_members
 from jaxscape.training.train import (
     Chooser,
+    Epoch,
     TrainState,
     concatenate_states,
     init_states,
@@ -261,17 +262,19 @@ def _train(searches: list[_Search], console: Console) -> dict[RunFolder, int]:
     strategy: str | Chooser = "loop" if len(runs) == 1 else "threads"  # the bytes of a loop, faster
     if len(runs) > 1 and jax.default_backend() != "cpu":
         strategy = partial(_choose_strategy, runs)
+    epoch = Epoch(first.done, concatenate_states([search.states.pop() for search in searches]), {})
     epochs = train(
         problem.loss_fn,
         optimizer,
-        concatenate_states([search.states.pop() for search in searches]),
+        epoch.states,
         problem.data,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         first_epoch=first.done,
         strategy=first.strategy or strategy,
     )
-    epoch = next(epochs)
+    if not first.done:
+        next(epochs)  # the start, of which nothing is kept
     kept_at, diverged = time.monotonic(), dict[RunFolder, int]()
     title = f"{name_runs(runs)}: train"
     total = settings.epochs - first.done

@@ -214,8 +214,8 @@ def train(
             call with the same arguments, sees all metrics, and holds the members of its own devices.
 
     Yields:
-        `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
-        NumPy arrays [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the
+        `Epoch(epoch, states, metrics)` for epoch 0 (the start as it is) and each epoch after it; where `first_epoch`
+        is not 0, for the epochs after that one alone, since an earlier call has yielded it. metrics are NumPy arrays [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the
         start, the mean over the epoch's steps of those of `loss_fn`, as "epoch_" + name. A member that diverges runs
         on in NaN and touches no other.
 
@@ -254,10 +254,11 @@ def train(
         _trace(update, states, arrays, first)  # what does not keep to the protocol shows here
     if arrays is not None:
         check_values(data)
+    if first is None:
+        return iter(())
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
-        of_first = batches(states, first_epoch + 1) if first is None else first
-        strategy = agree(choose(update, *(parts(tree, mesh)[0] for tree in (states, arrays, of_first))), mesh)
+        strategy = agree(choose(update, *(parts(tree, mesh)[0] for tree in (states, arrays, first))), mesh)
     run = epoch_runner(update, strategy=strategy, mesh=mesh)
     measure = partial(
         _measure,
@@ -267,6 +268,11 @@ def train(
     )
     finish = partial(_finish, members, mesh)
     return _iterate(run, states, arrays, batches, first, range(first_epoch, epochs + 1), measure, finish)
+
+
+def num_yielded(epochs: int, first_epoch: int) -> int:
+    """How many epochs `train` yields: the start belongs to a call that begins there."""
+    return epochs - first_epoch + (first_epoch == 0)
 
 
 def _check_states(states: TrainState) -> int:
@@ -324,9 +330,11 @@ def _iterate(
     measure: Callable[[TrainState], dict[str, np.ndarray]],
     finish: Callable[[Epoch], Epoch],
 ) -> Iterator[Epoch]:
-    found = finish(Epoch(epochs.start, states, measure(states)))
-    warned = _warn_of_nan(found)
-    yield found
+    warned = False
+    if epochs.start == 0:
+        found = finish(Epoch(0, states, measure(states)))
+        warned = _warn_of_nan(found)
+        yield found
     for epoch in epochs[1:]:
         own, first = batches(states, epoch) if first is None else first, None
         states, metrics = run(states, arrays, own, epoch)

@@ -128,6 +128,22 @@ def test_retraining_goes_on_from_a_yielded_state_whatever_key_is_given(grid):
     assert as_bytes(resumed.opt_state) == as_bytes(kept[3].opt_state)
 
 
+def test_a_loop_that_goes_on_by_calling_again_sees_every_epoch_once(grid):
+    seen, state = [], grid
+    for first, last in ((0, 1), (1, 1), (1, 3)):
+        run = retrain(regression_loss, SGD, state, DATA, epochs=last, first_epoch=first, key=KEY, batch_size=4)
+        for epoch, states, _ in run:
+            seen.append(epoch)
+            state = states
+    assert seen == [0, 1, 2, 3]
+
+
+def test_epochs_of_so_many_steps_end_where_whole_passes_end(grid):
+    # A pass has two steps. The loss is without noise, which follows from the numbers of epoch and step.
+    by_steps, in_passes = final(grid, epochs=4, steps=1), final(grid, epochs=2)
+    assert as_bytes(by_steps.states.params) == as_bytes(in_passes.states.params)
+
+
 def test_the_callers_grid_and_state_survive(grid):
     state = copy_states(final(grid).states)
     final(state, epochs=3, first_epoch=2)
