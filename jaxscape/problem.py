@@ -4,7 +4,7 @@
     evaluate(params, model_state) -> metrics
     data(epoch, keys) -> batches, where data is no pytree of arrays
     init(key) -> (params, model_state)
-    optimizer.update(grads, opt_state, params) -> (updates, opt_state)
+    optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)
 
 Everything after this file sees only these. `params` is any pytree of real floating-point arrays; `model_state` is
 whatever the model carries besides (the running statistics of batch norm, say); `metrics` is a dict of scalars.
@@ -50,7 +50,11 @@ LOSS = "loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics
 EVALUATE = "evaluate(params, model_state) -> metrics"
 DATA = "data(epoch, keys) -> batches"
 INIT = "init(key) -> (params, model_state)"
-_UPDATE = "optimizer.update(grads, opt_state, params) -> (updates, opt_state)"
+_UPDATE = "optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)"
+
+# What optimisers of optax may ask for besides, by the names that optax gives these. The last one is for those that
+# name it: a line search takes any name, and refuses what its value_fn does not take.
+_EXTRA = ("value", "grad", "value_fn", "grad_fn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +189,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_state: PyTree) -> None:
-    """Raise an error where the optimiser needs more than gradients, or `opt_state` belongs to another one.
+    """Raise an error where the optimiser needs what a step does not have, or `opt_state` belongs to another one.
 
     Args:
         optimizer: an optax transformation.
@@ -193,7 +197,7 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
         opt_state: its state.
 
     Raises:
-        TypeError: for an optimiser that needs further arguments, such as the loss.
+        TypeError: for an optimiser that needs arguments besides those of `extra_values`.
         ValueError: for a state of another optimiser or of other parameters.
     """
     fresh = jax.eval_shape(optimizer.init, params)
@@ -202,15 +206,51 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
             "states must hold the state of this optimizer for these params, as from init_states(params, optimizer); "
             "their opt_state has another structure or other shapes"
         )
+    names = extra_arguments(optimizer)
+
+    def update(grads: PyTree, opt_state: PyTree, params: PyTree) -> PyTree:
+        # The loss itself needs a batch; any number stands for it.
+        extra = extra_values(jnp.float32(0), grads, _any_number)
+        return optimizer.update(grads, opt_state, params, **{name: extra[name] for name in names})
+
     try:
-        jax.eval_shape(optimizer.update, params, opt_state, params)
+        jax.eval_shape(update, params, opt_state, params)
     except TypeError as error:
         if "argument" not in str(error):
             raise
         raise TypeError(
-            f"optimizer must need no more than {_UPDATE}; one that needs the loss or its function again, as "
-            f"optax.lbfgs and optax.contrib.reduce_on_plateau, cannot be used here ({error})"
+            f"optimizer must need no more than {_UPDATE}, where extra is {', '.join(_EXTRA)} ({error})"
         ) from error
+
+
+def extra_arguments(optimizer: optax.GradientTransformation) -> tuple[str, ...]:
+    """The names of `extra_values` that the optimiser's update takes: the first three where it takes any."""
+    try:
+        parameters = inspect.signature(optimizer.update).parameters
+    except ValueError:  # a function of C, say, does not tell
+        return ()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return _EXTRA[:3]
+    return tuple(name for name in _EXTRA if name in parameters)
+
+
+def extra_values(loss: Any, grads: PyTree, value_fn: Callable[[PyTree], Any]) -> dict[str, Any]:
+    """What an optimiser may ask for besides the gradients, by name.
+
+    Args:
+        loss: of the step's batch.
+        grads: its gradient.
+        value_fn: params -> the loss of the same batch, with the same key.
+    """
+
+    def grad_fn(params: PyTree, step: int = 0) -> PyTree:
+        return jax.grad(value_fn)(params)
+
+    return dict(zip(_EXTRA, (loss, grads, value_fn, grad_fn), strict=True))
+
+
+def _any_number(params: PyTree) -> jax.Array:
+    return sum((leaf.sum().astype(jnp.float32) for leaf in jax.tree.leaves(params)), jnp.float32(0))
 
 
 def _check_model_state(old: PyTree, new: PyTree) -> None:

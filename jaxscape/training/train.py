@@ -32,6 +32,8 @@ from jaxscape.problem import (
     check_update,
     checked_evaluate,
     checked_loss,
+    extra_arguments,
+    extra_values,
 )
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.devices import (
@@ -145,7 +147,16 @@ Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 
 def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
     """The training step of one network: `step(state, batch, key) -> (state, metrics)`, pure and not yet compiled."""
-    return _step(checked_loss(loss_fn), optimizer.update)
+    one_loss = checked_loss(loss_fn)
+    gradient = jax.value_and_grad(one_loss, has_aux=True)
+    update = _optimizer_update(one_loss, optimizer)
+
+    def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        (loss, (model_state, metrics)), grads = gradient(state.params, state.model_state, batch, key)
+        params, opt_state = update(grads, loss, state, batch, key)
+        return TrainState(params, model_state, opt_state, state.key), metrics
+
+    return step
 
 
 def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
@@ -154,26 +165,42 @@ def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) 
     `vmap(make_step(...))` is the same in exact arithmetic; compilers make other convolutions of it.
     """
     one_loss = checked_loss(loss_fn)
+    update = jax.vmap(_optimizer_update(one_loss, optimizer))
 
-    def total(
-        params: PyTree, model_state: PyTree, batches: PyTree, keys: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+    def total(params: PyTree, model_state: PyTree, batches: PyTree, keys: jax.Array) -> tuple[jax.Array, Any]:
         losses, rest = jax.vmap(one_loss)(params, model_state, batches, keys)
-        return losses.sum(), rest
+        return losses.sum(), (losses, rest)
 
-    return _step(total, jax.vmap(optimizer.update))
-
-
-def _step(loss_fn: LossFn, update: Callable[..., Any]) -> Step:
-    gradient = jax.value_and_grad(loss_fn, has_aux=True)
-
-    def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
-        (_, (model_state, metrics)), grads = gradient(state.params, state.model_state, batch, key)
-        updates, opt_state = update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, model_state, opt_state, state.key), metrics
+    def step(states: TrainState, batches: PyTree, keys: jax.Array) -> tuple[TrainState, Metrics]:
+        gradient = jax.value_and_grad(total, has_aux=True)
+        (_, (losses, rest)), grads = gradient(states.params, states.model_state, batches, keys)
+        model_state, metrics = rest
+        params, opt_state = update(grads, losses, states, batches, keys)
+        return TrainState(params, model_state, opt_state, states.key), metrics
 
     return step
+
+
+def _optimizer_update(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Callable[..., tuple[PyTree, PyTree]]:
+    """The optimiser's part of a step: (grads, loss, state, batch, key) -> (params, opt_state), of one network.
+
+    An optimiser that takes more than gradients gets what optax calls "extra args". What it does not take is not even
+    traced.
+    """
+    names = extra_arguments(optimizer)
+
+    def update(
+        grads: PyTree, loss: jax.Array, state: TrainState, batch: PyTree, key: jax.Array
+    ) -> tuple[PyTree, PyTree]:
+        def value_fn(params: PyTree) -> jax.Array:
+            return loss_fn(params, state.model_state, batch, key)[0]
+
+        extra = extra_values(loss, grads, value_fn)
+        own = {name: extra[name] for name in names}
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **own)
+        return optax.apply_updates(state.params, updates), opt_state
+
+    return update
 
 
 def train(
@@ -194,7 +221,7 @@ def train(
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one member.
-        optimizer: an optax transformation of one member's parameters.
+        optimizer: an optax transformation of one member's parameters; docs/optimizers.md says which ones work.
         states: stacked, from `init_states` or yielded by an earlier call. Donated: gone after the first epoch.
         data: a pytree of arrays [example, ...], shuffled anew for each member and epoch (the last partial batch is
             dropped), or a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs
@@ -214,14 +241,16 @@ def train(
             call with the same arguments, sees all metrics, and holds the members of its own devices.
 
     Yields:
-        `Epoch(epoch, states, metrics)` for epoch 0 (the start as it is) and each epoch after it; where `first_epoch`
-        is not 0, for the epochs after that one alone, since an earlier call has yielded it. metrics are NumPy arrays [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the
-        start, the mean over the epoch's steps of those of `loss_fn`, as "epoch_" + name. A member that diverges runs
-        on in NaN and touches no other.
+        `Epoch(epoch, states, metrics)` for epoch 0 (the start as it is) and each epoch after it; where `first_epoch` is
+        not 0, for the epochs after that one alone, which an earlier call has yielded. metrics are NumPy arrays
+        [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the start, the mean
+        over the epoch's steps of those of `loss_fn`, as "epoch_" + name. A member that diverges runs on in NaN and
+        touches no other.
 
     Raises:
         TypeError: before any work, for functions that do not keep to the protocol, an optimizer that needs more than
-            gradients, data that is neither arrays nor a function, and arguments of another kind.
+            gradients, the loss and its function, data that is neither arrays nor a function, and arguments of another
+            kind.
         ValueError: before any work, for counts out of range, a batch larger than the data, leaves that disagree, a
             model_state that changes its structure, shapes or dtypes, states of another optimizer, or data that
             `loss_fn.check_data` refuses; later, for a data function that ends early.
