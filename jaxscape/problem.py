@@ -2,7 +2,7 @@
 
     loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))
     evaluate(params, model_state) -> metrics
-    data(epoch, keys) -> batches, where data is no pytree of arrays
+    data(epoch, keys) -> batches, where data is no pytree of arrays and no iterable of batches
     init(key) -> (params, model_state)
     optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)
 
@@ -13,7 +13,7 @@ whatever the model carries besides (the running statistics of batch norm, say); 
 A `loss_fn` may have an attribute `check_data(params, model_state, data)`, which raises an error for values that the
 compiled step could not refuse, such as labels out of range. `train` calls it outside of the step, with the shapes of
 one member's params and model_state, and with the data: once where they are arrays [example, ...], before each epoch
-where they are batches [member, step, batch, ...] of a function.
+where they are batches [member, step, batch, ...] (of one member where all see the same).
 
 The checks look at structures, shapes and dtypes, which are known while a function is traced: they cost nothing in the
 compiled step. What these functions raise themselves passes through unchanged.
@@ -21,7 +21,7 @@ compiled step. What these functions raise themselves passes through unchanged.
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import wraps
 from typing import Any
@@ -39,8 +39,9 @@ LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, tuple[Py
 Evaluate = Callable[[PyTree, PyTree], Metrics]
 Init = Callable[[jax.Array], tuple[PyTree, PyTree]]
 
-# A pytree of arrays with one leading axis, or a function (epoch, member keys) -> batches [member, step, batch, ...].
-Data = PyTree | Callable[[int, jax.Array], PyTree]
+# A pytree of arrays with one leading axis; a function (epoch, member keys) -> batches [member, step, batch, ...]; or an
+# iterable or an iterator of batches [batch, ...].
+Data = PyTree | Callable[[int, jax.Array], PyTree] | Iterable[PyTree]
 
 # The output axis (or axes) of a leaf: an int, several, None for a leaf that does not move, or a function of the leaf's
 # key path that answers one of these.
@@ -63,8 +64,9 @@ class Problem:
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one network.
-        data: a pytree of arrays [example, ...], or a function `(epoch, keys) -> batches` with leaves
-            [member, step, batch, ...], for epochs counted from 1 and the members' keys.
+        data: a pytree of arrays [example, ...]; a function `(epoch, keys) -> batches` with leaves
+            [member, step, batch, ...], for epochs counted from 1 and the members' keys; an iterable of batches, such as
+            a DataLoader, each pass over which is an epoch; or an iterator of batches. See `jaxscape.train`.
         evaluate: `(params, model_state) -> metrics` of one network, recorded after every epoch.
         init: `key -> (params, model_state)`, a fresh network; needed to train from the start.
         optimizer: an optax transformation of one network's parameters, used where no other is given.
@@ -75,7 +77,7 @@ class Problem:
         filter_axis: the output axis of the parameters' arrays, as `filter_normalize` takes it.
 
     Raises:
-        TypeError: for functions that do not take these arguments, data that is neither arrays nor a function, and
+        TypeError: for functions that do not take these arguments, data of another kind, and
             descriptions that are no JSON values.
     """
 
@@ -137,7 +139,7 @@ def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
                 pass
             case _:
                 raise TypeError(f"loss_fn must be {LOSS}, got a result of {_outline(result)}")
-        if not _is_number(loss) or np.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        if not is_number(loss) or np.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
             raise TypeError(f"loss_fn must be {LOSS}, where loss is one real number; got {_outline(loss)}")
         _check_model_state(model_state, new_state)
         _check_metrics("loss_fn", LOSS, metrics)
@@ -161,21 +163,32 @@ def checked_evaluate(evaluate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_data(data: Any) -> None:
-    """Raise an error where `data` is neither a pytree of arrays of numbers nor a function.
+    """Raise an error where `data` is no pytree of arrays of numbers, no function and no iterable of batches.
 
     Raises:
-        TypeError: for iterators and other objects (names the leaf).
+        TypeError: for other objects, and iterators inside of a pytree (names the leaf).
     """
     if callable(data):
         check_function("data", data, DATA, 2)
         return
+    if not is_arrays(data):
+        return
     # Named as leaves, since jax warns of iterators.
     for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=lambda node: isinstance(node, Iterator)):
-        if not (_is_number(leaf) or _is_key(leaf)):
+        if not (is_number(leaf) or _is_key(leaf)):
             raise TypeError(
-                f"data must be a pytree of arrays [example, ...] or a function {DATA}, got {_outline(leaf)} "
-                f"at {leaf_name(path)}; for a generator or a loader, give a function that draws an epoch's batches"
+                f"data must be a pytree of arrays [example, ...], a function {DATA}, or an iterable of batches, got "
+                f"{_outline(leaf)} at {leaf_name(path)}"
             )
+
+
+def is_arrays(data: Data) -> bool:
+    """Whether data is a pytree of arrays [example, ...] rather than a function, an iterable or an iterator."""
+    if callable(data) or isinstance(data, Iterator):  # jax warns of iterators
+        return False
+    leaf = jax.tree_util.all_leaves([data])
+    is_array = hasattr(data, "dtype") or hasattr(data, "__array__")
+    return not (leaf and isinstance(data, Iterable) and not isinstance(data, str | bytes) and not is_array)
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -271,19 +284,22 @@ def _check_metrics(name: str, protocol: str, metrics: Any) -> None:
     if not isinstance(metrics, Mapping):
         raise TypeError(f"{name} must be {protocol}, where metrics is a dict; got {_outline(metrics)}")
     for key, value in metrics.items():
-        if not isinstance(key, str) or not _is_number(value):
+        if not isinstance(key, str) or not is_number(value):
             raise TypeError(
                 f"{name} must be {protocol}, where metrics is a dict from names to scalars; "
                 f"got {_outline(value)} at {key!r}"
             )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a value is a number or an array of numbers, concrete or traced."""
     if isinstance(value, bool | int | float | complex):
         return True
     dtype = getattr(value, "dtype", None)
-    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+    try:
+        return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+    except TypeError:  # a dtype of another framework
+        return False
 
 
 def _is_key(value: Any) -> bool:

@@ -179,27 +179,21 @@ def test_metrics_that_are_no_dict_of_numbers_are_refused_at_the_start(metrics, e
 # Data.
 
 
-def generator():
-    yield DATA
-
-
-class Loader:
-    def __iter__(self):
-        return generator()
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (generator(), r"data must be a pytree of arrays .* got a generator at the only leaf; for a generator"),
         ({"images": iter([DATA])}, r"got a list_iterator at \['images'\]"),
-        (Loader(), "got a Loader at the only leaf"),
+        ({"images": range(3)}, r"got a range at \['images'\]"),
+        (
+            object(),
+            r"data must be a pytree of arrays .*, a function .*, or an iterable of batches, got a object at the",
+        ),
         ("mnist", "got 'mnist' at the only leaf"),
         ({"images": np.array(["a", "b"])}, r"got <U1\[2\] at \['images'\]"),
         (np.array([{}, None]), r"got object\[2\]"),
     ],
 )
-def test_data_that_is_neither_arrays_nor_a_function_is_refused(data, message):
+def test_data_that_is_neither_arrays_nor_a_function_nor_an_iterable_is_refused(data, message):
     with pytest.raises(TypeError, match=message):
         start(data=data)
 

@@ -48,8 +48,9 @@ def retrain(
         start: a `JumpGrid`; any pytree of stacked parameters [member, ...]; or a state yielded by an earlier call,
             which goes on with its own keys and optimiser state (`key`, `model_state` and `data_order` are then
             unused).
-        data: a pytree of arrays [example, ...], or a function `(epoch, member keys) -> batches` with leaves
-            [member, step, batch, ...].
+        data: a pytree of arrays [example, ...]; a function `(epoch, member keys) -> batches` with leaves
+            [member, step, batch, ...]; or an iterable or an iterator of batches that all copies see, whatever
+            `data_order`. See `jaxscape.training.train`.
         epochs: the last epoch to reach, counted from epoch 0.
         key: a PRNG key, from which batch order and augmentation of every member follow. The directions of the jumps
             do not.

@@ -69,7 +69,7 @@ def snapshots(comparison: Comparison) -> tuple[int, int]:
     settings = comparison.settings
     steps = steps_per_epoch(comparison.problem, settings.batch_size)
     if steps is None:
-        raise ValueError("the data must be arrays for networks that are trained side by side, got a function")
+        raise ValueError("the data must be arrays for networks that are trained side by side, got batches")
     if comparison.problem.init is None:
         raise ValueError("the problem needs init, a function key -> (params, model_state), to train from the start")
     last = settings.epochs if settings.steps is None else settings.epochs * steps // settings.steps

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from jaxscape.problem import Problem
+from jaxscape.problem import Problem, is_arrays
 from jaxscape.runs.config import TrainSettings, check_train
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import init_key, train_key
@@ -113,12 +113,12 @@ def find_minima(trainings: Mapping[Path, Training], *, console: Console) -> None
 
 
 def steps_per_epoch(problem: Problem, batch_size: int) -> int | None:
-    """Return the steps of one pass over the data; None where the data are a function, whose batches say it.
+    """Return the steps of one pass over the data; None where the data are no arrays: their batches say it.
 
     Raises:
         ValueError: for a batch that is larger than the data.
     """
-    if callable(problem.data):
+    if not is_arrays(problem.data):
         return None
     examples = num_members(problem.data)
     if batch_size > examples:

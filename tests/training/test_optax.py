@@ -230,7 +230,8 @@ def test_the_loss_function_is_traced_again_only_for_an_optimiser_that_calls_it()
             calls.append(1)
             return loss_fn(*arguments)
 
-        list(train(counted, optimizer, init_states(PARAMS, optimizer, keys=KEYS), batches, epochs=1))
+        data = (INPUTS[0, 0], TARGETS[0, 0])
+        list(train(counted, optimizer, init_states(PARAMS, optimizer, keys=KEYS), data, epochs=1, batch_size=5))
         return len(calls)
 
     # An update that takes extra arguments and uses none of them, and one that uses the loss alone.
