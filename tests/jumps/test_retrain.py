@@ -150,6 +150,36 @@ def test_the_callers_grid_and_state_survive(grid):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((grid.params, state)))
 
 
+def test_retraining_by_a_chain_of_ones_own_is_a_loop_by_hand_to_the_bit(grid):
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.add_decayed_weights(1e-3, mask=lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(optax.cosine_decay_schedule(0.1, 6)),
+    )
+    # [epoch, member, step, batch, ...].
+    batches = np.random.default_rng(1).normal(size=(2, 4, 3, 5, 3)).astype(np.float32)
+    run = retrain(noisy_loss, optimizer, grid, lambda epoch, keys: batches[epoch - 1], epochs=2, key=KEY)
+    *_, last = run
+
+    @jax.jit
+    def step(params, opt_state, batch, key):
+        grads = jax.grad(lambda params: noisy_loss(params, {}, batch, key)[0])(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    for member in range(4):
+        params = jax.tree.map(lambda leaf, own=member: leaf[own], grid.params)
+        opt_state = optimizer.init(params)
+        for epoch, index in np.ndindex(2, 3):
+            # The key of the member's steps, of the epoch (counted from 1) and of the step.
+            key = jax.random.fold_in(jax.random.fold_in(last.states.key[member], 1), epoch + 1)
+            batch = batches[epoch, member, index]
+            params, opt_state = step(params, opt_state, batch, jax.random.fold_in(key, index))
+        own = jax.tree.map(lambda leaf, own=member: leaf[own], (last.states.params, last.states.opt_state))
+        assert as_bytes(own) == as_bytes((params, opt_state))
+
+
 def test_retraining_brings_the_loss_of_every_copy_down(grid):
     def evaluate(params, model_state):
         return {"loss": jnp.mean((DATA @ params["kernel"] + params["bias"][None] - 1.0) ** 2)}
