@@ -78,6 +78,12 @@ def test_a_loaders_batches_are_those_of_a_function_that_gives_them_to_all(strate
     assert final_bytes(Loader(wrap=wrap), strategy=strategy) == final_bytes(by_function, strategy=strategy)
 
 
+@pytest.mark.usefixtures("by_epoch")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_loaders_batches_are_the_same_where_epochs_are_programs(strategy):
+    assert final_bytes(Loader(), strategy=strategy) == final_bytes(by_function, strategy=strategy)
+
+
 def test_an_epoch_is_one_pass_and_none_is_drawn_before_it_is_needed():
     loader = Loader()
     epochs = train(loss_fn, SGD, states_of(), loader, epochs=3)
