@@ -11,9 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _CONTENTS = {
+    "problem": ("Problem",),
     "tasks.data": ("Dataset", "corrupt_labels", "load_dataset", "pair_images", "take_training"),
     "tasks.models": ("WideResNet",),
     "tasks.classification": ("flax_evaluate", "flax_loss"),
+    "tasks.flax": ("flax_problem",),
+    "tasks.nnx": ("nnx_problem",),
+    "tasks.equinox": ("equinox_problem",),
+    "training.batches": ("SharedBatches", "batches_for_each"),
     "training.optimizers": ("make_optimizer", "step_decay"),
     "training.train": ("Epoch", "TrainState", "concatenate_states", "init_states", "train"),
     "jumps.directions": (
@@ -51,9 +56,14 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
         random_direction,
     )
     from jaxscape.jumps.retrain import retrain, start_states
+    from jaxscape.problem import Problem
     from jaxscape.tasks.classification import flax_evaluate, flax_loss
     from jaxscape.tasks.data import Dataset, corrupt_labels, load_dataset, pair_images, take_training
+    from jaxscape.tasks.equinox import equinox_problem
+    from jaxscape.tasks.flax import flax_problem
     from jaxscape.tasks.models import WideResNet
+    from jaxscape.tasks.nnx import nnx_problem
+    from jaxscape.training.batches import SharedBatches, batches_for_each
     from jaxscape.training.optimizers import make_optimizer, step_decay
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
     from jaxscape.trajectories.distances import pairwise_distances
@@ -70,25 +80,31 @@ __all__ = [
     "Gram",
     "JumpGrid",
     "PhateResult",
+    "Problem",
+    "SharedBatches",
     "TrainState",
     "TrajectoryStore",
     "Tree",
     "WideResNet",
     "artificial_tree",
+    "batches_for_each",
     "concatenate_states",
     "continuity",
     "corrupt_labels",
     "demap",
+    "equinox_problem",
     "filter_normalize",
     "filter_normalized_distance",
     "flax_evaluate",
     "flax_loss",
+    "flax_problem",
     "gram",
     "init_states",
     "jump",
     "jump_grid",
     "load_dataset",
     "make_optimizer",
+    "nnx_problem",
     "null_trajectories",
     "pair_images",
     "pairwise_distances",

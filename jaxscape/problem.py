@@ -2,9 +2,9 @@
 
     loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))
     evaluate(params, model_state) -> metrics
-    data(epoch, keys) -> batches, where data is no pytree of arrays
+    data(epoch, keys) -> batches, where data is no pytree of arrays and no iterable of batches
     init(key) -> (params, model_state)
-    optimizer.update(grads, opt_state, params) -> (updates, opt_state)
+    optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)
 
 Everything after this file sees only these. `params` is any pytree of real floating-point arrays; `model_state` is
 whatever the model carries besides (the running statistics of batch norm, say); `metrics` is a dict of scalars.
@@ -13,7 +13,7 @@ whatever the model carries besides (the running statistics of batch norm, say); 
 A `loss_fn` may have an attribute `check_data(params, model_state, data)`, which raises an error for values that the
 compiled step could not refuse, such as labels out of range. `train` calls it outside of the step, with the shapes of
 one member's params and model_state, and with the data: once where they are arrays [example, ...], before each epoch
-where they are batches [member, step, batch, ...] of a function.
+where they are batches [member, step, batch, ...] (of one member where all see the same).
 
 The checks look at structures, shapes and dtypes, which are known while a function is traced: they cost nothing in the
 compiled step. What these functions raise themselves passes through unchanged.
@@ -21,7 +21,7 @@ compiled step. What these functions raise themselves passes through unchanged.
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import wraps
 from typing import Any, Literal
@@ -39,8 +39,9 @@ LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, tuple[Py
 Evaluate = Callable[[PyTree, PyTree], Metrics]
 Init = Callable[[jax.Array], tuple[PyTree, PyTree]]
 
-# A pytree of arrays with one leading axis, or a function (epoch, member keys) -> batches [member, step, batch, ...].
-Data = PyTree | Callable[[int, jax.Array], PyTree]
+# A pytree of arrays with one leading axis; a function (epoch, member keys) -> batches [member, step, batch, ...]; or an
+# iterable or an iterator of batches [batch, ...].
+Data = PyTree | Callable[[int, jax.Array], PyTree] | Iterable[PyTree]
 
 # The output axis of the leaves, or their axes; or a function of a leaf's key path that answers one of these, or None or
 # "ignore" for a leaf that does not move.
@@ -53,7 +54,11 @@ EVALUATE = "evaluate(params, model_state) -> metrics"
 DATA = "data(epoch, keys) -> batches"
 INIT = "init(key) -> (params, model_state)"
 WHERE = "where(path) -> bool"
-_UPDATE = "optimizer.update(grads, opt_state, params) -> (updates, opt_state)"
+_UPDATE = "optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)"
+
+# What optimisers of optax may ask for besides, by the names that optax gives these. The last one is for those that
+# name it: a line search takes any name, and refuses what its value_fn does not take.
+_EXTRA = ("value", "grad", "value_fn", "grad_fn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +67,9 @@ class Problem:
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one network.
-        data: a pytree of arrays [example, ...], or a function `(epoch, keys) -> batches` with leaves
-            [member, step, batch, ...], for epochs counted from 1 and the members' keys.
+        data: a pytree of arrays [example, ...]; a function `(epoch, keys) -> batches` with leaves
+            [member, step, batch, ...], for epochs counted from 1 and the members' keys; an iterable of batches, such as
+            a DataLoader, each pass over which is an epoch; or an iterator of batches. See `jaxscape.train`.
         evaluate: `(params, model_state) -> metrics` of one network, recorded after every epoch.
         init: `key -> (params, model_state)`, a fresh network; needed to train from the start.
         optimizer: an optax transformation of one network's parameters, used where no other is given; or several by
@@ -76,7 +82,7 @@ class Problem:
         where: which of the parameters' arrays are thrown, as `jump_grid` takes it; all by default.
 
     Raises:
-        TypeError: for functions that do not take these arguments, data that is neither arrays nor a function, and
+        TypeError: for functions that do not take these arguments, data of another kind, and
             descriptions that are no JSON values.
     """
 
@@ -127,7 +133,7 @@ def check_loss(problem: Problem, params: PyTree, model_state: PyTree, *, batch_s
     Raises:
         TypeError, ValueError: for a loss that does not give what it must, and whatever the loss itself raises.
     """
-    if callable(problem.data):
+    if not is_arrays(problem.data):
         return
     batch = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((batch_size, *np.shape(leaf)[1:]), jnp.result_type(leaf)), problem.data
@@ -165,7 +171,7 @@ def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
                 pass
             case _:
                 raise TypeError(f"loss_fn must be {LOSS}, got a result of {_outline(result)}")
-        if not _is_number(loss) or np.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        if not is_number(loss) or np.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
             raise TypeError(f"loss_fn must be {LOSS}, where loss is one real number; got {_outline(loss)}")
         _check_model_state(model_state, new_state)
         _check_metrics("loss_fn", LOSS, metrics)
@@ -189,21 +195,32 @@ def checked_evaluate(evaluate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_data(data: Any) -> None:
-    """Raise an error where `data` is neither a pytree of arrays of numbers nor a function.
+    """Raise an error where `data` is no pytree of arrays of numbers, no function and no iterable of batches.
 
     Raises:
-        TypeError: for iterators and other objects (names the leaf).
+        TypeError: for other objects, and iterators inside of a pytree (names the leaf).
     """
     if callable(data):
         check_function("data", data, DATA, 2)
         return
+    if not is_arrays(data):
+        return
     # Named as leaves, since jax warns of iterators.
     for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=lambda node: isinstance(node, Iterator)):
-        if not (_is_number(leaf) or _is_key(leaf)):
+        if not (is_number(leaf) or _is_key(leaf)):
             raise TypeError(
-                f"data must be a pytree of arrays [example, ...] or a function {DATA}, got {_outline(leaf)} "
-                f"at {leaf_name(path)}; for a generator or a loader, give a function that draws an epoch's batches"
+                f"data must be a pytree of arrays [example, ...], a function {DATA}, or an iterable of batches, got "
+                f"{_outline(leaf)} at {leaf_name(path)}"
             )
+
+
+def is_arrays(data: Data) -> bool:
+    """Whether data is a pytree of arrays [example, ...] rather than a function, an iterable or an iterator."""
+    if callable(data) or isinstance(data, Iterator):  # jax warns of iterators
+        return False
+    leaf = jax.tree_util.all_leaves([data])
+    is_array = hasattr(data, "dtype") or hasattr(data, "__array__")
+    return not (leaf and isinstance(data, Iterable) and not isinstance(data, str | bytes) and not is_array)
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -217,7 +234,7 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_state: PyTree) -> None:
-    """Raise an error where the optimiser needs more than gradients, or `opt_state` belongs to another one.
+    """Raise an error where the optimiser needs what a step does not have, or `opt_state` belongs to another one.
 
     Args:
         optimizer: an optax transformation.
@@ -225,7 +242,7 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
         opt_state: its state.
 
     Raises:
-        TypeError: for an optimiser that needs further arguments, such as the loss.
+        TypeError: for an optimiser that needs arguments besides those of `extra_values`.
         ValueError: for a state of another optimiser or of other parameters.
     """
     fresh = jax.eval_shape(optimizer.init, params)
@@ -234,15 +251,51 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
             "states must hold the state of this optimizer for these params, as from init_states(params, optimizer); "
             "their opt_state has another structure or other shapes"
         )
+    names = extra_arguments(optimizer)
+
+    def update(grads: PyTree, opt_state: PyTree, params: PyTree) -> PyTree:
+        # The loss itself needs a batch; any number stands for it.
+        extra = extra_values(jnp.float32(0), grads, _any_number)
+        return optimizer.update(grads, opt_state, params, **{name: extra[name] for name in names})
+
     try:
-        jax.eval_shape(optimizer.update, params, opt_state, params)
+        jax.eval_shape(update, params, opt_state, params)
     except TypeError as error:
         if "argument" not in str(error):
             raise
         raise TypeError(
-            f"optimizer must need no more than {_UPDATE}; one that needs the loss or its function again, as "
-            f"optax.lbfgs and optax.contrib.reduce_on_plateau, cannot be used here ({error})"
+            f"optimizer must need no more than {_UPDATE}, where extra is {', '.join(_EXTRA)} ({error})"
         ) from error
+
+
+def extra_arguments(optimizer: optax.GradientTransformation) -> tuple[str, ...]:
+    """The names of `extra_values` that the optimiser's update takes: the first three where it takes any."""
+    try:
+        parameters = inspect.signature(optimizer.update).parameters
+    except ValueError:  # a function of C, say, does not tell
+        return ()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return _EXTRA[:3]
+    return tuple(name for name in _EXTRA if name in parameters)
+
+
+def extra_values(loss: Any, grads: PyTree, value_fn: Callable[[PyTree], Any]) -> dict[str, Any]:
+    """What an optimiser may ask for besides the gradients, by name.
+
+    Args:
+        loss: of the step's batch.
+        grads: its gradient.
+        value_fn: params -> the loss of the same batch, with the same key.
+    """
+
+    def grad_fn(params: PyTree, step: int = 0) -> PyTree:
+        return jax.grad(value_fn)(params)
+
+    return dict(zip(_EXTRA, (loss, grads, value_fn, grad_fn), strict=True))
+
+
+def _any_number(params: PyTree) -> jax.Array:
+    return sum((leaf.sum().astype(jnp.float32) for leaf in jax.tree.leaves(params)), jnp.float32(0))
 
 
 def _check_model_state(old: PyTree, new: PyTree) -> None:
@@ -263,19 +316,22 @@ def _check_metrics(name: str, protocol: str, metrics: Any) -> None:
     if not isinstance(metrics, Mapping):
         raise TypeError(f"{name} must be {protocol}, where metrics is a dict; got {_outline(metrics)}")
     for key, value in metrics.items():
-        if not isinstance(key, str) or not _is_number(value):
+        if not isinstance(key, str) or not is_number(value):
             raise TypeError(
                 f"{name} must be {protocol}, where metrics is a dict from names to scalars; "
                 f"got {_outline(value)} at {key!r}"
             )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a value is a number or an array of numbers, concrete or traced."""
     if isinstance(value, bool | int | float | complex):
         return True
     dtype = getattr(value, "dtype", None)
-    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+    try:
+        return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+    except TypeError:  # a dtype of another framework
+        return False
 
 
 def _is_key(value: Any) -> bool:

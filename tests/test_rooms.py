@@ -30,6 +30,7 @@ KNOW_THE_TASKS = {"runs/images.py", "runs/captions.py", "runs/config.py"}
 DOORS = {
     "phate": {"embedding/baselines.py"},
     "umap": {"embedding/baselines.py"},
+    "equinox": {"tasks/equinox.py"},
     "tyro": {str(file) for file in FILES if file.parts[0] in ("runs", "cli")},
     "rich": {str(file) for file in FILES if file.parts[0] in ("runs", "cli")},
 }

@@ -36,6 +36,7 @@ def retrain(
     data_order: str = "member",
     first_epoch: int = 0,
     strategy: str | Chooser = "loop",
+    steps: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Epoch]:
     """Retrain copies of a network from where they landed, all with fresh optimiser states.
@@ -47,8 +48,9 @@ def retrain(
         start: a `JumpGrid`; any pytree of stacked parameters [member, ...]; or a state yielded by an earlier call,
             which goes on with its own keys and optimiser state (`key`, `model_state` and `data_order` are then
             unused).
-        data: a pytree of arrays [example, ...], or a function `(epoch, member keys) -> batches` with leaves
-            [member, step, batch, ...].
+        data: a pytree of arrays [example, ...]; a function `(epoch, member keys) -> batches` with leaves
+            [member, step, batch, ...]; or an iterable or an iterator of batches that all copies see, whatever
+            `data_order`. See `jaxscape.training.train`.
         epochs: the last epoch to reach, counted from epoch 0.
         key: a PRNG key, from which batch order and augmentation of every member follow. The directions of the jumps
             do not.
@@ -61,12 +63,13 @@ def retrain(
         first_epoch: how many epochs a yielded `start` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto", or a function, chooses as in
             `jaxscape.training.train`.
+        steps: yield after every so many steps, and count these as epochs; see `jaxscape.training.train`.
         devices: those that share the copies out among them; all by default, those of other processes
             (`jax.distributed`) too, as in `jaxscape.training.train`.
 
     Yields:
-        `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch. The states' buffers
-        are donated to the next epoch: copy what you keep.
+        `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch; with `first_epoch` the
+        epochs after it alone. The states' buffers are donated to the next epoch: copy what you keep.
 
     Raises:
         TypeError, ValueError: before any work, for arguments of another kind or out of range, and for leaves that do
@@ -101,6 +104,7 @@ def retrain(
         epochs=epochs,
         evaluate=evaluate,
         batch_size=batch_size,
+        steps=steps,
         first_epoch=first_epoch,
         strategy=strategy,
         devices=devices,

@@ -24,7 +24,7 @@ from jaxscape.runs.lock import writing
 from jaxscape.runs.progress import track
 from jaxscape.runs.recording import Recording, choose_strategy, describe_epoch
 from jaxscape.runs.train import steps_per_epoch
-from jaxscape.training.train import Epoch, TrainState, init_states, train
+from jaxscape.training.train import Epoch, TrainState, init_states, num_yielded, train
 
 PyTree = Any
 
@@ -71,7 +71,7 @@ def snapshots(comparison: Comparison) -> tuple[int, int]:
     settings = comparison.settings
     steps = steps_per_epoch(comparison.problem, settings.batch_size)
     if steps is None:
-        raise ValueError("the data must be arrays for networks that are trained side by side, got a function")
+        raise ValueError("the data must be arrays for networks that are trained side by side, got batches")
     if comparison.problem.init is None:
         raise ValueError("the problem needs init, a function key -> (params, model_state), to train from the start")
     last = settings.epochs if settings.steps is None else settings.epochs * steps // settings.steps
@@ -84,6 +84,8 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
     started = time.monotonic()
     settings, problem, optimizers, _ = comparison
     done, states = recording.resume({name: _start(comparison, name) for name in optimizers})
+    if done:
+        recording.complete(done, _stack_params(states))
     asked = recording.strategy(settings.strategy)
     groups = {}
     for name, optimizer in optimizers.items():  # the first measures, where there is something to measure
@@ -102,12 +104,16 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
         asked = asked or recording.run.strategy()
     together = map(partial(_together, list(groups)), zip(*groups.values(), strict=True))
     title = f"{recording.run.name}: train {len(recording.labels)} networks"
-    total = last + 1 - done
+    total = num_yielded(last, done)
     for epoch in track(together, title=title, total=total, console=console, describe=describe_epoch, every=10):
-        params = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(each.params for each in epoch.states.values()))
-        recording.keep(epoch, params, epoch.epoch * (settings.steps or steps))
+        recording.keep(epoch, _stack_params(epoch.states), epoch.epoch * (settings.steps or steps))
     recording.finish(console)
     recording.run.record_seconds("compare", time.monotonic() - started)
+
+
+def _stack_params(states: Mapping[str, TrainState]) -> PyTree:
+    """The parameters of all groups as one stack, as the labels name them."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(group.params for group in states.values()))
 
 
 def _start(comparison: Comparison, optimizer: str) -> TrainState:

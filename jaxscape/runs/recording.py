@@ -4,7 +4,7 @@ An epoch's metrics are on disk first, then its full state, then its snapshot cou
 killed at, the same command resumes from the last state and ends in the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,13 +13,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxscape.problem import Data
+from jaxscape.problem import Data, is_arrays
 from jaxscape.runs.config import CompareSettings, RetrainSettings
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.processes import is_first, wait_for_all
 from jaxscape.runs.resume import delete_states, resume_state, save_state
 from jaxscape.runs.strategy import fastest_strategy
 from jaxscape.runs.tables import Columns, read_table, write_table
+from jaxscape.training.batches import SharedBatches, data_function
 from jaxscape.training.members import Update
 from jaxscape.training.train import Epoch, TrainState
 from jaxscape.trajectories.store import TrajectoryStore
@@ -64,6 +65,16 @@ class Recording:
             return 0, start
         return done, states
 
+    def complete(self, epoch: int, params: PyTree) -> None:
+        """Store the snapshot of a resumed epoch, where a process was killed between its state and its snapshot.
+
+        Args:
+            epoch: as `resume` gave it.
+            params: of all members after it, in the order of the labels.
+        """
+        if epoch == self.store.num_epochs or epoch in self.store.missing_epochs:
+            self.store.append(epoch, params, update=self._update_of(epoch))
+
     def keep(self, epoch: Epoch, params: PyTree, update: int) -> None:
         """Put an epoch into the folder.
 
@@ -92,6 +103,10 @@ class Recording:
     def updates(self, epoch: int) -> int | None:
         """Return the updates behind an epoch that is stored; None where it is not."""
         return self.store.updates[epoch] if epoch < self.store.num_epochs else None
+
+    def _update_of(self, epoch: int) -> int:
+        """The updates behind an epoch that has its rows in the metrics."""
+        return int(self._metrics["update"][self._metrics["epoch"] == epoch][0])
 
     def strategy(self, asked: str) -> str | None:
         """Return how the members run together: as asked, or as these trajectories began; None where neither says."""
@@ -193,18 +208,19 @@ def diverged_members(metrics: Columns) -> dict[int, int]:
 
 
 class Updates:
-    """Counts the updates behind an epoch: those of passes over arrays, or as many as a function gives batches."""
+    """Counts the updates behind an epoch: those of passes over arrays, or as many as there are batches drawn."""
 
     def __init__(self, data: Data, per_epoch: int | None, *, done: int, before: int | None):
         """Begin after an epoch.
 
         Args:
-            data: arrays or a function, as `train` takes them.
+            data: of any kind that `train` takes.
             per_epoch: steps of one pass over arrays.
             done: the epoch.
             before: updates that a function has given so far.
         """
-        self._data, self._per_epoch, self._done = data, per_epoch, done
+        self._data = data if is_arrays(data) or isinstance(data, Iterator) else data_function(data)
+        self._per_epoch, self._done = per_epoch, done
         self._steps: dict[int, int] = {done: before or 0}
 
     @property
@@ -219,8 +235,11 @@ class Updates:
         return sum(self._steps[number] for number in range(self._done, epoch + 1))
 
     def _counted(self, epoch: int, keys: jax.Array) -> PyTree:
+        assert callable(self._data)
         batches = self._data(epoch, keys)
-        self._steps[epoch] = next((np.shape(leaf)[1] for leaf in jax.tree.leaves(batches) if np.ndim(leaf) > 1), 0)
+        axis = 0 if isinstance(batches, SharedBatches) else 1
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batches)]
+        self._steps[epoch] = next((shape[axis] for shape in shapes if len(shape) > axis), 0)
         return batches
 
 

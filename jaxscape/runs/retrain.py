@@ -22,7 +22,7 @@ from jaxscape.runs.minimum import Minimum, read_minimum
 from jaxscape.runs.progress import name_runs, track
 from jaxscape.runs.recording import Recording, Updates, choose_strategy, describe_epoch
 from jaxscape.runs.train import steps_per_epoch
-from jaxscape.training.train import TrainState, concatenate_states, split_epoch, train
+from jaxscape.training.train import TrainState, concatenate_states, num_yielded, split_epoch, train
 
 
 class Retraining(NamedTuple):
@@ -114,6 +114,8 @@ def _begin(recording: Recording, retraining: Retraining, minimum: Minimum, grid:
         data_order=settings.data_order,
     )
     done, states = recording.resume(start)
+    if done:
+        recording.complete(done, states.params)
     return _Task(recording, retraining, [states], done, recording.strategy(settings.strategy))
 
 
@@ -148,7 +150,7 @@ def _retrain(tasks: list[_Task], console: Console) -> None:
     for epoch in track(
         epochs,
         title=f"{name_runs([task.run for task in tasks])}: retrain {members} copies",
-        total=settings.epochs + 1 - first.done,
+        total=num_yielded(settings.epochs, first.done),
         console=console,
         describe=describe_epoch,
     ):

@@ -12,7 +12,7 @@ import jax
 import optax
 from rich.console import Console
 
-from jaxscape.problem import Problem
+from jaxscape.problem import Problem, is_arrays
 from jaxscape.runs.config import TrainSettings, check_train
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import init_key, train_key
@@ -33,6 +33,7 @@ from jaxscape.runs.strategy import fastest_strategy
 from jaxscape.training.members import Update, map_members, num_members
 from jaxscape.training.train import (
     Chooser,
+    Epoch,
     TrainState,
     concatenate_states,
     init_states,
@@ -107,12 +108,12 @@ def find_minima(trainings: Mapping[Path, Training], *, console: Console) -> None
 
 
 def steps_per_epoch(problem: Problem, batch_size: int) -> int | None:
-    """Return the steps of one pass over the data; None where the data are a function, whose batches say it.
+    """Return the steps of one pass over the data; None where the data are no arrays: their batches say it.
 
     Raises:
         ValueError: for a batch that is larger than the data.
     """
-    if callable(problem.data):
+    if not is_arrays(problem.data):
         return None
     examples = num_members(problem.data)
     if batch_size > examples:
@@ -172,17 +173,19 @@ def _train(searches: list[_Search], console: Console) -> dict[RunFolder, int]:
     strategy: str | Chooser = "loop" if len(runs) == 1 else "threads"  # the bytes of a loop, faster
     if len(runs) > 1 and jax.default_backend() != "cpu":
         strategy = partial(_choose_strategy, runs)
+    epoch = Epoch(first.done, concatenate_states([search.states.pop() for search in searches]), {})
     epochs = train(
         problem.loss_fn,
         optimizer,
-        concatenate_states([search.states.pop() for search in searches]),
+        epoch.states,
         problem.data,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         first_epoch=first.done,
         strategy=first.strategy or strategy,
     )
-    epoch = next(epochs)
+    if not first.done:
+        next(epochs)  # the start, of which nothing is kept
     kept_at, diverged = time.monotonic(), dict[RunFolder, int]()
     title = f"{name_runs(runs)}: train"
     total = settings.epochs - first.done

@@ -37,13 +37,23 @@ def standardization(images: np.ndarray) -> Preprocess:
     return lambda batch: (batch.astype(jnp.float32) - shift) * scale
 
 
+# Of the streams of a step's key the one of dropout; augmentation has the key itself, and `compose` small numbers.
+_DROPOUT = 0xD20
+
+
+def dropout_key(key: jax.Array) -> jax.Array:
+    """Return the key of a module's dropout, for the key of a step."""
+    return jax.random.fold_in(key, _DROPOUT)
+
+
 def flax_loss(
     module: nn.Module, *, preprocess: Preprocess | None = None, augment: Augmentation | None = None
 ) -> LossFn:
     """The training loss of an image classifier: mean cross-entropy of a batch `(images, labels)`.
 
     Args:
-        module: called as `module(images, train=True)`, gives logits.
+        module: called as `module(images, train=True)`, gives logits; with the stream "dropout", which follows from the
+            step's key. For a module of other arguments, give `flax_problem` a loss that calls it.
         preprocess: applied to the images after augmentation (see `standardization`).
         augment: `(key, images) -> images`, called with the step's key.
 
@@ -62,7 +72,8 @@ def flax_loss(
         if preprocess is not None:
             images = preprocess(images)
         variables = {"params": params, **model_state}
-        return module.apply(variables, images, train=True, mutable=list(model_state))
+        rngs = {"dropout": dropout_key(key)}  # costs nothing in a module without any
+        return module.apply(variables, images, train=True, mutable=list(model_state), rngs=rngs)
 
     def loss_fn(
         params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array

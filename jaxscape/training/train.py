@@ -32,11 +32,14 @@ from jaxscape.problem import (
     check_update,
     checked_evaluate,
     checked_loss,
+    extra_arguments,
+    extra_values,
+    is_arrays,
 )
+from jaxscape.training.batches import EpochBatches, Work, check_member_axis
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.devices import (
     BY_MEMBER,
-    EVERYWHERE,
     agree,
     gather,
     member_mesh,
@@ -44,7 +47,6 @@ from jaxscape.training.devices import (
     on_each,
     own_rows,
     parts,
-    replicate,
     share_out,
 )
 from jaxscape.training.members import (
@@ -59,8 +61,8 @@ from jaxscape.training.members import (
 
 PyTree = Any
 
-# Streams of a member's key; the directions of the jumps have keys of their own.
-_ORDER, _LOSS = 0, 1
+# Of the streams of a member's key the one of the steps; `jaxscape.training.batches` has the other.
+_LOSS = 1
 
 
 class TrainState(NamedTuple):
@@ -145,7 +147,16 @@ Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 
 def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
     """The training step of one network: `step(state, batch, key) -> (state, metrics)`, pure and not yet compiled."""
-    return _step(checked_loss(loss_fn), optimizer.update)
+    one_loss = checked_loss(loss_fn)
+    gradient = jax.value_and_grad(one_loss, has_aux=True)
+    update = _optimizer_update(one_loss, optimizer)
+
+    def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
+        (loss, (model_state, metrics)), grads = gradient(state.params, state.model_state, batch, key)
+        params, opt_state = update(grads, loss, state, batch, key)
+        return TrainState(params, model_state, opt_state, state.key), metrics
+
+    return step
 
 
 def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
@@ -154,26 +165,42 @@ def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) 
     `vmap(make_step(...))` is the same in exact arithmetic; compilers make other convolutions of it.
     """
     one_loss = checked_loss(loss_fn)
+    update = jax.vmap(_optimizer_update(one_loss, optimizer))
 
-    def total(
-        params: PyTree, model_state: PyTree, batches: PyTree, keys: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+    def total(params: PyTree, model_state: PyTree, batches: PyTree, keys: jax.Array) -> tuple[jax.Array, Any]:
         losses, rest = jax.vmap(one_loss)(params, model_state, batches, keys)
-        return losses.sum(), rest
+        return losses.sum(), (losses, rest)
 
-    return _step(total, jax.vmap(optimizer.update))
-
-
-def _step(loss_fn: LossFn, update: Callable[..., Any]) -> Step:
-    gradient = jax.value_and_grad(loss_fn, has_aux=True)
-
-    def step(state: TrainState, batch: PyTree, key: jax.Array) -> tuple[TrainState, Metrics]:
-        (_, (model_state, metrics)), grads = gradient(state.params, state.model_state, batch, key)
-        updates, opt_state = update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, model_state, opt_state, state.key), metrics
+    def step(states: TrainState, batches: PyTree, keys: jax.Array) -> tuple[TrainState, Metrics]:
+        gradient = jax.value_and_grad(total, has_aux=True)
+        (_, (losses, rest)), grads = gradient(states.params, states.model_state, batches, keys)
+        model_state, metrics = rest
+        params, opt_state = update(grads, losses, states, batches, keys)
+        return TrainState(params, model_state, opt_state, states.key), metrics
 
     return step
+
+
+def _optimizer_update(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Callable[..., tuple[PyTree, PyTree]]:
+    """The optimiser's part of a step: (grads, loss, state, batch, key) -> (params, opt_state), of one network.
+
+    An optimiser that takes more than gradients gets what optax calls "extra args". What it does not take is not even
+    traced.
+    """
+    names = extra_arguments(optimizer)
+
+    def update(
+        grads: PyTree, loss: jax.Array, state: TrainState, batch: PyTree, key: jax.Array
+    ) -> tuple[PyTree, PyTree]:
+        def value_fn(params: PyTree) -> jax.Array:
+            return loss_fn(params, state.model_state, batch, key)[0]
+
+        extra = extra_values(loss, grads, value_fn)
+        own = {name: extra[name] for name in names}
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **own)
+        return optax.apply_updates(state.params, updates), opt_state
+
+    return update
 
 
 def train(
@@ -194,17 +221,28 @@ def train(
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one member.
-        optimizer: an optax transformation of one member's parameters.
+        optimizer: an optax transformation of one member's parameters; docs/optimizers.md says which ones work.
         states: stacked, from `init_states` or yielded by an earlier call. Donated: gone after the first epoch.
-        data: a pytree of arrays [example, ...], shuffled anew for each member and epoch (the last partial batch is
-            dropped), or a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs
-            counted from 1 and the members' keys.
+        data: one of
+            - a pytree of arrays [example, ...], shuffled anew for each member and epoch (the last partial batch is
+              dropped);
+            - a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs counted from 1
+              and the members' keys; `batches_for_each` makes one of a loader for each member. It may also return
+              `SharedBatches`, with leaves [step, batch, ...], which all members see;
+            - an iterable of batches, such as a DataLoader: an epoch is one pass over it, and all members see the same
+              batches. A last batch that is smaller than the others is dropped, with a warning. Batches are pytrees of
+              whatever `np.asarray` takes. A resumed run sees what the next pass gives, which need not be what an
+              uninterrupted one would have seen;
+            - an iterator of batches, such as a generator: an epoch takes the next `steps` of them, for all members. It
+              cannot be resumed, for nobody knows where it stood.
+            What a function, an iterable or an iterator gives for an epoch is in memory at once. Of several processes
+            each draws for itself, and must get the same. A list of batches is a pytree of arrays: wrap it in a loader.
         epochs: the last epoch to reach, counted from epoch 0 (so a resumed run has the same `epochs`).
         evaluate: `(params, model_state) -> metrics` of one member, called after every epoch (for several
             members at once, in threads, by the strategy "threads" and on several devices).
-        batch_size: examples a step; unused where data is a function.
+        batch_size: examples a step; unused where data are no arrays.
         steps: yield after every so many steps, and count these as epochs; the batches are those of one pass over the
-            data after another all the same. By default an epoch is one pass.
+            data after another all the same. By default an epoch is one pass. An iterator needs it, a function has none.
         first_epoch: the number of epochs that `states` has behind it.
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
             takes the fastest; it may be another one the next time, and then differ in the last bits. A function
@@ -214,20 +252,23 @@ def train(
             call with the same arguments, sees all metrics, and holds the members of its own devices.
 
     Yields:
-        `Epoch(epoch, states, metrics)` for `first_epoch` (the start as it is) and each epoch after it. metrics are
-        NumPy arrays [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the
-        start, the mean over the epoch's steps of those of `loss_fn`, as "epoch_" + name. A member that diverges runs
-        on in NaN and touches no other.
+        `Epoch(epoch, states, metrics)` for epoch 0 (the start as it is) and each epoch after it; where `first_epoch` is
+        not 0, for the epochs after that one alone, which an earlier call has yielded. metrics are NumPy arrays
+        [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the start, the mean
+        over the epoch's steps of those of `loss_fn`, as "epoch_" + name. A member that diverges runs on in NaN and
+        touches no other.
 
     Raises:
         TypeError: before any work, for functions that do not keep to the protocol, an optimizer that needs more than
-            gradients, data that is neither arrays nor a function, and arguments of another kind.
+            gradients, the loss and its function, data of another kind, and arguments of another kind.
         ValueError: before any work, for counts out of range, a batch larger than the data, leaves that disagree, a
-            model_state that changes its structure, shapes or dtypes, states of another optimizer, or data that
-            `loss_fn.check_data` refuses; later, for a data function that ends early.
+            model_state that changes its structure, shapes or dtypes, states of another optimizer, data that
+            `loss_fn.check_data` refuses, batches of a function without the axis of the members (as far as the loss
+            shows it: see `check_member_axis`), or an iterator to be resumed; later, for data that ends early.
 
     Warns:
-        RuntimeWarning: once, where a metric with "loss" in its name is NaN for a member of finite parameters.
+        RuntimeWarning: once, where a metric with "loss" in its name is NaN for a member of finite parameters, and
+            once, where the last batch of a pass over an iterable is dropped.
     """
     members = _check_states(states)
     states = states._replace(key=typed_keys(states.key, members))
@@ -237,27 +278,22 @@ def train(
     mesh = member_mesh(members, devices)
     check_values = _values_check(loss_fn, states)
     states = share_out(states, mesh)
-    arrays = None if callable(data) else replicate(jax.tree.map(jnp.asarray, data), mesh)  # on the device once
-    update = member_update(loss_fn, optimizer, from_arrays=arrays is not None)
-    batches = partial(
-        _batches,
-        data=data,
-        arrays=arrays,
-        batch_size=batch_size,
-        steps=steps,
-        members=members,
-        mesh=mesh,
-        check_values=check_values,
+    batches = EpochBatches(
+        data, batch_size=batch_size, steps=steps, members=members, mesh=mesh, check_values=check_values
     )
-    first = batches(states, first_epoch + 1) if first_epoch < epochs else None
+    first = batches(states.key, first_epoch + 1) if first_epoch < epochs else None
     if first is not None:
-        _trace(update, states, arrays, first)  # what does not keep to the protocol shows here
-    if arrays is not None:
+        if first.data is None:
+            check_member_axis(loss_fn, _first_shapes((states.params, states.model_state)), first.batches)
+        update = member_update(loss_fn, optimizer, from_arrays=first.data is not None)
+        _trace(update, states, *first)  # what does not keep to the protocol shows here
+    if is_arrays(data):
         check_values(data)
+    if first is None:
+        return iter(())
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
-        of_first = batches(states, first_epoch + 1) if first is None else first
-        strategy = agree(choose(update, *(parts(tree, mesh)[0] for tree in (states, arrays, of_first))), mesh)
+        strategy = agree(choose(update, *(parts(tree, mesh)[0] for tree in (states, *first))), mesh)
     run = epoch_runner(update, strategy=strategy, mesh=mesh)
     measure = partial(
         _measure,
@@ -266,7 +302,12 @@ def train(
         mesh,
     )
     finish = partial(_finish, members, mesh)
-    return _iterate(run, states, arrays, batches, first, range(first_epoch, epochs + 1), measure, finish)
+    return _iterate(run, states, batches, first, range(first_epoch, epochs + 1), measure, finish)
+
+
+def num_yielded(epochs: int, first_epoch: int) -> int:
+    """How many epochs `train` yields: the start belongs to a call that begins there."""
+    return epochs - first_epoch + (first_epoch == 0)
 
 
 def _check_states(states: TrainState) -> int:
@@ -317,19 +358,21 @@ def _measured(update: Update, states: TrainState, data: PyTree, batches: PyTree)
 def _iterate(
     run: EpochRunner,
     states: TrainState,
-    arrays: PyTree,
-    batches: Callable[[TrainState, int], PyTree],
-    first: PyTree,
+    batches: EpochBatches,
+    first: Work | None,
     epochs: range,
     measure: Callable[[TrainState], dict[str, np.ndarray]],
     finish: Callable[[Epoch], Epoch],
 ) -> Iterator[Epoch]:
-    found = finish(Epoch(epochs.start, states, measure(states)))
-    warned = _warn_of_nan(found)
-    yield found
+    warned = False
+    if epochs.start == 0:
+        found = finish(Epoch(0, states, measure(states)))
+        warned = _warn_of_nan(found)
+        yield found
     for epoch in epochs[1:]:
-        own, first = batches(states, epoch) if first is None else first, None
-        states, metrics = run(states, arrays, own, epoch)
+        work, first = batches(states.key, epoch) if first is None else first, None
+        states, metrics = run(states, *work, epoch)
+        del work  # an epoch's batches are not kept while the next one's are drawn
         means = {f"epoch_{name}": values for name, values in metrics.items()}
         found = finish(Epoch(epoch, states, measure(states) | means))
         warned = warned or _warn_of_nan(found)
@@ -355,53 +398,6 @@ def _finish(members: int, mesh: Mesh | None, epoch: Epoch) -> Epoch:
     if num_members(states) > members:
         states, metrics = jax.tree.map(lambda leaf: leaf[:members], (states, metrics))
     return Epoch(epoch.epoch, states, metrics)
-
-
-def _batches(
-    states: TrainState,
-    epoch: int,
-    *,
-    data: Data,
-    arrays: PyTree,
-    batch_size: int,
-    steps: int | None,
-    members: int,
-    mesh: Mesh | None,
-    check_values: Callable[[PyTree], None],
-) -> PyTree:
-    """An epoch's batches [member, step, ...]: row numbers, where data is arrays."""
-    if not callable(data):
-        order = partial(_orders, states.key, num_examples=num_members(arrays), batch_size=batch_size, mesh=mesh)
-        return order(epoch) if steps is None else _some_steps(order, epoch, steps, num_members(arrays) // batch_size)
-    own = own_rows(jax.random.key_data(states.key), mesh)
-    keys = jax.random.wrap_key_data(gather(own, mesh)[:members], impl=jax.random.key_impl(states.key))
-    try:
-        batches = data(epoch, keys)
-    except StopIteration as error:  # which would end, or break, the iterator over epochs
-        raise ValueError(f"data must give batches for every epoch, but it ended before epoch {epoch}") from error
-    _check_batches(batches, members)
-    check_values(batches)
-    return share_out(batches, mesh)
-
-
-def _some_steps(order: Callable[[int], jax.Array], epoch: int, steps: int, a_pass: int) -> jax.Array:
-    """Row numbers [member, step, batch] of an epoch of so many steps, from those of the passes it lies in."""
-    first = (epoch - 1) * steps
-    passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
-    begin = first - passes.start * a_pass
-    return jnp.concatenate([order(number + 1) for number in passes], axis=1)[:, begin : begin + steps]
-
-
-@partial(jax.jit, static_argnames=("num_examples", "batch_size", "mesh"))
-def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int, mesh: Mesh | None) -> jax.Array:
-    """Row numbers [member, step, batch] of an epoch: each member's shuffle, its last partial batch dropped."""
-    steps = num_examples // batch_size
-
-    def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
-        epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
-        return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(steps, batch_size)
-
-    return on_each(jax.vmap(order, in_axes=(0, None)), mesh, (BY_MEMBER, EVERYWHERE), BY_MEMBER)(keys, epoch)
 
 
 def _measure(evaluate: Evaluate | None, workers: int, mesh: Mesh | None, states: TrainState) -> dict[str, np.ndarray]:
@@ -443,18 +439,6 @@ def member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, f
     return Update(update_one, update_stack)
 
 
-def _check_batches(batches: PyTree, members: int) -> None:
-    # An index out of range would be clamped without a word.
-    leading = sorted({np.shape(leaf)[:2] for leaf in jax.tree.leaves(batches)})
-    if not leading:
-        raise ValueError(f"data must give batches [member, step, batch, ...], got {batches!r:.100}")
-    if len(leading) != 1 or len(leading[0]) < 2 or leading[0][0] != members or leading[0][1] < 1:
-        raise ValueError(
-            f"data must give batches with leaves [member, step, batch, ...] for {members} members and at least one "
-            f"step, got leaves that begin with {leading}"
-        )
-
-
 def _check(epochs: Any, first_epoch: Any, batch_size: Any, steps: Any, data: Data) -> tuple[int, int, int, int | None]:
     """The numbers as ints, where they fit one another and the data."""
     epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
@@ -465,6 +449,13 @@ def _check(epochs: Any, first_epoch: Any, batch_size: Any, steps: Any, data: Dat
     steps = None if steps is None else whole_number("steps", steps)
     if steps is not None and (steps < 1 or callable(data)):
         raise ValueError(f"steps must be at least 1, and None where data is a function, got {steps}")
-    if not callable(data) and batch_size > num_members(data):
+    if isinstance(data, Iterator) and steps is None:
+        raise ValueError("steps must be given where data is an iterator: the batches that it gives for an epoch")
+    if isinstance(data, Iterator) and first_epoch:
+        raise ValueError(
+            f"first_epoch must be 0 where data is an iterator, which cannot be resumed, got {first_epoch}; give a "
+            "function (epoch, keys) -> batches"
+        )
+    if is_arrays(data) and batch_size > num_members(data):
         raise ValueError(f"batch_size must be at most the number of examples, {num_members(data)}, got {batch_size}")
     return epochs, first_epoch, batch_size, steps

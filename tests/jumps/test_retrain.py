@@ -128,10 +128,56 @@ def test_retraining_goes_on_from_a_yielded_state_whatever_key_is_given(grid):
     assert as_bytes(resumed.opt_state) == as_bytes(kept[3].opt_state)
 
 
+def test_a_loop_that_goes_on_by_calling_again_sees_every_epoch_once(grid):
+    seen, state = [], grid
+    for first, last in ((0, 1), (1, 1), (1, 3)):
+        run = retrain(regression_loss, SGD, state, DATA, epochs=last, first_epoch=first, key=KEY, batch_size=4)
+        for epoch, states, _ in run:
+            seen.append(epoch)
+            state = states
+    assert seen == [0, 1, 2, 3]
+
+
+def test_epochs_of_so_many_steps_end_where_whole_passes_end(grid):
+    # A pass has two steps. The loss is without noise, which follows from the numbers of epoch and step.
+    by_steps, in_passes = final(grid, epochs=4, steps=1), final(grid, epochs=2)
+    assert as_bytes(by_steps.states.params) == as_bytes(in_passes.states.params)
+
+
 def test_the_callers_grid_and_state_survive(grid):
     state = copy_states(final(grid).states)
     final(state, epochs=3, first_epoch=2)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((grid.params, state)))
+
+
+def test_retraining_by_a_chain_of_ones_own_is_a_loop_by_hand_to_the_bit(grid):
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.add_decayed_weights(1e-3, mask=lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(optax.cosine_decay_schedule(0.1, 6)),
+    )
+    # [epoch, member, step, batch, ...].
+    batches = np.random.default_rng(1).normal(size=(2, 4, 3, 5, 3)).astype(np.float32)
+    run = retrain(noisy_loss, optimizer, grid, lambda epoch, keys: batches[epoch - 1], epochs=2, key=KEY)
+    *_, last = run
+
+    @jax.jit
+    def step(params, opt_state, batch, key):
+        grads = jax.grad(lambda params: noisy_loss(params, {}, batch, key)[0])(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    for member in range(4):
+        params = jax.tree.map(lambda leaf, own=member: leaf[own], grid.params)
+        opt_state = optimizer.init(params)
+        for epoch, index in np.ndindex(2, 3):
+            # The key of the member's steps, of the epoch (counted from 1) and of the step.
+            key = jax.random.fold_in(jax.random.fold_in(last.states.key[member], 1), epoch + 1)
+            batch = batches[epoch, member, index]
+            params, opt_state = step(params, opt_state, batch, jax.random.fold_in(key, index))
+        own = jax.tree.map(lambda leaf, own=member: leaf[own], (last.states.params, last.states.opt_state))
+        assert as_bytes(own) == as_bytes((params, opt_state))
 
 
 def test_retraining_brings_the_loss_of_every_copy_down(grid):

@@ -11,7 +11,7 @@ import optax
 import pytest
 from scipy.special import logsumexp
 
-from jaxscape.tasks.classification import flax_evaluate, flax_loss, standardization
+from jaxscape.tasks.classification import dropout_key, flax_evaluate, flax_loss, standardization
 from jaxscape.training.train import init_states, train
 
 KEY = jax.random.key(0)
@@ -94,6 +94,54 @@ def test_training_normalises_by_the_batch_and_gives_back_its_running_statistics(
     statistics = model_state["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.1 * x.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * x.var(axis=0), rtol=1e-5)
+
+
+class Dropped(nn.Module):
+    """The logits are the images under dropout."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        bias = self.param("bias", nn.initializers.zeros, (3,))[np.newaxis]
+        return bias + nn.Dropout(0.5, deterministic=not train)(images)
+
+
+def test_dropout_has_a_stream_of_its_own_that_follows_from_the_steps_key():
+    images, labels = jnp.ones((64, 3)), jnp.zeros(64, int)
+    seen = []
+
+    def augment(key, images):
+        seen.append(key)
+        return images
+
+    def loss(key):
+        return jax.jit(flax_loss(Dropped(), augment=augment))({"bias": jnp.zeros(3)}, {}, (images, labels), key)[0]
+
+    expected = Dropped().apply(
+        {"params": {"bias": jnp.zeros(3)}}, images, train=True, rngs={"dropout": dropout_key(KEY)}
+    )
+    np.testing.assert_allclose(loss(KEY), cross_entropies(expected, labels).mean(), rtol=1e-6)
+    assert loss(KEY) == loss(KEY) != loss(jax.random.key(1))
+    streams = [KEY, *(jax.random.fold_in(KEY, position) for position in range(4)), dropout_key(KEY)]
+    assert len({np.asarray(jax.random.key_data(key)).tobytes() for key in streams}) == len(streams)
+
+
+def test_a_module_without_dropout_is_the_same_program_as_without_its_stream():
+    images, labels = example_set(0, 4)
+
+    def without(params, model_state, batch, key):
+        variables = {"params": params, **model_state}
+        logits, model_state = Normalized().apply(variables, batch[0], train=True, mutable=list(model_state))
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+        accuracy = (logits.argmax(axis=-1) == batch[1]).mean()
+        return loss, (model_state, {"loss": loss, "accuracy": accuracy})
+
+    def program(function):
+        def named(*arguments):
+            return function(*arguments)
+
+        return jax.jit(named).lower(SCALE, UNMEASURED, (images, labels), KEY).as_text()
+
+    assert program(flax_loss(Normalized())) == program(without)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 99])

@@ -30,6 +30,9 @@ CASES = {
         "vmap_grad:2 on 2, by epoch": (2, "vmap_grad:2", True),
         "grad_vmap on 3, by epoch": (3, "grad_vmap", True),
         "batches of one's own on 2": (2, "vmap_grad", False),
+        "batches of a loader": (1, "loop", False),
+        "batches of a loader on 3": (3, "grad_vmap", False),
+        "batches of a loader on 2, by epoch": (2, "loop", True),
     },
 }
 
@@ -77,6 +80,23 @@ def own_batches(images, labels):
     return batches
 
 
+class Loader:
+    """Passes over the data, which all members see."""
+
+    def __init__(self, images, labels):
+        self.batches = [(images[start : start + 4], labels[start : start + 4]) for start in range(0, 20, 4)]
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def data_of(name, images, labels):
+    """What a case trains on."""
+    if "loader" in name:
+        return Loader(images, labels)
+    return own_batches(images, labels) if name.startswith("batches") else (images, labels)
+
+
 def main(path):
     """Retrain by every case and write all states and metrics."""
     jax.config.update("jax_num_cpu_devices", 8)
@@ -87,7 +107,7 @@ def main(path):
     for network, make in {"residual": residual, "dense": dense}.items():
         problem = make(images, labels)
         for name, (count, strategy, by_epoch) in CASES[network].items():
-            data = own_batches(images, labels) if name.startswith("batches") else (images, labels)
+            data = data_of(name, images, labels)
             with mock.patch.object(jax, "default_backend", return_value="gpu" if by_epoch else "cpu"):
                 members._advance.cache_clear()
                 results = run(problem, data, strategy, jax.devices()[:count])

@@ -80,6 +80,13 @@ def test_a_function_of_the_callers_gives_batches_for_the_members_alone(found):
     assert np.isfinite(of(found, "dense", "batches of one's own on 2")["epoch_loss/2"]).all()
 
 
+@pytest.mark.parametrize("name", ["batches of a loader on 3", "batches of a loader on 2, by epoch"])
+def test_the_batches_of_a_loader_are_the_same_on_every_device(found, name):
+    expected, shared = of(found, "dense", "batches of a loader"), of(found, "dense", name)
+    for key in expected.keys() - {"devices"}:
+        np.testing.assert_allclose(shared[key], expected[key], rtol=1e-4, atol=1e-6, err_msg=key)
+
+
 @pytest.mark.parametrize(("network", "name"), SHARED)
 def test_devices_that_would_stand_idle_are_not_used(found, network, name):
     """Five members on eight devices take five; on three, two rounds of three."""

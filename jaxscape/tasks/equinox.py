@@ -1,0 +1,109 @@
+"""A model of Equinox as a problem."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from jaxscape.problem import Data, FilterAxis, Metrics, Problem, check_function
+from jaxscape.tasks.flax import LOSS
+from jaxscape.tasks.trees import Layout, loss_and_metrics
+
+PyTree = Any
+
+LOSS_WITH_STATE = "loss(model, state, batch, key) -> (loss, state) or (loss, (state, metrics))"
+
+
+def equinox_problem(
+    model: PyTree,
+    data: Data,
+    *,
+    loss: Callable[..., Any],
+    state: Any = None,
+    evaluate: Callable[..., Metrics] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    describe: Mapping[str, Any] | None = None,
+    version: str = "",
+    filter_axis: FilterAxis = 0,
+) -> Problem:
+    """Return the problem of an Equinox model.
+
+    Its floating-point arrays (`eqx.is_inexact_array`) are what is trained; whatever else it holds stays as it is. A
+    model with an `eqx.nn.State` (batch norm) has it as model_state.
+
+    Args:
+        model: a module of Equinox, or any pytree with arrays.
+        data: as `Problem` takes it.
+        loss: `(model, batch, key) -> loss or (loss, metrics)`; with a state
+            `(model, state, batch, key) -> (loss, state) or (loss, (state, metrics))`. Equinox's layers take one
+            example: the loss maps them over the batch (`jax.vmap`), and splits the key for dropout.
+        state: of the model, from `eqx.nn.make_with_state`.
+        evaluate: `model -> metrics`; with a state `(model, state) -> metrics`. The model is in the mode of
+            `eqx.nn.inference_mode`.
+        optimizer: as in `Problem`; likewise
+        describe: captions,
+        version: of the problem, and
+        filter_axis: the output axis of the parameters, the first one in Equinox; of an embedding, a row a token.
+
+    Returns:
+        A problem whose `init` gives the model's own parameters and state, whatever the key; both are nested dicts of
+        arrays. `problem.loss_fn.merge(params, model_state)` gives the model again, or `(model, state)`.
+
+    Raises:
+        ImportError: where Equinox is not installed.
+        TypeError: for functions of other arguments, or as `Problem` says.
+    """
+    try:
+        import equinox as eqx
+    except ImportError as error:
+        raise ImportError("equinox_problem needs Equinox; `pip install equinox` installs it") from error
+    check_function("loss", loss, LOSS if state is None else LOSS_WITH_STATE, 3 if state is None else 4)
+    if evaluate is not None:
+        names = "model" if state is None else "model, state"
+        check_function("evaluate", evaluate, f"evaluate({names}) -> metrics", 1 if state is None else 2)
+    trained, rest = eqx.partition(model, eqx.is_inexact_array)
+    arrays, static = eqx.partition(state, eqx.is_array)
+    of_model, of_state = Layout(trained), Layout(arrays)
+    # A state may be used once: what is kept of it are its arrays.
+    start = of_model.to_dicts(trained), of_state.to_dicts(arrays)
+
+    def merge(params: PyTree, model_state: PyTree) -> Any:
+        network = eqx.combine(of_model.from_dicts(params), rest)
+        return network if state is None else (network, eqx.combine(of_state.from_dicts(model_state), static))
+
+    def loss_fn(
+        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        if state is None:
+            found, metrics = loss_and_metrics(loss(merge(params, model_state), batch, key))
+            return found, (model_state, metrics)
+        found, new, metrics = _with_state(loss(*merge(params, model_state), batch, key))
+        return found, (of_state.to_dicts(eqx.filter(new, eqx.is_array)), metrics)
+
+    def evaluate_one(params: PyTree, model_state: PyTree) -> Metrics:
+        assert evaluate is not None
+        network = eqx.nn.inference_mode(merge(params, model_state))
+        return evaluate(network) if state is None else evaluate(*network)
+
+    loss_fn.merge = merge  # type: ignore[attr-defined]
+    return Problem(
+        loss_fn,
+        data,
+        evaluate=evaluate_one if evaluate else None,
+        init=lambda key: start,
+        optimizer=optimizer,
+        describe=describe or {},
+        version=version,
+        filter_axis=filter_axis,
+    )
+
+
+def _with_state(result: Any) -> tuple[Any, Any, Metrics]:
+    match result:
+        case (loss, (state, metrics)):
+            return loss, state, loss_and_metrics((loss, metrics))[1]
+        case (loss, state):
+            return loss, state, {"loss": loss}
+        case _:
+            raise TypeError(f"loss must be {LOSS_WITH_STATE}, got {result!r:.100}")

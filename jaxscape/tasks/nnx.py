@@ -1,0 +1,117 @@
+"""A module of Flax NNX as a problem."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from jaxscape.problem import Data, FilterAxis, Metrics, Problem, check_function
+from jaxscape.tasks.flax import LOSS, rows_of_embeddings
+from jaxscape.tasks.trees import Layout, loss_and_metrics
+
+PyTree = Any
+Merge = Callable[..., Any]
+
+EVALUATE = "evaluate(model) -> metrics"
+
+
+def nnx_problem(
+    model: nnx.Module,
+    data: Data,
+    *,
+    loss: Callable[[Any, PyTree, jax.Array], Any],
+    evaluate: Callable[[Any], Metrics] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    describe: Mapping[str, Any] | None = None,
+    version: str = "",
+    filter_axis: FilterAxis = rows_of_embeddings,
+) -> Problem:
+    """Return the problem of a Flax NNX module.
+
+    Its `nnx.Param` are what is trained; other variables (the statistics of batch norm) are the model_state, and a step
+    keeps what the module changes in them. Its random streams (`nnx.RngState`) are no state here: in every step each
+    has its own key, folded with bits of the step's key, and begins to count where it stood. So dropout follows
+    from the member's key and the step, and a resumed run draws what an uninterrupted one would have drawn.
+
+    Args:
+        model: of Flax NNX, in the mode that it trains in (`model.train()`); copied, and never changed.
+        data: as `Problem` takes it.
+        loss: `(model, batch, key) -> loss or (loss, metrics)`.
+        evaluate: `model -> metrics`; the model is a copy in the mode of `model.eval()`.
+        optimizer: as in `Problem`; likewise
+        describe: captions,
+        version: of the problem, and
+        filter_axis: the output axis of the parameters.
+
+    Returns:
+        A problem whose `init` gives the model's own parameters, whatever the key; params and model_state are nested
+        dicts of arrays. `problem.loss_fn.merge(params, model_state)` gives a model again.
+
+    Raises:
+        TypeError: for a model that is no module, functions of other arguments, or as `Problem` says.
+    """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model must be a module of flax.nnx, got {model!r:.100}")
+    check_function("loss", loss, LOSS, 3)
+    if evaluate is not None:
+        check_function("evaluate", evaluate, EVALUATE, 1)
+    params, model_state, merge = _split(model)
+
+    def loss_fn(
+        params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        network = merge(params, model_state, key)
+        found, metrics = loss_and_metrics(loss(network, batch, key))
+        return found, (_split(network)[1], metrics)
+
+    def evaluate_one(params: PyTree, model_state: PyTree) -> Metrics:
+        assert evaluate is not None
+        network = merge(params, model_state)
+        network.eval()
+        return evaluate(network)
+
+    loss_fn.merge = merge  # type: ignore[attr-defined]
+    return Problem(
+        loss_fn,
+        data,
+        evaluate=evaluate_one if evaluate else None,
+        init=lambda key: (params, model_state),
+        optimizer=optimizer,
+        describe=describe or {},
+        version=version,
+        filter_axis=filter_axis,
+    )
+
+
+def _split(model: nnx.Module) -> tuple[PyTree, PyTree, Merge]:
+    """Params and model_state as nested dicts, and what makes a model of them: (params, model_state[, key]) -> model."""
+    graph, *states = nnx.split(model, nnx.Param, nnx.RngState, ...)
+    params, random, rest = states
+    # Every variable is a node with its value as the only leaf.
+    of_params, of_rest = Layout(params, leave_out=1), Layout(rest, leave_out=1)
+
+    def merge(params: PyTree, model_state: PyTree, key: jax.Array | None = None) -> Any:
+        streams = random if key is None else _reseed(random, key)
+        return nnx.merge(graph, of_params.from_dicts(params), streams, of_rest.from_dicts(model_state), copy=True)
+
+    return of_params.to_dicts(params), of_rest.to_dicts(rest), merge
+
+
+def _reseed(random: PyTree, key: jax.Array) -> PyTree:
+    """Random streams with keys that follow from their own and from a step's."""
+    bits = jax.random.bits(key)
+
+    def reseed(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        fold: Callable[[Any], Any] = partial(jax.random.fold_in, data=bits)
+        for _ in range(np.ndim(leaf)):
+            fold = jax.vmap(fold)
+        return fold(leaf)
+
+    return jax.tree.map(reseed, random)

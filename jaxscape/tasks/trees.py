@@ -1,0 +1,64 @@
+"""Models of other frameworks as plain parameters, and what their losses return as the protocol has it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxscape.problem import Metrics
+
+PyTree = Any
+
+
+class Layout:
+    """Where the arrays of a pytree lie, to turn it into nested dicts of arrays and back.
+
+    Dicts are what checkpoints give back, whatever class a framework's parameters have.
+    """
+
+    def __init__(self, tree: PyTree, *, leave_out: int = 0):
+        """Note the paths of a pytree, without so many keys at the end of each."""
+        found, treedef = jax.tree_util.tree_flatten_with_path(tree)
+        self._treedef: Any = treedef
+        # One array alone has no path.
+        self._paths = [tuple(map(_name, path[: len(path) - leave_out])) or ("array",) for path, _ in found]
+        assert len(set(self._paths)) == len(self._paths)
+
+    def to_dicts(self, tree: PyTree) -> PyTree:
+        """Return a pytree of this structure as nested dicts."""
+        dicts: dict[str, Any] = {}
+        for (*parents, last), leaf in zip(self._paths, self._treedef.flatten_up_to(tree), strict=True):
+            inner = dicts
+            for name in parents:
+                inner = inner.setdefault(name, {})
+            inner[last] = leaf
+        return dicts
+
+    def from_dicts(self, dicts: PyTree) -> PyTree:
+        """Return nested dicts as a pytree of this structure."""
+        leaves = []
+        for path in self._paths:
+            leaf = dicts
+            for name in path:
+                leaf = leaf[name]
+            leaves.append(leaf)
+        return jax.tree.unflatten(self._treedef, leaves)
+
+
+def loss_and_metrics(result: Any) -> tuple[Any, Metrics]:
+    """Return the loss and the metrics of a loss function that gives `loss` or `(loss, metrics)`.
+
+    Raises:
+        TypeError: where metrics are no dict.
+    """
+    loss, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"loss must give loss or (loss, metrics), where metrics is a dict, got {metrics!r:.100}")
+    return loss, {"loss": loss, **metrics}
+
+
+def _name(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
