@@ -35,11 +35,14 @@ _CONTENTS = {
     "trajectories.distances": ("pairwise_distances",),
     "trajectories.geometry": ("Geometry", "trajectory_geometry"),
     "trajectories.null": ("null_trajectories",),
+    "trajectories.checkpoints": ("import_checkpoints",),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
     "embedding.measures": ("continuity", "demap", "procrustes_disparity", "radial_trend", "rank_correlation"),
     "embedding.tree": ("Tree", "artificial_tree"),
+    "runs.run": ("Run",),
 }
+_ROOMS = ("figures",)  # whose names are their own
 _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in names}
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
@@ -57,6 +60,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     )
     from jaxscape.jumps.retrain import retrain, start_states
     from jaxscape.problem import Problem
+    from jaxscape.runs.run import Run
     from jaxscape.tasks.classification import flax_evaluate, flax_loss
     from jaxscape.tasks.data import Dataset, corrupt_labels, load_dataset, pair_images, take_training
     from jaxscape.tasks.equinox import equinox_problem
@@ -66,6 +70,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.training.batches import SharedBatches, batches_for_each
     from jaxscape.training.optimizers import make_optimizer, step_decay
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
+    from jaxscape.trajectories.checkpoints import import_checkpoints
     from jaxscape.trajectories.distances import pairwise_distances
     from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
     from jaxscape.trajectories.gram import Gram, gram
@@ -81,6 +86,7 @@ __all__ = [
     "JumpGrid",
     "PhateResult",
     "Problem",
+    "Run",
     "SharedBatches",
     "TrainState",
     "TrajectoryStore",
@@ -99,6 +105,7 @@ __all__ = [
     "flax_loss",
     "flax_problem",
     "gram",
+    "import_checkpoints",
     "init_states",
     "jump",
     "jump_grid",
@@ -128,10 +135,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"jaxscape.{name}")
     if name not in _ROOM_OF:
         raise AttributeError(f"module 'jaxscape' has no attribute {name!r}")
     return getattr(import_module(f"jaxscape.{_ROOM_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, *_ROOMS])

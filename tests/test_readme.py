@@ -1,4 +1,4 @@
-"""The README's example runs as it stands."""
+"""The README's examples run as they stand."""
 
 import re
 from pathlib import Path
@@ -13,12 +13,15 @@ README = Path(__file__).parents[1] / "README.md"
 @pytest.mark.filterwarnings("ignore:the graph of the 5 nearest neighbours:UserWarning")
 def test_the_example_runs_and_gives_what_it_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     names: dict = {}
     with jax.numpy_rank_promotion("allow"):  # users broadcast; only our own code may not
-        exec(compile(example, str(README), "exec"), names)
+        for example in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
+            exec(compile(example, str(README), "exec"), names)
     rows = 11 * 10  # epochs 0 to 10, five directions times two step sizes
     assert names["distances"].shape == (rows, rows)
     assert names["picture"].embedding.shape == (rows, 2)
     assert set(names["numbers"]) == set(names["control"])
     np.testing.assert_allclose(names["numbers"]["path"], names["control"]["path"])
+    assert (tmp_path / "runs" / "mine" / "figures" / "phate-cosine-none-knn5-beside-rotated-null.png") in [
+        path.absolute() for path in names["figures"]
+    ]
