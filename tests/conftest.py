@@ -19,6 +19,14 @@ from jaxscape.xla_cpu import compiler
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture
+def users_broadcast():
+    """Ranks may be promoted, in threads too: only our own code may not."""
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    yield
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
 @pytest.fixture(scope="session")
 def compiled(pytestconfig, tmp_path_factory):
     """Programs are compiled fast, and once for all runs: in this process, in others and in later sessions."""

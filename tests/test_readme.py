@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,12 +10,11 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.filterwarnings("ignore:the graph of the 5 nearest neighbours:UserWarning")
-def test_the_example_runs_and_gives_what_it_names(tmp_path, monkeypatch):
+def test_the_example_runs_and_gives_what_it_names(tmp_path, monkeypatch, users_broadcast):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    with jax.numpy_rank_promotion("allow"):  # users broadcast; only our own code may not
-        for example in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
-            exec(compile(example, str(README), "exec"), names)
+    for example in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
+        exec(compile(example, str(README), "exec"), names)
     rows = 11 * 10  # epochs 0 to 10, five directions times two step sizes
     assert names["distances"].shape == (rows, rows)
     assert names["picture"].embedding.shape == (rows, 2)
