@@ -27,6 +27,15 @@ def users_broadcast():
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture
+def optimized():
+    """Programs are compiled as users compile them, whatever `compiled` has set: two programs may agree to the bit then."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def compiled(pytestconfig, tmp_path_factory):
     """Programs are compiled fast, and once for all runs: in this process, in others and in later sessions."""

@@ -128,7 +128,7 @@ def _defaults(command: Any, run: Path | None, arguments: list[str]) -> Defaults:
     if _option(arguments, "problem") is not None or "problem" in record:
         return _of_own(command, run, record)
     defaults = Defaults.of_images()
-    if isinstance(command, Train | Plan):
+    if command is None or isinstance(command, Train | Plan):  # what cannot be read may name an unknown preset
         defaults = defaults._replace(train=_train_defaults(run, arguments))
     if isinstance(command, Retrain | Plan):
         defaults = defaults._replace(retrain=_retrain_defaults(run))

@@ -102,7 +102,13 @@ def clusters(sizes=(20, 25, 15), seed=0):
     return squareform(pdist(np.concatenate(rows))), np.repeat(np.arange(len(sizes)), sizes)
 
 
-@pytest.mark.parametrize("embed", [lambda d: tsne(d, perplexity=8), lambda d: umap(d, n_neighbors=8)])
+@pytest.mark.parametrize(
+    "embed",
+    [
+        lambda d: tsne(d, perplexity=8),
+        pytest.param(lambda d: umap(d, n_neighbors=8), marks=pytest.mark.slow),
+    ],
+)
 def test_neighbour_embeddings_keep_groups_together(embed):
     distances, group = clusters()
     before = distances.copy()

@@ -19,7 +19,7 @@ from figures import Figures
 from server import HANG, Outcome, Server
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.skipif(shim.why_not() is not None, reason=str(shim.why_not()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(shim.why_not() is not None, reason=str(shim.why_not()))]
 
 # mkdir, open, write, fsync, rename: five operations.
 _WORK = """

@@ -127,7 +127,7 @@ def test_an_embedding_in_space_is_drawn_on_axes_in_space():
         ({"member": np.zeros(180)}, "member and epoch name some row twice"),
         ({"minimum": [0.0, 0.0, 0.0]}, r"minimum has shape \(3,\)"),
         ({"minimum": [0.0, np.inf]}, "minimum holds 1 NaN or infinite"),
-        ({"begin": "end"}, "begin is 'end'; choose 'jump' or 'initial'"),
+        ({"begin": "end"}, "begin is 'end'; choose one of"),
         ({"color_by": "loss"}, "color_by is 'loss'; choose one of"),
         ({"color_by": "values"}, "color_by is 'values' and values is None"),
         ({"values": np.ones(180)}, "color_by is 'seed' and values is not None"),

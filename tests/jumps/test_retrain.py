@@ -150,6 +150,7 @@ def test_the_callers_grid_and_state_survive(grid):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((grid.params, state)))
 
 
+@pytest.mark.usefixtures("optimized")
 def test_retraining_by_a_chain_of_ones_own_is_a_loop_by_hand_to_the_bit(grid):
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),

@@ -16,6 +16,8 @@ from jaxscape.tasks.equinox import equinox_problem
 from jaxscape.tasks.nnx import nnx_problem
 from jaxscape.trajectories.store import TrajectoryStore
 
+pytestmark = pytest.mark.slow
+
 SGD = optax.sgd(0.1, momentum=0.9)
 X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 

@@ -19,6 +19,8 @@ from jaxscape.runs.tables import read_csv
 from jaxscape.trajectories.gram import gram
 from jaxscape.trajectories.store import TrajectoryStore
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = 4
 
 

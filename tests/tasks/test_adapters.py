@@ -352,6 +352,7 @@ def test_what_is_known_of_a_problem_passes_through(name):
     assert problem.filter_axis == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", problems())
 def test_copies_of_an_adapted_model_are_retrained_in_every_strategy(name):
     problem = problems()[name](optimizer=optax.sgd(0.1))

@@ -12,6 +12,8 @@ import pytest
 
 from jaxscape.training.train import init_states, make_stacked_step, make_step, train
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized")]
+
 DOCS = Path(__file__).parents[2] / "docs" / "optimizers.md"
 KEYS = jax.random.split(jax.random.key(0), 2)
 STEPS = 3

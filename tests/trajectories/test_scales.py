@@ -57,6 +57,7 @@ def points_of_many_sizes(draw):
     return rows * 10.0 ** powers[:, None] * scale, reference
 
 
+@pytest.mark.slow
 @given(points_of_many_sizes(), st.sampled_from([None, "mean", "reference"]), st.booleans(), st.data())
 @settings(max_examples=150, deadline=None)
 def test_cosines_are_right_to_1e_6_or_refused(case, center, with_reference, data):
@@ -73,6 +74,7 @@ def test_cosines_are_right_to_1e_6_or_refused(case, center, with_reference, data
     np.testing.assert_allclose(found, exact_distances(rows, "cosine", center, reference), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(points_of_many_sizes())
 @settings(max_examples=80, deadline=None)
 def test_euclidean_distances_are_right_to_1e_6(case):
