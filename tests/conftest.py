@@ -29,7 +29,7 @@ def users_broadcast():
 
 @pytest.fixture
 def optimized():
-    """Programs are compiled as users compile them, whatever `compiled` has set: two programs may agree to the bit then."""
+    """Programs are compiled as users compile them, whatever `compiled` has set: to the bit, if any test asks for it."""
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)
     yield

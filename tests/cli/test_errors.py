@@ -132,6 +132,7 @@ def test_a_second_interrupt_does_not_disturb_the_first(capsys, monkeypatch):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["numpy", "tyro", "jaxscape.cli.main", "jaxscape.cli.info", "jax"])
 def test_an_interrupt_of_an_import_is_a_line(tmp_path, module):
     done = subprocess.run([sys.executable, "-c", INTERRUPTS.format(module=module)], capture_output=True, text=True)
@@ -139,6 +140,7 @@ def test_an_interrupt_of_an_import_is_a_line(tmp_path, module):
     assert done.stderr == "jaxscape: interrupted; the same command resumes from the last kept epoch\n"
 
 
+@pytest.mark.slow
 def test_after_a_command_an_interrupt_ends_the_process_at_once():
     code = "import signal\nfrom jaxscape.cli.program import command\nimport sys; sys.argv = ['jaxscape', 'info', 'x']\n"
     code += "try: command()\nfinally: signal.raise_signal(signal.SIGINT)"
@@ -147,6 +149,7 @@ def test_after_a_command_an_interrupt_ends_the_process_at_once():
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_missing_device_is_a_line(tmp_path):
     environment = os.environ | {"JAX_PLATFORMS": "cuda"}
     command = [sys.executable, "-m", "jaxscape", "train", tmp_path / "run"]

@@ -150,7 +150,7 @@ def test_tsne_does_not_depend_on_the_unit(unit):
     assert rank_of(picture, points) > 0.5
 
 
-@pytest.mark.parametrize("embed", [umap, phate_package])
+@pytest.mark.parametrize("embed", [pytest.param(umap, marks=pytest.mark.slow), phate_package])
 def test_far_units_that_are_powers_of_two_change_no_byte(embed):
     _, distances = points_and_distances()
     one, other = (embed(unit * distances).embedding for unit in (2.0**-600, 2.0**600))
@@ -166,7 +166,7 @@ def test_the_package_does_not_depend_on_the_unit():
         np.testing.assert_allclose(found.potential_distances, expected.potential_distances, atol=1e-9)
 
 
-@pytest.mark.parametrize("embed", [pca, tsne, umap])
+@pytest.mark.parametrize("embed", [pca, tsne, pytest.param(umap, marks=pytest.mark.slow)])
 def test_points_that_are_all_the_same_have_finite_places(embed):
     assert np.isfinite(embed(np.zeros((20, 20))).embedding).all()
 

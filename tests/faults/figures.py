@@ -1,6 +1,7 @@
 """What a campaign found: how often each thing happened, and all failures with what it takes to see them again."""
 
 import json
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,7 @@ class Figures:
         with self._lock:
             self.counts[campaign, what.upper()] += 1
             self.failures.append({"campaign": campaign, "what": what, **again, "seen": seen})
+        print(f"{campaign}: {what}", file=sys.stderr, flush=True)  # a run may be ended before its figures are printed
 
     def describe(self) -> str:
         """A table of all counts; what is wrong is in capitals."""

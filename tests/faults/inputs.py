@@ -32,25 +32,31 @@ RUNS = (
     "-",
     "EMPTY",
 )
-BASES = {"train": None, "retrain": "train", "compare": None, "embed": "retrain", "plot": "retrain", "info": "train"}
+BASES = {"train": None, "retrain": "train", "compare": None, "import": None}
+BASES |= {"embed": "retrain", "plot": "retrain", "info": "train"}
+_POSITIONAL = {"run", "runs", "sources", "config"}
 
 
 def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
     """Yield commands and what stands after RUN, or `[RUN]` alone: all in a random order, again and again."""
+    from jaxscape.cli.commands import Embed, Import, Own
     from jaxscape.runs.config import CompareConfig, EmbedConfig, RetrainConfig, TrainConfig
     from jaxscape.runs.processes import Cluster
 
     kinds: dict[str, tuple[type, ...]] = {
-        "train": (TrainConfig,),
-        "retrain": (RetrainConfig, Cluster),
-        "compare": (CompareConfig,),
-        "embed": (EmbedConfig,),
+        "train": (TrainConfig, Own),
+        "retrain": (RetrainConfig, Cluster, Own),
+        "compare": (CompareConfig, Own),
+        "import": (Import,),
+        "embed": (EmbedConfig, Embed),
     }
     lines: list[tuple[str, list[str]]] = []
     for command, records in kinds.items():
-        names = sorted({field.name.replace("_", "-") for record in records for field in fields(record)} | {"seed-list"})
-        lines += [(command, ["RUN", f"--{name}", value]) for name in names for value in VALUES]
-        lines += [(command, ["RUN", f"--{name}"]) for name in names]
+        found = {field.name for record in records for field in fields(record)} - _POSITIONAL | {"seed_list"}
+        names = sorted(name.replace("_", "-") for name in found)
+        places = ["RUN", "FILE"] if command == "import" else ["RUN"]
+        lines += [(command, [*places, f"--{name}", value]) for name in names for value in VALUES]
+        lines += [(command, [*places, f"--{name}"]) for name in names]
     for command in BASES:
         lines += [(command, [run]) for run in RUNS]
         lines += [(command, ["RUN", value]) for value in ("--unknown", "--seeds=", "RUN", "--", "\0", "--help=1")]

@@ -23,6 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,7 +62,8 @@ def main() -> None:
     if asked.replay is not None:
         replay(asked.scratch, figures, json.loads(asked.replay.read_text())["failures"][asked.entry])
     else:
-        run_campaigns(asked, figures)
+        with suppress(KeyboardInterrupt):  # what was found so far is told
+            run_campaigns(asked, figures)
     print(figures.describe())
     print(f"{len(figures.failures)} failures, {(time.monotonic() - started) / 60:.1f} min with the references")
     if asked.json is not None:
@@ -138,7 +140,7 @@ def work(servers: list[Server], tasks: Iterator[Task], figures: Figures, name: s
             except Exception:  # the harness itself: a failure like others
                 figures.fail(name, "the harness failed", traceback.format_exc())
 
-    workers = [threading.Thread(target=one_worker, args=(server,)) for server in servers]
+    workers = [threading.Thread(target=one_worker, args=(server,), daemon=True) for server in servers]
     for worker in workers:
         worker.start()
     for worker in workers:

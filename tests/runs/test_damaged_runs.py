@@ -11,6 +11,8 @@ from jaxscape.runs.minimum import read_minimum
 from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import read_record
 
+pytestmark = pytest.mark.slow
+
 SETTING = "phate-cosine-none-knn3"
 COORDINATES = f"embeddings/{SETTING}/coordinates.csv"
 DIAGNOSTICS = f"embeddings/{SETTING}/diagnostics.json"

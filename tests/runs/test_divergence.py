@@ -10,6 +10,8 @@ import pytest
 from jaxscape.runs.tables import read_csv
 from jaxscape.trajectories.store import TrajectoryStore
 
+pytestmark = pytest.mark.slow
+
 FAR = 1e20
 
 
