@@ -42,8 +42,9 @@ from run_statistics import (
 )
 from scipy.stats import t as student
 
-from jaxscape.runs.config import CENTERS, CompareConfig
+from jaxscape.runs.config import CompareConfig
 from jaxscape.runs.environment import environment
+from jaxscape.runs.methods import CENTERS
 
 
 class Claim(NamedTuple):

@@ -21,11 +21,11 @@ from jaxscape.embedding.measures import radial_trend
 from jaxscape.figures.panels import Panel
 from jaxscape.figures.plots import methods_figure, save_figure
 from jaxscape.jumps.retrain import DATA_ORDERS
-from jaxscape.runs.config import CENTERS
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.embeddings import read_coordinates, read_diagnostics
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import RunFolder, write_json, write_text
+from jaxscape.runs.methods import CENTERS
 from jaxscape.runs.plot import comparison_panels
 from jaxscape.trajectories.files import make_folder
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from jaxscape.runs.methods import CENTERS, METHODS, NULLS
+
 Preset = Literal["good", "bad", "memorization"]
 Protocol = Literal["digits", "paper"]
 PRESETS = ("good", "bad", "memorization")
@@ -209,7 +211,7 @@ class EmbedConfig:
     @property
     def distance(self) -> str:
         """The metric, the method's own where none was asked for."""
-        return self.metric or ("euclidean" if self.method in _EUCLIDEAN else "cosine")
+        return self.metric or METHODS[self.method].metric
 
     @property
     def name(self) -> str:
@@ -217,7 +219,7 @@ class EmbedConfig:
         parts = [self.method, self.distance]
         if self.distance == "cosine":
             parts.append(self.center)
-        if self.method in _PHATES:
+        if METHODS[self.method].has_kernel:
             parts.append(f"knn{self.knn}")
             parts += [f"decay{self.decay:g}"] if self.decay != 40 else []
             parts += [f"t{self.t}"] if self.t is not None else []
@@ -230,11 +232,6 @@ class EmbedConfig:
         parts += [f"null-{self.null}"] if self.null else []
         return "-".join(parts)
 
-
-NULLS = ("rotated", "random", "shuffled")
-METHODS = ("phate", "tsne", "umap", "pca", "random", "phate-package")
-_PHATES, _EUCLIDEAN = ("phate", "phate-package"), ("pca", "random")
-CENTERS = {"none": None, "mean": "mean", "minimum": "reference"}
 
 # What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.
 _DIGITS_TRAIN = {"train_size": 100, "batch_size": 25, "epochs": 200, "decay_epochs": (150,), "padding": 1}
@@ -382,7 +379,7 @@ def check_embed(config: EmbedConfig) -> None:
     Raises:
         ValueError: names the setting, its value and what is allowed.
     """
-    _check_name("method", config.method, METHODS)
+    _check_name("method", config.method, tuple(METHODS))
     _check_name("metric", config.distance, ("cosine", "euclidean"))
     _check_name("center", config.center, tuple(CENTERS))
     _check_name("potential", config.potential, ("euclidean", "cosine"))
@@ -397,7 +394,7 @@ def check_embed(config: EmbedConfig) -> None:
         raise ValueError(f"potential and landmarks belong to method phate, got method {config.method}")
     if config.method == "phate-package" and config.knn == "connect":
         raise ValueError("knn connect belongs to method phate, got method phate-package")
-    if config.method in _EUCLIDEAN and config.distance != "euclidean":
+    if METHODS[config.method].is_exact and config.distance != "euclidean":
         raise ValueError(f"method {config.method} needs metric euclidean, got {config.distance}")
     if config.include_minimum and config.center == "minimum" and config.distance == "cosine":
         raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")

@@ -12,7 +12,7 @@ from rich.console import Console
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
 from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.phate import phate
-from jaxscape.runs.config import CENTERS, EmbedConfig, check_embed
+from jaxscape.runs.config import EmbedConfig, check_embed
 from jaxscape.runs.embeddings import (
     COORDINATES,
     DIAGNOSTICS,
@@ -24,6 +24,7 @@ from jaxscape.runs.embeddings import (
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import Measured, complete_report, measure
+from jaxscape.runs.methods import CENTERS
 from jaxscape.runs.tables import write_table
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.files import write_record
@@ -56,7 +57,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         distances = pairwise_distances(
             shown,
             metric=config.distance,
-            center=CENTERS[config.center],
+            center=CENTERS[config.center].argument,
             include_reference=config.include_minimum,
         )
         embedding, diagnostics = _embed(distances, config)

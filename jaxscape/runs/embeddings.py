@@ -6,18 +6,11 @@ from typing import Any
 
 from jaxscape.runs.config import EmbedConfig, from_record
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.methods import METHODS
 from jaxscape.runs.tables import Columns, check_table, read_table
 from jaxscape.trajectories.files import read_record
 
 COORDINATES, DIAGNOSTICS = "coordinates.csv", "diagnostics.json"
-
-# What the diagnostics of a method hold besides its setting, as numbers.
-_FOUND = {
-    "phate": ("t", "knn", "stress", "n_connected_components", "connecting_knn", "iterations"),
-    "phate-package": ("t", "stress"),
-    "pca": ("explained",),
-    "random": ("explained",),
-}
 
 
 def embedding_folder(run: Path, setting: str) -> Path:
@@ -99,7 +92,7 @@ def _check_diagnostics(path: Path, diagnostics: dict[str, Any]) -> None:
         method = from_record(EmbedConfig, diagnostics.get("setting")).method
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    missing = [name for name in _FOUND.get(method, ()) if not isinstance(diagnostics.get(name), int | float)]
+    missing = [name for name in METHODS[method].found if not isinstance(diagnostics.get(name), int | float)]
     if missing or not isinstance(diagnostics.get("fingerprint"), str):
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing) or 'its fingerprint'}")
 

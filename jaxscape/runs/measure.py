@@ -25,7 +25,7 @@ from jaxscape.runs.minimum import read_accuracy, read_minimum
 from jaxscape.runs.sources import Source, join_columns, read_sources
 from jaxscape.runs.tables import check_table, write_table
 from jaxscape.trajectories.files import to_json
-from jaxscape.trajectories.geometry import Geometry, trajectory_geometry, trajectory_rows
+from jaxscape.trajectories.geometry import Geometry, meanings, trajectory_geometry, trajectory_rows
 from jaxscape.trajectories.gram import Gram, gram, take_points
 from jaxscape.trajectories.null import null_trajectories
 
@@ -34,30 +34,9 @@ PyTree = Any
 NULL_KIND = "rotated"
 NULL_DRAWS = 8
 
-# The statistics of the table, in its order, with what they mean.
-STATISTICS = {
-    "return": "1 - d(end) / d(start), d the distance from the minimum",
-    "outward": "largest d / d(start), minus 1",
-    "monotone": "share of epochs in which d falls",
-    "petal": "cosine of end and start, seen from the minimum",
-    "lateral": "share of movement across the line to the minimum",
-    "path": "path length / jump",
-    "tortuosity": "path length / distance of start and end",
-    "travel": "distance of start and end / jump",
-    "turning": "mean angle between movements, radians",
-    "norm_change": "L2 norm at the end / at the start, minus 1",
-    "end_spread": "mean distance between end points / jump",
-}
-
-# Those of networks that are trained side by side; lengths are in norms of the initial parameters.
-COMPARED = {
-    "norm_change": "L2 norm at the end / at the start, minus 1",
-    "travel": "distance of start and end / norm of the start",
-    "path": "path length / norm of the start",
-    "tortuosity": "path length / distance of start and end",
-    "turning": "mean angle between movements, radians",
-    "end_spread": "mean distance between end points of the optimiser / norm of the start",
-}
+# The statistics of the tables, in their order, with what they mean.
+STATISTICS = meanings(has_minimum=True)
+COMPARED = meanings(has_minimum=False)
 
 
 class Measured(NamedTuple):

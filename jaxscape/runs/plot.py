@@ -24,26 +24,14 @@ from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordi
 from jaxscape.runs.folder import COMPARED, RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import NULL_KIND, group_of, measure
+from jaxscape.runs.methods import CENTERS, METHODS
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import make_folder
 
-_METHOD_WORDS = {
-    "phate": "PHATE",
-    "phate-package": "PHATE (the package)",
-    "tsne": "t-SNE",
-    "umap": "UMAP",
-    "pca": "PCA",
-    "random": "random plane",
-}
 _LEAST_LOSS = 1e-6  # what is smaller has the colour of this one
 _COLUMNS = 4  # of the figure that has all methods side by side
-_CENTER_WORDS = {
-    "none": "of the parameter vectors",
-    "mean": "of directions from the mean",
-    "minimum": "of directions from the minimum",
-}
 
 
 def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
@@ -210,17 +198,17 @@ def _labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> d
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words, and what was embedded where that is not all."""
     asked = read_diagnostics(run, setting)["setting"]
-    method = _METHOD_WORDS[asked["method"]]
+    method = METHODS[asked["method"]]
     distance = f"{asked['metric']} distance"
     if asked["metric"] == "cosine":
-        distance += f" {_CENTER_WORDS[asked['center']]}"
-    kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if "phate" in asked["method"] else ""
+        distance += f" {CENTERS[asked['center']].words}"
+    kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if method.has_kernel else ""
     kernel += ", cosine distance of potentials" if asked["potential"] == "cosine" else ""
     kernel += f", {asked['landmarks']} landmarks" if asked["landmarks"] else ""
     parts = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
     only = f"; {', '.join(parts)} alone" if parts else ""
     null = f"; null trajectories, {asked['null']}" if asked["null"] else ""
-    return f"{method}, {distance}{kernel}{only}{null}"
+    return f"{method.words}, {distance}{kernel}{only}{null}"
 
 
 def _found(diagnostics: Mapping[str, Any]) -> str:

@@ -13,6 +13,28 @@ import numpy as np
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.gram import Gram, inner_products, require_gram, rows_by_depth, squared_rounding, unscaled
 
+# What `Geometry.summary` gives, in the order of tables. The unit of lengths is |y_0|: the jump, or the norm of the start.
+STATISTICS = {
+    "return": "1 - d(end) / d(start), d the distance from the minimum",
+    "outward": "largest d / d(start), minus 1",
+    "monotone": "share of epochs in which d falls",
+    "petal": "cosine of end and start, seen from the minimum",
+    "lateral": "share of movement across the line to the minimum",
+    "path": "path length / {unit}",
+    "tortuosity": "path length / distance of start and end",
+    "travel": "distance of start and end / {unit}",
+    "turning": "mean angle between movements, radians",
+    "norm_change": "L2 norm at the end / at the start, minus 1",
+    "end_spread": "mean distance between end points / {unit}",
+}
+WITHOUT_MINIMUM = ("norm_change", "travel", "path", "tortuosity", "turning", "end_spread")
+
+
+def meanings(*, has_minimum: bool) -> dict[str, str]:
+    """Return the statistics of trajectories around a minimum, or of those without one, and what they mean."""
+    names = STATISTICS if has_minimum else WITHOUT_MINIMUM
+    return {name: STATISTICS[name].format(unit="jump" if has_minimum else "norm of the start") for name in names}
+
 
 class Geometry(NamedTuple):
     """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there.
@@ -32,7 +54,7 @@ class Geometry(NamedTuple):
     end_spread: np.ndarray  # [member]: mean distance of its end point from the others', NaN for one member
 
     def summary(self) -> dict[str, np.ndarray]:
-        """A number a member, [member] each.
+        """Return the `STATISTICS` of each member, [member].
 
         return: 1 - |y_end| / |y_0|; outward: max over epochs of |y_e| / |y_0|, minus 1 (0 where it never exceeds
         the start); monotone: share of epochs in which the distance falls; petal: cos(y_end, y_0); lateral: mean

@@ -17,8 +17,9 @@ import sweep
 from common import SCALES, Experiment
 from rich.console import Console
 
-from jaxscape.runs.config import CENTERS, PRESETS
+from jaxscape.runs.config import PRESETS
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.methods import CENTERS
 
 pytestmark = pytest.mark.slow
 

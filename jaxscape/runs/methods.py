@@ -1,0 +1,42 @@
+"""What an embedding can be asked for: a record per method, per centre and per kind of null trajectories.
+
+Options, checks, captions and the readers of diagnostics all read these; what computes a method stands in
+`jaxscape.runs.embed`. Nothing here needs more than the standard library, so that `--help` need not wait for jax.
+"""
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """How a method of embedding is called, and what belongs to it."""
+
+    words: str  # in captions
+    metric: str = "cosine"  # its own, where none is asked for
+    is_exact: bool = False  # of squared euclidean distances, and so of no others
+    has_kernel: bool = False  # PHATE's: knn, decay and t
+    found: tuple[str, ...] = ()  # the numbers in its diagnostics
+
+
+class Center(NamedTuple):
+    """Where cosines are seen from."""
+
+    argument: str | None  # of `pairwise_distances`
+    words: str  # in captions, after "cosine distance"
+
+
+_OF_PHATE = ("t", "knn", "stress", "n_connected_components", "connecting_knn", "iterations")
+
+METHODS = {
+    "phate": Method("PHATE", has_kernel=True, found=_OF_PHATE),
+    "tsne": Method("t-SNE"),
+    "umap": Method("UMAP"),
+    "pca": Method("PCA", metric="euclidean", is_exact=True, found=("explained",)),
+    "random": Method("random plane", metric="euclidean", is_exact=True, found=("explained",)),
+    "phate-package": Method("PHATE (the package)", has_kernel=True, found=("t", "stress")),
+}
+CENTERS = {
+    "none": Center(None, "of the parameter vectors"),
+    "mean": Center("mean", "of directions from the mean"),
+    "minimum": Center("reference", "of directions from the minimum"),
+}
+NULLS = ("rotated", "random", "shuffled")  # the kinds of `null_trajectories`; a test holds the two together
