@@ -88,6 +88,12 @@ def end_at_once_when_interrupted() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def warn_in_a_line(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line, in place of `warnings.showwarning`: where it was raised says nothing to a user."""
+    if sys.stderr is not None:
+        print(f"jaxscape: warning: {_printable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
 def describe(error: BaseException) -> str:
     """Return an error in words: what the system says of a file without its number, and never an empty text."""
     text = str(error).strip()

@@ -1,6 +1,8 @@
 """The program `jaxscape`: whatever happens from here on ends in a line, the imports of everything else included."""
 
-from jaxscape.cli.errors import end_at_once_when_interrupted, failing_in_a_line
+import warnings
+
+from jaxscape.cli.errors import end_at_once_when_interrupted, failing_in_a_line, warn_in_a_line
 from jaxscape.xla_cpu.memory import restart_with_kept_memory
 
 
@@ -9,6 +11,7 @@ def command() -> None:
     try:
         with failing_in_a_line("jaxscape"):
             restart_with_kept_memory()
+            warnings.showwarning = warn_in_a_line
             from jaxscape.cli.main import main
 
             main()

@@ -42,6 +42,9 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     """
     check_embed(config)
     run = RunFolder(run)
+    asks = config.include_minimum or (config.center == "minimum" and config.distance == "cosine")
+    if asks and run.read_config() and not run.kind.has_minimum:
+        raise ValueError(f"center minimum and include_minimum need a minimum, and {run} has none")
     measured = _chosen(measure(run, console=console), config)
     folder = embedding_folder(run, config.name)
     if config.name in embeddings(run):

@@ -87,8 +87,13 @@ def import_run(
     record = {"describe": dict(describe or {}), "version": ""}
     recorder = Recorder(folder, [{"run": folder.name} | dict(label)] if label else None, None, record)
     try:
-        last = recorder.last_step
-        new = [step for step in found.steps if last is None or step > last]
+        recorder.check_shapes(found.shapes)
+        last, there = recorder.last_step, set(recorder.steps)
+        new = [step for step in found.steps if step not in there]
+        if last is not None and new and new[0] < last:
+            raise ValueError(
+                f"{folder} holds steps up to {last}, but not step {new[0]}; are these of another training?"
+            )
         if not new:
             console.print(f"{folder}: all {len(found)} steps are there")
         else:

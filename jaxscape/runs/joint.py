@@ -9,7 +9,7 @@ from jaxscape.runs.config import EmbedConfig, JointSettings, check_embed
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import JOINT, RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.sources import read_sources
+from jaxscape.runs.sources import read_sources, require_alike
 
 
 def join_runs(runs: Sequence[Path], into: Path, *, group: str = "run") -> RunFolder:
@@ -31,12 +31,14 @@ def join_runs(runs: Sequence[Path], into: Path, *, group: str = "run") -> RunFol
     folders = [RunFolder(Path(run).expanduser().absolute()) for run in runs]
     if len(folders) < 2 or len(set(folders)) < len(folders):
         raise ValueError(f"runs must be two or more, each once, got {' '.join(map(str, runs)) or 'none'}")
-    known = {"run"}
+    known, first = {"run"}, None
     for run in folders:
         if run.kind is JOINT:
             raise ValueError(f"{run} joins other runs itself; name those instead")
         _, [source] = read_sources(run)
         known |= source.store.labels[0].keys()
+        first = first or source
+        require_alike(source, first)
     if group not in known:
         raise ValueError(f"group must be one of the labels {', '.join(sorted(known))}, got {group!r}")
     target, settings = RunFolder(into), JointSettings(tuple(map(str, folders)), group)

@@ -74,6 +74,29 @@ class Recorder:
         """The number of the last recorded step; None before the first."""
         return self._store.updates[-1] if self._store is not None and self._store.num_epochs else None
 
+    @property
+    def steps(self) -> list[int]:
+        """The numbers of all recorded steps."""
+        updates = [] if self._store is None else self._store.updates
+        return [update for update in updates if update is not None]
+
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse arrays of another network than the recorded one.
+
+        Args:
+            shapes: of the arrays of one network, by name.
+
+        Raises:
+            ValueError: names an array.
+        """
+        if self._store is None:
+            return
+        known = dict(zip(self._store.leaf_names, self._store.leaf_shapes, strict=True))
+        for name in [*known, *shapes]:
+            if known.get(name) != shapes.get(name):
+                now, then = shapes.get(name, "absent"), known.get(name, "absent")
+                raise ValueError(f"{name!r} is {now}, and {then} in the steps that {self.run} holds")
+
     def record(self, step: int, params: PyTree, metrics: Mapping[str, Any] | None) -> None:
         """Keep the parameters of a step; they are copied before this returns.
 

@@ -65,6 +65,17 @@ def read_sources(run: Path) -> tuple[Any, list[Source]]:
     return joint, [Source(RunFolder(each), read_trajectories(Path(each))[1]) for each in joint.runs]
 
 
+def require_alike(source: Source, other: Source) -> None:
+    """Raise a ValueError where the networks of two runs differ in the names or shapes of their parameters."""
+    shapes, others = (dict(zip(each.store.leaf_names, each.store.leaf_shapes, strict=True)) for each in (source, other))
+    for name in [*others, *shapes]:
+        if shapes.get(name) != others.get(name):
+            raise ValueError(
+                f"runs must be of networks with the same parameters: {name!r} is {shapes.get(name, 'absent')} in "
+                f"{source.run} and {others.get(name, 'absent')} in {other.run}"
+            )
+
+
 def join_columns(sources: list[Source]) -> Columns:
     """Return what each row of several runs is, run by run; members are counted on, and `run` says whose they are.
 

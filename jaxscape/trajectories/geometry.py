@@ -13,7 +13,7 @@ import numpy as np
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.gram import Gram, inner_products, require_gram, rows_by_depth, squared_rounding, unscaled
 
-# What `Geometry.summary` gives, in the order of tables. The unit of lengths is |y_0|: the jump, or the norm of the start.
+# What `Geometry.summary` gives, in the order of tables. Lengths are in units of |y_0|: a jump, or the norm of a start.
 STATISTICS = {
     "return": "1 - d(end) / d(start), d the distance from the minimum",
     "outward": "largest d / d(start), minus 1",

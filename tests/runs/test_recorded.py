@@ -227,5 +227,30 @@ def test_runs_that_cannot_be_joined_are_refused(recorded, other, tmp_path, runs,
 def test_networks_that_differ_are_not_joined(recorded, tmp_path):
     with Run(tmp_path / "else", quiet=True) as run:
         run.record(0, {"a": np.ones((4, 2), np.float32), "b": np.ones(3, np.float32)})
-    with pytest.raises(ValueError, match="'a'"):
-        Run.join(tmp_path / "joint", [recorded.folder, run.folder], quiet=True).report()
+    with pytest.raises(ValueError, match=r"'a' is \(4, 2\) in .*else and \(4, 3\) in .*walk"):
+        Run.join(tmp_path / "joint", [recorded.folder, run.folder], quiet=True)
+    assert not (tmp_path / "joint").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "words"),
+    [
+        (("a", "b"), 5, "holds steps up to 110, but not step 5; are these of another training?"),
+        (("a", "c"), 0, "'b' is absent, and (3,) in the steps that"),
+    ],
+)
+def test_checkpoints_of_another_training_are_refused(recorded, jaxscape, tmp_path, names, first, words):
+    for step, params in walk(3):
+        np.savez(tmp_path / f"step{step + first}.npz", **dict(zip(names, params.values(), strict=True)))
+    before = rows(recorded)
+    outcome = jaxscape("import", recorded.folder, tmp_path)
+    assert outcome.code == 1
+    assert words in outcome.err
+    np.testing.assert_array_equal(rows(recorded), before)
+
+
+@pytest.mark.parametrize("options", [("--center", "minimum"), ("--include-minimum",)])
+def test_a_training_has_no_minimum_to_look_from(recorded, jaxscape, options):
+    outcome = jaxscape("embed", recorded.folder, "--knn", 3, *options)
+    assert outcome.code == 1
+    assert "center minimum and include_minimum need a minimum, and" in outcome.err
