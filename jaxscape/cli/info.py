@@ -103,6 +103,10 @@ def _damage(run: RunFolder) -> Iterator[str]:
     for path, check in checks:
         if path.exists() and (reason := _reason(path, check)):
             yield reason
+    derived = (run.gram, run.geometry, run.report)
+    for path in derived if any(path.exists() for path in derived) else ():
+        if not path.exists():
+            yield f"{path} is missing; `jaxscape embed {run}` makes it again"
     yield from _or_empty(damaged_embeddings, run).values()
 
 

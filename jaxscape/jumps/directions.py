@@ -194,7 +194,7 @@ def jump_grid(
         UserWarning: where more than 1 % of the parameters that are to move do not at the smallest step, since it is
             lost in the rounding of their type, as steps of 0.001 are in bfloat16.
     """
-    seeds, step_sizes = _checked_grid(seeds, step_sizes)
+    seeds, step_sizes = checked_grid(seeds, step_sizes)
     if not jax.tree.leaves(params):
         raise ValueError("params must hold at least one array, got an empty pytree")
     chosen = jax.tree.unflatten(jax.tree.structure(params), selected(where, params))
@@ -295,7 +295,13 @@ def _rescale(d: jax.Array, w: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return (d * jnp.where(have > 0, want / jnp.where(have > 0, have, 1), 0)).astype(w.dtype)
 
 
-def _checked_grid(seeds: Any, step_sizes: Any) -> tuple[list[int], list[float]]:
+def checked_grid(seeds: Any, step_sizes: Any) -> tuple[list[int], list[float]]:
+    """Return the seeds and step sizes of a grid as plain numbers.
+
+    Raises:
+        TypeError: for seeds that are no integers, or step sizes that are no numbers.
+        ValueError: for empty, repeated or out-of-range ones.
+    """
     seeds = [whole_number("seeds", seed) for seed in _listed("seeds", seeds)]
     step_sizes = [number("step_sizes", step) for step in _listed("step_sizes", step_sizes)]
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):

@@ -339,8 +339,10 @@ def check_retrain(settings: RetrainSettings) -> None:
     Raises:
         ValueError: names the setting, its value and what is allowed.
     """
+    from jaxscape.jumps.directions import checked_grid
     from jaxscape.jumps.retrain import DATA_ORDERS
 
+    checked_grid(settings.seeds, settings.step_sizes)
     _check_name("data_order", settings.data_order, DATA_ORDERS)
     _check_strategy(settings.strategy)
     _check_at_least("epochs", settings.epochs, 1)
@@ -367,6 +369,11 @@ def _check_images(config: TrainConfig) -> None:
     augmentation(config.augmentation)
     _check_name("precision", config.precision, PRECISIONS)
     _check_at_least("padding", config.padding, 0)
+    if config.depth < 10 or (config.depth - 4) % 6:
+        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ...), got {config.depth}")
+    _check_at_least("widen_factor", config.widen_factor, 1)
+    if config.train_size is not None:
+        _check_at_least("train_size", config.train_size, 1)
     if not 0 <= config.label_noise <= 1:
         raise ValueError(f"label_noise must be from 0 to 1, got {config.label_noise}")
     make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)

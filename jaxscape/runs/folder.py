@@ -11,7 +11,7 @@ minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embedding
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,6 +25,9 @@ from jaxscape.runs.config import (
     RetrainConfig,
     RetrainSettings,
     TrainConfig,
+    check_compare,
+    check_retrain,
+    check_train,
     from_record,
 )
 from jaxscape.runs.environment import environment
@@ -38,6 +41,12 @@ STAGES: dict[str, tuple[type, type]] = {
     "compare": (CompareSettings, CompareConfig),
     "record": (RecordSettings, RecordSettings),
     "joint": (JointSettings, JointSettings),
+}
+
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    "train": check_train,
+    "retrain": check_retrain,
+    "compare": check_compare,
 }
 
 # Settings that say where the data lie and how they are checked: they do not change what is computed.
@@ -153,9 +162,12 @@ class RunFolder(Path):
             return None
         of_any, built_in = STAGES[stage]
         try:
-            return from_record(of_any if "problem" in record else built_in, record[stage])
-        except ValueError as error:
+            found: Any = from_record(of_any if "problem" in record else built_in, record[stage])
+            if stage in _CHECKS and not getattr(found, "given", None):
+                _CHECKS[stage](found)  # an edit may have left what cannot work
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config}, section {stage!r}: {error}") from None
+        return found
 
     @property
     def kind(self) -> Kind:

@@ -75,6 +75,10 @@ def read_accuracy(run: Path) -> tuple[TrainSettings, dict[str, float]]:
     run = RunFolder(run)
     run.require_record()
     settings = run.settings("train")
+    if settings is not None and run.parameters.exists() and not run.accuracy.exists():
+        raise FileNotFoundError(
+            f"{run.accuracy} is missing, without which no minimum counts; `jaxscape train {run}` makes it"
+        )
     if settings is None or not is_finished(run, settings):
         raise FileNotFoundError(f"{run} has no finished minimum; `jaxscape train {run}` makes it")
     return settings, {name: value for name, value in _read_metrics(run).items() if name not in ("epochs", _CHECKSUM)}

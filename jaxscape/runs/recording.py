@@ -179,7 +179,9 @@ def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, Tra
     if store.missing_epochs:
         missing = ", ".join(map(str, store.missing_epochs))
         raise FileNotFoundError(f"{run} lacks {kind.unit} {missing}; {run.command} computes them again")
-    if store.num_epochs <= last or not (run.metrics.exists() or kind is RECORDED):
+    if store.num_epochs > last and kind is not RECORDED and not run.metrics.exists():
+        raise FileNotFoundError(f"{run.metrics} is missing; {run.command} makes it again")
+    if store.num_epochs <= last:
         raise FileNotFoundError(
             f"{run} has {max(store.num_epochs - 1, 0)} of {last} {kind.unit}; {run.command} resumes"
         )

@@ -40,6 +40,14 @@ def entries(run, name, **changes):
     (run / name).write_text(json.dumps({key: value for key, value in record.items() if value != "deleted"}))
 
 
+@pytest.mark.parametrize("name", ["gram.npz", "geometry.csv", "report.json"])
+def test_what_is_missing_beside_the_rest_is_a_line(jaxscape, run, name):
+    (run / name).unlink()
+    outcome = jaxscape("info", run)
+    assert outcome.code == 0, outcome.err
+    assert f"{run / name} is missing; `jaxscape embed {run}` makes it again" in outcome.out
+
+
 def test_a_whole_folder_stays_as_it_is(jaxscape, finished):
     before = state(finished)
     outcome = jaxscape("info", finished)

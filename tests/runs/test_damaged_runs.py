@@ -180,6 +180,47 @@ def test_a_damaged_minimum_is_named_by_readers_and_made_again_by_train(jaxscape,
     np.testing.assert_array_equal(found.params["stem"]["kernel"], expected.params["stem"]["kernel"])
 
 
+def test_the_deleted_accuracy_of_a_minimum_is_named(jaxscape, with_minimum):
+    (with_minimum / "minimum" / "metrics.json").unlink()
+    outcome = jaxscape("retrain", with_minimum)
+    assert outcome.code == 1
+    assert f"{with_minimum}/minimum/metrics.json is missing" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["embed", "plot"])
+def test_deleted_metrics_are_named(jaxscape, run, command):
+    (run / "metrics.csv").unlink()
+    outcome = jaxscape(command, run)
+    assert outcome.code == 1
+    assert outcome.err == f"jaxscape: {run / 'metrics.csv'} is missing; `jaxscape retrain {run}` makes it again"
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("train", "depth", -1),
+        ("train", "padding", -1),
+        ("train", "dataset", "text"),
+        ("train", "train_size", -1),
+        ("retrain", "seeds", []),
+        ("retrain", "data_order", "text"),
+        ("retrain", "batch_size", -1),
+        ("retrain", "strategy", "text"),
+    ],
+)
+@pytest.mark.parametrize("command", ["retrain", "embed", "plot"])
+def test_an_edited_record_of_what_cannot_work_is_named(jaxscape, run, command, section, name, value):
+    record = json.loads((run / "config.json").read_text())
+    record.pop("sha256")
+    record[section][name] = value
+    (run / "config.json").write_text(json.dumps(record))
+    before = contents(run)
+    outcome = jaxscape(command, run)
+    assert outcome.code == 1
+    assert f"{run / 'config.json'}, section {section!r}: " in outcome.err
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize("command", ["train", "retrain", "embed", "plot", "info"])
 def test_results_without_their_record_are_refused_by_its_name(jaxscape, run, command):
     (run / "config.json").unlink()
