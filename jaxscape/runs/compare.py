@@ -5,7 +5,7 @@ all, so that one distance matrix does.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
     settings, problem, optimizers, _ = comparison
     done, states = recording.resume({name: _start(comparison, name) for name in optimizers})
     if done:
-        recording.complete(done, _stack_params(states))
+        recording.complete(done, _stack_params(states, optimizers))
     asked = recording.strategy(settings.strategy)
     groups = {}
     for name, optimizer in optimizers.items():  # the first measures, where there is something to measure
@@ -106,14 +106,14 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
     title = f"{recording.run.name}: train {len(recording.labels)} networks"
     total = num_yielded(last, done)
     for epoch in track(together, title=title, total=total, console=console, describe=describe_epoch, every=10):
-        recording.keep(epoch, _stack_params(epoch.states), epoch.epoch * (settings.steps or steps))
+        recording.keep(epoch, _stack_params(epoch.states, optimizers), epoch.epoch * (settings.steps or steps))
     recording.finish(console)
     recording.run.record_seconds("compare", time.monotonic() - started)
 
 
-def _stack_params(states: Mapping[str, TrainState]) -> PyTree:
-    """The parameters of all groups as one stack, as the labels name them."""
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(group.params for group in states.values()))
+def _stack_params(states: Mapping[str, TrainState], names: Iterable[str]) -> PyTree:
+    """The parameters of all groups as one stack, in the order of these names: jax sorts the keys of a dictionary."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(states[name].params for name in names))
 
 
 def _start(comparison: Comparison, optimizer: str) -> TrainState:

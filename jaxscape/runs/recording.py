@@ -73,7 +73,8 @@ class Recording:
             params: of all members after it, in the order of the labels.
         """
         if epoch == self.store.num_epochs or epoch in self.store.missing_epochs:
-            self.store.append(epoch, params, update=self._update_of(epoch))
+            # As NumPy arrays, which are the same in every process: each has read the states of all members.
+            self.store.append(epoch, jax.tree.map(np.asarray, params), update=self._update_of(epoch))
 
     def keep(self, epoch: Epoch, params: PyTree, update: int) -> None:
         """Put an epoch into the folder.

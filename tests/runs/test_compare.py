@@ -151,7 +151,7 @@ def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp
     assert "optimizers sgd momentum adam" in outcome.out
     outcome = jaxscape("embed", run, "--center", "minimum")
     assert outcome.code == 1
-    assert "need a reference, and there is none" in outcome.err
+    assert "center minimum and include_minimum need a minimum" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp
         ("--steps 100", "steps must be at most those of all epochs, got 100"),
         ("--strategy magic", "unknown strategy 'magic'"),
         ("--eval-size 0", "eval_size must be at least 1, got 0"),
-        ("--batch-size 1000", "batch_size must be at most the number of training images, 40, got 1000"),
+        ("--batch-size 1000", "batch_size must be at most the number of training examples, 40, got 1000"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(compare, jaxscape, tmp_path, options, message):
