@@ -242,6 +242,8 @@ _DIGITS_COMPARE = {"train_size": 400, "batch_size": 50, "epochs": 100, "decay_ep
 # A mirrored digit is no digit; a mirrored photograph or shoe is one.
 _FLIPPED = ("cifar10", "cifar100", "fashion_mnist")
 
+_DEEPEST, _WIDEST = 10_000, 1_000  # larger networks than any machine has room for, and numbers that XLA can count
+
 # Names of other rooms are imported where they are checked, so that `--help` need not wait for jax.
 
 
@@ -369,9 +371,10 @@ def _check_images(config: TrainConfig) -> None:
     augmentation(config.augmentation)
     _check_name("precision", config.precision, PRECISIONS)
     _check_at_least("padding", config.padding, 0)
-    if config.depth < 10 or (config.depth - 4) % 6:
-        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ...), got {config.depth}")
-    _check_at_least("widen_factor", config.widen_factor, 1)
+    if not 10 <= config.depth <= _DEEPEST or (config.depth - 4) % 6:
+        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ... up to {_DEEPEST}), got {config.depth}")
+    if not 1 <= config.widen_factor <= _WIDEST:
+        raise ValueError(f"widen_factor must be from 1 to {_WIDEST}, got {config.widen_factor}")
     if config.train_size is not None:
         _check_at_least("train_size", config.train_size, 1)
     if not 0 <= config.label_noise <= 1:

@@ -24,9 +24,10 @@ def assert_refused(outcome, words):
     [
         ("--dataset imagenet", "unknown dataset 'imagenet'; known: digits, cifar10, cifar100, fashion_mnist, mnist"),
         ("--dataset cifar10 --data-dir /nowhere", "data_dir is '/nowhere', which is no folder"),
+        ("--widen-factor 999999999999999999999999999999", "widen_factor must be from 1 to 1000, got 9999"),
         ("--preset ugly", "unknown preset 'ugly'; known: good, bad, memorization"),
-        ("--depth 27", "depth must be 6 n + 4 (10, 16, 22, 28, ...), got 27"),
-        ("--widen-factor 0", "widen_factor must be at least 1, got 0"),
+        ("--depth 27", "depth must be 6 n + 4 (10, 16, 22, 28, ... up to 10000), got 27"),
+        ("--widen-factor 0", "widen_factor must be from 1 to 1000, got 0"),
         ("--epochs 0", "epochs must be at least 1, got 0"),
         ("--epochs many", "--epochs"),
         ("--batch-size 101", "batch_size must be at most the number of training examples, 100, got 101"),
