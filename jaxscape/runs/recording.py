@@ -173,7 +173,13 @@ def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, Tra
     run.require_record()
     kind = run.kind
     asked = run.settings(kind.stage)
-    if asked is None or not (run.trajectories / "store.json").exists():
+    index = run.trajectories / "store.json"
+    if (run.trajectories / "0").exists() and not index.exists():
+        raise FileNotFoundError(
+            f"{index} is missing, which says which member each row is; restore it, or delete {run.trajectories} to "
+            "start anew"
+        )
+    if asked is None or not index.exists():
         raise FileNotFoundError(f"{run} has no trajectories; {run.command} makes them")
     store = TrajectoryStore.open(run.trajectories)
     last = store.num_epochs - 1 if kind is RECORDED else last_snapshot(run, asked)

@@ -188,6 +188,14 @@ def test_the_deleted_accuracy_of_a_minimum_is_named(jaxscape, with_minimum):
 
 
 @pytest.mark.parametrize("command", ["embed", "plot"])
+def test_a_deleted_index_of_the_store_is_named(jaxscape, run, command):
+    (run / "trajectories" / "store.json").unlink()
+    outcome = jaxscape(command, run)
+    assert outcome.code == 1
+    assert f"{run}/trajectories/store.json is missing, which says which member each row is" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["embed", "plot"])
 def test_deleted_metrics_are_named(jaxscape, run, command):
     (run / "metrics.csv").unlink()
     outcome = jaxscape(command, run)
