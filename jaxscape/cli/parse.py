@@ -126,7 +126,7 @@ def _defaults(command: Any, run: Path | None, arguments: list[str]) -> Defaults:
     """The settings that the options of a command begin with, given the run folder that it names."""
     record = {} if run is None else RunFolder(run).read_config()
     if _option(arguments, "problem") is not None or "problem" in record:
-        return _of_own(command, run, record)
+        return _of_own(run, record)
     defaults = Defaults.of_images()
     if command is None or isinstance(command, Train | Plan):  # what cannot be read may name an unknown preset
         defaults = defaults._replace(train=_train_defaults(run, arguments))
@@ -140,7 +140,7 @@ def _defaults(command: Any, run: Path | None, arguments: list[str]) -> Defaults:
     return defaults
 
 
-def _of_own(command: Any, run: Path | None, record: Mapping[str, Any]) -> Defaults:
+def _of_own(run: Path | None, record: Mapping[str, Any]) -> Defaults:
     problem = record.get("problem", {})
     values = tuple(f"{name}={value!r}" for name, value in problem.get("arguments", {}).items())
     defaults = Defaults.of_any(Own(problem.get("source"), values))

@@ -107,6 +107,11 @@ class RunFolder(Path):
         return self / "trajectories"
 
     @property
+    def index(self) -> Path:
+        """The labels of the store, and the arrays in it; there once the store is."""
+        return self.trajectories / "store.json"  # `INDEX` of a module that imports jax, which this one does without
+
+    @property
     def resume(self) -> Path:
         """The newest state of what is trained."""
         return self / "resume"

@@ -1,7 +1,8 @@
 """The stage `record`: the parameters of a training of the user's own, step by step, while it runs or afterwards.
 
-Steps wait in memory until a pack of them is written (`jaxscape.trajectories.store`). The metrics are written before
-the steps that they belong to, so that what a killed process leaves can be gone on from.
+Steps wait in memory until a pack of them is written (`jaxscape.trajectories.store`). The metrics are written every few
+seconds and at the end. What a killed process leaves can be gone on from: rows of steps that were not stored are
+dropped, and those that were lost are made again from the parameters, without their metrics.
 """
 
 import time
@@ -18,7 +19,7 @@ from jaxscape.arguments import whole_number
 from jaxscape.runs.config import RecordSettings
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.recording import label_columns
+from jaxscape.runs.recording import first_columns
 from jaxscape.runs.tables import Columns, read_table, write_table
 from jaxscape.trajectories.store import TrajectoryStore
 
@@ -72,7 +73,7 @@ class Recorder:
     @property
     def last_step(self) -> int | None:
         """The number of the last recorded step; None before the first."""
-        return self._store.updates[-1] if self._store is not None and self._store.num_epochs else None
+        return None if self._store is None else self._store.last_update
 
     @property
     def steps(self) -> list[int]:
@@ -136,7 +137,7 @@ class Recorder:
 
     def _open(self) -> TrajectoryStore | None:
         """The store, with one step or more; None before the first step."""
-        if not (self.run.trajectories / "store.json").exists():
+        if not self.run.index.exists():
             return None
         store = TrajectoryStore.open(self.run.trajectories)
         if store.labels != self._labels:
@@ -147,9 +148,6 @@ class Recorder:
 
     def _row(self, epoch: int, step: int, stacked: PyTree, metrics: Mapping[str, Any]) -> Columns:
         members = len(self._labels)
-        finite = np.ones(members, int)
-        for leaf in jax.tree.leaves(stacked):
-            finite &= np.isfinite(np.asarray(leaf, np.float32)).reshape(members, -1).all(axis=1)
         measured = {}
         for name, value in metrics.items():
             array = np.asarray(value, np.float64)
@@ -158,7 +156,7 @@ class Recorder:
                     f"metrics must be numbers, one or one per member, got shape {array.shape} for {name!r}"
                 )
             measured[name] = np.broadcast_to(array, members)
-        return _columns(self._labels, epoch, step, finite) | measured
+        return first_columns(self._labels, epoch, step, _finite(stacked, members)) | measured
 
     def _write_metrics(self) -> None:
         self._metrics = _join([self._metrics, *self._waiting] if self._metrics else self._waiting)
@@ -188,13 +186,11 @@ def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
         found = {"epoch": np.empty(0, int)}
     kept = {name: values[found["epoch"] < store.num_epochs] for name, values in found.items()}
     missing = sorted(set(range(store.num_epochs)) - set(kept["epoch"].tolist()))
-    rows = []
+    rows, updates = [], store.updates
     for epoch in missing:
-        leaves = jax.tree.leaves(store.read(epochs=epoch))
-        finite = np.ones(store.num_members, int)
-        for leaf in leaves:
-            finite &= np.isfinite(leaf[0].astype(np.float32)).reshape(store.num_members, -1).all(axis=1)
-        rows.append(_columns(store.labels, epoch, store.updates[epoch], finite))
+        step = updates[epoch]
+        finite = _finite(store.read(epochs=epoch), store.num_members)
+        rows.append(first_columns(store.labels, epoch, epoch if step is None else step, finite))
     if not store.num_epochs:
         return {}
     joined = _join([kept, *rows]) if len(kept["epoch"]) else _join(rows)
@@ -202,16 +198,12 @@ def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
     return {name: values[order] for name, values in joined.items()}
 
 
-def _columns(labels: Labels, epoch: int, step: int | None, finite: np.ndarray) -> Columns:
-    """What a row of metrics.csv says beside the metrics."""
-    members = len(labels)
-    return {
-        "member": np.arange(members),
-        **label_columns(labels),
-        "epoch": np.full(members, epoch),
-        "update": np.full(members, epoch if step is None else step),
-        "finite": finite,
-    }
+def _finite(params: PyTree, members: int) -> np.ndarray:
+    """Whether all parameters of each member are finite, in arrays [member, ...] or, of one epoch, [1, member, ...]."""
+    found = np.ones(members, bool)
+    for leaf in jax.tree.leaves(params):
+        found &= np.isfinite(np.asarray(leaf, np.float32)).reshape(members, -1).all(axis=1)
+    return found
 
 
 def _join(tables: Sequence[Columns]) -> Columns:

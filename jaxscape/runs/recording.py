@@ -130,14 +130,7 @@ class Recording:
 
     def _rows(self, epoch: Epoch, update: int) -> Columns:
         """One row per member: labels, then metrics in a fixed order."""
-        members = len(self.labels)
-        columns = {
-            "member": np.arange(members),
-            **label_columns(self.labels),
-            "epoch": np.full(members, epoch.epoch),
-            "update": np.full(members, update),
-            "finite": epoch.metrics["finite"].astype(int),
-        }
+        columns = first_columns(self.labels, epoch.epoch, update, epoch.metrics["finite"])
         return columns | {name: values for name, values in sorted(epoch.metrics.items()) if name != "finite"}
 
 
@@ -173,13 +166,12 @@ def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, Tra
     run.require_record()
     kind = run.kind
     asked = run.settings(kind.stage)
-    index = run.trajectories / "store.json"
-    if (run.trajectories / "0").exists() and not index.exists():
+    if (run.trajectories / "0").exists() and not run.index.exists():
         raise FileNotFoundError(
-            f"{index} is missing, which says which member each row is; restore it, or delete {run.trajectories} to "
+            f"{run.index} is missing, which says which member each row is; restore it, or delete {run.trajectories} to "
             "start anew"
         )
-    if asked is None or not index.exists():
+    if asked is None or not run.index.exists():
         raise FileNotFoundError(f"{run} has no trajectories; {run.command} makes them")
     store = TrajectoryStore.open(run.trajectories)
     last = store.num_epochs - 1 if kind is RECORDED else last_snapshot(run, asked)
@@ -207,6 +199,18 @@ def last_snapshot(run: RunFolder, asked: RetrainSettings | CompareSettings) -> i
 def label_columns(labels: Sequence[Mapping[str, Any]]) -> Columns:
     """Turn records, one per member, into columns."""
     return {name: np.array([record[name] for record in labels]) for name in labels[0]}
+
+
+def first_columns(labels: Sequence[Mapping[str, Any]], epoch: int, update: int, finite: np.ndarray) -> Columns:
+    """Return what metrics.csv says of an epoch beside its metrics: one row per member."""
+    members = len(labels)
+    return {
+        "member": np.arange(members),
+        **label_columns(labels),
+        "epoch": np.full(members, epoch),
+        "update": np.full(members, update),
+        "finite": finite.astype(int),
+    }
 
 
 def diverged_members(metrics: Columns) -> dict[int, int]:
@@ -275,7 +279,7 @@ def describe_epoch(epoch: Epoch) -> str:
 
 
 def _open_store(run: RunFolder, labels: Sequence[Mapping[str, Any]]) -> TrajectoryStore:
-    found = (run.trajectories / "store.json").exists()
+    found = run.index.exists()
     wait_for_all("looked for trajectories")  # before one of them makes what the others look for
     if found:
         store = TrajectoryStore.open(run.trajectories)

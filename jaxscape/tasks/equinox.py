@@ -44,7 +44,7 @@ def equinox_problem(
         optimizer: as in `Problem`; likewise
         describe: captions,
         version: of the problem, and
-        filter_axis: the output axis of the parameters, the first one in Equinox; of an embedding, a row a token.
+        filter_axis: the output axis of the parameters, the first one in Equinox; of an embedding, one row per token.
 
     Returns:
         A problem whose `init` gives the model's own parameters and state, whatever the key; both are nested dicts of

@@ -19,7 +19,7 @@ LOSS = "loss(model, batch, key) -> loss or (loss, metrics)"
 
 
 def rows_of_embeddings(path: tuple[Any, ...]) -> int:
-    """The filter axis of Flax's layers: the last one of a kernel, and the first one of an embedding, a row a token."""
+    """The filter axis of Flax's layers: the last of a kernel, and the first of an embedding, one row per token."""
     names = [getattr(key, "key", getattr(key, "name", None)) for key in path]
     return 0 if names and names[-1] == "embedding" else -1
 

@@ -162,6 +162,12 @@ class TrajectoryStore:
         return [found[epoch].update(epoch) if epoch in found else None for epoch in range(self.num_epochs)]
 
     @property
+    def last_update(self) -> int | None:
+        """The last of `updates`, without a look at the others; None before the first snapshot."""
+        last = self._num_epochs - 1
+        return self._snapshots[last].update(last) if last >= 0 else None
+
+    @property
     def leaf_names(self) -> list[str]:
         """Key paths of the arrays, such as "group1/conv/kernel", in the order of the columns of `blocks`."""
         return [leaf.name for leaf in self._leaves]

@@ -1,4 +1,4 @@
-"""What a run folder's copies are thrown by: the settings, and what the problem says of its parameters."""
+"""What a run folder's copies are perturbed by: the settings, and what the problem says of its parameters."""
 
 from types import SimpleNamespace
 

@@ -85,6 +85,7 @@ def test_it_knows_the_same(both):
     for name in ("num_epochs", "num_members", "num_parameters", "missing_epochs", "updates", "labels", "leaf_names"):
         assert getattr(packed, name) == getattr(plain, name)
     assert packed.updates == [0, 10, 20, 30, 40, 50, 60]
+    assert packed.last_update == 60
 
 
 @pytest.mark.parametrize(

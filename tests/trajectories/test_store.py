@@ -362,6 +362,7 @@ def test_the_unfinished_snapshot_of_a_crash_does_not_count(fresh):
         store.append(2, snapshot(2))
     again = TrajectoryStore.open(fresh.path)
     assert again.updates == [None, 5, None]
+    assert again.last_update is None
     np.testing.assert_array_equal(next(again.blocks(10**6)), matrix(*[snapshot(epoch) for epoch in range(3)]))
 
 
