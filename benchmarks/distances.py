@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
-from records import peak_mb, replace_records, run_facts
+from records import accelerator, peak_mb, replace_records, run_facts
 
 from jaxscape import Gram, TrajectoryStore, WideResNet, gram, pairwise_distances
 
@@ -228,7 +228,7 @@ def main() -> None:
     options = parser.parse_args()
     if any(points % MEMBERS or points < 2 * MEMBERS for points in options.n):
         parser.error(f"--n {options.n}: multiples of {MEMBERS}, from {2 * MEMBERS}")
-    facts = run_facts(("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "phate"))
+    facts = run_facts(("jax", "jaxlib", "numpy", "scipy", "scikit-learn", "phate"), device=accelerator())
     facts["parameters"] = 1_467_610
     for points in options.n:
         with tempfile.TemporaryDirectory() as folder:
@@ -238,7 +238,7 @@ def main() -> None:
                 _in_own_process(keep_previous, files)
             records = [record | facts for record in measure(files, points, options.repeats, options.arms)]
         if options.json:
-            replace_records(options.json, records, same=("arm", "n"))
+            replace_records(options.json, records, same=("arm", "n", "device"))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ crops, flips and standardisation inside the step, weight decay, 20 copies. On an
     PYTHONPATH=. python benchmarks/members.py --case paper --dtype float32 bfloat16 --repeats 5 --peer \
         --json benchmarks/results/members.json
 
-Most of the time is compilation. Where a command may not run that long, name types and arms of each (--dtype, --arms):
-records of other arms stay in the file. End to end on a CPU, in minutes:
+Most of the time is compilation. Where a command may not run that long, name types and arms of each (--dtype, --arms),
+or when to begin no other arm (--build-seconds): records of other arms stay in the file, and those of the turns so far
+are in it after each turn. End to end on a CPU, in minutes:
 
     python benchmarks/members.py --case paper --members 2 --batch-size 8 --steps 1 --repeats 2 --peer PYTHON \
         --dtype float32 bfloat16 --arms loop threads vmap_grad grad_vmap auto --json paper.json
@@ -39,7 +40,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,36 +106,37 @@ def main() -> None:
     # An arm measured by itself leaves the others' records where they are.
     same = (*SAME, "arm") if options.arms else SAME
     for dtype in options.dtype:
-        records = measure(options, dtype)
+        for records in measure(options, dtype):
+            if options.json:
+                replace_records(options.json, records, same=same)
         _print(records)
-        if options.json:
-            replace_records(options.json, records, same=same)
 
 
-def measure(options: argparse.Namespace, dtype: str) -> list[Record]:
-    """The records of one case with activations of one type."""
+def measure(options: argparse.Namespace, dtype: str) -> Iterator[list[Record]]:
+    """The records of one case with activations of one type, after each turn: a command may not live to the last."""
     case = CASES[options.case]
     members = options.members or case.members
     work = Work(case, members, options.batch_size, options.steps or _steps(case), dtype)
     facts = _facts(options.case, work)
     names: list[str] = options.arms or _default_arms(members)
-    arms: dict[str, Callable[[], Arm]] = {name: partial(_make_arm, work, name) for name in names if name != "auto"}
+    arms: dict[str, Callable[[], Arm]] = {}
     peers = _start_peers(options, work)
     try:
         for worker in peers:
             arms |= {f"pytorch {arm}{worker.suffix}": partial(worker.arm, arm) for arm in _peer_arms(options)}
-        runs, records = build(arms)
+        arms |= {name: partial(_make_arm, work, name) for name in names if name != "auto"}
+        runs, records = build(arms, options.build_seconds)
         if "auto" in names:
             choose(work, runs, records)
-        take_turns(runs, records, options.repeats)
+        for _ in take_turns(runs, records, options.repeats):
+            for worker in peers:
+                for arm, programs in worker.programs.items():
+                    if (record := records.get(f"pytorch {arm}{worker.suffix}")) is not None:
+                        record["peer"] = worker.about | {"programs": programs}
+            yield [facts | record | _rates(case, facts, record) for record in records.values()]
     finally:
         for worker in peers:
             worker.close()
-    for worker in peers:
-        for arm, programs in worker.programs.items():
-            if (record := records.get(f"pytorch {arm}{worker.suffix}")) is not None:
-                record["peer"] = worker.about | {"programs": programs}
-    return [facts | record | _rates(case, facts, record) for record in records.values()]
 
 
 def _facts(name: str, work: "Work") -> Record:
@@ -312,11 +314,20 @@ class Peer:
         return json.loads(line)
 
 
-def build(arms: dict[str, Callable[[], Arm]]) -> tuple[dict[str, Arm], dict[str, Record]]:
-    """The arms that this device can run, each after a first turn, and what there is to say of that."""
+def build(
+    arms: dict[str, Callable[[], Arm]], most_seconds: float = float("inf")
+) -> tuple[dict[str, Arm], dict[str, Record]]:
+    """The arms that this device can run, each after a first turn, and what there is to say of that.
+
+    After so many seconds none is begun.
+    """
     runs: dict[str, Arm] = {}
     records: dict[str, Record] = {}
+    begun = time.perf_counter()
     for name, make in arms.items():
+        if time.perf_counter() - begun > most_seconds:
+            print(f"{name}: left out, building the arms before it took {most_seconds:g} s", flush=True)
+            continue
         before = _programs()
         started = time.perf_counter()
         try:
@@ -346,8 +357,11 @@ def choose(work: Work, runs: dict[str, Arm], records: dict[str, Record]) -> None
         records["auto"] = {"arm": "auto", "compile_s": seconds, "strategy": choice.strategy, "trials": choice.seconds}
 
 
-def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -> None:
-    """Let the arms take turns and put their times into the records; one ten times slower than the best takes three."""
+def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -> Iterator[None]:
+    """Let the arms take turns, and put their times so far into the records after each turn of all of them.
+
+    An arm ten times slower than the best takes three.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     failed: set[str] = set()
     for turn in range(repeats):
@@ -364,6 +378,12 @@ def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -
             except FAILURES as error:
                 print(f"{name}: given up, {error}".splitlines()[0], flush=True)
                 failed.add(name)
+        _put_times(records, times, failed)
+        yield
+
+
+def _put_times(records: dict[str, Record], times: dict[str, list[float]], failed: set[str]) -> None:
+    """Into the records, of which those of arms that failed go."""
     for name in [name for name, record in records.items() if record.get("strategy", name) in failed]:
         del records[name]
     for name, record in records.items():
@@ -374,7 +394,7 @@ def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -
             "min_s": min(found),
             "max_s": max(found),
             "repeats": len(found),
-            "seconds": found,
+            "seconds": list(found),
         }
 
 
@@ -512,6 +532,9 @@ def _options() -> argparse.Namespace:
         "--peer-arms", nargs="+", choices=PEERS, help="by default sequential, for the paper's case also compiled"
     )
     parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")
+    parser.add_argument(
+        "--build-seconds", type=float, default=float("inf"), help="begin to build no arm after so many (of a type)"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     for name in ("members", "batch_size", "steps", "repeats"):

@@ -27,6 +27,17 @@ def run_facts(packages: Iterable[str], *, device: str | None = None) -> Record:
     }
 
 
+def accelerator() -> str | None:
+    """The devices of jax where they are no CPUs, such as "1 x NVIDIA H100"; None where they are.
+
+    From here on jax takes of a GPU's memory what it needs, so that this process and its children share the device.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import jax
+
+    return None if jax.default_backend() == "cpu" else f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
 def replace_records(path: Path, records: list[Record], *, same: Iterable[str]) -> None:
     """Put records into a file, in place of those that agree with one of them in the fields named."""
     fields = tuple(same)

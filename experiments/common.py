@@ -3,6 +3,7 @@
     --scale smoke   seconds, for tests: nothing can be seen in it
     --scale quick   the digits of scikit-learn, minutes on 2 cores
     --scale real    Fashion-MNIST (a part of it: a patient CPU; a GPU takes all with --set train.train_size=None)
+    --scale fashion Fashion-MNIST padded to 32x32, WRN-28-2, the paper's protocol, for a GPU without CIFAR
     --scale paper   CIFAR-10 and CIFAR-100, WRN-28-2, the paper's protocol
 
 Every setting of a stage, and of the scale, can be overridden:
@@ -115,6 +116,12 @@ SCALES = {
         harder_retrain={"seeds": (0, 1, 2)},
         sweep_retrain={"step_sizes": (0.5, 1.0), "epochs": 20},
     ),
+    "fashion": Scale(
+        dataset="fashion_mnist+padded",
+        harder="fashion_mnist+pairs",
+        seeds=(10, 11, 12),
+        compare={"seeds": (10, 11, 12, 13, 14)},
+    ),
     "paper": Scale(dataset="cifar10", harder="cifar100", seeds=(10, 11, 12), compare={"seeds": (10, 11, 12, 13, 14)}),
 }
 
@@ -128,6 +135,7 @@ class Experiment:
     folder: Path
     changes: Mapping[str, Mapping[str, Any]]  # stage -> setting -> value
     console: Console
+    with_plan: bool = True
 
     @property
     def settings(self) -> tuple[EmbedConfig, ...]:
@@ -232,6 +240,8 @@ class Experiment:
             found: those whose minimum is the one of another.
             more_seconds: what comes after, of which no folder tells whether it is done.
         """
+        if not self.with_plan:
+            return
         seconds, disk, counts = more_seconds, 0, {"minima": 0, "retrainings": 0}
         known: dict[Any, Plan] = {}
         for run, config in minima.items():
@@ -252,6 +262,8 @@ class Experiment:
 
     def plan_comparison(self, run: Path) -> None:
         """The same for networks that are trained side by side."""
+        if not self.with_plan:
+            return
         config, seconds, disk = self.comparison(), 0.0, 0
         networks = len(config.seeds) * len(config.optimizers)
         if _has_trajectories(run):
@@ -308,6 +320,9 @@ def parse_command(description: str, name: str) -> Experiment:
         metavar="STAGE.SETTING=VALUE",
         help="any setting of train, retrain, compare, embed or scale",
     )
+    parser.add_argument(
+        "--no-plan", action="store_true", help="begin at once: on a GPU what the plan measures takes minutes to compile"
+    )
     options = parser.parse_args()
     try:
         changes = parse_changes(options.set)
@@ -315,7 +330,7 @@ def parse_command(description: str, name: str) -> Experiment:
         parser.error(str(error))
     folder = options.folder or Path("runs") / options.scale
     scale = replace(SCALES[options.scale], **changes.get("scale", {}))
-    return Experiment(name, scale, folder, changes, make_console())
+    return Experiment(name, scale, folder, changes, make_console(), with_plan=not options.no_plan)
 
 
 def parse_changes(words: Iterable[str]) -> dict[str, dict[str, Any]]:

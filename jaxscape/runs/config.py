@@ -108,7 +108,8 @@ class TaskConfig:
     protocol: Protocol = "digits"
     """The scale of everything below: the demo's, or the paper's own."""
     dataset: str = "digits"
-    """digits, cifar10, cifar100, fashion_mnist or mnist; digits+pairs: 100 classes of two images side by side."""
+    """digits, cifar10, cifar100, fashion_mnist or mnist; digits+pairs: 100 classes of two images side by side;
+    fashion_mnist+padded: 32x32 in a black frame."""
     data_dir: str | None = None
     """A folder with the data set's original files, instead of a download."""
     data_unchecked: bool = False
@@ -240,7 +241,7 @@ _DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05, "eval_size": 400}
 _DIGITS_COMPARE = {"train_size": 400, "batch_size": 50, "epochs": 100, "decay_epochs": (75,), "eval_size": 400}
 
 # A mirrored digit is no digit; a mirrored photograph or shoe is one.
-_FLIPPED = ("cifar10", "cifar100", "fashion_mnist")
+_FLIPPED = ("cifar10", "cifar100", "fashion_mnist", "fashion_mnist+padded")
 
 _DEEPEST, _WIDEST = 10_000, 1_000  # larger networks than any machine has room for, and numbers that XLA can count
 
