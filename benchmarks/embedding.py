@@ -145,6 +145,7 @@ def measure(data: str, points: int, repeats: int, arms: list[str]) -> list[dict[
             "stress": first["stress"],
             "t": first["t"],
             "stages": stages,
+            "first_stages": first["stages"],
         }
         records.append(record)
         stress = "" if first["stress"] is None else f", stress {first['stress']:.5f}"

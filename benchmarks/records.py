@@ -43,7 +43,7 @@ def replace_records(path: Path, records: list[Record], *, same: Iterable[str]) -
     fields = tuple(same)
 
     def about(record: Record) -> tuple[Any, ...]:
-        return tuple(record[name] for name in fields)
+        return tuple(record.get(name) for name in fields)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     old = json.loads(path.read_text()) if path.exists() else []

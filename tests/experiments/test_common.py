@@ -81,3 +81,12 @@ def test_the_scale_and_its_folder_come_from_the_command_line(monkeypatch, capsys
     with pytest.raises(SystemExit):
         parse_command("", "figure2")
     assert "invalid choice: 'huge'" in capsys.readouterr().err
+
+
+def test_a_plan_can_be_left_out(monkeypatch, capsys, tmp_path):
+    words = ["figure2", "--scale", "smoke", "--folder", str(tmp_path), "--no-plan"]
+    monkeypatch.setattr("sys.argv", words)
+    experiment = parse_command("", "figure2")
+    experiment.plan(experiment.minima(["good"]), {})  # would look for how the copies are retrained
+    experiment.plan_comparison(tmp_path / "optimizers")
+    assert capsys.readouterr().out == ""

@@ -90,7 +90,7 @@ def assert_equal_datasets(one, other):
 @pytest.mark.parametrize("name", ["imagenet", "imagenet+pairs", "cifar100+pairs", "digits+pairs+pairs", "+pairs"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(
-        ValueError, match=r"digits, cifar10, cifar100, .*, fashion_mnist\+pairs, mnist\+pairs, got"
+        ValueError, match=r"digits, cifar10, cifar100, .*, mnist\+pairs, fashion_mnist\+padded, mnist\+padded, got"
     ) as caught:
         load_dataset(name)
     assert str(caught.value).endswith(f"got {name!r}")
@@ -866,6 +866,19 @@ def test_pairs_are_read_from_a_folder(idx_dir):
     pairs = load_dataset("fashion_mnist+pairs", data_dir=idx_dir, unchecked=True)
     assert pairs.train_images.shape == (10, 28, 56, 1)
     assert pairs.num_classes == 100
+
+
+def test_padded_images_stand_in_a_black_frame(idx_dir):
+    plain = load_dataset("fashion_mnist", data_dir=idx_dir, unchecked=True)
+    padded = load_dataset("fashion_mnist+padded", data_dir=idx_dir, unchecked=True)
+    for part in ("train_images", "test_images"):
+        images = getattr(padded, part)
+        assert images.shape[1:] == (32, 32, 1)
+        assert images.dtype == np.uint8
+        np.testing.assert_array_equal(images[:, 2:-2, 2:-2], getattr(plain, part))
+        assert images.sum(dtype=np.int64) == getattr(plain, part).sum(dtype=np.int64)
+    np.testing.assert_array_equal(padded.train_labels, plain.train_labels)
+    assert padded.num_classes == 10
 
 
 def test_a_class_without_images_cannot_be_paired():
