@@ -185,8 +185,8 @@ class Info:
     """A run folder."""
 
 
-class Defaults(NamedTuple):
-    """The settings that options begin with."""
+class Settings(NamedTuple):
+    """The settings of every stage: those that options begin with, or what a line asks of a run."""
 
     train: TrainSettings
     retrain: RetrainSettings
@@ -209,7 +209,7 @@ class Defaults(NamedTuple):
         return not isinstance(self.train, TrainConfig)
 
 
-def read(arguments: list[str], defaults: Defaults) -> Any:
+def read(arguments: list[str], defaults: Settings) -> Any:
     """Read a command line, with these defaults.
 
     Raises:

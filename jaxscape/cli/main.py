@@ -14,22 +14,18 @@ from rich.console import Console
 
 from jaxscape.cli.commands import (
     Compare,
-    CompareOwn,
     Demo,
     Embed,
     Import,
     Info,
     Own,
     Plan,
-    PlanOwn,
     Plot,
     Retrain,
-    RetrainOwn,
     Train,
-    TrainOwn,
 )
 from jaxscape.cli.errors import failing_in_a_line, naming_the_line_of_a_problem
-from jaxscape.cli.parse import key_values, parse, retrain_settings, seeds_of, train_settings
+from jaxscape.cli.parse import Line, key_values, parse, retrain_settings, seeds_of, settings_of, train_settings
 from jaxscape.cli.program import command
 from jaxscape.runs.environment import cache_folder
 from jaxscape.runs.folder import RunFolder
@@ -44,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line in this process; exits with 0 only where the job was done."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with failing_in_a_line("jaxscape"):
-        command = parse(arguments)
+        line = parse(arguments)
+        command = line.command
         _keep_compiled()
         silent = False
         if isinstance(command, Retrain):
@@ -53,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_devices()
         if isinstance(command, Retrain):
             silent = not is_first()
-        own = isinstance(command, TrainOwn | RetrainOwn | CompareOwn | PlanOwn)
-        with _orbax_silenced(), others_may_fail(), naming_the_line_of_a_problem() if own else nullcontext():
-            _run(command, arguments, make_console(silent=silent))
+        naming = nullcontext() if line.own is None else naming_the_line_of_a_problem()
+        with _orbax_silenced(), others_may_fail(), naming:
+            _run(line, make_console(silent=silent))
 
 
 def run_script(name: str, work: Callable[[], None]) -> None:
@@ -72,7 +69,8 @@ def run_script(name: str, work: Callable[[], None]) -> None:
             work()
 
 
-def _run(command: Any, arguments: list[str], console: Console) -> None:
+def _run(line: Line, console: Console) -> None:
+    command = line.command
     match command:
         case Demo(folder, seed):
             from jaxscape.cli.demo import run_demo
@@ -81,18 +79,18 @@ def _run(command: Any, arguments: list[str], console: Console) -> None:
         case Plan(run, devices):
             from jaxscape.runs.plan import describe_plan, plan_run
 
-            describe_plan(plan_run(run, *_stages(command), devices=devices, console=console), console=console)
+            describe_plan(plan_run(run, *_stages(line, run), devices=devices, console=console), console=console)
         case Train():
             from jaxscape.runs.train import find_minima
 
-            find_minima(_trainings(command, arguments), console=console)
+            find_minima(_trainings(line), console=console)
         case Retrain():
-            _retrain(_retrainings(command, arguments), console)
+            _retrain(_retrainings(line), console)
         case Compare(run):
             from jaxscape.runs.compare import compare_optimizers
             from jaxscape.runs.measure import groups_table, measure
 
-            compare_optimizers(run, _comparison(command), console=console)
+            compare_optimizers(run, _comparison(line, run), console=console)
             measure(run, console=console)
             console.print(groups_table(RunFolder(run).read_report()))
         case Import(run, sources):
@@ -152,43 +150,45 @@ def _retrain(retrainings: Mapping[Path, Any], console: Console) -> None:
 # What each stage takes: of the built-in problem, or of one of the user's own.
 
 
-def _trainings(command: Train, arguments: list[str]) -> Mapping[Path, Any]:
-    settings: dict[Path, Any] = train_settings(command, arguments)
-    if isinstance(command, TrainOwn):
-        own = _own_problem(command.own)
+def _trainings(line: Line) -> Mapping[Path, Any]:
+    settings: dict[Path, Any] = train_settings(line)
+    if line.own is not None:
+        own = _own_problem(line.own)
         return {run: own.training(asked) for run, asked in settings.items()}
     from jaxscape.runs.images import image_trainings
 
     return image_trainings(settings)
 
 
-def _retrainings(command: Retrain, arguments: list[str]) -> Mapping[Path, Any]:
-    settings: dict[Path, Any] = retrain_settings(command, arguments)
-    if isinstance(command, RetrainOwn):
-        own = _own_problem(command.own)
+def _retrainings(line: Line) -> Mapping[Path, Any]:
+    settings: dict[Path, Any] = retrain_settings(line)
+    if line.own is not None:
+        own = _own_problem(line.own)
         return {run: own.retraining(asked) for run, asked in settings.items()}
     from jaxscape.runs.images import image_retrainings
 
     return image_retrainings(settings)
 
 
-def _comparison(command: Compare) -> Any:
-    settings: Any = replace(command.config, seeds=seeds_of(command, command.config))
-    if isinstance(command, CompareOwn):
-        return _own_problem(command.own).comparison(settings)
+def _comparison(line: Line, run: Path) -> Any:
+    settings: Any = settings_of(line, run).compare
+    settings = replace(settings, seeds=seeds_of(line.command, settings))
+    if line.own is not None:
+        return _own_problem(line.own).comparison(settings)
     from jaxscape.runs.images import image_comparison
 
     return image_comparison(settings)
 
 
-def _stages(command: Plan) -> tuple[Any, Any]:
-    retrain: Any = replace(command.retrain, seeds=seeds_of(command, command.retrain))
-    if isinstance(command, PlanOwn):
-        own = _own_problem(command.own)
-        return own.training(command.train), own.retraining(retrain)
+def _stages(line: Line, run: Path) -> tuple[Any, Any]:
+    settings: Any = settings_of(line, run)
+    retrain = replace(settings.retrain, seeds=seeds_of(line.command, settings.retrain))
+    if line.own is not None:
+        own = _own_problem(line.own)
+        return own.training(settings.train), own.retraining(retrain)
     from jaxscape.runs.images import image_plan
 
-    return image_plan(command.train, retrain)
+    return image_plan(settings.train, retrain)
 
 
 def _own_problem(own: Own) -> Any:

@@ -1,17 +1,19 @@
-"""From a command line to a command: where its options come from.
+"""From a command line to what it asks of each run: its own words, and the settings of the run folder beside them.
 
-The defaults, which `--help` shows, are those of the run folder where it has some, else of the preset that the command
-line names: so `jaxscape train RUN` alone goes on with an interrupted run.
+A line is read once. What it does not say follows from the record of the run folder, else from the preset that it
+names: so `jaxscape train RUN` alone goes on with an interrupted run. `--help` alone is read twice, for it shows the
+settings of the run that the line names.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxscape.cli.commands import Compare, Defaults, Embed, Own, Plan, Retrain, Train, name_of, read
+from jaxscape.cli.commands import Compare, Embed, Own, Plan, Retrain, Settings, Train, name_of, read
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
@@ -29,51 +31,92 @@ from jaxscape.runs.processes import give_up
 MOST_SEEDS = 1_000_000  # more copies than any machine has room for, and few enough to be counted
 
 
-def parse(arguments: list[str]) -> Any:
-    """Return the command with its options; RUN may stand anywhere among them.
+class Line(NamedTuple):
+    """A command line that was read."""
+
+    command: Any  # with all of its options
+    given: frozenset[str]  # the names of those that stand on the line, such as "train.epochs"
+    own: Own | None  # the user's own problem, of the line or of the run's record; None is the built-in one
+
+    def over(self, settings: Any, stage: str) -> Any:
+        """Return the settings of a stage, with what the line says in place of some.
+
+        Raises:
+            SystemExit: where the line says what these settings do not have.
+        """
+        nested = isinstance(self.command, Plan)
+        read = getattr(self.command, stage if nested else "config")
+        prefix = f"{stage}." if nested else ""
+        said = [field.name for field in fields(read) if prefix + field.name in self.given]
+        known = {field.name for field in fields(settings)}
+        if strange := [f"--{prefix}{name}".replace("_", "-") for name in said if name not in known]:
+            name = name_of(self.command)
+            give_up(
+                f"jaxscape: {', '.join(strange)}: the run folder holds a problem of your own, which has no such "
+                f"setting; jaxscape {name} RUN --help lists those that it has",
+                code=2,
+            )
+        return replace(settings, **{name: getattr(read, name) for name in said})
+
+
+def parse(arguments: list[str]) -> Line:
+    """Read a command line; RUN may stand anywhere on it.
 
     Raises:
         SystemExit: for `--help`, and for what is no command line.
-        ValueError: where the record of a run folder is damaged.
+        ValueError: where the record of a run folder is damaged, or runs have different problems.
     """
     _check_words(arguments)
-    # A first reading finds RUN, whose settings are the defaults of the second, which says what is wrong.
-    found, named = None, _option(arguments, "problem") is not None
-    with suppress(SystemExit), redirect_stderr(StringIO()):
-        words = [word for word in arguments if word not in ("-h", "--help")]
-        found = read(words, Defaults.of_any(Own()) if named else Defaults.of_images())
-    command = read(arguments, _defaults(found, _first_run(found), arguments))
+    given = _given(arguments)
+    defaults = Settings.of_any(Own()) if "problem" in given else Settings.of_images()
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    if words != arguments:
+        command = None
+        with suppress(SystemExit), redirect_stderr(StringIO()):
+            command = read(words, defaults)
+        if (run := _first_run(command)) is not None:
+            defaults = settings_of(_line(command, given), run)
+    command = read(arguments, defaults)
     if isinstance(command, Train | Retrain | Embed) and not command.runs:
         name = name_of(command)
         give_up(f"jaxscape: {name} needs RUN, a run folder, or several; see jaxscape {name} --help", code=2)
-    return command
+    return _line(command, given)
 
 
-def train_settings(command: Train, arguments: list[str]) -> dict[Path, TrainSettings]:
+def settings_of(line: Line, run: Path) -> Settings:
+    """Return what a line asks of a run.
+
+    Raises:
+        SystemExit: where the line has a setting that the run's problem has not.
+        ValueError: where the record of the run folder is damaged.
+    """
+    return _of_images(line, run) if line.own is None else _of_own(line, line.own, run)
+
+
+def train_settings(line: Line) -> dict[Path, TrainSettings]:
     """Return what is asked of each run; a seed that is neither on the command line nor in the run's record counts on.
 
     Raises:
         ValueError: for a run that is named twice, or damaged.
     """
-    _check_named_once(command.runs)
-    asked = _option(arguments, "seed") is not None
+    _check_named_once(line.command.runs)
     settings = {}
-    for number, run in enumerate(command.runs):
-        config = read(arguments, _defaults(command, run, arguments)).config
-        known = RunFolder(run).settings("train") is not None and not asked
-        settings[run] = config if known else replace(config, seed=config.seed + number)
+    for number, run in enumerate(line.command.runs):
+        config = settings_of(line, run).train
+        kept = RunFolder(run).settings("train") is not None and "seed" not in line.given
+        settings[run] = config if kept else replace(config, seed=config.seed + number)
     return settings
 
 
-def retrain_settings(command: Retrain, arguments: list[str]) -> dict[Path, RetrainSettings]:
-    """Return what is asked of each run: what stands on the command line, and the defaults of that run beside it.
+def retrain_settings(line: Line) -> dict[Path, RetrainSettings]:
+    """Return what is asked of each run.
 
     Raises:
         ValueError: for a run that is named twice, or damaged.
     """
-    _check_named_once(command.runs)
-    found = {run: read(arguments, _defaults(command, run, arguments)) for run in command.runs}
-    return {run: replace(each.config, seeds=seeds_of(each, each.config)) for run, each in found.items()}
+    _check_named_once(line.command.runs)
+    found = {run: settings_of(line, run).retrain for run in line.command.runs}
+    return {run: replace(each, seeds=seeds_of(line.command, each)) for run, each in found.items()}
 
 
 def seeds_of(command: Retrain | Plan | Compare, settings: RetrainSettings | CompareSettings) -> tuple[int, ...]:
@@ -115,46 +158,67 @@ def _number_or_text(value: str) -> int | float | str:
     return value
 
 
+def _line(command: Any, given: frozenset[str]) -> Line:
+    if not isinstance(command, Train | Retrain | Compare | Plan):
+        return Line(command, given, None)
+    runs = command.runs if isinstance(command, Train | Retrain) else (command.run,)
+    own, *others = [_own_problem(run, command.own, given) for run in runs]
+    for run, other in zip(runs[1:], others, strict=True):
+        if other != own:
+            raise ValueError(f"the runs of one command must have one problem, and {run} has another than {runs[0]}")
+    return Line(command, given, own)
+
+
+def _own_problem(run: Path, asked: Own, given: frozenset[str]) -> Own | None:
+    """The problem of the user's own that a run learns: what the line says of it, and the run's record beside it."""
+    record = RunFolder(run).read_config().get("problem")
+    if record is None and "problem" not in given:
+        return None
+    made = record or {}
+    arguments = tuple(f"{name}={value!r}" for name, value in made.get("arguments", {}).items())
+    said = {field.name: getattr(asked, field.name) for field in fields(Own) if field.name in given}
+    return replace(Own(made.get("source"), arguments), **said)
+
+
 def _first_run(command: Any) -> Path | None:
-    """The run whose settings a command's options begin with."""
+    """The run whose settings `--help` shows."""
     if isinstance(command, Train | Retrain):
         return next(iter(command.runs), None)
     return command.run if isinstance(command, Plan | Compare) else None
 
 
-def _defaults(command: Any, run: Path | None, arguments: list[str]) -> Defaults:
-    """The settings that the options of a command begin with, given the run folder that it names."""
-    record = {} if run is None else RunFolder(run).read_config()
-    if _option(arguments, "problem") is not None or "problem" in record:
-        return _of_own(run, record)
-    defaults = Defaults.of_images()
-    if command is None or isinstance(command, Train | Plan):  # what cannot be read may name an unknown preset
-        defaults = defaults._replace(train=_train_defaults(run, arguments))
-    if isinstance(command, Retrain | Plan):
-        defaults = defaults._replace(retrain=_retrain_defaults(run))
-    if isinstance(command, Plan) and defaults.retrain == RetrainConfig():  # of a minimum that is not there yet
-        with suppress(SystemExit), redirect_stderr(StringIO()):
-            defaults = defaults._replace(retrain=retrain_preset(read(arguments, defaults).train))
-    if isinstance(command, Compare):
-        defaults = defaults._replace(compare=_compare_defaults(command.run, arguments))
-    return defaults
+def _of_images(line: Line, run: Path) -> Settings:
+    settings = Settings.of_images()
+    if isinstance(line.command, Train | Plan):
+        settings = settings._replace(train=line.over(_train_defaults(line, run), "train"))
+    if isinstance(line.command, Retrain | Plan):
+        minimum: Any = settings.train if isinstance(line.command, Plan) else RunFolder(run).settings("train")
+        settings = settings._replace(retrain=line.over(_retrain_defaults(run, minimum), "retrain"))
+    if isinstance(line.command, Compare):
+        settings = settings._replace(compare=line.over(_compare_defaults(line, run), "compare"))
+    return settings
 
 
-def _of_own(run: Path | None, record: Mapping[str, Any]) -> Defaults:
-    problem = record.get("problem", {})
-    values = tuple(f"{name}={value!r}" for name, value in problem.get("arguments", {}).items())
-    defaults = Defaults.of_any(Own(problem.get("source"), values))
-    made = {} if run is None else {stage: RunFolder(run).settings(stage) for stage in ("train", "retrain", "compare")}
-    train = made.get("train")
-    if train is not None:
-        train = TrainSettings(train.epochs, train.batch_size, train.seed)
-        following = RetrainSettings(batch_size=train.batch_size, order_seed=train.seed)
-        defaults = defaults._replace(train=train, retrain=following)
-    if made.get("retrain") is not None:
-        defaults = defaults._replace(retrain=made["retrain"])
-    if made.get("compare") is not None:
-        defaults = defaults._replace(compare=made["compare"])
-    return defaults
+def _of_own(line: Line, own: Own, run: Path) -> Settings:
+    settings = Settings.of_any(own)
+    made = {stage: RunFolder(run).settings(stage) for stage in ("train", "retrain", "compare")}
+    if (found := made["train"]) is not None:
+        settings = settings._replace(train=TrainSettings(found.epochs, found.batch_size, found.seed))
+    if isinstance(line.command, Train | Plan):
+        settings = settings._replace(train=line.over(settings.train, "train"))
+    if isinstance(line.command, Retrain | Plan):
+        following = RetrainSettings(batch_size=settings.train.batch_size, order_seed=settings.train.seed)
+        settings = settings._replace(retrain=line.over(made["retrain"] or following, "retrain"))
+    if isinstance(line.command, Compare):
+        settings = settings._replace(compare=line.over(made["compare"] or settings.compare, "compare"))
+    return settings
+
+
+def _given(arguments: Sequence[str]) -> frozenset[str]:
+    """The names of the options on a line, as their fields are called."""
+    words = [word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")]
+    names = [word.replace("-", "_") for word in words]
+    return frozenset([*names, *(re.sub(r"(^|\.)no_", r"\1", name) for name in names)])  # a flag is set, or unset
 
 
 def _check_words(arguments: list[str]) -> None:
@@ -172,40 +236,34 @@ def _check_named_once(runs: tuple[Path, ...]) -> None:
         raise ValueError(f"each run can be named once, got {' '.join(map(str, runs))}")
 
 
-def _train_defaults(run: Path | None, arguments: list[str]) -> TrainConfig:
+def _train_defaults(line: Line, run: Path) -> TrainConfig:
     """What the run was asked for, unless the command line names another preset."""
-    named = {name: _option(arguments, name) for name in ("preset", "protocol", "dataset")}
-    made = None if run is None else RunFolder(run).settings("train")
+    read = line.command.train if isinstance(line.command, Plan) else line.command.config
+    prefix = "train." if isinstance(line.command, Plan) else ""
+    named = _named(("preset", "protocol", "dataset"), read, line.given, prefix)
+    made = RunFolder(run).settings("train")
     if made is not None and all(value in (None, getattr(made, name)) for name, value in named.items()):
         return made
     return train_preset(named["preset"] or "good", protocol=named["protocol"], dataset=named["dataset"] or "digits")
 
 
-def _compare_defaults(run: Path, arguments: list[str]) -> CompareConfig:
+def _compare_defaults(line: Line, run: Path) -> CompareConfig:
     """What the run was asked for, unless the command line names another preset."""
-    named = {name: _option(arguments, name) for name in ("protocol", "dataset")}
+    named = _named(("protocol", "dataset"), line.command.config, line.given)
     made = RunFolder(run).settings("compare")
     if made is not None and all(value in (None, getattr(made, name)) for name, value in named.items()):
         return made
     return compare_preset(protocol=named["protocol"], dataset=named["dataset"] or "digits")
 
 
-def _retrain_defaults(run: Path | None) -> RetrainConfig:
+def _named(names: Sequence[str], read: Any, given: frozenset[str], prefix: str = "") -> dict[str, Any]:
+    """The values of some options; None of those that are not on the line."""
+    return {name: getattr(read, name) if prefix + name in given else None for name in names}
+
+
+def _retrain_defaults(run: Path, minimum: TrainConfig | None) -> RetrainConfig:
     """What the kept trajectories were asked for, else what follows from the minimum."""
-    if run is None:
-        return RetrainConfig()
-    run = RunFolder(run)
-    if run.trajectories.exists() and (made := run.settings("retrain")):
+    folder = RunFolder(run)
+    if folder.trajectories.exists() and (made := folder.settings("retrain")):
         return made
-    minimum = run.settings("train")
     return RetrainConfig() if minimum is None else retrain_preset(minimum)
-
-
-def _option(arguments: list[str], name: str) -> str | None:
-    """The value of an option; of several the last one, which is the one that tyro takes too."""
-    found = None
-    for position, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option in (f"--{name}", f"--train.{name}"):
-            found = value if equals else next(iter(arguments[position + 1 :]), None)
-    return found

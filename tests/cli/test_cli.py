@@ -1,16 +1,29 @@
 """Where options come from: the command line, the run folder that it names, or a preset."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from jaxscape.cli import parse as parsing
+from jaxscape.cli.commands import Own, read
 from jaxscape.cli.parse import parse as parse_line
-from jaxscape.cli.parse import seeds_of
-from jaxscape.runs.config import RetrainConfig, TrainConfig, retrain_preset, train_preset
+from jaxscape.cli.parse import retrain_settings, settings_of, train_settings
+from jaxscape.runs.config import RetrainConfig, RetrainSettings, TrainConfig, retrain_preset, train_preset
 
 
 def parse(*arguments):
     return parse_line([str(argument) for argument in arguments])
+
+
+def train(*arguments):
+    (settings,) = train_settings(parse("train", *arguments)).values()
+    return settings
+
+
+def retrain(*arguments):
+    (settings,) = retrain_settings(parse("retrain", *arguments)).values()
+    return settings
 
 
 @pytest.fixture
@@ -29,54 +42,123 @@ def recorded(tmp_path):
 @pytest.mark.parametrize("preset", ["good", "bad", "memorization"])
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])
 def test_a_new_run_has_the_defaults_of_its_preset(tmp_path, preset, dataset):
-    command = parse("train", tmp_path / "run", f"--preset={preset}", "--dataset", dataset)
-    assert command.config == train_preset(preset, dataset=dataset)
+    made = train(tmp_path / "run", f"--preset={preset}", "--dataset", dataset)
+    assert made == train_preset(preset, dataset=dataset)
 
 
 def test_of_an_option_that_is_given_twice_the_last_one_counts(tmp_path):
-    command = parse("train", tmp_path / "run", "--preset=good", "--preset", "memorization")
-    assert command.config == train_preset("memorization")
+    made = train(tmp_path / "run", "--preset=good", "--preset", "memorization")
+    assert made == train_preset("memorization")
 
 
 def test_a_run_may_stand_after_its_options(recorded):
     run = recorded(train=TrainConfig(depth=16, epochs=7))
     expected = TrainConfig(depth=16, epochs=9)
-    assert parse("train", run, "--epochs", 9).config == expected
-    assert parse("train", "--epochs", 9, run).config == expected
+    assert train(run, "--epochs", 9) == expected
+    assert train("--epochs", 9, run) == expected
 
 
 def test_the_settings_of_a_run_are_its_defaults(recorded):
     made = TrainConfig(preset="bad", dataset="mnist", decay_epochs=(3, 5), train_size=50)
-    assert parse("train", recorded(train=made)).config == made
+    assert train(recorded(train=made)) == made
 
 
 def test_another_preset_brings_all_of_its_settings(recorded):
     run = recorded(train=train_preset("good"))
-    assert parse("train", run, "--preset", "memorization").config == train_preset("memorization")
+    assert train(run, "--preset", "memorization") == train_preset("memorization")
 
 
 @pytest.mark.parametrize("preset", ["good", "bad"])
 def test_retraining_follows_from_the_minimum(recorded, preset):
     minimum = train_preset(preset, seed=3)
     run = recorded(train=minimum)
-    assert parse("retrain", run).config == retrain_preset(minimum)
-    assert parse("retrain", "--epochs", 9, run).config.weight_decay == minimum.weight_decay
+    assert retrain(run) == retrain_preset(minimum)
+    assert retrain("--epochs", 9, run).weight_decay == minimum.weight_decay
 
 
 def test_kept_trajectories_bring_their_own_settings(recorded):
     made = RetrainConfig(epochs=7, learning_rate=0.3, step_sizes=(2.0,))
     run = recorded(train=train_preset("good"), retrain=made, trajectories=True)
-    assert parse("retrain", run).config == made
+    assert retrain(run) == made
 
 
 def test_settings_of_deleted_trajectories_are_forgotten(recorded):
     run = recorded(train=train_preset("good"), retrain=RetrainConfig(epochs=7))
-    assert parse("retrain", run).config == retrain_preset(train_preset("good"))
+    assert retrain(run) == retrain_preset(train_preset("good"))
 
 
 @pytest.mark.parametrize(
     ("options", "seeds"), [((), (0, 1, 2, 3, 4)), (("--seeds", 3), (0, 1, 2)), (("--seed-list", 3, 8), (3, 8))]
 )
 def test_seeds_are_counted_or_listed(tmp_path, options, seeds):
-    command = parse("retrain", tmp_path, *options)
-    assert seeds_of(command, command.config) == seeds
+    assert retrain(tmp_path, *options).seeds == seeds
+
+
+def test_what_the_line_says_holds_for_every_run_and_the_rest_is_each_runs_own(tmp_path, recorded):
+    run = recorded(train=TrainConfig(depth=16, epochs=7, seed=4))
+    found = train_settings(parse("train", run, tmp_path / "new", "--epochs", 9, "--augmentation", "crop"))
+    assert found[run] == TrainConfig(depth=16, epochs=9, seed=4, augmentation="crop")
+    assert found[tmp_path / "new"] == replace(train_preset("good"), epochs=9, seed=1, augmentation="crop")
+
+
+def test_a_plan_retrains_as_follows_from_the_minimum_that_it_names(tmp_path):
+    line = parse("plan", tmp_path / "run", "--train.preset", "good", "--train.batch-size=7", "--retrain.epochs", 3)
+    found = settings_of(line, tmp_path / "run")
+    assert found.train == replace(train_preset("good"), batch_size=7)
+    assert found.retrain == replace(retrain_preset(found.train), epochs=3)
+
+
+def test_a_flag_is_set_and_unset(recorded):
+    run = recorded(train=TrainConfig(data_unchecked=True))
+    assert train(run).data_unchecked
+    assert not train(run, "--no-data-unchecked").data_unchecked
+    assert train(run, "--data_unchecked").data_unchecked
+
+
+def test_a_line_is_read_once_and_help_shows_the_settings_of_the_run(recorded, monkeypatch, capsys):
+    run = recorded(train=TrainConfig(epochs=1234))
+    lines = []
+    monkeypatch.setattr(parsing, "read", lambda *line: lines.append(line) or read(*line))
+    parse("train", run)
+    assert len(lines) == 1
+    with pytest.raises(SystemExit):
+        parse("train", run, "--help")
+    assert "1234" in capsys.readouterr().out
+
+
+OWN = {"source": "mine:make", "arguments": {"width": 8}, "describe": {}, "version": "", "parameters": {}}
+
+
+def own_run(folder, **problem):
+    folder.mkdir()
+    made = {"epochs": 7, "batch_size": 5, "seed": 2, "given": None}
+    (folder / "config.json").write_text(json.dumps({"problem": OWN | problem, "train": made}))
+    return folder
+
+
+def test_the_record_of_a_run_names_its_problem(tmp_path):
+    run = own_run(tmp_path / "run")
+    line = parse("retrain", run, "--epochs", 3)
+    assert line.own == Own("mine:make", ("width=8",))
+    assert settings_of(line, run).retrain == RetrainSettings(epochs=3, batch_size=5, order_seed=2)
+    assert settings_of(parse("plan", run, "--train.batch-size", 6), run).retrain.batch_size == 6
+    assert parse("retrain", run, "--problem-args", "width=9").own == Own("mine:make", ("width=9",))
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("train", "--depth"), ("plan", "--train.depth"), ("compare", "--widen-factor")]
+)
+def test_a_problem_of_ones_own_has_no_settings_of_images(tmp_path, capsys, command, option):
+    run = own_run(tmp_path / "run")
+    with pytest.raises(SystemExit) as ended:
+        settings_of(parse(command, run, option, 3), run)
+    assert ended.value.code == 2
+    assert f"jaxscape: {option}: the run folder holds a problem of your own" in capsys.readouterr().err
+
+
+def test_runs_of_one_command_share_their_problem(tmp_path):
+    first, second = own_run(tmp_path / "first"), own_run(tmp_path / "second", arguments={"width": 9})
+    for other in (second, tmp_path / "new"):
+        with pytest.raises(ValueError, match=f"must have one problem, and {other} has another than {first}"):
+            parse("train", first, other)
+    assert parse("train", first, tmp_path / "new", "--problem", "mine:make", "--problem-args", "width=8").own

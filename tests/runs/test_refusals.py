@@ -25,7 +25,7 @@ def assert_refused(outcome, words):
         ("--dataset imagenet", "unknown dataset 'imagenet'; known: digits, cifar10, cifar100, fashion_mnist, mnist"),
         ("--dataset cifar10 --data-dir /nowhere", "data_dir is '/nowhere', which is no folder"),
         ("--widen-factor 999999999999999999999999999999", "widen_factor must be from 1 to 1000, got 9999"),
-        ("--preset ugly", "unknown preset 'ugly'; known: good, bad, memorization"),
+        ("--preset ugly", "invalid choice 'ugly' for argument '--preset'"),
         ("--depth 27", "depth must be 6 n + 4 (10, 16, 22, 28, ... up to 10000), got 27"),
         ("--widen-factor 0", "widen_factor must be from 1 to 1000, got 0"),
         ("--epochs 0", "epochs must be at least 1, got 0"),
