@@ -216,7 +216,8 @@ def _of_own(line: Line, own: Own, run: Path) -> Settings:
 
 def _given(arguments: Sequence[str]) -> frozenset[str]:
     """The names of the options on a line, as their fields are called."""
-    words = [word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments  # after it everything is a RUN
+    words = [word.removeprefix("--").partition("=")[0] for word in options if word.startswith("--")]
     names = [word.replace("-", "_") for word in words]
     return frozenset([*names, *(re.sub(r"(^|\.)no_", r"\1", name) for name in names)])  # a flag is set, or unset
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +107,12 @@ def test_a_plan_retrains_as_follows_from_the_minimum_that_it_names(tmp_path):
     found = settings_of(line, tmp_path / "run")
     assert found.train == replace(train_preset("good"), batch_size=7)
     assert found.retrain == replace(retrain_preset(found.train), epochs=3)
+
+
+def test_what_follows_two_dashes_is_a_run(recorded, tmp_path, monkeypatch):
+    monkeypatch.chdir(recorded(train=TrainConfig(epochs=7)))
+    assert parse("train", "--epochs", 9, "--", "--seed").given == {"epochs"}
+    assert list(train_settings(parse("train", "--", "--seed"))) == [Path("--seed")]
 
 
 def test_a_flag_is_set_and_unset(recorded):

@@ -208,10 +208,10 @@ LINES = [
 def nothing_is_done(monkeypatch, tmp_path):
     """Commands that would take minutes are refused instead: what is tried here ends before."""
 
-    def refuse(command, *_):
-        if type(command).__name__ in ("Demo", "Train", "Compare", "Plan"):
+    def refuse(line, *_):
+        if type(line.command).__name__ in ("Demo", "Train", "Compare", "Plan"):
             raise ValueError("this would have worked")
-        return run(command, *_)
+        return run(line, *_)
 
     run = cli._run
     monkeypatch.setattr(cli, "_run", refuse)
