@@ -23,6 +23,7 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxscape import Run
 from jaxscape.cli.main import run_script
 from jaxscape.runs.config import (
     CompareConfig,
@@ -33,10 +34,8 @@ from jaxscape.runs.config import (
     retrain_preset,
     train_preset,
 )
-from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.environment import environment
 from jaxscape.runs.images import image_comparison, image_plan, image_retrainings, image_trainings
-from jaxscape.runs.measure import measure
 from jaxscape.runs.plan import Plan, has_minimum, plan_comparison, plan_run
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_trajectories
@@ -155,6 +154,10 @@ class Experiment:
         """The folder of a minimum of the first data set."""
         return self.folder / f"{kind}-{seed}"
 
+    def open(self, run: Path) -> Run:
+        """A run folder, which prints where the experiment does."""
+        return Run(run, console=self.console)
+
     def minima(self, kinds: Sequence[str], *, seeds: Iterable[int] | None = None) -> dict[Path, TrainConfig]:
         """Run folders of independent minima of each kind, and how each is found."""
         return {
@@ -218,10 +221,10 @@ class Experiment:
         for group in alike.values():
             retrain_copies(image_retrainings(group), console=self.console)
         for run in retraining:
-            measure(run, console=self.console)
+            self.open(run).measured()
         for run in pictures:
             for setting in (*self.settings, self.control):
-                embed_trajectories(run, setting, console=self.console)
+                self.open(run).embed(**vars(setting))
         self.console.print(f"Runs done in {(time.monotonic() - started) / 60:.1f} min.")
 
     def plan(

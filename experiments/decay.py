@@ -18,13 +18,12 @@ import jax
 import numpy as np
 from common import Again, Experiment, Record, mean_and_spread, provenance, select, start
 
-from jaxscape import filter_normalized_distance
+from jaxscape import Run, filter_normalized_distance
 from jaxscape.figures.panels import DistancePanel
 from jaxscape.figures.plots import distance_figure, save_figure
 from jaxscape.runs.environment import environment
-from jaxscape.runs.folder import RunFolder, write_json, write_text
-from jaxscape.runs.minimum import read_minimum
-from jaxscape.runs.recording import read_metrics, read_trajectories
+from jaxscape.runs.folder import write_json, write_text
+from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import make_folder
 
@@ -53,10 +52,9 @@ def plan_runs(experiment: Experiment) -> Again:
     return {run: what for run, what in again.items() if run not in minima}
 
 
-def direction_distances(run: Path, members: Sequence[int]) -> np.ndarray:
+def direction_distances(run: Run, members: Sequence[int]) -> np.ndarray:
     """Distances from the minimum once every filter has the norm of the minimum's: float64 [epoch, member]."""
-    _, store = read_trajectories(run)
-    minimum = read_minimum(run).params
+    store, minimum = run.store(), run.minimum().params
     of_snapshot = jax.jit(jax.vmap(filter_normalized_distance, (0, None)))
     epochs = []
     for epoch in range(store.num_epochs):
@@ -71,12 +69,12 @@ def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str
     for kind in KINDS:
         for seed in experiment.scale.seeds:
             for level in LEVELS:
-                run = decayed_run(experiment, kind, seed, level)
-                decay = read_trajectories(run)[0].weight_decay
-                columns = read_table(RunFolder(run), RunFolder(run).geometry)
+                run = experiment.open(decayed_run(experiment, kind, seed, level))
+                report, losses = run.report()["geometry"], read_metrics(run.folder)
+                decay = run.folder.settings("retrain").weight_decay
+                columns = read_table(run.folder, run.folder.geometry)
                 directions = direction_distances(run, np.unique(columns["member"]).tolist())  # not those that diverged
                 directions /= directions[0]
-                report, losses = RunFolder(run).read_report()["geometry"], read_metrics(run)
                 at_end = losses["epoch"] == losses["epoch"].max()
                 records.append(
                     {

@@ -20,7 +20,7 @@ from common import Experiment, Scale, start
 from rich.console import Console
 from scipy.spatial.distance import pdist, squareform
 
-from jaxscape import artificial_tree, continuity, demap, pairwise_distances, rank_correlation
+from jaxscape import Run, artificial_tree, continuity, demap, pairwise_distances, rank_correlation
 from jaxscape.embedding.baselines import pca, random_plane, tsne, umap
 from jaxscape.embedding.measures import continuity_of_distances
 from jaxscape.embedding.phate import phate
@@ -29,7 +29,6 @@ from jaxscape.figures.plots import methods_figure, save_figure
 from jaxscape.runs.config import PRESETS
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json
-from jaxscape.runs.measure import measure
 from jaxscape.trajectories.files import make_folder
 
 Records = list[dict[str, Any]]
@@ -65,7 +64,7 @@ def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Record
     """Numbers of every method on every run, and the panels of one."""
     records, panels = [], {}
     for folder in folders:
-        measured = measure(folder, console=Console(quiet=True))
+        measured = Run(folder, quiet=True).measured()
         labels = {name: measured.labels[name] for name in ("seed", "step_size", "epoch", "member")}
         where = (labels["member"], labels["epoch"])
         for metric in ("euclidean", "cosine"):

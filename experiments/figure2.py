@@ -9,7 +9,6 @@ table for each seed.
 from common import Experiment, start
 
 from jaxscape.runs.config import PRESETS
-from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.measure import accuracy_table, geometry_table
 from jaxscape.runs.plot import plot_comparison, plot_losses
 
@@ -17,13 +16,13 @@ from jaxscape.runs.plot import plot_comparison, plot_losses
 def main(experiment: Experiment) -> None:
     """Train, retrain, embed, draw, print."""
     minima = experiment.minima(PRESETS)
-    shown = [experiment.folder / f"{preset}-{experiment.scale.seeds[0]}" for preset in PRESETS]
+    shown = [experiment.run_of(preset, experiment.scale.seeds[0]) for preset in PRESETS]
     experiment.run(minima, pictures=shown)
     figures = plot_comparison(shown, experiment.folder / "figure2")
     for setting in experiment.settings:
         figures += plot_losses(shown, setting.name, experiment.folder / "figure2")
     for seed in experiment.scale.seeds:
-        reports = {preset: RunFolder(experiment.folder / f"{preset}-{seed}").read_report() for preset in PRESETS}
+        reports = {preset: experiment.open(experiment.run_of(preset, seed)).report() for preset in PRESETS}
         experiment.console.print(f"seed {seed}", accuracy_table(reports), geometry_table(reports))
     for path in figures:
         experiment.console.print(f"{path}")

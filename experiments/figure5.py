@@ -9,7 +9,6 @@ brightness and contrast for the good minima.
 
 from common import Experiment, start
 
-from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.measure import accuracy_table, geometry_table
 from jaxscape.runs.plot import plot_comparison
 
@@ -27,9 +26,8 @@ def main(experiment: Experiment) -> None:
     figures = plot_comparison(shown, folder / "figure5")
     for prefix, seeds in (("", scale.seeds), ("harder-", scale.harder_seeds)):
         for seed in seeds:
-            reports = {
-                f"{prefix}{kind}-{seed}": RunFolder(folder / f"{prefix}{kind}-{seed}").read_report() for kind in KINDS
-            }
+            names = [f"{prefix}{kind}-{seed}" for kind in KINDS]
+            reports = {name: experiment.open(folder / name).report() for name in names}
             experiment.console.print(accuracy_table(reports), geometry_table(reports))
     for path in figures:
         experiment.console.print(f"{path}")

@@ -11,27 +11,24 @@ import time
 from common import Experiment, start
 
 from jaxscape.runs.compare import compare_optimizers
-from jaxscape.runs.embed import embed_trajectories
-from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.images import image_comparison
-from jaxscape.runs.measure import groups_table, measure
-from jaxscape.runs.plot import plot_run
+from jaxscape.runs.measure import groups_table
 
 
 def main(experiment: Experiment) -> None:
     """Train, embed, draw, print."""
-    run, console, config = experiment.folder / "optimizers", experiment.console, experiment.comparison()
-    experiment.plan_comparison(run)
+    console, config = experiment.console, experiment.comparison()
+    run = experiment.open(experiment.folder / "optimizers")
+    experiment.plan_comparison(run.folder)
     started = time.monotonic()
-    compare_optimizers(run, image_comparison(config), console=console)
-    measure(run, console=console)
+    compare_optimizers(run.folder, image_comparison(config), console=console)
     one, *_ = config.seeds
     parts = [{"only_seeds": (one,)}, {"only_optimizers": ("adam",)}]
     parts += [{"only_optimizers": pair} for pair in (("sgd", "momentum"), ("momentum", "adam"))]
     for setting in (*experiment.settings, experiment.control, *(experiment.embedding(**part) for part in parts)):
-        embed_trajectories(run, setting, console=console)
-    figures = plot_run(run)
-    console.print(groups_table(RunFolder(run).read_report()))
+        run.embed(**vars(setting))
+    figures = run.plot()
+    console.print(groups_table(run.report()))
     console.print(f"Done in {(time.monotonic() - started) / 60:.1f} min.")
     for path in figures:
         console.print(f"{path}")

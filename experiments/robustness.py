@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import phate as package
 from matplotlib.figure import Figure
-from rich.console import Console
 
-from jaxscape import pairwise_distances, phate, procrustes_disparity
+from jaxscape import Run, pairwise_distances, phate, procrustes_disparity
 from jaxscape.figures.plots import save_figure
 from jaxscape.figures.style import own_style
 from jaxscape.runs.environment import environment
-from jaxscape.runs.measure import Measured, measure
+from jaxscape.runs.measure import Measured
 
 SEEDS = range(3)
 
@@ -70,7 +69,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # of disconnected graphs, and of the package's solver
-    found = pictures(measure(options.run, console=Console(quiet=True)))
+    found = pictures(Run(options.run, quiet=True).measured())
     names = list(found)
     disparities = np.array([[procrustes_disparity(found[a], found[b]) for b in names] for a in names])
     for name, value in zip(names, disparities[0], strict=True):

@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from common import select
-from rich.console import Console
 
-from jaxscape import null_trajectories, pairwise_distances, trajectory_geometry
-from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.measure import NULL_DRAWS, NULL_KIND, measure
+from jaxscape import Run, null_trajectories, pairwise_distances, trajectory_geometry
+from jaxscape.runs.measure import NULL_DRAWS, NULL_KIND
 from jaxscape.trajectories.geometry import trajectory_rows
 from jaxscape.trajectories.gram import Gram, take_points
 
@@ -51,7 +49,7 @@ Statistic = Callable[[Runs, int], Value]
 @cache
 def _geometry(run: Path) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]], np.ndarray]:
     """The statistics of the copies, of null trajectories, and the copies' step sizes."""
-    measured = measure(run, console=Console(quiet=True))
+    measured = Run(run, quiet=True).measured()
     real = trajectory_geometry(measured.gram).summary()
     keys = jax.random.split(jax.random.key(0), NULL_DRAWS)
     draws = [null_trajectories(measured.gram, kind=NULL_KIND, key=key) for key in keys]
@@ -86,7 +84,7 @@ def contrast(one: Statistic, other: Statistic) -> Statistic:
 def accuracy(kind: str, part: str) -> Statistic:
     """Of a minimum, in training or on the test set."""
     return lambda runs, seed: (
-        RunFolder(runs.folder / f"{kind}-{seed}").read_report()["minimum"][f"{part}_accuracy"],
+        Run(runs.folder / f"{kind}-{seed}", quiet=True).report()["minimum"][f"{part}_accuracy"],
         None,
     )
 
@@ -96,7 +94,7 @@ def accuracy(kind: str, part: str) -> Statistic:
 
 @cache
 def _networks(folder: Path) -> tuple[Gram, dict[str, np.ndarray], np.ndarray]:
-    measured = measure(folder / "optimizers", console=Console(quiet=True))
+    measured = Run(folder / "optimizers", quiet=True).measured()
     return measured.gram, measured.labels, pairwise_distances(measured.gram, metric="euclidean")
 
 

@@ -21,10 +21,9 @@ from jaxscape.embedding.measures import radial_trend
 from jaxscape.figures.panels import Panel
 from jaxscape.figures.plots import methods_figure, save_figure
 from jaxscape.jumps.retrain import DATA_ORDERS
-from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.embeddings import read_coordinates, read_diagnostics
 from jaxscape.runs.environment import environment
-from jaxscape.runs.folder import RunFolder, write_json, write_text
+from jaxscape.runs.folder import write_json, write_text
 from jaxscape.runs.methods import CENTERS
 from jaxscape.runs.plot import comparison_panels
 from jaxscape.trajectories.files import make_folder
@@ -74,17 +73,15 @@ def measure_stars(experiment: Experiment) -> list[Record]:
     """Every picture of the sweep, and of its null trajectories."""
     records = []
     for kind, seed, rate, order in settings(experiment):
-        run = swept_run(experiment, kind, seed, rate, order)
+        run = experiment.open(swept_run(experiment, kind, seed, rate, order))
         about = {"kind": kind, "seed": seed, "learning_rate": rate, "data_order": order}
-        returned, null = (
-            RunFolder(run).read_report()["geometry"][which]["return"]["mean"] for which in ("real", "null")
-        )
+        geometry = run.report()["geometry"]
+        returned, null = (geometry[which]["return"]["mean"] for which in ("real", "null"))
         for center in CENTERS:
             for kind_of_null in (None, "rotated"):
-                asked = experiment.embedding(center=center, null=kind_of_null)
-                embed_trajectories(run, asked, console=experiment.console)
+                setting = run.embed(**vars(experiment.embedding(center=center, null=kind_of_null))).name
                 found = about | {"center": center, "null": kind_of_null is not None}
-                records.append(found | {"return": null if kind_of_null else returned} | star(run, asked.name))
+                records.append(found | {"return": null if kind_of_null else returned} | star(run.folder, setting))
     return records
 
 

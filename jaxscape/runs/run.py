@@ -19,7 +19,7 @@ from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.joint import join_runs
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import measure
+from jaxscape.runs.measure import Measured, measure
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.plot import plot_run
@@ -39,8 +39,10 @@ class Run:
 
     Args:
         path: the run folder, new or one to go on with.
-        problem: what the networks learn. Not needed for `embed`, `plot` and `report`, which read what is there.
+        problem: what the networks learn. Not needed for `embed`, `plot`, `report` and `measured`, which read what is
+            there.
         quiet: print nothing.
+        console: a `rich.console.Console` to print to, such as that of a log file; standard output by default.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -56,12 +58,19 @@ class Run:
         ['end_spread', 'lateral', 'monotone']
     """
 
-    def __init__(self, path: str | os.PathLike[str], problem: Problem | None = None, *, quiet: bool = False):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        problem: Problem | None = None,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+    ):
         if problem is not None and not isinstance(problem, Problem):
             raise TypeError(f"problem must be a jaxscape.Problem, got {problem!r:.100}")
         self.folder = RunFolder(Path(path).expanduser())
         self.problem = problem
-        self._console: Console = make_console(silent=quiet)
+        self._console = make_console(silent=quiet) if quiet or console is None else console
         self._like: tuple[PyTree, PyTree] | None = None
         self._recorder: Recorder | None = None
 
@@ -73,6 +82,7 @@ class Run:
         *,
         group: str = "run",
         quiet: bool = False,
+        console: Console | None = None,
     ) -> Self:
         """Return the run of several runs together: one distance matrix, exact across them, and one picture.
 
@@ -81,13 +91,14 @@ class Run:
             runs: finished runs of networks with the same parameters, of any kind, length and steps.
             group: the label that is told apart in numbers and colours: "run", or one that the members have.
             quiet: print nothing.
+            console: where to print, as in `Run`.
 
         Raises:
             FileNotFoundError: where a run is missing or unfinished.
             ValueError: for fewer than two runs, one that is joint itself, or a label that nobody has.
             OSError: where the folder cannot be written to.
         """
-        found = cls(path, quiet=quiet)
+        found = cls(path, quiet=quiet, console=console)
         join_runs([Path(run).expanduser() for run in runs], found.folder, group=group)
         return found
 
@@ -248,7 +259,7 @@ class Run:
 
         They are copied at once and written in the background, many steps together. A process that is killed loses
         those of its last minute or 64 MB at most; `last_step` says where to go on. Call `close` at the end, or use the
-        run as a context manager; `embed`, `plot` and `report` do it too.
+        run as a context manager; `embed`, `plot`, `report` and `measured` do it too.
 
         Args:
             step: its number, larger than the one before: of steps, epochs or anything that counts.
@@ -319,9 +330,26 @@ class Run:
         Raises:
             FileNotFoundError: where there are no finished trajectories.
         """
-        self.close()
-        measure(self.folder, console=self._console)
+        self.measured()
         return self.folder.read_report()
+
+    def measured(self) -> Measured:
+        """Return the inner products of the trajectories, from which exact distances and geometry follow: gram.npz.
+
+        It is made where it is missing. `jaxscape.pairwise_distances(run.measured().gram)` is a matrix of distances.
+
+        Returns:
+            `gram`, a `jaxscape.Gram` of n points, whose reference is the minimum where the run has one; and `labels`,
+            what each point is: arrays (n,) by name, of int64 "member", "epoch" and "update", and of what tells members
+            apart, such as "seed" and "step_size".
+
+        Raises:
+            FileNotFoundError: where there are no finished trajectories.
+            ValueError: where every member has diverged, or the trajectories are damaged.
+            OSError: where the run folder cannot be written to.
+        """
+        self.close()
+        return measure(self.folder, console=self._console)
 
     def minimum(self) -> Minimum:
         """Read the minimum, in the structure of the problem's parameters where it is known.

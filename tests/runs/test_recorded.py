@@ -1,9 +1,12 @@
 """Trainings of one's own: recorded step by step, imported from checkpoints, and joined in one picture."""
 
+from io import StringIO
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxscape.problem import Problem
 from jaxscape.runs.run import Run
@@ -115,16 +118,20 @@ def test_several_networks_have_labels(tmp_path):
 
 
 def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
-    joint = Run.join(tmp_path / "joint", [recorded.folder, other.folder], quiet=True)
+    out = StringIO()
+    joint = Run.join(tmp_path / "joint", [recorded.folder, other.folder], console=Console(file=out, soft_wrap=True))
     joint.embed(method="pca")
+    joint.embed(method="pca")
+    assert out.getvalue().endswith("pca-euclidean is there\n")
     assert joint.plot()
     points = np.concatenate([rows(recorded), rows(other)])
-    with np.load(joint.folder / "gram.npz") as arrays:
-        assert arrays["label_run"].tolist() == ["walk"] * 12 + ["other"] * 7
-        assert arrays["label_member"].tolist() == [0] * 12 + [1] * 7
-        assert arrays["label_update"].tolist() == [*range(0, 120, 10), *range(0, 175, 25)]
-    found = pairwise_distances(gram([recorded.store(), other.store()]), metric="euclidean")
-    np.testing.assert_allclose(found, exact_distances(points), rtol=1e-12, atol=1e-13)
+    measured = joint.measured()
+    assert measured.labels["run"].tolist() == ["walk"] * 12 + ["other"] * 7
+    assert measured.labels["member"].tolist() == [0] * 12 + [1] * 7
+    assert measured.labels["update"].tolist() == [*range(0, 120, 10), *range(0, 175, 25)]
+    for products in (measured.gram, gram([recorded.store(), other.store()])):
+        found = pairwise_distances(products, metric="euclidean")
+        np.testing.assert_allclose(found, exact_distances(points), rtol=1e-12, atol=1e-13)
     assert set(joint.report()["geometry"]["by_group"]) == {"walk", "other"}
     alone = recorded.report()["geometry"]["by_group"]["walk"]["real"]["tortuosity"]["mean"]
     assert joint.report()["geometry"]["by_group"]["walk"]["real"]["tortuosity"]["mean"] == pytest.approx(alone)

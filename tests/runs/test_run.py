@@ -1,5 +1,6 @@
 """A run folder of one's own problem, as an object: it resumes, extends, refuses what is another problem, and draws."""
 
+from io import StringIO
 from typing import NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from rich.console import Console
 
 from jaxscape.problem import Problem
 from jaxscape.runs import recording
@@ -101,6 +103,37 @@ def test_distances_are_those_of_the_parameters(finished):
     exact = np.concatenate([row.reshape(len(row), -1) for row in rows], axis=1).astype(np.longdouble)
     expected = np.sqrt(((exact[:, None] - exact[None]) ** 2).sum(-1)).astype(np.float64)
     np.testing.assert_allclose(pairwise_distances(gram(store), metric="euclidean"), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_what_is_measured_is_of_the_trajectories_around_the_minimum(finished):
+    measured = finished.measured()
+    expected = gram(finished.store(), reference=finished.minimum().params)
+    for metric, center in (("euclidean", None), ("cosine", "reference")):
+        distances = (pairwise_distances(each, metric=metric, center=center) for each in (measured.gram, expected))
+        np.testing.assert_array_equal(*distances)
+    assert measured.labels.keys() == {"member", "seed", "step_size", "epoch", "update"}
+    np.testing.assert_array_equal(measured.labels["epoch"], np.repeat(range(4), 4))
+    for name in ("member", "epoch", "update", "seed"):
+        assert measured.labels[name].dtype == np.int64
+    assert {values.shape for values in measured.labels.values()} == {(16,)}
+
+
+def test_what_is_measured_is_made_again_where_it_is_missing(finished):
+    before = finished.folder.gram.read_bytes()
+    finished.folder.gram.unlink()
+    assert Run(finished.folder, quiet=True).measured().gram.num_points == 16
+    assert finished.folder.gram.read_bytes() == before
+
+
+def test_a_console_gets_what_is_printed_unless_it_is_to_be_quiet(finished, capsys):
+    out = StringIO()
+    for quiet in (False, True):
+        run = Run(finished.folder, problem(), quiet=quiet, console=Console(file=out, soft_wrap=True))
+        run.retrain(**RETRAIN)
+        run.embed(knn=3)
+    assert out.getvalue().count("the trajectories are there, 3 epochs") == 1
+    assert out.getvalue().count("phate-cosine-none-knn3 is there") == 1
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("moment", ["write_table", "save_state"])
@@ -231,6 +264,7 @@ def test_bfloat16_parameters_resume(tmp_path):
         (lambda run: run.train(epochs=1, batch_size=41), ValueError, "batch_size must be at most"),
         (lambda run: run.retrain(epochs=1, batch_size=8), FileNotFoundError, "has no finished minimum"),
         (lambda run: run.embed(), FileNotFoundError, "has no trajectories"),
+        (lambda run: run.measured(), FileNotFoundError, "has no trajectories"),
         (lambda run: run.embed(neighbours=3), TypeError, "unknown setting neighbours; known: method"),
         (lambda run: run.set_minimum({"w": jnp.array([jnp.nan])}), ValueError, "NaN"),
         (lambda run: run.compare({}, epochs=1), ValueError, "optimizers must name one or more"),
