@@ -149,9 +149,11 @@ def _typed(key: Any) -> jax.Array | None:
 
 def _dtype(leaf: Any) -> Any:
     try:
-        return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-    except ValueError:
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        jnp.issubdtype(dtype, jnp.floating)
+    except (TypeError, ValueError):  # TypeError: a dtype of another framework
         return None
+    return dtype
 
 
 def _is_bool(value: Any) -> bool:

@@ -242,8 +242,10 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
         opt_state: its state.
 
     Raises:
-        TypeError: for an optimiser that needs arguments besides those of `extra_values`.
-        ValueError: for a state of another optimiser or of other parameters.
+        TypeError: for an optimiser that needs arguments besides those of `extra_values`, or gives something else than
+            updates and a state.
+        ValueError: for a state of another optimiser or of other parameters, and for updates or a state that are not of
+            the structure and shapes of what they stand for.
     """
     fresh = jax.eval_shape(optimizer.init, params)
     if _shapes(fresh) != _shapes(opt_state):
@@ -259,13 +261,35 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
         return optimizer.update(grads, opt_state, params, **{name: extra[name] for name in names})
 
     try:
-        jax.eval_shape(update, params, opt_state, params)
+        found = jax.eval_shape(update, params, opt_state, params)
     except TypeError as error:
-        if "argument" not in str(error):
+        if "argument" not in str(error) or isinstance(error, jax.errors.JAXTypeError):
             raise
         raise TypeError(
             f"optimizer must need no more than {_UPDATE}, where extra is {', '.join(_EXTRA)} ({error})"
         ) from error
+    _check_updated(found, params, opt_state)
+
+
+def _check_updated(found: Any, params: PyTree, opt_state: PyTree) -> None:
+    """Raise an error where a step would broadcast what an optimiser gives, or end in the middle."""
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(f"optimizer must be {_UPDATE}, got a result of {_outline(found)}")
+    for name, now, was, like in (
+        ("updates", found[0], params, "params"),
+        ("opt_state", found[1], opt_state, "the last one"),
+    ):
+        if _shapes(now)[0] != _shapes(was)[0]:
+            raise ValueError(
+                f"optimizer must give {name} of the structure of {like}, {jax.tree.structure(was)}; "
+                f"got {jax.tree.structure(now)}"
+            )
+        for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(was), jax.tree.leaves(now), strict=True):
+            if np.shape(old) != np.shape(new):
+                raise ValueError(
+                    f"optimizer must give {name} of the shapes of {like}: {_outline(old)} at "
+                    f"{leaf_name(path)} became {_outline(new)}"
+                )
 
 
 def extra_arguments(optimizer: optax.GradientTransformation) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from jaxscape.runs.joint import join_runs
 from jaxscape.runs.measure import measure
 from jaxscape.runs.progress import track
 from jaxscape.runs.record import Recorder
-from jaxscape.trajectories.checkpoints import import_checkpoints
+from jaxscape.trajectories.checkpoints import Checkpoints, import_checkpoints, some_names
 
 
 def import_runs(run: Path, sources: Sequence[str], *, console: Console, **options: Any) -> None:
@@ -37,8 +37,10 @@ def import_runs(run: Path, sources: Sequence[str], *, console: Console, **option
     trainings: dict[str, list[Path]] = {}
     for name, source in named:
         trainings.setdefault(name, []).append(Path(source))
-    for name, own in trainings.items():
-        import_run(run / name, own, console=console, **options)
+    opened = {name: import_checkpoints(own, **_reading(options)) for name, own in trainings.items()}
+    _require_alike(opened)
+    for name, found in opened.items():
+        _record(run / name, found, options.get("label"), options.get("describe"), console)
     if len(trainings) > 1:
         join_runs([run / name for name in trainings], run)
         measure(run, console=console)
@@ -77,7 +79,34 @@ def import_run(
         OSError: for what is not there, or a run folder that cannot be written to.
         ImportError: for a PyTorch file without PyTorch.
     """
-    found = import_checkpoints(sources, key=key, include=include, exclude=exclude)
+    _record(run, import_checkpoints(sources, key=key, include=include, exclude=exclude), label, describe, console)
+
+
+def _reading(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in ("key", "include", "exclude")}
+
+
+def _require_alike(opened: Mapping[str, Checkpoints]) -> None:
+    """Raise a ValueError where trainings differ in their arrays, before any of them is recorded."""
+    (first, one), *others = opened.items()
+    for name, found in others:
+        for array in [*one.shapes, *found.shapes]:
+            then, now = one.shapes.get(array, "absent"), found.shapes.get(array, "absent")
+            if then != now:
+                raise ValueError(
+                    f"trainings must have the same arrays by name and shape: {array!r} is {then} in {first} and "
+                    f"{now} in {name}; {first} has {some_names(one.shapes)}, {name} has {some_names(found.shapes)}"
+                )
+
+
+def _record(
+    run: Path,
+    found: Checkpoints,
+    label: Mapping[str, Any] | None,
+    describe: Mapping[str, Any] | None,
+    console: Console,
+) -> None:
+    """Record opened checkpoints, and measure them."""
     if found.left_out:
         names = [f"{name} ({why})" for name, why in found.left_out.items()]
         console.print(f"left out: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))

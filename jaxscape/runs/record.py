@@ -27,6 +27,7 @@ PyTree = Any
 Labels = Sequence[Mapping[str, Any]]
 
 _SECONDS_BETWEEN_TABLES = 5.0
+_COLUMNS = ("member", "epoch", "update", "finite")  # of metrics.csv, beside the labels
 
 
 class Recorder:
@@ -51,6 +52,7 @@ class Recorder:
         records = [{"run": run.name}] if labels is None else [dict(label) for label in labels]
         if not records or not records[0]:
             raise ValueError(f"labels must be one record per member with one label or more, got {labels!r:.100}")
+        _check_labels(records)
         group = group or next(iter(records[0]))
         if group not in records[0]:
             raise ValueError(f"group must be one of the labels {', '.join(records[0])}, got {group!r}")
@@ -102,7 +104,9 @@ class Recorder:
         """Keep the parameters of a step; they are copied before this returns.
 
         Raises:
-            ValueError: for a step that is not larger than the last one, or arrays that do not fit.
+            TypeError: for metrics that are no numbers.
+            ValueError: for a step that is not larger than the last one, arrays that do not fit, or metrics with the
+                name of another column.
             OSError: where earlier steps could not be written.
         """
         step, last = whole_number("step", step), self.last_step
@@ -149,8 +153,18 @@ class Recorder:
     def _row(self, epoch: int, step: int, stacked: PyTree, metrics: Mapping[str, Any]) -> Columns:
         members = len(self._labels)
         measured = {}
+        taken = [*_COLUMNS, *self._labels[0]]
         for name, value in metrics.items():
-            array = np.asarray(value, np.float64)
+            if name in taken:
+                raise ValueError(
+                    f"metrics must not have the names {', '.join(taken)}, which metrics.csv has; got {name!r}"
+                )
+            try:
+                array = np.asarray(value, np.float64)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"metrics must be numbers, one or one per member, got {value!r:.100} for {name!r}"
+                ) from None
             if array.shape not in ((), (members,)):
                 raise ValueError(
                     f"metrics must be numbers, one or one per member, got shape {array.shape} for {name!r}"
@@ -196,6 +210,17 @@ def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
     joined = _join([kept, *rows]) if len(kept["epoch"]) else _join(rows)
     order = np.argsort(joined["epoch"], kind="stable")
     return {name: values[order] for name, values in joined.items()}
+
+
+def _check_labels(records: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ValueError where members have different labels, or one has the name of another column."""
+    if taken := [name for name in records[0] if name in _COLUMNS]:
+        raise ValueError(
+            f"labels must not have the names {', '.join(_COLUMNS)}, which metrics.csv has; got {taken[0]!r}"
+        )
+    for record in records:
+        if record.keys() != records[0].keys():
+            raise ValueError(f"labels must have the same names for every member, got {records[0]} and {record}")
 
 
 def _finite(params: PyTree, members: int) -> np.ndarray:

@@ -1,18 +1,18 @@
 """A run folder as a Python object, for a problem of one's own."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
+import jax
 import optax
 from rich.console import Console
 
-from jaxscape.arguments import check_finite, check_parameters
-from jaxscape.problem import Problem
+from jaxscape.arguments import check_finite, check_parameters, number, whole_number
+from jaxscape.problem import Problem, checked_evaluate
 from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
 from jaxscape.runs.embed import embed_trajectories
@@ -121,12 +121,16 @@ class Run:
             metrics: what was measured of it; by default the problem's `evaluate` measures it.
 
         Raises:
-            TypeError: for params that are not real floating-point numbers (names the leaf).
-            ValueError: for NaN or infinity, or where the run folder holds another minimum, or trajectories from one.
+            TypeError: for params that are not real floating-point numbers (names the leaf), and metrics that are no
+                dict of numbers.
+            ValueError: for no params, NaN or infinity, or where the run folder holds another minimum, or
+                trajectories from one.
             OSError: where the run folder cannot be written to.
         """
-        own = OwnProblem(self._own().problem, (params, model_state))
         check_parameters("params", params)
+        if not jax.tree.leaves(params):
+            raise ValueError(f"params must hold one array or more, got {params!r:.100}")
+        own = OwnProblem(self._own().problem, (params, model_state))
         check_finite("params", params)
         self._like = own.like
         evaluate = own.problem.evaluate
@@ -136,10 +140,12 @@ class Run:
             run.record_problem(own.record())
             run.record_settings("train", given, results=("minimum", *TRAJECTORIES))
             if not run.accuracy.exists():
-                measured: Mapping[str, Any] = metrics or {}
+                measured: Mapping[str, Any] = {} if metrics is None else metrics
                 if metrics is None and evaluate is not None:
-                    measured = evaluate(params, {} if model_state is None else model_state)
-                numbers = {name: float(np.asarray(value)) for name, value in measured.items()}
+                    measured = checked_evaluate(evaluate)(params, {} if model_state is None else model_state)
+                if not isinstance(measured, Mapping):
+                    raise TypeError(f"metrics must be a dict of numbers, got {measured!r:.100}")
+                numbers = {name: number(f"metrics: {name}", value) for name, value in measured.items()}
                 write_minimum(run, params, model_state, epochs=0, metrics=numbers)
 
     def train(
@@ -202,7 +208,7 @@ class Run:
         """
         settings = RetrainSettings(
             seeds=_seeds(seeds),
-            step_sizes=tuple(map(float, step_sizes)),
+            step_sizes=tuple(number("step_sizes", size) for size in _several("step_sizes", step_sizes)),
             epochs=epochs,
             batch_size=batch_size,
             data_order=data_order,
@@ -235,6 +241,8 @@ class Run:
         Raises:
             As `retrain`.
         """
+        if not isinstance(optimizers, Mapping):
+            raise TypeError(f"optimizers must be a dict of optax transformations by name, got {optimizers!r:.100}")
         settings = CompareSettings(
             optimizers=tuple(optimizers),
             seeds=_seeds(seeds),
@@ -381,4 +389,14 @@ class Run:
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+    try:
+        return tuple(range(whole_number("seeds", seeds)))
+    except TypeError:
+        return tuple(whole_number("seeds", seed) for seed in _several("seeds", seeds))
+
+
+def _several(name: str, values: Any) -> list[Any]:
+    """The items of a sequence, which a text is not."""
+    if isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r:.100}")
+    return list(values)

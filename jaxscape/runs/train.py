@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -111,8 +111,14 @@ def steps_per_epoch(problem: Problem, batch_size: int) -> int | None:
     """Return the steps of one pass over the data; None where the data are no arrays: their batches say it.
 
     Raises:
-        ValueError: for a batch that is larger than the data.
+        ValueError: for a batch that is larger than the data, and for an iterator, which a run folder cannot resume.
     """
+    if isinstance(problem.data, Iterator):
+        raise ValueError(
+            "data must not be an iterator in a run folder, which could not resume it; give an iterable of batches "
+            "whose passes end, or a function (epoch, keys) -> jaxscape.SharedBatches(batches), "
+            f"got a {type(problem.data).__name__}"
+        )
     if not is_arrays(problem.data):
         return None
     examples = num_members(problem.data)

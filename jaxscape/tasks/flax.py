@@ -60,9 +60,11 @@ def flax_problem(
         A problem whose `init` calls the module once, as `loss` does, with the streams "params" and "dropout".
 
     Raises:
-        TypeError: for a loss of other arguments, or as `Problem` says.
+        TypeError: for what is no module, a loss of other arguments, or as `Problem` says.
         ValueError: for data that are no arrays without an example.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a module of flax.linen, such as Network(), got {module!r:.100}")
     if loss is not None:
         check_function("loss", loss, LOSS, 3)
     check_data(data)

@@ -4,6 +4,7 @@ Where all members see the same batches these are kept once, as an array over the
 """
 
 import itertools
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -81,7 +82,7 @@ def data_function(data: Data, steps: int | None = None) -> Callable[[int, jax.Ar
         stream = None if steps is None else itertools.chain.from_iterable(passes() for _ in itertools.count())
 
     def draw(epoch: int, keys: jax.Array) -> SharedBatches:
-        batches = list(passes() if stream is None else itertools.islice(stream, steps))
+        batches = list(_ending(passes()) if stream is None else itertools.islice(stream, steps))
         if steps is not None and len(batches) < steps:
             raise ValueError(
                 f"data must give steps = {steps} batches for every epoch, but it ended after {len(batches)} of "
@@ -196,6 +197,27 @@ def _takes(loss_fn: LossFn, network: tuple[PyTree, PyTree], batches: PyTree, *, 
     except Exception:  # whatever a user's function makes of shapes that it does not take
         return False
     return True
+
+
+def _ending(batches: Iterable[PyTree]) -> Iterator[PyTree]:
+    """The batches of one pass, as long as they fit into memory: a loader that repeats its data has no end."""
+    most, size = _memory() // 2, 0  # they are stacked, and so are there twice
+    for number, batch in enumerate(batches, 1):
+        size += sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+        if size > most:
+            raise ValueError(
+                f"data must give passes that end, and fit into memory: {number} batches of one pass have {size} bytes, "
+                f"half the memory of this machine; of data that repeat give one pass, or steps= to jaxscape.train"
+            )
+        yield batch
+
+
+def _memory() -> int:
+    """The memory of this machine in bytes; a large number where it does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has none of it
+        return 2**62
 
 
 class _WarnOnce:

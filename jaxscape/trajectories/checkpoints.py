@@ -200,7 +200,7 @@ def _open(path: Path, options: _Options) -> _Source:
         else:
             shapes[name] = described
     if not shapes:
-        raise ValueError(f"{path} has no arrays of floating-point numbers to import; it has {_some(names)}")
+        raise ValueError(f"{path} has no arrays of floating-point numbers to import; it has {some_names(names)}")
     return _Source(path, opened, key, shapes, left_out)
 
 
@@ -209,7 +209,7 @@ def _find_key(path: Path, opened: OpenedFile, asked: str | None) -> str:
     if asked is not None:
         key = asked.strip("/")
         if key and not any(name.startswith(f"{key}/") for name in opened.arrays):
-            raise ValueError(f"key={asked!r} is not in {path}; allowed: {_some(_groups(opened.arrays))}")
+            raise ValueError(f"key={asked!r} is not in {path}; allowed: {some_names(_groups(opened.arrays))}")
         return key
     groups = _groups(opened.arrays)
     usual = [group for group in groups if group in _PARAMETERS]
@@ -219,7 +219,7 @@ def _find_key(path: Path, opened: OpenedFile, asked: str | None) -> str:
     if len(usual) == 1 and len(groups) == 1 + len(beside) and not alone:
         return usual[0]
     if usual or beside:
-        raise ValueError(f"{path} holds {_some([*groups, *alone])}; give key= one of them, or '' for all")
+        raise ValueError(f"{path} holds {some_names([*groups, *alone])}; give key= one of them, or '' for all")
     return ""
 
 
@@ -235,7 +235,7 @@ def _require_matches(path: Path, inside: Iterable[str], options: _Options) -> No
     for argument, patterns in (("include", options.include or ()), ("exclude", options.exclude)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in inside):
-                raise ValueError(f"{argument}={pattern!r} matches no array in {path}; it has {_some(inside)}")
+                raise ValueError(f"{argument}={pattern!r} matches no array in {path}; it has {some_names(inside)}")
 
 
 def _why_left_out(path: Path, name: str, described: Described, options: _Options) -> str | None:
@@ -285,7 +285,7 @@ def _rounded(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     return found
 
 
-def _some(names: Iterable[str]) -> str:
+def some_names(names: Iterable[str]) -> str:
     """Names as a text of moderate length."""
     known = list(names)
     return ", ".join(map(repr, known[:8])) + (f" and {len(known) - 8} more" if len(known) > 8 else "")

@@ -261,3 +261,40 @@ def test_a_training_has_no_minimum_to_look_from(recorded, jaxscape, options):
     outcome = jaxscape("embed", recorded.folder, "--knn", 3, *options)
     assert outcome.code == 1
     assert "center minimum and include_minimum need a minimum, and" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["epoch", "finite", "member", "run"])
+def test_a_metric_takes_no_other_columns_name(tmp_path, name):
+    # An "epoch" of the user's own once took the place of ours, and the metrics were lost on resuming.
+    with (
+        Run(tmp_path / "run", quiet=True) as run,
+        pytest.raises(ValueError, match=f"metrics must not have .* '{name}'"),
+    ):
+        run.record(0, {"w": np.ones(3, np.float32)}, {name: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([{"epoch": 0}, {"epoch": 1}], "labels must not have the names member, epoch"),
+        ([{"seed": 0}, {"sed": 0}], "labels must have the same names for every member"),
+    ],
+)
+def test_labels_that_the_table_cannot_have_are_refused(tmp_path, labels, words):
+    with Run(tmp_path / "run", quiet=True) as run, pytest.raises(ValueError, match=words):
+        run.record(0, [{"w": np.ones(3, np.float32)}] * 2, labels=labels)
+
+
+def test_a_metric_that_is_no_number_is_named(tmp_path):
+    with Run(tmp_path / "run", quiet=True) as run, pytest.raises(TypeError, match="got 'low' for 'loss'"):
+        run.record(0, {"w": np.ones(3, np.float32)}, {"loss": "low"})
+
+
+def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, tmp_path):
+    for name, array in (("one", "fc1/bias"), ("two", "fc1.bias")):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "step0.npz", **{array: np.ones(3, np.float32)})
+    outcome = jaxscape("import", tmp_path / "joint", *(f"{name}={tmp_path / name}" for name in ("one", "two")))
+    assert outcome.code == 1
+    assert "'fc1/bias' is (3,) in one and absent in two; one has 'fc1/bias', two has 'fc1.bias'" in outcome.err
+    assert not (tmp_path / "joint").exists()

@@ -292,3 +292,13 @@ def test_a_problem_may_have_a_loader_whose_updates_the_stages_count():
         found = final_bytes(updates.data)
     assert found == final_bytes(Loader(examples=8))
     assert [updates.after(epoch) for epoch in range(3)] == [0, 2, 4]
+
+
+def test_a_pass_without_an_end_is_refused_before_the_memory_is_full(monkeypatch):
+    class Endless:
+        def __iter__(self):
+            return endless()
+
+    monkeypatch.setattr("jaxscape.training.batches._memory", lambda: 2**12)
+    with pytest.raises(ValueError, match="data must give passes that end, and fit into memory"):
+        run(Endless())

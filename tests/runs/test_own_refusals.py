@@ -1,0 +1,83 @@
+"""What a problem of one's own cannot be, and what `Run` does not take: one line that says what is allowed."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxscape.problem import Problem
+from jaxscape.runs.run import Run
+from jaxscape.tasks.flax import flax_problem
+from jaxscape.training.train import init_states, train
+
+PARAMS = {"w": np.ones((4, 3), np.float32)}
+
+
+def loss_fn(params, model_state, batch, key):
+    return jnp.mean((batch @ params["w"]) ** 2), (model_state, {})
+
+
+def problem(**settings):
+    return Problem(loss_fn, jnp.eye(4), init=lambda key: (PARAMS, {}), optimizer=optax.sgd(0.1), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seeds": [0.7]}, "seeds must be a whole number, got 0.7"),
+        ({"seeds": "12"}, "seeds must be a sequence of numbers, got '12'"),
+        ({"seeds": True}, "seeds must be a sequence of numbers, got True"),
+        ({"step_sizes": 0.5}, "step_sizes must be a sequence of numbers, got 0.5"),
+        ({"step_sizes": ["a"]}, "step_sizes must be a number, got 'a'"),
+    ],
+)
+def test_numbers_are_not_rounded_and_texts_are_no_sequences(tmp_path, settings, words):
+    with pytest.raises(TypeError, match=words):
+        Run(tmp_path / "run", problem(), quiet=True).retrain(epochs=1, **settings)
+
+
+@pytest.mark.parametrize(
+    ("params", "settings", "error", "words"),
+    [
+        ({}, {}, ValueError, "params must hold one array or more"),
+        (PARAMS, {"metrics": [1]}, TypeError, "metrics must be a dict of numbers"),
+        (PARAMS, {"metrics": {"a": "x"}}, TypeError, "metrics: a must be a number, got 'x'"),
+    ],
+)
+def test_a_minimum_of_another_kind_is_refused(tmp_path, params, settings, error, words):
+    with pytest.raises(error, match=words):
+        Run(tmp_path / "run", problem(), quiet=True).set_minimum(params, **settings)
+
+
+def test_what_evaluate_gives_of_a_minimum_is_checked(tmp_path):
+    with pytest.raises(TypeError, match=r"evaluate must be .* where metrics is a dict; got 3\.0"):
+        Run(tmp_path / "run", problem(evaluate=lambda params, state: 3.0), quiet=True).set_minimum(PARAMS)
+
+
+def test_an_iterator_cannot_be_resumed_in_a_run_folder(tmp_path):
+    own = Problem(loss_fn, iter([np.eye(4)]), init=lambda key: (PARAMS, {}), optimizer=optax.sgd(0.1))
+    with pytest.raises(ValueError, match="data must not be an iterator in a run folder"):
+        Run(tmp_path / "run", own, quiet=True).train(epochs=1)
+
+
+def test_a_class_is_no_module():
+    with pytest.raises(TypeError, match=r"module must be a module of flax\.linen"):
+        flax_problem(dict, jnp.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("update", "words"),
+    [
+        (lambda grads, state, params=None: ({"w": grads["w"].sum()}, state), r"float32\[4, 3\] at \['w'\] became"),
+        (lambda grads, state, params=None: ({}, state), "updates of the structure of params"),
+        (lambda grads, state, params=None: (grads, (1.0,)), "opt_state of the structure of the last one"),
+        (lambda grads, state, params=None: grads, "got a result of a dict of 'w'"),
+    ],
+)
+def test_updates_that_would_be_broadcast_are_refused(update, words):
+    import jax
+
+    optimizer = optax.GradientTransformation(lambda params: (), update)
+    states = init_states({"w": jnp.ones((2, 4, 3))}, optimizer, keys=jax.random.split(jax.random.key(0), 2))
+    with pytest.raises((TypeError, ValueError), match=words):
+        train(loss_fn, optimizer, states, jnp.eye(4), epochs=1, batch_size=2)
