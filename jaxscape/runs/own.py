@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxscape.problem import Problem, check_loss
@@ -28,7 +26,7 @@ from jaxscape.runs.config import (
 from jaxscape.runs.keys import init_key
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.train import Training, steps_per_epoch
-from jaxscape.trajectories.arrays import key_names
+from jaxscape.trajectories.arrays import outline
 
 PyTree = Any
 type Optimizer = optax.GradientTransformation
@@ -60,13 +58,8 @@ class OwnProblem:
 
     def record(self) -> dict[str, Any]:
         """Return what the record of a run folder says of the problem."""
-        params, _ = self.structure
-        leaves = {
-            "/".join(key_names(path)): f"{jnp.result_type(leaf)} {np.shape(leaf)}"
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        }
-        described = {"describe": dict(self.problem.describe), "version": self.problem.version, "parameters": leaves}
-        return described | dict(self.source or {})
+        described = {"describe": dict(self.problem.describe), "version": self.problem.version}
+        return described | {"parameters": outline(self.structure[0])} | dict(self.source or {})
 
     def training(self, settings: TrainSettings, optimizer: Optimizer | None = None) -> Training:
         """Return how its minimum is found."""

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.arguments import whole_number
@@ -21,6 +20,7 @@ from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.recording import first_columns
 from jaxscape.runs.tables import Columns, read_table, write_table
+from jaxscape.trajectories.arrays import differences, outline
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -93,10 +93,8 @@ class Recorder:
         if self._store is None:
             return
         known = dict(zip(self._store.leaf_names, self._store.leaf_shapes, strict=True))
-        for name in [*known, *shapes]:
-            if known.get(name) != shapes.get(name):
-                now, then = shapes.get(name, "absent"), known.get(name, "absent")
-                raise ValueError(f"{name!r} is {now}, and {then} in the steps that {self.run} holds")
+        for name, now, then in differences(shapes, known):
+            raise ValueError(f"{name!r} is {now}, and {then} in the steps that {self.run} holds")
 
     def record(self, step: int, params: PyTree, metrics: Mapping[str, Any] | None) -> None:
         """Keep the parameters of a step; they are copied before this returns.
@@ -112,7 +110,7 @@ class Recorder:
         epoch = 0 if self._store is None else self._store.num_epochs
         row = self._row(epoch, step, stacked, metrics or {})
         if self._store is None:
-            self.run.record_problem(self._problem | {"parameters": _outline(stacked)})
+            self.run.record_problem(self._problem | {"parameters": outline(stacked, leading_axes=1)})
             self.run.record_settings("record", self._settings, results=())
             self._store = TrajectoryStore.create(self.run.trajectories, self._labels, packed=True)
         self._store.append(epoch, stacked, update=step)
@@ -221,12 +219,3 @@ def _stacked(params: PyTree, members: int) -> PyTree:
         return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *params)
     arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), params)
     return jax.tree.map(lambda leaf: leaf[None], arrays) if members == 1 else arrays
-
-
-def _outline(stacked: PyTree) -> dict[str, str]:
-    from jaxscape.trajectories.arrays import key_names
-
-    return {
-        "/".join(key_names(path)): f"{jnp.result_type(leaf)} {np.shape(leaf)[1:]}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(stacked)
-    }
