@@ -19,7 +19,7 @@ from jaxscape.runs.config import RecordSettings
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.recording import first_columns
-from jaxscape.runs.tables import Columns, read_table, write_table
+from jaxscape.runs.tables import Columns, join_tables, read_table, write_table
 from jaxscape.trajectories.arrays import differences, outline
 from jaxscape.trajectories.store import TrajectoryStore
 
@@ -157,7 +157,7 @@ class Recorder:
         return first_columns(self._labels, epoch, step, _finite(stacked, members)) | measured
 
     def _write_metrics(self) -> None:
-        self._metrics = _join([self._metrics, *self._waiting] if self._metrics else self._waiting)
+        self._metrics = join_tables([self._metrics, *self._waiting])
         self._waiting = []
         write_table(self.run, self.run.metrics, self._metrics)
         self._written_at = time.monotonic()
@@ -191,7 +191,7 @@ def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
         rows.append(first_columns(store.labels, epoch, epoch if step is None else step, finite))
     if not store.num_epochs:
         return {}
-    joined = _join([kept, *rows]) if len(kept["epoch"]) else _join(rows)
+    joined = join_tables([kept, *rows])
     order = np.argsort(joined["epoch"], kind="stable")
     return {name: values[order] for name, values in joined.items()}
 
@@ -202,15 +202,6 @@ def _finite(params: PyTree, members: int) -> np.ndarray:
     for leaf in jax.tree.leaves(params):
         found &= np.isfinite(np.asarray(leaf, np.float32)).reshape(members, -1).all(axis=1)
     return found
-
-
-def _join(tables: Sequence[Columns]) -> Columns:
-    """Tables below one another; a metric that one lacks is NaN there."""
-    names = dict.fromkeys(name for table in tables for name in table)
-    return {
-        name: np.concatenate([table.get(name, np.full(len(table["epoch"]), np.nan)) for table in tables])
-        for name in names
-    }
 
 
 def _stacked(params: PyTree, members: int) -> PyTree:
