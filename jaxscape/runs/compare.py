@@ -17,7 +17,8 @@ import optax
 from rich.console import Console
 
 from jaxscape.problem import Problem
-from jaxscape.runs.config import CompareSettings, check_compare
+from jaxscape.runs.checks import check_compare
+from jaxscape.runs.config import CompareSettings
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import init_key, train_key
 from jaxscape.runs.lock import writing

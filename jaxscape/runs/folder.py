@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
@@ -25,9 +26,6 @@ from jaxscape.runs.config import (
     RetrainConfig,
     RetrainSettings,
     TrainConfig,
-    check_compare,
-    check_retrain,
-    check_train,
     from_record,
 )
 from jaxscape.runs.environment import environment

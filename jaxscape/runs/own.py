@@ -13,16 +13,9 @@ import jax
 import optax
 
 from jaxscape.problem import Problem, check_loss
+from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.compare import Comparison
-from jaxscape.runs.config import (
-    CompareSettings,
-    MinimumSettings,
-    RetrainSettings,
-    TrainSettings,
-    check_compare,
-    check_retrain,
-    check_train,
-)
+from jaxscape.runs.config import CompareSettings, MinimumSettings, RetrainSettings, TrainSettings
 from jaxscape.runs.keys import init_key
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.train import Training, steps_per_epoch

@@ -13,7 +13,8 @@ import optax
 from rich.console import Console
 
 from jaxscape.problem import Init, Problem, is_arrays
-from jaxscape.runs.config import TrainSettings, check_train
+from jaxscape.runs.checks import check_train
+from jaxscape.runs.config import TrainSettings
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import init_key, train_key
 from jaxscape.runs.lock import writing
