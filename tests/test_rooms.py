@@ -24,8 +24,8 @@ MAY_KNOW = {
     "runs": {"arguments", "problem", "tasks", "training", "jumps", "trajectories", "embedding", "figures"},
     "cli": {"runs", "trajectories", "xla_cpu"},
 }
-# The one file of the stages that knows the built-in problems, and the captions that name them.
-KNOW_THE_TASKS = {"runs/images.py", "runs/captions.py", "runs/config.py"}
+# The one file of the stages that knows the built-in problems, the captions that name them, and the checks.
+KNOW_THE_TASKS = {"runs/images.py", "runs/captions.py", "runs/checks.py"}
 # Packages that stay behind one door.
 DOORS = {
     "phate": {"embedding/baselines.py"},

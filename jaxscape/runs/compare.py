@@ -17,13 +17,14 @@ import optax
 from rich.console import Console
 
 from jaxscape.problem import Problem
-from jaxscape.runs.config import CompareSettings, check_compare
+from jaxscape.runs.checks import check_compare
+from jaxscape.runs.config import CompareSettings
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import init_key, train_key
 from jaxscape.runs.lock import writing
 from jaxscape.runs.progress import track
 from jaxscape.runs.recording import Recording, choose_strategy, describe_epoch
-from jaxscape.runs.train import steps_per_epoch
+from jaxscape.runs.train import require_init, steps_per_epoch
 from jaxscape.training.train import Epoch, TrainState, init_states, num_yielded, train
 
 PyTree = Any
@@ -72,8 +73,7 @@ def snapshots(comparison: Comparison) -> tuple[int, int]:
     steps = steps_per_epoch(comparison.problem, settings.batch_size)
     if steps is None:
         raise ValueError("the data must be arrays for networks that are trained side by side, got batches")
-    if comparison.problem.init is None:
-        raise ValueError("the problem needs init, a function key -> (params, model_state), to train from the start")
+    require_init(comparison.problem)
     last = settings.epochs if settings.steps is None else settings.epochs * steps // settings.steps
     if last < 1:
         raise ValueError(f"steps must be at most those of all epochs, got {settings.steps}")
@@ -118,8 +118,7 @@ def _stack_params(states: Mapping[str, TrainState], names: Iterable[str]) -> PyT
 
 def _start(comparison: Comparison, optimizer: str) -> TrainState:
     settings, problem, optimizers, _ = comparison
-    assert problem.init is not None  # as checked
-    networks = [problem.init(init_key(seed)) for seed in settings.seeds]
+    networks = [require_init(problem)(init_key(seed)) for seed in settings.seeds]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for params, _ in networks))
     keys = jnp.stack([train_key(seed) for seed in settings.seeds])
     return init_states(params, optimizers[optimizer], keys=keys, model_state=networks[0][1])

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from jaxscape.runs.methods import CENTERS, METHODS, NULLS
+from jaxscape.runs.methods import METHODS
 
 Preset = Literal["good", "bad", "memorization"]
 Protocol = Literal["digits", "paper"]
@@ -243,10 +243,6 @@ _DIGITS_COMPARE = {"train_size": 400, "batch_size": 50, "epochs": 100, "decay_ep
 # A mirrored digit is no digit; a mirrored photograph or shoe is one.
 _FLIPPED = ("cifar10", "cifar100", "fashion_mnist", "fashion_mnist+padded")
 
-_DEEPEST, _WIDEST = 10_000, 1_000  # larger networks than any machine has room for, and numbers that XLA can count
-
-# Names of other rooms are imported where they are checked, so that `--help` need not wait for jax.
-
 
 def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "digits", seed: int = 0) -> TrainConfig:
     """The paper's way to a good, bad or memorization minimum, at the scale of a protocol.
@@ -261,8 +257,8 @@ def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "di
         ValueError: for an unknown name (lists the known ones).
     """
     protocol = protocol or ("digits" if dataset.startswith("digits") else "paper")
-    _check_name("preset", preset, PRESETS)
-    _check_name("protocol", protocol, PROTOCOLS)
+    check_name("preset", preset, PRESETS)
+    check_name("protocol", protocol, PROTOCOLS)
     config = TrainConfig(
         preset=preset,  # type: ignore[arg-type]  # checked above
         protocol=protocol,  # type: ignore[arg-type]
@@ -302,115 +298,6 @@ def compare_preset(*, protocol: str | None = None, dataset: str = "digits") -> C
     return replace(config, **_DIGITS_COMPARE) if config.protocol == "digits" else config  # type: ignore[arg-type]
 
 
-def check_train(settings: TrainSettings) -> None:
-    """Refuse settings that cannot work, before any work.
-
-    Raises:
-        ValueError: names the setting, its value and what is allowed.
-    """
-    _check_at_least("epochs", settings.epochs, 1)
-    _check_at_least("batch_size", settings.batch_size, 1)
-    _check_seed("seed", settings.seed)
-    if isinstance(settings, TrainConfig):
-        _check_images(settings)
-
-
-def check_compare(settings: CompareSettings) -> None:
-    """Refuse settings that cannot work, before any work.
-
-    Raises:
-        ValueError: names the setting, its value and what is allowed.
-    """
-    _check_distinct("optimizers", settings.optimizers)
-    _check_distinct("seeds", settings.seeds)
-    for seed in settings.seeds:
-        _check_seed("seeds", seed)
-    _check_at_least("epochs", settings.epochs, 1)
-    _check_at_least("batch_size", settings.batch_size, 1)
-    if settings.steps is not None:
-        _check_at_least("steps", settings.steps, 1)
-    _check_strategy(settings.strategy)
-    if isinstance(settings, CompareConfig):
-        for optimizer in settings.optimizers:
-            _check_images(settings.of_one(optimizer, settings.seeds[0]))
-        _check_at_least("eval_size", settings.eval_size, 1)
-
-
-def check_retrain(settings: RetrainSettings) -> None:
-    """Refuse settings that cannot work, before any work.
-
-    Raises:
-        ValueError: names the setting, its value and what is allowed.
-    """
-    from jaxscape.jumps.directions import checked_grid
-    from jaxscape.jumps.retrain import DATA_ORDERS
-
-    checked_grid(settings.seeds, settings.step_sizes)
-    _check_name("data_order", settings.data_order, DATA_ORDERS)
-    _check_strategy(settings.strategy)
-    _check_at_least("epochs", settings.epochs, 1)
-    _check_at_least("batch_size", settings.batch_size, 1)
-    _check_seed("order_seed", settings.order_seed)
-    if isinstance(settings, RetrainConfig):
-        from jaxscape.tasks.augment import augmentation
-        from jaxscape.training.optimizers import make_optimizer
-
-        augmentation(settings.augmentation)
-        _check_name("precision", settings.precision, PRECISIONS)
-        _check_at_least("eval_size", settings.eval_size, 1)
-        make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
-
-
-def _check_images(config: TrainConfig) -> None:
-    from jaxscape.tasks.augment import augmentation
-    from jaxscape.tasks.data import DATASETS
-    from jaxscape.training.optimizers import make_optimizer, step_decay
-
-    _check_name("preset", config.preset, PRESETS)
-    _check_name("protocol", config.protocol, PROTOCOLS)
-    _check_name("dataset", config.dataset, DATASETS)
-    augmentation(config.augmentation)
-    _check_name("precision", config.precision, PRECISIONS)
-    _check_at_least("padding", config.padding, 0)
-    if not 10 <= config.depth <= _DEEPEST or (config.depth - 4) % 6:
-        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ... up to {_DEEPEST}), got {config.depth}")
-    if not 1 <= config.widen_factor <= _WIDEST:
-        raise ValueError(f"widen_factor must be from 1 to {_WIDEST}, got {config.widen_factor}")
-    if config.train_size is not None:
-        _check_at_least("train_size", config.train_size, 1)
-    if not 0 <= config.label_noise <= 1:
-        raise ValueError(f"label_noise must be from 0 to 1, got {config.label_noise}")
-    make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)
-    step_decay(config.learning_rate, config.decay_epochs, steps_per_epoch=1)
-
-
-def check_embed(config: EmbedConfig) -> None:
-    """Refuse a configuration that cannot work, before any work.
-
-    Raises:
-        ValueError: names the setting, its value and what is allowed.
-    """
-    _check_name("method", config.method, tuple(METHODS))
-    _check_name("metric", config.distance, ("cosine", "euclidean"))
-    _check_name("center", config.center, tuple(CENTERS))
-    _check_name("potential", config.potential, ("euclidean", "cosine"))
-    if config.knn != "connect":
-        _check_at_least("knn", config.knn, 1)
-    if config.null is not None:
-        _check_name("null", config.null, NULLS)
-    _check_at_least("n_components", config.n_components, 2)
-    if config.t is not None:
-        _check_at_least("t", config.t, 1)
-    if config.method != "phate" and not (config.potential == "euclidean" and config.landmarks is None):
-        raise ValueError(f"potential and landmarks belong to method phate, got method {config.method}")
-    if config.method == "phate-package" and config.knn == "connect":
-        raise ValueError("knn connect belongs to method phate, got method phate-package")
-    if METHODS[config.method].is_exact and config.distance != "euclidean":
-        raise ValueError(f"method {config.method} needs metric euclidean, got {config.distance}")
-    if config.include_minimum and config.center == "minimum" and config.distance == "cosine":
-        raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
-
-
 def from_record[C](cls: type[C], record: Any) -> C:
     """Make a configuration of its JSON record (lists become tuples); fields that the record lacks have their defaults.
 
@@ -447,28 +334,7 @@ def _words_of(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
 
 
-def _check_name(name: str, value: str, known: tuple[str, ...]) -> None:
+def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise a ValueError for a name that is none of the known ones, and lists them."""
     if value not in known:
         raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-
-
-def _check_distinct(name: str, values: tuple[Any, ...]) -> None:
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"{name} must name one or more, each once, got {' '.join(map(str, values)) or 'none'}")
-
-
-def _check_strategy(name: str) -> None:
-    from jaxscape.training.members import parse_strategy
-
-    if name != "auto":
-        parse_strategy(name)
-
-
-def _check_seed(name: str, value: int) -> None:
-    if not 0 <= value < 2**32:
-        raise ValueError(f"{name} must be from 0 to 2**32 - 1, got {value}")
-
-
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")

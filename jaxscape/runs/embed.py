@@ -12,7 +12,8 @@ from rich.console import Console
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
 from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.phate import phate
-from jaxscape.runs.config import EmbedConfig, check_embed
+from jaxscape.runs.checks import check_embed
+from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.embeddings import (
     COORDINATES,
     DIAGNOSTICS,

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
@@ -25,14 +26,11 @@ from jaxscape.runs.config import (
     RetrainConfig,
     RetrainSettings,
     TrainConfig,
-    check_compare,
-    check_retrain,
-    check_train,
     from_record,
 )
 from jaxscape.runs.environment import environment
 from jaxscape.runs.processes import is_first
-from jaxscape.trajectories.files import read_record, replacing, to_json, write_record
+from jaxscape.trajectories.files import is_sealed, read_record, replacing, to_json, write_record
 
 # The settings of each stage: of any problem, and of the built-in one.
 STAGES: dict[str, tuple[type, type]] = {
@@ -168,8 +166,9 @@ class RunFolder(Path):
         of_any, built_in = STAGES[stage]
         try:
             found: Any = from_record(of_any if "problem" in record else built_in, record[stage])
-            if stage in _CHECKS and not getattr(found, "given", None):
-                _CHECKS[stage](found)  # an edit may have left what cannot work
+            # What is sealed was checked before it was written; what was edited is not, and may not work.
+            if stage in _CHECKS and not getattr(found, "given", None) and not is_sealed(self.config):
+                _CHECKS[stage](found)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config}, section {stage!r}: {error}") from None
         return found

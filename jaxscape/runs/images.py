@@ -10,16 +10,9 @@ from pathlib import Path
 import optax
 
 from jaxscape.problem import Problem
+from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.compare import Comparison
-from jaxscape.runs.config import (
-    CompareConfig,
-    RetrainConfig,
-    TaskConfig,
-    TrainConfig,
-    check_compare,
-    check_retrain,
-    check_train,
-)
+from jaxscape.runs.config import CompareConfig, RetrainConfig, TaskConfig, TrainConfig
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.train import Training, steps_per_epoch

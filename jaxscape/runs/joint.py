@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jaxscape.runs.config import EmbedConfig, JointSettings, check_embed
+from jaxscape.runs.checks import check_embed
+from jaxscape.runs.config import EmbedConfig, JointSettings
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import JOINT, RunFolder
 from jaxscape.runs.lock import writing

@@ -5,29 +5,21 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxscape.problem import Problem, check_loss
+from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.compare import Comparison
-from jaxscape.runs.config import (
-    CompareSettings,
-    MinimumSettings,
-    RetrainSettings,
-    TrainSettings,
-    check_compare,
-    check_retrain,
-    check_train,
-)
+from jaxscape.runs.config import CompareSettings, MinimumSettings, RetrainSettings, TrainSettings
 from jaxscape.runs.keys import init_key
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.train import Training, steps_per_epoch
-from jaxscape.trajectories.arrays import key_names
+from jaxscape.trajectories.arrays import outline
 
 PyTree = Any
 type Optimizer = optax.GradientTransformation
@@ -41,8 +33,9 @@ class OwnProblem:
     like: tuple[PyTree, PyTree] | None = None  # parameters and model state, or their shapes; from `init` by default
     source: Mapping[str, Any] | None = None  # the function that made it, and its arguments
 
+    @cached_property
     def structure(self) -> tuple[PyTree, PyTree]:
-        """Return parameters and model state of one network, or their shapes.
+        """Parameters and model state of one network, or their shapes.
 
         Raises:
             ValueError: where nothing tells them.
@@ -58,13 +51,8 @@ class OwnProblem:
 
     def record(self) -> dict[str, Any]:
         """Return what the record of a run folder says of the problem."""
-        params, _ = self.structure()
-        leaves = {
-            "/".join(key_names(path)): f"{jnp.result_type(leaf)} {np.shape(leaf)}"
-            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        }
-        described = {"describe": dict(self.problem.describe), "version": self.problem.version, "parameters": leaves}
-        return described | dict(self.source or {})
+        described = {"describe": dict(self.problem.describe), "version": self.problem.version}
+        return described | {"parameters": outline(self.structure[0])} | dict(self.source or {})
 
     def training(self, settings: TrainSettings, optimizer: Optimizer | None = None) -> Training:
         """Return how its minimum is found."""
@@ -77,7 +65,7 @@ class OwnProblem:
         """Return how copies of its minimum are retrained."""
         check_retrain(settings)
         self._check(settings.batch_size)
-        return Retraining(settings, self.problem, self._one(optimizer), self.record(), self.structure())
+        return Retraining(settings, self.problem, self._one(optimizer), self.record(), self.structure)
 
     def comparison(self, settings: CompareSettings, optimizers: Mapping[str, Optimizer] | None = None) -> Comparison:
         """Return how networks are trained side by side; the settings name some of the optimisers."""
@@ -92,7 +80,7 @@ class OwnProblem:
 
     def _check(self, batch_size: int) -> None:
         steps_per_epoch(self.problem, batch_size)
-        check_loss(self.problem, *self.structure(), batch_size=batch_size)
+        check_loss(self.problem, *self.structure, batch_size=batch_size)
 
     def _one(self, given: Optimizer | None) -> Optimizer:
         found = self.problem.optimizer if given is None else given

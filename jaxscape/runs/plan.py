@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxscape.problem import Problem
+from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.compare import Comparison, snapshots
-from jaxscape.runs.config import check_compare, check_retrain, check_train
 from jaxscape.runs.keys import init_key
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.resume import save_state

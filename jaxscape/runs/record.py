@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.arguments import whole_number
@@ -20,7 +19,8 @@ from jaxscape.runs.config import RecordSettings
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.recording import first_columns
-from jaxscape.runs.tables import Columns, read_table, write_table
+from jaxscape.runs.tables import Columns, join_tables, read_table, write_table
+from jaxscape.trajectories.arrays import differences, outline
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -95,10 +95,8 @@ class Recorder:
         if self._store is None:
             return
         known = dict(zip(self._store.leaf_names, self._store.leaf_shapes, strict=True))
-        for name in [*known, *shapes]:
-            if known.get(name) != shapes.get(name):
-                now, then = shapes.get(name, "absent"), known.get(name, "absent")
-                raise ValueError(f"{name!r} is {now}, and {then} in the steps that {self.run} holds")
+        for name, now, then in differences(shapes, known):
+            raise ValueError(f"{name!r} is {now}, and {then} in the steps that {self.run} holds")
 
     def record(self, step: int, params: PyTree, metrics: Mapping[str, Any] | None) -> None:
         """Keep the parameters of a step; they are copied before this returns.
@@ -116,7 +114,7 @@ class Recorder:
         epoch = 0 if self._store is None else self._store.num_epochs
         row = self._row(epoch, step, stacked, metrics or {})
         if self._store is None:
-            self.run.record_problem(self._problem | {"parameters": _outline(stacked)})
+            self.run.record_problem(self._problem | {"parameters": outline(stacked, leading_axes=1)})
             self.run.record_settings("record", self._settings, results=())
             self._store = TrajectoryStore.create(self.run.trajectories, self._labels, packed=True)
         self._store.append(epoch, stacked, update=step)
@@ -173,7 +171,7 @@ class Recorder:
         return first_columns(self._labels, epoch, step, _finite(stacked, members)) | measured
 
     def _write_metrics(self) -> None:
-        self._metrics = _join([self._metrics, *self._waiting] if self._metrics else self._waiting)
+        self._metrics = join_tables([self._metrics, *self._waiting])
         self._waiting = []
         write_table(self.run, self.run.metrics, self._metrics)
         self._written_at = time.monotonic()
@@ -207,7 +205,7 @@ def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
         rows.append(first_columns(store.labels, epoch, epoch if step is None else step, finite))
     if not store.num_epochs:
         return {}
-    joined = _join([kept, *rows]) if len(kept["epoch"]) else _join(rows)
+    joined = join_tables([kept, *rows])
     order = np.argsort(joined["epoch"], kind="stable")
     return {name: values[order] for name, values in joined.items()}
 
@@ -231,27 +229,9 @@ def _finite(params: PyTree, members: int) -> np.ndarray:
     return found
 
 
-def _join(tables: Sequence[Columns]) -> Columns:
-    """Tables below one another; a metric that one lacks is NaN there."""
-    names = dict.fromkeys(name for table in tables for name in table)
-    return {
-        name: np.concatenate([table.get(name, np.full(len(table["epoch"]), np.nan)) for table in tables])
-        for name in names
-    }
-
-
 def _stacked(params: PyTree, members: int) -> PyTree:
     """The arrays of all members [member, ...]: of one network, of a list of networks, or stacked already."""
     if isinstance(params, list | tuple) and type(params) in (list, tuple) and len(params) == members > 1:
         return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *params)
     arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), params)
     return jax.tree.map(lambda leaf: leaf[None], arrays) if members == 1 else arrays
-
-
-def _outline(stacked: PyTree) -> dict[str, str]:
-    from jaxscape.trajectories.arrays import key_names
-
-    return {
-        "/".join(key_names(path)): f"{jnp.result_type(leaf)} {np.shape(leaf)[1:]}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(stacked)
-    }

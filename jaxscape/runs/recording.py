@@ -19,7 +19,7 @@ from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.processes import is_first, wait_for_all
 from jaxscape.runs.resume import delete_states, resume_state, save_state
 from jaxscape.runs.strategy import fastest_strategy
-from jaxscape.runs.tables import Columns, read_table, write_table
+from jaxscape.runs.tables import Columns, join_tables, read_table, write_table
 from jaxscape.training.batches import SharedBatches, data_function
 from jaxscape.training.members import Update
 from jaxscape.training.train import Epoch, TrainState
@@ -85,7 +85,8 @@ class Recording:
             update: how many updates they have behind them.
         """
         if epoch.epoch not in self._metrics.get("epoch", ()):
-            self._metrics = _add_rows(self._metrics, self._rows(epoch, update))
+            rows = self._rows(epoch, update)
+            self._metrics = join_tables([self._metrics, rows], rows)  # those of epoch 0 lack means over an epoch
             write_table(self.run, self.run.metrics, self._metrics)
         self.store.wait()  # a state without the snapshots before it could not be resumed from
         save_state(self.run.resume, epoch.epoch, epoch.states)
@@ -294,11 +295,3 @@ def _open_store(run: RunFolder, labels: Sequence[Mapping[str, Any]]) -> Trajecto
     if is_first():
         delete_states(run.resume)  # of trajectories that were deleted
     return store
-
-
-def _add_rows(columns: Columns, rows: Columns) -> Columns:
-    """Rows below those that are there; a metric that these lack (the mean over an epoch, at the start) is NaN there."""
-    if not columns:
-        return rows
-    above = len(columns["epoch"])
-    return {name: np.concatenate([columns.get(name, np.full(above, np.nan)), rows[name]]) for name in rows}

@@ -14,7 +14,8 @@ from rich.console import Console
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import start_states
 from jaxscape.problem import Problem
-from jaxscape.runs.config import RetrainSettings, check_retrain
+from jaxscape.runs.checks import check_retrain
+from jaxscape.runs.config import RetrainSettings
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import retrain_key
 from jaxscape.runs.lock import writing

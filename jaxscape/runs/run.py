@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,10 +69,14 @@ class Run:
         if problem is not None and not isinstance(problem, Problem):
             raise TypeError(f"problem must be a jaxscape.Problem, got {problem!r:.100}")
         self.folder = RunFolder(Path(path).expanduser())
-        self.problem = problem
         self._console = make_console(silent=quiet) if quiet or console is None else console
-        self._like: tuple[PyTree, PyTree] | None = None
+        self._own = None if problem is None else OwnProblem(problem)
         self._recorder: Recorder | None = None
+
+    @property
+    def problem(self) -> Problem | None:
+        """What the networks learn."""
+        return None if self._own is None else self._own.problem
 
     @classmethod
     def join(
@@ -130,9 +134,8 @@ class Run:
         check_parameters("params", params)
         if not jax.tree.leaves(params):
             raise ValueError(f"params must hold one array or more, got {params!r:.100}")
-        own = OwnProblem(self._own().problem, (params, model_state))
+        own = replace(self._known(), like=(params, model_state))
         check_finite("params", params)
-        self._like = own.like
         evaluate = own.problem.evaluate
         given = MinimumSettings(epochs=0, given=checksum(plain(params, model_state)))
         run = self.folder
@@ -147,6 +150,7 @@ class Run:
                     raise TypeError(f"metrics must be a dict of numbers, got {measured!r:.100}")
                 numbers = {name: number(f"metrics: {name}", value) for name, value in measured.items()}
                 write_minimum(run, params, model_state, epochs=0, metrics=numbers)
+        self._own = own
 
     def train(
         self,
@@ -173,7 +177,7 @@ class Run:
             OSError: where the run folder cannot be written to.
         """
         settings = MinimumSettings(epochs=epochs, batch_size=batch_size, seed=seed)
-        find_minimum(self.folder, self._own().training(settings, optimizer), console=self._console)
+        find_minimum(self.folder, self._known().training(settings, optimizer), console=self._console)
         return self.minimum()
 
     def retrain(
@@ -215,7 +219,7 @@ class Run:
             order_seed=order_seed,
             strategy=strategy,
         )
-        retrain_copies({self.folder: self._own().retraining(settings, optimizer)}, console=self._console)
+        retrain_copies({self.folder: self._known().retraining(settings, optimizer)}, console=self._console)
         measure(self.folder, console=self._console)
 
     def compare(
@@ -251,7 +255,7 @@ class Run:
             steps=steps,
             strategy=strategy,
         )
-        compare_optimizers(self.folder, self._own().comparison(settings, optimizers), console=self._console)
+        compare_optimizers(self.folder, self._known().comparison(settings, optimizers), console=self._console)
         measure(self.folder, console=self._console)
 
     def record(
@@ -366,7 +370,7 @@ class Run:
             FileNotFoundError: where there is none.
             ValueError: where it is damaged, or that of another problem.
         """
-        return read_minimum(self.folder, like=None if self.problem is None else self._own().structure())
+        return read_minimum(self.folder, like=None if self._own is None else self._own.structure)
 
     def store(self) -> TrajectoryStore:
         """Open the trajectories to read them.
@@ -382,10 +386,10 @@ class Run:
             return {"describe": {}, "version": ""}
         return {"describe": dict(self.problem.describe), "version": self.problem.version}
 
-    def _own(self) -> OwnProblem:
-        if self.problem is None:
+    def _known(self) -> OwnProblem:
+        if self._own is None:
             raise ValueError("this needs a problem: Run(path, problem)")
-        return OwnProblem(self.problem, self._like)
+        return self._own
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

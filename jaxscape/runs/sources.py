@@ -12,6 +12,7 @@ from jaxscape.runs.folder import JOINT, RECORDED, RunFolder
 from jaxscape.runs.record import complete_metrics
 from jaxscape.runs.recording import diverged_members, label_columns, read_metrics, read_trajectories
 from jaxscape.runs.tables import Columns
+from jaxscape.trajectories.arrays import differences
 from jaxscape.trajectories.store import TrajectoryStore
 
 
@@ -68,12 +69,11 @@ def read_sources(run: Path) -> tuple[Any, list[Source]]:
 def require_alike(source: Source, other: Source) -> None:
     """Raise a ValueError where the networks of two runs differ in the names or shapes of their parameters."""
     shapes, others = (dict(zip(each.store.leaf_names, each.store.leaf_shapes, strict=True)) for each in (source, other))
-    for name in [*others, *shapes]:
-        if shapes.get(name) != others.get(name):
-            raise ValueError(
-                f"runs must be of networks with the same parameters: {name!r} is {shapes.get(name, 'absent')} in "
-                f"{source.run} and {others.get(name, 'absent')} in {other.run}"
-            )
+    for name, here, there in differences(shapes, others):
+        raise ValueError(
+            f"runs must be of networks with the same parameters: {name!r} is {here} in {source.run} and {there} in "
+            f"{other.run}"
+        )
 
 
 def join_columns(sources: list[Source]) -> Columns:

@@ -6,7 +6,7 @@ written, beside that of the file which it replaces, so that a crash between the 
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,20 @@ def read_csv(path: Path) -> Columns:
         return {name: _column(column) for name, column in zip(header, columns, strict=True)}
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is damaged: it is not a table of numbers and names ({error})") from None
+
+
+def join_tables(tables: Sequence[Columns], names: Iterable[str] | None = None) -> Columns:
+    """Return the rows of metrics tables, one table below another; a metric that a table lacks is NaN there.
+
+    Args:
+        tables: those without rows are left out.
+        names: of the columns, in their order; by default all, in the order in which the tables have them.
+    """
+    tables = [table for table in tables if len(table.get("epoch", ()))]
+    return {
+        name: np.concatenate([table.get(name, np.full(len(table["epoch"]), np.nan)) for table in tables])
+        for name in names or dict.fromkeys(name for table in tables for name in table)
+    }
 
 
 def _name(run: RunFolder, path: Path) -> str:

@@ -12,8 +12,9 @@ import jax
 import optax
 from rich.console import Console
 
-from jaxscape.problem import Problem, is_arrays
-from jaxscape.runs.config import TrainSettings, check_train
+from jaxscape.problem import Init, Problem, is_arrays
+from jaxscape.runs.checks import check_train
+from jaxscape.runs.config import TrainSettings
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.keys import init_key, train_key
 from jaxscape.runs.lock import writing
@@ -88,8 +89,7 @@ def find_minima(trainings: Mapping[Path, Training], *, console: Console) -> None
     for training in trainings.values():
         check_train(training.settings)
         steps_per_epoch(training.problem, training.settings.batch_size)
-        if training.problem.init is None:
-            raise ValueError("the problem needs init, a function key -> (params, model_state), to train from the start")
+        require_init(training.problem)
     with writing(*trainings):
         for run, training in trainings.items():
             RunFolder(run).record_problem(training.record)
@@ -127,6 +127,17 @@ def steps_per_epoch(problem: Problem, batch_size: int) -> int | None:
     return examples // batch_size
 
 
+def require_init(problem: Problem) -> Init:
+    """Return what makes a fresh network.
+
+    Raises:
+        ValueError: where the problem does not have it.
+    """
+    if problem.init is None:
+        raise ValueError("the problem needs init, a function key -> (params, model_state), to train from the start")
+    return problem.init
+
+
 def copy_minimum(source: Path, run: Path) -> None:
     """Give a run folder the minimum of another one, to retrain its copies in another way; done once.
 
@@ -157,8 +168,7 @@ class _Search(NamedTuple):
 
 def _begin(run: RunFolder, training: Training, console: Console) -> _Search:
     seed = training.settings.seed
-    assert training.problem.init is not None  # as checked
-    params, model_state = training.problem.init(init_key(seed))
+    params, model_state = require_init(training.problem)(init_key(seed))
     stacked = jax.tree.map(lambda leaf: leaf[None], params)
     start = init_states(stacked, training.optimizer, keys=train_key(seed)[None], model_state=model_state)
     done, states = resume_state(run.minimum, start, console)

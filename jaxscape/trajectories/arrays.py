@@ -1,6 +1,6 @@
 """From a pytree of parameters to named arrays that a store takes, and back to nested dictionaries or to the pytree."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -50,12 +50,48 @@ def dictionaries(tree: Any) -> dict[str, Any]:
 
 def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
     """Raise a ValueError where arrays differ from those of the first snapshot, by key path."""
-    new = {leaf.name: leaf for leaf in found}
-    old = {leaf.name: leaf for leaf in first}
-    for name in [*old, *new]:
-        if new.get(name) != old.get(name):
-            now, then = _describe(new.get(name)), _describe(old.get(name))
-            raise ValueError(f"params: {name!r} of a member is {now}; allowed: {then}, as in epoch 0")
+    new, old = ({leaf.name: leaf for leaf in leaves} for leaves in (found, first))
+    for name, now, then in differences(new, old, type_and_shape):
+        raise ValueError(f"params: {name!r} of a member is {now}; allowed: {then}, as in epoch 0")
+
+
+def differences[T](
+    now: Mapping[str, T], then: Mapping[str, T], describe: Callable[[T], str] = str
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the names of arrays in which two networks differ, and what each of the two has there, in words.
+
+    Args:
+        now: what is known of the arrays of one network, by name: their shapes, say.
+        then: the same of the other, whose names come first.
+        describe: puts it into words.
+    """
+    for name in dict.fromkeys([*then, *now]):
+        if now.get(name) != then.get(name):
+            here, there = (describe(each[name]) if name in each else "absent" for each in (now, then))
+            yield name, here, there
+
+
+def type_and_shape(array: Any) -> str:
+    """Say what an array is, such as "float32 (3, 4)"."""
+    return f"{array.dtype} {array.shape}"
+
+
+def describe_shape(shape: tuple[int, ...] | None) -> str:
+    """Say what shape an array has, such as "of shape (3, 4)"; None where there is no array."""
+    return "absent" if shape is None else f"of shape {shape}"
+
+
+def outline(params: Any, *, leading_axes: int = 0) -> dict[str, str]:
+    """Return the type and the shape of each array of a pytree, by its key path, as records say them.
+
+    Args:
+        params: a pytree of arrays or of their shapes.
+        leading_axes: how many axes are left out.
+    """
+    return {
+        "/".join(key_names(path)): f"{jnp.result_type(leaf)} {np.shape(leaf)[leading_axes:]}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
 
 def matching_names(known: Sequence[str], leaves: Collection[str]) -> list[str]:
@@ -76,10 +112,6 @@ def matching_names(known: Sequence[str], leaves: Collection[str]) -> list[str]:
             raise ValueError(f"leaves: {pattern!r} is the name of no array and matches none; known: {some}")
         chosen |= found
     return [name for name in known if name in chosen]
-
-
-def _describe(leaf: Leaf | None) -> str:
-    return f"{leaf.dtype} {leaf.shape}" if leaf else "absent"
 
 
 def host_copies(arrays: list[np.ndarray | jax.Array]) -> list[np.ndarray]:
@@ -127,8 +159,8 @@ def in_structure(like: Any, tree: Mapping[str, Any], *, leading_axes: int = 0) -
         has, expected = _shape(wanted.get(keys)), _shape(found.get(keys))
         expected = expected and expected[leading_axes:]
         if keys not in random_keys and (has is None or has != expected):
-            now = "no array" if has is None and keys in wanted else _describe_shape(has)
-            raise ValueError(f"like: {'/'.join(keys)!r} is {now}; allowed: {_describe_shape(expected)}, as stored")
+            now = "no array" if has is None and keys in wanted else describe_shape(has)
+            raise ValueError(f"like: {'/'.join(keys)!r} is {now}; allowed: {describe_shape(expected)}, as stored")
     return jax.tree_util.tree_unflatten(structure, [(found | random_keys)[keys] for keys in wanted])
 
 
@@ -153,7 +185,3 @@ def _shape(leaf: Any) -> tuple[int, ...] | None:
         return ()
     shape = getattr(leaf, "shape", None)
     return shape if isinstance(shape, tuple) else None
-
-
-def _describe_shape(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else f"of shape {shape}"

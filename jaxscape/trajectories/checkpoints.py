@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxscape.trajectories.arrays import differences, type_and_shape
 from jaxscape.trajectories.checkpoint_files import Described, OpenedFile, is_checkpoint, open_checkpoint
 
 KEPT = ("float32", "bfloat16", "float16")
@@ -252,16 +253,8 @@ def _why_left_out(path: Path, name: str, described: Described, options: _Options
 
 
 def _require_same(source: _Source, first: _Source) -> None:
-    for name in [*first.shapes, *source.shapes]:
-        now, then = source.shapes.get(name), first.shapes.get(name)
-        if now != then:
-            raise ValueError(
-                f"{source.path}: {name!r} is {_describe(now)}; allowed: {_describe(then)}, as in {first.path.name}"
-            )
-
-
-def _describe(described: Described | None) -> str:
-    return f"{described.dtype} {described.shape}" if described else "absent"
+    for name, now, then in differences(source.shapes, first.shapes, type_and_shape):
+        raise ValueError(f"{source.path}: {name!r} is {now}; allowed: {then}, as in {first.path.name}")
 
 
 def _read(source: _Source) -> dict[str, np.ndarray]:

@@ -112,6 +112,11 @@ def read_record(path: Path, *, sealed: bool = False) -> dict[str, Any]:
     return record
 
 
+def is_sealed(path: Path) -> bool:
+    """Return whether a record that `read_record` takes has a checksum."""
+    return CHECKSUM in json.loads(path.read_bytes())
+
+
 def to_json(value: Any) -> Any:
     """Convert mappings, arrays, NumPy scalars and other iterables to JSON values; NaN and infinity become None."""
     if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxscape.trajectories.arrays import matching_names
+from jaxscape.trajectories.arrays import describe_shape, differences, matching_names
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -107,12 +107,10 @@ def _members_by_store(members: Any, count: int) -> Any:
 
 def _require_same_leaves(store: TrajectoryStore, first: TrajectoryStore) -> None:
     now, then = (dict(zip(each.leaf_names, each.leaf_shapes, strict=True)) for each in (store, first))
-    for name in [*then, *now]:
-        if now.get(name) != then.get(name):
-            raise ValueError(
-                f"stores must hold the same arrays: {name!r} is {_describe(now.get(name))} in {store.path} and "
-                f"{_describe(then.get(name))} in {first.path}"
-            )
+    for name, here, there in differences(now, then, describe_shape):
+        raise ValueError(
+            f"stores must hold the same arrays: {name!r} is {here} in {store.path} and {there} in {first.path}"
+        )
     if list(now) != list(then):
         raise ValueError(f"stores must hold the same arrays in the same order, {store.path} and {first.path} do not")
 
@@ -159,14 +157,13 @@ def _as_vector(item: Any) -> Any:
 
 
 def _refuse_unequal(items: Sequence[dict[str, np.ndarray]]) -> None:
-    for number, item in enumerate(items):
-        for name in [*items[0], *item]:
-            then, now = (each[name].shape if name in each else None for each in (items[0], item))
-            if now != then:
-                raise ValueError(
-                    f"points in a list must be networks with the same arrays, or vectors of one length, but {name!r} "
-                    f"is {_describe(then)} in points[0] and {_describe(now)} in points[{number}]; {_STACK}"
-                )
+    first, *others = ({name: array.shape for name, array in item.items()} for item in items)
+    for number, item in enumerate(others, start=1):
+        for name, now, then in differences(item, first, describe_shape):
+            raise ValueError(
+                f"points in a list must be networks with the same arrays, or vectors of one length, but {name!r} "
+                f"is {then} in points[0] and {now} in points[{number}]; {_STACK}"
+            )
 
 
 def _of_rows(
@@ -225,7 +222,7 @@ def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
         if found != expected:
             raise ValueError(
                 f"reference must have the arrays of one point, or be an array ({source.dimension},): {name!r} is "
-                f"{_describe(found)} in the reference and {_describe(expected)} in a point"
+                f"{describe_shape(found)} in the reference and {describe_shape(expected)} in a point"
             )
     return np.concatenate([arrays[name].ravel().astype(np.float64) for name in source.shapes])
 
@@ -298,7 +295,3 @@ def _is_sparse(node: Any) -> bool:
 
 def _is_bare(tree: PyTree) -> bool:
     return jax.tree_util.all_leaves([tree])
-
-
-def _describe(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else f"of shape {shape}"

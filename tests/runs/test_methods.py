@@ -4,7 +4,8 @@ from typing import Literal, get_args, get_type_hints
 
 import pytest
 
-from jaxscape.runs.config import EmbedConfig, check_embed
+from jaxscape.runs.checks import check_embed
+from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.trajectories import distances, geometry, null
 

@@ -1,5 +1,6 @@
 """A run folder of one's own problem, as an object: it resumes, extends, refuses what is another problem, and draws."""
 
+from dataclasses import dataclass
 from io import StringIO
 from typing import NamedTuple
 
@@ -79,6 +80,25 @@ def test_the_same_calls_again_change_nothing(finished):
     run.train(epochs=3, batch_size=8)
     run.retrain(**RETRAIN)
     assert results(run) == before
+
+
+@dataclass
+class Init:
+    """A record whose calls are counted. It has no hash, without which jax traces a function whenever it is asked."""
+
+    calls: int = 0
+
+    def __call__(self, key):
+        self.calls += 1
+        return init(key)
+
+
+def test_init_is_traced_once(tmp_path):
+    counted = Init()
+    run = Run(tmp_path / "run", problem(init=counted), quiet=True)
+    run.train(epochs=1, batch_size=8)
+    run.retrain(**RETRAIN | {"epochs": 1})
+    assert counted.calls == 2  # the structure of the parameters, then the parameters themselves
 
 
 def test_what_reads_needs_no_problem(finished):

@@ -1,6 +1,8 @@
 """What stands in a run folder after train, retrain, embed and plot, against numbers computed from its parameters."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -62,6 +64,15 @@ def test_the_record_says_what_was_asked_and_where_it_ran(finished, images):
     assert record["strategy"]["chosen"] in record["strategy"]["seconds_per_step"]
     assert record["environment"]["versions"]["jax"] == jax.__version__
     assert "cpu" in record["environment"]["device"]
+
+
+def test_what_was_asked_is_read_without_waiting_for_jax(finished):
+    code = (
+        "import sys; from jaxscape.runs.folder import RunFolder; assert 'jax' not in sys.modules, 'imported'; "
+        "run = RunFolder(sys.argv[1]); assert run.settings('train') and run.settings('retrain'); "
+        "sys.exit('jax' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, finished], check=True)
 
 
 def test_copies_are_retrained_like_their_minimum(finished):
