@@ -27,7 +27,7 @@ def check_train(settings: TrainSettings) -> None:
     """Refuse settings that cannot work, before any work.
 
     Raises:
-        ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the setting, its value and what is allowed.
     """
     _check_at_least("epochs", settings.epochs, 1)
     _check_at_least("batch_size", settings.batch_size, 1)
@@ -40,7 +40,7 @@ def check_compare(settings: CompareSettings) -> None:
     """Refuse settings that cannot work, before any work.
 
     Raises:
-        ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the setting, its value and what is allowed.
     """
     _check_distinct("optimizers", settings.optimizers)
     _check_distinct("seeds", settings.seeds)
@@ -61,7 +61,7 @@ def check_retrain(settings: RetrainSettings) -> None:
     """Refuse settings that cannot work, before any work.
 
     Raises:
-        ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the setting, its value and what is allowed.
     """
     from jaxscape.jumps.directions import checked_grid
     from jaxscape.jumps.retrain import DATA_ORDERS
@@ -109,13 +109,15 @@ def check_embed(config: EmbedConfig) -> None:
     """Refuse a configuration that cannot work, before any work.
 
     Raises:
-        ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the setting, its value and what is allowed.
     """
     check_name("method", config.method, tuple(METHODS))
     check_name("metric", config.distance, ("cosine", "euclidean"))
     check_name("center", config.center, tuple(CENTERS))
     check_name("potential", config.potential, ("euclidean", "cosine"))
     if config.knn != "connect":
+        if isinstance(config.knn, str):
+            raise ValueError(f"knn must be a whole number or connect, got {config.knn!r:.100}")
         _check_at_least("knn", config.knn, 1)
     if config.null is not None:
         check_name("null", config.null, NULLS)
@@ -145,10 +147,17 @@ def _check_strategy(name: str) -> None:
 
 
 def _check_seed(name: str, value: int) -> None:
+    _check_whole(name, value)
     if not 0 <= value < 2**32:
         raise ValueError(f"{name} must be from 0 to 2**32 - 1, got {value}")
 
 
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r:.100}")
+
+
 def _check_at_least(name: str, value: int, least: int) -> None:
+    _check_whole(name, value)
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")

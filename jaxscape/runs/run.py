@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 import optax
 from rich.console import Console
 
@@ -27,6 +28,7 @@ from jaxscape.runs.progress import make_console
 from jaxscape.runs.record import Recorder
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import TRAJECTORIES, find_minimum
+from jaxscape.trajectories.arrays import describe_shape, differences, key_names
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -127,15 +129,20 @@ class Run:
         Raises:
             TypeError: for params that are not real floating-point numbers (names the leaf), and metrics that are no
                 dict of numbers.
-            ValueError: for no params, NaN or infinity, or where the run folder holds another minimum, or
-                trajectories from one.
+            ValueError: for no params, other shapes than `init` makes, NaN or infinity, or where the run folder holds
+                another minimum, or trajectories from one.
             OSError: where the run folder cannot be written to.
         """
         check_parameters("params", params)
         if not jax.tree.leaves(params):
             raise ValueError(f"params must hold one array or more, got {params!r:.100}")
-        own = replace(self._known(), like=(params, model_state))
         check_finite("params", params)
+        known = self._known()
+        if known.problem.init is not None:
+            made, _ = OwnProblem(known.problem).structure
+            for name, given_shape, shape in differences(_shapes(params), _shapes(made), describe_shape):
+                raise ValueError(f"params must have the arrays that init makes: {name} is {given_shape}, not {shape}")
+        own = replace(known, like=(params, model_state))
         evaluate = own.problem.evaluate
         given = MinimumSettings(epochs=0, given=checksum(plain(params, model_state)))
         run = self.folder
@@ -176,7 +183,9 @@ class Run:
             FloatingPointError: where training diverges.
             OSError: where the run folder cannot be written to.
         """
-        settings = MinimumSettings(epochs=epochs, batch_size=batch_size, seed=seed)
+        settings = MinimumSettings(
+            whole_number("epochs", epochs), whole_number("batch_size", batch_size), whole_number("seed", seed)
+        )
         find_minimum(self.folder, self._known().training(settings, optimizer), console=self._console)
         return self.minimum()
 
@@ -213,10 +222,10 @@ class Run:
         settings = RetrainSettings(
             seeds=_seeds(seeds),
             step_sizes=tuple(number("step_sizes", size) for size in _several("step_sizes", step_sizes)),
-            epochs=epochs,
-            batch_size=batch_size,
+            epochs=whole_number("epochs", epochs),
+            batch_size=whole_number("batch_size", batch_size),
+            order_seed=whole_number("order_seed", order_seed),
             data_order=data_order,
-            order_seed=order_seed,
             strategy=strategy,
         )
         retrain_copies({self.folder: self._known().retraining(settings, optimizer)}, console=self._console)
@@ -250,9 +259,9 @@ class Run:
         settings = CompareSettings(
             optimizers=tuple(optimizers),
             seeds=_seeds(seeds),
-            epochs=epochs,
-            batch_size=batch_size,
-            steps=steps,
+            epochs=whole_number("epochs", epochs),
+            batch_size=whole_number("batch_size", batch_size),
+            steps=None if steps is None else whole_number("steps", steps),
             strategy=strategy,
         )
         compare_optimizers(self.folder, self._known().comparison(settings, optimizers), console=self._console)
@@ -390,6 +399,10 @@ class Run:
         if self._own is None:
             raise ValueError("this needs a problem: Run(path, problem)")
         return self._own
+
+
+def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:
+    return {"/".join(key_names(path)): np.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

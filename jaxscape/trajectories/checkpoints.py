@@ -5,7 +5,7 @@ Orbax folders, `.npz`, `.safetensors`, and the `.pt` and `.pth` of PyTorch. Noth
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,8 @@ class _Source(NamedTuple):
     path: Path
     opened: OpenedFile
     key: str  # what stands before the names in the file
-    shapes: dict[str, Described]  # by the names after it
+    shapes: dict[str, Described]  # by key path
+    in_file: dict[str, str]  # key path -> the name in the file, after the key
     left_out: dict[str, str]
 
 
@@ -114,12 +115,14 @@ def import_checkpoints(
         key: where the parameters stand in a file of nested records, such as "model" or "state/params"; "" for
             everywhere. By default the one place with a usual name ("params", "model", "state_dict", ...), where
             there is nothing beside it but optimiser states and their kin, which are left out.
-        include: patterns as in a shell (`*`, `?`, `[ab]`) of the names to read, after `key`; by default all.
+        include: patterns as in a shell (`*`, `?`, `[ab]`) of the names to read, as the file has them after `key`; by
+            default all.
         exclude: patterns of names to leave out.
 
     Returns:
-        The checkpoints. Arrays of integers and booleans (`num_batches_tracked`), and what is empty or no array, are
-        left out, and float64 is rounded to float32; `left_out` and `rounded` say which.
+        The checkpoints, their arrays by key path: `fc1.weight` of a file is fc1/weight, as JAX says it. Arrays of
+        integers and booleans (`num_batches_tracked`), and what is empty or no array, are left out, and float64 is
+        rounded to float32; `left_out` and `rounded` say which.
 
     Raises:
         ValueError: for no sources, numbers twice or in some names only, files of no known format or damaged, arrays of
@@ -202,7 +205,20 @@ def _open(path: Path, options: _Options) -> _Source:
             shapes[name] = described
     if not shapes:
         raise ValueError(f"{path} has no arrays of floating-point numbers to import; it has {some_names(names)}")
-    return _Source(path, opened, key, shapes, left_out)
+    in_file = _key_paths(shapes)
+    return _Source(path, opened, key, {name: shapes[inside] for name, inside in in_file.items()}, in_file, left_out)
+
+
+def _key_paths(names: Collection[str]) -> dict[str, str]:
+    """Key paths, and the name in the file of each: a dot parts a name as a slash does, where that is unambiguous.
+
+    So `fc1.weight` of PyTorch is the array that JAX calls fc1/weight.
+    """
+    paths = {name.replace(".", "/"): name for name in names}
+    above = {path.rsplit("/", parts)[0] for path in paths for parts in range(1, path.count("/") + 1)}
+    if len(paths) < len(names) or not above.isdisjoint(paths) or not all(all(path.split("/")) for path in paths):
+        return {name: name for name in names}
+    return paths
 
 
 def _find_key(path: Path, opened: OpenedFile, asked: str | None) -> str:
@@ -259,10 +275,10 @@ def _require_same(source: _Source, first: _Source) -> None:
 
 def _read(source: _Source) -> dict[str, np.ndarray]:
     start = f"{source.key}/" if source.key else ""
-    found = source.opened.read([start + name for name in source.shapes])
+    found = source.opened.read([start + name for name in source.in_file.values()])
     arrays = {}
     for name, described in source.shapes.items():
-        array = found[start + name]
+        array = found[start + source.in_file[name]]
         if array.shape != described.shape or array.dtype.name != described.dtype:
             raise ValueError(f"{source.path}: {name!r} is {array.dtype} {array.shape}, and was said to be otherwise")
         array = array.astype(array.dtype.newbyteorder("="), copy=False)

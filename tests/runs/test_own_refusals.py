@@ -29,17 +29,27 @@ def problem(**settings):
         ({"seeds": True}, "seeds must be a sequence of numbers, got True"),
         ({"step_sizes": 0.5}, "step_sizes must be a sequence of numbers, got 0.5"),
         ({"step_sizes": ["a"]}, "step_sizes must be a number, got 'a'"),
+        ({"epochs": "3"}, "epochs must be a whole number, got '3'"),
+        ({"batch_size": 2.0}, "batch_size must be a whole number, got 2.0"),
+        ({"order_seed": None}, "order_seed must be a whole number, got None"),
     ],
 )
 def test_numbers_are_not_rounded_and_texts_are_no_sequences(tmp_path, settings, words):
     with pytest.raises(TypeError, match=words):
-        Run(tmp_path / "run", problem(), quiet=True).retrain(epochs=1, **settings)
+        Run(tmp_path / "run", problem(), quiet=True).retrain(**{"epochs": 1} | settings)
 
 
 @pytest.mark.parametrize(
     ("params", "settings", "error", "words"),
     [
         ({}, {}, ValueError, "params must hold one array or more"),
+        (
+            {"w": np.ones((3, 4))},
+            {},
+            ValueError,
+            r"arrays that init makes: w is of shape \(3, 4\), not of shape \(4, 3\)",
+        ),
+        ({"v": np.ones(3)}, {}, ValueError, r"arrays that init makes: w is absent, not of shape \(4, 3\)"),
         (PARAMS, {"metrics": [1]}, TypeError, "metrics must be a dict of numbers"),
         (PARAMS, {"metrics": {"a": "x"}}, TypeError, "metrics: a must be a number, got 'x'"),
     ],
@@ -81,3 +91,24 @@ def test_updates_that_would_be_broadcast_are_refused(update, words):
     states = init_states({"w": jnp.ones((2, 4, 3))}, optimizer, keys=jax.random.split(jax.random.key(0), 2))
     with pytest.raises((TypeError, ValueError), match=words):
         train(loss_fn, optimizer, states, jnp.eye(4), epochs=1, batch_size=2)
+
+
+def test_numbers_of_numpy_are_whole_numbers(tmp_path):
+    run = Run(tmp_path / "run", problem(), quiet=True)
+    run.set_minimum(PARAMS)
+    run.retrain(seeds=np.int64(2), step_sizes=(0.5,), epochs=np.int64(2), batch_size=np.int32(2), strategy="loop")
+    assert run.folder.read_config()["retrain"]["epochs"] == 2
+    assert run.store().num_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"knn": "many"}, ValueError, "knn must be a whole number or connect, got 'many'"),
+        ({"knn": 2.5}, TypeError, "knn must be a whole number, got 2.5"),
+        ({"t": "long"}, TypeError, "t must be a whole number, got 'long'"),
+    ],
+)
+def test_settings_of_an_embedding_that_are_no_numbers_are_refused(tmp_path, settings, error, words):
+    with pytest.raises(error, match=words):
+        Run(tmp_path / "run", quiet=True).embed(**settings)

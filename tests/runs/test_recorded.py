@@ -291,10 +291,10 @@ def test_a_metric_that_is_no_number_is_named(tmp_path):
 
 
 def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, tmp_path):
-    for name, array in (("one", "fc1/bias"), ("two", "fc1.bias")):
+    for name, array in (("one", "fc1/bias"), ("two", "fc2/bias")):
         (tmp_path / name).mkdir()
         np.savez(tmp_path / name / "step0.npz", **{array: np.ones(3, np.float32)})
     outcome = jaxscape("import", tmp_path / "joint", *(f"{name}={tmp_path / name}" for name in ("one", "two")))
     assert outcome.code == 1
-    assert "'fc1/bias' is (3,) in one and absent in two; one has 'fc1/bias', two has 'fc1.bias'" in outcome.err
+    assert "'fc1/bias' is (3,) in one and absent in two; one has 'fc1/bias', two has 'fc2/bias'" in outcome.err
     assert not (tmp_path / "joint").exists()

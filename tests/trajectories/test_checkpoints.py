@@ -529,3 +529,28 @@ def test_an_orbax_array_that_claims_more_than_is_there_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "1" / "w")
     with pytest.raises((ValueError, OSError), match=str(tmp_path)):
         list(import_checkpoints(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("names", "paths"),
+    [
+        (["fc1.weight", "fc1.bias"], ["fc1/weight", "fc1/bias"]),
+        (["a/b.c"], ["a/b/c"]),
+        (["fc1.weight", "fc1/weight"], ["fc1.weight", "fc1/weight"]),  # would be one
+        (["fc1", "fc1.weight"], ["fc1", "fc1.weight"]),  # an array and a folder of that name
+        (["w..b"], ["w..b"]),
+        (["a.b", "w."], ["a.b", "w."]),
+    ],
+)
+def test_a_dot_parts_a_name_as_a_slash_does_where_that_is_unambiguous(tmp_path, names, paths):
+    np.savez(tmp_path / "step0.npz", **{name: np.full(2, number, np.float32) for number, name in enumerate(names)})
+    found = import_checkpoints(tmp_path / "step0.npz")
+    assert list(found.shapes) == paths
+    ((_, arrays),) = found
+    for number, path in enumerate(paths):
+        np.testing.assert_array_equal(arrays[path], [number] * 2)
+
+
+def test_patterns_are_of_the_names_in_the_file(tmp_path):
+    np.savez(tmp_path / "step0.npz", **{"fc1.weight": np.ones(2, np.float32), "fc2.weight": np.ones(2, np.float32)})
+    assert list(import_checkpoints(tmp_path / "step0.npz", include="fc1.*").shapes) == ["fc1/weight"]
