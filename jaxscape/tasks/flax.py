@@ -5,11 +5,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxscape.problem import Data, Evaluate, FilterAxis, LossFn, Metrics, Problem, check_data, check_function, is_arrays
 from jaxscape.tasks.classification import dropout_key, flax_loss
-from jaxscape.tasks.trees import loss_and_metrics
+from jaxscape.tasks.trees import loss_and_metrics, path_names
 
 PyTree = Any
 Model = Callable[..., Any]
@@ -18,10 +19,34 @@ Loss = Callable[[Model, PyTree, jax.Array], Any]
 LOSS = "loss(model, batch, key) -> loss or (loss, metrics)"
 
 
-def rows_of_embeddings(path: tuple[Any, ...]) -> int:
-    """The filter axis of Flax's layers: the last of a kernel, and the first of an embedding, one row per token."""
-    names = [getattr(key, "key", getattr(key, "name", None)) for key in path]
-    return 0 if names and names[-1] == "embedding" else -1
+class OutputAxes:
+    """The filter axis of each parameter of Flax's layers: a function of its path.
+
+    Of a kernel the axes that its bias has, or else the last, and of an attention layer's query, key and value
+    (in, heads, head_dim) the last two. Of an embedding the first, one row per token.
+
+    Args:
+        params: makes the parameters, or their shapes, when the first path is asked for.
+    """
+
+    def __init__(self, params: Callable[[], PyTree]):
+        self._params = params
+        self._shapes: dict[tuple[str, ...], tuple[int, ...]] | None = None
+
+    def __call__(self, path: tuple[Any, ...]) -> int | tuple[int, ...]:
+        """Return the output axes of the array at a key path."""
+        if self._shapes is None:
+            leaves = jax.tree_util.tree_leaves_with_path(self._params())
+            self._shapes = {_names(of_leaf): jnp.shape(leaf) for of_leaf, leaf in leaves}
+        *above, name = _names(path) or ("",)
+        shape = self._shapes.get((*above, name), ())
+        bias = self._shapes.get((*above, "bias"), ())
+        if name == "embedding":
+            return 0
+        if name == "kernel" and 1 < len(bias) < len(shape) and shape[-len(bias) :] == bias:
+            return tuple(range(-len(bias), 0))
+        of_attention = len(shape) == 3 and above[-1:] in (["query"], ["key"], ["value"])
+        return (-2, -1) if name == "kernel" and of_attention else -1
 
 
 def flax_problem(
@@ -34,7 +59,7 @@ def flax_problem(
     optimizer: optax.GradientTransformation | None = None,
     describe: Mapping[str, Any] | None = None,
     version: str = "",
-    filter_axis: FilterAxis = rows_of_embeddings,
+    filter_axis: FilterAxis | None = None,
 ) -> Problem:
     """Return the problem of a Flax Linen module.
 
@@ -53,8 +78,9 @@ def flax_problem(
         optimizer: as in `Problem`; likewise
         describe: captions,
         version: of the problem, and
-        filter_axis: the output axis of the parameters. The kernel of an attention layer (in, heads, head_dim) has
-            two, which a function of the path has to tell.
+        filter_axis: the output axis of the parameters, by default that of Flax's layers: of a kernel the axes that its
+            bias has, else the last; both the heads and their features of an attention layer's query, key and value
+            (in, heads, head_dim); the rows of an embedding.
 
     Returns:
         A problem whose `init` calls the module once, as `loss` does, with the streams "params" and "dropout".
@@ -72,16 +98,24 @@ def flax_problem(
         if not is_arrays(data):
             raise ValueError("example must be a batch to initialize the module with, where data are no arrays")
         example = jax.tree.map(lambda array: array[:1], data)
+    init = _init(module, loss or _classify, example)
     return Problem(
         flax_loss(module) if loss is None else _loss_fn(module, loss),
         data,
         evaluate=evaluate,
-        init=_init(module, loss or _classify, example),
+        init=init,
         optimizer=optimizer,
         describe=describe or {},
         version=version,
-        filter_axis=filter_axis,
+        filter_axis=OutputAxes(lambda: jax.eval_shape(init, jax.random.key(0))[0])
+        if filter_axis is None
+        else filter_axis,
     )
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    names = path_names(path)
+    return names[:-1] if names[-1:] == ("value",) else names  # Flax boxes arrays, as in Partitioned
 
 
 def _classify(model: Model, batch: PyTree, key: jax.Array) -> Any:

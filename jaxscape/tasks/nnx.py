@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from jaxscape.problem import Data, FilterAxis, Metrics, Problem, check_function
-from jaxscape.tasks.flax import LOSS, rows_of_embeddings
+from jaxscape.tasks.flax import LOSS, OutputAxes
 from jaxscape.tasks.trees import Layout, loss_and_metrics
 
 PyTree = Any
@@ -29,7 +29,7 @@ def nnx_problem(
     optimizer: optax.GradientTransformation | None = None,
     describe: Mapping[str, Any] | None = None,
     version: str = "",
-    filter_axis: FilterAxis = rows_of_embeddings,
+    filter_axis: FilterAxis | None = None,
 ) -> Problem:
     """Return the problem of a Flax NNX module.
 
@@ -46,7 +46,7 @@ def nnx_problem(
         optimizer: as in `Problem`; likewise
         describe: captions,
         version: of the problem, and
-        filter_axis: the output axis of the parameters.
+        filter_axis: the output axis of the parameters, by default as in `flax_problem`.
 
     Returns:
         A problem whose `init` gives the model's own parameters, whatever the key; params and model_state are nested
@@ -84,7 +84,7 @@ def nnx_problem(
         optimizer=optimizer,
         describe=describe or {},
         version=version,
-        filter_axis=filter_axis,
+        filter_axis=OutputAxes(lambda: params) if filter_axis is None else filter_axis,
     )
 
 

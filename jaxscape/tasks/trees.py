@@ -1,6 +1,6 @@
 """Models of other frameworks as plain parameters, and what their losses return as the protocol has it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ class Layout:
         found, treedef = jax.tree_util.tree_flatten_with_path(tree)
         self._treedef: Any = treedef
         # One array alone has no path.
-        self._paths = [tuple(map(_name, path[: len(path) - leave_out])) or ("array",) for path, _ in found]
+        self._paths = [path_names(path[: len(path) - leave_out]) or ("array",) for path, _ in found]
         assert len(set(self._paths)) == len(self._paths)
 
     def to_dicts(self, tree: PyTree) -> PyTree:
@@ -55,6 +55,11 @@ def loss_and_metrics(result: Any) -> tuple[Any, Metrics]:
     if not isinstance(metrics, Mapping):
         raise TypeError(f"loss must give loss or (loss, metrics), where metrics is a dict, got {metrics!r:.100}")
     return loss, {"loss": loss, **metrics}
+
+
+def path_names(path: Iterable[Any]) -> tuple[str, ...]:
+    """Return the names and numbers in the key path of a leaf."""
+    return tuple(map(_name, path))
 
 
 def _name(key: Any) -> str:

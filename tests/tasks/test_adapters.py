@@ -396,6 +396,33 @@ def test_the_filters_of_an_embedding_are_its_rows():
     np.testing.assert_allclose(*norms, rtol=1e-5)
 
 
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("framework", ["linen", "nnx"])
+def test_filters_of_attention_are_those_of_one_feature_of_one_head(framework, with_bias):
+    tokens = jnp.ones((2, 5, 8))
+    if framework == "linen":
+        attention = nn.MultiHeadDotProductAttention(num_heads=4, use_bias=with_bias)
+        problem = flax_problem(attention, tokens, loss=lambda model, batch, key: model(batch).mean())
+    else:
+        attention = nnx.MultiHeadAttention(4, 8, use_bias=with_bias, decode=False, rngs=nnx.Rngs(0))
+        problem = nnx_problem(attention, tokens, loss=lambda model, batch, key: model(batch).mean())
+    params, _ = problem.init(KEYS[0])
+    moved = filter_normalize(random_direction(KEYS[0], params), params, filter_axis=problem.filter_axis)
+    for name, inputs in (("query", 0), ("key", 0), ("value", 0), ("out", (0, 1))):
+        assert params[name]["kernel"].shape == ((4, 2, 8) if name == "out" else (8, 4, 2))
+        norms = [jnp.sqrt((each[name]["kernel"] ** 2).sum(axis=inputs)) for each in (moved, params)]
+        np.testing.assert_allclose(*norms, rtol=1e-5)
+        if with_bias:
+            np.testing.assert_array_equal(moved[name]["bias"], 0)
+
+
+def test_filters_of_a_layer_with_several_output_axes_are_those_of_its_bias():
+    layer = nn.DenseGeneral((3, 2))
+    problem = flax_problem(layer, jnp.ones((4, 5)), loss=lambda model, batch, key: model(batch).mean())
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(problem.init(KEYS[0])[0])]
+    assert {path[-1].key: problem.filter_axis(path) for path in paths} == {"kernel": (-2, -1), "bias": -1}
+
+
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
 def test_losses_of_other_arguments_are_refused(name):
     adapter = {"nnx": lambda loss: nnx_problem(nnx_model(), DATA, loss=loss)}.get(
