@@ -19,7 +19,7 @@ _CONTENTS = {
     "tasks.nnx": ("nnx_problem",),
     "tasks.equinox": ("equinox_problem",),
     "training.batches": ("SharedBatches", "batches_for_each"),
-    "training.optimizers": ("make_optimizer", "step_decay"),
+    "training.optimizers": ("decay_factors", "make_optimizer", "step_decay"),
     "training.train": ("Epoch", "TrainState", "concatenate_states", "init_states", "train"),
     "jumps.directions": (
         "JumpGrid",
@@ -34,10 +34,11 @@ _CONTENTS = {
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
     "trajectories.geometry": ("Geometry", "trajectory_geometry"),
-    "trajectories.null": ("null_trajectories",),
+    "trajectories.null": ("decay_trajectories", "null_trajectories"),
     "trajectories.checkpoints": ("import_checkpoints",),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
+    "embedding.mds": ("mds",),
     "embedding.measures": ("continuity", "demap", "procrustes_disparity", "radial_trend", "rank_correlation"),
     "embedding.tree": ("Tree", "artificial_tree"),
     "runs.run": ("Run",),
@@ -47,6 +48,7 @@ _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in name
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
     from jaxscape.embedding.baselines import Embedding, pca, random_plane, tsne, umap
+    from jaxscape.embedding.mds import mds
     from jaxscape.embedding.measures import continuity, demap, procrustes_disparity, radial_trend, rank_correlation
     from jaxscape.embedding.phate import PhateResult, phate, project
     from jaxscape.embedding.tree import Tree, artificial_tree
@@ -68,13 +70,13 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.tasks.models import WideResNet
     from jaxscape.tasks.nnx import nnx_problem
     from jaxscape.training.batches import SharedBatches, batches_for_each
-    from jaxscape.training.optimizers import make_optimizer, step_decay
+    from jaxscape.training.optimizers import decay_factors, make_optimizer, step_decay
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
     from jaxscape.trajectories.checkpoints import import_checkpoints
     from jaxscape.trajectories.distances import pairwise_distances
     from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
     from jaxscape.trajectories.gram import Gram, gram
-    from jaxscape.trajectories.null import null_trajectories
+    from jaxscape.trajectories.null import decay_trajectories, null_trajectories
     from jaxscape.trajectories.store import TrajectoryStore
 
 __all__ = [
@@ -97,6 +99,8 @@ __all__ = [
     "concatenate_states",
     "continuity",
     "corrupt_labels",
+    "decay_factors",
+    "decay_trajectories",
     "demap",
     "equinox_problem",
     "filter_normalize",
@@ -111,6 +115,7 @@ __all__ = [
     "jump_grid",
     "load_dataset",
     "make_optimizer",
+    "mds",
     "nnx_problem",
     "null_trajectories",
     "pair_images",

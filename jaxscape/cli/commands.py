@@ -171,7 +171,7 @@ class Embed:
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw every embedding of a run, and its distances from the minimum."""
+    """Draw a run: views in which every position is exact, every embedding, and its distances from the minimum."""
 
     run: OneRun
     """A run folder with embeddings."""

@@ -97,9 +97,38 @@ def metric_mds(
     # Threads of BLAS that wait for more work keep XLA's from theirs: twice the time at 1,000 points.
     with threadpool_limits(1, user_api="blas"):
         start = _coarse_layout(matrix, n_components, tolerance, max_iterations)
-        points, iterations, converged = minimize_stress(
-            matrix, start, tolerance=tolerance, max_iterations=max_iterations
-        )
+        return _layout(matrix, unit, start, tolerance, max_iterations)
+
+
+def mds(distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-6, max_iterations: int = 1000) -> Layout:
+    """Return coordinates of least stress by metric scaling, the better of two layouts.
+
+    The stress has many minima, and one layout may tear a trajectory that another keeps whole. One starts as that of
+    `metric_mds`, the other from classical scaling of all points, which takes n^3 operations.
+
+    Args:
+        distances: (n, n), in any unit, as `jaxscape.pairwise_distances` gives them.
+        n_components: number of axes.
+        tolerance: converged where five steps lower the stress by less than five times that share of it.
+        max_iterations: end there in any case.
+
+    Returns:
+        The layout: coordinates in the unit of the distances, about their mean, along their principal axes.
+
+    Raises:
+        ValueError: for a matrix that is no distance matrix, or n_components out of 1 to n.
+    """
+    matrix, unit = without_unit(distance_matrix("distances", distances))
+    check_whole("n_components", n_components, 1, len(matrix), most_is="n")
+    starts = [classical_mds(matrix, n_components=n_components)[0]]
+    with threadpool_limits(1, user_api="blas"):
+        starts.append(_coarse_layout(matrix, n_components, tolerance, max_iterations))
+        layouts = [_layout(matrix, unit, start, tolerance, max_iterations) for start in starts]
+    return min(layouts, key=lambda layout: layout.stress)
+
+
+def _layout(matrix: np.ndarray, unit: float, start: np.ndarray, tolerance: float, max_iterations: int) -> Layout:
+    points, iterations, converged = minimize_stress(matrix, start, tolerance=tolerance, max_iterations=max_iterations)
     points = points - points.mean(axis=0)
     vectors, lengths, _ = np.linalg.svd(points, full_matrices=False)
     points = _coordinates(lengths**2, vectors)

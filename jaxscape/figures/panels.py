@@ -47,6 +47,28 @@ class DistancePanel(NamedTuple):
     unit: str = "epoch"
 
 
+class Ghost(NamedTuple):
+    """Surrogate trajectories with the labels of the real ones; arrays are (n,), a value a row."""
+
+    label: str
+    distance: Array
+    angle: Array
+
+
+class ExactPanel(NamedTuple):
+    """Trajectories as seen from the minimum; every array is (n,), a value a row."""
+
+    title: str
+    distance: Array  # from the minimum, in any unit
+    angle: Array  # between the displacements of the row and of its start, radians from 0 to pi
+    seed: Array  # the direction of the jump
+    epoch: Array
+    member: Array
+    step_size: Array | None = None
+    ghosts: Sequence[Ghost] = ()
+    unit: str = "epoch"
+
+
 def checked_panel(panel: Panel) -> Panel:
     """The panel with its columns as arrays.
 
@@ -72,6 +94,24 @@ def checked_distances(panel: DistancePanel) -> DistancePanel:
     return _with_checked_labels(panel, n)
 
 
+def check_exact(panel: ExactPanel) -> ExactPanel:
+    """Return the panel with its columns as arrays.
+
+    Raises:
+        ValueError: lengths that differ, no rows, NaN, a row named twice, a start at the minimum itself.
+    """
+    n = len(panel.distance)
+    panel = panel._replace(**_checked_places("", panel.distance, panel.angle, n))
+    ghosts = tuple(
+        ghost._replace(**_checked_places(f"{ghost.label}: ", ghost.distance, ghost.angle, n)) for ghost in panel.ghosts
+    )
+    panel = _with_checked_labels(panel._replace(ghosts=ghosts), n)
+    starts = np.array([rows[0] for rows in rows_by_member(panel).values()])
+    if np.any(panel.distance[starts] == 0):
+        raise ValueError(f"panel {panel.title!r} has trajectories that start at the minimum; leave them out")
+    return panel
+
+
 def checked_column(name: str, column: ArrayLike, n: int, *, numeric: bool = False) -> Array:
     """The column as an array (n,); refuses other lengths, NaN and infinity."""
     array = np.asarray(column, float) if numeric else np.asarray(column)
@@ -82,7 +122,7 @@ def checked_column(name: str, column: ArrayLike, n: int, *, numeric: bool = Fals
     return array
 
 
-def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel]) -> Palette:
+def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel] | Sequence[ExactPanel]) -> Palette:
     """The palette of all the rows of all the panels.
 
     Raises:
@@ -95,18 +135,18 @@ def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel]) -> Palette
     return make_palette(seed, np.concatenate([step_sizes(panel) for panel in panels]), epoch)
 
 
-def step_sizes(panel: Panel | DistancePanel) -> Array:
+def step_sizes(panel: Panel | DistancePanel | ExactPanel) -> Array:
     """The step size of each row; 0 where nothing was thrown."""
     return np.zeros(len(panel.member)) if panel.step_size is None else panel.step_size
 
 
-def rows_by_member(panel: Panel | DistancePanel) -> dict[Hashable, NDArray[np.intp]]:
+def rows_by_member(panel: Panel | DistancePanel | ExactPanel) -> dict[Hashable, NDArray[np.intp]]:
     """The rows of each member, in the order of epochs."""
     order = np.argsort(panel.epoch, kind="stable")
     return {member: order[panel.member[order] == member] for member in np.unique(panel.member).tolist()}
 
 
-def _with_checked_labels[P: (Panel, DistancePanel)](panel: P, n: int) -> P:
+def _with_checked_labels[P: (Panel, DistancePanel, ExactPanel)](panel: P, n: int) -> P:
     if not n:
         raise ValueError(f"panel {panel.title!r} has no rows")
     panel = panel._replace(
@@ -118,6 +158,20 @@ def _with_checked_labels[P: (Panel, DistancePanel)](panel: P, n: int) -> P:
     if len(set(zip(panel.member.tolist(), panel.epoch.tolist(), strict=True))) < n:
         raise ValueError("member and epoch name some row twice; a member has one row an epoch")
     return panel
+
+
+def _checked_places(prefix: str, distance: Array, angle: Array, n: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "distance": checked_column(f"{prefix}distance", distance, n, numeric=True),
+        "angle": checked_column(f"{prefix}angle", angle, n, numeric=True),
+    }
+    if found["distance"].min(initial=0) < 0:
+        raise ValueError(f"{prefix}distance must be at least 0, got {found['distance'].min():g}")
+    if found["angle"].min(initial=0) < 0 or found["angle"].max(initial=0) > np.pi:
+        raise ValueError(
+            f"{prefix}angle must be from 0 to pi, got {found['angle'].min():g} to {found['angle'].max():g}"
+        )
+    return found
 
 
 def _check_finite(name: str, array: Array) -> None:

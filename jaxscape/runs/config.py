@@ -183,9 +183,10 @@ class EmbedConfig:
     """How the trajectories are embedded; every setting gets a folder of its own."""
 
     method: str = "phate"
-    """phate, tsne, umap, pca, random (a random plane), or phate-package (the package of that name)."""
+    """phate, mds (metric scaling), tsne, umap, pca, random (a random plane), or phate-package (the package of that
+    name)."""
     metric: str | None = None
-    """cosine or euclidean; None takes euclidean for pca and random, which need it, and cosine for the others."""
+    """cosine or euclidean; None takes euclidean for mds, and for pca and random, which need it, else cosine."""
     center: str = "none"
     """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
     knn: int | Literal["connect"] = 5
@@ -201,7 +202,7 @@ class EmbedConfig:
     n_components: int = 2
     """Dimensions of the picture."""
     include_minimum: bool = False
-    """Embed the minimum too."""
+    """Embed the minimum too, as mds does in any case."""
     only_seeds: tuple[int, ...] = ()
     """Embed the trajectories of these seeds alone."""
     only_optimizers: tuple[str, ...] = ()
@@ -227,7 +228,7 @@ class EmbedConfig:
             parts += [f"potential-{self.potential}"] if self.potential != "euclidean" else []
             parts += [f"landmarks{self.landmarks}"] if self.landmarks is not None else []
         parts += [f"{self.n_components}d"] if self.n_components != 2 else []
-        parts += ["with-minimum"] if self.include_minimum else []
+        parts += ["with-minimum"] if self.include_minimum and not METHODS[self.method].has_minimum else []
         parts += ["seed" + "+".join(map(str, self.only_seeds))] if self.only_seeds else []
         parts += ["+".join(self.only_optimizers)] if self.only_optimizers else []
         parts += [f"null-{self.null}"] if self.null else []

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
-from jaxscape.embedding.mds import normalized_stress
+from jaxscape.embedding.mds import mds, normalized_stress
 from jaxscape.embedding.phate import phate
 from jaxscape.runs.checks import check_embed
 from jaxscape.runs.config import EmbedConfig
@@ -25,7 +25,7 @@ from jaxscape.runs.embeddings import (
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import Measured, complete_report, measure
-from jaxscape.runs.methods import CENTERS
+from jaxscape.runs.methods import CENTERS, METHODS
 from jaxscape.runs.tables import write_table
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.files import write_record
@@ -56,13 +56,14 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     started = time.monotonic()
     with console.status(f"{run.name}: {config.name}"):
         shown = measured.gram
+        with_minimum = _with_minimum(measured, config)
         if config.null is not None:
             shown = null_trajectories(shown, kind=config.null, key=jax.random.key(0))
         distances = pairwise_distances(
             shown,
             metric=config.distance,
             center=CENTERS[config.center].argument,
-            include_reference=config.include_minimum,
+            include_reference=with_minimum,
         )
         embedding, diagnostics = _embed(distances, config)
     axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
@@ -117,6 +118,10 @@ def _embed(distances: np.ndarray, config: EmbedConfig) -> tuple[np.ndarray, dict
         stages = phate_package(distances, knn=config.knn, decay=config.decay, t=t, **size)
         stress = normalized_stress(stages.potential_distances, stages.embedding)
         return stages.embedding, {"t": stages.t, "stress": stress}
+    if config.method == "mds":
+        layout = mds(distances, **size)
+        notes = [] if layout.converged else [f"metric MDS had not converged after {layout.iterations} steps"]
+        return layout.embedding, {"stress": layout.stress, "iterations": layout.iterations, "warnings": notes}
     if config.method == "random":
         result = random_plane(distances, key=jax.random.key(0), **size)
     else:
@@ -148,9 +153,16 @@ def _phate(distances: np.ndarray, config: EmbedConfig, t: int | str) -> tuple[np
     }
 
 
+def _with_minimum(measured: Measured, config: EmbedConfig) -> bool:
+    """Whether the minimum is a row: where it was asked for, or the method has it and it can be seen from elsewhere."""
+    from_minimum = config.distance == "cosine" and config.center == "minimum"
+    of_method = METHODS[config.method].has_minimum and measured.gram.has_reference and not from_minimum
+    return config.include_minimum or of_method
+
+
 def _labels(measured: Measured, config: EmbedConfig) -> dict[str, np.ndarray]:
     """Row labels; the minimum, where it is a row, comes first and has member -1."""
-    if not config.include_minimum:
+    if not _with_minimum(measured, config):
         return measured.labels
     blank = {"member": -1, "seed": -1, "step_size": 0.0, "epoch": 0, "update": 0}
     return {name: np.concatenate([[blank[name]], values]) for name, values in measured.labels.items()}

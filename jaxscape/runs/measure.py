@@ -5,7 +5,7 @@ a part of it is missing or damaged.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,18 +246,23 @@ def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> 
     )
 
 
+def null_draws(real: Gram, seed: int) -> Iterator[Gram]:
+    """Yield the null trajectories that a run is held against; the first is the one of its tables and pictures."""
+    for key in jax.random.split(jax.random.key(seed), NULL_DRAWS):
+        yield null_trajectories(real, kind=NULL_KIND, key=key)
+
+
 def _nulls(real: Gram, seed: int) -> list[Geometry]:
-    keys = jax.random.split(jax.random.key(seed), NULL_DRAWS)
-    return [trajectory_geometry(null_trajectories(real, kind=NULL_KIND, key=key)) for key in keys]
+    return list(map(trajectory_geometry, null_draws(real, seed)))
 
 
 def _of_rows(products: Gram, geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Columns in the order of the rows."""
-    return {name: _by_row(products, getattr(geometry, name)) for name in names}
+    return {name: by_row(products, getattr(geometry, name)) for name in names}
 
 
-def _by_row(products: Gram, values: np.ndarray) -> np.ndarray:
-    """Values [epoch, member] in the order of the rows; a trajectory that is shorter has none at its end."""
+def by_row(products: Gram, values: np.ndarray) -> np.ndarray:
+    """Return values [epoch, member] in the order of the rows; a trajectory that is shorter has none at its end."""
     rows = trajectory_rows(products) - int(products.has_reference)
     column = np.empty(products.num_points)
     column[rows[rows >= 0]] = values[rows >= 0]
@@ -267,8 +272,8 @@ def _by_row(products: Gram, values: np.ndarray) -> np.ndarray:
 def _of_copies(products: Gram, geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
     names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
     columns = _of_rows(products, geometry, names)
-    columns["distance_over_jump"] = _by_row(products, _over_jump(geometry.distance))
-    columns["null_distance_over_jump"] = _by_row(products, _over_jump(null.distance))
+    columns["distance_over_jump"] = by_row(products, _over_jump(geometry.distance))
+    columns["null_distance_over_jump"] = by_row(products, _over_jump(null.distance))
     return columns
 
 

@@ -14,6 +14,7 @@ class Method(NamedTuple):
     metric: str = "cosine"  # its own, where none is asked for
     is_exact: bool = False  # of squared euclidean distances, and so of no others
     has_kernel: bool = False  # PHATE's: knn, decay and t
+    has_minimum: bool = False  # embeds the minimum too, where a run has one
     found: tuple[str, ...] = ()  # the numbers in its diagnostics
 
 
@@ -28,6 +29,7 @@ _OF_PHATE = ("t", "knn", "stress", "n_connected_components", "connecting_knn", "
 
 METHODS = {
     "phate": Method("PHATE", has_kernel=True, found=_OF_PHATE),
+    "mds": Method("metric MDS", metric="euclidean", has_minimum=True, found=("stress", "iterations")),
     "tsne": Method("t-SNE"),
     "umap": Method("UMAP"),
     "pca": Method("PCA", metric="euclidean", is_exact=True, found=("explained",)),

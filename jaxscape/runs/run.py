@@ -337,7 +337,7 @@ class Run:
         return embed_trajectories(self.folder, EmbedConfig(**settings), console=self._console)
 
     def plot(self) -> list[Path]:
-        """Draw every embedding and the distances, and return the files.
+        """Draw the exact views, every embedding and the distances, and return the files.
 
         Raises:
             FileNotFoundError: where there is no embedding yet.

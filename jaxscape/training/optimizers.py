@@ -6,6 +6,9 @@ see it, for every leaf, biases and batch norm included (the tests hold this agai
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxscape.arguments import count, finite_number, number, whole_number
@@ -42,6 +45,42 @@ def make_optimizer(
         "adam": lambda: optax.adam(learning_rate),
     }[name]()
     return optax.chain(optax.add_decayed_weights(weight_decay), base) if weight_decay else base
+
+
+def decay_factors(optimizer: optax.GradientTransformation, updates: int) -> np.ndarray:
+    """Return what an optimiser makes of parameters where the loss has no gradient: by what each update multiplies them.
+
+    With SGD and momentum, weight decay alone shrinks all parameters by the same factor, whatever they are; with Adam
+    and its kin it does not.
+
+    Args:
+        optimizer: an optax transformation that begins fresh, its weight decay in it.
+        updates: how many.
+
+    Returns:
+        float64 (updates + 1,): the parameters after so many updates, as a multiple of the first ones; 1 at 0.
+
+    Raises:
+        TypeError: for a number of updates that is no whole number.
+        ValueError: where updates is negative, or parameters of several sizes do not shrink alike.
+    """
+    with jax.enable_x64(True):
+        first = jnp.array([1.0, -2.0, 1e-3, 1e3])
+
+        def update(
+            state: tuple[jax.Array, optax.OptState], _: None
+        ) -> tuple[tuple[jax.Array, optax.OptState], jax.Array]:
+            params, opt_state = state
+            changes, opt_state = optimizer.update(jnp.zeros_like(params), opt_state, params)
+            params = params + changes.astype(params.dtype)
+            return (params, opt_state), params
+
+        steps = count("updates", updates, least=0)
+        _, after = jax.lax.scan(update, (first, optimizer.init(first)), length=steps)
+        factors = np.concatenate([np.ones((1, 4)), np.asarray(after) / np.asarray(first)])
+    if not np.allclose(factors, factors[:, :1], rtol=1e-6, atol=0):
+        raise ValueError("weight decay of this optimizer does not shrink all parameters alike, as that of sgd does")
+    return factors[:, 0]
 
 
 def step_decay(

@@ -48,6 +48,43 @@ def null_trajectories(gram: Gram, *, kind: str = "rotated", key: jax.Array) -> G
     return _rotated(gram, groups, generator)
 
 
+def decay_trajectories(gram: Gram, factors: np.ndarray) -> Gram:
+    """Trajectories from the same starts on which weight decay alone acts: a loss without a gradient.
+
+    What is left of a real trajectory beside this one is the doing of the loss. It keeps the starts and the number of
+    updates, and no more; every point is a multiple of its start.
+
+    Args:
+        gram: the real trajectories, of any lengths.
+        factors: float (n,), by what the parameters of a point are a multiple of those of its start: 1 for a start. Of
+            `jaxscape.decay_factors(optimizer, updates)` the ones at the updates of the points.
+
+    Returns:
+        A `Gram` of the same rows.
+
+    Raises:
+        ValueError: for factors of another length or of starts that are not 1, trajectories that branch, or anything
+            but a Gram.
+    """
+    rows = trajectory_rows(gram)
+    first = int(gram.has_reference)
+    factors = np.asarray(factors, np.float64)
+    if factors.shape != (gram.num_points,) or not np.isfinite(factors).all():
+        raise ValueError(f"factors must be {gram.num_points} finite numbers, one a point, got shape {factors.shape}")
+    if not (factors[rows[0] - first] == 1).all():
+        raise ValueError("factors must be 1 for the starts of trajectories")
+    mixing = np.eye(len(gram.parents))  # each increment as a sum of the real ones
+    for chain in rows.T:
+        start, *later = chain[chain >= 0]
+        whole = mixing[start] + (mixing[0] if gram.has_reference else 0)  # the start seen from the origin
+        mixing[later] = np.diff(factors[[start - first, *(row - first for row in later)]])[:, None] * whole
+    products = mixing @ gram.products @ mixing.T
+    remainders = np.zeros_like(products)
+    fixed = np.ix_(*[np.setdiff1d(np.arange(len(mixing)), rows[1:][rows[1:] >= 0])] * 2)
+    products[fixed], remainders[fixed] = gram.products[fixed], gram.remainders[fixed]  # to the last bit
+    return gram._replace(products=(products + products.T) / 2, remainders=remainders)
+
+
 def _key_data(key: jax.Array) -> list[int]:
     """Return the numbers of one key; refuse seeds, which are no keys, and stacks, which would pass for one."""
     found = f"{key.dtype} of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)

@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from jaxscape.embedding.arguments import without_unit
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
-from jaxscape.embedding.mds import check_distances, classical_mds, metric_mds, normalized_stress
+from jaxscape.embedding.mds import check_distances, classical_mds, mds, metric_mds, normalized_stress
 from jaxscape.embedding.measures import (
     continuity,
     continuity_of_distances,
@@ -44,6 +44,7 @@ TAKES_NUMBERS = [
     (umap, "distances", {}),
     (classical_mds, "distances", {}),
     (metric_mds, "distances", {}),
+    (mds, "distances", {}),
     (normalized_stress, "distances", {"embedding": PICTURE}),
     (normalized_stress, "embedding", {"distances": DISTANCES}),
     (demap, "geodesics", {"embedding": PICTURE}),

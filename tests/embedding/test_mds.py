@@ -14,6 +14,7 @@ from jaxscape.embedding.mds import (
     check_distances,
     classical_mds,
     double_center,
+    mds,
     metric_mds,
     minimize_stress,
     normalized_stress,
@@ -290,3 +291,27 @@ def test_a_number_of_axes_that_cannot_be_is_refused(n_components):
     _, distances = points_and_distances()
     with pytest.raises(ValueError, match="n_components must be a whole number from 1 to n - 1 = 19"):
         check_distances(distances, n_components=n_components)
+
+
+# The better of two layouts
+
+
+def test_mds_is_never_worse_than_either_start():
+    generator = np.random.default_rng(5)
+    points = np.concatenate(
+        [generator.standard_normal((1, 40)) * 5 + 0.2 * generator.standard_normal((90, 40)) for _ in range(5)]
+    )
+    distances = squareform(pdist(points))
+    found, one = mds(distances), metric_mds(distances, tolerance=1e-6)
+    assert found.stress <= one.stress
+    assert found.stress == pytest.approx(normalized_stress(distances, found.embedding), rel=1e-9)
+    np.testing.assert_allclose(found.embedding.mean(axis=0), 0, atol=1e-9)
+
+
+def test_mds_of_points_of_the_plane_is_exact_in_any_unit():
+    points = np.random.default_rng(6).standard_normal((60, 2))
+    for unit in (1.0, 1e-150, 1e150):
+        distances = squareform(pdist(points)) * unit
+        found = mds(distances)
+        np.testing.assert_allclose(squareform(pdist(found.embedding)), distances, rtol=1e-6, atol=1e-6 * unit)
+        assert found.converged

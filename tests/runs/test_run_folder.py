@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -183,7 +184,7 @@ def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(fi
 def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
     outcome = jaxscape("info", finished)
     assert outcome.code == 0
-    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (2 figures)"
+    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (4 figures)"
     assert stages in outcome.out
     assert f"{report['geometry']['real']['end_spread']['mean']:.3f}" in outcome.out
 
@@ -235,6 +236,45 @@ def test_three_dimensions_are_drawn(jaxscape, run):
     assert outcome.code == 0, outcome.err
     assert jaxscape("plot", run).code == 0
     assert (run / "figures" / f"{SETTING}-3d.png").exists()
+
+
+def test_metric_scaling_has_the_minimum_and_keeps_the_distances_best(jaxscape, run):
+    for method in ("mds", "pca"):
+        outcome = jaxscape("embed", run, "--method", method)
+        assert outcome.code == 0, outcome.err
+
+    def drawn(method):
+        columns = read_csv(run / "embeddings" / f"{method}-euclidean" / "coordinates.csv")
+        places = np.stack([columns["x"], columns["y"]], axis=1)
+        return columns["member"], np.linalg.norm(places[:, None] - places[None], axis=2)
+
+    def stress(wanted, found):
+        scale = (wanted * found).sum() / (found**2).sum()
+        return np.sqrt(((wanted - scale * found) ** 2).sum() / (wanted**2).sum())
+
+    measured = js.Run(run, quiet=True).measured()
+    distances = js.pairwise_distances(measured.gram, metric="euclidean", include_reference=True)
+    record = json.loads((run / "embeddings" / "mds-euclidean" / "diagnostics.json").read_text())
+    member, of_mds = drawn("mds")
+    assert member.tolist() == [-1, *LABELS["member"]]
+    assert record["stress"] == pytest.approx(stress(distances, of_mds), rel=1e-6)
+    _, of_pca = drawn("pca")
+    assert stress(distances[1:, 1:], of_mds[1:, 1:]) < stress(distances[1:, 1:], of_pca)
+    outcome = jaxscape("plot", run)
+    assert outcome.code == 0, outcome.err
+    assert (run / "figures" / "mds-euclidean.png").exists()
+
+
+def test_the_exact_views_are_drawn_first(jaxscape, run):
+    outcome = jaxscape("plot", run)
+    assert outcome.code == 0, outcome.err
+    assert [Path(line).name for line in outcome.out.splitlines()[:4]] == [
+        "polar.png",
+        "polar.svg",
+        "plane.png",
+        "plane.svg",
+    ]
+    assert (run / "figures" / "polar.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxscape.training.optimizers import make_optimizer, step_decay
+from jaxscape.training.optimizers import decay_factors, make_optimizer, step_decay
 
 RECORDED = json.loads((Path(__file__).parents[1] / "oracles" / "pytorch.json").read_text())["optimizers"]
 
@@ -102,3 +102,38 @@ def test_learning_rates_that_are_not_positive_numbers_are_refused(learning_rate)
 def test_bad_weight_decays_are_refused(weight_decay):
     with pytest.raises(ValueError, match=f"weight_decay must be at least 0, got {weight_decay}"):
         make_optimizer("sgd", 0.1, weight_decay=weight_decay)
+
+
+# Weight decay alone
+
+
+def test_decay_factors_follow_the_recursion_of_momentum():
+    found = decay_factors(make_optimizer("momentum", 0.05, weight_decay=1e-3), 200)
+    x, velocity = 1.0, 0.0
+    expected = [x]
+    for _ in range(200):
+        velocity = 0.9 * velocity + 1e-3 * x
+        x -= 0.05 * velocity
+        expected.append(x)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_decay_factors_of_sgd_are_powers_and_follow_the_schedule():
+    found = decay_factors(make_optimizer("sgd", 0.1, weight_decay=0.01), 10)
+    np.testing.assert_allclose(found, 0.999 ** np.arange(11), rtol=1e-12)
+    scheduled = decay_factors(make_optimizer("sgd", step_decay(0.1, [1], steps_per_epoch=2), weight_decay=0.01), 4)
+    np.testing.assert_allclose(scheduled, [1, 0.999, 0.999**2, 0.999**2 * 0.9999, 0.999**2 * 0.9999**2], rtol=1e-7)
+
+
+def test_decoupled_decay_shrinks_alike_and_that_of_an_adam_does_not():
+    np.testing.assert_allclose(decay_factors(optax.adamw(0.1, weight_decay=0.01), 3), 0.999 ** np.arange(4), rtol=1e-6)
+    with pytest.raises(ValueError, match="does not shrink all parameters alike"):
+        decay_factors(make_optimizer("adam", 0.01, weight_decay=0.01), 5)
+
+
+def test_without_decay_or_updates_nothing_shrinks():
+    np.testing.assert_array_equal(decay_factors(make_optimizer("momentum", 0.1), 3), np.ones(4))
+    np.testing.assert_array_equal(decay_factors(make_optimizer("sgd", 0.1, weight_decay=0.1), 0), [1.0])
+    with pytest.raises(ValueError, match="updates must be at least 0, got -1"):
+        decay_factors(make_optimizer("sgd", 0.1), -1)

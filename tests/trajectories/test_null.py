@@ -8,7 +8,7 @@ from scipy import stats
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.geometry import trajectory_geometry, trajectory_rows
 from jaxscape.trajectories.gram import gram, inner_products
-from jaxscape.trajectories.null import KINDS, null_trajectories
+from jaxscape.trajectories.null import KINDS, decay_trajectories, null_trajectories
 
 MEMBERS = 3
 EPOCHS = 5  # four movements
@@ -272,3 +272,57 @@ def test_the_cosine_of_movements_of_trajectories_of_other_lengths_is_that_of_ran
     cosine = draws(unequal(size=20), kind, 400)
     for other in (7, 11, 12, 1):
         assert stats.kstest(cosine[:, 4, other] ** 2, stats.beta(0.5, 19 / 2).cdf).pvalue > 1e-3, other
+
+
+# Weight decay alone
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_decay_makes_every_point_a_multiple_of_its_start(reference):
+    generator = np.random.default_rng(3)
+    minimum, starts = generator.standard_normal(40), generator.standard_normal((MEMBERS, 40))
+    factors = np.array([1, 0.9, 0.75, 0.7, 0.69])
+    real = minimum + starts + np.cumsum(generator.standard_normal((EPOCHS, MEMBERS, 40)), axis=0)
+    real[0] = minimum + starts
+    decayed = factors[:, None, None] * real[0]
+    parents = np.maximum(np.arange(EPOCHS * MEMBERS) - MEMBERS, -1)
+    around = minimum if reference else None
+    of_real, of_decayed = (gram(x.reshape(-1, 40), reference=around, parents=parents) for x in (real, decayed))
+    found = decay_trajectories(of_real, np.repeat(factors, MEMBERS))
+    np.testing.assert_allclose(found.products, of_decayed.products, atol=1e-12)
+    for metric in ("euclidean", "cosine"):
+        np.testing.assert_allclose(
+            pairwise_distances(found, metric=metric), pairwise_distances(of_decayed, metric=metric), atol=1e-7
+        )
+    expected = trajectory_geometry(of_decayed)
+    for name in ("norm", "distance", "petal"):
+        np.testing.assert_allclose(getattr(trajectory_geometry(found), name), getattr(expected, name), rtol=1e-9)
+    assert np.linalg.eigvalsh(found.products).min() > -1e-12
+
+
+def test_decay_of_trajectories_of_unequal_length():
+    generator = np.random.default_rng(4)
+    points, parents = generator.standard_normal((5, 9)), [-1, 0, -1, 2, 3]
+    factors = np.array([1, 0.5, 1, 0.5, 0.25])
+    decayed = factors[:, None] * points[[0, 0, 2, 2, 2]]
+    found = decay_trajectories(gram(points, parents=parents), factors)
+    np.testing.assert_allclose(found.products, gram(decayed, parents=parents).products, atol=1e-12)
+
+
+def test_without_decay_copies_stay_where_they_are():
+    found = trajectory_geometry(decay_trajectories(real_gram(30), np.ones(EPOCHS * MEMBERS)))
+    np.testing.assert_array_equal(found.distance, found.distance[[0] * EPOCHS])
+    np.testing.assert_array_equal(found.chord, 0)
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        (np.ones(3), "factors must be 15 finite numbers, one a point, got shape"),
+        (np.full(15, np.nan), "finite"),
+        (np.full(15, 0.5), "factors must be 1 for the starts"),
+    ],
+)
+def test_factors_that_cannot_be_are_refused(factors, words):
+    with pytest.raises(ValueError, match=words):
+        decay_trajectories(real_gram(30), factors)
