@@ -10,7 +10,7 @@ import numpy as np
 from jaxscape.runs.config import JointSettings
 from jaxscape.runs.folder import JOINT, RECORDED, RunFolder
 from jaxscape.runs.record import complete_metrics
-from jaxscape.runs.recording import diverged_members, label_columns, read_metrics, read_trajectories
+from jaxscape.runs.recording import diverged_members, read_metrics, read_trajectories
 from jaxscape.runs.tables import Columns
 from jaxscape.trajectories.arrays import differences
 from jaxscape.trajectories.store import TrajectoryStore
@@ -43,11 +43,7 @@ class Source:
 
     def columns(self) -> Columns:
         """Return what each row is: member, its labels, epoch and update, epoch by epoch."""
-        members, epochs = self.members, self.store.num_epochs
-        labels = label_columns([self.store.labels[member] for member in members])
-        columns = {"member": np.tile(members, epochs)} | {name: np.tile(each, epochs) for name, each in labels.items()}
-        updates = np.repeat(np.array(self.store.updates), len(members))
-        return columns | {"epoch": np.repeat(np.arange(epochs), len(members)), "update": updates}
+        return self.store.columns(self.members)
 
 
 def read_sources(run: Path) -> tuple[Any, list[Source]]:

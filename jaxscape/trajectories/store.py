@@ -161,6 +161,31 @@ class TrajectoryStore:
         found = self._snapshots
         return [found[epoch].update(epoch) if epoch in found else None for epoch in range(self.num_epochs)]
 
+    def columns(self, members: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Return what each row is, as tables and figures take it.
+
+        With x the coordinates that an embedding of `pairwise_distances(gram(store))` gives,
+        `jaxscape.figures.plots.plot_trajectories(ax, x, seed=..., epoch=..., member=...)` draws them.
+
+        Args:
+            members: those whose rows to describe, in this order; all by default, as `gram(store, members=)`.
+
+        Returns:
+            Arrays (n,) by name, in the order of rows (epoch by epoch, members within): int64 "member" and "epoch", each
+            label under its own name, and int64 "update" where every step has a number.
+
+        Raises:
+            IndexError: for a member that is not there.
+        """
+        chosen = range(self.num_members) if members is None else members
+        labels = [self.labels[member] for member in chosen]
+        named = {name: np.tile([record[name] for record in labels], self.num_epochs) for name in self._labels[0]}
+        columns = {"member": np.tile(np.array(chosen), self.num_epochs), **named}
+        columns["epoch"] = np.repeat(np.arange(self.num_epochs), len(labels))
+        if None in self.updates:
+            return columns
+        return columns | {"update": np.repeat(np.array(self.updates, np.int64), len(labels))}
+
     @property
     def last_update(self) -> int | None:
         """The last of `updates`, without a look at the others; None before the first snapshot."""

@@ -507,3 +507,30 @@ def test_typed_keys_stay_as_they_are():
     assert in_structure([key, 1.5], {"0": numbers, "1": np.ones(())})[0] is numbers
     stored = in_structure({"key": key}, {"key": jax.random.key(4)})["key"]
     assert jax.random.key_data(stored).tolist() == jax.random.key_data(jax.random.key(4)).tolist()
+
+
+def test_columns_say_what_each_row_of_the_blocks_is(tmp_path):
+    with TrajectoryStore.create(tmp_path / "store", LABELS) as store:
+        for epoch in range(EPOCHS):
+            store.append(epoch, snapshot(epoch), update=10 * epoch)
+        columns = store.columns()
+        rows = np.concatenate(list(store.blocks(2**20)), axis=1)
+    assert list(columns) == ["member", "seed", "step_size", "epoch", "update"]
+    for row, epoch, member in zip(rows, columns["epoch"], columns["member"], strict=True):
+        own = jax.tree.map(lambda leaf, member=member: leaf[member], snapshot(int(epoch)))
+        np.testing.assert_array_equal(row, ravel_pytree(own)[0])
+    np.testing.assert_array_equal(columns["seed"], columns["member"])
+    np.testing.assert_array_equal(columns["step_size"], 0.25 * (columns["member"] + 1))
+    np.testing.assert_array_equal(columns["update"], 10 * columns["epoch"])
+    some = store.columns([2, 0])
+    assert some["member"].tolist() == [2, 0] * EPOCHS
+    assert some["seed"].tolist() == [2, 0] * EPOCHS
+
+
+def test_columns_of_steps_without_numbers_have_none(tmp_path):
+    with TrajectoryStore.create(tmp_path / "store", LABELS) as store:
+        assert store.columns()["member"].tolist() == []
+        store.append(0, snapshot(0))
+        assert list(store.columns()) == ["member", "seed", "step_size", "epoch"]
+        with pytest.raises(IndexError):
+            store.columns([MEMBERS])
