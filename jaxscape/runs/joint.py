@@ -32,6 +32,8 @@ def join_runs(runs: Sequence[Path], into: Path, *, group: str = "run") -> RunFol
     folders = [RunFolder(Path(run).expanduser().absolute()) for run in runs]
     if len(folders) < 2 or len(set(folders)) < len(folders):
         raise ValueError(f"runs must be two or more, each once, got {' '.join(map(str, runs)) or 'none'}")
+    if missing := [str(run) for run in folders if not run.exists()]:
+        raise FileNotFoundError(f"{', '.join(missing)} does not exist")
     known, first = {"run"}, None
     for run in folders:
         if run.kind is JOINT:

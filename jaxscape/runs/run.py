@@ -100,10 +100,13 @@ class Run:
             console: where to print, as in `Run`.
 
         Raises:
+            TypeError: where runs is one path.
             FileNotFoundError: where a run is missing or unfinished.
             ValueError: for fewer than two runs, one that is joint itself, or a label that nobody has.
             OSError: where the folder cannot be written to.
         """
+        if isinstance(runs, str | os.PathLike):
+            raise TypeError(f"runs must be a sequence of run folders, got {os.fspath(runs)!r}")
         found = cls(path, quiet=quiet, console=console)
         join_runs([Path(run).expanduser() for run in runs], found.folder, group=group)
         return found

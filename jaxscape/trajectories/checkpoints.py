@@ -226,7 +226,8 @@ def _find_key(path: Path, opened: OpenedFile, asked: str | None) -> str:
     if asked is not None:
         key = asked.strip("/")
         if key and not any(name.startswith(f"{key}/") for name in opened.arrays):
-            raise ValueError(f"key={asked!r} is not in {path}; allowed: {some_names(_groups(opened.arrays))}")
+            allowed = some_names(_groups(opened.arrays)) or "'', for nothing in it is nested"
+            raise ValueError(f"key={asked!r} is not in {path}; allowed: {allowed}")
         return key
     groups = _groups(opened.arrays)
     usual = [group for group in groups if group in _PARAMETERS]

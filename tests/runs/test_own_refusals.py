@@ -112,3 +112,11 @@ def test_numbers_of_numpy_are_whole_numbers(tmp_path):
 def test_settings_of_an_embedding_that_are_no_numbers_are_refused(tmp_path, settings, error, words):
     with pytest.raises(error, match=words):
         Run(tmp_path / "run", quiet=True).embed(**settings)
+
+
+def test_one_path_is_no_sequence_of_runs_and_a_missing_one_is_said_to_be_missing(tmp_path):
+    with pytest.raises(TypeError, match="runs must be a sequence of run folders, got 'folder'"):
+        Run.join(tmp_path / "joint", "folder", quiet=True)
+    with pytest.raises(FileNotFoundError, match=r"nowhere, .*else does not exist"):
+        Run.join(tmp_path / "joint", [tmp_path / "nowhere", tmp_path / "else"], quiet=True)
+    assert not (tmp_path / "joint").exists()

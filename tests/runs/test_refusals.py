@@ -77,7 +77,7 @@ def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_m
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--method nope", "unknown method 'nope'; known: phate, tsne, umap, pca, random, phate-package"),
+        ("--method nope", "unknown method 'nope'; known: phate, mds, tsne, umap, pca, random, phate-package"),
         ("--metric manhattan", "unknown metric 'manhattan'; known: cosine, euclidean"),
         ("--center origin", "unknown center 'origin'; known: none, mean, minimum"),
         ("--knn 0", "knn must be at least 1, got 0"),

@@ -554,3 +554,9 @@ def test_a_dot_parts_a_name_as_a_slash_does_where_that_is_unambiguous(tmp_path, 
 def test_patterns_are_of_the_names_in_the_file(tmp_path):
     np.savez(tmp_path / "step0.npz", **{"fc1.weight": np.ones(2, np.float32), "fc2.weight": np.ones(2, np.float32)})
     assert list(import_checkpoints(tmp_path / "step0.npz", include="fc1.*").shapes) == ["fc1/weight"]
+
+
+def test_a_key_into_a_flat_file_is_told_that_nothing_is_nested(tmp_path):
+    np.savez(tmp_path / "step0.npz", w=np.ones(2, np.float32))
+    with pytest.raises(ValueError, match=r"key='model' is not in .*; allowed: '', for nothing in it is nested"):
+        import_checkpoints(tmp_path / "step0.npz", key="model")
