@@ -38,6 +38,7 @@ _CONTENTS = {
     "trajectories.checkpoints": ("import_checkpoints",),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
+    "embedding.fidelity": ("Fidelity", "fidelity"),
     "embedding.mds": ("mds",),
     "embedding.measures": ("continuity", "demap", "procrustes_disparity", "radial_trend", "rank_correlation"),
     "embedding.tree": ("Tree", "artificial_tree"),
@@ -48,6 +49,7 @@ _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in name
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
     from jaxscape.embedding.baselines import Embedding, pca, random_plane, tsne, umap
+    from jaxscape.embedding.fidelity import Fidelity, fidelity
     from jaxscape.embedding.mds import mds
     from jaxscape.embedding.measures import continuity, demap, procrustes_disparity, radial_trend, rank_correlation
     from jaxscape.embedding.phate import PhateResult, phate, project
@@ -83,6 +85,7 @@ __all__ = [
     "Dataset",
     "Embedding",
     "Epoch",
+    "Fidelity",
     "Geometry",
     "Gram",
     "JumpGrid",
@@ -103,6 +106,7 @@ __all__ = [
     "decay_trajectories",
     "demap",
     "equinox_problem",
+    "fidelity",
     "filter_normalize",
     "filter_normalized_distance",
     "flax_evaluate",

@@ -82,11 +82,16 @@ def _tables(run: RunFolder) -> list[RenderableType]:
 
 def _embeddings(run: RunFolder) -> list[RenderableType]:
     found = run.read_report().get("embeddings") or {}
-    return [f"embedding {setting}: {_words(_short(numbers))}" for setting, numbers in found.items()]
+    lines: list[RenderableType] = []
+    for setting, numbers in found.items():
+        lines.append(f"embedding {setting}: {_words(_short(numbers))}")
+        kept = numbers.get("fidelity")
+        lines += [f"  keeps of its distances: {_words(kept)}"] if isinstance(kept, dict) and kept else []
+    return lines
 
 
 def _short(numbers: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in numbers.items() if name not in ("setting", "warnings")}
+    return {name: value for name, value in numbers.items() if name not in ("setting", "warnings", "fidelity")}
 
 
 def _damage(run: RunFolder) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
+from jaxscape.embedding.fidelity import fidelity
 from jaxscape.embedding.mds import mds, normalized_stress
 from jaxscape.embedding.phate import phate
 from jaxscape.runs.checks import check_embed
@@ -29,8 +30,10 @@ from jaxscape.runs.methods import CENTERS, METHODS
 from jaxscape.runs.tables import write_table
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.files import write_record
-from jaxscape.trajectories.gram import take_points
+from jaxscape.trajectories.gram import Gram, take_points
 from jaxscape.trajectories.null import null_trajectories
+
+MOST_RANKED = 8_000  # points: four matrices of 64 million numbers, 2 GB
 
 
 def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> Path:
@@ -66,6 +69,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
             include_reference=with_minimum,
         )
         embedding, diagnostics = _embed(distances, config)
+        diagnostics["fidelity"] = _fidelity(shown, distances, embedding, measured.labels)
     axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
     coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
     setting = vars(config) | {"metric": config.distance}
@@ -151,6 +155,30 @@ def _phate(distances: np.ndarray, config: EmbedConfig, t: int | str) -> tuple[np
         "entropy": found.entropy,
         "warnings": found.warnings,
     }
+
+
+def _fidelity(
+    shown: Gram, distances: np.ndarray, embedding: np.ndarray, labels: dict[str, np.ndarray]
+) -> dict[str, float | None]:
+    """What the picture keeps of the distances that it was drawn from; None is what is not defined.
+
+    {} for more points than there is memory for the ranks of all pairs.
+    """
+    first = len(distances) - shown.num_points  # 1 where the minimum is a row
+    if not 3 <= shown.num_points <= MOST_RANKED:
+        return {}
+    radius = None
+    if shown.has_reference:
+        radius = pairwise_distances(shown, metric="euclidean", include_reference=True)[0, 1:]
+    found = fidelity(
+        distances[first:, first:],
+        embedding[first:],
+        trajectory=labels["member"],
+        order=labels["update"],
+        radius=radius,
+        center=embedding[0] if first else None,
+    )
+    return {name: value if np.isfinite(value) else None for name, value in found._asdict().items()}
 
 
 def _with_minimum(measured: Measured, config: EmbedConfig) -> bool:

@@ -268,7 +268,15 @@ def _how(run: Path, setting: str) -> str:
 
 
 def _found(diagnostics: Mapping[str, Any]) -> str:
-    """What the embedding found, in a few words."""
+    """What the embedding found, and what it keeps of the distances, in a few words."""
+    kept = diagnostics.get("fidelity")
+    kept = kept if isinstance(kept, dict) else {}  # nothing is known of an embedding of version 0.1
+    words = {"rank": "distances", "radius": "radii"}
+    told = [f"{words[name]} {kept[name]:.2f}" for name in words if isinstance(kept.get(name), int | float)]
+    return "; ".join(filter(None, (_of_method(diagnostics), f"rank correlation: {', '.join(told)}" if told else "")))
+
+
+def _of_method(diagnostics: Mapping[str, Any]) -> str:
     if "explained" in diagnostics:
         return f"{diagnostics['explained']:.0%} of squared distances kept"
     if "t" not in diagnostics:
