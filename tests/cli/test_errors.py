@@ -152,7 +152,8 @@ def test_after_a_command_an_interrupt_ends_the_process_at_once():
 @pytest.mark.slow
 def test_a_warning_is_a_line():
     code = "import sys, warnings\nfrom jaxscape.cli import main\nfrom jaxscape.cli.program import command\n"
-    code += "main.parse = lambda words: warnings.warn('a\\nb c') or main.Line(None, frozenset(), None)\nsys.argv = ['jaxscape', 'info', 'x']\n"
+    code += "main.parse = lambda words: warnings.warn('a\\nb c') or main.Line(None, frozenset(), None)\n"
+    code += "sys.argv = ['jaxscape', 'info', 'x']\n"
     code += "main._run = lambda *_: None\ncommand()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "jaxscape: warning: a b c\n")
