@@ -58,7 +58,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rates import matrix_rate, memory_rate
-from records import Record, replace_records, run_facts
+from records import Record, devices, replace_records, run_facts
 
 from jaxscape import WideResNet, flax_loss
 from jaxscape.tasks.augment import augmentation
@@ -141,7 +141,7 @@ def measure(options: argparse.Namespace, dtype: str) -> Iterator[list[Record]]:
 
 def _facts(name: str, work: "Work") -> Record:
     """What all records of a case say."""
-    return run_facts(PACKAGES, device=f"{jax.device_count()} x {jax.devices()[0].device_kind}") | {
+    return run_facts(PACKAGES, device=devices()) | {
         "case": name,
         "dtype": work.dtype,
         "members": work.members,

@@ -35,7 +35,14 @@ def accelerator() -> str | None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
-    return None if jax.default_backend() == "cpu" else f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return None if jax.default_backend() == "cpu" else devices()
+
+
+def devices() -> str:
+    """The devices of jax, such as "1 x cpu"."""
+    import jax
+
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def replace_records(path: Path, records: list[Record], *, same: Iterable[str]) -> None:

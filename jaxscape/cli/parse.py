@@ -38,25 +38,31 @@ class Line(NamedTuple):
     given: frozenset[str]  # the names of those that stand on the line, such as "train.epochs"
     own: Own | None  # the user's own problem, of the line or of the run's record; None is the built-in one
 
+    def said(self, stage: str) -> dict[str, Any]:
+        """Return the settings of a stage that stand on the line."""
+        read = getattr(self.command, stage if isinstance(self.command, Plan) else "config")
+        prefix = self._prefix(stage)
+        return {each.name: getattr(read, each.name) for each in fields(read) if prefix + each.name in self.given}
+
     def over(self, settings: Any, stage: str) -> Any:
         """Return the settings of a stage, with what the line says in place of some.
 
         Raises:
             SystemExit: where the line says what these settings do not have.
         """
-        nested = isinstance(self.command, Plan)
-        read = getattr(self.command, stage if nested else "config")
-        prefix = f"{stage}." if nested else ""
-        said = [field.name for field in fields(read) if prefix + field.name in self.given]
-        known = {field.name for field in fields(settings)}
-        if strange := [f"--{prefix}{name}".replace("_", "-") for name in said if name not in known]:
+        said, known = self.said(stage), {field.name for field in fields(settings)}
+        if strange := [name for name in said if name not in known]:
+            options = ", ".join(f"--{self._prefix(stage)}{name}".replace("_", "-") for name in strange)
             name = name_of(self.command)
             give_up(
-                f"jaxscape: {', '.join(strange)}: the run folder holds a problem of your own, which has no such "
+                f"jaxscape: {options}: the run folder holds a problem of your own, which has no such "
                 f"setting; jaxscape {name} RUN --help lists those that it has",
                 code=2,
             )
-        return replace(settings, **{name: getattr(read, name) for name in said})
+        return replace(settings, **said)
+
+    def _prefix(self, stage: str) -> str:
+        return f"{stage}." if isinstance(self.command, Plan) else ""
 
 
 def parse(arguments: list[str]) -> Line:
@@ -239,9 +245,8 @@ def _check_named_once(runs: tuple[Path, ...]) -> None:
 
 def _train_defaults(line: Line, run: Path) -> TrainConfig:
     """What the run was asked for, unless the command line names another preset."""
-    read = line.command.train if isinstance(line.command, Plan) else line.command.config
-    prefix = "train." if isinstance(line.command, Plan) else ""
-    named = _named(("preset", "protocol", "dataset"), read, line.given, prefix)
+    said = line.said("train")
+    named = {name: said.get(name) for name in ("preset", "protocol", "dataset")}
     made = RunFolder(run).settings("train")
     if made is not None and all(value in (None, getattr(made, name)) for name, value in named.items()):
         return made
@@ -250,16 +255,12 @@ def _train_defaults(line: Line, run: Path) -> TrainConfig:
 
 def _compare_defaults(line: Line, run: Path) -> CompareConfig:
     """What the run was asked for, unless the command line names another preset."""
-    named = _named(("protocol", "dataset"), line.command.config, line.given)
+    said = line.said("compare")
+    named = {name: said.get(name) for name in ("protocol", "dataset")}
     made = RunFolder(run).settings("compare")
     if made is not None and all(value in (None, getattr(made, name)) for name, value in named.items()):
         return made
     return compare_preset(protocol=named["protocol"], dataset=named["dataset"] or "digits")
-
-
-def _named(names: Sequence[str], read: Any, given: frozenset[str], prefix: str = "") -> dict[str, Any]:
-    """The values of some options; None of those that are not on the line."""
-    return {name: getattr(read, name) if prefix + name in given else None for name in names}
 
 
 def _retrain_defaults(run: Path, minimum: TrainConfig | None) -> RetrainConfig:

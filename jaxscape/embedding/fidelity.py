@@ -7,12 +7,11 @@ continuity; the others are named where they are computed.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array, without_unit
+from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array
 from jaxscape.embedding.mds import normalized_stress
-from jaxscape.embedding.measures import rank_correlation
+from jaxscape.embedding.measures import drawn_distances, rank_correlation
 
 NEIGHBOURS = 50
 BROKEN = 0.05  # of all points
@@ -64,7 +63,7 @@ def fidelity(
         raise ValueError("trajectory and order belong together, got one of them")
     check_whole("neighbours", neighbours, 1, None)
     near = min(neighbours, (len(points) - 1) // 2)
-    drawn = _between(points)
+    drawn = drawn_distances(points)
     trust, continuous = _neighbourhoods(given, drawn, near)
     broken = to_center = inward = np.nan
     if trajectory is not None and order is not None:
@@ -84,11 +83,6 @@ def fidelity(
         radius=to_center,
         inward=inward,
     )
-
-
-def _between(points: np.ndarray) -> np.ndarray:
-    scaled, _ = without_unit(points)
-    return np.asarray(cdist(scaled, scaled))
 
 
 def _column(name: str, values: np.ndarray, count: int) -> np.ndarray:

@@ -32,7 +32,7 @@ def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
         ValueError: for shapes that do not fit, what is no distance matrix, and fewer than 3 points.
     """
     points = picture("embedding", embedding, fewest=3)
-    return _correlation(distance_matrix("geodesics", geodesics, count=len(points)), _between(points))
+    return _correlation(distance_matrix("geodesics", geodesics, count=len(points)), drawn_distances(points))
 
 
 def rank_correlation(distances: np.ndarray, embedding: np.ndarray, *, neighbours: int | None = None) -> float:
@@ -53,7 +53,7 @@ def rank_correlation(distances: np.ndarray, embedding: np.ndarray, *, neighbours
             to n - 1.
     """
     points = picture("embedding", embedding, fewest=3)
-    given, kept = distance_matrix("distances", distances, count=len(points)), _between(points)
+    given, kept = distance_matrix("distances", distances, count=len(points)), drawn_distances(points)
     if neighbours is None:
         return _correlation(given, kept)
     check_whole("neighbours", neighbours, 3, len(points) - 1, most_is="n - 1", or_else="None")
@@ -86,7 +86,7 @@ def continuity(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray)
     Raises:
         ValueError: for coordinates or orders that are not finite, or other lengths than the embedding's.
     """
-    return _continuity(_between(picture("embedding", embedding, fewest=1)), trajectory, order)
+    return _continuity(drawn_distances(picture("embedding", embedding, fewest=1)), trajectory, order)
 
 
 def continuity_of_distances(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -160,8 +160,8 @@ def _is_one_point(points: np.ndarray) -> bool:
     return bool((points == points[0]).all() or np.linalg.norm(points - points.mean(axis=0)) == 0)
 
 
-def _between(points: np.ndarray) -> np.ndarray:
-    """Distances (n, n) of points, in a unit in which their squares neither overflow nor vanish."""
+def drawn_distances(points: np.ndarray) -> np.ndarray:
+    """Return the distances (n, n) of points, in a unit in which their squares neither overflow nor vanish."""
     return squareform(pdist(without_unit(points)[0]))
 
 

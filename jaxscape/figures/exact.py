@@ -45,32 +45,28 @@ def polar_figure(panels: Sequence[ExactPanel], *, radius: str = "distance from t
     meaning; it is chosen so that trajectories do not cross.
 
     Args:
-        panels: the minima, trajectories that were thrown.
+        panels: the minima, copies that were perturbed.
         radius: what the radius is, in words.
         note: for the foot of the figure.
 
     Raises:
         ValueError: as `check_exact`; no panels.
     """
-    panels = [check_exact(panel) for panel in panels]
-    palette = shared_palette(panels)
+    panels, palette, dashes = _checked(panels)
     fig = Figure()
     axes = fig.subplots(1, len(panels), squeeze=False)
     reach = 1.06 * max(
-        max(panel.distance.max(), *(ghost.distance.max() for ghost in panel.ghosts), 0) for panel in panels
+        max(panel.distance.max(), *(surrogate.distance.max() for surrogate in panel.surrogates), 0) for panel in panels
     )
     for ax, panel in zip(axes[0], panels, strict=True):
-        _draw_polar(ax, panel, palette, _dashes(panels), reach)
+        _draw_polar(ax, panel, palette, dashes, reach)
         _write_over(ax, panel)
-    arrange_panels(fig, axes)
-    _explain(fig, palette, panels, directions=True)
     words = (
         f"Every position is exact: the radius is the {radius}, the angle off the spoke that between displacement and "
         "jump. Inside of its dotted arc a copy is nearer than it began. Spokes are equally spaced; the side of the "
         "spoke has no meaning, and distances between copies are not shown."
     )
-    figure_note(fig, f"{words}\n{note}" if note else words)
-    return fig
+    return _finished(fig, axes, panels, palette, dashes, f"{words}\n{note}" if note else words, directions=True)
 
 
 @own_style()
@@ -80,29 +76,25 @@ def plane_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
     Arcs have equal distances from the minimum; the black one is that of the starts, and left of it is nearer.
 
     Args:
-        panels: the minima, trajectories that were thrown; the axes of all have one range.
+        panels: the minima, copies that were perturbed; the axes of all have one range.
         note: for the foot of the figure.
 
     Raises:
         ValueError: as `check_exact`; no panels.
     """
-    panels = [check_exact(panel) for panel in panels]
-    palette = shared_palette(panels)
+    panels, palette, dashes = _checked(panels)
     fig = Figure()
     axes = fig.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)
     for ax, panel in zip(axes[0], panels, strict=True):
-        _draw_plane(ax, panel, palette, _dashes(panels))
+        _draw_plane(ax, panel, palette, dashes)
         _write_over(ax, panel)
     _set_range(axes[0])
     axes[0, 0].set_ylabel("across it", fontsize=NORMAL, color=INK)
-    arrange_panels(fig, axes)
-    _explain(fig, palette, panels, directions=False)
     words = (
         "Every position is exact, in jumps. Arcs: equal distance from the minimum; black: that of the starts, left of "
         "it is nearer. A dot ends a copy."
     )
-    figure_note(fig, f"{words}\n{note}" if note else words)
-    return fig
+    return _finished(fig, axes, panels, palette, dashes, f"{words}\n{note}" if note else words, directions=False)
 
 
 def choose_sides(curves: Sequence[NDArray[Any]], mirrored: Sequence[NDArray[Any]]) -> list[bool]:
@@ -147,9 +139,9 @@ def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
             start = panel.distance[rows[0]]
             arc = np.linspace(spoke - 0.9 * half, spoke + 0.9 * half, 40)
             ax.plot(*_places(np.full(40, start), arc).T, color=GREY, linewidth=0.4, linestyle=":", zorder=0)
-            for ghost in panel.ghosts:
-                turned = spoke + (-1 if side else 1) * ghost.angle[rows]
-                _draw_ghost(ax, _places(ghost.distance[rows], turned), dashes[ghost.label])
+            for surrogate in panel.surrogates:
+                turned = spoke + (-1 if side else 1) * surrogate.angle[rows]
+                _draw_surrogate(ax, _places(surrogate.distance[rows], turned), dashes[surrogate.label])
             _draw_curve(ax, curves[side], panel.epoch[rows] / (palette.last_epoch or 1), palette.directions[seed])
             size = step_sizes(panel).tolist()[rows[0]]
             diamond: dict[str, Any] = {"marker": "D", "edgecolors": INK, "linewidths": 0.4, "zorder": 4}
@@ -164,8 +156,10 @@ def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
 def _draw_plane(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str, Any]) -> None:
     for rows in rows_by_member(panel).values():
         jump = panel.distance[rows[0]]
-        for ghost in panel.ghosts:
-            _draw_ghost(ax, _places(ghost.distance[rows] / jump, ghost.angle[rows]), dashes[ghost.label])
+        for surrogate in panel.surrogates:
+            _draw_surrogate(
+                ax, _places(surrogate.distance[rows] / jump, surrogate.angle[rows]), dashes[surrogate.label]
+            )
         places = _places(panel.distance[rows] / jump, panel.angle[rows])
         color = palette.step_sizes[step_sizes(panel).tolist()[rows[0]]]
         ax.plot(*places.T, color=color, linewidth=0.8, zorder=2)
@@ -205,7 +199,7 @@ def _draw_curve(ax: Axes, places: NDArray[Any], progress: NDArray[Any], color: C
     _dot(ax, places[-1], s=8, c=[shades[-1]], linewidths=0, zorder=3)
 
 
-def _draw_ghost(ax: Axes, places: NDArray[Any], dashes: Any) -> None:
+def _draw_surrogate(ax: Axes, places: NDArray[Any], dashes: Any) -> None:
     ax.plot(*places.T, color=GREY, linewidth=0.6, zorder=1, linestyle=dashes)
     _dot(ax, places[-1], s=5, marker="x", color=GREY, linewidths=0.5, zorder=1)
 
@@ -241,20 +235,34 @@ def _write_over(ax: Axes, panel: ExactPanel) -> None:
     """The title, how many copies ended nearer than they began, and how many of the surrogates."""
     nearer, of = ended_nearer(panel)
     text = f"{panel.title}\n{nearer} of {of} ended nearer"
-    others = [f"{ghost.label} {ended_nearer(panel, ghost.distance)[0]}" for ghost in panel.ghosts]
+    others = [f"{surrogate.label} {ended_nearer(panel, surrogate.distance)[0]}" for surrogate in panel.surrogates]
     text += f"\n({', '.join(others)})" if others else ""
     style: dict[str, Any] = {**PLAIN, "fontsize": NORMAL, "color": INK}
     ax.set_title(wrapped(text, PANEL_INCHES, NORMAL), **style)
 
 
-def _dashes(panels: Sequence[ExactPanel]) -> dict[str, Any]:
-    """The dashes of each surrogate, the same in all panels."""
-    labels = dict.fromkeys(ghost.label for panel in panels for ghost in panel.ghosts)
-    return {label: DASHES[number % len(DASHES)] for number, label in enumerate(labels)}
+def _checked(panels: Sequence[ExactPanel]) -> tuple[list[ExactPanel], Palette, dict[str, Any]]:
+    """The panels, their palette, and the dashes of each surrogate, which are the same in all panels."""
+    checked = [check_exact(panel) for panel in panels]
+    labels = dict.fromkeys(surrogate.label for panel in checked for surrogate in panel.surrogates)
+    dashes = {label: DASHES[number % len(DASHES)] for number, label in enumerate(labels)}
+    return checked, shared_palette(checked), dashes
 
 
-def _explain(fig: Figure, palette: Palette, panels: Sequence[ExactPanel], *, directions: bool) -> None:
-    lines = _dashes(panels).items()
-    extra = [Line2D([], [], color=GREY, linewidth=0.8, label=label, linestyle=dashes) for label, dashes in lines]
+def _finished(
+    fig: Figure,
+    axes: NDArray[Any],
+    panels: Sequence[ExactPanel],
+    palette: Palette,
+    dashes: dict[str, Any],
+    note: str,
+    *,
+    directions: bool,
+) -> Figure:
+    """The figure with its panels in their places, a legend and a note."""
+    arrange_panels(fig, axes)
+    extra = [Line2D([], [], color=GREY, linewidth=0.8, label=label, linestyle=each) for label, each in dashes.items()]
     fades: list[Fade] = ["dark"] if directions else []
     legend(fig, palette, directions=directions, fades=fades, unit=panels[0].unit, minimum=directions, extra=extra)
+    figure_note(fig, note)
+    return fig

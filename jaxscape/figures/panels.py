@@ -47,7 +47,7 @@ class DistancePanel(NamedTuple):
     unit: str = "epoch"
 
 
-class Ghost(NamedTuple):
+class Surrogate(NamedTuple):
     """Surrogate trajectories with the labels of the real ones; arrays are (n,), a value a row."""
 
     label: str
@@ -65,7 +65,7 @@ class ExactPanel(NamedTuple):
     epoch: Array
     member: Array
     step_size: Array | None = None
-    ghosts: Sequence[Ghost] = ()
+    surrogates: Sequence[Surrogate] = ()
     unit: str = "epoch"
 
 
@@ -102,10 +102,11 @@ def check_exact(panel: ExactPanel) -> ExactPanel:
     """
     n = len(panel.distance)
     panel = panel._replace(**_checked_places("", panel.distance, panel.angle, n))
-    ghosts = tuple(
-        ghost._replace(**_checked_places(f"{ghost.label}: ", ghost.distance, ghost.angle, n)) for ghost in panel.ghosts
+    surrogates = tuple(
+        surrogate._replace(**_checked_places(f"{surrogate.label}: ", surrogate.distance, surrogate.angle, n))
+        for surrogate in panel.surrogates
     )
-    panel = _with_checked_labels(panel._replace(ghosts=ghosts), n)
+    panel = _with_checked_labels(panel._replace(surrogates=surrogates), n)
     starts = np.array([rows[0] for rows in rows_by_member(panel).values()])
     if np.any(panel.distance[starts] == 0):
         raise ValueError(f"panel {panel.title!r} has trajectories that start at the minimum; leave them out")

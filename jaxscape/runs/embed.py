@@ -74,7 +74,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
     setting = vars(config) | {"metric": config.distance}
     with writing(run, wait=console):
-        write_table(run, folder / COORDINATES, _labels(measured, config) | coordinates)
+        write_table(run, folder / COORDINATES, _labels(measured, with_minimum) | coordinates)
         # Last: it says that the coordinates are there.
         write_record(folder / DIAGNOSTICS, {"fingerprint": measured.fingerprint, "setting": setting, **diagnostics})
         run.record_seconds("embed", time.monotonic() - started)
@@ -159,8 +159,8 @@ def _phate(distances: np.ndarray, config: EmbedConfig, t: int | str) -> tuple[np
 
 def _fidelity(
     shown: Gram, distances: np.ndarray, embedding: np.ndarray, labels: dict[str, np.ndarray]
-) -> dict[str, float | None]:
-    """What the picture keeps of the distances that it was drawn from; None is what is not defined.
+) -> dict[str, float]:
+    """What the picture keeps of the distances that it was drawn from.
 
     {} for more points than there is memory for the ranks of all pairs.
     """
@@ -170,15 +170,14 @@ def _fidelity(
     radius = None
     if shown.has_reference:
         radius = pairwise_distances(shown, metric="euclidean", include_reference=True)[0, 1:]
-    found = fidelity(
+    return fidelity(
         distances[first:, first:],
         embedding[first:],
         trajectory=labels["member"],
         order=labels["update"],
         radius=radius,
         center=embedding[0] if first else None,
-    )
-    return {name: value if np.isfinite(value) else None for name, value in found._asdict().items()}
+    )._asdict()
 
 
 def _with_minimum(measured: Measured, config: EmbedConfig) -> bool:
@@ -188,9 +187,9 @@ def _with_minimum(measured: Measured, config: EmbedConfig) -> bool:
     return config.include_minimum or of_method
 
 
-def _labels(measured: Measured, config: EmbedConfig) -> dict[str, np.ndarray]:
+def _labels(measured: Measured, with_minimum: bool) -> dict[str, np.ndarray]:
     """Row labels; the minimum, where it is a row, comes first and has member -1."""
-    if not _with_minimum(measured, config):
+    if not with_minimum:
         return measured.labels
     blank = {"member": -1, "seed": -1, "step_size": 0.0, "epoch": 0, "update": 0}
     return {name: np.concatenate([[blank[name]], values]) for name, values in measured.labels.items()}

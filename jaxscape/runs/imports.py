@@ -12,6 +12,7 @@ from jaxscape.runs.joint import join_runs
 from jaxscape.runs.measure import measure
 from jaxscape.runs.progress import track
 from jaxscape.runs.record import Recorder
+from jaxscape.trajectories.arrays import differences
 from jaxscape.trajectories.checkpoints import Checkpoints, import_checkpoints, some_names
 
 
@@ -90,13 +91,11 @@ def _require_alike(opened: Mapping[str, Checkpoints]) -> None:
     """Raise a ValueError where trainings differ in their arrays, before any of them is recorded."""
     (first, one), *others = opened.items()
     for name, found in others:
-        for array in [*one.shapes, *found.shapes]:
-            then, now = one.shapes.get(array, "absent"), found.shapes.get(array, "absent")
-            if then != now:
-                raise ValueError(
-                    f"trainings must have the same arrays by name and shape: {array!r} is {then} in {first} and "
-                    f"{now} in {name}; {first} has {some_names(one.shapes)}, {name} has {some_names(found.shapes)}"
-                )
+        for array, now, then in differences(found.shapes, one.shapes):
+            raise ValueError(
+                f"trainings must have the same arrays by name and shape: {array!r} is {then} in {first} and "
+                f"{now} in {name}; {first} has {some_names(one.shapes)}, {name} has {some_names(found.shapes)}"
+            )
 
 
 def _record(

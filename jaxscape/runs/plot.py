@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.figures.exact import plane_figure, polar_figure
-from jaxscape.figures.panels import ExactPanel, Ghost
+from jaxscape.figures.panels import ExactPanel, Surrogate
 from jaxscape.figures.plots import (
     DistancePanel,
     Panel,
@@ -152,7 +152,7 @@ def _plot_methods(run: RunFolder, settings: Sequence[str]) -> list[Path]:
 
 
 def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """The views in which every position is exact, of copies that were thrown."""
+    """The views in which every position is exact, of copies that were perturbed."""
     if not RunFolder(runs[0]).kind.has_minimum:
         return []
     found = {run: panel for run in runs if (panel := _exact(run)) is not None}
@@ -164,7 +164,7 @@ def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def _exact(run: Path) -> ExactPanel | None:
-    """A run's copies that were thrown, and their surrogates; None where there are none."""
+    """A run's copies that were perturbed, and their surrogates; None where there are none."""
     run = RunFolder(run)
     measured = measure(run, console=make_console(silent=True))
     products, geometry = measured.gram, trajectory_geometry(measured.gram)
@@ -185,7 +185,7 @@ def _exact(run: Path) -> ExactPanel | None:
         title=captions.title(run),
         **places(geometry),
         **labels,
-        ghosts=[Ghost(name, **places(trajectory_geometry(found))) for name, found in surrogates.items()],
+        surrogates=[Surrogate(name, **places(trajectory_geometry(found))) for name, found in surrogates.items()],
     )
 
 

@@ -178,13 +178,13 @@ class TrajectoryStore:
             IndexError: for a member that is not there.
         """
         chosen = range(self.num_members) if members is None else members
-        labels = [self.labels[member] for member in chosen]
+        labels, updates = [self._labels[member] for member in chosen], self.updates
         named = {name: np.tile([record[name] for record in labels], self.num_epochs) for name in self._labels[0]}
         columns = {"member": np.tile(np.array(chosen), self.num_epochs), **named}
         columns["epoch"] = np.repeat(np.arange(self.num_epochs), len(labels))
-        if None in self.updates:
+        if None in updates:
             return columns
-        return columns | {"update": np.repeat(np.array(self.updates, np.int64), len(labels))}
+        return columns | {"update": np.repeat(np.array(updates, np.int64), len(labels))}
 
     @property
     def last_update(self) -> int | None:

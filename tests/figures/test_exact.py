@@ -7,18 +7,18 @@ from petals import EPOCHS, SEEDS, STEP_SIZES, petals
 
 from jaxscape.figures.exact import choose_sides, ended_nearer, plane_figure, polar_figure
 from jaxscape.figures.palette import HUES
-from jaxscape.figures.panels import ExactPanel, Ghost, check_exact
+from jaxscape.figures.panels import ExactPanel, Surrogate, check_exact
 from jaxscape.figures.plots import save_figure
 
 
-def exact_panel(title="good", *, inward=True, ghosts=True, **changes):
+def exact_panel(title="good", *, inward=True, surrogates=True, **changes):
     rows = petals()
     del rows["embedding"]
     progress = rows["epoch"] / max(rows["epoch"])
     share = 1 - 0.2 * progress if inward else 1 + 0.1 * progress * (rows["member"] % 2)
     fields = {"distance": rows["step_size"] * share, "angle": 0.3 * progress}
-    surrogate = Ghost("decay alone", rows["step_size"] * (1 - 0.1 * progress), 0.05 * progress)
-    return ExactPanel(title, **rows | fields | changes, ghosts=[surrogate] if ghosts else [])
+    surrogate = Surrogate("decay alone", rows["step_size"] * (1 - 0.1 * progress), 0.05 * progress)
+    return ExactPanel(title, **rows | fields | changes, surrogates=[surrogate] if surrogates else [])
 
 
 def curves(ax):
@@ -48,7 +48,7 @@ def test_radius_and_angle_are_those_of_the_panel():
 
 
 def test_the_plane_has_the_way_along_the_jump_and_across_it():
-    panel = exact_panel(ghosts=False)
+    panel = exact_panel(surrogates=False)
     (ax,) = plane_figure([panel]).axes
     lines = [line for line in ax.lines if len(line.get_xdata()) == EPOCHS + 1]
     assert len(lines) == SEEDS * len(STEP_SIZES)
@@ -59,7 +59,7 @@ def test_the_plane_has_the_way_along_the_jump_and_across_it():
 
 
 def test_arcs_of_the_plane_have_equal_distance_and_that_of_the_start_is_there():
-    (ax,) = plane_figure([exact_panel(ghosts=False)]).axes
+    (ax,) = plane_figure([exact_panel(surrogates=False)]).axes
     arcs = [line for line in ax.lines if len(line.get_xdata()) > EPOCHS + 1]
     radii = [np.hypot(line.get_xdata(), line.get_ydata()) for line in arcs]
     for radius in radii:
@@ -92,8 +92,8 @@ def test_sides_are_chosen_so_that_curves_do_not_cross():
 
 def test_panels_share_scale_hues_and_the_dashes_of_a_surrogate():
     rotated = exact_panel("bad", inward=False)
-    rotated = rotated._replace(ghosts=[rotated.ghosts[0]._replace(label="rotated")])
-    both = exact_panel()._replace(ghosts=[*exact_panel().ghosts, *rotated.ghosts])
+    rotated = rotated._replace(surrogates=[rotated.surrogates[0]._replace(label="rotated")])
+    both = exact_panel()._replace(surrogates=[*exact_panel().surrogates, *rotated.surrogates])
     figure = polar_figure([both, rotated])
     first, second = figure.axes
     assert first.get_xlim() == second.get_xlim()
@@ -128,7 +128,7 @@ def test_what_cannot_be_drawn_is_refused(changes, words):
 
 
 def test_surrogates_have_the_rows_of_the_real_ones():
-    panel = exact_panel()._replace(ghosts=[Ghost("decay alone", np.ones(2), np.ones(2))])
+    panel = exact_panel()._replace(surrogates=[Surrogate("decay alone", np.ones(2), np.ones(2))])
     with pytest.raises(ValueError, match="decay alone: distance has shape"):
         plane_figure([panel])
 
