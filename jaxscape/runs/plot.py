@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.figures.exact import plane_figure, polar_figure
-from jaxscape.figures.panels import ExactPanel, Surrogate
+from jaxscape.figures.panels import ExactPanel
 from jaxscape.figures.plots import (
     DistancePanel,
     Panel,
@@ -21,21 +21,17 @@ from jaxscape.figures.plots import (
     values_figure,
 )
 from jaxscape.runs import captions
-from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.embed import repair_embeddings
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
+from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import COMPARED, RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import NULL_KIND, Measured, by_row, group_of, measure, null_draws
+from jaxscape.runs.measure import NULL_KIND, group_of, measure
 from jaxscape.runs.methods import CENTERS, METHODS
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table
-from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.files import make_folder
-from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
-from jaxscape.trajectories.gram import Gram, unscaled
-from jaxscape.trajectories.null import decay_trajectories
 
 _LEAST_LOSS = 1e-6  # what is smaller has the colour of this one
 _COLUMNS = 4  # of the figure that has all methods side by side
@@ -155,48 +151,12 @@ def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
     """The views in which every position is exact, of copies that were perturbed."""
     if not RunFolder(runs[0]).kind.has_minimum:
         return []
-    found = {run: panel for run in runs if (panel := _exact(run)) is not None}
+    found = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
     if not found:
         return []
     panels, data = _told_apart(list(found), list(found.values())), captions.data(runs)
     polar = polar_figure(panels, radius="distance from the minimum, in norms of the minimum", note=data)
     return save_figure(polar, folder / "polar") + save_figure(plane_figure(panels, note=data), folder / "plane")
-
-
-def _exact(run: Path) -> ExactPanel | None:
-    """A run's copies that were perturbed, and their surrogates; None where there are none."""
-    run = RunFolder(run)
-    measured = measure(run, console=make_console(silent=True))
-    products, geometry = measured.gram, trajectory_geometry(measured.gram)
-    thrown = by_row(products, np.broadcast_to(geometry.distance[0], geometry.distance.shape)) > 0
-    if not thrown.any():
-        return None
-    norm = unscaled(np.sqrt(products.products[0, 0]), products)
-
-    def places(geometry: Geometry) -> dict[str, Any]:
-        distance, petal = (by_row(products, values)[thrown] for values in (geometry.distance, geometry.petal))
-        return {"distance": distance / norm, "angle": np.arccos(np.nan_to_num(petal))}
-
-    surrogates = {f"{NULL_KIND} null": next(null_draws(products, run.settings("retrain").order_seed))}
-    if (decayed := _decayed(run, measured)) is not None:
-        surrogates = {"weight decay alone": decayed} | surrogates
-    labels: dict[str, Any] = {name: measured.labels[name][thrown] for name in ("seed", "epoch", "member", "step_size")}
-    return ExactPanel(
-        title=captions.title(run),
-        **places(geometry),
-        **labels,
-        surrogates=[Surrogate(name, **places(trajectory_geometry(found))) for name, found in surrogates.items()],
-    )
-
-
-def _decayed(run: RunFolder, measured: Measured) -> Gram | None:
-    """The copies with weight decay alone, where there is any that shrinks all parameters alike."""
-    settings = run.settings("retrain")
-    if not isinstance(settings, RetrainConfig) or not settings.weight_decay or settings.optimizer == "adam":
-        return None
-    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
-    updates = measured.labels["update"]
-    return decay_trajectories(measured.gram, decay_factors(optimizer, int(updates.max()))[updates])
 
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
