@@ -20,6 +20,8 @@ from jaxscape.trajectories.null import decay_trajectories
 def exact_panel(run: Path) -> ExactPanel | None:
     """Return a run's copies that were perturbed, and their surrogates; None where there are none."""
     run = RunFolder(run)
+    if not run.kind.has_minimum:
+        return None
     measured = measure(run, console=make_console(silent=True))
     products, geometry = measured.gram, trajectory_geometry(measured.gram)
     thrown = by_row(products, np.broadcast_to(geometry.distance[0], geometry.distance.shape)) > 0

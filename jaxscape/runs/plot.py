@@ -263,3 +263,8 @@ def _distances(run: Path) -> DistancePanel:
         **labels,
         null=columns["null_distance_over_jump"][thrown],
     )
+
+
+def describe_embedding(run: Path, setting: str) -> tuple[str, str]:
+    """Return how an embedding was made, and what it found, in words."""
+    return _how(run, setting), _found(read_diagnostics(run, setting))
