@@ -1,4 +1,4 @@
-"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | plot | info`."""
+"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | plot | report | info`."""
 
 import logging
 import os
@@ -21,6 +21,7 @@ from jaxscape.cli.commands import (
     Own,
     Plan,
     Plot,
+    Report,
     Retrain,
     Train,
 )
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         silent = False
         if isinstance(command, Retrain):
             join(command.cluster)
-        if not isinstance(command, Plot | Info):
+        if not isinstance(command, Plot | Report | Info):
             check_devices()
         if isinstance(command, Retrain):
             silent = not is_first()
@@ -112,6 +113,10 @@ def _run(line: Line, console: Console) -> None:
                 _plot(command.into or command.runs[0], console)
         case Plot(run):
             _plot(run, console)
+        case Report(runs, out):
+            from jaxscape.runs.page import write_page
+
+            console.print(f"{write_page(runs, out, console=console)}")
         case Info(run):
             from jaxscape.cli.info import describe_run
 

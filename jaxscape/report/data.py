@@ -88,7 +88,7 @@ class Table(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
-    meanings: Mapping[str, str] = {}  # noqa: RUF012  # of the names in it
+    meanings: Mapping[str, str] = {}  # of the names in it
 
 
 class Fact(NamedTuple):
@@ -158,9 +158,10 @@ def _check_run(name: str, run: Trajectories, palette: Palette) -> None:
             _require(f"{name}: the minimum in embedding {embedding.name!r}", embedding.minimum, (dimensions,))
     if run.exact is not None:
         _require(f"{name}.exact.side", run.exact.side, (len(firsts),))
-        for label, each in (("exact", run.exact), *((each.label, each) for each in run.exact.surrogates)):
-            _require(f"{name}: distance of {label!r}", each.distance, (count,))
-            _require(f"{name}: angle of {label!r}", each.angle, (count,))
+        exact = Surrogate("exact", run.exact.distance, run.exact.angle)
+        for each in (exact, *run.exact.surrogates):
+            _require(f"{name}: distance of {each.label!r}", each.distance, (count,))
+            _require(f"{name}: angle of {each.label!r}", each.angle, (count,))
 
 
 def _require(name: str, values: Any, shape: tuple[int, ...]) -> None:

@@ -1,15 +1,21 @@
 """Records as text for a page: labels as JSON, and all numbers of all arrays in one block of base64.
 
-Numbers are float32 whose last byte is dropped: 16 significant bits, an error of at most 1 in 65,000. Integers stay as they are, in the JSON. Their bytes are sorted by significance, so that those that are alike stand together, and deflated.
+Numbers that are told are float32 whose last byte is dropped: 16 significant bits, an error of at most 1 in 65,000.
+Positions, which are drawn alone, are rounded to a grid. Both are integers then, and neighbours in a trajectory are
+alike: the block holds their differences, byte by byte of the same significance, deflated. Arrays of integers and texts
+stay as they are, in the JSON.
 """
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+LINES = 2**13  # of the grid, across the range of an array: a twentieth of a pixel
 
 
 class Packed(NamedTuple):
@@ -19,29 +25,26 @@ class Packed(NamedTuple):
     numbers: str
 
 
+class Positions(NamedTuple):
+    """Numbers that are drawn and not told."""
+
+    values: np.ndarray  # (n,)
+
+
 def pack(value: Any) -> Packed:
     """Pack mappings, records, sequences, texts, numbers and arrays of numbers.
 
-    An array of floats becomes {"array": [first, count]}, which says where its numbers stand in the block.
-    Mappings become lists of pairs, so that no key can be mistaken for something else.
+    An array of floats becomes {"array": [first, count]}, which says where its integers stand in the block, and
+    `Positions` {"grid": [first, count, low, step]}, with -1 for NaN. Mappings become lists of pairs, so that no key can
+    be mistaken for something else.
     """
     blocks: list[np.ndarray] = []
     plain = _plain(value, blocks)
-    numbers = np.concatenate([np.zeros(0, np.float32), *blocks])
-    planes = _rounded(numbers).view(np.uint8).reshape(-1, 4).T
+    integers = np.concatenate([np.zeros(0, np.int64), *blocks])
+    steps = np.diff(integers, prepend=0)
+    folded = ((steps << 1) ^ (steps >> 63)).astype("<u4")  # small ones stay small, whatever their sign
+    planes = folded.view(np.uint8).reshape(-1, 4).T
     return Packed(script_json(plain), base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode())
-
-
-def on_grid(positions: np.ndarray) -> np.ndarray:
-    """Round positions to a grid of 8,192 to 16,384 lines across their range: a twentieth of a pixel, and fewer bytes.
-
-    The distance of the lines is a power of two, so that rounded numbers end in zeros.
-    """
-    finite = positions[np.isfinite(positions)]
-    if not len(finite) or not np.ptp(finite) > 0:
-        return positions
-    grid = 2.0 ** np.floor(np.log2(np.ptp(finite) / 2**13))
-    return np.asarray(np.round(positions / grid) * grid)
 
 
 def script_json(value: Any) -> str:
@@ -49,15 +52,25 @@ def script_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return "".join(letter if not "\ud800" <= letter <= "\udfff" else "\\ufffd" for letter in text)
+    return well_formed(text)
+
+
+def well_formed(text: str) -> str:
+    """Return the text without halves of surrogate pairs, such as names of files may hold; no file takes them."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _plain(value: Any, blocks: list[np.ndarray]) -> Any:
+    if isinstance(value, Positions):
+        first = sum(map(len, blocks))
+        integers, low, step = _on_grid(np.asarray(value.values, float))
+        blocks.append(integers)
+        return {"grid": [first, len(integers), low, step]}
     if isinstance(value, np.ndarray) and value.dtype.kind != "f":
         return value.tolist()
     if isinstance(value, np.ndarray):
         first = sum(map(len, blocks))
-        blocks.append(value.astype(np.float32).ravel())
+        blocks.append(_bits(value.astype(np.float32).ravel()))
         return {"array": [first, value.size]}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _plain(entry, blocks) for name, entry in value._asdict().items()}
@@ -72,8 +85,20 @@ def _plain(value: Any, blocks: list[np.ndarray]) -> Any:
     return value
 
 
-def _rounded(numbers: np.ndarray) -> np.ndarray:
-    """To 16 significant bits; NaN and infinity stay what they are."""
-    bits = numbers.view(np.uint32)
-    rounded = (bits + np.uint32(0x80)) & np.uint32(0xFFFFFF00)
-    return np.where(np.isfinite(numbers), rounded, bits).astype("<u4")
+def _bits(numbers: np.ndarray) -> np.ndarray:
+    """The first three bytes of float32 numbers, rounded to the nearest, as integers; equal shares are equal steps."""
+    bits = numbers.view(np.uint32).astype(np.int64)
+    return np.where(np.isfinite(numbers), bits + 0x80, bits) >> 8
+
+
+def _on_grid(positions: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The line of each position, the place of the first line, and how far lines are apart."""
+    is_known = np.isfinite(positions)
+    low, high = _range(positions[is_known])
+    step = (high - low) / LINES or 1.0
+    lines = np.round((np.where(is_known, positions, low) - low) / step).astype(np.int64)
+    return np.where(is_known, lines, -1), low, step
+
+
+def _range(known: np.ndarray) -> tuple[float, float]:
+    return (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)

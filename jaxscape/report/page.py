@@ -16,8 +16,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jaxscape.report.data import Color, Column, Exact, Page, Palette, Surrogate, Trajectories, check_page, first_rows
-from jaxscape.report.pack import Packed, on_grid, pack
+from jaxscape.report.data import Color, Column, Embedding, Exact, Page, Palette, Trajectories, check_page, first_rows
+from jaxscape.report.pack import Packed, Positions, pack, well_formed
 
 ROOM = Path(__file__).parent
 
@@ -31,7 +31,8 @@ _WORDS = {
     "between displacement and jump. Inside of its dotted arc a trajectory is nearer than it began. Spokes are equally "
     "spaced; the side of the spoke has no meaning, and distances between trajectories are not shown.",
     "plane": "Every position is exact, in jumps: the way along the jump to the right, the way across it upwards. The "
-    "minimum is at 0, every start at 1. Arcs have equal distances from the minimum; left of the dark one is nearer.",
+    "minimum is at 0, every start at 1. Arcs have equal distances from the minimum; the strong one goes through the "
+    "starts, and inside of it is nearer.",
     "polar initial": "Every position is exact: the radius is the distance from the initial point, the angle off its "
     "spoke that between the displacement so far and the whole one. Each trajectory has a spoke, on which it ends; the "
     "side of the spoke has no meaning, and distances between trajectories are not shown.",
@@ -86,9 +87,27 @@ class _View(NamedTuple):
 class _Drawn(NamedTuple):
     """What the script is given of an embedding; it need not know the texts."""
 
-    points: np.ndarray
-    minimum: np.ndarray | None
+    axes: list[Positions]  # 2 or 3
+    minimum: list[float] | None
     is_disconnected: bool
+
+
+class _Surrogate(NamedTuple):
+    """What the script is given of surrogates, which are drawn and not told."""
+
+    label: str
+    distance: Positions
+    angle: Positions
+
+
+class _Exact(NamedTuple):
+    """What the script is given of exact views."""
+
+    distance: np.ndarray
+    angle: np.ndarray
+    side: np.ndarray
+    surrogates: list[_Surrogate]
+    unit: str
 
 
 class _Run(NamedTuple):
@@ -103,7 +122,7 @@ class _Run(NamedTuple):
     step_size: np.ndarray | None
     begin: str
     columns: Sequence[Column]
-    exact: Exact | None
+    exact: _Exact | None
     embeddings: list[_Drawn]
 
 
@@ -126,7 +145,7 @@ def render(page: Page) -> str:
     packed, body = parts(page)
     script = javascript() + "\nstart(document);\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
+    return well_formed(
         _environment()
         .get_template("template.html")
         .render(
@@ -160,7 +179,7 @@ def parts(page: Page) -> tuple[Packed, Markup]:
     html = body.render(
         page=page, views=views, hues=color, step_sizes=sizes, surrogates=list(surrogates), columns=list(columns)
     )
-    return pack(data), Markup("\n".join(line.strip() for line in html.split("\n") if line.strip()))
+    return pack(data), Markup("\n".join(line.strip() for line in well_formed(html).split("\n") if line.strip()))
 
 
 def page_views(page: Page) -> list[View]:
@@ -211,8 +230,14 @@ def _curve_views(page: Page) -> list[View]:
     for jumps, found in _by_beginning(page):
         about = "in jumps: 1 is the start, below it is nearer" if jumps else "from the initial point"
         panels = [Panel(number, page.runs[number].title) for number in found]
-        views.append(View("curve", "Distance", f"Distance {'from the minimum, ' if jumps else ''}{about}. Dashed: "
-            "surrogates.", panels))
+        views.append(
+            View(
+                "curve",
+                "Distance",
+                f"Distance {'from the minimum, ' if jumps else ''}{about}. Dashed: surrogates.",
+                panels,
+            )
+        )
     for name in dict.fromkeys(column.label for run in page.runs for column in run.columns):
         has = [number for number, run in enumerate(page.runs) if name in [column.label for column in run.columns]]
         panels = [Panel(number, page.runs[number].title) for number in has]
@@ -247,14 +272,23 @@ def _of_run(run: Trajectories) -> _Run:
         step_size=None if run.step_size is None else np.asarray(run.step_size),
         begin=run.begin,
         columns=run.columns,
-        exact=None if run.exact is None else run.exact._replace(surrogates=list(map(_rough, run.exact.surrogates))),
-        embeddings=[_Drawn(on_grid(np.asarray(each.points, float)), each.minimum, each.is_disconnected) for each in run.embeddings],
+        exact=None if run.exact is None else _of_exact(run.exact),
+        embeddings=list(map(_drawn, run.embeddings)),
     )
 
 
-def _rough(surrogate: Surrogate) -> Surrogate:
-    distance, angle = (on_grid(np.asarray(each, float)) for each in (surrogate.distance, surrogate.angle))
-    return surrogate._replace(distance=distance, angle=angle)
+def _of_exact(exact: Exact) -> _Exact:
+    surrogates = [
+        _Surrogate(each.label, Positions(np.asarray(each.distance)), Positions(np.asarray(each.angle)))
+        for each in exact.surrogates
+    ]
+    return _Exact(np.asarray(exact.distance), np.asarray(exact.angle), np.asarray(exact.side), surrogates, exact.unit)
+
+
+def _drawn(embedding: Embedding) -> _Drawn:
+    axes = [Positions(values) for values in np.asarray(embedding.points, float).T]
+    minimum = None if embedding.minimum is None else np.asarray(embedding.minimum, float).tolist()
+    return _Drawn(axes, minimum, embedding.is_disconnected)
 
 
 @cache
@@ -272,7 +306,9 @@ def javascript() -> str:
         if unknown := [each for each in _IMPORT.findall(text) if each not in MODULES[: len(written)]]:
             raise ValueError(f"js/{name}.js imports {', '.join(unknown)}, which MODULES does not name before it")
         text = _EXPORT.sub("", _IMPORT.sub("", text))
-        written.append("\n".join(line.strip() for line in text.splitlines() if line and not line.lstrip().startswith("//")))
+        written.append(
+            "\n".join(line.strip() for line in text.splitlines() if line and not line.lstrip().startswith("//"))
+        )
     return "\n".join(written)
 
 

@@ -1,7 +1,8 @@
 """The stage `report`: one run, or several side by side, as an HTML page."""
 
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from jaxscape.embedding.fidelity import MEANINGS
 from jaxscape.figures.exact import choose_sides, ended_nearer
 from jaxscape.figures.palette import FRAME, GREY, INK, MINIMUM, SCALE, make_palette, rounded_step_size, shade
-from jaxscape.figures.panels import ExactPanel, rows_by_member
+from jaxscape.figures.panels import ExactPanel, Panel, rows_by_member
 from jaxscape.report.data import (
     Column,
     Embedding,
@@ -129,7 +130,9 @@ def _metrics(run: RunFolder) -> Columns:
         if source.run.metrics.exists():
             table = read_metrics(source.run)
             member = table["member"] + first
-            tables.append(table | {"member": member} | ({"run": np.full(len(member), name)} if len(sources) > 1 else {}))
+            tables.append(
+                table | {"member": member} | ({"run": np.full(len(member), name)} if len(sources) > 1 else {})
+            )
         first += source.store.num_members
     if len(tables) < 2:
         return tables[0] if tables else {}
@@ -211,8 +214,15 @@ def _losses(rows: _Rows) -> list[Column]:
         for name, values in rows.columns.items()
         if name not in known and values.dtype.kind in "if" and np.isfinite(values.astype(float)).any()
     ]
-    order = {name: number for number, name in enumerate(("train_loss", "test_loss", "epoch_loss"))}
-    names.sort(key=lambda name: (not name.endswith("loss"), name.startswith("recalibrated"), order.get(name, 9), name))
+    names.sort(
+        key=lambda name: (
+            not name.endswith("loss"),
+            "recalibrated" in name,
+            "train" not in name,
+            "test" not in name,
+            name,
+        )
+    )
     return [Column(_metric_words(name), rows.columns[name].astype(float)) for name in names]
 
 
@@ -221,8 +231,7 @@ def _metric_words(name: str) -> str:
 
 
 def _exact(run: RunFolder, panel: ExactPanel, rows: _Rows) -> Exact:
-    members = {member: own for member, own in rows_by_member(panel).items()}
-    place = _places(rows, {int(str(member)): own for member, own in members.items()})
+    place = _places(rows, panel)
 
     def spread(values: np.ndarray) -> np.ndarray:
         return np.where(place >= 0, np.append(values, np.nan)[place], np.nan)
@@ -237,41 +246,41 @@ def _exact(run: RunFolder, panel: ExactPanel, rows: _Rows) -> Exact:
     return Exact(
         distance=spread(panel.distance),
         angle=spread(panel.angle),
-        side=np.array([sides.get(int(member), 1.0) for member in rows.columns["member"][firsts]]),
+        side=np.array([sides.get(member, 1.0) for member in rows.columns["member"][firsts].tolist()]),
         surrogates=[Surrogate(each.label, spread(each.distance), spread(each.angle)) for each in panel.surrogates],
         heading=words,
         unit=getattr(panel, "length", "norms of the minimum"),
     )
 
 
-def _sides(panel: ExactPanel) -> dict[int, float]:
+def _sides(panel: ExactPanel) -> dict[Hashable, float]:
     """On which side of its spoke each trajectory lies: those of one direction cross as little as they can."""
-    found: dict[int, float] = {}
-    seeds = np.asarray(panel.seed)
-    groups_of_rows: dict[Any, list[tuple[Any, np.ndarray]]] = {}
+    found: dict[Hashable, float] = {}
+    of_direction: dict[Hashable, list[tuple[Hashable, np.ndarray]]] = {}
     for member, own in rows_by_member(panel).items():
-        groups_of_rows.setdefault(seeds[own[0]], []).append((member, own))
-    for same in groups_of_rows.values():
-        same.sort(key=lambda each: panel.distance[each[1][0]])
-        upper, lower = (
-            [
-                np.stack([panel.distance[own] * np.cos(panel.angle[own]), sign * panel.distance[own] * np.sin(panel.angle[own])], 1)
-                for _, own in same
-            ]
-            for sign in (1, -1)
-        )
+        of_direction.setdefault(panel.seed[own[0]].item(), []).append((member, own))
+    for same in of_direction.values():
+        same.sort(key=lambda each: float(panel.distance[each[1][0]]))
+        upper = [_off_the_spoke(panel, own) for _, own in same]
+        lower = [points * [1, -1] for points in upper]
         for (member, _), mirrored in zip(same, choose_sides(upper, lower), strict=True):
-            found[int(str(member))] = -1.0 if mirrored else 1.0
+            found[member] = -1.0 if mirrored else 1.0
     return found
 
 
-def _places(rows: _Rows, members: Mapping[int, np.ndarray]) -> np.ndarray:
+def _off_the_spoke(panel: ExactPanel, own: np.ndarray) -> np.ndarray:
+    """Places (m, 2) of a trajectory in the polar view, its spoke to the right."""
+    distance, angle = panel.distance[own], panel.angle[own]
+    return np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=1)
+
+
+def _places(rows: _Rows, panel: ExactPanel | Panel) -> np.ndarray:
     """The row of a panel that each row of the page is, -1 where the panel has none.
 
     Panels have the rows whose distances are known, in their order, whatever they count time in.
     """
     place = np.full(len(rows.measured), -1)
-    for member, own in members.items():
+    for member, own in rows_by_member(panel).items():
         here = np.flatnonzero((rows.columns["member"] == member) & rows.measured)
         place[here[: len(own)]] = own[: len(here)]
     return place
@@ -280,7 +289,7 @@ def _places(rows: _Rows, members: Mapping[int, np.ndarray]) -> np.ndarray:
 def _embedding(run: RunFolder, setting: str, rows: _Rows) -> Embedding:
     [panel] = comparison_panels([run], setting)
     diagnostics = read_diagnostics(run, setting)
-    place = _places(rows, {int(str(member)): own for member, own in rows_by_member(panel).items()})
+    place = _places(rows, panel)
     points = np.append(panel.embedding, np.full((1, panel.embedding.shape[1]), np.nan), axis=0)[place]
     minimum = None if panel.minimum is None else np.asarray(panel.minimum, float)
     if points.shape[1] == 1:
@@ -326,7 +335,15 @@ def fidelity_words(diagnostics: Mapping[str, Any]) -> str:
 
 def _well(correlation: float) -> str:
     """A correlation in a word: above 0.9 a picture of it would be called right, below 0.5 wrong more than right."""
-    return "well" if correlation >= 0.9 else "roughly" if correlation >= 0.7 else "partly" if correlation >= 0.4 else "badly"
+    return (
+        "well"
+        if correlation >= 0.9
+        else "roughly"
+        if correlation >= 0.7
+        else "partly"
+        if correlation >= 0.4
+        else "badly"
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -339,7 +356,7 @@ def _tables(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _geometry_table(reports: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Table | None:
+def _geometry_table(reports: Sequence[dict[str, Any]], titles: Sequence[str]) -> Table | None:
     meanings: dict[str, str] = {}
     columns: dict[str, Mapping[str, Any]] = {}
     kinds = []
@@ -368,12 +385,10 @@ def _mean(values: Any) -> str:
     return f"{values['mean']:.3f} ± {values['std']:.3f}" if _is_number(values.get("std")) else f"{values['mean']:.3f}"
 
 
-def _minima_table(reports: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> Table | None:
+def _minima_table(reports: Sequence[dict[str, Any]], titles: Sequence[str]) -> Table | None:
     minima = {title: report["minimum"] for title, report in zip(titles, reports, strict=True) if report.get("minimum")}
     names = dict.fromkeys(name for minimum in minima.values() for name in minimum)
-    rows = [
-        (_metric_words(name), *(_short(minimum.get(name)) for minimum in minima.values())) for name in names
-    ]
+    rows = [(_metric_words(name), *(_short(minimum.get(name)) for minimum in minima.values())) for name in names]
     return Table("The minima" if len(minima) > 1 else "The minimum", ("", *minima), rows) if rows else None
 
 
@@ -389,7 +404,11 @@ def _fidelity_table(runs: Sequence[RunFolder], titles: Sequence[str]) -> Table |
         return None
     order = sorted(measured, key=lambda each: (each[0], titles.index(each[1])))
     rows = [
-        (setting, *([title] if len(titles) > 1 else []), *(_short(measured[setting, title].get(name)) for name in names))
+        (
+            setting,
+            *([title] if len(titles) > 1 else []),
+            *(_short(measured[setting, title].get(name)) for name in names),
+        )
         for setting, title in order
     ]
     columns = ("embedding", *(["run"] if len(titles) > 1 else []), *(name.replace("_", " ") for name in names))
@@ -427,6 +446,4 @@ def _setting(value: Any) -> str:
 
 
 def _own_command(runs: Sequence[RunFolder]) -> str:
-    import shlex
-
     return " ".join(map(shlex.quote, ["jaxscape", "report", *map(str, runs)]))

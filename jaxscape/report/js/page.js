@@ -91,7 +91,7 @@ export class Page {
     figure.querySelector(".picture").append(copy("picture-parts"));
     figure.append(copy("tool-parts"));
     [panel.base, panel.live] = figure.querySelectorAll("canvas");
-    const dimensions = view.kind === "embedding" ? panel.run.embeddings[panel.record.embedding].points.length / panel.run.place.length : 2;
+    const dimensions = view.kind === "embedding" ? panel.run.embeddings[panel.record.embedding].axes.length : 2;
     if (dimensions < 3) for (const button of figure.querySelectorAll(".zoom")) button.remove();
     const texts = [...figure.querySelectorAll("h3, .heading, .words")].map((each) => each.textContent);
     panel.live.setAttribute("aria-label", `${[view.label, ...texts].join(". ")}. The table under the picture has its numbers.`);
@@ -580,9 +580,8 @@ export class Page {
       return [[view.column, (row) => values[row]]];
     }
     if (view.kind === "embedding") {
-      const { points } = run.embeddings[record.embedding];
-      const dimensions = points.length / run.place.length;
-      return ["x", "y", "z"].slice(0, dimensions).map((name, axis) => [name, (row) => points[dimensions * row + axis]]);
+      const { axes } = run.embeddings[record.embedding];
+      return axes.map((values, axis) => ["xyz"[axis], (row) => values[row]]);
     }
     const { distance, angle } = run.exact;
     const distances = ["distance", run.begin === "jump" ? (row, i) => distance[row] / run.units[i] : (row) => distance[row]];

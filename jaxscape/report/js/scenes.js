@@ -73,7 +73,7 @@ function planeScene(scene, shared) {
 
 function embeddingScene(scene) {
   const found = scene.run.embeddings[scene.panel.embedding];
-  const dimensions = found.points.length / scene.run.place.length;
+  const dimensions = found.axes.length;
   const all = found.minimum ? Float64Array.from([...found.points, ...found.minimum]) : found.points;
   Object.assign(scene, { points: found.points, minimum: found.minimum, dimensions, ...ball(all, dimensions) });
   scene.isDisconnected = found.is_disconnected;

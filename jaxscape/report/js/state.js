@@ -16,11 +16,19 @@ export function prepare(data) {
     run.stepIndex = run.step_size ? Array.from(run.step_size, (size) => closest(sizes, size)) : null;
     run.keys = keysOf(run);
     if (run.exact) run.units = unitsOf(run);
+    for (const each of run.embeddings) each.points = interleave(each.axes);
   }
   data.times = [...new Set(data.runs.flatMap((run) => run.times))].sort((a, b) => a - b);
   data.columns = [...new Set(data.runs.flatMap((run) => run.columns.map((each) => each.label)))];
   data.surrogates = [...new Set(data.runs.flatMap((run) => (run.exact ? run.exact.surrogates.map((each) => each.label) : [])))];
   return data;
+}
+
+// Points (n, k) of k arrays (n,).
+export function interleave(axes) {
+  const found = new Float64Array(axes.length * axes[0].length);
+  axes.forEach((values, axis) => values.forEach((value, i) => (found[axes.length * i + axis] = value)));
+  return found;
 }
 
 function closest(values, wanted) {
