@@ -33,7 +33,7 @@ DOORS = {
     "umap": {"embedding/baselines.py"},
     "equinox": {"tasks/equinox.py"},
     "jinja2": {"report/page.py"},
-    "anywidget": {"report/widget.py"},
+    "anywidget": {"report/notebook.py"},
     "tyro": {str(file) for file in FILES if file.parts[0] in ("runs", "cli")},
     "rich": {str(file) for file in FILES if file.parts[0] in ("runs", "cli")},
 }

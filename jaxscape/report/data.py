@@ -17,6 +17,7 @@ class Column(NamedTuple):
 
     label: str
     values: np.ndarray  # (n,)
+    about: str = ""  # a sentence for the caption
 
 
 class Surrogate(NamedTuple):

@@ -7,7 +7,7 @@ load nothing and to run this one script alone (Content-Security-Policy), whateve
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jaxscape.report.data import Color, Column, Embedding, Exact, Page, Palette, Trajectories, check_page, first_rows
+from jaxscape.report.data import Color, Embedding, Exact, Page, Palette, Trajectories, check_page, first_rows
 from jaxscape.report.pack import Packed, Positions, pack, well_formed
 
 ROOM = Path(__file__).parent
@@ -92,6 +92,13 @@ class _Drawn(NamedTuple):
     is_disconnected: bool
 
 
+class _Column(NamedTuple):
+    """What the script is given of a column."""
+
+    label: str
+    values: np.ndarray
+
+
 class _Surrogate(NamedTuple):
     """What the script is given of surrogates, which are drawn and not told."""
 
@@ -121,7 +128,7 @@ class _Run(NamedTuple):
     hue: list[str]
     step_size: np.ndarray | None
     begin: str
-    columns: Sequence[Column]
+    columns: list[_Column]
     exact: _Exact | None
     embeddings: list[_Drawn]
 
@@ -239,9 +246,10 @@ def _curve_views(page: Page) -> list[View]:
             )
         )
     for name in dict.fromkeys(column.label for run in page.runs for column in run.columns):
-        has = [number for number, run in enumerate(page.runs) if name in [column.label for column in run.columns]]
+        has = {n: column for n, run in enumerate(page.runs) for column in run.columns if column.label == name}
         panels = [Panel(number, page.runs[number].title) for number in has]
-        views.append(View("curve", _capital(name), f"{_capital(name)} by {page.unit}.", panels, name))
+        about = next(iter(has.values())).about
+        views.append(View("curve", _capital(name), f"{_capital(name)} by {page.unit}. {about}".strip(), panels, name))
     return views
 
 
@@ -271,7 +279,7 @@ def _of_run(run: Trajectories) -> _Run:
         hue=list(run.hue),
         step_size=None if run.step_size is None else np.asarray(run.step_size),
         begin=run.begin,
-        columns=run.columns,
+        columns=[_Column(column.label, np.asarray(column.values, float)) for column in run.columns],
         exact=None if run.exact is None else _of_exact(run.exact),
         embeddings=list(map(_drawn, run.embeddings)),
     )

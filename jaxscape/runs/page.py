@@ -43,6 +43,10 @@ from jaxscape.runs.tables import Columns, join_tables, read_table
 _LABELS = ("member", "seed", "step_size", "epoch", "update", "finite", "run")
 _SCALE_COLORS = 24  # a perceptually uniform scale is nearly straight between so many
 _WORDS = {"train": "training"}  # parts of the names of metrics that are told in full
+_ABOUT = {  # what the first word of a metric means
+    "recalibrated": "The batch statistics were computed anew from the training data.",
+    "epoch": "Mean over the steps of the epoch, while the parameters moved.",
+}
 
 
 def write_page(runs: Sequence[Path], out: Path | None = None, *, console: Console) -> Path:
@@ -223,7 +227,10 @@ def _losses(rows: _Rows) -> list[Column]:
             name,
         )
     )
-    return [Column(_metric_words(name), rows.columns[name].astype(float)) for name in names]
+    return [
+        Column(_metric_words(name), rows.columns[name].astype(float), _ABOUT.get(name.partition("_")[0], ""))
+        for name in names
+    ]
 
 
 def _metric_words(name: str) -> str:
@@ -310,11 +317,11 @@ def _tab(asked: Mapping[str, Any], dimensions: int) -> str:
     """A few words that tell an embedding from the others of a run."""
     method = METHODS[asked["method"]]
     words = [method.words, asked["metric"]] if asked["metric"] != method.metric else [method.words]
-    words += [asked["center"]] if asked["metric"] == "cosine" and asked["center"] != "none" else []
+    words += [f"from the {asked['center']}"] if asked["metric"] == "cosine" and asked["center"] != "none" else []
     words += [f"knn {asked['knn']}"] if method.has_kernel else []
     words += [f"{dimensions}-D"] if dimensions > 2 else []
     words += [f"{asked['null']} null"] if asked["null"] else []
-    return " ".join([*words, *(f"seed {seed}" for seed in asked["only_seeds"]), *asked["only_optimizers"]])
+    return ", ".join([*words, *(f"seed {seed}" for seed in asked["only_seeds"]), *asked["only_optimizers"]])
 
 
 def fidelity_words(diagnostics: Mapping[str, Any]) -> str:
@@ -323,14 +330,14 @@ def fidelity_words(diagnostics: Mapping[str, Any]) -> str:
     kept = kept if isinstance(kept, dict) else {}
     told = []
     if _is_number(kept.get("rank")):
-        told.append(f"The order of distances is kept {_well(kept['rank'])} (rank correlation {kept['rank']:.2f})")
+        told.append(f"Distances kept {_well(kept['rank'])} (rank correlation {kept['rank']:.2f})")
     if _is_number(kept.get("radius")):
         told.append(f"radii {_well(kept['radius'])} ({kept['radius']:.2f})")
     if _is_number(kept.get("inward")):
-        told.append(f"{kept['inward']:.0%} of trajectories go in or out as they truly do")
-    words = f"{', '.join(told)}." if told else ""
+        told.append(f"nearer or farther right for {kept['inward']:.0%} of trajectories")
     parts = diagnostics.get("n_connected_components", 1)
-    return words + (f" {parts} parts, arranged arbitrarily." if parts > 1 else "")
+    told += [f"in {parts} parts"] if told and parts > 1 else []
+    return f"{', '.join(told)}." if told else ""
 
 
 def _well(correlation: float) -> str:

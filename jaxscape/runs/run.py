@@ -15,8 +15,8 @@ from rich.console import Console
 
 from jaxscape.arguments import check_finite, check_parameters, number, whole_number
 from jaxscape.problem import Problem, checked_evaluate
+from jaxscape.report.notebook import widget
 from jaxscape.report.page import render
-from jaxscape.report.widget import widget
 from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
 from jaxscape.runs.embed import embed_trajectories

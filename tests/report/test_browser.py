@@ -199,6 +199,16 @@ def test_a_click_keeps_a_trajectory_and_empty_ground_shows_all(opened):
     np.testing.assert_array_equal(watched.picture(3), before)
 
 
+def test_a_tap_tells_and_keeps(opened):
+    watched = opened(has_touch=True)
+    x, y = places(watched)
+    top = np.argmin(y)
+    watched.tab.touchscreen.tap(x[top], y[top] + 3)
+    watched.settle()
+    assert watched.tab.locator(".tooltip").is_visible()
+    assert watched.tab.get_by_role("button", name="Show all").is_visible()
+
+
 def test_the_legend_chooses(opened):
     watched = opened()
     whole = watched.ink()

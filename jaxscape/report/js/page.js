@@ -8,6 +8,7 @@ import { makeColoring, makeLook, prepare, ranksOf, rowAt, trajectoryOf, untilOf 
 
 const NEAR = 18; // pixels from a point within which the pointer means it
 const STEPS_A_SECOND = 12;
+const TOLD = 3; // columns that are told of a row in any case
 const LONGEST_FILM = 150; // steps that playing takes for any run
 const SAVED = { wide: 640, tall: 640, curve: 360, zoom: 3 }; // of saved pictures; PNGs have that many pixels a pixel
 
@@ -287,8 +288,14 @@ export class Page {
       const share = run.begin === "jump" ? ` (${shortNumber(distance[row] / run.units[i])} jumps)` : "";
       lines.push(["distance", `${shortNumber(distance[row])} ${unit}${share}`]);
     }
-    for (const { label, values } of run.columns) if (Number.isFinite(values[row])) lines.push([label, shortNumber(values[row], 4)]);
+    for (const { label, values } of this.#toldColumns(run)) if (Number.isFinite(values[row])) lines.push([label, shortNumber(values[row], 4)]);
     return lines;
+  }
+
+  // The first columns, those whose curve is in view, and the one that gives the colours.
+  #toldColumns(run) {
+    const wanted = new Set(this.panels.filter((panel) => !panel.tab.hidden).map((panel) => panel.view.column));
+    return run.columns.filter(({ label }, i) => i < TOLD || wanted.has(label) || label === this.choice.column);
   }
 
   #tell(x, y) {
@@ -338,6 +345,7 @@ export class Page {
       pointers.set(event.pointerId, event);
       moved = 0;
       if (panel.scene?.camera) live.setPointerCapture(event.pointerId);
+      if (event.pointerType === "touch" && panel.scene) this.mark(this.#rowUnder(panel, event), event.clientX, event.clientY);
     });
     live.addEventListener("pointermove", (event) => {
       const before = pointers.get(event.pointerId);
@@ -351,7 +359,7 @@ export class Page {
     const end = (event) => pointers.delete(event.pointerId);
     live.addEventListener("pointerup", end);
     live.addEventListener("pointercancel", end);
-    live.addEventListener("pointerleave", () => this.mark(null));
+    live.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.mark(null));
     live.addEventListener("click", (event) => {
       if (moved > 4) return;
       const found = this.#rowUnder(panel, event);
@@ -594,7 +602,7 @@ export class Page {
     const scene = layOut(Object.assign(makeScene(panel.view, panel.record, this.data.runs), panel.scene.camera && { camera: panel.scene.camera }), width, height);
     const shown = { ...this.#shownIn({ ...panel, scene }), row: -1 };
     const legend = this.#legend();
-    const [head, foot] = [30, 22 * Math.ceil(legend.length / 6) + 8];
+    const [head, foot] = [30, legend.at(-1).y + 22];
     const title = `${panel.run.title}: ${panel.view.label}, ${this.data.unit} ${shortNumber(this.now, 6)}`;
     const paint = (painter, at) => {
       painter.text(12, 20, title, { color: this.look.ink, size: 14, weight: "600" });
@@ -602,12 +610,12 @@ export class Page {
         drawBase(painter, scene, this.look);
         drawLive(painter, scene, this.look, shown);
       });
-      legend.forEach(({ words, color, dash }, k) => {
-        const [x, y] = [16 + (k % 6) * 103, head + height + 14 + 22 * Math.floor(k / 6)];
-        if (dash) painter.lines([[x - 6, y, x + 10, y]], { color, dash });
-        else painter.circle(x, y, 4.5, { fill: color });
-        painter.text(x + 14, y, words.length > 15 ? `${words.slice(0, 14)}…` : words, { color: this.look.ink, baseline: "middle" });
-      });
+      for (const { words, color, dash, x, y } of legend) {
+        const middle = head + height + y + 12;
+        if (dash) painter.lines([[x - 6, middle, x + 10, middle]], { color, dash });
+        else painter.circle(x, middle, 4.5, { fill: color });
+        painter.text(x + 14, middle, words, { color: this.look.ink, baseline: "middle" });
+      }
     };
     const name = `${panel.run.title} ${panel.view.label}`.normalize("NFKD").replace(/[^\w.]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 80) || "picture";
     if (format === "svg") {
@@ -644,7 +652,15 @@ export class Page {
     for (const label of this.data.surrogates) {
       if (this.surrogates.has(label)) marks.push({ words: label, color: this.look.grey, dash: this.look.dash(label) });
     }
-    return marks;
+    let [x, y] = [16, 0];
+    return marks.map((mark) => {
+      const words = mark.words.length > 40 ? `${mark.words.slice(0, 39)}…` : mark.words;
+      const length = 7 * words.length + 34; // of text at 11 pixels, at most
+      if (x > 16 && x + length > SAVED.wide) [x, y] = [16, y + 20];
+      const place = { ...mark, words, x, y };
+      x += length;
+      return place;
+    });
   }
 }
 

@@ -134,7 +134,7 @@ export function layOut(scene, width, height) {
   const frame = { left: MARGIN, top: MARGIN, width: width - 2 * MARGIN, height: height - 2 * MARGIN };
   let map;
   if (scene.kind === "polar") map = fitEqually([-scene.reach, scene.reach, -scene.reach, scene.reach], frame);
-  else if (scene.kind === "plane") map = fitEqually(scene.box, { left: 34, top: MARGIN, width: width - 34 - MARGIN, height: height - MARGIN - 36 });
+  else if (scene.kind === "plane") map = fitEqually(scene.box, { left: 42, top: MARGIN, width: width - 42 - MARGIN, height: height - MARGIN - 36 });
   else if (scene.kind === "embedding" && scene.camera) return turn(scene);
   else if (scene.kind === "embedding") map = fitEqually(scene.box, { left: 24, top: 24, width: width - 48, height: height - 48 });
   else {
@@ -184,7 +184,8 @@ function polarFrame(painter, scene, look) {
     painter.lines([[x0, y0, x0 + far * Math.cos(angle), y0 - far * Math.sin(angle)]], { color: look.frame, width: 1 });
     if (named.size > 16) continue;
     const name = hue.length > 12 ? `${hue.slice(0, 11)}…` : hue;
-    const [x, y] = [x0 + (far - 4) * Math.cos(angle - 0.06), y0 - (far - 4) * Math.sin(angle - 0.06)];
+    const beside = angle - 11 / far;
+    const [x, y] = [x0 + (far - 2) * Math.cos(beside), y0 - (far - 2) * Math.sin(beside)];
     painter.text(x, y, name, { color, size: 11, weight: "600", align: x > x0 + 20 ? "right" : "left", baseline: "middle" });
   }
   const arcs = new Set(run.hue.map((_, i) => `${scene.spokes[i]} ${run.exact.distance[run.first[i]]}`));
@@ -202,7 +203,7 @@ function polarFrame(painter, scene, look) {
 
 function planeFrame(painter, scene, look) {
   const { map, width, height } = scene;
-  const [left, right, top] = [34, width - MARGIN, MARGIN];
+  const [left, right, top] = [42, width - MARGIN, MARGIN];
   const bottom = height - 36;
   const value = (x) => (x - map.x(0)) / map.scale;
   const [low, high, most] = [value(left), value(right), (map.y(0) - top) / map.scale];
@@ -229,15 +230,15 @@ function planeFrame(painter, scene, look) {
   }
   const whole = scene.run.begin === "jump" ? "the jump" : "the whole displacement";
   painter.text((left + right) / 2, Math.min(map.y(0) + 22, height - 12), `along ${whole}`, { color: look.grey, align: "center", baseline: "top" });
-  painter.text(10, (top + bottom) / 2, "across it", { color: look.grey, align: "center", baseline: "middle", turn: -Math.PI / 2 });
+  painter.text(9, (top + bottom) / 2, "across it", { color: look.grey, align: "center", baseline: "middle", turn: -Math.PI / 2 });
 }
 
 function embeddingFrame(painter, scene, look) {
   const { width, height } = scene;
   const box = [1, 1, width - 1, 1, width - 1, height - 1, 1, height - 1, 1, 1];
   painter.lines([box], { color: scene.isDisconnected ? look.grey : look.frame, dash: scene.isDisconnected ? [14, 10] : [] });
-  if (scene.isDisconnected) {
-    painter.text(8, height - 9, "disconnected parts: their arrangement is arbitrary", { color: look.grey, size: 11 });
+  if (scene.isDisconnected && width > 300) {
+    painter.text(8, height - 9, "disconnected parts, arranged arbitrarily", { color: look.grey, size: 11 });
   }
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pages import HOSTILE, hostile_page, page, trajectories
 
-from jaxscape.report import Table, render
+from jaxscape.report import Column, Embedding, Surrogate, Table, render
 from jaxscape.report.page import MODULES, ROOM, javascript, page_views
 
 
@@ -159,3 +159,23 @@ def test_embeddings_have_two_or_three_dimensions(part):
     broken = run.embeddings[0]._replace(**{part: np.zeros((22, 4)) if part == "points" else np.zeros(3)})
     with pytest.raises(ValueError, match=r"dimensions, got 4|must have shape"):
         render(page([run._replace(embeddings=[broken])]))
+
+
+def test_three_minima_of_twenty_copies_take_less_than_300_kilobytes():
+    random = np.random.default_rng(0)
+    runs = []
+    for name in ("good", "bad", "memorization"):
+        run = trajectories(name, tuple("0123456789"), epochs=50, seed=len(name))
+        count = len(run.time)
+
+        def walk(scale, count=count):  # smoother than chance, rougher than what is retrained
+            return 5 + np.cumsum(scale * np.convolve(random.standard_normal(count + 4), np.full(5, 0.2), "valid"))
+
+        surrogates = [Surrogate(f"surrogate {k}", walk(0.02), np.clip(walk(0.01) - 4, 0, 3)) for k in range(4)]
+        losses = [Column(f"loss {k}", np.exp(walk(0.1)), "") for k in range(10)]
+        flat = [Embedding(f"flat {k}", f"flat {k}", np.stack([walk(1), walk(1)], 1)) for k in range(3)]
+        solid = [Embedding(f"solid {k}", f"solid {k}", np.stack([walk(1), walk(1), walk(1)], 1)) for k in range(2)]
+        exact = run.exact._replace(surrogates=surrogates)
+        runs.append(run._replace(exact=exact, columns=losses, embeddings=flat + solid))
+    assert len(runs[0].hue) == 20
+    assert len(render(page(runs)).encode()) < 300_000
