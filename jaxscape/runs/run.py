@@ -198,6 +198,7 @@ class Run:
         *,
         seeds: int | Sequence[int] = 5,
         step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+        controls: int | None = None,
         epochs: int = 50,
         batch_size: int = 128,
         data_order: str = "member",
@@ -211,6 +212,8 @@ class Run:
                 a resumed call must name the same one.
             seeds: of the directions of the jumps; a number stands for 0, 1, ...
             step_sizes: of the jumps; 1 moves every filter by its own norm.
+            controls: copies that are not perturbed, which show where the minimum itself drifts; 2 by default, or as
+                many as the run has.
             epochs: to retrain for.
             batch_size: examples a step; unused where the data give batches.
             data_order: who shares batches: "member" (nobody), "seed" (one direction), "shared" (all).
@@ -222,8 +225,11 @@ class Run:
             ValueError: for arguments that cannot work, or others than the kept trajectories were made with.
             OSError: where the run folder cannot be written to.
         """
+        if controls is None:
+            controls = (self.folder.settings("retrain") or RetrainSettings()).controls
         settings = RetrainSettings(
             seeds=_seeds(seeds),
+            controls=whole_number("controls", controls),
             step_sizes=tuple(number("step_sizes", size) for size in _several("step_sizes", step_sizes)),
             epochs=whole_number("epochs", epochs),
             batch_size=whole_number("batch_size", batch_size),
