@@ -35,9 +35,9 @@ PyTree = Any
 
 # What is known of copies beside their geometry: where their minimum drifts, and what weight decay does.
 _MORE = {
-    "return_drifted": "1 - d(end) / d(start), d the distance from the mean end of the unperturbed copies",
+    "return_drift": "1 - d(end) / d(start), d the distance from the mean end of the unperturbed copies",
     "inward_decay": "way back along the jump that weight decay makes / jump",
-    "inward_loss": "way back along the jump that the gradient makes / jump",
+    "inward_loss": "way back along the jump that the gradient of the loss makes / jump",
     "loss_cosine": "cosine of the gradient's part of the displacement with the way back",
 }
 
@@ -212,16 +212,16 @@ def beside(geometry: Mapping[str, Any], kind: str, statistic: str) -> dict[str, 
 
 
 def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kinds: Mapping[str, str]) -> Table:
-    title = f"Geometry: mean±std over members; null: mean over {NULL_DRAWS} draws of the kind that is named"
+    title = f"Geometry: mean±std over members, vs the mean of {NULL_DRAWS} null draws"
     # Three runs fit into 80 columns.
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=0)
     table.add_column("", no_wrap=True)
     for name in geometries:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("null", justify="right", style="dim", no_wrap=True)
     measured = [name for name in statistics if any(geometry["real"].get(name) for geometry in geometries.values())]
     for kind in dict.fromkeys(kinds.get(name, "") for name in measured):
-        table.add_row(f"null: {kind or 'none'}", style="dim italic")
+        table.add_row(f"vs {kind}" if kind else "without null", style="dim italic")
         for statistic in measured:
             if kinds.get(statistic, "") == kind:
                 cells = [_cells(geometry, kind, statistic) for geometry in geometries.values()]
@@ -231,9 +231,9 @@ def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kin
 
 def _cells(geometry: Mapping[str, Any], kind: str, statistic: str) -> tuple[str, str]:
     real, null = geometry["real"].get(statistic), beside(geometry, kind, statistic)
-    return f"{real['mean']:.3f}±{real['std']:.3f}" if real and real[
-        "n"
-    ] else "-", f"{null['mean']:.3f}" if null else "-"
+    of_real = f"{real['mean']:.3f}±{real['std']:.3f}" if real and real["n"] else "-"
+    of_null = f"{null['mean']:.3f}" if null else "-"
+    return of_real, of_null
 
 
 def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
@@ -326,7 +326,7 @@ def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tu
         unperturbed = ~thrown[trajectory_rows(products)[0] - 1]
         moved = drift(products, unperturbed)
         columns["distance_to_drifted"] = by_row(products, moved.to_mean)
-        real["return_drifted"] = moved.returned[~unperturbed]
+        real["return_drift"] = moved.returned[~unperturbed]
         norm = float(geometry.norm[0, unperturbed][0])
         numbers["drift"] = {
             "copies": int(unperturbed.sum()),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxscape.trajectories.geometry import trajectory_rows
-from jaxscape.trajectories.gram import Gram, inner_products, unscaled
+from jaxscape.trajectories.gram import Gram, inner_products, require_gram, unscaled
 
 
 class Drift(NamedTuple):
@@ -40,10 +40,10 @@ def drift(gram: Gram, unperturbed: np.ndarray) -> Drift:
         ValueError: for a Gram without a reference, another number of members, none that is unperturbed, and
             trajectories that branch.
     """
-    rows = trajectory_rows(gram)
-    chosen = np.asarray(unperturbed)
+    require_gram(gram)
     if not gram.has_reference:
         raise ValueError("gram must have a reference, from which the drift is measured")
+    rows, chosen = trajectory_rows(gram), np.asarray(unperturbed)
     if chosen.shape != rows.shape[1:] or chosen.dtype != bool or not chosen.any():
         raise ValueError(
             f"unperturbed must be {rows.shape[1]} booleans, at least one of them true, got {chosen.dtype} of shape "
