@@ -211,6 +211,18 @@ def beside(geometry: Mapping[str, Any], kind: str, statistic: str) -> dict[str, 
     return found if found and found["n"] else None
 
 
+def describe_drift(report: Mapping[str, Any]) -> str:
+    """Say where the minimum itself drifts, in a line; "" where a run has no unperturbed copies."""
+    if "drift" not in report:
+        return ""
+    found = report["drift"]
+    copies = "unperturbed copy ends" if found["copies"] == 1 else "unperturbed copies end"
+    return (
+        f"{found['copies']} {copies} {found['over_norm']:.3f} of the minimum's norm away from it, "
+        f"{found['over_smallest_jump']:.2f} of the smallest jump"
+    )
+
+
 def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kinds: Mapping[str, str]) -> Table:
     title = f"Geometry: mean±std over members, vs the mean of {NULL_DRAWS} null draws"
     # Three runs fit into 80 columns.
@@ -219,7 +231,8 @@ def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kin
     for name in geometries:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("null", justify="right", style="dim", no_wrap=True)
-    measured = [name for name in statistics if any(geometry["real"].get(name) for geometry in geometries.values())]
+    of_some = {name for geometry in geometries.values() for name in geometry["real"]}
+    measured = [name for name in statistics if name in of_some or name not in _MORE]
     for kind in dict.fromkeys(kinds.get(name, "") for name in measured):
         table.add_row(f"vs {kind}" if kind else "without null", style="dim italic")
         for statistic in measured:
@@ -230,8 +243,9 @@ def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kin
 
 
 def _cells(geometry: Mapping[str, Any], kind: str, statistic: str) -> tuple[str, str]:
-    real, null = geometry["real"].get(statistic), beside(geometry, kind, statistic)
-    of_real = f"{real['mean']:.3f}±{real['std']:.3f}" if real and real["n"] else "-"
+    missing = {"n": 0} if statistic in _MORE else None  # what each report has is missing in a damaged one alone
+    real, null = geometry["real"].get(statistic, missing), beside(geometry, kind, statistic)
+    of_real = f"{real['mean']:.3f}±{real['std']:.3f}" if real["n"] else "-"
     of_null = f"{null['mean']:.3f}" if null else "-"
     return of_real, of_null
 
@@ -368,8 +382,8 @@ def _geometry_of_null(draw: Gram, nulls: Nulls) -> dict[str, np.ndarray]:
 
 
 def at_end(values: np.ndarray) -> np.ndarray:
-    """Return the last value [member] of each trajectory of values [epoch, member], NaN after its end."""
-    ends = (~np.isnan(values)).sum(axis=0) - 1
+    """Return the last value [member] that is defined, of values [epoch, member] that are NaN after an end."""
+    ends = len(values) - 1 - np.argmax(~np.isnan(values[::-1]), axis=0)
     return values[ends, np.arange(values.shape[1])]
 
 

@@ -20,7 +20,7 @@ from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.joint import join_runs
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import Measured, measure
+from jaxscape.runs.measure import Measured, measure, perturbed
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.plot import plot_run
@@ -363,10 +363,13 @@ class Run:
         self.measured()
         return self.folder.read_report()
 
-    def measured(self) -> Measured:
+    def measured(self, *, controls: bool = False) -> Measured:
         """Return the inner products of the trajectories, from which exact distances and geometry follow: gram.npz.
 
         It is made where it is missing. `jaxscape.pairwise_distances(run.measured().gram)` is a matrix of distances.
+
+        Args:
+            controls: whether the copies that were not perturbed are among them.
 
         Returns:
             `gram`, a `jaxscape.Gram` of n points, whose reference is the minimum where the run has one; and `labels`,
@@ -379,7 +382,8 @@ class Run:
             OSError: where the run folder cannot be written to.
         """
         self.close()
-        return measure(self.folder, console=self._console)
+        found = measure(self.folder, console=self._console)
+        return found if controls else perturbed(found)
 
     def minimum(self) -> Minimum:
         """Read the minimum, in the structure of the problem's parameters where it is known.
