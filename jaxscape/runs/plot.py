@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.figures.exact import plane_figure, polar_figure
+from jaxscape.figures.layout import row_lengths
 from jaxscape.figures.panels import ExactPanel
 from jaxscape.figures.plots import (
     DistancePanel,
@@ -23,10 +24,11 @@ from jaxscape.figures.plots import (
 from jaxscape.runs import captions
 from jaxscape.runs.embed import repair_embeddings
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
-from jaxscape.runs.exact import exact_panel
-from jaxscape.runs.folder import COMPARED, RunFolder
+from jaxscape.runs.exact import exact_panel, exact_panels_of_groups
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.labels import row_labels
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import NULL_KIND, group_of, measure
+from jaxscape.runs.measure import NULL_KIND, measure
 from jaxscape.runs.methods import CENTERS, METHODS
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
@@ -34,7 +36,7 @@ from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import make_folder
 
 _LEAST_LOSS = 1e-6  # what is smaller has the colour of this one
-_COLUMNS = 4  # of the figure that has all methods side by side
+_COLUMNS = 3  # at most, of the figure that has all methods side by side: the width of a page
 
 
 def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
@@ -66,7 +68,7 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
     for setting in settings:
         panel = _panel(run, setting)
         if panel.embedding.shape[1] <= 3:
-            note = f"{_how(run, setting)}; {panel.note}\n{captions.data([run])}"
+            note = _lines(f"{_how(run, setting)}; {panel.note}", captions.about(run), captions.data([run]))
             figure = minimum_figure(panel._replace(note=""), note=note)
             files += save_figure(figure, run.figures / setting)
             files += _plot_control([run], setting, run.figures)
@@ -97,17 +99,26 @@ def _repair(run: Path, console: Console) -> None:
 
 def comparison_panels(runs: Sequence[Path], setting: str) -> list[Panel]:
     """An embedding of each run as a panel; where presets repeat, the panels have the names of their run folders."""
-    return _told_apart(runs, [_panel(run, setting) for run in runs])
+    panels = _told_apart(runs, [_panel(run, setting) for run in runs])
+    notes = zip(map(captions.about, runs), panels, strict=True)
+    return [panel._replace(note=_lines(about, panel.note)) for about, panel in notes]
+
+
+def exact_panels(runs: Sequence[Path]) -> list[ExactPanel]:
+    """What the exact views show of runs of one kind, a panel a minimum, or a panel a group of trajectories.
+
+    Runs without any trajectory that moved are left out.
+    """
+    found = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
+    panels = _told_apart(list(found), list(found.values()))
+    return [each for panel in panels for each in exact_panels_of_groups(panel)]
 
 
 def _told_apart[P: (Panel, DistancePanel, ExactPanel)](runs: Sequence[Path], panels: list[P]) -> list[P]:
     """The panels with the names of their run folders for titles, where presets repeat."""
-    kinds = [panel.title.partition("\n")[0] for panel in panels]
-    if len(set(kinds)) == len(kinds):
+    if len({panel.title for panel in panels}) == len(panels):
         return panels
-    rests = [panel.title.partition("\n")[2] for panel in panels]
-    named = zip(panels, runs, rests, strict=True)
-    return [panel._replace(title=f"{run.name}\n{rest}") for panel, run, rest in named]
+    return [panel._replace(title=run.name) for panel, run in zip(panels, runs, strict=True)]
 
 
 def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
@@ -130,33 +141,41 @@ def _plot_control(runs: Sequence[Path], setting: str, folder: Path) -> list[Path
     real, null, kind = setting.partition("-null-")
     if not null or any(real not in embeddings(run) for run in runs):
         return []
-    rows = [comparison_panels(runs, name) for name in (real, setting)]
+    rows = [comparison_panels(runs, real), [_panel(run, setting)._replace(title="") for run in runs]]
     note = f"{_how(runs[0], real)}\n{captions.data(runs)}"
     figure = methods_figure(rows, left=["real", f"null, {kind}"], note=note)
     return save_figure(figure, folder / f"{real}-beside-{kind}-null")
 
 
 def _plot_methods(run: RunFolder, settings: Sequence[str]) -> list[Path]:
-    """All embeddings in the plane side by side, four a row, where there are several."""
+    """All embeddings in the plane side by side, where there are several; what they have in common is in the note."""
     flat = [setting for setting in settings if read_diagnostics(run, setting)["setting"]["n_components"] == 2]
     if len(flat) < 2:
         return []
-    panels = [_panel(run, setting)._replace(title=_how(run, setting)) for setting in flat]
-    rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
-    title = captions.title(run).replace("\n", ": ")
-    return save_figure(methods_figure(rows, note=f"{title}\n{captions.data([run])}"), run.figures / "methods")
+    parts = {setting: _parts(run, setting) for setting in flat}
+    names = list(parts[flat[0]])
+    common = [name for name in names if len({each[name] for each in parts.values()}) == 1]
+    panels = []
+    for setting, each in parts.items():
+        title = ", ".join(each[name] for name in names if name not in common and each[name])
+        panels.append(_panel(run, setting)._replace(title=title or "all"))
+    lengths = row_lengths(len(panels), _COLUMNS)
+    rows = [panels[sum(lengths[:number]) :][:length] for number, length in enumerate(lengths)]
+    shared = ", ".join(parts[flat[0]][name] for name in common if parts[flat[0]][name])
+    title = ": ".join(filter(None, (captions.title(run), captions.about(run))))
+    return save_figure(methods_figure(rows, note=_lines(shared, title, captions.data([run]))), run.figures / "methods")
 
 
 def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """The views in which every position is exact, of copies that were perturbed."""
-    if not RunFolder(runs[0]).kind.has_minimum:
+    """The views in which every position is exact, of trajectories that moved."""
+    panels = exact_panels(runs)
+    if not panels:
         return []
-    found = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
-    if not found:
-        return []
-    panels, data = _told_apart(list(found), list(found.values())), captions.data(runs)
-    polar = polar_figure(panels, radius="distance from the minimum, in norms of the minimum", note=data)
-    return save_figure(polar, folder / "polar") + save_figure(plane_figure(panels, note=data), folder / "plane")
+    note = captions.data(runs)
+    if panels[0].begin != "jump" and len(runs) == 1 and len(panels) > 1:
+        note = _lines(": ".join(filter(None, (captions.title(runs[0]), captions.about(runs[0])))), note)
+    polar, plane = (draw(panels, note=note) for draw in (polar_figure, plane_figure))
+    return save_figure(polar, folder / "polar") + save_figure(plane, folder / "plane")
 
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
@@ -169,9 +188,9 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:
     columns = read_table(RunFolder(run), RunFolder(run).geometry)
-    labels = _labels(run, columns, np.isfinite(columns["norm"]))
-    hue = labels.pop("hue")
-    panel = DistancePanel(title=captions.title(run), distance=columns["norm"], **labels)
+    labels = row_labels(run, columns, np.isfinite(columns["norm"]))
+    hue, about = labels.pop("hue"), captions.about(run)
+    panel = DistancePanel(title=captions.title(run), distance=columns["norm"], note=about, **labels)
     return save_figure(norm_figure(panel, hue=hue, note=captions.data([run])), folder / "norm")
 
 
@@ -183,48 +202,51 @@ def _panel(run: Path, setting: str) -> Panel:
     rows = columns["member"] >= 0
     diagnostics = read_diagnostics(run, setting)
     null = diagnostics["setting"].get("null")
+    component = columns.get("component")  # not known to earlier versions
+    has_minimum = not rows.all()
     return Panel(
-        title=f"{captions.title(run)}\nnull trajectories, {null}" if null else captions.title(run),
+        title=f"{captions.title(run)}, {null} null" if null else captions.title(run),
         embedding=coordinates[rows],
-        **_labels(run, columns, rows),
-        minimum=None if rows.all() else coordinates[~rows][0],
+        **row_labels(run, columns, rows),
+        minimum=coordinates[~rows][0] if has_minimum else None,
         note=_found(diagnostics),
         begin=RunFolder(run).kind.begin,
+        component=None if component is None else component[rows].astype(int),
+        minimum_component=int(component[~rows][0]) if has_minimum and component is not None else None,
     )
-
-
-def _labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """What the chosen rows are, as the panels take it: the hue is the direction of a jump, or the group of a run."""
-    run = RunFolder(run)
-    labels: dict[str, Any] = {name: columns[name][rows] for name in ("epoch", "member")}
-    kind, unit = run.kind, "epoch"
-    if kind.has_minimum:
-        return (
-            labels | {name: columns[name][rows] for name in ("seed", "step_size")} | {"hue": "direction", "unit": unit}
-        )
-    group = group_of(run.settings(kind.stage))
-    labels["epoch"] = columns["update"][rows]
-    if kind is COMPARED:  # snapshots are numbered; where there are several an epoch, the axis is still in epochs
-        labels["epoch"] = labels["epoch"] / run.number("steps_per_epoch")
-    else:
-        unit = "step"
-    return labels | {"seed": columns[group][rows], "hue": group, "unit": unit}
 
 
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words, and what was embedded where that is not all."""
+    parts = _parts(run, setting)
+    first, rest = ("method", "distance", "kernel"), ("only", "null")
+    embedded = ", ".join(parts[name] for name in first if parts[name])
+    return "; ".join([embedded, *(parts[name] for name in rest if parts[name])])
+
+
+def _parts(run: Path, setting: str) -> dict[str, str]:
+    """What was asked of an embedding, in words; "" for what does not apply."""
     asked = read_diagnostics(run, setting)["setting"]
     method = METHODS[asked["method"]]
     distance = f"{asked['metric']} distance"
     if asked["metric"] == "cosine":
         distance += f" {CENTERS[asked['center']].words}"
-    kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if method.has_kernel else ""
-    kernel += ", cosine distance of potentials" if asked["potential"] == "cosine" else ""
-    kernel += f", {asked['landmarks']} landmarks" if asked["landmarks"] else ""
-    parts = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
-    only = f"; {', '.join(parts)} alone" if parts else ""
-    null = f"; null trajectories, {asked['null']}" if asked["null"] else ""
-    return f"{method.words}, {distance}{kernel}{only}{null}"
+    kernel = [f"knn {asked['knn']}", f"decay {asked['decay']:g}"] if method.has_kernel else []
+    kernel += ["cosine distance of potentials"] if asked["potential"] == "cosine" else []
+    kernel += [f"{asked['landmarks']} landmarks"] if asked["landmarks"] else []
+    only = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
+    return {
+        "method": method.words,
+        "distance": distance,
+        "kernel": ", ".join(kernel),
+        "only": f"{', '.join(only)} alone" if only else "",
+        "null": f"null trajectories, {asked['null']}" if asked["null"] else "",
+    }
+
+
+def _lines(*texts: str) -> str:
+    """The texts that are there, a line each."""
+    return "\n".join(filter(None, texts))
 
 
 def _found(diagnostics: Mapping[str, Any]) -> str:
@@ -255,10 +277,11 @@ def _distances(run: Path) -> DistancePanel:
     """Of the copies that were thrown: a step size of 0 leaves no jump to measure with."""
     columns = read_table(RunFolder(run), RunFolder(run).geometry)
     thrown = np.isfinite(columns["distance_over_jump"])
-    labels = _labels(run, columns, thrown)
+    labels = row_labels(run, columns, thrown)
     labels.pop("hue")
     return DistancePanel(
         title=captions.title(run),
+        note=captions.about(run),
         distance=columns["distance_over_jump"][thrown],
         **labels,
         null=columns["null_distance_over_jump"][thrown],
