@@ -152,10 +152,11 @@ def test_coordinates_are_the_public_embedding_of_the_public_distances(finished, 
     )
 
 
-def test_pictures_come_as_png_and_svg(finished):
+def test_pictures_come_as_png_svg_and_pdf(finished):
     for name in (SETTING, "distance"):
         assert (finished / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
         assert "<svg" in (finished / "figures" / f"{name}.svg").read_text()
+        assert (finished / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_report_holds_the_geometry_that_the_public_functions_give(report, store, minimum):
@@ -268,12 +269,8 @@ def test_metric_scaling_has_the_minimum_and_keeps_the_distances_best(jaxscape, r
 def test_the_exact_views_are_drawn_first(jaxscape, run):
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
-    assert [Path(line).name for line in outcome.out.splitlines()[:4]] == [
-        "polar.png",
-        "polar.svg",
-        "plane.png",
-        "plane.svg",
-    ]
+    expected = [f"{name}.{ending}" for name in ("polar", "plane") for ending in ("png", "svg", "pdf")]
+    assert [Path(line).name for line in outcome.out.splitlines()[:6]] == expected
     assert (run / "figures" / "polar.png").read_bytes().startswith(b"\x89PNG")
 
 
