@@ -219,8 +219,8 @@ def _panel(run: Path, setting: str) -> Panel:
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words, and what was embedded where that is not all."""
     parts = _parts(run, setting)
-    first, rest = ("method", "distance", "kernel"), ("only", "null")
-    embedded = ", ".join(parts[name] for name in first if parts[name])
+    distance = f"{parts['metric']} {parts['center']}".rstrip()
+    embedded, rest = ", ".join(filter(None, (parts["method"], distance, parts["kernel"]))), ("only", "null")
     return "; ".join([embedded, *(parts[name] for name in rest if parts[name])])
 
 
@@ -228,16 +228,14 @@ def _parts(run: Path, setting: str) -> dict[str, str]:
     """What was asked of an embedding, in words; "" for what does not apply."""
     asked = read_diagnostics(run, setting)["setting"]
     method = METHODS[asked["method"]]
-    distance = f"{asked['metric']} distance"
-    if asked["metric"] == "cosine":
-        distance += f" {CENTERS[asked['center']].words}"
     kernel = [f"knn {asked['knn']}", f"decay {asked['decay']:g}"] if method.has_kernel else []
     kernel += ["cosine distance of potentials"] if asked["potential"] == "cosine" else []
     kernel += [f"{asked['landmarks']} landmarks"] if asked["landmarks"] else []
     only = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
     return {
         "method": method.words,
-        "distance": distance,
+        "metric": f"{asked['metric']} distance",
+        "center": CENTERS[asked["center"]].words if asked["metric"] == "cosine" else "",
         "kernel": ", ".join(kernel),
         "only": f"{', '.join(only)} alone" if only else "",
         "null": f"null trajectories, {asked['null']}" if asked["null"] else "",
