@@ -114,7 +114,7 @@ def _fitting_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: 
         box = fig.legend(handles, labels, ncols=columns, **STYLE)
         for text in box.get_texts():
             text.set(**PLAIN)
-        if box.get_window_extent().width < fig.bbox.width or i == len(trials):
+        if box.get_window_extent().width < fig.bbox.width - 2 * GAP * fig.dpi or i == len(trials):
             break
         box.remove()
     return box

@@ -10,14 +10,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from jaxscape.figures.panels import ExactPanel, Surrogate
+from jaxscape.problem import FilterAxis
 from jaxscape.runs import captions
 from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
 from jaxscape.runs.measure import NULL_KIND, Measured, by_row, measure, null_draws
 from jaxscape.runs.progress import make_console
+from jaxscape.runs.scale_free import scale_free_table
 from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.geometry import Geometry, trajectory_departure, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, unscaled
@@ -43,6 +46,36 @@ def exact_panel(run: Path) -> ExactPanel | None:
     run = RunFolder(run)
     measured = measure(run, console=make_console(silent=True))
     return _of_copies(run, measured) if run.kind.has_minimum else _of_trajectories(run, measured)
+
+
+def scale_free_panel(
+    run: Path, *, filter_axis: FilterAxis | None = None, console: Console | None = None
+) -> ExactPanel | None:
+    """Return a run's copies as seen from its minimum once every filter has the norm of the minimum's.
+
+    Weight decay alone moves nothing here, and the rotated null is not known filter by filter: there are no surrogates.
+
+    Args:
+        run: a finished run of copies around a minimum.
+        filter_axis: as `scale_free_table` takes it.
+        console: where to say what is done.
+
+    Returns:
+        The panel, as `exact_panel` gives it; None where no copy was thrown.
+
+    Raises:
+        As `scale_free_table`.
+    """
+    run = RunFolder(run)
+    columns, norm = scale_free_table(run, filter_axis=filter_axis, console=console)
+    first = {member: row for row, member in reversed(list(enumerate(columns["member"].tolist())))}
+    starts = np.array([first[member] for member in columns["member"].tolist()])
+    thrown = columns["scale_free_distance"][starts] > 0
+    if not thrown.any():
+        return None
+    angle = np.where(np.isnan(columns["scale_free_angle"]), np.pi / 2, columns["scale_free_angle"])
+    places = {"distance": columns["scale_free_distance"][thrown] / norm, "angle": angle[thrown]}
+    return _panel(run, columns, thrown, length="norms of the minimum", **places)
 
 
 def exact_panels_of_groups(panel: ExactPanel) -> list[ExactPanel]:

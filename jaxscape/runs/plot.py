@@ -21,10 +21,11 @@ from jaxscape.figures.plots import (
     save_figure,
     values_figure,
 )
+from jaxscape.problem import FilterAxis
 from jaxscape.runs import captions
 from jaxscape.runs.embed import repair_embeddings
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
-from jaxscape.runs.exact import exact_panel, exact_panels_of_groups
+from jaxscape.runs.exact import exact_panel, exact_panels_of_groups, scale_free_panel
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
 from jaxscape.runs.lock import writing
@@ -35,21 +36,27 @@ from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import make_folder
 
+_SCALE_FREE = "Scale-free: every filter has the norm of the minimum's, and weight decay alone would move nothing."
 _LEAST_LOSS = 1e-6  # what is smaller has the colour of this one
 _COLUMNS = 3  # at most, of the figure that has all methods side by side: the width of a page
 
 
-def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
-    """Draw a run: the exact views, every embedding, and its distances from the minimum; returns the files.
+def plot_run(
+    run: Path, *, scale_free: bool = False, filter_axis: FilterAxis | None = None, console: Console | None = None
+) -> list[Path]:
+    """Draw a run: the exact views, every embedding, and its distances or norms; returns the files.
 
     Tables that are damaged are made again first.
 
     Args:
         run: a finished run.
+        scale_free: draw the exact views of scale-free distances beside the others; computes these where it must.
+        filter_axis: for that, as `scale_free_table` takes it.
         console: where to say what is made again.
 
     Raises:
         FileNotFoundError: where there is no embedding yet.
+        ValueError: for scale-free distances as `scale_free_table`.
         OSError: where the run folder cannot be written to.
     """
     run = RunFolder(run)
@@ -59,8 +66,12 @@ def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
     settings = embeddings(run)
     if not settings:
         raise FileNotFoundError(f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one")
+    panel = scale_free_panel(run, filter_axis=filter_axis, console=console) if scale_free else None
     with writing(run.figures, wait=console):
-        return _draw(run, settings)
+        files = _draw(run, settings)
+        return (
+            files if panel is None else files + _save_exact([panel], run.figures, captions.data([run]), "-scale-free")
+        )
 
 
 def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
@@ -76,8 +87,14 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
     return exact + files + _plot_methods(run, settings) + _plot_distances([run], run.figures)
 
 
-def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have."""
+def plot_comparison(runs: Sequence[Path], folder: Path, *, scale_free: bool = False) -> list[Path]:
+    """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have.
+
+    Args:
+        runs: finished runs of one kind.
+        folder: of the pictures.
+        scale_free: draw the exact views of scale-free distances too; see `scale_free_table`.
+    """
     for run in runs:
         _repair(run, make_console())
     make_folder(folder)
@@ -87,7 +104,11 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
         panels = comparison_panels(runs, setting)
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
-    return _plot_exact(runs, folder) + files + _plot_distances(runs, folder)
+    files = _plot_exact(runs, folder) + files + _plot_distances(runs, folder)
+    if scale_free:
+        found = {run: panel for run in runs if (panel := scale_free_panel(run)) is not None}
+        files += _plot_scale_free(list(found), list(found.values()), folder)
+    return files
 
 
 def _repair(run: Path, console: Console) -> None:
@@ -174,8 +195,17 @@ def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
     note = captions.data(runs)
     if panels[0].begin != "jump" and len(runs) == 1 and len(panels) > 1:
         note = _lines(": ".join(filter(None, (captions.title(runs[0]), captions.about(runs[0])))), note)
-    polar, plane = (draw(panels, note=note) for draw in (polar_figure, plane_figure))
-    return save_figure(polar, folder / "polar") + save_figure(plane, folder / "plane")
+    return _save_exact(panels, folder, note)
+
+
+def _plot_scale_free(runs: Sequence[Path], panels: list[ExactPanel], folder: Path) -> list[Path]:
+    note = _lines(_SCALE_FREE, captions.data(runs))
+    return _save_exact(_told_apart(runs, panels), folder, note, "-scale-free") if panels else []
+
+
+def _save_exact(panels: Sequence[ExactPanel], folder: Path, note: str, ending: str = "") -> list[Path]:
+    files = save_figure(polar_figure(panels, note=note), folder / f"polar{ending}")
+    return files + save_figure(plane_figure(panels, note=note), folder / f"plane{ending}")
 
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from jaxscape.problem import Problem
 from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.plot import exact_panels
 from jaxscape.runs.run import Run
+from jaxscape.runs.scale_free import scale_free_table
 from jaxscape.runs.sources import read_sources
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.gram import gram
@@ -318,3 +319,8 @@ def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, t
     assert outcome.code == 1
     assert "'fc1/bias' is (3,) in one and absent in two; one has 'fc1/bias', two has 'fc2/bias'" in outcome.err
     assert not (tmp_path / "joint").exists()
+
+
+def test_scale_free_views_need_a_minimum(recorded):
+    with pytest.raises(ValueError, match=r"scale-free distances are those from a minimum, and .* has none"):
+        scale_free_table(recorded.folder)
