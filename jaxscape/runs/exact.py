@@ -75,7 +75,7 @@ def scale_free_panel(
         return None
     angle = np.where(np.isnan(columns["scale_free_angle"]), np.pi / 2, columns["scale_free_angle"])
     places = {"distance": columns["scale_free_distance"][thrown] / norm, "angle": angle[thrown]}
-    return _panel(run, columns, thrown, length="norms of the minimum", **places)
+    return _panel(run, columns, thrown, length="norms of the minimum's filters", **places)
 
 
 def exact_panels_of_groups(panel: ExactPanel) -> list[ExactPanel]:

@@ -131,8 +131,13 @@ def exact_panels(runs: Sequence[Path]) -> list[ExactPanel]:
     Runs without any trajectory that moved are left out.
     """
     found = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
-    panels = _told_apart(list(found), list(found.values()))
-    return [each for panel in panels for each in exact_panels_of_groups(panel)]
+    panels = []
+    for panel in _told_apart(list(found), list(found.values())):
+        groups = exact_panels_of_groups(panel)
+        if len(found) > 1 and len(groups) > 1:
+            groups = [group._replace(title=f"{panel.title}: {group.title}") for group in groups]
+        panels += groups
+    return panels
 
 
 def _told_apart[P: (Panel, DistancePanel, ExactPanel)](runs: Sequence[Path], panels: list[P]) -> list[P]:
