@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 
 SMALL, NORMAL, LARGE = 7.0, 7.5, 9.0  # type in points, for a figure printed at its own size: none smaller than 7
 PANEL_INCHES = 2.0  # the side of a square panel: three columns fill the width of a page
+SMALLEST_PANEL = 1.1  # where there are more columns
 NARROWEST = 3.4  # the width of one column of text
 GAP = 0.08  # between the parts of a figure, and around it
 PLAIN: dict[str, Any] = {"parse_math": False}  # text with names that are not ours: a $ in one is no formula
+
+
+def panel_side(columns: int) -> float:
+    """The side of a square panel, in inches: up to five columns fit a page, on which text keeps its size."""
+    return PANEL_INCHES if columns <= 3 else max(SMALLEST_PANEL, 2.9 * PANEL_INCHES / columns)
 
 
 def row_lengths(count: int, most: int) -> list[int]:
@@ -46,18 +52,24 @@ def panel_axes(fig: Figure, lengths: Sequence[int], **options: Any) -> NDArray[A
 
 
 def arrange_panels(
-    fig: Figure, axes: NDArray[Any], *, width: float = PANEL_INCHES, head: float = 0.0, center: bool = False
+    fig: Figure,
+    axes: NDArray[Any],
+    *,
+    width: float = PANEL_INCHES,
+    height: float = PANEL_INCHES,
+    head: float = 0.0,
+    center: bool = False,
 ) -> None:
     """Gives every panel its size and its texts their room, and the figure the size of all.
 
     Args:
         fig: a figure without a layout engine.
         axes: (rows, columns) axes, with all their titles, labels and notes; as `panel_axes` gives them.
-        width: of a panel, in inches; its height is always `PANEL_INCHES`.
+        width: of a panel, in inches.
+        height: likewise.
         head: inches left free above the panels.
         center: whether a row with fewer panels than others stands in the middle, in columns of its own.
     """
-    height = PANEL_INCHES
     for ax in filter(None, axes.flat):
         ax.set_position((0, 0, width / fig.get_figwidth(), height / fig.get_figheight()))
     overhangs = np.array([[_overhang(ax) if ax else np.zeros(4) for ax in row] for row in axes])  # (row, column, side)

@@ -29,7 +29,15 @@ from jaxscape.figures.drawing import (
     plot_lines,
     plot_trajectories,
 )
-from jaxscape.figures.layout import NORMAL, PANEL_INCHES, arrange_panels, panel_axes, row_lengths, settle_layout
+from jaxscape.figures.layout import (
+    NORMAL,
+    PANEL_INCHES,
+    arrange_panels,
+    panel_axes,
+    panel_side,
+    row_lengths,
+    settle_layout,
+)
 from jaxscape.figures.legend import figure_note, legend
 from jaxscape.figures.palette import FADES, HUES, INK, Fade, Palette, make_palette, shade
 from jaxscape.figures.panels import (
@@ -154,14 +162,14 @@ def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (),
         raise ValueError(f"left has {len(left)} texts for {len(rows)} rows")
     checked = [[checked_panel(panel) for panel in row] for row in rows]
     fig, axes = _panel_axes([len(row) for row in checked], [panel for row in checked for panel in row])
-    palettes = [shared_palette(row) for row in checked]
+    palettes, side = [shared_palette(row) for row in checked], panel_side(axes.shape[1])
     for row_axes, row, palette in zip(axes, checked, palettes, strict=True):
         _draw_row(row_axes[: len(row)], [(panel, "dark") for panel in row], palette)
         for ax, panel in zip(row_axes, row, strict=False):
-            write_over(ax, panel.title)
-            write_under(ax, panel.note)
-    write_left(axes, left)
-    arrange_panels(fig, axes, center=not left)
+            write_over(ax, panel.title, side)
+            write_under(ax, panel.note, side)
+    write_left(axes, left, side)
+    arrange_panels(fig, axes, width=side, height=side, center=not left)
     _explain(fig, palettes[0], checked[0], ["dark"])
     _write_foot(fig, [panel for row in checked for panel in row], note)
     return fig
@@ -197,7 +205,8 @@ def values_figure(
         drawn.points.set(clip_on=False, in_layout=False)
     add_colorbar(drawn.points, ax, label)
     _write_texts(axes, [panel.title for panel in panels], [""], [panel.note for panel in panels])
-    arrange_panels(fig, axes)
+    side = panel_side(len(panels))
+    arrange_panels(fig, axes, width=side, height=side)
     _explain(fig, palette, panels, [], directions=False)
     _write_foot(fig, panels, note)
     return fig
@@ -339,7 +348,8 @@ def _grid_figure(
     rows = zip(cells, axes, strict=True)
     drawn = [artists for row, row_axes in rows for artists in _draw_row(row_axes, row, palette)]
     _write_texts(axes, over, left, under)
-    arrange_panels(fig, axes, head=write_heading(fig, heading) if heading else 0)
+    side = panel_side(len(panels))
+    arrange_panels(fig, axes, width=side, height=side, head=write_heading(fig, heading) if heading else 0)
 
     looks = {look for row in cells for _, look in row}
     fades: list[Fade] = [fade for fade in FADES if fade in looks]
@@ -409,13 +419,13 @@ def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette
 
 
 def _write_texts(axes: NDArray[Any], over: Sequence[str], left: Sequence[str], under: Sequence[str]) -> None:
-    letters = iter(string.ascii_lowercase + string.ascii_uppercase)
+    letters, side = iter(string.ascii_lowercase + string.ascii_uppercase), panel_side(axes.shape[1])
     for i, row in enumerate(axes):
         for ax, title in zip(row, over if i == 0 else [""] * len(row), strict=True):
-            write_over(ax, title, letter=next(letters, ""))
-    write_left(axes, left)
+            write_over(ax, title, side, letter=next(letters, ""))
+    write_left(axes, left, side)
     for ax, text in zip(axes[-1], under, strict=True):
-        write_under(ax, text)
+        write_under(ax, text, side)
 
 
 def _drawn_labels(panel: Panel) -> dict[str, Any]:

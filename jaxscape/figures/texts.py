@@ -38,11 +38,12 @@ def write_under(ax: Axes, text: str, width: float = PANEL_INCHES) -> None:
     ax.annotate(wrapped(text, width, SMALL), (0.5, 0), (0, -max(depth, 0) - 3), **place, **style)
 
 
-def write_left(axes: NDArray[Any], texts: Sequence[str]) -> None:
-    """Write a text to the left of each row of panels."""
-    style: dict[str, Any] = {**PLAIN, "ha": "right", "va": "center", "rotation": 90, "fontsize": NORMAL, "color": INK}
+def write_left(axes: NDArray[Any], texts: Sequence[str], height: float = PANEL_INCHES) -> None:
+    """Write a text to the left of each row of panels, in lines as long as a panel is high."""
+    style: dict[str, Any] = {**PLAIN, "rotation": 90, "fontsize": NORMAL, "color": INK}
+    style |= {"ha": "right", "va": "center", "multialignment": "center"}
     for ax, text in zip(axes[:, 0], texts, strict=False):
-        ax.annotate(text, (-0.03, 0.5), xycoords="axes fraction", **style)
+        ax.annotate(wrapped(text, height, NORMAL), (-0.03, 0.5), xycoords="axes fraction", **style)
 
 
 def write_heading(fig: Figure, text: str) -> float:

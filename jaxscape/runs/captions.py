@@ -18,6 +18,8 @@ from jaxscape.runs.images import image_task
 from jaxscape.runs.minimum import describe_accuracy, read_accuracy
 from jaxscape.tasks.images import describe_images
 
+_PERCENT = "\N{NO-BREAK SPACE}%"
+
 
 def title(run: Path) -> str:
     """The name of a run, over a picture of it."""
@@ -44,7 +46,7 @@ def about(run: Path) -> str:
     _, metrics = read_accuracy(run)
     if {"train_accuracy", "test_accuracy"} <= metrics.keys():
         training, test = (100 * metrics[f"{part}_accuracy"] for part in ("train", "test"))
-        return f"{training:.1f} % training, {test:.1f} % test accuracy"
+        return f"{training:.1f}{_PERCENT} training, {test:.1f}{_PERCENT} test accuracy"
     return describe_accuracy(metrics)
 
 

@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ FIGURES = {
     "methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN._replace(note="")] * 2], left="AB", note="a note"),
     "optimizers": lambda: plots.minimum_figure(networks(), note="a note"),
     "losses": lambda: plots.values_figure([COLUMN] * 3, [np.arange(1, 181.0)] * 3, "loss", log=True, note="a note"),
+    "four methods": lambda: plots.methods_figure([[COLUMN] * 4] * 2, left=[LONG, "A: euclidean distances"]),
     "seven methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN] * 2, [COLUMN] * 2], note="a note"),
     "components": lambda: plots.comparison_figure([in_components()] * 3, looks=["dark", "epoch"], note="a note"),
     "components of a minimum": lambda: plots.minimum_figure(in_components()),
@@ -133,7 +135,17 @@ def test_no_strip_of_a_figure_is_left_empty(fig):
 
 def test_panels_have_one_size_whatever_is_written_beside_them(fig):
     heights = [ax.get_window_extent().height / fig.dpi for ax in fig.axes]
-    np.testing.assert_allclose(heights, PANEL_INCHES)
+    columns = max(Counter(round(ax.get_window_extent().y0) for ax in fig.axes).values())
+    np.testing.assert_allclose(heights, {4: 1.45, 5: 1.16}.get(columns, PANEL_INCHES), rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", range(1, 6))
+def test_up_to_five_columns_fit_the_width_of_a_page(columns):
+    figures = [
+        plots.comparison_figure([COLUMN] * columns, looks=["dark", "epoch"]),
+        plots.methods_figure([[COLUMN] * columns] * 2, left="AB"),
+    ]
+    assert max(fig.get_figwidth() for fig in figures) < 7.4
 
 
 def test_a_letter_stands_on_the_line_of_the_first_line_of_its_title():
