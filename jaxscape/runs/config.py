@@ -189,8 +189,9 @@ class EmbedConfig:
     """cosine or euclidean; None takes euclidean for mds, and for pca and random, which need it, else cosine."""
     center: str = "none"
     """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
-    knn: int | Literal["connect"] = 5
-    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component."""
+    knn: int | Literal["connect", "auto"] = 5
+    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component, auto the
+    best of several: connected, not degenerate, and of the highest rank correlation."""
     decay: float = 40.0
     """Exponent of PHATE's kernel."""
     t: int | None = None
