@@ -126,6 +126,9 @@ def check_embed(config: EmbedConfig) -> None:
         _check_at_least("t", config.t, 1)
     if config.method != "phate" and not (config.potential == "euclidean" and config.landmarks is None):
         raise ValueError(f"potential and landmarks belong to method phate, got method {config.method}")
+    of_kernel = config.knn, config.decay, config.t
+    if not METHODS[config.method].has_kernel and of_kernel != (EmbedConfig.knn, EmbedConfig.decay, EmbedConfig.t):
+        raise ValueError(f"knn, decay and t belong to method phate, got method {config.method}")
     if config.method == "phate-package" and config.knn in KNNS:
         raise ValueError(f"knn {config.knn} belongs to method phate, got method phate-package")
     if METHODS[config.method].is_exact and config.distance != "euclidean":

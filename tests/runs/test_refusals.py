@@ -81,7 +81,7 @@ def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_m
         ("--metric manhattan", "unknown metric 'manhattan'; known: cosine, euclidean"),
         ("--center origin", "unknown center 'origin'; known: none, mean, minimum"),
         ("--knn 0", "knn must be at least 1, got 0"),
-        ("--knn 100", 'knn must be "connect" or a whole number from 1 to n - 2 = 10, got 100'),
+        ("--knn 100", 'knn must be "connect", "auto" or a whole number from 1 to n - 2 = 10, got 100'),
         ("--t 0", "t must be at least 1, got 0"),
         ("--t 999999999999", 't must be "auto" or a whole number from 1 to 1000000000, got 999999999999'),
         ("--decay 0", "decay must be a positive number, got 0.0"),
