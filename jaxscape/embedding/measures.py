@@ -17,11 +17,9 @@ from scipy.stats import rankdata, spearmanr
 from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array, without_unit
 from jaxscape.embedding.mds import double_center
 
-# A picture is degenerate below these shares of its size, unless the distances are so themselves (below twice of them).
-FLAT = 0.02  # an axis after the first, of the first: a band of that width looks like a line
-CROWDED = (
-    0.01  # the radius that holds nine points of ten, of the radius that holds all: a dot of that size is one point
-)
+# A picture is degenerate below these shares, unless the distances are so themselves: below twice of them.
+FLAT = 0.02  # its second or third axis, of the first: so narrow a band looks like a line
+CROWDED = 0.01  # the radius of nine points of ten, of that of all: so small a dot looks like one point
 
 
 def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
@@ -170,7 +168,7 @@ def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
 def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
     """Return in words how a picture has collapsed; "" where it has not.
 
-    It is flat where an axis after the first extends less than a fiftieth as far as the first: a picture in the plane
+    It is flat where its second or third axis extends less than a fiftieth as far as the first: a picture in the plane
     has then become a line, one in space a line or a plane. It is crowded where nine points of ten lie within a
     hundredth of the radius that holds all. It is neither where the distances are so themselves (below twice of these
     shares), as those of points on a line are.
@@ -192,7 +190,7 @@ def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
         return ""
     if _is_one_point(points):
         return "all points lie in one place"
-    axes = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    axes = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[:3]
     seen = axes / axes[0]
     thin = np.flatnonzero(seen < FLAT)
     if len(thin):
@@ -200,7 +198,7 @@ def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
         flat = thin[true[thin] > 2 * FLAT]
         if len(flat):
             first = int(flat[0])
-            kept = {1: "on a line", 2: "in a plane"}.get(first, f"in {first} dimensions")
+            kept = "on a line" if first == 1 else "in a plane"
             return (
                 f"all points lie {kept}: axis {first + 1} of the picture extends {seen[first]:.1%} as far as the "
                 f"first, that of the distances {true[first]:.0%}"

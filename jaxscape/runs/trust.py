@@ -24,7 +24,7 @@ DRAWS = 2  # of the surrogates
 
 # Up to these differences a reader sees the same picture; see docs/embedding.md for what was measured.
 ALIKE = 0.1  # disparity, 0 to 1, of the pictures and of the movements in them
-ALIKE_SHARE = 0.1  # of the trajectories, which are drawn inward in one and not in the other
+ALIKE_SHARE = 0.2  # of the trajectories: how many more are drawn inward in one than in the other
 
 type Labels = Mapping[str, np.ndarray]
 

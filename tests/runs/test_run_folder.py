@@ -134,7 +134,7 @@ def test_geometry_has_norms_and_distances_of_every_row(finished, rows, minimum):
 def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(finished):
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     diagnostics = json.loads((finished / "embeddings" / SETTING / "diagnostics.json").read_text())
-    assert list(columns) == [*LABELS, "x", "y"]
+    assert list(columns) == [*LABELS, "component", "x", "y"]
     for name, expected in LABELS.items():
         np.testing.assert_array_equal(columns[name], expected)
     assert diagnostics["setting"]["knn"] == 3
