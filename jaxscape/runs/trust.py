@@ -18,7 +18,7 @@ from jaxscape.runs.methods import METHODS
 from jaxscape.trajectories.distances import pairwise_distances
 
 MOST_RANKED = 8_000  # points: four matrices of 64 million numbers, 2 GB
-MOST_COMPARED = 4_000  # points whose surrogates are embedded too: twice the time of the picture
+MOST_COMPARED = 2_500  # points whose surrogates are embedded too: twice more the time of the picture, which is minutes
 
 DRAWS = 2  # of the surrogates
 
@@ -222,8 +222,8 @@ def describe_surrogates(diagnostics: Mapping[str, Any]) -> str:
     found = diagnostics.get("surrogate")
     if not isinstance(found, dict) or not _is_number(found.get("disparity")) or not _is_number(found.get("movement")):
         return ""
-    numbers = f"disparity {found['disparity']:.2f}, of movements {found['movement']:.2f}"
-    return f"surrogates draw the same ({numbers})" if found.get("same") else f"surrogates draw another ({numbers})"
+    said = "surrogates draw the same" if found.get("same") else "surrogates' picture"
+    return f"{said}: disparity {found['disparity']:.2f}, of movements {found['movement']:.2f}"
 
 
 def _is_number(value: object) -> bool:
