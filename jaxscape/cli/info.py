@@ -89,7 +89,7 @@ def _embeddings(run: RunFolder) -> list[RenderableType]:
         kept = numbers.get("fidelity")
         lines += [f"  keeps of its distances: {_words(kept)}"] if isinstance(kept, dict) and kept else []
         if drawn := describe_surrogates(numbers):
-            lines += [f"  {drawn}, keeps of its distances: {_words(numbers['surrogate'].get('fidelity'))}"]
+            lines += [f"  {drawn}; their picture keeps: {_words(numbers['surrogate'].get('fidelity'))}"]
         lines += [f"  degenerate: {numbers['degenerate']}"] if numbers.get("degenerate") else []
     return lines
 

@@ -222,8 +222,8 @@ def describe_surrogates(diagnostics: Mapping[str, Any]) -> str:
     found = diagnostics.get("surrogate")
     if not isinstance(found, dict) or not _is_number(found.get("disparity")) or not _is_number(found.get("movement")):
         return ""
-    said = "surrogates draw the same" if found.get("same") else "surrogates' picture"
-    return f"{said}: disparity {found['disparity']:.2f}, of movements {found['movement']:.2f}"
+    said = "surrogates draw the same" if found.get("same") else "surrogates"
+    return f"{said}: disparity {found['disparity']:.2f}, movements {found['movement']:.2f}"
 
 
 def _is_number(value: object) -> bool:

@@ -88,7 +88,7 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
     report = Run(run, quiet=True).report()["embeddings"]["mds-euclidean"]
     assert report["surrogate"] == kept
     said = jaxscape("info", run).out
-    assert "  surrogates' picture: disparity 0.00, of movements 0.59, keeps of its distances: stress" in said
+    assert "  surrogates: disparity 0.00, movements 0.59; their picture keeps: stress" in said
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,7 @@ def test_surrogates_that_cannot_be_drawn_are_no_error(monkeypatch):
 def test_the_caption_says_what_the_surrogates_draw():
     numbers = {"fidelity": {"rank": 0.93, "radius": 0.87}, "surrogate": {"disparity": 0.004, "movement": 0.72}}
     said = trust.describe_trust(numbers)
-    assert said == (
-        "rank correlation: distances 0.93, radii 0.87; surrogates' picture: disparity 0.00, of movements 0.72"
-    )
+    assert said == ("rank correlation: distances 0.93, radii 0.87; surrogates: disparity 0.00, movements 0.72")
     numbers["surrogate"]["same"] = True
     assert "surrogates draw the same: disparity 0.00" in trust.describe_trust(numbers)
     assert trust.describe_trust({"degenerate": "all points lie on a line"}) == "degenerate"
