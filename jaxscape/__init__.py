@@ -35,7 +35,8 @@ _CONTENTS = {
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
     "trajectories.geometry": ("Departure", "Geometry", "trajectory_departure", "trajectory_geometry"),
-    "trajectories.null": ("decay_trajectories", "null_trajectories"),
+    "trajectories.drift": ("Drift", "drift"),
+    "trajectories.null": ("Split", "null_trajectories", "split_displacements"),
     "trajectories.checkpoints": ("import_checkpoints",),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
@@ -78,14 +79,16 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
     from jaxscape.trajectories.checkpoints import import_checkpoints
     from jaxscape.trajectories.distances import pairwise_distances
+    from jaxscape.trajectories.drift import Drift, drift
     from jaxscape.trajectories.geometry import Departure, Geometry, trajectory_departure, trajectory_geometry
     from jaxscape.trajectories.gram import Gram, gram
-    from jaxscape.trajectories.null import decay_trajectories, null_trajectories
+    from jaxscape.trajectories.null import Split, null_trajectories, split_displacements
     from jaxscape.trajectories.store import TrajectoryStore
 
 __all__ = [
     "Dataset",
     "Departure",
+    "Drift",
     "Embedding",
     "Epoch",
     "Fidelity",
@@ -97,6 +100,7 @@ __all__ = [
     "Run",
     "ScaleFree",
     "SharedBatches",
+    "Split",
     "TrainState",
     "TrajectoryStore",
     "Tree",
@@ -107,8 +111,8 @@ __all__ = [
     "continuity",
     "corrupt_labels",
     "decay_factors",
-    "decay_trajectories",
     "demap",
+    "drift",
     "equinox_problem",
     "fidelity",
     "filter_normalize",
@@ -138,6 +142,7 @@ __all__ = [
     "rank_correlation",
     "retrain",
     "scale_free",
+    "split_displacements",
     "start_states",
     "step_decay",
     "take_training",

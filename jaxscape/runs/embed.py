@@ -25,13 +25,13 @@ from jaxscape.runs.embeddings import (
 )
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import Measured, complete_report, measure
+from jaxscape.runs.measure import Measured, complete_report, group_of, measure, perturbed
 from jaxscape.runs.methods import CENTERS, METHODS
+from jaxscape.runs.null import nulls_of
 from jaxscape.runs.tables import write_table
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.files import write_record
 from jaxscape.trajectories.gram import Gram, take_points
-from jaxscape.trajectories.null import null_trajectories
 
 MOST_RANKED = 8_000  # points: four matrices of 64 million numbers, 2 GB
 
@@ -49,7 +49,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     asks = config.include_minimum or (config.center == "minimum" and config.distance == "cosine")
     if asks and run.read_config() and not run.kind.has_minimum:
         raise ValueError(f"center minimum and include_minimum need a minimum, and {run} has none")
-    measured = _chosen(measure(run, console=console), config)
+    measured = _chosen(perturbed(measure(run, console=console)), config)
     folder = embedding_folder(run, config.name)
     if config.name in embeddings(run):
         console.print(f"{run}: {config.name} is there")
@@ -61,7 +61,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         shown = measured.gram
         with_minimum = _with_minimum(measured, config)
         if config.null is not None:
-            shown = null_trajectories(shown, kind=config.null, key=jax.random.key(0))
+            shown = nulls_of(run, shown, measured.labels, group=_group(run)).draw(config.null, jax.random.key(0))
         distances = pairwise_distances(
             shown,
             metric=config.distance,
@@ -178,6 +178,11 @@ def _fidelity(
         radius=radius,
         center=embedding[0] if first else None,
     )._asdict()
+
+
+def _group(run: RunFolder) -> str:
+    """The label of those that exchange, where nothing was thrown."""
+    return "" if run.kind.has_minimum else group_of(run.settings(run.kind.stage))
 
 
 def _with_minimum(measured: Measured, config: EmbedConfig) -> bool:

@@ -15,16 +15,15 @@ from rich.console import Console
 from jaxscape.figures.panels import ExactPanel, Surrogate
 from jaxscape.problem import FilterAxis
 from jaxscape.runs import captions
-from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
-from jaxscape.runs.measure import NULL_KIND, Measured, by_row, measure, null_draws
+from jaxscape.runs.measure import Measured, by_row, measure, perturbed
+from jaxscape.runs.methods import NULLS
+from jaxscape.runs.null import NULL_KIND, Nulls, nulls_of
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.scale_free import scale_free_table
-from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.geometry import Geometry, trajectory_departure, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, unscaled
-from jaxscape.trajectories.null import decay_trajectories, null_trajectories
 
 _DEPARTED = "random"  # rotated movements depart as the real ones do: what is kept of them is all that is seen
 _MOST_PANELS = 12  # for groups of trajectories
@@ -44,7 +43,7 @@ def exact_panel(run: Path) -> ExactPanel | None:
         parameters or first recorded step; angles with its displacement in the end).
     """
     run = RunFolder(run)
-    measured = measure(run, console=make_console(silent=True))
+    measured = perturbed(measure(run, console=make_console(silent=True)))
     return _of_copies(run, measured) if run.kind.has_minimum else _of_trajectories(run, measured)
 
 
@@ -102,9 +101,7 @@ def _of_copies(run: RunFolder, measured: Measured) -> ExactPanel | None:
         distance, petal = (by_row(products, values)[thrown] for values in (geometry.distance, geometry.petal))
         return {"distance": distance / norm, "angle": np.arccos(np.nan_to_num(petal))}
 
-    surrogates = {f"{NULL_KIND} null": next(null_draws(products, run.settings("retrain").order_seed))}
-    if (decayed := _decayed(run, measured)) is not None:
-        surrogates = {"weight decay alone": decayed} | surrogates
+    surrogates = _surrogates(nulls_of(run, products, measured.labels))
     found = [Surrogate(name, **places(trajectory_geometry(each))) for name, each in surrogates.items()]
     return _panel(run, measured.labels, thrown, surrogates=found, length="norms of the minimum", **places(geometry))
 
@@ -121,8 +118,8 @@ def _of_trajectories(run: RunFolder, measured: Measured) -> ExactPanel | None:
         distance, angle = (by_row(products, values)[moved] for values in found)
         return {"distance": distance, "angle": np.nan_to_num(angle)}  # at distance 0, and of a null that stands
 
-    null = null_trajectories(products, kind=_DEPARTED, key=jax.random.key(0))
-    surrogates = [Surrogate(f"{_DEPARTED} null", **places(null))]
+    null = nulls_of(run, products, measured.labels).draw(_DEPARTED, jax.random.key(0))
+    surrogates = [Surrogate(NULLS[_DEPARTED].words, **places(null))]
     return _panel(run, measured.labels, moved, surrogates=surrogates, **places(products))
 
 
@@ -140,11 +137,8 @@ def _rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
     return panel._replace(**columns, surrogates=surrogates)
 
 
-def _decayed(run: RunFolder, measured: Measured) -> Gram | None:
-    """The copies with weight decay alone, where there is any that shrinks all parameters alike."""
-    settings = run.settings("retrain")
-    if not isinstance(settings, RetrainConfig) or not settings.weight_decay or settings.optimizer == "adam":
-        return None
-    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
-    updates = measured.labels["update"]
-    return decay_trajectories(measured.gram, decay_factors(optimizer, int(updates.max()))[updates])
+def _surrogates(nulls: Nulls) -> dict[str, Gram]:
+    """Weight decay alone, where there is some, and what tells whether the loss brings copies back."""
+    decays = nulls.factors is not None and bool((nulls.factors != 1).any())
+    kinds = [*(["decay"] if decays else []), "exchange" if nulls.has("exchange") else NULL_KIND]
+    return {NULLS[kind].words: next(nulls.draws(kind)) for kind in kinds}

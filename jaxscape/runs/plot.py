@@ -29,8 +29,9 @@ from jaxscape.runs.exact import exact_panel, exact_panels_of_groups, scale_free_
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import NULL_KIND, measure
+from jaxscape.runs.measure import measure
 from jaxscape.runs.methods import CENTERS, METHODS
+from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table

@@ -98,4 +98,4 @@ def _computed(run: RunFolder, source: Source, filter_axis: FilterAxis) -> ScaleF
         "scale_free_distance": np.concatenate([each.distance for each in found]),
         "scale_free_angle": np.concatenate([each.angle for each in found]),
     }
-    return ScaleFreeTable(source.columns() | columns, found[0].norm)
+    return ScaleFreeTable(source.columns(source.members) | columns, found[0].norm)
