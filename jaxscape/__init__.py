@@ -29,18 +29,27 @@ _CONTENTS = {
         "jump_grid",
         "random_direction",
     ),
+    "jumps.scale_free": ("ScaleFree", "scale_free"),
     "jumps.retrain": ("retrain", "start_states"),
     "trajectories.store": ("TrajectoryStore",),
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
-    "trajectories.geometry": ("Geometry", "trajectory_geometry"),
-    "trajectories.null": ("decay_trajectories", "null_trajectories"),
+    "trajectories.geometry": ("Departure", "Geometry", "trajectory_departure", "trajectory_geometry"),
+    "trajectories.drift": ("Drift", "drift"),
+    "trajectories.null": ("Split", "null_trajectories", "split_displacements"),
     "trajectories.checkpoints": ("import_checkpoints",),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
     "embedding.fidelity": ("Fidelity", "fidelity"),
     "embedding.mds": ("mds",),
-    "embedding.measures": ("continuity", "demap", "procrustes_disparity", "radial_trend", "rank_correlation"),
+    "embedding.measures": (
+        "continuity",
+        "degeneracy",
+        "demap",
+        "procrustes_disparity",
+        "radial_trend",
+        "rank_correlation",
+    ),
     "embedding.tree": ("Tree", "artificial_tree"),
     "runs.run": ("Run",),
 }
@@ -51,7 +60,14 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.embedding.baselines import Embedding, pca, random_plane, tsne, umap
     from jaxscape.embedding.fidelity import Fidelity, fidelity
     from jaxscape.embedding.mds import mds
-    from jaxscape.embedding.measures import continuity, demap, procrustes_disparity, radial_trend, rank_correlation
+    from jaxscape.embedding.measures import (
+        continuity,
+        degeneracy,
+        demap,
+        procrustes_disparity,
+        radial_trend,
+        rank_correlation,
+    )
     from jaxscape.embedding.phate import PhateResult, phate, project
     from jaxscape.embedding.tree import Tree, artificial_tree
     from jaxscape.jumps.directions import (
@@ -63,6 +79,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
         random_direction,
     )
     from jaxscape.jumps.retrain import retrain, start_states
+    from jaxscape.jumps.scale_free import ScaleFree, scale_free
     from jaxscape.problem import Problem
     from jaxscape.runs.run import Run
     from jaxscape.tasks.classification import flax_evaluate, flax_loss
@@ -76,13 +93,16 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
     from jaxscape.trajectories.checkpoints import import_checkpoints
     from jaxscape.trajectories.distances import pairwise_distances
-    from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+    from jaxscape.trajectories.drift import Drift, drift
+    from jaxscape.trajectories.geometry import Departure, Geometry, trajectory_departure, trajectory_geometry
     from jaxscape.trajectories.gram import Gram, gram
-    from jaxscape.trajectories.null import decay_trajectories, null_trajectories
+    from jaxscape.trajectories.null import Split, null_trajectories, split_displacements
     from jaxscape.trajectories.store import TrajectoryStore
 
 __all__ = [
     "Dataset",
+    "Departure",
+    "Drift",
     "Embedding",
     "Epoch",
     "Fidelity",
@@ -92,7 +112,9 @@ __all__ = [
     "PhateResult",
     "Problem",
     "Run",
+    "ScaleFree",
     "SharedBatches",
+    "Split",
     "TrainState",
     "TrajectoryStore",
     "Tree",
@@ -103,8 +125,9 @@ __all__ = [
     "continuity",
     "corrupt_labels",
     "decay_factors",
-    "decay_trajectories",
+    "degeneracy",
     "demap",
+    "drift",
     "equinox_problem",
     "fidelity",
     "filter_normalize",
@@ -133,10 +156,13 @@ __all__ = [
     "random_plane",
     "rank_correlation",
     "retrain",
+    "scale_free",
+    "split_displacements",
     "start_states",
     "step_decay",
     "take_training",
     "train",
+    "trajectory_departure",
     "trajectory_geometry",
     "tsne",
     "umap",

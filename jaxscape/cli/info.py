@@ -11,9 +11,10 @@ from jaxscape.cli.errors import describe
 from jaxscape.runs.arrays import check_arrays
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings
 from jaxscape.runs.folder import RECORDED, STAGES, RunFolder
-from jaxscape.runs.measure import accuracy_table, geometry_table, groups, groups_table
+from jaxscape.runs.measure import accuracy_table, describe_drift, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
+from jaxscape.runs.trust import describe_surrogates
 from jaxscape.trajectories.files import read_record
 from jaxscape.trajectories.store import TrajectoryStore
 
@@ -79,7 +80,8 @@ def _tables(run: RunFolder) -> list[RenderableType]:
         return []
     if groups(report):
         return [groups_table(report)]
-    return [accuracy_table({run.name: report}), geometry_table({run.name: report})]
+    tables = [accuracy_table({run.name: report}), geometry_table({run.name: report})]
+    return [*tables, *filter(None, [describe_drift(report)])]
 
 
 def _embeddings(run: RunFolder) -> list[RenderableType]:
@@ -89,11 +91,17 @@ def _embeddings(run: RunFolder) -> list[RenderableType]:
         lines.append(f"embedding {setting}: {_words(_short(numbers))}")
         kept = numbers.get("fidelity")
         lines += [f"  keeps of its distances: {_words(kept)}"] if isinstance(kept, dict) and kept else []
+        if drawn := describe_surrogates(numbers):
+            lines += [f"  {drawn}; their picture keeps: {_words(numbers['surrogate'].get('fidelity'))}"]
+        lines += [f"  degenerate: {numbers['degenerate']}"] if numbers.get("degenerate") else []
     return lines
 
 
 def _short(numbers: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in numbers.items() if name not in ("setting", "warnings", "fidelity")}
+    return {name: value for name, value in numbers.items() if name not in _LONG}
+
+
+_LONG = ("setting", "warnings", "fidelity", "surrogate", "tried", "degenerate")
 
 
 def _damage(run: RunFolder) -> Iterator[str]:

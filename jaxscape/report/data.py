@@ -52,6 +52,10 @@ class Embedding(NamedTuple):
     minimum: np.ndarray | None = None  # (2,) or (3,)
     caption: str = ""  # what was embedded, and how
     is_disconnected: bool = False  # whether it has parts whose arrangement is arbitrary
+    part: np.ndarray | None = (
+        None  # (n,) the number of the box in which a row lies, where parts have boxes of their own
+    )
+    boxes: np.ndarray | None = None  # (boxes, 3): the left and the lower edge of each, and its side
     words: str = ""  # how far it can be trusted
 
 
@@ -155,6 +159,12 @@ def _check_run(name: str, run: Trajectories, palette: Palette) -> None:
         if dimensions not in (2, 3):
             raise ValueError(f"{name}: embedding {embedding.name!r} must have 2 or 3 dimensions, got {dimensions}")
         _require(f"{name}: embedding {embedding.name!r}", embedding.points, (count, dimensions))
+        part, boxes = embedding.part, embedding.boxes
+        if (part is None) != (boxes is None) or (part is not None and dimensions != 2):
+            raise ValueError(f"{name}: embedding {embedding.name!r} must have part and boxes, in the plane, or neither")
+        if part is not None and boxes is not None:
+            _require(f"{name}: part of embedding {embedding.name!r}", part, (count,))
+            _require(f"{name}: boxes of embedding {embedding.name!r}", boxes, (len(boxes), 3))
         if embedding.minimum is not None:
             _require(f"{name}: the minimum in embedding {embedding.name!r}", embedding.minimum, (dimensions,))
     if run.exact is not None:

@@ -90,6 +90,8 @@ class _Drawn(NamedTuple):
     axes: list[Positions]  # 2 or 3
     minimum: list[float] | None
     is_disconnected: bool
+    part: np.ndarray | None
+    boxes: list[list[float]] | None
 
 
 class _Column(NamedTuple):
@@ -227,8 +229,11 @@ def _embedding_views(page: Page) -> list[View]:
                     panels.append(_panel(page, number, each.caption, each.words, place))
         dimensions = max(np.shape(each.points)[1] for each in found)
         about = "Positions are fitted: an embedding bends distances to get them into the picture. "
-        turn = "Drag, or use the arrow keys, to turn it; + and - zoom. " if dimensions == 3 else ""
-        views.append(View("embedding", found[0].label, about + turn, panels, dimensions=dimensions))
+        if dimensions == 3:
+            about += "Drag, or use the arrow keys, to turn it; + and - zoom. "
+        if any(each.boxes is not None for each in found):
+            about += "Parts that nothing connects have boxes of their own, of one scale, whose places mean nothing."
+        views.append(View("embedding", found[0].label, about.strip(), panels, dimensions=dimensions))
     return views
 
 
@@ -296,7 +301,9 @@ def _of_exact(exact: Exact) -> _Exact:
 def _drawn(embedding: Embedding) -> _Drawn:
     axes = [Positions(values) for values in np.asarray(embedding.points, float).T]
     minimum = None if embedding.minimum is None else np.asarray(embedding.minimum, float).tolist()
-    return _Drawn(axes, minimum, embedding.is_disconnected)
+    part = None if embedding.part is None else np.nan_to_num(embedding.part, nan=-1).astype(int)
+    boxes = None if embedding.boxes is None else np.asarray(embedding.boxes, float).tolist()
+    return _Drawn(axes, minimum, embedding.is_disconnected, part, boxes)
 
 
 @cache

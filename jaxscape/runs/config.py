@@ -67,6 +67,8 @@ class RetrainSettings:
     """Seeds of the jump directions."""
     step_sizes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     """Lengths of the jumps; 1 moves every filter by its own norm."""
+    controls: int = 2
+    """Copies that are not perturbed, and retrained like the others: they show where the minimum itself drifts."""
     epochs: int = 50
     """Epochs to retrain for; more than before extends the trajectories."""
     batch_size: int = 128
@@ -77,6 +79,16 @@ class RetrainSettings:
     """Of the batch order and augmentation."""
     strategy: str = "auto"
     """How the copies run together: auto (measured once), loop, threads, vmap_grad, grad_vmap, or vmap_grad:4, say."""
+
+    @property
+    def num_controls(self) -> int:
+        """How many copies are added that are not perturbed: none where a step size is 0."""
+        return 0 if 0 in self.step_sizes else self.controls
+
+    @property
+    def num_copies(self) -> int:
+        """How many copies there are in all."""
+        return len(self.seeds) * len(self.step_sizes) + self.num_controls
 
 
 @dataclass(frozen=True)
@@ -182,15 +194,16 @@ class RetrainConfig(RetrainSettings):
 class EmbedConfig:
     """How the trajectories are embedded; every setting gets a folder of its own."""
 
-    method: str = "phate"
-    """phate, mds (metric scaling), tsne, umap, pca, random (a random plane), or phate-package (the package of that
-    name)."""
+    method: str = "mds"
+    """mds (metric scaling), phate, tsne, umap, pca, random (a random plane), or phate-package (the package of that
+    name). Unless it is named, a setting of PHATE's (center, knn, decay, t, potential, landmarks) asks for phate."""
     metric: str | None = None
     """cosine or euclidean; None takes euclidean for mds, and for pca and random, which need it, else cosine."""
     center: str = "none"
     """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
-    knn: int | Literal["connect"] = 5
-    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component."""
+    knn: int | Literal["connect", "auto"] = 5
+    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component, auto the
+    best of several: connected, not degenerate, and of the highest rank correlation."""
     decay: float = 40.0
     """Exponent of PHATE's kernel."""
     t: int | None = None
@@ -207,8 +220,10 @@ class EmbedConfig:
     """Embed the trajectories of these seeds alone."""
     only_optimizers: tuple[str, ...] = ()
     """Embed the networks of these optimisers alone, of a run of `compare`."""
-    null: Literal["rotated", "random", "shuffled"] | None = None
-    """Embed null trajectories of this kind in place of the real ones: the control for the same picture."""
+    null: Literal["rotated", "random", "shuffled", "exchange", "decay", "decay+rotated"] | None = None
+    """Embed null trajectories of this kind in place of the real ones, the control for the same picture: rotated at
+    random; with random movements; shuffled in time; with the movements of another direction's copy; with weight decay
+    alone; or with weight decay and rotated gradients."""
 
     @property
     def distance(self) -> str:
@@ -217,7 +232,7 @@ class EmbedConfig:
 
     @property
     def name(self) -> str:
-        """The setting as the name of its folder, such as "phate-cosine-none-knn5"."""
+        """The setting as the name of its folder, such as "mds-euclidean" or "phate-cosine-none-knn5"."""
         parts = [self.method, self.distance]
         if self.distance == "cosine":
             parts.append(self.center)
@@ -233,6 +248,19 @@ class EmbedConfig:
         parts += ["+".join(self.only_optimizers)] if self.only_optimizers else []
         parts += [f"null-{self.null}"] if self.null else []
         return "-".join(parts)
+
+
+_OF_PHATE = ("center", "knn", "decay", "t", "potential", "landmarks")
+
+
+def embed_config(**given: Any) -> EmbedConfig:
+    """Return what is asked of an embedding: by metric scaling, or by PHATE where one of its settings is given.
+
+    Args:
+        given: the settings that were named; where these say no method, one of PHATE's stands for it.
+    """
+    asks_for_phate = "method" not in given and not given.keys().isdisjoint(_OF_PHATE)
+    return EmbedConfig(**({"method": "phate"} if asks_for_phate else {}) | given)
 
 
 # What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.

@@ -109,7 +109,8 @@ def _embeds(run: RunFolder) -> Iterator[str]:
         if run.kind is JOINT:
             joint = run.settings(JOINT.stage)
             sources = [*joint.runs, "--into", str(run), *(["--group", joint.group] if joint.group != "run" else [])]
-        words = _options(asked, EmbedConfig(metric=METHODS[asked.method].metric))
+        words = _options(asked, EmbedConfig(method=asked.method, metric=METHODS[asked.method].metric))
+        words = ["--method", asked.method, *words] if asked.method != EmbedConfig().method or words else []
         yield _line(["jaxscape", "embed", *sources, *words])
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ from matplotlib import colormaps
 from rich.console import Console
 
 from jaxscape.embedding.fidelity import MEANINGS
+from jaxscape.figures.boxes import put_in_boxes
 from jaxscape.figures.exact import choose_sides, ended_nearer
 from jaxscape.figures.palette import FRAME, GREY, INK, MINIMUM, SCALE, make_palette, rounded_step_size, shade
-from jaxscape.figures.panels import ExactPanel, Panel, rows_by_member
+from jaxscape.figures.panels import ExactPanel, Panel, checked_panel, rows_by_member
 from jaxscape.report.data import (
     Column,
     Embedding,
@@ -33,8 +34,8 @@ from jaxscape.runs.embeddings import embeddings, read_diagnostics
 from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import COMPARED, STAGES, RunFolder, write_text
 from jaxscape.runs.invocations import commands
-from jaxscape.runs.measure import group_of, groups, measure
-from jaxscape.runs.methods import METHODS
+from jaxscape.runs.measure import beside, describe_drift, group_of, groups, measure
+from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM, METHODS, NULLS
 from jaxscape.runs.plot import comparison_panels, describe_embedding
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.sources import read_sources, run_names
@@ -43,6 +44,10 @@ from jaxscape.runs.tables import Columns, join_tables, read_table
 _LABELS = ("member", "seed", "step_size", "epoch", "update", "finite", "run")
 _SCALE_COLORS = 24  # a perceptually uniform scale is nearly straight between so many
 _WORDS = {"train": "training"}  # parts of the names of metrics that are told in full
+_UNLIKE = {  # how an embedding differs from that of its surrogates
+    "disparity": "difference from the picture of surrogates, after Procrustes: 0 is the same, 1 nothing in common",
+    "movement": "the same of every point seen from the start of its trajectory",
+}
 _ABOUT = {  # what the first word of a metric means
     "recalibrated": "The batch statistics were computed anew from the training data.",
     "epoch": "Mean over the steps of the epoch, while the parameters moved.",
@@ -113,7 +118,8 @@ def _read_rows(run: RunFolder, clock: str) -> _Rows:
     for table in (metrics, geometry):
         for row, key in enumerate(zip(table.get("member", ()), table.get("epoch", ()), strict=True)):
             joined.setdefault((int(key[0]), int(key[1])), {}).update({name: table[name][row] for name in table})
-    keys = sorted(joined)
+    controls = _controls(run, joined.values())
+    keys = sorted(key for key in joined if key[0] not in controls)
     names = dict.fromkeys([*metrics, *geometry])
     columns = {name: np.array([joined[key].get(name, np.nan) for key in keys]) for name in names}
     has_minimum = run.kind.has_minimum
@@ -124,6 +130,15 @@ def _read_rows(run: RunFolder, clock: str) -> _Rows:
         step_size=rounded_step_size(columns["step_size"]) if has_minimum else None,
         measured=np.isfinite(columns["norm"]),
     )
+
+
+def _controls(run: RunFolder, rows: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The copies that were not perturbed, where others were: they show the drift of the minimum alone."""
+    if not run.kind.has_minimum:
+        return set()
+    steps = {int(row["member"]): float(row["step_size"]) for row in rows}
+    still = {member for member, step in steps.items() if step == 0}
+    return still if len(still) < len(steps) else set()
 
 
 def _metrics(run: RunFolder) -> Columns:
@@ -164,7 +179,7 @@ def _times(run: RunFolder, columns: Columns, clock: str) -> np.ndarray:
 
 def _titles(runs: Sequence[RunFolder]) -> list[str]:
     """The name of each run; those of their folders, or the paths of these, where names repeat."""
-    titles = [captions.title(run).partition("\n")[0] for run in runs]
+    titles = [captions.title(run) for run in runs]
     return titles if len(set(titles)) == len(titles) else run_names(list(runs))
 
 
@@ -205,7 +220,7 @@ def _trajectories(run: RunFolder, title: str, rows: _Rows, hue: list[str]) -> Tr
         columns=[*_losses(rows), Column("norm of the parameters", rows.columns["norm"].astype(float))],
         exact=None if panel is None else _exact(run, panel, rows),
         embeddings=[_embedding(run, setting, rows) for setting in embeddings(run)],
-        note=captions.title(run).partition("\n")[2],
+        note=captions.about(run),
     )
 
 
@@ -240,23 +255,22 @@ def _metric_words(name: str) -> str:
 def _exact(run: RunFolder, panel: ExactPanel, rows: _Rows) -> Exact:
     place = _places(rows, panel)
 
-    def spread(values: np.ndarray) -> np.ndarray:
-        return np.where(place >= 0, np.append(values, np.nan)[place], np.nan)
-
     words = ""
     if run.kind.has_minimum:
         nearer, of = ended_nearer(panel)
         others = [f"{each.label} {ended_nearer(panel, each.distance)[0]}" for each in panel.surrogates]
         words = f"{nearer} of {of} ended nearer" + (f" ({', '.join(others)})" if others else "")
-    sides = _sides(panel)
+    sides = _sides(panel) if panel.begin == "jump" else {}
     firsts = first_rows(rows.columns["member"])
     return Exact(
-        distance=spread(panel.distance),
-        angle=spread(panel.angle),
+        distance=_at(place, panel.distance),
+        angle=_at(place, panel.angle),
         side=np.array([sides.get(member, 1.0) for member in rows.columns["member"][firsts].tolist()]),
-        surrogates=[Surrogate(each.label, spread(each.distance), spread(each.angle)) for each in panel.surrogates],
+        surrogates=[
+            Surrogate(each.label, _at(place, each.distance), _at(place, each.angle)) for each in panel.surrogates
+        ],
         heading=words,
-        unit=getattr(panel, "length", "norms of the minimum"),
+        unit=panel.length,
     )
 
 
@@ -296,21 +310,31 @@ def _places(rows: _Rows, panel: ExactPanel | Panel) -> np.ndarray:
 def _embedding(run: RunFolder, setting: str, rows: _Rows) -> Embedding:
     [panel] = comparison_panels([run], setting)
     diagnostics = read_diagnostics(run, setting)
+    boxes = None
+    if panel.embedding.shape[1] in (2, 3):
+        panel, boxes = put_in_boxes(checked_panel(panel))
     place = _places(rows, panel)
-    points = np.append(panel.embedding, np.full((1, panel.embedding.shape[1]), np.nan), axis=0)[place]
-    minimum = None if panel.minimum is None else np.asarray(panel.minimum, float)
+    points = _at(place, panel.embedding)[:, :3]
+    minimum = None if panel.minimum is None else np.asarray(panel.minimum, float)[:3]
     if points.shape[1] == 1:
         points, minimum = np.pad(points, ((0, 0), (0, 1))), None if minimum is None else np.pad(minimum, (0, 1))
-    how, found = describe_embedding(run, setting)
     return Embedding(
         name=setting,
         label=_tab(diagnostics["setting"], points.shape[1]),
-        points=points[:, :3],
-        minimum=None if minimum is None else minimum[:3],
-        caption=how,
+        points=points,
+        minimum=minimum,
+        caption=describe_embedding(run, setting),
         is_disconnected=diagnostics.get("n_connected_components", 1) > 1,
-        words=fidelity_words(diagnostics) or found,
+        part=None if boxes is None else _at(place, panel.component),
+        boxes=None if boxes is None else np.column_stack([boxes.corners, np.full(len(boxes.corners), boxes.side)]),
+        words=trust_words(diagnostics),
     )
+
+
+def _at(place: np.ndarray, values: Any) -> np.ndarray:
+    """The values of a panel's rows in the rows of the page, NaN where the panel has none."""
+    known = np.asarray(values, float)
+    return np.append(known, np.full((1, *known.shape[1:]), np.nan), axis=0)[place]
 
 
 def _tab(asked: Mapping[str, Any], dimensions: int) -> str:
@@ -320,23 +344,23 @@ def _tab(asked: Mapping[str, Any], dimensions: int) -> str:
     words += [f"from the {asked['center']}"] if asked["metric"] == "cosine" and asked["center"] != "none" else []
     words += [f"knn {asked['knn']}"] if method.has_kernel else []
     words += [f"{dimensions}-D"] if dimensions > 2 else []
-    words += [f"{asked['null']} null"] if asked["null"] else []
+    words += [NULLS[asked["null"]].words] if asked["null"] else []
     return ", ".join([*words, *(f"seed {seed}" for seed in asked["only_seeds"]), *asked["only_optimizers"]])
 
 
-def fidelity_words(diagnostics: Mapping[str, Any]) -> str:
-    """Return how far an embedding can be trusted, in a sentence or two; "" where nothing was measured."""
-    kept = diagnostics.get("fidelity")
-    kept = kept if isinstance(kept, dict) else {}
-    told = []
+def trust_words(diagnostics: Mapping[str, Any]) -> str:
+    """Return how far an embedding can be trusted, in two lines at most; "" where nothing was measured."""
+    found = (diagnostics.get(name) for name in ("fidelity", "surrogate"))
+    kept, of_surrogates = (each if isinstance(each, dict) else {} for each in found)
+    told = ["Degenerate"] if diagnostics.get("degenerate") else []
     if _is_number(kept.get("rank")):
         told.append(f"Distances kept {_well(kept['rank'])} (rank correlation {kept['rank']:.2f})")
     if _is_number(kept.get("radius")):
         told.append(f"radii {_well(kept['radius'])} ({kept['radius']:.2f})")
     if _is_number(kept.get("inward")):
-        told.append(f"nearer or farther right for {kept['inward']:.0%} of trajectories")
-    parts = diagnostics.get("n_connected_components", 1)
-    told += [f"in {parts} parts"] if told and parts > 1 else []
+        told.append(f"nearer or farther right for {kept['inward']:.0%}")
+    if of_surrogates.get("same"):
+        told.append("surrogates draw the same")
     return f"{', '.join(told)}." if told else ""
 
 
@@ -364,26 +388,40 @@ def _tables(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[Table]:
 
 
 def _geometry_table(reports: Sequence[dict[str, Any]], titles: Sequence[str]) -> Table | None:
+    """Each statistic beside that of the surrogates which answer its question."""
     meanings: dict[str, str] = {}
-    columns: dict[str, Mapping[str, Any]] = {}
-    kinds = []
+    columns: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {}
     for report, title in zip(reports, titles, strict=True):
         meanings |= report.get("statistics", {})
-        null = report.get("null", {})
-        kinds.append(f"{null.get('draws', '?')} draws of {null.get('kind', 'null')} trajectories")
-        found = groups(report) or {"": report.get("geometry", {})}
-        for group, geometry in found.items():
+        for group, geometry in (groups(report) or {"": report.get("geometry", {})}).items():
             name = title if not group else group if len(reports) == 1 else f"{title}, {group}"
-            for kind, values in geometry.items():
-                if isinstance(values, dict) and values.keys() & meanings.keys():
-                    word = "" if kind == "real" else null.get("kind", kind) if kind == "null" else kind
-                    columns[f"{name}{', ' * bool(word)}{word}"] = values
-    if not columns:
+            if "real" in geometry:
+                columns[name] = geometry, BESIDE_WITHOUT_MINIMUM if group else BESIDE
+    names = [name for name in meanings if any(name in geometry["real"] for geometry, _ in columns.values())]
+    if not names:
         return None
-    rows = [(name, *(_mean(values.get(name)) for values in columns.values())) for name in meanings]
-    words = " or ".join(dict.fromkeys(kinds))
-    note = f"Mean ± standard deviation over trajectories; beside each, the same of surrogates: {words}."
-    return Table("What the trajectories do", ("", *columns), rows, note, meanings)
+    rows = []
+    for name in names:
+        kinds = dict.fromkeys(kind for _, of in columns.values() if (kind := of.get(name)))
+        cells = [(_mean(geometry["real"].get(name)), _beside(geometry, of, name)) for geometry, of in columns.values()]
+        words = " or ".join(NULLS[kind].words for kind in kinds)
+        rows.append((name, *(cell for pair in cells for cell in pair), words or "none"))
+    headings = ["", *(heading for name in columns for heading in (name, "surrogate")), "which surrogate"]
+    drifts = [
+        f"{title}: {words}." for report, title in zip(reports, titles, strict=True) if (words := describe_drift(report))
+    ]
+    note = (
+        "Mean ± standard deviation over trajectories, and the mean of the surrogates that answer the question of a "
+        f"statistic. {' '.join(drifts)}"
+    )
+    kinds = dict.fromkeys(kind for _, of in columns.values() for name in names if (kind := of.get(name)))
+    about = {NULLS[kind].words: f"keeps {NULLS[kind].keeps}; removes {NULLS[kind].removes}" for kind in kinds}
+    return Table("What the trajectories do", headings, rows, note.strip(), meanings | about)
+
+
+def _beside(geometry: Mapping[str, Any], kinds: Mapping[str, str], name: str) -> str:
+    found = beside(geometry, kinds[name], name) if name in kinds else None
+    return f"{found['mean']:.3f}" if found else "-"
 
 
 def _mean(values: Any) -> str:
@@ -400,27 +438,36 @@ def _minima_table(reports: Sequence[dict[str, Any]], titles: Sequence[str]) -> T
 
 
 def _fidelity_table(runs: Sequence[RunFolder], titles: Sequence[str]) -> Table | None:
-    measured: dict[tuple[str, str], Mapping[str, Any]] = {}
+    measured: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for run, title in zip(runs, titles, strict=True):
         for setting in embeddings(run):
-            kept = read_diagnostics(run, setting).get("fidelity")
+            diagnostics = read_diagnostics(run, setting)
+            kept, other = diagnostics.get("fidelity"), diagnostics.get("surrogate")
             if isinstance(kept, dict):
-                measured[setting, title] = kept
-    names = dict.fromkeys(name for kept in measured.values() for name in kept if not isinstance(kept[name], dict))
+                unlike = {name: other.get(name) for name in _UNLIKE} if isinstance(other, dict) else {}
+                measured[setting, title, ""] = kept | unlike
+            if isinstance(other, dict) and isinstance(other.get("fidelity"), dict):
+                measured[setting, title, f"{other.get('kind')} surrogate"] = other["fidelity"]
+    meanings = MEANINGS | _UNLIKE
+    names = [name for name in meanings if any(_is_number(kept.get(name)) for kept in measured.values())]
     if not names:
         return None
-    order = sorted(measured, key=lambda each: (each[0], titles.index(each[1])))
+    order = sorted(measured, key=lambda each: (each[0], titles.index(each[1]), each[2]))
     rows = [
         (
             setting,
-            *([title] if len(titles) > 1 else []),
-            *(_short(measured[setting, title].get(name)) for name in names),
+            ", ".join(filter(None, (title if len(titles) > 1 else "", kind))),
+            *(_short(measured[setting, title, kind].get(name)) for name in names),
         )
-        for setting, title in order
+        for setting, title, kind in order
     ]
-    columns = ("embedding", *(["run"] if len(titles) > 1 else []), *(name.replace("_", " ") for name in names))
-    meanings = {name.replace("_", " "): MEANINGS[name] for name in names if name in MEANINGS}
-    return Table("What each embedding keeps of its distances", columns, rows, meanings=meanings)
+    headings = ("embedding", "of", *(name.replace("_", " ") for name in names))
+    return Table(
+        "What each embedding keeps of its distances",
+        headings,
+        rows,
+        meanings={name.replace("_", " "): meanings[name] for name in names},
+    )
 
 
 def _short(value: Any) -> str:

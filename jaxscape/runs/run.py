@@ -18,12 +18,12 @@ from jaxscape.problem import Problem, checked_evaluate
 from jaxscape.report.notebook import widget
 from jaxscape.report.page import render
 from jaxscape.runs.compare import compare_optimizers
-from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
+from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings, embed_config
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.joint import join_runs
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import Measured, measure
+from jaxscape.runs.measure import Measured, measure, perturbed
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.page import read_page, write_page
@@ -205,6 +205,7 @@ class Run:
         *,
         seeds: int | Sequence[int] = 5,
         step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+        controls: int | None = None,
         epochs: int = 50,
         batch_size: int = 128,
         data_order: str = "member",
@@ -218,6 +219,8 @@ class Run:
                 a resumed call must name the same one.
             seeds: of the directions of the jumps; a number stands for 0, 1, ...
             step_sizes: of the jumps; 1 moves every filter by its own norm.
+            controls: copies that are not perturbed, which show where the minimum itself drifts; 2 by default, or as
+                many as the run has.
             epochs: to retrain for.
             batch_size: examples a step; unused where the data give batches.
             data_order: who shares batches: "member" (nobody), "seed" (one direction), "shared" (all).
@@ -229,8 +232,11 @@ class Run:
             ValueError: for arguments that cannot work, or others than the kept trajectories were made with.
             OSError: where the run folder cannot be written to.
         """
+        if controls is None:
+            controls = (self.folder.settings("retrain") or RetrainSettings()).controls
         settings = RetrainSettings(
             seeds=_seeds(seeds),
+            controls=whole_number("controls", controls),
             step_sizes=tuple(number("step_sizes", size) for size in _several("step_sizes", step_sizes)),
             epochs=whole_number("epochs", epochs),
             batch_size=whole_number("batch_size", batch_size),
@@ -333,7 +339,8 @@ class Run:
         """Embed the trajectories, and return the folder of the coordinates.
 
         Args:
-            settings: those of `jaxscape embed`: method="phate", metric, center, knn, null="rotated", ...
+            settings: those of `jaxscape embed`: method="mds", metric, center, knn, null="rotated", ... Without a method
+                a setting of PHATE's, such as knn, asks for phate.
 
         Raises:
             TypeError: for an unknown setting (lists the known ones).
@@ -344,16 +351,22 @@ class Run:
         known = [each.name for each in fields(EmbedConfig)]
         if unknown := sorted(settings.keys() - set(known)):
             raise TypeError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
-        return embed_trajectories(self.folder, EmbedConfig(**settings), console=self._console)
+        return embed_trajectories(self.folder, embed_config(**settings), console=self._console)
 
-    def plot(self) -> list[Path]:
-        """Draw the exact views, every embedding and the distances, and return the files.
+    def plot(self, *, scale_free: bool = False) -> list[Path]:
+        """Draw the exact views, every embedding and the distances or norms, and return the files.
+
+        Args:
+            scale_free: draw the exact views of scale-free distances too, in which every filter is rescaled to the norm
+                of the minimum's. A problem of your own is needed for it, for it says which axis is a filter's.
 
         Raises:
             FileNotFoundError: where there is no embedding yet.
+            ValueError: for scale-free distances of a run without a minimum, or without its problem.
         """
         self.close()
-        return plot_run(self.folder, console=self._console)
+        filter_axis = None if self.problem is None else self.problem.filter_axis
+        return plot_run(self.folder, scale_free=scale_free, filter_axis=filter_axis, console=self._console)
 
     def report(self) -> dict[str, Any]:
         """Return the numbers of the run: report.json, made where it is missing.
@@ -396,10 +409,13 @@ class Run:
             return f"<p>{html.escape(f'{self.folder}: {error}')}</p>"
         return f'<iframe srcdoc="{html.escape(text)}" {_FRAME}></iframe>'
 
-    def measured(self) -> Measured:
+    def measured(self, *, controls: bool = False) -> Measured:
         """Return the inner products of the trajectories, from which exact distances and geometry follow: gram.npz.
 
         It is made where it is missing. `jaxscape.pairwise_distances(run.measured().gram)` is a matrix of distances.
+
+        Args:
+            controls: whether the copies that were not perturbed are among them.
 
         Returns:
             `gram`, a `jaxscape.Gram` of n points, whose reference is the minimum where the run has one; and `labels`,
@@ -412,7 +428,8 @@ class Run:
             OSError: where the run folder cannot be written to.
         """
         self.close()
-        return measure(self.folder, console=self._console)
+        found = measure(self.folder, console=self._console)
+        return found if controls else perturbed(found)
 
     def minimum(self) -> Minimum:
         """Read the minimum, in the structure of the problem's parameters where it is known.

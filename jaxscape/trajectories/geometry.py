@@ -10,8 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.gram import Gram, inner_products, require_gram, rows_by_depth, squared_rounding, unscaled
+from jaxscape.trajectories.gram import (
+    Gram,
+    inner_products,
+    require_gram,
+    rows_by_depth,
+    squared_distances,
+    squared_rounding,
+    unscaled,
+)
 
 # What `Geometry.summary` gives, in the order of tables. Lengths are in units of |y_0|: a jump, or the norm of a start.
 STATISTICS = {
@@ -83,6 +90,47 @@ class Geometry(NamedTuple):
             }
 
 
+class Departure(NamedTuple):
+    """Trajectories as seen from where each of them begins; float64 [epoch, member].
+
+    With z_e the displacement of a trajectory from its own first point. What has no value at an epoch is NaN there: all
+    of it after the end of a trajectory, angles where a displacement is 0.
+    """
+
+    distance: np.ndarray  # |z_e|; 0 within 1e-7 of the way that led there
+    angle: np.ndarray  # between z_e and z_end, the displacement in the end: radians from 0 to pi
+
+
+def trajectory_departure(gram: Gram) -> Departure:
+    """Return how far each trajectory is from its own first point, and in which direction relative to its end.
+
+    Both follow from the inner products of a trajectory's own movements, which are summed: nothing is lost where the
+    first point is large and the movements are small. Neither the reference nor the other trajectories enter.
+
+    Args:
+        gram: trajectories, of any lengths, with or without a reference.
+
+    Raises:
+        ValueError: where trajectories branch, lengths are beyond float64, or for anything but a Gram.
+    """
+    found = trajectory_rows(gram)
+    movements = np.maximum(found[1:], 0)
+    blocks = gram.products[movements.T[:, :, None], movements.T[:, None, :]]  # [member, epoch, epoch]
+    moves = (found[1:] >= 0).T
+    blocks = np.where(moves[:, :, None] & moves[:, None, :], blocks, 0)  # a trajectory waits at its end
+    way = np.sqrt(np.diagonal(blocks, axis1=1, axis2=2)).cumsum(axis=1)
+    products = np.zeros((len(blocks),) + (len(found),) * 2)  # z_i . z_j
+    products[:, 1:, 1:] = blocks.cumsum(axis=1).cumsum(axis=2)
+    squared = np.diagonal(products, axis1=1, axis2=2).copy()
+    squared[:, 1:][squared[:, 1:] <= 1e-14 * way**2] = 0  # as `squared_rounding`
+    distance = np.sqrt(squared).T
+    angle = np.arccos(_cosine(products[:, :, -1].T, distance, distance[-1]))
+    is_there = found >= 0
+    return Departure(
+        distance=np.where(is_there, unscaled(distance, gram), np.nan), angle=np.where(is_there, angle, np.nan)
+    )
+
+
 def trajectory_rows(gram: Gram) -> np.ndarray:
     """Return the row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
 
@@ -126,7 +174,9 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     rows = np.where(is_there, found, ends)  # a trajectory waits at its end; what it has there is left out below
     before, after = rows[:-1], rows[1:]
     center = "reference" if gram.has_reference else None
-    absolute = np.maximum(np.diag(inner_products(gram)[0]), 0)
+    high, low = inner_products(gram)
+    absolute = np.maximum(np.diag(high), 0)
+    between = np.ix_(ends, ends)
     around = inner_products(gram, center=center)[0]
     increments = gram.products
     squared = np.diag(around)
@@ -138,17 +188,16 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     by_epoch = {
         "norm": unscaled(np.sqrt(absolute)[rows], gram),
         "distance": unscaled(distance, gram),
-        "chord": unscaled(_distance_from_start(increments, after), gram),
+        "chord": unscaled(distance_from_start(increments, after), gram),
         "petal": _cosine(around[rows, rows[0]], distance, distance[0]),
         "movement": _from_epoch(1, unscaled(length, gram)),
         "lateral": _from_epoch(1, np.sqrt(1 - _cosine(outward, length, distance[:-1]) ** 2)),
         "turning": _from_epoch(2, turning)[: len(rows)],
         "falling": _from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),
     }
-    points = ends - int(gram.has_reference)
     return Geometry(
         **{name: np.where(is_there, values, np.nan) for name, values in by_epoch.items()},
-        end_spread=_mean_distance(pairwise_distances(gram, metric="euclidean")[np.ix_(points, points)]),
+        end_spread=_mean_distance(unscaled(np.sqrt(squared_distances(high[between], low[between])), gram)),
     )
 
 
@@ -161,7 +210,7 @@ def _along_path(gram: Gram) -> np.ndarray:
     return products.T
 
 
-def _distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
+def distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
     """|m_1 + ... + m_e| from the products of the movements, rows [epoch - 1, member]; exactly 0 for a standing copy."""
     blocks = increments[movements.T[:, :, None], movements.T[:, None, :]]
     squared = np.diagonal(blocks.cumsum(axis=1).cumsum(axis=2), axis1=1, axis2=2).T

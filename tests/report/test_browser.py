@@ -34,7 +34,7 @@ class Watched:
     """A page that was opened, and all that it must not do."""
 
     def __init__(self, browser, file, **settings):
-        self.context = browser.new_context(viewport={"width": 1300, "height": 1000}, **settings)
+        self.context = browser.new_context(viewport={"width": 900, "height": 760}, **settings)
         self.tab = self.context.new_page()
         self.wrong, self.requests = [], []
         self.tab.on("console", lambda message: self.wrong.append(message.text))
@@ -392,7 +392,7 @@ def test_on_paper_everything_is_white_and_every_picture_is_there(opened):
         watched.tab.evaluate("getComputedStyle(document.querySelector('.jaxscape')).backgroundColor")
         == "rgb(255, 255, 255)"
     )
-    assert min(watched.ink(number) for number in range(14)) > 60
+    assert min(watched.ink(number) for number in range(14)) > 40
     watched.tab.emulate_media(media="screen", color_scheme="dark")
     watched.tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert watched.tab.locator(".view:visible").count() == 2

@@ -161,6 +161,13 @@ def test_embeddings_have_two_or_three_dimensions(part):
         render(page([run._replace(embeddings=[broken])]))
 
 
+def test_parts_and_boxes_belong_together():
+    run = trajectories()
+    broken = run.embeddings[0]._replace(part=np.zeros(22))
+    with pytest.raises(ValueError, match="must have part and boxes, in the plane, or neither"):
+        render(page([run._replace(embeddings=[broken])]))
+
+
 def test_three_minima_of_twenty_copies_take_less_than_300_kilobytes():
     random = np.random.default_rng(0)
     runs = []

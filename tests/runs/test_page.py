@@ -12,12 +12,13 @@ from rich.console import Console
 from jaxscape import Run
 from jaxscape.cli.parse import parse, retrain_settings, settings_of, train_settings
 from jaxscape.report.data import first_rows
-from jaxscape.runs.config import compare_preset, retrain_preset, train_preset
+from jaxscape.runs.config import compare_preset, embed_config, retrain_preset, train_preset
 from jaxscape.runs.embeddings import read_coordinates
 from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.invocations import commands
-from jaxscape.runs.page import fidelity_words, read_page, write_page
+from jaxscape.runs.methods import BESIDE, NULLS
+from jaxscape.runs.page import read_page, trust_words, write_page
 from jaxscape.runs.tables import read_table
 
 SILENT = Console(quiet=True)
@@ -33,6 +34,7 @@ def test_rows_are_those_of_the_tables(tiny):
     geometry = read_table(run.folder, run.folder.geometry)
     metrics = read_table(run.folder, run.folder.metrics)
     order = np.lexsort((geometry["epoch"], geometry["member"]))
+    order = order[geometry["step_size"][order] > 0]  # without the controls
     np.testing.assert_array_equal(shown.member, geometry["member"][order])
     np.testing.assert_array_equal(shown.time, geometry["epoch"][order])
     columns = {column.label: column.values for column in shown.columns}
@@ -65,6 +67,31 @@ def test_embeddings_are_those_of_the_folder(tiny):
         np.testing.assert_array_equal(found["mds-euclidean-3d"].points[row], [columns[axis][there] for axis in "xyz"])
     assert found["mds-euclidean-3d"].minimum.shape == (3,)
     assert found["phate-cosine-none-knn2"].minimum is None
+
+
+def test_parts_that_nothing_connects_have_boxes(tiny):
+    run = tiny["retrained"]
+    [shown] = read(run).runs
+    [found] = [each for each in shown.embeddings if each.name == "phate-cosine-none-knn2"]
+    columns = read_coordinates(run.folder, "phate-cosine-none-knn2")
+    assert len(found.boxes) == len(set(columns["component"])) > 1
+    for row, part in enumerate(found.part):
+        inside = [
+            all(box[:2] <= found.points[row]) and all(found.points[row] <= box[:2] + box[2]) for box in found.boxes
+        ]
+        assert sum(inside) == 1
+        same = found.part == part
+        there = columns["component"] == part
+        np.testing.assert_allclose(np.ptp(found.points[same], axis=0), [np.ptp(columns[axis][there]) for axis in "xy"])
+
+
+def test_a_comparison_has_exact_views_from_its_initial_points(tiny):
+    [shown] = read(tiny["compared"]).runs
+    starts = first_rows(shown.member)
+    assert (shown.exact.distance[starts] == 0).all()
+    assert (np.delete(shown.exact.distance, starts) > 0).all()
+    ends = np.append(starts[1:], len(shown.member)) - 1
+    np.testing.assert_allclose(shown.exact.angle[ends], 0, atol=1e-6)
 
 
 def test_trajectories_that_diverged_have_losses_and_no_places(tiny):
@@ -148,19 +175,28 @@ def test_numbers_stand_beside_those_of_surrogates(tiny):
     run = tiny["retrained"]
     [geometry, minima, fidelity] = read(run).tables
     report = run.folder.read_report()
-    assert list(geometry.columns) == ["", "retrained", "retrained, rotated"]
+    assert list(geometry.columns) == ["", "retrained", "surrogate", "which surrogate"]
     [row] = [row for row in geometry.rows if row[0] == "return"]
+    kind = BESIDE["return"]
     assert row[1].startswith(f"{report['geometry']['real']['return']['mean']:.3f} ±")
-    assert row[2].startswith(f"{report['geometry']['null']['return']['mean']:.3f} ±")
+    assert row[2:] == (f"{report['geometry']['surrogates'][kind]['return']['mean']:.3f}", NULLS[kind].words)
+    assert NULLS[kind].keeps in geometry.meanings[NULLS[kind].words]
+    assert "2 unperturbed copies end" in geometry.note
     assert geometry.meanings["return"] == report["statistics"]["return"]
     assert {row[0] for row in minima.rows} == {"training loss", "test loss"}
-    assert [row[0] for row in fidelity.rows] == ["mds-euclidean-3d", "phate-cosine-none-knn2"]
-    assert set(fidelity.meanings) == set(fidelity.columns[1:])
+    assert [row[:2] for row in fidelity.rows] == [
+        ("mds-euclidean-3d", ""),
+        ("mds-euclidean-3d", "rotated surrogate"),
+        ("phate-cosine-none-knn2", ""),
+        ("phate-cosine-none-knn2", "rotated surrogate"),
+    ]
+    assert list(fidelity.meanings) == list(fidelity.columns[2:])
+    assert "disparity" in fidelity.columns
 
 
 def test_groups_have_columns_of_their_own(tiny):
-    [geometry, _] = read(tiny["compared"]).tables
-    assert list(geometry.columns) == ["", "sgd", "sgd, rotated", "adam", "adam, rotated"]
+    geometry = read(tiny["compared"]).tables[0]
+    assert list(geometry.columns) == ["", "sgd", "surrogate", "adam", "surrogate", "which surrogate"]
 
 
 @pytest.mark.parametrize(
@@ -171,13 +207,17 @@ def test_groups_have_columns_of_their_own(tiny):
             {"fidelity": {"rank": 0.75, "radius": None}},
             "Distances kept roughly (rank correlation 0.75).",
         ),
-        ({"fidelity": {"rank": 0.5}, "n_connected_components": 3}, "partly (rank correlation 0.50), in 3 parts."),
+        (
+            {"fidelity": {"rank": 0.5}, "surrogate": {"same": True}},
+            "(rank correlation 0.50), surrogates draw the same.",
+        ),
+        ({"degenerate": True}, "Degenerate."),
         ({}, ""),
         ({"fidelity": "odd"}, ""),
     ],
 )
 def test_fidelity_in_words(diagnostics, words):
-    found = fidelity_words(diagnostics)
+    found = trust_words(diagnostics)
     assert words in found
     assert len(found) < 130  # two lines under a picture
 
@@ -246,7 +286,8 @@ def test_the_command_of_a_comparison_asks_for_what_was_asked(tmp_path, monkeypat
 
 def test_embeddings_are_asked_for_by_their_names(tiny):
     lines = [shlex.split(line) for line in commands(tiny["retrained"].folder) if " embed " in line]
-    assert [parse(words[1:]).command.config.name for words in lines] == ["mds-euclidean-3d", "phate-cosine-none-knn2"]
+    names = [embed_config(**parse(words[1:]).said("config")).name for words in lines]
+    assert names == ["mds-euclidean-3d", "phate-cosine-none-knn2"]
 
 
 def test_what_python_began_is_said_in_a_comment(tiny):

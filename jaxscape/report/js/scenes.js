@@ -84,6 +84,12 @@ function embeddingScene(scene) {
     scene.v = Float64Array.from({ length: count }, (_, row) => found.points[2 * row + 1]);
     const [x, y] = [extent(scene.u, found.minimum ? [found.minimum[0]] : []), extent(scene.v, found.minimum ? [found.minimum[1]] : [])];
     scene.box = [...x, ...y];
+    if (found.boxes) {
+      scene.part = found.part;
+      scene.boxes = found.boxes;
+      const edges = (axis) => extent(found.boxes.flatMap((each) => [each[axis], each[axis] + each[2]]));
+      scene.box = [...edges(0), ...edges(1)];
+    }
     scene.star = found.minimum ? Array.from(found.minimum) : null;
   }
   return scene;
@@ -132,10 +138,12 @@ function places(run, placeOf) {
 export function layOut(scene, width, height) {
   Object.assign(scene, { width, height });
   const frame = { left: MARGIN, top: MARGIN, width: width - 2 * MARGIN, height: height - 2 * MARGIN };
+  const whole = { left: 2, top: 2, width: width - 4, height: height - 4 }; // for boxes, which have margins of their own
   let map;
   if (scene.kind === "polar") map = fitEqually([-scene.reach, scene.reach, -scene.reach, scene.reach], frame);
   else if (scene.kind === "plane") map = fitEqually(scene.box, { left: 42, top: MARGIN, width: width - 42 - MARGIN, height: height - MARGIN - 36 });
   else if (scene.kind === "embedding" && scene.camera) return turn(scene);
+  else if (scene.boxes) map = fitEqually(scene.box, whole);
   else if (scene.kind === "embedding") map = fitEqually(scene.box, { left: 24, top: 24, width: width - 48, height: height - 48 });
   else {
     scene.across = axis(...scene.times, 46, width - 12);
@@ -171,7 +179,7 @@ export function drawBase(painter, scene, look) {
   const frames = { polar: polarFrame, plane: planeFrame, embedding: embeddingFrame, curve: curveFrame };
   frames[scene.kind](painter, scene, look);
   const { run } = scene;
-  const whole = run.hue.map((_, i) => pointsOf(scene, run.first[i], run.first[i + 1]));
+  const whole = run.hue.map((_, i) => pointsOf(scene, run.first[i], run.first[i + 1], scene.part));
   painter.lines(whole, { color: look.grey, width: 0.8, alpha: 0.28 });
 }
 
@@ -235,6 +243,11 @@ function planeFrame(painter, scene, look) {
 
 function embeddingFrame(painter, scene, look) {
   const { width, height } = scene;
+  for (const [left, low, side] of scene.boxes ?? []) {
+    const [x0, x1, y0, y1] = [scene.map.x(left), scene.map.x(left + side), scene.map.y(low), scene.map.y(low + side)];
+    painter.lines([[x0, y0, x1, y0, x1, y1, x0, y1, x0, y0]], { color: look.frame });
+  }
+  if (scene.boxes) return;
   const box = [1, 1, width - 1, 1, width - 1, height - 1, 1, height - 1, 1, 1];
   painter.lines([box], { color: scene.isDisconnected ? look.grey : look.frame, dash: scene.isDisconnected ? [14, 10] : [] });
   if (scene.isDisconnected && width > 300) {
@@ -259,11 +272,12 @@ function curveFrame(painter, scene, look) {
   painter.text(width - 12, height - 2, look.unit, { color: look.grey, align: "right", baseline: "bottom" });
 }
 
-function pointsOf(each, first, last) {
-  const found = new Float64Array(2 * Math.max(last - first, 0));
+// The places of rows as a line, with a gap where it would lead from one box into another.
+function pointsOf(each, first, last, part = null) {
+  const found = [];
   for (let row = first; row < last; row++) {
-    found[2 * (row - first)] = each.x[row];
-    found[2 * (row - first) + 1] = each.y[row];
+    if (part && row > first && part[row] !== part[row - 1]) found.push(NaN, NaN);
+    found.push(each.x[row], each.y[row]);
   }
   return found;
 }
@@ -320,6 +334,10 @@ function linesByColor(scene, chosen, until, coloring) {
   for (const i of chosen) {
     let [line, color] = [null, null];
     for (let row = run.first[i] + 1; row < run.first[i] + until[i]; row++) {
+      if (scene.part && scene.part[row] !== scene.part[row - 1]) {
+        color = null;
+        continue;
+      }
       const next = coloring.color(run, row);
       if (next !== color) {
         line = [scene.x[row - 1], scene.y[row - 1]];

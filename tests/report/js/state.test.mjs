@@ -120,3 +120,18 @@ test("a trajectory is drawn as far as the time, and no farther", () => {
   const drawn = painter.calls.filter(([name]) => name === "lines").flatMap(([, lines]) => lines);
   assert.deepEqual(drawn.map((line) => line.length / 2), [2, 2]);
 });
+
+test("no line leads from one box into another", () => {
+  const embedding = { axes: [Float64Array.of(0, 1, 5, 0, 1), Float64Array.of(0, 1, 5, 0, 1)], minimum: null, is_disconnected: true, part: [0, 0, 1, 0, 0], boxes: [[0, 0, 2], [4, 4, 2]] };
+  const data = sample({ embeddings: [embedding] });
+  const scene = layOut(makeScene(data.views[2], data.views[2].panels[0], data.runs), 300, 200);
+  const look = lookOf(data, { kind: "step" });
+  const [base, live] = [recorder(), recorder()];
+  drawBase(base, scene, look);
+  drawLive(live, scene, look, { now: 4, until: untilOf(data.runs[0], 4), rank: [1, 1], row: -1, surrogates: new Set() });
+  const drawn = live.calls.filter(([name]) => name === "lines").flatMap(([, lines]) => lines);
+  assert.deepEqual(drawn.map((line) => line.length / 2), [2, 2]);
+  const [, whole] = base.calls.filter(([name]) => name === "lines").at(-1);
+  assert.ok(Number.isNaN(whole[0][4]));
+  assert.equal(base.calls.filter(([name]) => name === "lines").length, 3); // two boxes, and the trajectories
+});
