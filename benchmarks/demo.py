@@ -19,7 +19,8 @@ import numpy as np
 from jaxscape.runs.config import PRESETS
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import RunFolder, write_json
-from jaxscape.runs.measure import STATISTICS
+from jaxscape.runs.measure import STATISTICS, beside
+from jaxscape.runs.methods import BESIDE
 from jaxscape.trajectories.files import read_record
 
 ACCURACIES = ("train_accuracy", "train_loss", "test_accuracy")
@@ -59,20 +60,25 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "accuracy": {name: spread([report["minimum"][name] for report in reports]) for name in ACCURACIES},
             "components": {
                 setting: [report["embeddings"][setting]["n_connected_components"] for report in reports]
-                for setting in reports[0]["embeddings"]
+                for setting, found in reports[0]["embeddings"].items()
+                if "n_connected_components" in found
             },
+            "drift": {name: spread([report["drift"][name] for report in reports]) for name in reports[0]["drift"]},
             "seconds": {
                 stage: spread([report["timings"][stage] for report in reports]) for stage in reports[0]["timings"]
             },
-            "geometry": {
-                name: {
-                    kind: spread([report["geometry"][kind][name]["mean"] for report in reports])
-                    for kind in ("real", "null")
-                }
-                for name in STATISTICS
-            },
+            "geometry": {name: _beside_null([report["geometry"] for report in reports], name) for name in STATISTICS},
         }
     return summary
+
+
+def _beside_null(geometries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """A statistic of the copies, and of the nulls that answer it, where there are any."""
+    found: dict[str, Any] = {"real": spread([geometry["real"][name]["mean"] for geometry in geometries])}
+    nulls = [beside(geometry, BESIDE.get(name, ""), name) for geometry in geometries]
+    if all(nulls):
+        found |= {"kind": BESIDE[name], "null": spread([null["mean"] for null in nulls if null])}
+    return found
 
 
 def print_tables(summary: dict[str, Any], runs: list[dict[str, Any]]) -> None:
@@ -81,11 +87,12 @@ def print_tables(summary: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     print("| minimum | training accuracy | training loss | test accuracy |\n|-|-|-|-|")
     for preset, found in summary.items():
         print(f"| {preset} | " + " | ".join(_cell(found["accuracy"][name], 4) for name in ACCURACIES) + " |")
-    print("\n| statistic |" + "".join(f" {preset} | null |" for preset in summary))
-    print("|-|" + "-|-|" * len(summary))
+    print("\n| statistic | null |" + "".join(f" {preset} | null |" for preset in summary))
+    print("|-|-|" + "-|-|" * len(summary))
     for name in STATISTICS:
-        cells = [_cell(found["geometry"][name][kind], 3) for found in summary.values() for kind in ("real", "null")]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        numbers = [found["geometry"][name] for found in summary.values()]
+        cells = [_cell(each[kind], 3) if kind in each else "" for each in numbers for kind in ("real", "null")]
+        print(f"| {name} | {BESIDE.get(name, '')} | " + " | ".join(cells) + " |")
     print(f"\nseconds a demo: {', '.join(f'{run["seconds"]:.0f}' for run in runs)}")
     for preset, found in summary.items():
         print(preset, {stage: round(float(seconds["mean"]), 1) for stage, seconds in found["seconds"].items()})

@@ -63,6 +63,11 @@ def direction_distances(run: Run, members: Sequence[int]) -> np.ndarray:
     return np.stack(epochs)
 
 
+def of_perturbed(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows of the copies that were perturbed."""
+    return {name: values[columns["step_size"] > 0] for name, values in columns.items()}
+
+
 def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str, str], DistancePanel]]:
     """Every run of the ablation, and the panels of the first seed's."""
     records, panels = [], {}
@@ -70,9 +75,9 @@ def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str
         for seed in experiment.scale.seeds:
             for level in LEVELS:
                 run = experiment.open(decayed_run(experiment, kind, seed, level))
-                report, losses = run.report()["geometry"], read_metrics(run.folder)
+                report, losses = run.report()["geometry"], of_perturbed(read_metrics(run.folder))
                 decay = run.folder.settings("retrain").weight_decay
-                columns = read_table(run.folder, run.folder.geometry)
+                columns = of_perturbed(read_table(run.folder, run.folder.geometry))
                 directions = direction_distances(run, np.unique(columns["member"]).tolist())  # not those that diverged
                 directions /= directions[0]
                 at_end = losses["epoch"] == losses["epoch"].max()

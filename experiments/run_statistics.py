@@ -14,7 +14,7 @@ import numpy as np
 from common import select
 
 from jaxscape import Run, null_trajectories, pairwise_distances, trajectory_geometry
-from jaxscape.runs.measure import NULL_DRAWS, NULL_KIND
+from jaxscape.runs.null import NULL_DRAWS, NULL_KIND
 from jaxscape.trajectories.geometry import trajectory_rows
 from jaxscape.trajectories.gram import Gram, take_points
 

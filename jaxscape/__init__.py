@@ -34,7 +34,8 @@ _CONTENTS = {
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
     "trajectories.geometry": ("Geometry", "trajectory_geometry"),
-    "trajectories.null": ("decay_trajectories", "null_trajectories"),
+    "trajectories.drift": ("Drift", "drift"),
+    "trajectories.null": ("Split", "null_trajectories", "split_displacements"),
     "trajectories.checkpoints": ("import_checkpoints",),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
@@ -90,13 +91,15 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
     from jaxscape.trajectories.checkpoints import import_checkpoints
     from jaxscape.trajectories.distances import pairwise_distances
+    from jaxscape.trajectories.drift import Drift, drift
     from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
     from jaxscape.trajectories.gram import Gram, gram
-    from jaxscape.trajectories.null import decay_trajectories, null_trajectories
+    from jaxscape.trajectories.null import Split, null_trajectories, split_displacements
     from jaxscape.trajectories.store import TrajectoryStore
 
 __all__ = [
     "Dataset",
+    "Drift",
     "Embedding",
     "Epoch",
     "Fidelity",
@@ -107,6 +110,7 @@ __all__ = [
     "Problem",
     "Run",
     "SharedBatches",
+    "Split",
     "TrainState",
     "TrajectoryStore",
     "Tree",
@@ -117,9 +121,9 @@ __all__ = [
     "continuity",
     "corrupt_labels",
     "decay_factors",
-    "decay_trajectories",
     "degeneracy",
     "demap",
+    "drift",
     "equinox_problem",
     "fidelity",
     "filter_normalize",
@@ -148,6 +152,7 @@ __all__ = [
     "random_plane",
     "rank_correlation",
     "retrain",
+    "split_displacements",
     "start_states",
     "step_decay",
     "take_training",

@@ -11,7 +11,7 @@ from jaxscape.cli.errors import describe
 from jaxscape.runs.arrays import check_arrays
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings
 from jaxscape.runs.folder import RECORDED, STAGES, RunFolder
-from jaxscape.runs.measure import accuracy_table, geometry_table, groups, groups_table
+from jaxscape.runs.measure import accuracy_table, describe_drift, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
 from jaxscape.runs.trust import describe_surrogates
@@ -78,7 +78,8 @@ def _tables(run: RunFolder) -> list[RenderableType]:
         return []
     if groups(report):
         return [groups_table(report)]
-    return [accuracy_table({run.name: report}), geometry_table({run.name: report})]
+    tables = [accuracy_table({run.name: report}), geometry_table({run.name: report})]
+    return [*tables, *filter(None, [describe_drift(report)])]
 
 
 def _embeddings(run: RunFolder) -> list[RenderableType]:

@@ -5,6 +5,7 @@ Pure functions over the parameters of one network, of any framework. Filter norm
 of size 1 moves every filter by its own length, however the network scales its filters.
 """
 
+import itertools
 import math
 import warnings
 from collections import Counter
@@ -18,6 +19,7 @@ import numpy as np
 from jaxscape.arguments import (
     check_finite,
     check_parameters,
+    count,
     finite_number,
     leaf_name,
     number,
@@ -165,6 +167,7 @@ def jump_grid(
     *,
     seeds: Sequence[int] = range(5),
     step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    controls: int = 0,
     filter_axis: FilterAxis = -1,
     ignore: bool = True,
     where: Where | None = None,
@@ -176,6 +179,9 @@ def jump_grid(
         params: the minimum: parameters of one network.
         seeds: distinct integers, 0 <= seed < 2**32; a seed's direction depends on nothing else.
         step_sizes: distinct finite numbers; 1 moves every filter by its own norm.
+        controls: so many copies of step size 0 after the others, which show where the minimum itself drifts. Their
+            seeds are the first ones of `seeds`, then the smallest numbers that are no seed; nothing but their batches
+            follows from them.
         filter_axis: as in `filter_normalize`; likewise
         ignore: which leaves stay where they are; and
         where: which leaves are thrown at all. Those that are not keep their bytes, and may hold anything. The others
@@ -183,11 +189,12 @@ def jump_grid(
         ignore_1d: the former name of `ignore`, which goes with the next version.
 
     Returns:
-        A `JumpGrid` of len(seeds) * len(step_sizes) members, seeds outermost.
+        A `JumpGrid` of len(seeds) * len(step_sizes) members, seeds outermost, and the controls.
 
     Raises:
         TypeError: for seeds that are no integers, step sizes that are no numbers, and as `filter_normalize`.
-        ValueError: for empty, repeated or out-of-range seeds or step sizes; for params without leaves, or with NaN or
+        ValueError: for empty, repeated or out-of-range seeds or step sizes; a negative number of controls, or some
+            beside a step size of 0; for params without leaves, or with NaN or
             infinity (names the leaf); and as `filter_normalize`.
 
     Warns:
@@ -195,6 +202,8 @@ def jump_grid(
             lost in the rounding of their type, as steps of 0.001 are in bfloat16.
     """
     seeds, step_sizes = checked_grid(seeds, step_sizes)
+    if count("controls", controls, least=0) and 0 in step_sizes:
+        raise ValueError(f"controls must be 0 where a step size is 0, got {controls} beside step sizes {step_sizes}")
     if not jax.tree.leaves(params):
         raise ValueError("params must hold at least one array, got an empty pytree")
     chosen = jax.tree.unflatten(jax.tree.structure(params), selected(where, params))
@@ -212,11 +221,17 @@ def jump_grid(
             stayed += _count_stayed(params, direction, landed[smallest])
         copies += landed
     _warn_of_rounding(stayed, step_sizes[smallest])
+    of_controls = _seeds_of_controls(seeds, controls)
     return JumpGrid(
-        stack_members(copies),
-        np.repeat(seeds, len(step_sizes)),
-        np.tile(np.asarray(step_sizes, np.float64), len(seeds)),
+        stack_members(copies + [jax.tree.map(jnp.asarray, params)] * controls),
+        np.concatenate([np.repeat(seeds, len(step_sizes)), np.array(of_controls, int)]),
+        np.concatenate([np.tile(np.asarray(step_sizes, np.float64), len(seeds)), np.zeros(controls)]),
     )
+
+
+def _seeds_of_controls(seeds: Sequence[int], controls: int) -> list[int]:
+    others = (seed for seed in itertools.count() if seed not in seeds)
+    return list(itertools.islice(itertools.chain(seeds, others), controls))
 
 
 Directions = list[jax.Array | None]  # a leaf's direction each, None for a leaf that does not move

@@ -67,6 +67,7 @@ def check_retrain(settings: RetrainSettings) -> None:
     from jaxscape.jumps.retrain import DATA_ORDERS
 
     checked_grid(settings.seeds, settings.step_sizes)
+    _check_at_least("controls", settings.controls, 0)
     check_name("data_order", settings.data_order, DATA_ORDERS)
     _check_strategy(settings.strategy)
     _check_at_least("epochs", settings.epochs, 1)
@@ -120,7 +121,7 @@ def check_embed(config: EmbedConfig) -> None:
             raise ValueError(f"knn must be a whole number, {' or '.join(KNNS)}, got {config.knn!r:.100}")
         _check_at_least("knn", config.knn, 1)
     if config.null is not None:
-        check_name("null", config.null, NULLS)
+        check_name("null", config.null, tuple(NULLS))
     _check_at_least("n_components", config.n_components, 2)
     if config.t is not None:
         _check_at_least("t", config.t, 1)

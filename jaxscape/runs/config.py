@@ -67,6 +67,8 @@ class RetrainSettings:
     """Seeds of the jump directions."""
     step_sizes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     """Lengths of the jumps; 1 moves every filter by its own norm."""
+    controls: int = 2
+    """Copies that are not perturbed, and retrained like the others: they show where the minimum itself drifts."""
     epochs: int = 50
     """Epochs to retrain for; more than before extends the trajectories."""
     batch_size: int = 128
@@ -77,6 +79,16 @@ class RetrainSettings:
     """Of the batch order and augmentation."""
     strategy: str = "auto"
     """How the copies run together: auto (measured once), loop, threads, vmap_grad, grad_vmap, or vmap_grad:4, say."""
+
+    @property
+    def num_controls(self) -> int:
+        """How many copies are added that are not perturbed: none where a step size is 0."""
+        return 0 if 0 in self.step_sizes else self.controls
+
+    @property
+    def num_copies(self) -> int:
+        """How many copies there are in all."""
+        return len(self.seeds) * len(self.step_sizes) + self.num_controls
 
 
 @dataclass(frozen=True)
@@ -208,8 +220,10 @@ class EmbedConfig:
     """Embed the trajectories of these seeds alone."""
     only_optimizers: tuple[str, ...] = ()
     """Embed the networks of these optimisers alone, of a run of `compare`."""
-    null: Literal["rotated", "random", "shuffled"] | None = None
-    """Embed null trajectories of this kind in place of the real ones: the control for the same picture."""
+    null: Literal["rotated", "random", "shuffled", "exchange", "decay", "decay+rotated"] | None = None
+    """Embed null trajectories of this kind in place of the real ones, the control for the same picture: rotated at
+    random; with random movements; shuffled in time; with the movements of another direction's copy; with weight decay
+    alone; or with weight decay and rotated gradients."""
 
     @property
     def distance(self) -> str:

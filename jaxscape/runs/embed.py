@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.runs.checks import check_embed
-from jaxscape.runs.config import EmbedConfig, RetrainSettings
+from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.embeddings import (
     COORDINATES,
     DIAGNOSTICS,
@@ -20,12 +20,12 @@ from jaxscape.runs.embeddings import (
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.layouts import draw
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import Measured, complete_report, measure
+from jaxscape.runs.measure import Measured, complete_report, group_of, measure, perturbed
+from jaxscape.runs.null import nulls_of
 from jaxscape.runs.tables import write_table
 from jaxscape.runs.trust import alternative, beside_surrogates, picture_fidelity, tried_table
 from jaxscape.trajectories.files import write_record
 from jaxscape.trajectories.gram import take_points
-from jaxscape.trajectories.null import null_trajectories
 
 
 def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> Path:
@@ -41,7 +41,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     asks = config.include_minimum or (config.center == "minimum" and config.distance == "cosine")
     if asks and run.read_config() and not run.kind.has_minimum:
         raise ValueError(f"center minimum and include_minimum need a minimum, and {run} has none")
-    measured = _chosen(measure(run, console=console), config)
+    measured = _chosen(perturbed(measure(run, console=console)), config)
     folder = embedding_folder(run, config.name)
     if config.name in embeddings(run):
         console.print(f"{run}: {config.name} is there")
@@ -50,12 +50,12 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         console.print(f"{reason}; it is made again")
     started = time.monotonic()
     with console.status(f"{run.name}: {config.name}"):
-        shown = measured.gram
+        shown, nulls = measured.gram, nulls_of(run, measured.gram, measured.labels, group=_group(run))
         if config.null is not None:
-            shown = null_trajectories(shown, kind=config.null, key=jax.random.key(0))
+            shown = nulls.draw(config.null, jax.random.key(0))
         picture = draw(shown, config)
         found = picture.diagnostics | {"fidelity": picture_fidelity(picture, measured.labels)}
-        found["surrogate"] = beside_surrogates(picture, config, measured.labels, seed=_surrogate_seed(run))
+        found["surrogate"] = beside_surrogates(picture, config, measured.labels, nulls.draws())
         if found["degenerate"] and (instead := alternative(picture, config)):
             found["warnings"] = [*found["warnings"], instead]
     embedding = picture.embedding
@@ -102,10 +102,9 @@ def _chosen(measured: Measured, config: EmbedConfig) -> Measured:
     return measured._replace(gram=take_points(measured.gram, np.flatnonzero(rows)), labels=labels)
 
 
-def _surrogate_seed(run: RunFolder) -> int:
-    """The seed of the surrogates in the tables of a run."""
-    settings = run.settings(run.kind.stage)
-    return settings.order_seed if isinstance(settings, RetrainSettings) else 0
+def _group(run: RunFolder) -> str:
+    """The label of those that exchange, where nothing was thrown."""
+    return "" if run.kind.has_minimum else group_of(run.settings(run.kind.stage))
 
 
 def _labels(measured: Measured, first: int) -> dict[str, np.ndarray]:

@@ -7,21 +7,20 @@ import numpy as np
 
 from jaxscape.figures.panels import ExactPanel, Surrogate
 from jaxscape.runs import captions
-from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.measure import NULL_KIND, Measured, by_row, measure, null_draws
+from jaxscape.runs.measure import by_row, measure, perturbed
+from jaxscape.runs.methods import NULLS
+from jaxscape.runs.null import NULL_KIND, Nulls, nulls_of
 from jaxscape.runs.progress import make_console
-from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, unscaled
-from jaxscape.trajectories.null import decay_trajectories
 
 
 def exact_panel(run: Path) -> ExactPanel | None:
     """Return a run's copies that were perturbed, and their surrogates; None where there are none."""
     run = RunFolder(run)
-    measured = measure(run, console=make_console(silent=True))
-    products, geometry = measured.gram, trajectory_geometry(measured.gram)
+    copies = perturbed(measure(run, console=make_console(silent=True)))
+    products, geometry = copies.gram, trajectory_geometry(copies.gram)
     thrown = by_row(products, np.broadcast_to(geometry.distance[0], geometry.distance.shape)) > 0
     if not thrown.any():
         return None
@@ -31,10 +30,8 @@ def exact_panel(run: Path) -> ExactPanel | None:
         distance, petal = (by_row(products, values)[thrown] for values in (geometry.distance, geometry.petal))
         return {"distance": distance / norm, "angle": np.arccos(np.nan_to_num(petal))}
 
-    surrogates = {f"{NULL_KIND} null": next(null_draws(products, run.settings("retrain").order_seed))}
-    if (decayed := _decayed(run, measured)) is not None:
-        surrogates = {"weight decay alone": decayed} | surrogates
-    labels: dict[str, Any] = {name: measured.labels[name][thrown] for name in ("seed", "epoch", "member", "step_size")}
+    labels: dict[str, Any] = {name: copies.labels[name][thrown] for name in ("seed", "epoch", "member", "step_size")}
+    surrogates = _surrogates(nulls_of(run, products, copies.labels))
     return ExactPanel(
         title=captions.title(run),
         **places(geometry),
@@ -43,11 +40,8 @@ def exact_panel(run: Path) -> ExactPanel | None:
     )
 
 
-def _decayed(run: RunFolder, measured: Measured) -> Gram | None:
-    """The copies with weight decay alone, where there is any that shrinks all parameters alike."""
-    settings = run.settings("retrain")
-    if not isinstance(settings, RetrainConfig) or not settings.weight_decay or settings.optimizer == "adam":
-        return None
-    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
-    updates = measured.labels["update"]
-    return decay_trajectories(measured.gram, decay_factors(optimizer, int(updates.max()))[updates])
+def _surrogates(nulls: Nulls) -> dict[str, Gram]:
+    """Weight decay alone, where there is some, and what tells whether the loss brings copies back."""
+    decays = nulls.factors is not None and bool((nulls.factors != 1).any())
+    kinds = [*(["decay"] if decays else []), "exchange" if nulls.has("exchange") else NULL_KIND]
+    return {NULLS[kind].words: next(nulls.draws(kind)) for kind in kinds}

@@ -47,6 +47,9 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "compare": check_compare,
 }
 
+# What older versions did, where a setting that they did not know now has another default.
+_BEFORE: dict[str, dict[str, Any]] = {"retrain": {"controls": 0}}
+
 # Settings that say where the data lie and how they are checked: they do not change what is computed.
 _WHERE = ("data_dir", "data_unchecked")
 
@@ -155,7 +158,7 @@ class RunFolder(Path):
     def settings(self, stage: str) -> Any:
         """Read what a stage was asked to do; None where the record does not say.
 
-        Settings that an earlier version did not know have their defaults.
+        Settings that an earlier version did not know have the value that stands for what it did.
 
         Raises:
             ValueError: where the record is damaged, or was written by a later version.
@@ -164,8 +167,11 @@ class RunFolder(Path):
         if stage not in record:
             return None
         of_any, built_in = STAGES[stage]
+        asked = record[stage]
+        if isinstance(asked, dict):
+            asked = _BEFORE.get(stage, {}) | asked
         try:
-            found: Any = from_record(of_any if "problem" in record else built_in, record[stage])
+            found: Any = from_record(of_any if "problem" in record else built_in, asked)
             # What is sealed was checked before it was written; what was edited is not, and may not work.
             if stage in _CHECKS and not getattr(found, "given", None) and not is_sealed(self.config):
                 _CHECKS[stage](found)
@@ -329,6 +335,8 @@ class RunFolder(Path):
         for stage in (*kind.before, kind.stage):
             asked = self.settings(stage)
             made = {} if asked is None else {name: value for name, value in asdict(asked).items() if name not in _WHERE}
+            # Older versions named the same trajectories without the settings that they did not know.
+            made = {name: value for name, value in made.items() if (name, value) not in _BEFORE.get(stage, {}).items()}
             settings.append(made | {"data_dir": None})
         if not epochs:
             settings[-1].pop("epochs", None)

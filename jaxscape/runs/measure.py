@@ -1,16 +1,15 @@
-"""The stage between retraining and pictures: inner products, geometry beside its null, the report.
+"""The stage between retraining and pictures: inner products, geometry beside its nulls, the report.
 
 Everything here follows from the trajectories and takes seconds. It is made again whenever they have grown, and whenever
 a part of it is missing or damaged.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,21 +20,29 @@ from jaxscape.runs.config import CompareSettings, RetrainSettings
 from jaxscape.runs.embeddings import summarize_embeddings
 from jaxscape.runs.folder import JOINT, RECORDED, RunFolder
 from jaxscape.runs.lock import writing
+from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM
 from jaxscape.runs.minimum import read_accuracy, read_minimum
+from jaxscape.runs.null import NULL_DRAWS, NULL_KIND, Nulls, nulls_of
 from jaxscape.runs.sources import Source, join_columns, read_sources
-from jaxscape.runs.tables import check_table, write_table
+from jaxscape.runs.tables import Columns, check_table, write_table
+from jaxscape.trajectories.drift import drift
 from jaxscape.trajectories.files import to_json
 from jaxscape.trajectories.geometry import Geometry, meanings, trajectory_geometry, trajectory_rows
 from jaxscape.trajectories.gram import Gram, gram, take_points
-from jaxscape.trajectories.null import null_trajectories
+from jaxscape.trajectories.null import split_displacements
 
 PyTree = Any
 
-NULL_KIND = "rotated"
-NULL_DRAWS = 8
+# What is known of copies beside their geometry: where their minimum drifts, and what weight decay does.
+_MORE = {
+    "return_drift": "1 - d(end) / d(start), d the distance from the mean end of the unperturbed copies",
+    "inward_decay": "way back along the jump that weight decay makes / jump",
+    "inward_loss": "way back along the jump that the gradient of the loss makes / jump",
+    "loss_cosine": "cosine of the gradient's part of the displacement with the way back",
+}
 
 # The statistics of the tables, in their order, with what they mean.
-STATISTICS = meanings(has_minimum=True)
+STATISTICS = meanings(has_minimum=True) | _MORE
 COMPARED = meanings(has_minimum=False)
 
 
@@ -77,6 +84,16 @@ def measure(run: Path, *, console: Console) -> Measured:
     return measured
 
 
+def perturbed(measured: Measured) -> Measured:
+    """Return the copies that were perturbed: without the controls, of step size 0, where a run has both."""
+    steps = measured.labels.get("step_size")
+    if not measured.gram.has_reference or steps is None or not steps.any() or steps.all():
+        return measured
+    rows = np.flatnonzero(steps)
+    labels = {name: values[rows] for name, values in measured.labels.items()}
+    return measured._replace(gram=take_points(measured.gram, rows), labels=labels)
+
+
 def _is_present(measured: Measured | None, run: RunFolder, sources: list[Source]) -> bool:
     """Return whether these are the inner products of the present trajectories."""
     if measured is None or measured.fingerprint != run.fingerprint():
@@ -84,7 +101,7 @@ def _is_present(measured: Measured | None, run: RunFolder, sources: list[Source]
     if run.kind not in (RECORDED, JOINT):
         return True
     # A training that is recorded grows without a word in the record of what was asked.
-    return measured.gram.num_points == sum(len(source.members) * source.store.num_epochs for source in sources)
+    return measured.gram.num_points == sum(len(source.shown) * source.store.num_epochs for source in sources)
 
 
 def complete_report(run: Path, *, console: Console) -> None:
@@ -130,13 +147,14 @@ def _measure_trajectories(
 def _write_tables(run: RunFolder, settings: Any, sources: list[Source], measured: Measured) -> None:
     """Write geometry.csv and report.json, which follow from the inner products."""
     started = time.monotonic()
-    geometry = trajectory_geometry(measured.gram)
     if isinstance(settings, RetrainSettings):
-        nulls = _nulls(measured.gram, settings.order_seed)
-        numbers = {"minimum": read_accuracy(run)[1], **_numbers_of_copies(sources[0], geometry, nulls)}
-        columns = _of_copies(measured.gram, geometry, nulls[0])
+        copies = perturbed(measured)
+        nulls = nulls_of(run, copies.gram, copies.labels)
+        numbers, columns = _numbers_of_copies(measured, copies, nulls)
+        numbers = {"minimum": read_accuracy(run)[1], **numbers}
     else:
-        numbers = _numbers_of_groups(measured, group_of(settings))
+        numbers = _numbers_of_groups(run, measured, group_of(settings))
+        geometry = trajectory_geometry(measured.gram)
         columns = _of_rows(measured.gram, geometry, ("norm", "chord", "movement", "turning"))
     write_table(run, run.geometry, measured.labels | columns)
     run.record_seconds("measure", time.monotonic() - started)
@@ -168,13 +186,13 @@ def summarize(values: np.ndarray) -> dict[str, float]:
 
 
 def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
-    """Two columns a run: mean ± standard deviation over members, and the mean over its null trajectories."""
-    return _table({name: report["geometry"] for name, report in reports.items()}, STATISTICS)
+    """Two columns a run: mean ± standard deviation over members, and the mean of the nulls that answer a statistic."""
+    return _table({name: report["geometry"] for name, report in reports.items()}, STATISTICS, BESIDE)
 
 
 def groups_table(report: dict[str, Any]) -> Table:
     """The same for a run without a minimum: two columns per group, such as an optimiser."""
-    return _table(groups(report), COMPARED)
+    return _table(groups(report), COMPARED, BESIDE_WITHOUT_MINIMUM)
 
 
 def groups(report: dict[str, Any]) -> dict[str, Any]:
@@ -184,21 +202,52 @@ def groups(report: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str]) -> Table:
-    title = f"Geometry: mean±std over members; null: mean over {NULL_DRAWS} draws of {NULL_KIND} trajectories"
+def beside(geometry: Mapping[str, Any], kind: str, statistic: str) -> dict[str, Any] | None:
+    """Return what nulls of a kind say of a statistic, by the geometry of a report; None where it does not know.
+
+    Reports of version 0.1 have rotated ones alone.
+    """
+    found = geometry.get("surrogates", {NULL_KIND: geometry["null"]}).get(kind, {}).get(statistic)
+    return found if found and found["n"] else None
+
+
+def describe_drift(report: Mapping[str, Any]) -> str:
+    """Say where the minimum itself drifts, in a line; "" where a run has no unperturbed copies."""
+    if "drift" not in report:
+        return ""
+    found = report["drift"]
+    copies = "unperturbed copy ends" if found["copies"] == 1 else "unperturbed copies end"
+    return (
+        f"{found['copies']} {copies} {found['over_norm']:.3f} of the minimum's norm away from it, "
+        f"{found['over_smallest_jump']:.2f} of the smallest jump"
+    )
+
+
+def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kinds: Mapping[str, str]) -> Table:
+    title = f"Geometry: mean±std over members, vs the mean of {NULL_DRAWS} null draws"
     # Three runs fit into 80 columns.
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=0)
     table.add_column("", no_wrap=True)
     for name in geometries:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("null", justify="right", style="dim", no_wrap=True)
-    for statistic in statistics:
-        row = [statistic]
-        for geometry in geometries.values():
-            real, null = (geometry[kind][statistic] for kind in ("real", "null"))
-            row += [f"{real['mean']:.3f}±{real['std']:.3f}", f"{null['mean']:.3f}"] if real["n"] else ["-", "-"]
-        table.add_row(*row)
+    of_some = {name for geometry in geometries.values() for name in geometry["real"]}
+    measured = [name for name in statistics if name in of_some or name not in _MORE]
+    for kind in dict.fromkeys(kinds.get(name, "") for name in measured):
+        table.add_row(f"vs {kind}" if kind else "without null", style="dim italic")
+        for statistic in measured:
+            if kinds.get(statistic, "") == kind:
+                cells = [_cells(geometry, kind, statistic) for geometry in geometries.values()]
+                table.add_row(f" {statistic}", *(cell for pair in cells for cell in pair))
     return table
+
+
+def _cells(geometry: Mapping[str, Any], kind: str, statistic: str) -> tuple[str, str]:
+    missing = {"n": 0} if statistic in _MORE else None  # what each report has is missing in a damaged one alone
+    real, null = geometry["real"].get(statistic, missing), beside(geometry, kind, statistic)
+    of_real = f"{real['mean']:.3f}±{real['std']:.3f}" if real["n"] else "-"
+    of_null = f"{null['mean']:.3f}" if null else "-"
+    return of_real, of_null
 
 
 def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
@@ -228,10 +277,10 @@ def _products(
 ) -> tuple[Gram, dict[str, np.ndarray]]:
     """The inner products of the trajectories of finite parameters, and what each row is."""
     if joint:
-        stores, members = [source.store for source in sources], [source.members for source in sources]
+        stores, members = [source.store for source in sources], [source.shown for source in sources]
         return gram(stores, members=members), join_columns(sources)
     [source] = sources
-    columns = source.columns()
+    columns = source.columns(source.members)
     if previous is not None and _is_beginning(previous.labels, columns):
         with suppress(ValueError):  # the trajectories were made anew, perhaps on another machine
             found = gram(source.store, reference=minimum, members=source.members, previous=previous.gram)
@@ -244,16 +293,6 @@ def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> 
     return short.keys() == long.keys() and all(
         np.array_equal(values, long[name][: len(values)]) for name, values in short.items()
     )
-
-
-def null_draws(real: Gram, seed: int) -> Iterator[Gram]:
-    """Yield the null trajectories that a run is held against; the first is the one of its tables and pictures."""
-    for key in jax.random.split(jax.random.key(seed), NULL_DRAWS):
-        yield null_trajectories(real, kind=NULL_KIND, key=key)
-
-
-def _nulls(real: Gram, seed: int) -> list[Geometry]:
-    return list(map(trajectory_geometry, null_draws(real, seed)))
 
 
 def _of_rows(products: Gram, geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -269,48 +308,100 @@ def by_row(products: Gram, values: np.ndarray) -> np.ndarray:
     return column
 
 
-def _of_copies(products: Gram, geometry: Geometry, null: Geometry) -> dict[str, np.ndarray]:
-    names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
-    columns = _of_rows(products, geometry, names)
-    columns["distance_over_jump"] = by_row(products, _over_jump(geometry.distance))
-    columns["null_distance_over_jump"] = by_row(products, _over_jump(null.distance))
-    return columns
-
-
 def _over_jump(distance: np.ndarray) -> np.ndarray:
     """Distances in jumps; NaN for a copy that was not thrown (step size 0)."""
     return distance / np.where(distance[0] > 0, distance[0], np.nan)
 
 
-def _numbers_of_copies(source: Source, geometry: Geometry, nulls: list[Geometry]) -> dict[str, Any]:
-    real = geometry.summary()
-    steps = np.array([source.store.labels[member]["step_size"] for member in source.members])
+def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tuple[dict[str, Any], Columns]:
+    """What the report says of the copies that were perturbed, and the columns of all, a value a row."""
+    products, geometry = measured.gram, trajectory_geometry(measured.gram)
+    names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
+    columns = _of_rows(products, geometry, names)
+    columns["distance_over_jump"] = by_row(products, _over_jump(geometry.distance))
+    thrown = np.isin(measured.labels["member"], copies.labels["member"])
+
+    def add(name: str, values: np.ndarray) -> None:
+        """Keep values [epoch, member] of the perturbed copies."""
+        columns[name] = np.full(len(thrown), np.nan)
+        columns[name][thrown] = by_row(copies.gram, values)
+
+    real = trajectory_geometry(copies.gram).summary()
+    found = {kind: [_geometry_of_null(draw, nulls) for draw in nulls.draws(kind)] for kind in _kinds(nulls, BESIDE)}
+    add("null_distance_over_jump", _over_jump(trajectory_geometry(next(nulls.draws())).distance))
+    if nulls.factors is not None:
+        split = split_displacements(copies.gram, nulls.factors)
+        parts = {"inward_decay": split.decay, "inward_loss": split.gradient, "loss_cosine": split.cosine}
+        for name, values in parts.items():
+            add(name, values)
+        real |= {name: at_end(values) for name, values in parts.items()}
+    numbers: dict[str, Any] = {}
+    if not thrown.all():
+        unperturbed = ~thrown[trajectory_rows(products)[0] - 1]
+        moved = drift(products, unperturbed)
+        columns["distance_to_drifted"] = by_row(products, moved.to_mean)
+        real["return_drift"] = moved.returned[~unperturbed]
+        norm = float(geometry.norm[0, unperturbed][0])
+        numbers["drift"] = {
+            "copies": int(unperturbed.sum()),
+            "over_norm": moved.distance / norm,
+            "over_smallest_jump": moved.distance / float(geometry.distance[0, ~unperturbed].min()),
+            "spread_over_norm": moved.spread / norm,
+        }
+    steps = copies.labels["step_size"][trajectory_rows(copies.gram)[0] - 1]
     by_step_size = {f"{step:g}": _summaries(real, STATISTICS, steps == step) for step in np.unique(steps)}
-    return {
-        "statistics": STATISTICS,
-        "geometry": _beside_null(geometry, nulls, STATISTICS) | {"by_step_size": by_step_size},
-    }
+    numbers["statistics"] = STATISTICS
+    numbers["geometry"] = _beside_nulls(real, found, STATISTICS) | {"by_step_size": by_step_size}
+    return numbers, columns
 
 
-def _numbers_of_groups(measured: Measured, group: str) -> dict[str, Any]:
+def _numbers_of_groups(run: RunFolder, measured: Measured, group: str) -> dict[str, Any]:
     values, found = measured.labels[group], {}
     for name in dict.fromkeys(values.tolist()):
-        own = take_points(measured.gram, np.flatnonzero(values == name))
-        found[str(name)] = _beside_null(trajectory_geometry(own), _nulls(own, 0), COMPARED)
+        rows = np.flatnonzero(values == name)
+        labels = {each: column[rows] for each, column in measured.labels.items()}
+        nulls = nulls_of(run, take_points(measured.gram, rows), labels, group=group)._replace(seed=0)
+        kinds = _kinds(nulls, BESIDE_WITHOUT_MINIMUM, but=("exchange",))
+        draws = {kind: [_geometry_of_null(draw, nulls) for draw in nulls.draws(kind)] for kind in kinds}
+        found[str(name)] = _beside_nulls(trajectory_geometry(nulls.gram).summary(), draws, COMPARED)
     by = {"by_optimizer": found} if group == "optimizer" else {"by_group": found, "group": group}
     return {"statistics": COMPARED, "geometry": by}
 
 
-def _beside_null(geometry: Geometry, nulls: list[Geometry], statistics: Iterable[str]) -> dict[str, Any]:
-    null = [draw.summary() for draw in nulls]
-    of_draws = {name: np.concatenate([draw[name] for draw in null]) for name in statistics}
-    return {"real": _summaries(geometry.summary(), statistics), "null": _summaries(of_draws, statistics)}
+def _kinds(nulls: Nulls, beside: Mapping[str, str], *, but: Sequence[str] = ()) -> list[str]:
+    """The kinds of null trajectories that statistics are held against, as far as the run has them."""
+    return [kind for kind in dict.fromkeys((NULL_KIND, *beside.values())) if kind not in but and nulls.has(kind)]
+
+
+def _geometry_of_null(draw: Gram, nulls: Nulls) -> dict[str, np.ndarray]:
+    summary = trajectory_geometry(draw).summary()
+    if draw.has_reference and nulls.factors is not None:
+        split = split_displacements(draw, nulls.factors)
+        summary |= {"inward_loss": at_end(split.gradient), "loss_cosine": at_end(split.cosine)}
+    return summary
+
+
+def at_end(values: np.ndarray) -> np.ndarray:
+    """Return the last value [member] that is defined, of values [epoch, member] that are NaN after an end."""
+    ends = len(values) - 1 - np.argmax(~np.isnan(values[::-1]), axis=0)
+    return values[ends, np.arange(values.shape[1])]
+
+
+def _beside_nulls(
+    real: dict[str, np.ndarray], draws: Mapping[str, list[dict[str, np.ndarray]]], statistics: Iterable[str]
+) -> dict[str, Any]:
+    """Real trajectories, and the nulls by kind; the rotated ones are "null", too, as in version 0.1."""
+    surrogates = {
+        kind: _summaries({name: np.concatenate([draw[name] for draw in found]) for name in found[0]}, statistics)
+        for kind, found in draws.items()
+    }
+    return {"real": _summaries(real, statistics), "null": surrogates[NULL_KIND], "surrogates": surrogates}
 
 
 def _summaries(
     values: dict[str, np.ndarray], statistics: Iterable[str], chosen: np.ndarray | slice = slice(None)
 ) -> dict[str, dict[str, float]]:
-    return {name: summarize(values[name][chosen]) for name in statistics}
+    return {name: summarize(values[name][chosen]) for name in statistics if name in values}
 
 
 def _save(run: RunFolder, measured: Measured) -> None:

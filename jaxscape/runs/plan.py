@@ -85,7 +85,7 @@ def plan_run(
     check_retrain(settings)
     if devices is not None and devices < 1:
         raise ValueError(f"devices must be at least 1, got {devices}")
-    members = len(settings.seeds) * len(settings.step_sizes)
+    members = settings.num_copies
     devices = min(devices or jax.device_count(), members)
     stages = []
     with console.status(f"{run.name}: measuring"):

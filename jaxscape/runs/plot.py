@@ -26,8 +26,9 @@ from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordi
 from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import COMPARED, RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import NULL_KIND, group_of, measure
+from jaxscape.runs.measure import group_of, measure
 from jaxscape.runs.methods import CENTERS, METHODS
+from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table

@@ -100,6 +100,7 @@ def _grid(minimum: Minimum, settings: RetrainSettings, problem: Problem) -> Jump
         minimum.params,
         seeds=settings.seeds,
         step_sizes=settings.step_sizes,
+        controls=settings.num_controls,
         filter_axis=problem.filter_axis,
         where=problem.where,
     )
@@ -122,7 +123,9 @@ def _begin(recording: Recording, retraining: Retraining, minimum: Minimum, grid:
 
 def _step_of(task: _Task) -> tuple[Any, ...]:
     """What the step of a task's copies follows from, so that tasks with the same one can go together."""
-    settings = replace(task.retraining.settings, seeds=(), step_sizes=(), order_seed=0, data_order="", strategy="")
+    settings = replace(
+        task.retraining.settings, seeds=(), step_sizes=(), controls=0, order_seed=0, data_order="", strategy=""
+    )
     return (id(task.retraining.problem), settings, task.done, task.strategy)
 
 

@@ -20,7 +20,7 @@ from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.joint import join_runs
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import Measured, measure
+from jaxscape.runs.measure import Measured, measure, perturbed
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.plot import plot_run
@@ -198,6 +198,7 @@ class Run:
         *,
         seeds: int | Sequence[int] = 5,
         step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+        controls: int | None = None,
         epochs: int = 50,
         batch_size: int = 128,
         data_order: str = "member",
@@ -211,6 +212,8 @@ class Run:
                 a resumed call must name the same one.
             seeds: of the directions of the jumps; a number stands for 0, 1, ...
             step_sizes: of the jumps; 1 moves every filter by its own norm.
+            controls: copies that are not perturbed, which show where the minimum itself drifts; 2 by default, or as
+                many as the run has.
             epochs: to retrain for.
             batch_size: examples a step; unused where the data give batches.
             data_order: who shares batches: "member" (nobody), "seed" (one direction), "shared" (all).
@@ -222,8 +225,11 @@ class Run:
             ValueError: for arguments that cannot work, or others than the kept trajectories were made with.
             OSError: where the run folder cannot be written to.
         """
+        if controls is None:
+            controls = (self.folder.settings("retrain") or RetrainSettings()).controls
         settings = RetrainSettings(
             seeds=_seeds(seeds),
+            controls=whole_number("controls", controls),
             step_sizes=tuple(number("step_sizes", size) for size in _several("step_sizes", step_sizes)),
             epochs=whole_number("epochs", epochs),
             batch_size=whole_number("batch_size", batch_size),
@@ -358,10 +364,13 @@ class Run:
         self.measured()
         return self.folder.read_report()
 
-    def measured(self) -> Measured:
+    def measured(self, *, controls: bool = False) -> Measured:
         """Return the inner products of the trajectories, from which exact distances and geometry follow: gram.npz.
 
         It is made where it is missing. `jaxscape.pairwise_distances(run.measured().gram)` is a matrix of distances.
+
+        Args:
+            controls: whether the copies that were not perturbed are among them.
 
         Returns:
             `gram`, a `jaxscape.Gram` of n points, whose reference is the minimum where the run has one; and `labels`,
@@ -374,7 +383,8 @@ class Run:
             OSError: where the run folder cannot be written to.
         """
         self.close()
-        return measure(self.folder, console=self._console)
+        found = measure(self.folder, console=self._console)
+        return found if controls else perturbed(found)
 
     def minimum(self) -> Minimum:
         """Read the minimum, in the structure of the problem's parameters where it is known.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxscape.runs.config import JointSettings
-from jaxscape.runs.folder import JOINT, RECORDED, RunFolder
+from jaxscape.runs.folder import JOINT, RECORDED, RETRAINED, RunFolder
 from jaxscape.runs.record import complete_metrics
 from jaxscape.runs.recording import diverged_members, read_metrics, read_trajectories
 from jaxscape.runs.tables import Columns
@@ -41,9 +41,17 @@ class Source:
         """Those of finite parameters, whose distances are measured."""
         return [member for member in range(self.store.num_members) if member not in self.diverged]
 
-    def columns(self) -> Columns:
-        """Return what each row is: member, its labels, epoch and update, epoch by epoch."""
-        return self.store.columns(self.members)
+    @property
+    def shown(self) -> list[int]:
+        """Those that stand beside other runs: without the controls of copies, which were not perturbed."""
+        if self.run.kind is not RETRAINED:
+            return self.members
+        thrown = [member for member in self.members if self.store.labels[member]["step_size"]]
+        return thrown or self.members
+
+    def columns(self, members: list[int]) -> Columns:
+        """Return what each row of some members is: member, its labels, epoch and update, epoch by epoch."""
+        return self.store.columns(members)
 
 
 def read_sources(run: Path) -> tuple[Any, list[Source]]:
@@ -79,7 +87,7 @@ def join_columns(sources: list[Source]) -> Columns:
     """
     tables, first = [], 0
     for name, source in zip(run_names([source.run for source in sources]), sources, strict=True):
-        columns = source.columns()
+        columns = source.columns(source.shown)
         rows = len(columns["member"])
         tables.append(columns | {"member": first + columns["member"], "run": np.full(rows, name)})
         first += source.store.num_members

@@ -10,8 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.gram import Gram, inner_products, require_gram, rows_by_depth, squared_rounding, unscaled
+from jaxscape.trajectories.gram import (
+    Gram,
+    inner_products,
+    require_gram,
+    rows_by_depth,
+    squared_distances,
+    squared_rounding,
+    unscaled,
+)
 
 # What `Geometry.summary` gives, in the order of tables. Lengths are in units of |y_0|: a jump, or the norm of a start.
 STATISTICS = {
@@ -126,7 +133,9 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     rows = np.where(is_there, found, ends)  # a trajectory waits at its end; what it has there is left out below
     before, after = rows[:-1], rows[1:]
     center = "reference" if gram.has_reference else None
-    absolute = np.maximum(np.diag(inner_products(gram)[0]), 0)
+    high, low = inner_products(gram)
+    absolute = np.maximum(np.diag(high), 0)
+    between = np.ix_(ends, ends)
     around = inner_products(gram, center=center)[0]
     increments = gram.products
     squared = np.diag(around)
@@ -138,17 +147,16 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     by_epoch = {
         "norm": unscaled(np.sqrt(absolute)[rows], gram),
         "distance": unscaled(distance, gram),
-        "chord": unscaled(_distance_from_start(increments, after), gram),
+        "chord": unscaled(distance_from_start(increments, after), gram),
         "petal": _cosine(around[rows, rows[0]], distance, distance[0]),
         "movement": _from_epoch(1, unscaled(length, gram)),
         "lateral": _from_epoch(1, np.sqrt(1 - _cosine(outward, length, distance[:-1]) ** 2)),
         "turning": _from_epoch(2, turning)[: len(rows)],
         "falling": _from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),
     }
-    points = ends - int(gram.has_reference)
     return Geometry(
         **{name: np.where(is_there, values, np.nan) for name, values in by_epoch.items()},
-        end_spread=_mean_distance(pairwise_distances(gram, metric="euclidean")[np.ix_(points, points)]),
+        end_spread=_mean_distance(unscaled(np.sqrt(squared_distances(high[between], low[between])), gram)),
     )
 
 
@@ -161,7 +169,7 @@ def _along_path(gram: Gram) -> np.ndarray:
     return products.T
 
 
-def _distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
+def distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
     """|m_1 + ... + m_e| from the products of the movements, rows [epoch - 1, member]; exactly 0 for a standing copy."""
     blocks = increments[movements.T[:, :, None], movements.T[:, None, :]]
     squared = np.diagonal(blocks.cumsum(axis=1).cumsum(axis=2), axis1=1, axis2=2).T

@@ -6,11 +6,13 @@ import pytest
 
 from jaxscape.embedding.phate import phate
 from jaxscape.runs.embeddings import read_coordinates
-from jaxscape.runs.measure import measure
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.measure import measure, perturbed
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.tables import read_csv
+from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.null import null_trajectories
+from jaxscape.trajectories.null import KINDS, NEED_FACTORS, null_trajectories
 
 SETTING = "phate-cosine-none-knn3"
 
@@ -20,15 +22,20 @@ def coordinates(run, name):
     return np.stack([columns["x"], columns["y"]], axis=1), columns
 
 
-@pytest.mark.parametrize("kind", ["rotated", "random", "shuffled"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_null_is_embedded_with_the_same_setting_and_drawn_under_the_real_ones(jaxscape, run, kind):
     outcome = jaxscape("embed", run, "--knn", 3, "--null", kind)
     assert outcome.code == 0, outcome.err
     found, columns = coordinates(run, f"{SETTING}-null-{kind}")
     _, real = coordinates(run, SETTING)
     assert all(np.array_equal(columns[name], real[name]) for name in ("member", "seed", "step_size", "epoch"))
-    kept = measure(run, console=make_console(silent=True)).gram
-    null = null_trajectories(kept, kind=kind, key=jax.random.key(0))
+    kept = perturbed(measure(run, console=make_console(silent=True)))
+    settings = {"alike": kept.labels["step_size"]} if kind == "exchange" else {}
+    if kind in ("exchange", *NEED_FACTORS):
+        asked = RunFolder(run).settings("retrain")
+        optimizer = make_optimizer(asked.optimizer, asked.learning_rate, weight_decay=asked.weight_decay)
+        settings["factors"] = decay_factors(optimizer, 4)[kept.labels["update"]]
+    null = null_trajectories(kept.gram, kind=kind, key=jax.random.key(0), **settings)
     with pytest.warns(UserWarning, match="the graph of"):
         expected = phate(pairwise_distances(null), knn=3).embedding
     np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -45,7 +52,7 @@ def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
     found, columns = coordinates(run, "pca-euclidean-seed1")
     assert set(columns["seed"]) == {1}
     labels = read_csv(run / "geometry.csv")
-    assert len(found) == np.sum(labels["seed"] == 1)
+    assert len(found) == np.sum((labels["seed"] == 1) & (labels["step_size"] > 0))
     assert abs(found.mean(axis=0)).max() < 1e-8 * abs(found).max()
     assert jaxscape("plot", run).code == 0
     assert "euclidean distance; seed 1 alone" in (run / "figures" / "pca-euclidean-seed1.svg").read_text()

@@ -11,9 +11,9 @@ from jaxscape.trajectories import distances, geometry, null
 
 
 def test_the_kinds_of_null_trajectories_are_those_that_can_be_made():
-    assert NULLS == null.KINDS
+    assert tuple(NULLS) == null.KINDS
     (kinds,) = (kind for kind in get_args(get_type_hints(EmbedConfig)["null"]) if kind is not type(None))
-    assert kinds == Literal[NULLS]
+    assert kinds == Literal[tuple(NULLS)]
 
 
 def test_the_centres_are_those_of_the_distances():

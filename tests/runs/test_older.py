@@ -29,6 +29,14 @@ def test_its_settings_are_read(old):
     assert old.settings("retrain").step_sizes == (0.5, 1.0)
 
 
+def test_it_has_no_copies_that_are_not_perturbed_and_goes_on_without(old):
+    """This version adds two by default; the trajectories that are there have none, and keep their name."""
+    assert "controls" not in old.read_config()["retrain"]
+    assert old.settings("retrain").controls == 0
+    with np.load(old / "gram.npz") as kept:
+        assert old.fingerprint() == str(kept["fingerprint"])
+
+
 def test_its_results_are_found_done(old, jaxscape):
     outcome = jaxscape("embed", old, "--knn", 3)
     assert outcome.code == 0, outcome.err
@@ -52,7 +60,7 @@ def test_its_geometry_is_the_same_today(old, jaxscape):
     (old / "gram.npz").unlink()
     assert jaxscape("embed", old, "--knn", 3).code == 0
     found = old.read_report()["geometry"]["real"]
-    assert {name: each["mean"] for name, each in found.items()} == pytest.approx(
+    assert {name: found[name]["mean"] for name in before} == pytest.approx(
         {name: each["mean"] for name, each in before.items()}, nan_ok=True
     )
 

@@ -11,17 +11,19 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import jaxscape as js
+from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.tables import read_csv
 
-MEMBERS, EPOCHS, STEPS = 4, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
+MEMBERS, EPOCHS, STEPS = 6, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
 SETTING = "phate-cosine-none-knn3"
 LABELS = {
     "member": np.tile(np.arange(MEMBERS), EPOCHS + 1),
-    "seed": np.tile([0, 0, 1, 1], EPOCHS + 1),
-    "step_size": np.tile([0.5, 1.0, 0.5, 1.0], EPOCHS + 1),
+    "seed": np.tile([0, 0, 1, 1, 0, 1], EPOCHS + 1),
+    "step_size": np.tile([0.5, 1.0, 0.5, 1.0, 0, 0], EPOCHS + 1),
     "epoch": np.repeat(np.arange(EPOCHS + 1), MEMBERS),
     "update": np.repeat(STEPS * np.arange(EPOCHS + 1), MEMBERS),
 }
+THROWN = LABELS["step_size"] > 0  # the others are controls, in no picture
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_updates_are_counted_in_the_batches_of_the_copies(retrain, with_minimum)
 
 
 def test_the_first_snapshot_is_the_jump(store, minimum):
-    jumped = js.jump_grid(minimum["params"], seeds=[0, 1], step_sizes=[0.5, 1.0]).params
+    jumped = js.jump_grid(minimum["params"], seeds=[0, 1], step_sizes=[0.5, 1.0], controls=2).params
     jax.tree.map(lambda kept, made: np.testing.assert_array_equal(kept[0], made), store.read(epochs=0), jumped)
 
 
@@ -118,7 +120,7 @@ def test_the_row_labels_of_the_gram_matrix_are_those_of_the_trajectories(finishe
     with np.load(finished / "gram.npz") as kept:
         for name, expected in LABELS.items():
             np.testing.assert_array_equal(kept[f"label_{name}"], expected)
-        assert kept["products"].shape == (13, 13)  # the minimum first
+        assert kept["products"].shape == (19, 19)  # the minimum first
         assert kept["dimension"] == store.num_parameters
 
 
@@ -136,7 +138,7 @@ def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(f
     diagnostics = json.loads((finished / "embeddings" / SETTING / "diagnostics.json").read_text())
     assert list(columns) == [*LABELS, "component", "x", "y"]
     for name, expected in LABELS.items():
-        np.testing.assert_array_equal(columns[name], expected)
+        np.testing.assert_array_equal(columns[name], expected[THROWN])
     assert diagnostics["setting"]["knn"] == 3
     assert diagnostics["n_connected_components"] >= 1
 
@@ -144,7 +146,7 @@ def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(f
 def test_coordinates_are_the_public_embedding_of_the_public_distances(finished, store):
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     with pytest.warns(UserWarning, match="disconnected components"):
-        expected = js.phate(js.pairwise_distances(store), knn=3)
+        expected = js.phate(js.pairwise_distances(js.gram(store, members=range(4))), knn=3)
     # The sign of an axis and the last digits of the Gram matrix (made without the minimum here) are free.
     scale = np.abs(expected.embedding).max()
     np.testing.assert_allclose(
@@ -158,19 +160,59 @@ def test_pictures_come_as_png_and_svg(finished):
         assert "<svg" in (finished / "figures" / f"{name}.svg").read_text()
 
 
-def test_the_report_holds_the_geometry_that_the_public_functions_give(report, store, minimum):
-    summary = js.trajectory_geometry(js.gram(store, reference=minimum["params"])).summary()
+def test_the_report_holds_the_geometry_that_the_public_functions_give(finished, report, store, minimum):
+    thrown = js.gram(store, reference=minimum["params"], members=range(4))
+    summary = js.trajectory_geometry(thrown).summary()
+    every = js.gram(store, reference=minimum["params"])
+    summary["return_drift"] = js.drift(every, np.arange(MEMBERS) >= 4).returned[:4]
+    asked = RunFolder(finished).settings("retrain")
+    optimizer = js.make_optimizer(asked.optimizer, asked.learning_rate, weight_decay=asked.weight_decay)
+    split = js.split_displacements(thrown, js.decay_factors(optimizer, 4)[LABELS["update"][THROWN]])
+    summary |= {"inward_decay": split.decay[-1], "inward_loss": split.gradient[-1], "loss_cosine": split.cosine[-1]}
+    assert (split.decay[-1] > 0).all()
     assert report["geometry"]["real"].keys() == summary.keys()
     for statistic, found in report["geometry"]["real"].items():
         expected = [summary[statistic].mean(), summary[statistic].std()]
         np.testing.assert_allclose([found["mean"], found["std"]], expected, rtol=1e-9, atol=1e-12)
-        assert found["n"] == MEMBERS
+        assert found["n"] == 4
+
+
+def test_the_report_says_where_the_minimum_itself_drifts(finished, report, rows, minimum):
+    center = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(minimum["params"])]).astype(np.float64)
+    ends = rows[-2:]
+    np.testing.assert_array_equal(rows[:MEMBERS][4:], np.stack([center, center]))
+    drift, norm = np.linalg.norm(ends.mean(axis=0) - center), np.linalg.norm(center)
+    found = report["drift"]
+    assert found["copies"] == 2
+    np.testing.assert_allclose(found["over_norm"], drift / norm, rtol=1e-9)
+    jumps = np.linalg.norm(rows[:4] - center, axis=1)
+    np.testing.assert_allclose(found["over_smallest_jump"], drift / jumps.min(), rtol=1e-9)
+    spread = np.linalg.norm(ends[0] - ends[1]) / 2
+    np.testing.assert_allclose(found["spread_over_norm"], spread / norm, rtol=1e-9)
+    geometry = read_csv(finished / "geometry.csv")
+    to_mean = np.linalg.norm(rows - ends.mean(axis=0), axis=1)
+    np.testing.assert_allclose(geometry["distance_to_drifted"], to_mean, rtol=1e-9)
+    for name in ("inward_decay", "inward_loss", "loss_cosine", "null_distance_over_jump"):
+        assert np.isnan(geometry[name][~THROWN]).all()
+    assert np.isfinite(geometry["inward_loss"][THROWN]).all()
+
+
+def test_nulls_of_each_kind_stand_in_the_report(report):
+    surrogates = report["geometry"]["surrogates"]
+    assert surrogates.keys() == {"rotated", "exchange", "random", "decay"}
+    assert surrogates["rotated"] == report["geometry"]["null"]
+    draws = report["null"]["draws"]
+    assert {kind: found["path"]["n"] // 4 for kind, found in surrogates.items()} == {
+        **dict.fromkeys(("rotated", "exchange", "random"), draws),
+        "decay": 1,
+    }
+    assert surrogates["decay"]["norm_change"]["mean"] < 0
 
 
 def test_rotated_trajectories_in_the_report_are_as_long_as_the_real_ones(report):
     real, null = (report["geometry"][kind]["path"] for kind in ("real", "null"))
     np.testing.assert_allclose(null["mean"], real["mean"], rtol=1e-9)
-    assert null["n"] == report["null"]["draws"] * MEMBERS
+    assert null["n"] == report["null"]["draws"] * 4
 
 
 def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(finished, report):
@@ -193,11 +235,11 @@ def test_the_minimum_can_be_embedded_too(jaxscape, run):
     outcome = jaxscape("embed", run, "--method", "pca", "--include-minimum")
     assert outcome.code == 0, outcome.err
     columns = read_csv(run / "embeddings" / "pca-euclidean-with-minimum" / "coordinates.csv")
-    assert columns["member"].tolist() == [-1, *LABELS["member"]]
+    assert columns["member"].tolist() == [-1, *LABELS["member"][THROWN]]
     places = np.stack([columns["x"], columns["y"]], axis=1)
     from_minimum = np.linalg.norm(places[1:] - places[0], axis=1)
     # Projected distances never exceed real ones, and a plane keeps most of two directions.
-    real = read_csv(run / "geometry.csv")["distance"]
+    real = read_csv(run / "geometry.csv")["distance"][THROWN]
     assert np.all(from_minimum <= real * (1 + 1e-9))
     assert from_minimum.max() > 0.5 * real.max()
 
@@ -256,7 +298,7 @@ def test_metric_scaling_has_the_minimum_and_keeps_the_distances_best(jaxscape, r
     distances = js.pairwise_distances(measured.gram, metric="euclidean", include_reference=True)
     record = json.loads((run / "embeddings" / "mds-euclidean" / "diagnostics.json").read_text())
     member, of_mds = drawn("mds")
-    assert member.tolist() == [-1, *LABELS["member"]]
+    assert member.tolist() == [-1, *LABELS["member"][THROWN]]
     assert record["stress"] == pytest.approx(stress(distances, of_mds), rel=1e-6)
     _, of_pca = drawn("pca")
     assert stress(distances[1:, 1:], of_mds[1:, 1:]) < stress(distances[1:, 1:], of_pca)
@@ -280,7 +322,7 @@ def test_the_exact_views_are_drawn_first(jaxscape, run):
 def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
     for outcome in (
         retrain(with_minimum, "--seeds", 1, "--step-sizes", 0, 1),
-        jaxscape("embed", with_minimum, "--knn", 2),
+        jaxscape("embed", with_minimum, "--knn", 1),
         jaxscape("plot", with_minimum),
     ):
         assert (outcome.code, outcome.err) == (0, "")

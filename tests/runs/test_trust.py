@@ -1,6 +1,7 @@
 """What an embedding says of itself: beside its surrogates, where it has collapsed, and which knn it took."""
 
 import warnings
+from itertools import islice
 
 import jax
 import numpy as np
@@ -14,8 +15,9 @@ from jaxscape.runs import trust
 from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.embeddings import read_coordinates, read_diagnostics, read_setting
 from jaxscape.runs.layouts import draw
-from jaxscape.runs.measure import measure, null_draws
+from jaxscape.runs.measure import measure, perturbed
 from jaxscape.runs.methods import KNNS
+from jaxscape.runs.null import Nulls, nulls_of
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.run import Run
 from jaxscape.trajectories.distances import pairwise_distances
@@ -40,11 +42,17 @@ def thrown(*, pull, wander=0.02, seed=0):
     return gram(points.reshape(-1, SIZE), reference=minimum, parents=np.maximum(parents, -1))
 
 
+def compared(picture, config):
+    """The picture beside those of its surrogates."""
+    draws = Nulls(picture.gram, np.zeros(picture.gram.num_points), None, seed=0).draws()
+    return trust.beside_surrogates(picture, config, LABELS, draws)
+
+
 @pytest.mark.parametrize("seed", [5, 6, 7])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_surrogate_is_drawn_as_its_own_surrogates_are(metric, seed):
     config, real = EmbedConfig(metric=metric), null_trajectories(thrown(pull=0.5), key=jax.random.key(seed))
-    found = trust.beside_surrogates(draw(real, config), config, LABELS, seed=0)
+    found = compared(draw(real, config), config)
     assert found["same"] is True
     assert found["disparity"] <= max(0.1, found["between_draws"]["disparity"])
     assert found["inward"] == 0
@@ -52,7 +60,7 @@ def test_a_surrogate_is_drawn_as_its_own_surrogates_are(metric, seed):
 
 def test_copies_that_return_are_drawn_unlike_their_surrogates():
     config = EmbedConfig()
-    found = trust.beside_surrogates(draw(thrown(pull=0.5), config), config, LABELS, seed=0)
+    found = compared(draw(thrown(pull=0.5), config), config)
     assert found["same"] is False
     assert found["inward_shares"] == [1, 0]
     assert found["inward"] == 1
@@ -62,9 +70,8 @@ def test_copies_that_return_are_drawn_unlike_their_surrogates():
 def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public_functions(jaxscape, run):
     assert jaxscape("embed", run).code == 0
     kept = read_diagnostics(run, "mds-euclidean")["surrogate"]
-    measured = measure(run, console=SILENT)
-    seed = Run(run, quiet=True).folder.settings("retrain").order_seed
-    grams = [measured.gram, *[null for null, _ in zip(null_draws(measured.gram, seed), range(2), strict=False)]]
+    measured = perturbed(measure(run, console=SILENT))
+    grams = [measured.gram, *islice(nulls_of(run, measured.gram, measured.labels).draws(), 2)]
     distances = [pairwise_distances(each, metric="euclidean", include_reference=True) for each in grams]
     pictures = [mds(each).embedding for each in distances]
     real, *drawn = pictures
@@ -101,13 +108,13 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
 )
 def test_what_is_not_compared_says_why(config, reason):
     picture = draw(thrown(pull=0.5), EmbedConfig())
-    assert trust.beside_surrogates(picture, config, LABELS, seed=0) == {"kind": "rotated", "skipped": reason}
+    assert compared(picture, config) == {"kind": "rotated", "skipped": reason}
 
 
 def test_too_many_points_are_not_compared(monkeypatch):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     monkeypatch.setattr(trust, "MOST_COMPARED", 40)
-    found = trust.beside_surrogates(picture, EmbedConfig(), LABELS, seed=0)
+    found = compared(picture, EmbedConfig())
     assert found["skipped"] == "45 points are more than 40"
     assert trust.alternative(picture, EmbedConfig()) == ""
 
@@ -115,7 +122,7 @@ def test_too_many_points_are_not_compared(monkeypatch):
 def test_surrogates_that_cannot_be_drawn_are_no_error(monkeypatch):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     config = EmbedConfig(method="phate", knn=20, t=10**6)
-    found = trust.beside_surrogates(picture, config, LABELS, seed=0)
+    found = compared(picture, config)
     assert found["skipped"].startswith("the surrogates cannot be drawn: t=1000000 leaves nothing to draw")
 
 

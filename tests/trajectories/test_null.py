@@ -1,14 +1,27 @@
 """Null trajectories against closed forms and against explicit vectors turned by explicit random rotations."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
+from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.geometry import trajectory_geometry, trajectory_rows
 from jaxscape.trajectories.gram import gram, inner_products
-from jaxscape.trajectories.null import KINDS, decay_trajectories, null_trajectories
+from jaxscape.trajectories.null import KINDS, NEED_FACTORS, null_trajectories, split_displacements
+
+WITHOUT_FACTORS = [kind for kind in KINDS if kind not in NEED_FACTORS]
+STANDING = [kind for kind in WITHOUT_FACTORS if kind != "exchange"]  # whose copies stand where they stood
+
+
+def decay_trajectories(real, factors):
+    return null_trajectories(real, kind="decay", key=jax.random.key(0), factors=factors)
+
 
 MEMBERS = 3
 EPOCHS = 5  # four movements
@@ -113,7 +126,7 @@ def test_all_second_moments_are_those_of_explicit_rotations(kind, size):
     np.testing.assert_allclose(np.diag(moments).mean(), 1, atol=0.03)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITHOUT_FACTORS)
 @pytest.mark.parametrize("size", [3, 10, 40, 1000])
 def test_a_null_is_made_of_vectors_of_the_same_dimension(kind, size):
     """Its products are positive semi-definite, with no more than P dimensions."""
@@ -171,9 +184,9 @@ def test_shuffled_is_a_permutation_of_each_members_own_increments():
     np.testing.assert_array_equal(np.sort(np.array(order)[rows[1:]], axis=0), rows[1:])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITHOUT_FACTORS)
 def test_the_same_key_gives_the_same_bytes_and_another_key_another_null(kind):
-    real = real_gram(40)
+    real = real_gram(40, members=6)
     before = real.products.copy()
     one, same, other = (null_trajectories(real, kind=kind, key=jax.random.key(seed)) for seed in (0, 0, 1))
     assert one.products.tobytes() == same.products.tobytes()
@@ -181,7 +194,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_another_null(kind):
     np.testing.assert_array_equal(real.products, before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITHOUT_FACTORS)
 @pytest.mark.parametrize("size", [3, 10, 40])
 def test_distances_and_geometry_can_be_had_of_a_null(kind, size):
     null = null_trajectories(real_gram(size), kind=kind, key=jax.random.key(0))
@@ -191,7 +204,7 @@ def test_distances_and_geometry_can_be_had_of_a_null(kind, size):
     assert all(np.isfinite(values).all() for values in trajectory_geometry(null).summary().values())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STANDING)
 def test_a_copy_that_stands_still_stands_still_in_the_null(kind):
     minimum, start, other = np.random.default_rng(0).standard_normal((3, 40))
     points = np.stack([[start, other], [start, other + 0.1 * start], [start, other - start]])
@@ -202,7 +215,7 @@ def test_a_copy_that_stands_still_stands_still_in_the_null(kind):
     assert np.isnan(null.lateral[:, 0]).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STANDING)
 def test_nothing_moves_where_nothing_moved(kind):
     minimum, start = np.random.default_rng(0).standard_normal((2, 40))
     real = gram(np.tile(start, (3, 1)), reference=minimum, parents=[-1, 0, 1])
@@ -210,14 +223,14 @@ def test_nothing_moves_where_nothing_moved(kind):
     np.testing.assert_array_equal(null.products, real.products)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITHOUT_FACTORS)
 def test_starts_alone_are_their_own_null(kind):
     real = real_gram(40, epochs=1)
     null = null_trajectories(real, kind=kind, key=jax.random.key(0))
     np.testing.assert_array_equal(null.products, real.products)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITHOUT_FACTORS)
 def test_a_null_needs_no_reference(kind):
     real = real_gram(40, reference=False)
     null = null_trajectories(real, kind=kind, key=jax.random.key(0))
@@ -244,7 +257,7 @@ def unequal(lengths=(4, 1, 6, 2), size=40):
     return gram(np.concatenate(parts), reference=generator.standard_normal(size), parents=parents)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STANDING)
 def test_a_null_keeps_trajectories_of_any_lengths_and_what_its_kind_keeps_of_each(kind):
     real = unequal()
     null = null_trajectories(real, kind=kind, key=jax.random.key(0))
@@ -326,3 +339,177 @@ def test_without_decay_copies_stay_where_they_are():
 def test_factors_that_cannot_be_are_refused(factors, words):
     with pytest.raises(ValueError, match=words):
         decay_trajectories(real_gram(30), factors)
+
+
+def test_decay_needs_factors_and_only_kinds_that_keep_decay_take_them():
+    real = real_gram(30)
+    for kind in NEED_FACTORS:
+        with pytest.raises(ValueError, match=f"kind '{re.escape(kind)}' needs factors"):
+            null_trajectories(real, kind=kind, key=jax.random.key(0))
+    with pytest.raises(
+        ValueError, match=r"factors are for the kinds decay, decay.rotated, exchange, got kind 'rotated'"
+    ):
+        null_trajectories(real, key=jax.random.key(0), factors=np.ones(EPOCHS * MEMBERS))
+    with pytest.raises(ValueError, match="alike is for the kind exchange, got kind 'random'"):
+        null_trajectories(real, kind="random", key=jax.random.key(0), alike=np.ones(EPOCHS * MEMBERS))
+
+
+# What the optimiser does, split into weight decay and gradients: against explicit vectors
+
+
+FACTORS = np.array([1, 0.9, 0.75, 0.7, 0.69])
+
+
+def decaying(*, size=40, members=4, reference=True, seed=7):
+    """Points (epoch, member, size) of an optimiser that is linear, with gradients that are known, and their Gram."""
+    generator = np.random.default_rng(seed)
+    minimum = generator.standard_normal(size) * reference
+    starts = minimum + generator.standard_normal((members, size))
+    responses = np.cumsum(0.2 * generator.standard_normal((EPOCHS, members, size)), axis=0)
+    responses[0] = 0
+    points = FACTORS[:, None, None] * starts + responses
+    parents = np.maximum(np.arange(EPOCHS * members) - members, -1)
+    around = minimum if reference else None
+    return minimum, starts, responses, gram(points.reshape(-1, size), reference=around, parents=parents)
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_the_split_of_displacements_is_that_of_the_vectors(reference):
+    minimum, starts, responses, found = decaying(reference=reference)
+    split = split_displacements(found, np.repeat(FACTORS, 4))
+    inward = minimum - starts
+    jump = np.linalg.norm(inward, axis=1)
+    decayed = (FACTORS[:, None, None] - 1) * starts
+    np.testing.assert_allclose(split.decay, (decayed * inward).sum(-1) / jump**2, atol=1e-12)
+    np.testing.assert_allclose(split.gradient, (responses * inward).sum(-1) / jump**2, atol=1e-12)
+    np.testing.assert_allclose(split.decay_length, np.linalg.norm(decayed, axis=-1) / jump, atol=1e-12)
+    np.testing.assert_allclose(split.gradient_length, np.linalg.norm(responses, axis=-1) / jump, atol=1e-7)
+    with np.errstate(invalid="ignore"):
+        expected = (responses * inward).sum(-1) / np.linalg.norm(responses, axis=-1) / jump
+    np.testing.assert_allclose(split.cosine[1:], expected[1:], atol=1e-12)
+    assert np.isnan(split.cosine[0]).all()
+    geometry = trajectory_geometry(found)
+    whole = 1 - geometry.distance / geometry.distance[0] * geometry.petal
+    np.testing.assert_allclose(split.decay + split.gradient, whole, atol=1e-12)
+
+
+def test_the_split_is_that_of_the_optimiser():
+    """Momentum with weight decay on gradients that are known: the gradient part is its response to them alone."""
+    optimizer = make_optimizer("momentum", 0.1, weight_decay=0.05)
+    generator = np.random.default_rng(0)
+    gradients = jnp.asarray(generator.standard_normal((6, 12)), jnp.float32)
+
+    def run(params, decay):
+        rule = optimizer if decay else make_optimizer("momentum", 0.1)
+        state, path = rule.init(params), [params]
+        for gradient in gradients:
+            changes, state = rule.update(gradient, state, path[-1])
+            path.append(path[-1] + changes)
+        return np.stack(path).astype(np.float64)
+
+    start = jnp.asarray(generator.standard_normal(12), jnp.float32)
+    minimum = generator.standard_normal(12).astype(np.float32)
+    real = run(start, decay=True)
+    response = run(jnp.zeros(12, jnp.float32), decay=True)  # from the origin, which decay does not move
+    found = gram(real, reference=minimum, parents=[-1, 0, 1, 2, 3, 4, 5])
+    split = split_displacements(found, decay_factors(optimizer, 6))
+    inward = minimum - real[0]
+    np.testing.assert_allclose(split.gradient[:, 0], response @ inward / (inward @ inward), atol=1e-6)
+    without = run(start, decay=False)
+    assert np.abs((without - real[0]) @ inward / (inward @ inward) - split.gradient[:, 0]).max() > 1e-3
+
+
+def test_trajectories_of_unequal_length_have_no_split_after_their_end():
+    real = unequal()
+    split = split_displacements(real, np.ones(13))
+    geometry = trajectory_geometry(real)
+    np.testing.assert_array_equal(np.isnan(split.gradient), np.isnan(geometry.distance))
+    np.testing.assert_array_equal(np.nan_to_num(split.decay), 0)
+
+
+def test_a_copy_that_was_not_thrown_has_no_split():
+    minimum = np.random.default_rng(0).standard_normal(5)
+    points = np.stack([minimum, minimum + 1, minimum + 1, minimum])
+    split = split_displacements(gram(points, reference=minimum, parents=[-1, -1, 0, 1]), np.ones(4))
+    assert np.isnan(split.gradient[:, 0]).all()
+    np.testing.assert_allclose(split.gradient[:, 1], [0, 1])
+
+
+# Exchange
+
+
+def exchange(real, **settings):
+    return null_trajectories(real, kind="exchange", key=jax.random.key(3), **settings)
+
+
+@pytest.mark.parametrize("reference", [True, False])
+@pytest.mark.parametrize("decays", [True, False])
+def test_exchange_is_that_of_the_vectors(decays, reference):
+    """Of four copies in two pairs that are alike, each ends where the other's gradient part leads it."""
+    minimum, starts, responses, real = decaying(reference=reference)
+    factors, alike = (np.repeat(FACTORS, 4), np.tile([0.5, 1, 1, 0.5], EPOCHS))
+    moved = responses if decays else responses + (FACTORS[:, None, None] - 1) * starts
+    kept = FACTORS[:, None, None] * starts if decays else starts
+    expected = (kept + moved[:, [3, 2, 1, 0]]).reshape(-1, 40)
+    around = minimum if reference else None
+    expected = gram(expected, reference=around, parents=np.maximum(np.arange(EPOCHS * 4) - 4, -1))
+    found = exchange(real, alike=alike, **({"factors": factors} if decays else {}))
+    np.testing.assert_allclose(found.products, expected.products, atol=1e-12)
+    assert np.linalg.eigvalsh(found.products).min() > -1e-12
+
+
+def test_nobody_keeps_its_own_movements():
+    real = real_gram(40, members=7)
+    lengths = trajectory_geometry(real).movement[1:]
+    for seed in range(20):
+        null = null_trajectories(real, kind="exchange", key=jax.random.key(seed))
+        found = trajectory_geometry(null).movement[1:]
+        assert (found[0] != lengths[0]).all()
+        np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(lengths, axis=1))
+
+
+def test_who_is_alone_has_nobody_to_exchange_with():
+    alike = np.tile([1, 2, 1], EPOCHS)
+    with pytest.raises(
+        ValueError, match=r"exchange needs two trajectories or more of each label and length.* one of 2"
+    ):
+        exchange(real_gram(10), alike=alike)
+    with pytest.raises(ValueError, match="and there is one of 0 with 4 points"):
+        exchange(unequal())
+    with pytest.raises(ValueError, match=r"alike must have shape \(15,\), a label a point, got \(3,\)"):
+        exchange(real_gram(10), alike=np.ones(3))
+
+
+# Weight decay, and the gradient part rotated
+
+
+def test_decay_and_rotated_keeps_decay_and_draws_the_rest_as_rotated_does():
+    """In so many dimensions that random directions are orthogonal: |y|^2 = |f theta_0 - theta*|^2 + |G|^2."""
+    minimum, starts, responses, real = decaying()
+    found = null_trajectories(vast(real), kind="decay+rotated", key=jax.random.key(0), factors=np.repeat(FACTORS, 4))
+    decayed = np.linalg.norm(FACTORS[:, None, None] * starts - minimum, axis=-1)
+    expected = np.sqrt(decayed**2 + np.linalg.norm(responses, axis=-1) ** 2)
+    np.testing.assert_allclose(trajectory_geometry(found).distance, expected, rtol=1e-4)
+    split = split_displacements(found, np.repeat(FACTORS, 4))
+    np.testing.assert_allclose(split.decay, split_displacements(real, np.repeat(FACTORS, 4)).decay, atol=1e-9)
+    np.testing.assert_allclose(split.gradient, 0, atol=1e-4)
+    assert np.linalg.eigvalsh(found.products).min() > -1e-12
+
+
+@pytest.mark.parametrize("size", [6, 40])
+def test_the_cosine_of_a_rotated_gradient_part_is_that_of_random_directions(size):
+    real, factors = decaying(size=size, members=2)[-1], np.repeat(FACTORS, 2)
+    keys = jax.random.split(jax.random.key(2), 400)
+    draws = [null_trajectories(real, kind="decay+rotated", key=key, factors=factors) for key in keys]
+    cosine = np.array([split_displacements(draw, factors).cosine[-1, 0] for draw in draws])
+    assert stats.kstest(cosine**2, stats.beta(0.5, (size - 1) / 2).cdf).pvalue > 1e-3
+    assert stats.binomtest(int((cosine > 0).sum()), len(cosine)).pvalue > 1e-3
+
+
+def test_draws_do_not_depend_on_the_threads_of_blas():
+    real = real_gram(40, epochs=30, members=6)
+    draws = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            draws.append(null_trajectories(real, key=jax.random.key(0)).products.tobytes())
+    assert draws[0] == draws[1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.geometry import trajectory_geometry
 from jaxscape.trajectories.gram import gram, inner_products, take_points
-from jaxscape.trajectories.null import KINDS, null_trajectories
+from jaxscape.trajectories.null import KINDS, NEED_FACTORS, null_trajectories
 
 
 def exact_distances(points, metric, center=None, reference=None):
@@ -144,9 +144,9 @@ def test_a_gram_of_scaled_points_keeps_its_exponent():
     divided = np.ldexp(rows, -found.exponent)
     np.testing.assert_allclose(inner_products(found)[0], divided @ divided.T, rtol=1e-9, atol=1e-9)
     assert take_points(found, [0, 2]).exponent == found.exponent
-    for kind in KINDS:
+    for kind in set(KINDS) - set(NEED_FACTORS):
         null = null_trajectories(found, kind=kind, key=jax.random.key(0))
-        moved, expected = (np.sort(trajectory_geometry(each).movement[1:], axis=0) for each in (null, found))
+        moved, expected = (np.sort(trajectory_geometry(each).movement[1:].ravel()) for each in (null, found))
         np.testing.assert_allclose(moved, expected, rtol=1e-9, err_msg=kind)
         assert null.exponent == found.exponent
 

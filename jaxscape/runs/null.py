@@ -1,0 +1,78 @@
+"""The null trajectories of a run: what of it each kind needs, and the draws that its numbers are held against."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxscape.runs.config import RetrainConfig
+from jaxscape.runs.folder import RunFolder
+from jaxscape.training.optimizers import decay_factors, make_optimizer
+from jaxscape.trajectories.gram import Gram
+from jaxscape.trajectories.null import NEED_FACTORS, null_trajectories
+
+NULL_KIND = "rotated"
+NULL_DRAWS = 8
+
+
+class Nulls(NamedTuple):
+    """Trajectories that nulls can be drawn of, and what is known of them; the arrays are (n,), a value a row."""
+
+    gram: Gram
+    alike: np.ndarray  # the label of those that exchange: step sizes, or groups
+    factors: np.ndarray | None  # what weight decay alone makes of each start; None where that is not known
+    seed: int  # of the draws
+
+    def draw(self, kind: str, key: jax.Array) -> Gram:
+        """Draw null trajectories of a kind.
+
+        Raises:
+            ValueError: where the kind needs what is not known of this run.
+        """
+        if kind in NEED_FACTORS and self.factors is None:
+            raise ValueError(
+                f"null {kind} needs a weight decay that shrinks all parameters alike, such as that of sgd and momentum "
+                "of the built-in problem; this run's optimizer has none, or is not known"
+            )
+        if kind == "exchange":
+            return null_trajectories(self.gram, kind=kind, key=key, factors=self.factors, alike=self.alike)
+        return null_trajectories(self.gram, kind=kind, key=key, factors=self.factors if kind in NEED_FACTORS else None)
+
+    def draws(self, kind: str = NULL_KIND) -> Iterator[Gram]:
+        """Yield the draws that numbers are held against; the first is the one of tables and pictures."""
+        for key in jax.random.split(jax.random.key(self.seed), 1 if kind == "decay" else NULL_DRAWS):
+            yield self.draw(kind, key)
+
+    def has(self, kind: str) -> bool:
+        """Return whether a kind can be drawn: its decay is known, and everyone has somebody to exchange with."""
+        if kind == "exchange":
+            starts = self.alike[self.gram.parents[int(self.gram.has_reference) :] < int(self.gram.has_reference)]
+            return bool((np.unique(starts, return_counts=True)[1] > 1).all())
+        return kind not in NEED_FACTORS or self.factors is not None
+
+
+def nulls_of(run: Path, gram: Gram, labels: dict[str, np.ndarray], *, group: str = "") -> Nulls:
+    """Return the null trajectories of trajectories of a run, of all or of some.
+
+    Args:
+        run: their folder.
+        gram: of them.
+        labels: (n,) each, of the same rows.
+        group: the label of those that exchange, where they have no step size.
+    """
+    run = RunFolder(run)
+    settings = run.settings(run.kind.stage)
+    alike = labels.get("step_size", labels.get(group, np.zeros(gram.num_points)))
+    return Nulls(gram, alike, _factors(settings, labels["update"]), getattr(settings, "order_seed", 0))
+
+
+def _factors(settings: object, updates: np.ndarray) -> np.ndarray | None:
+    """What weight decay alone makes of a start after so many updates: the optimiser of the copies begins fresh."""
+    if not isinstance(settings, RetrainConfig) or (settings.optimizer == "adam" and settings.weight_decay):
+        return None
+    if not settings.weight_decay:
+        return np.ones(len(updates))
+    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
+    return decay_factors(optimizer, int(updates.max()))[updates]
