@@ -1,7 +1,7 @@
 """What can be asked for by name: a record per method of embedding, per centre and per kind of null trajectories.
 
 Options, checks, captions and the readers of diagnostics all read these; what computes a method stands in
-`jaxscape.runs.embed`. Nothing here needs more than the standard library, so that `--help` need not wait for jax.
+`jaxscape.runs.layouts`. Nothing here needs more than the standard library, so that `--help` need not wait for jax.
 """
 
 from typing import NamedTuple
