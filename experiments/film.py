@@ -1,15 +1,16 @@
-"""The paper's film: trajectories of good, bad and memorization minima that grow epoch by epoch, side by side.
+"""Films of good, bad and memorization minima side by side: the paper's, of embeddings, and one of the polar view.
 
     python -m uv run python experiments/film.py --scale quick
 
-A GIF, and an MP4 where an ffmpeg is there. The runs are those of figure2.py, and are not made again.
+Each is a GIF, and an MP4 where an ffmpeg is there. In the polar view every position is exact. The runs are those of
+figure2.py, and are not made again.
 """
 
 from common import Experiment, start
 
 from jaxscape.figures.film import save_film
 from jaxscape.runs.config import PRESETS
-from jaxscape.runs.plot import comparison_panels
+from jaxscape.runs.plot import comparison_panels, exact_panels
 
 
 def main(experiment: Experiment) -> None:
@@ -17,10 +18,11 @@ def main(experiment: Experiment) -> None:
     seed = experiment.scale.seeds[0]
     shown = [experiment.folder / f"{preset}-{seed}" for preset in PRESETS]
     experiment.run(experiment.minima(PRESETS, seeds=[seed]), pictures=shown)
+    files = save_film(exact_panels(shown), experiment.folder / "film" / "polar")
     for setting in experiment.settings:
-        panels = comparison_panels(shown, setting.name)
-        for path in save_film(panels, experiment.folder / "film" / setting.name):
-            experiment.console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+        files += save_film(comparison_panels(shown, setting.name), experiment.folder / "film" / setting.name)
+    for path in files:
+        experiment.console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def disparity_figure(names: list[str], disparities: np.ndarray, note: str) -> Fi
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
     ax.set_yticks(range(len(names)), names, fontsize=7)
     for (row, column), value in np.ndenumerate(disparities):
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6)
-    ax.set_title(note, fontsize=8)
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7)
+    ax.set_title(note)
     return fig
 
 

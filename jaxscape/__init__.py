@@ -29,11 +29,12 @@ _CONTENTS = {
         "jump_grid",
         "random_direction",
     ),
+    "jumps.scale_free": ("ScaleFree", "scale_free"),
     "jumps.retrain": ("retrain", "start_states"),
     "trajectories.store": ("TrajectoryStore",),
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
-    "trajectories.geometry": ("Geometry", "trajectory_geometry"),
+    "trajectories.geometry": ("Departure", "Geometry", "trajectory_departure", "trajectory_geometry"),
     "trajectories.drift": ("Drift", "drift"),
     "trajectories.null": ("Split", "null_trajectories", "split_displacements"),
     "trajectories.checkpoints": ("import_checkpoints",),
@@ -78,6 +79,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
         random_direction,
     )
     from jaxscape.jumps.retrain import retrain, start_states
+    from jaxscape.jumps.scale_free import ScaleFree, scale_free
     from jaxscape.problem import Problem
     from jaxscape.runs.run import Run
     from jaxscape.tasks.classification import flax_evaluate, flax_loss
@@ -92,13 +94,14 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.trajectories.checkpoints import import_checkpoints
     from jaxscape.trajectories.distances import pairwise_distances
     from jaxscape.trajectories.drift import Drift, drift
-    from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+    from jaxscape.trajectories.geometry import Departure, Geometry, trajectory_departure, trajectory_geometry
     from jaxscape.trajectories.gram import Gram, gram
     from jaxscape.trajectories.null import Split, null_trajectories, split_displacements
     from jaxscape.trajectories.store import TrajectoryStore
 
 __all__ = [
     "Dataset",
+    "Departure",
     "Drift",
     "Embedding",
     "Epoch",
@@ -109,6 +112,7 @@ __all__ = [
     "PhateResult",
     "Problem",
     "Run",
+    "ScaleFree",
     "SharedBatches",
     "Split",
     "TrainState",
@@ -152,11 +156,13 @@ __all__ = [
     "random_plane",
     "rank_correlation",
     "retrain",
+    "scale_free",
     "split_displacements",
     "start_states",
     "step_decay",
     "take_training",
     "train",
+    "trajectory_departure",
     "trajectory_geometry",
     "tsne",
     "umap",

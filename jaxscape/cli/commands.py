@@ -175,6 +175,8 @@ class Plot:
 
     run: OneRun
     """A run folder with embeddings."""
+    scale_free: bool = False
+    """Draw the exact views of scale-free distances too: every filter rescaled to the norm of the minimum's."""
 
 
 @dataclass(frozen=True)

@@ -112,18 +112,18 @@ def _run(line: Line, console: Console) -> None:
             console.print(f"{_embed(command, config, console)}")
             if command.plot:
                 _plot(command.into or command.runs[0], console)
-        case Plot(run):
-            _plot(run, console)
+        case Plot(run, scale_free):
+            _plot(run, console, scale_free=scale_free)
         case Info(run):
             from jaxscape.cli.info import describe_run
 
             describe_run(run, console=console)
 
 
-def _plot(run: Path, console: Console) -> None:
+def _plot(run: Path, console: Console, *, scale_free: bool = False) -> None:
     from jaxscape.runs.plot import plot_run
 
-    for path in plot_run(run, console=console):
+    for path in plot_run(run, scale_free=scale_free, console=console):
         console.print(f"{path}")
 
 

@@ -12,9 +12,12 @@ from matplotlib.collections import PathCollection
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, NullLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import ArrayLike, NDArray
 
+from jaxscape.figures.boxes import Boxes, path, put_in_boxes
 from jaxscape.figures.layout import NORMAL, SMALL
 from jaxscape.figures.palette import (
     FADES,
@@ -40,8 +43,10 @@ from jaxscape.figures.panels import (
     checked_column,
     checked_panel,
     rows_by_member,
+    shares_of_way,
     step_sizes,
 )
+from jaxscape.figures.texts import PLAIN_NUMBERS, log_ticks
 
 type ColorBy = Literal["seed", "step_size", "epoch", "values"]
 
@@ -77,6 +82,8 @@ def plot_trajectories(
     norm: Normalize | None = None,
     minimum: ArrayLike | None = None,
     begin: Begin = "jump",
+    component: ArrayLike | None = None,
+    minimum_component: int | None = None,
     palette: Palette | None = None,
     colorbar: bool = True,
     point_size: float = POINT_SIZE,
@@ -98,6 +105,10 @@ def plot_trajectories(
         minimum: (2,) or (3,) coordinates of the minimum, where it was embedded with the trajectories.
         begin: what a trajectory begins with: a "jump" (a diamond at epoch 0, coloured by its step size), "initial"
             parameters or the "first" that were recorded (a star).
+        component: (n,) ints, the connected component of each row in the graph that was embedded. Where there are
+            several, each is drawn in a box of its own, all of one scale, sorted by direction and step size: the places
+            of components beside one another have no meaning. In space they stay where they are.
+        minimum_component: that of the minimum, so that it has its place in a box.
         palette: colours shared with other panels; by default made from these labels.
         colorbar: whether a colour scale gets its bar beside the axes.
         point_size: area of a point in square points; diamonds and star grow with it.
@@ -116,8 +127,11 @@ def plot_trajectories(
         epoch=np.asarray(epoch),
         member=np.asarray(member),
         minimum=None if minimum is None else np.asarray(minimum),
+        begin=begin,
+        component=None if component is None else np.asarray(component),
+        minimum_component=minimum_component,
     )
-    panel = checked_panel(panel)
+    panel, boxes = put_in_boxes(checked_panel(panel))
     palette = palette or make_palette(panel.seed, step_sizes(panel), panel.epoch)
     _check_axes(ax, panel)
     _check_palette(palette, panel)
@@ -142,7 +156,7 @@ def plot_trajectories(
         minimum=_draw_minimum(ax, panel, 18 * point_size),
         colorbar=add_colorbar(points, ax, label) if colorbar and values is not None else None,
     )
-    _set_frame(ax, panel)
+    _set_frame(ax, panel, boxes)
     return artists
 
 
@@ -152,6 +166,9 @@ def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
     bar.set_label(label, fontsize=NORMAL, color=INK)
     bar.ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
     bar.outline.set_visible(False)
+    if isinstance(points.norm, LogNorm):
+        bar.set_ticks(FixedLocator(log_ticks(*bar.ax.get_ylim())), format=PLAIN_NUMBERS)
+        bar.ax.yaxis.set_minor_locator(NullLocator())
     return bar
 
 
@@ -210,7 +227,7 @@ def _check_coloring(color_by: ColorBy, fade: Fade | None, values: ArrayLike | No
 def _row_colors(panel: Panel, palette: Palette, color_by: ColorBy, fade: Fade | None) -> NDArray[np.float64]:
     if color_by == "step_size":
         return np.array([palette.step_sizes[size] for size in step_sizes(panel).tolist()])
-    progress = panel.epoch / (palette.last_epoch or 1)
+    progress = shares_of_way(panel, palette)
     darkness = {None: np.full(len(progress), 0.5), "dark": progress, "white": 1 - progress}[fade]
     colors = np.empty((len(progress), 3))
     for seed, hue in palette.directions.items():
@@ -222,7 +239,7 @@ def _draw_lines(ax: Axes, panel: Panel, palette: Palette, color_by: ColorBy) -> 
     lines = {}
     for member, rows in rows_by_member(panel).items():
         color = _label_color(panel, rows[0], palette, color_by)
-        lines[member] = ax.plot(*panel.embedding[rows].T, color=color, linewidth=0.5, alpha=0.5, zorder=1)[0]
+        lines[member] = ax.plot(*path(panel, rows).T, color=color, linewidth=0.5, alpha=0.5, zorder=1)[0]
     return lines
 
 
@@ -259,16 +276,22 @@ def _scatter(ax: Axes, places: Array, **style: Any) -> PathCollection:
     return draw(*places.T, **style)
 
 
-def _set_frame(ax: Axes, panel: Panel) -> None:
-    """One scale for all axes, no ticks (PHATE's axes have no meaning), a light frame."""
+def _set_frame(ax: Axes, panel: Panel, boxes: Boxes | None) -> None:
+    """One scale for all axes, no ticks (PHATE's axes have no meaning), a light frame, or one around each box."""
     places = panel.embedding if panel.minimum is None else np.vstack([panel.embedding, panel.minimum])
     center, half = (places.max(0) + places.min(0)) / 2, 0.55 * np.ptp(places, axis=0)
+    if boxes is not None:
+        low, high = boxes.limits
+        center, half = (low + high) / 2, 0.503 * (high - low)  # the outermost frames are whole
+        for corner in boxes.corners:
+            frame = Rectangle(tuple(corner), boxes.side, boxes.side, fill=False, edgecolor=FRAME, linewidth=0.6)
+            ax.add_patch(frame).set(zorder=0, clip_on=False)
     longest = half.max() or 1.0
     half = np.maximum(half, 0.2 * longest) if isinstance(ax, Axes3D) else np.full(2, longest)
     for name, middle, reach in zip("xyz", center, half, strict=False):
         ax.set(**{f"{name}lim": (middle - reach, middle + reach), f"{name}ticks": []})
     for spine in ax.spines.values():
-        spine.set(color=FRAME, linewidth=0.6)
+        spine.set(color=FRAME, linewidth=0.6, visible=boxes is None)
     if isinstance(ax, Axes3D):
         ax.set_box_aspect(half.tolist())
         ax.computed_zorder = False  # diamonds and the star stay on top

@@ -1,30 +1,74 @@
-"""Views in which every position is exact: distances and angles seen from one point, the minimum.
+"""Views in which every position is exact: distances and angles seen from one point.
 
 An embedding bends distances to fit into the plane. Here nothing is fitted: the radius of a point is its distance from
-the minimum, and its angle off a spoke, or its height over an axis, follows from the angle between its displacement and
-that of the start. What a plane cannot show, the distances between trajectories, is not shown.
+the point it is seen from, and its angle off a spoke, or its height over an axis, follows from the angle between its
+displacement and another one. Copies that were perturbed are seen from the minimum, and the other displacement is the
+jump. Other trajectories are seen from their own first point, and it is their displacement in the end. What a plane
+cannot show, the distances between trajectories, is not shown.
 """
 
 from collections.abc import Hashable, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from jaxscape.figures.layout import NORMAL, PANEL_INCHES, PLAIN, SMALL, arrange_panels, wrapped
+from jaxscape.figures.layout import NORMAL, PLAIN, SMALL, arrange_panels, panel_axes, row_lengths
 from jaxscape.figures.legend import figure_note, legend
-from jaxscape.figures.palette import FRAME, GREY, INK, MINIMUM, Color, Fade, Palette, diamond_areas, shade
-from jaxscape.figures.panels import Array, ExactPanel, check_exact, rows_by_member, shared_palette, step_sizes
+from jaxscape.figures.palette import FRAME, GREY, INK, MINIMUM, Fade, Palette, diamond_areas, shade
+from jaxscape.figures.panels import (
+    REFERENCES,
+    Array,
+    ExactPanel,
+    check_exact,
+    rows_by_member,
+    shading_words,
+    shared_palette,
+    shares_of_way,
+    step_sizes,
+)
 from jaxscape.figures.style import own_style
+from jaxscape.figures.texts import write_over, write_under
 
 DASHES: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (4, 1, 1, 1)))  # of the surrogates, in their order
+MOST_SPOKES = 24  # of trajectories that have one each
+_A_ROW = 3  # panels at most
 _CHOSEN = 8  # copies of one direction whose sides are chosen together: 2^8 ways
+
+
+class Curve(NamedTuple):
+    """The artists of one trajectory in the polar view, real or surrogate, and the points that they show."""
+
+    places: NDArray[np.float64]  # (epochs, 2)
+    epochs: Array
+    line: LineCollection | Line2D
+    end: PathCollection
+    shades: NDArray[np.float64] | None  # (epochs, 3) of a real one
+
+    def show(self, epoch: float) -> None:
+        """Show what there is by an epoch."""
+        count = int(np.searchsorted(self.epochs, epoch, side="right"))
+        if isinstance(self.line, Line2D):
+            self.line.set_data(*self.places[:count].T)
+        else:
+            self.line.set_segments(_segments(self.places[:count]))
+        self.end.set_offsets(self.places[count - 1 : count] if count else np.empty((0, 2)))
+        if self.shades is not None and count:
+            self.end.set_facecolor(tuple(self.shades[count - 1].tolist()))
+
+
+class _Spoke(NamedTuple):
+    """A ray from the centre, and the trajectories whose angles are counted from it."""
+
+    angle: float
+    seed: Hashable
+    members: list[NDArray[np.intp]]  # rows, in the order of epochs
 
 
 def ended_nearer(panel: ExactPanel, distance: Array | None = None) -> tuple[int, int]:
@@ -35,66 +79,90 @@ def ended_nearer(panel: ExactPanel, distance: Array | None = None) -> tuple[int,
 
 
 @own_style()
-def polar_figure(panels: Sequence[ExactPanel], *, radius: str = "distance from the minimum", note: str = "") -> Figure:
-    """Each minimum as a star in the middle, a spoke a direction: the radius is the distance, the angle the angle.
+def polar_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
+    """A spoke for each direction, or each trajectory: the radius is the distance, the angle off the spoke the angle.
 
-    A trajectory begins on its spoke, as a diamond, and ends in a dot. Its radius is its distance from the minimum, on
-    one linear scale for all panels, and the angle between its point and the spoke that between its displacement and the
-    jump. Dotted arcs have the radius of each start: a trajectory inside of its arc is nearer than it began. Spokes
-    are equally spaced, whatever the angles between the jumps. The side of the spoke on which a trajectory lies has no
-    meaning; it is chosen so that trajectories do not cross.
+    Copies that were perturbed: the minimum is a star in the middle, and there is a spoke a direction. A copy begins on
+    its spoke, as a diamond, and ends in a dot. Its radius is its distance from the minimum, on one linear scale for all
+    panels, and the angle between its point and the spoke that between its displacement and the jump. Dotted arcs have
+    the radius of each start: inside of its arc a copy is nearer than it began. The side of the spoke on which a copy
+    lies has no meaning; it is chosen so that curves do not cross.
+
+    Other trajectories: the star is the first point of each, and each has a spoke, on which it ends. Its radius is its
+    distance from its first point, on a linear scale of each panel, and the angle off the spoke that between its
+    displacement so far and its displacement in the end: a straight way lies on the spoke. All lie on the same side. Of
+    more than 24 in a panel 24 are drawn, in equal steps through all of them, and the panel says so.
+
+    Spokes are equally spaced, whatever the angles between the displacements. A bar shows the scale.
 
     Args:
-        panels: the minima, copies that were perturbed.
-        radius: what the radius is, in words.
+        panels: the minima with copies that were perturbed, or groups of trajectories that begin otherwise.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `check_exact`; no panels.
+        ValueError: as `check_exact`; no panels, panels that differ in their hue, beginning, unit or length.
+    """
+    fig, _, words = draw_polar(panels)
+    figure_note(fig, f"{words}\n{note}".rstrip("\n"))
+    return fig
+
+
+@own_style()
+def draw_polar(panels: Sequence[ExactPanel]) -> tuple[Figure, list[Curve], str]:
+    """As `polar_figure`, without a note, and with the artists of its trajectories, for a film that moves them.
+
+    Returns:
+        The figure, the curves, and what the note has to say of positions.
     """
     panels, palette, dashes = _checked(panels)
     fig = Figure()
-    axes = fig.subplots(1, len(panels), squeeze=False)
-    reach = 1.06 * max(
-        max(panel.distance.max(), *(surrogate.distance.max() for surrogate in panel.surrogates), 0) for panel in panels
-    )
-    for ax, panel in zip(axes[0], panels, strict=True):
-        _draw_polar(ax, panel, palette, dashes, reach)
-        _write_over(ax, panel)
-    words = (
-        f"Every position is exact: the radius is the {radius}, the angle off the spoke that between displacement and "
-        "jump. Inside of its dotted arc a copy is nearer than it began. Spokes are equally spaced; the side of the "
-        "spoke has no meaning, and distances between copies are not shown."
-    )
-    return _finished(fig, axes, panels, palette, dashes, f"{words}\n{note}" if note else words, directions=True)
+    axes = panel_axes(fig, row_lengths(len(panels), _A_ROW))
+    reaches = [
+        1.06 * max(panel.distance.max(), *(surrogate.distance.max() for surrogate in panel.surrogates), 0)
+        for panel in panels
+    ]
+    if panels[0].begin == "jump":
+        reaches = [max(reaches)] * len(panels)
+    curves = []
+    for ax, panel, reach in zip(filter(None, axes.flat), panels, reaches, strict=True):
+        curves += _draw_polar(ax, panel, palette, dashes, reach)
+        _draw_bar(ax, reach)
+        _write_around(ax, panel, drawn=min(_count(panel), MOST_SPOKES) if panel.begin != "jump" else None)
+    _arrange(fig, axes, panels, palette, dashes, polar=True)
+    return fig, curves, _polar_words(panels)
 
 
 @own_style()
 def plane_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
-    """The way along the jump against the way across it, in jumps: the minimum is at 0, every start at 1.
+    """The way along a displacement against the way across it, in units of that displacement.
 
-    Arcs have equal distances from the minimum; the black one is that of the starts, and left of it is nearer.
+    Copies that were perturbed: along the jump, in jumps; the minimum is at 0, every start at 1. Arcs have equal
+    distances from the minimum; the black one is that of the starts, and left of it is nearer. Other trajectories: along
+    the displacement in the end; every one leads from 0 to 1.
 
     Args:
-        panels: the minima, copies that were perturbed; the axes of all have one range.
+        panels: as `polar_figure`; the axes of all have one range.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `check_exact`; no panels.
+        ValueError: as `polar_figure`.
     """
     panels, palette, dashes = _checked(panels)
     fig = Figure()
-    axes = fig.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)
-    for ax, panel in zip(axes[0], panels, strict=True):
+    axes = panel_axes(fig, row_lengths(len(panels), _A_ROW))
+    shown = list(filter(None, axes.flat))
+    for ax, panel in zip(shown, panels, strict=True):
         _draw_plane(ax, panel, palette, dashes)
-        _write_over(ax, panel)
-    _set_range(axes[0])
-    axes[0, 0].set_ylabel("across it", fontsize=NORMAL, color=INK)
-    words = (
-        "Every position is exact, in jumps. Arcs: equal distance from the minimum; black: that of the starts, left of "
-        "it is nearer. A dot ends a copy."
-    )
-    return _finished(fig, axes, panels, palette, dashes, f"{words}\n{note}" if note else words, directions=False)
+    _set_range(shown, has_jumps=panels[0].begin == "jump")
+    for row in axes:
+        row[0].set_ylabel("across it", fontsize=NORMAL, color=INK)
+        for ax in filter(None, row[1:]):
+            ax.tick_params(labelleft=False)
+    for ax, panel in zip(shown, panels, strict=True):
+        _write_around(ax, panel)
+    _arrange(fig, axes, panels, palette, dashes, polar=False)
+    figure_note(fig, f"{_plane_words(panels)}\n{note}".rstrip("\n"))
+    return fig
 
 
 def choose_sides(curves: Sequence[NDArray[Any]], mirrored: Sequence[NDArray[Any]]) -> list[bool]:
@@ -124,54 +192,75 @@ def choose_sides(curves: Sequence[NDArray[Any]], mirrored: Sequence[NDArray[Any]
     return list(min(product((False, True), repeat=count), key=cost))
 
 
-def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str, Any], reach: float) -> None:
-    spokes = _spokes(panel)
-    half = np.pi / max(len(spokes), 3)
-    areas = diamond_areas(palette)
-    for seed, spoke in spokes.items():
-        ax.plot(*_places(np.array([0, reach]), np.full(2, spoke)).T, color=FRAME, linewidth=0.5, zorder=0)
-        members = [rows for rows in rows_by_member(panel).values() if panel.seed.tolist()[rows[0]] == seed]
-        members.sort(key=lambda rows: panel.distance[rows[0]])
+def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str, Any], reach: float) -> list[Curve]:
+    spokes, areas, curves = _spokes(panel), diamond_areas(palette), []
+    half, shares = np.pi / max(len(spokes), 3), shares_of_way(panel, palette)
+    for spoke in spokes:
+        ax.plot(*_places(np.array([0, reach]), np.full(2, spoke.angle)).T, color=FRAME, linewidth=0.5, zorder=0)
         sided = [
-            [_places(panel.distance[rows], spoke + sign * panel.angle[rows]) for rows in members] for sign in (1, -1)
+            [_places(panel.distance[rows], spoke.angle + sign * panel.angle[rows]) for rows in spoke.members]
+            for sign in (1, -1)
         ]
-        for rows, side, *curves in zip(members, choose_sides(*sided), *sided, strict=True):
-            start = panel.distance[rows[0]]
-            arc = np.linspace(spoke - 0.9 * half, spoke + 0.9 * half, 40)
-            ax.plot(*_places(np.full(40, start), arc).T, color=GREY, linewidth=0.4, linestyle=":", zorder=0)
+        sides = choose_sides(*sided) if panel.begin == "jump" else [False] * len(spoke.members)
+        for rows, side, *places in zip(spoke.members, sides, *sided, strict=True):
+            epochs = panel.epoch[rows]
             for surrogate in panel.surrogates:
-                turned = spoke + (-1 if side else 1) * surrogate.angle[rows]
-                _draw_surrogate(ax, _places(surrogate.distance[rows], turned), dashes[surrogate.label])
-            _draw_curve(ax, curves[side], panel.epoch[rows] / (palette.last_epoch or 1), palette.directions[seed])
-            size = step_sizes(panel).tolist()[rows[0]]
-            diamond: dict[str, Any] = {"marker": "D", "edgecolors": INK, "linewidths": 0.4, "zorder": 4}
-            _dot(ax, curves[side][0], s=areas[size], c=[palette.step_sizes[size]], **diamond)
-    ax.scatter(0, 0, s=40, marker="*", c=MINIMUM, edgecolors=INK, linewidths=0.5, zorder=5)
+                turned = spoke.angle + (-1 if side else 1) * surrogate.angle[rows]
+                drawn = _places(surrogate.distance[rows], turned)
+                curves.append(Curve(drawn, epochs, *_draw_surrogate(ax, drawn, dashes[surrogate.label]), None))
+            shades = shade(palette.directions[spoke.seed], shares[rows])
+            curves.append(Curve(places[side], epochs, *_draw_curve(ax, places[side], shades), shades))
+            if panel.begin == "jump":
+                start = panel.distance[rows[0]]
+                arc = np.linspace(spoke.angle - 0.9 * half, spoke.angle + 0.9 * half, 40)
+                ax.plot(*_places(np.full(40, start), arc).T, color=GREY, linewidth=0.4, linestyle=":", zorder=0)
+                size = step_sizes(panel).tolist()[rows[0]]
+                diamond: dict[str, Any] = {"marker": "D", "edgecolors": INK, "linewidths": 0.4, "zorder": 4}
+                _dot(ax, places[side][0], s=areas[size], c=[palette.step_sizes[size]], **diamond)
+    _draw_star(ax)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
     ax.set_aspect("equal")
     for spine in ax.spines.values():
         spine.set_visible(False)
+    return curves
+
+
+def _draw_bar(ax: Axes, reach: float) -> None:
+    """A bar of a round length in the lower left corner, which no circle fills, and its length."""
+    _, length, *_ = MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(0, 0.75 * reach)
+    ax.plot([-reach, -reach + length], [-0.97 * reach] * 2, color=INK, linewidth=1.2, solid_capstyle="butt", zorder=1)
+    style: dict[str, Any] = {**PLAIN, "fontsize": SMALL, "color": INK, "ha": "left", "va": "bottom"}
+    ax.text(-reach, -0.95 * reach, f"{length:g}", **style)
+
+
+def _draw_star(ax: Axes) -> None:
+    ax.scatter(0, 0, s=40, marker="*", c=MINIMUM, edgecolors=INK, linewidths=0.5, zorder=5, clip_on=False)
 
 
 def _draw_plane(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str, Any]) -> None:
+    has_jumps = panel.begin == "jump"
     for rows in rows_by_member(panel).values():
-        jump = panel.distance[rows[0]]
+        unit = 0 if has_jumps else -1  # the row whose displacement lies on the axis
         for surrogate in panel.surrogates:
+            whole = surrogate.distance[rows[unit]] or 1.0
             _draw_surrogate(
-                ax, _places(surrogate.distance[rows] / jump, surrogate.angle[rows]), dashes[surrogate.label]
+                ax, _places(surrogate.distance[rows] / whole, surrogate.angle[rows]), dashes[surrogate.label]
             )
-        places = _places(panel.distance[rows] / jump, panel.angle[rows])
-        color = palette.step_sizes[step_sizes(panel).tolist()[rows[0]]]
+        places = _places(panel.distance[rows] / panel.distance[rows[unit]], panel.angle[rows])
+        size, seed = step_sizes(panel).tolist()[rows[0]], panel.seed.tolist()[rows[0]]
+        color = palette.step_sizes[size] if has_jumps else palette.directions[seed]
         ax.plot(*places.T, color=color, linewidth=0.8, zorder=2)
-        _dot(ax, places[-1], s=6, color=color, linewidths=0, zorder=3)
-    ax.set_xlabel("along the jump", fontsize=NORMAL, color=INK)
+        _dot(ax, places[-1], s=6, color=color, linewidths=0, zorder=3, clip_on=False)
+    if not has_jumps:
+        _draw_star(ax)
+    ax.set_xlabel(f"along the {'jump' if has_jumps else 'displacement in the end'}", fontsize=NORMAL, color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
     for name, spine in ax.spines.items():
         spine.set(visible=name in ("left", "bottom"), color=GREY, linewidth=0.6)
 
 
-def _set_range(axes: Sequence[Axes]) -> None:
+def _set_range(axes: Sequence[Axes], *, has_jumps: bool) -> None:
     """One range for all panels, and the arcs of equal distance in it."""
     low, high = axes[0].dataLim.get_points()
     for ax in axes[1:]:
@@ -179,39 +268,53 @@ def _set_range(axes: Sequence[Axes]) -> None:
         low, high = np.minimum(low, points[0]), np.maximum(high, points[1])
     high = np.maximum(high, [1.0, 1e-6])
     margin = 0.05 * np.maximum(high - low, 1e-9)
-    axes[0].set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(0, high[1] + margin[1]))
-    across = np.linspace(0, high[1] + margin[1], 200)
+    for ax in axes:
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(0, high[1] + margin[1]))
+    top = high[1] + margin[1]
     ticks = [tick for tick in axes[0].get_xticks() if tick > 0 and not np.isclose(tick, 1)]
     for ax in axes:
         for distance in (*ticks, 1.0):
-            inside = across[across <= distance]
-            is_start = distance == 1
+            inside = np.linspace(0, min(distance, top), 200)
+            is_start = distance == 1 and has_jumps
             style: dict[str, Any] = {"color": INK if is_start else FRAME, "linewidth": 0.8 if is_start else 0.5}
             ax.plot(np.sqrt(distance**2 - inside**2), inside, **style, zorder=1, scalex=False, scaley=False)
 
 
-def _draw_curve(ax: Axes, places: NDArray[Any], progress: NDArray[Any], color: Color) -> None:
-    segments = np.stack([places[:-1], places[1:]], axis=1)
-    shades = shade(color, progress)
-    ax.add_collection(
-        LineCollection(list(segments), colors=shades[1:].tolist(), linewidths=1.1, zorder=2, capstyle="round")
-    )
-    _dot(ax, places[-1], s=8, c=[shades[-1]], linewidths=0, zorder=3)
+def _draw_curve(ax: Axes, places: NDArray[Any], shades: NDArray[Any]) -> tuple[LineCollection, PathCollection]:
+    style: dict[str, Any] = {"colors": shades[1:].tolist(), "linewidths": 1.1, "zorder": 2, "capstyle": "round"}
+    line = LineCollection(_segments(places), **style)
+    ax.add_collection(line)
+    return line, _dot(ax, places[-1], s=8, c=[shades[-1]], linewidths=0, zorder=3)
 
 
-def _draw_surrogate(ax: Axes, places: NDArray[Any], dashes: Any) -> None:
-    ax.plot(*places.T, color=GREY, linewidth=0.6, zorder=1, linestyle=dashes)
-    _dot(ax, places[-1], s=5, marker="x", color=GREY, linewidths=0.5, zorder=1)
+def _segments(places: NDArray[Any]) -> list[NDArray[Any]]:
+    return list(np.stack([places[:-1], places[1:]], axis=1))
 
 
-def _dot(ax: Axes, place: NDArray[Any], **style: Any) -> None:
-    ax.scatter(place[0], place[1], **style)
+def _draw_surrogate(ax: Axes, places: NDArray[Any], dashes: Any) -> tuple[Line2D, PathCollection]:
+    (line,) = ax.plot(*places.T, color=GREY, linewidth=0.6, zorder=1, linestyle=dashes)
+    return line, _dot(ax, places[-1], s=5, marker="x", color=GREY, linewidths=0.5, zorder=1)
 
 
-def _spokes(panel: ExactPanel) -> dict[Hashable, float]:
-    """The angle of each direction: equally spaced, clockwise from the top."""
-    seeds = np.unique(panel.seed).tolist()
-    return {seed: np.pi / 2 - 2 * np.pi * number / len(seeds) for number, seed in enumerate(seeds)}
+def _dot(ax: Axes, place: NDArray[Any], **style: Any) -> PathCollection:
+    return ax.scatter(place[0], place[1], **style)
+
+
+def _spokes(panel: ExactPanel) -> list[_Spoke]:
+    """Equally spaced, clockwise from the top: one a direction, or one a trajectory, those of one label together."""
+    members, seeds = list(rows_by_member(panel).values()), panel.seed.tolist()
+    if panel.begin == "jump":
+        members.sort(key=lambda rows: panel.distance[rows[0]])
+        groups = {seed: [rows for rows in members if seeds[rows[0]] == seed] for seed in np.unique(panel.seed).tolist()}
+        found = list(groups.items())
+    else:
+        members.sort(key=lambda rows: seeds[rows[0]])
+        if len(members) > MOST_SPOKES:
+            members = [members[number] for number in np.linspace(0, len(members) - 1, MOST_SPOKES).round().astype(int)]
+        found = [(seeds[rows[0]], [rows]) for rows in members]
+    return [
+        _Spoke(np.pi / 2 - 2 * np.pi * number / len(found), seed, each) for number, (seed, each) in enumerate(found)
+    ]
 
 
 def _places(radius: NDArray[Any], angle: NDArray[Any]) -> NDArray[np.float64]:
@@ -231,38 +334,101 @@ def _cross(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return bool(apart.any())
 
 
-def _write_over(ax: Axes, panel: ExactPanel) -> None:
-    """The title, how many copies ended nearer than they began, and how many of the surrogates."""
-    nearer, of = ended_nearer(panel)
-    text = f"{panel.title}\n{nearer} of {of} ended nearer"
-    others = [f"{surrogate.label} {ended_nearer(panel, surrogate.distance)[0]}" for surrogate in panel.surrogates]
-    text += f"\n({', '.join(others)})" if others else ""
-    style: dict[str, Any] = {**PLAIN, "fontsize": NORMAL, "color": INK}
-    ax.set_title(wrapped(text, PANEL_INCHES, NORMAL), **style)
+def _write_around(ax: Axes, panel: ExactPanel, *, drawn: int | None = None) -> None:
+    """The title; under the panel what it is of, and where its trajectories and their surrogates ended."""
+    write_over(ax, panel.title)
+    lines = [panel.note] if panel.note else []
+    if panel.begin == "jump":
+        nearer, of = ended_nearer(panel)
+        others = [f"{surrogate.label} {ended_nearer(panel, surrogate.distance)[0]}" for surrogate in panel.surrogates]
+        lines.append(f"{nearer} of {of} ended nearer")
+    else:
+        others = [f"{surrogate.label} {_ends(panel, surrogate.distance)}" for surrogate in panel.surrogates]
+        lines.append(f"ended {_ends(panel, panel.distance)} away")
+        if drawn is not None and drawn < _count(panel):
+            lines.append(f"{drawn} of {_count(panel)} trajectories are drawn")
+    lines += [f"({', '.join(others)})".replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")] * bool(
+        others
+    )
+    write_under(ax, "\n".join(lines))
+
+
+def _ends(panel: ExactPanel, distance: Array) -> str:
+    """The distances in the end, from the least to the greatest."""
+    ends = [distance[rows[-1]] for rows in rows_by_member(panel).values()]
+    least, greatest = f"{min(ends):.3g}", f"{max(ends):.3g}"
+    return least if least == greatest else f"{least} to {greatest}"
+
+
+def _count(panel: ExactPanel) -> int:
+    return len(rows_by_member(panel))
+
+
+def _polar_words(panels: Sequence[ExactPanel]) -> str:
+    begin, length = panels[0].begin, panels[0].length
+    unit = f", in {length}" if length else ""
+    if begin == "jump":
+        return (
+            f"Every position is exact. Radius: distance from the minimum{unit} (bar); angle off the spoke: between "
+            "displacement and jump. Inside of its dotted arc a copy is nearer than it began. Spokes are evenly spaced, "
+            "their sides have no meaning, and distances between copies are not shown."
+        )
+    scales = "; each panel has its own scale" if len(panels) > 1 else ""
+    return (
+        f"Every position is exact. Radius: distance from the trajectory's own {REFERENCES[begin]}{unit} (bar{scales}); "
+        "angle off the spoke: between the displacement so far and that in the end. A straight way lies on its spoke. "
+        "Spokes are equally spaced, one a trajectory; distances between trajectories are not shown."
+    )
+
+
+def _plane_words(panels: Sequence[ExactPanel]) -> str:
+    begin = panels[0].begin
+    if begin == "jump":
+        return (
+            "Every position is exact, in jumps. Arcs: equal distance from the minimum; black: that of the starts, left "
+            "of it is nearer. A dot ends a copy."
+        )
+    return (
+        f"Every position is exact, in units of each trajectory's own displacement in the end: all lead from 0, the "
+        f"{REFERENCES[begin]}, to 1. Arcs: equal distance from there. A straight way lies on the axis, one of steps at "
+        "right angles to each other, as random steps nearly are in many dimensions, on half a circle."
+    )
 
 
 def _checked(panels: Sequence[ExactPanel]) -> tuple[list[ExactPanel], Palette, dict[str, Any]]:
     """The panels, their palette, and the dashes of each surrogate, which are the same in all panels."""
     checked = [check_exact(panel) for panel in panels]
+    words = {(panel.hue, panel.begin, panel.unit, panel.length) for panel in checked}
+    if len(words) > 1:
+        raise ValueError(f"panels differ in their hue, begin, unit and length: {sorted(words)}")
     labels = dict.fromkeys(surrogate.label for panel in checked for surrogate in panel.surrogates)
     dashes = {label: DASHES[number % len(DASHES)] for number, label in enumerate(labels)}
     return checked, shared_palette(checked), dashes
 
 
-def _finished(
+def _arrange(
     fig: Figure,
     axes: NDArray[Any],
     panels: Sequence[ExactPanel],
     palette: Palette,
     dashes: dict[str, Any],
-    note: str,
     *,
-    directions: bool,
-) -> Figure:
-    """The figure with its panels in their places, a legend and a note."""
-    arrange_panels(fig, axes)
+    polar: bool,
+) -> None:
+    """Put the panels in their places, and a legend under them."""
+    arrange_panels(fig, axes, center=True)
     extra = [Line2D([], [], color=GREY, linewidth=0.8, label=label, linestyle=each) for label, each in dashes.items()]
-    fades: list[Fade] = ["dark"] if directions else []
-    legend(fig, palette, directions=directions, fades=fades, unit=panels[0].unit, minimum=directions, extra=extra)
-    figure_note(fig, note)
-    return fig
+    fades: list[Fade] = ["dark"] if polar else []
+    first = panels[0]
+    has_jumps = first.begin == "jump"
+    # A panel of one group has its name for a title, and needs no legend of hues.
+    named = all({panel.title} == set(map(str, panel.seed.tolist())) for panel in panels)
+    signs: dict[str, Any] = {
+        "directions": polar if has_jumps else not named,
+        "step_sizes": has_jumps,
+        "minimum": polar and has_jumps,
+        "initial": "" if has_jumps else REFERENCES[first.begin],
+    }
+    legend(
+        fig, palette, hue=first.hue, unit=first.unit, shading=shading_words(panels), fades=fades, **signs, extra=extra
+    )

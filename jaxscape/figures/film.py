@@ -1,6 +1,7 @@
-"""The supplementary film: trajectories that grow epoch by epoch, several minima side by side.
+"""Films: trajectories that grow epoch by epoch, several minima side by side.
 
-It moves the artists of `plots.comparison_figure`, whose picture is the film's last frame.
+A film moves the artists of `plots.comparison_figure`, the paper's supplementary film, or those of `exact.polar_figure`;
+its last frame is that picture.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,13 @@ from matplotlib.text import Text
 from mpl_toolkits.mplot3d.art3d import Line3D
 from PIL import Image
 
+from jaxscape.figures.boxes import path, put_in_boxes
 from jaxscape.figures.drawing import EDGE, Trajectories
+from jaxscape.figures.exact import Curve, draw_polar
 from jaxscape.figures.layout import NORMAL, add_strip, from_top
 from jaxscape.figures.legend import figure_note
 from jaxscape.figures.palette import INK, POINT_SIZE
-from jaxscape.figures.panels import Array, Panel, checked_panel, rows_by_member
+from jaxscape.figures.panels import Array, ExactPanel, Panel, check_exact, checked_panel, rows_by_member
 from jaxscape.figures.plots import LOOKS, Look, draw_comparison
 from jaxscape.figures.style import own_style, replacing
 
@@ -34,15 +37,17 @@ class Film(NamedTuple):
     """A figure and what changes in it; `_show` sets its epoch."""
 
     fig: Figure
-    panels: Sequence[Panel]
-    drawn: Sequence[Trajectories]
+    panels: Sequence[Panel]  # of an embedding; none of a polar view
+    drawn: Sequence[Trajectories]  # a panel each
+    curves: Sequence[Curve]  # of a polar view
     clock: Text
     epochs: Array  # (frame,), ascending
+    unit: str
 
 
 @own_style()
 def save_film(
-    panels: Sequence[Panel],
+    panels: Sequence[Panel] | Sequence[ExactPanel],
     stem: str | Path,
     *,
     look: Look = "dark",
@@ -54,14 +59,17 @@ def save_film(
 ) -> list[Path]:
     """Writes STEM.gif and, where an ffmpeg is there, STEM.mp4 with twice the pixels a side.
 
-    A frame shows the points and lines up to its epoch, the newest points larger than the others; the last frame
-    is the picture of `plots.comparison_figure`. Jumps and minima are there from the first frame, and the axes
-    stay those of all epochs. The same panels give the same bytes of the GIF. Missing folders are made.
+    Of embeddings a frame shows the points and lines up to its epoch, the newest points larger than the others; the last
+    frame is the picture of `plots.comparison_figure`. Of exact panels it shows the polar view up to its epoch, with the
+    surrogates; the last frame is the picture of `exact.polar_figure`. The time stands under the panels. Jumps and
+    minima are there from the first frame, and the axes stay those of all epochs. The same panels give the same bytes of
+    the GIF. Missing folders are made.
 
     Args:
-        panels: the minima, all in the plane or all in space; each may have epochs of its own.
+        panels: the minima, embedded (all in the plane or all in space) or as the exact views take them; each may have
+            epochs of its own.
         stem: path of the files, less their endings.
-        look: "dark" or "white" (hues that darken, whiten) or "epoch" (one scale).
+        look: of embeddings: "dark" or "white" (hues that darken, whiten) or "epoch" (one scale).
         seconds: from the first epoch to the last one.
         hold: for which the last frame stays, before the GIF begins anew.
         dpi: pixels an inch of the GIF; three panels are about 6.5 inches wide.
@@ -72,7 +80,8 @@ def save_film(
         The files: [STEM.gif], or [STEM.gif, STEM.mp4].
 
     Raises:
-        ValueError: as `plots.comparison_figure`; numbers out of `RANGES`, an unknown look.
+        ValueError: as `plots.comparison_figure` or `exact.polar_figure`; panels of both kinds; numbers out of `RANGES`,
+            an unknown look.
         OSError: says which file could not be written, and why; an old one stays as it was.
     """
     for name, value in (("seconds", seconds), ("hold", hold), ("dpi", dpi), ("max_frames", max_frames)):
@@ -93,28 +102,41 @@ def save_film(
     return [gif, mp4]
 
 
-def _make_film(panels: Sequence[Panel], look: Look, *, max_frames: int, note: str) -> Film:
-    fig, drawn = draw_comparison(panels, [look])
-    panels = [checked_panel(panel) for panel in panels]
-    epochs = np.unique(np.concatenate([panel.epoch for panel in panels]))
+def _make_film(panels: Sequence[Panel] | Sequence[ExactPanel], look: Look, *, max_frames: int, note: str) -> Film:
+    if len({type(panel) for panel in panels}) > 1:
+        raise ValueError("panels are of embeddings and of exact views; give panels of one kind")
+    exact = [check_exact(panel) for panel in panels if isinstance(panel, ExactPanel)]
+    embedded = [checked_panel(panel) for panel in panels if isinstance(panel, Panel)]
+    curves: list[Curve] = []
+    drawn: list[Trajectories] = []
+    if exact:
+        fig, curves, words = draw_polar(exact)
+        note = f"{words}\n{note}".rstrip("\n")
+    else:
+        fig, drawn = draw_comparison(embedded, [look])
+    shown: list[Panel] | list[ExactPanel] = exact or embedded
+    epochs, unit = np.unique(np.concatenate([panel.epoch for panel in shown])), shown[0].unit
     every = -(-(len(epochs) - 1) // (max_frames - 1)) or 1
-    clock = fig.text(0.5, 0, "epoch", fontsize=NORMAL, color=INK, ha="center", va="top", transform=from_top(fig))
+    clock = fig.text(0.5, 0, unit, fontsize=NORMAL, color=INK, ha="center", va="top", transform=from_top(fig))
     clock.set_y(add_strip(fig, clock))
     if note:
         figure_note(fig, note)
-    return Film(fig, panels, drawn, clock, np.union1d(epochs[::every], epochs[-1:]))
+    frames = np.union1d(epochs[::every], epochs[-1:])
+    return Film(fig, [put_in_boxes(panel)[0] for panel in embedded], drawn, curves, clock, frames, unit)
 
 
 def _show(film: Film, epoch: float) -> None:
     last = film.epochs[-1]
     width = max(len(f"{known:g}") for known in film.epochs)
     # Spaces as wide as a digit: the words stay where they are.
-    film.clock.set_text(f"epoch {f'{epoch:g}'.rjust(width, chr(0x2007))} of {last:g}")
+    film.clock.set_text(f"{film.unit} {f'{epoch:g}'.rjust(width, chr(0x2007))} of {last:g}")
+    for curve in film.curves:
+        curve.show(epoch)
     for panel, drawn in zip(film.panels, film.drawn, strict=True):
         sizes, edges = np.where(panel.epoch <= epoch, POINT_SIZE, 0), np.zeros(len(panel.epoch))
         for member, rows in rows_by_member(panel).items():
             shown = rows[panel.epoch[rows] <= epoch]
-            _set_places(drawn.lines[member], panel.embedding[shown])
+            _set_places(drawn.lines[member], path(panel, shown))
             if epoch < last:
                 newest = shown[panel.epoch[shown] > 0][-1:]  # at epoch 0 a diamond or star stands out
                 sizes[newest], edges[newest] = NEWEST_SIZE, EDGE["linewidths"]

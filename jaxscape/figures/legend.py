@@ -46,6 +46,7 @@ def legend(
     hue: str = "direction",
     initial: str = "",
     unit: str = "epoch",
+    shading: str = "",
     extra: Sequence[Artist] = (),
 ) -> Legend:
     """Puts a legend at the foot of the figure, in a strip of its own: outside of the points.
@@ -57,11 +58,12 @@ def legend(
         palette: what the colours stand for.
         directions: whether the hues are explained.
         step_sizes: whether the diamonds are.
-        fades: for each of these, a gradient from epoch 0 to the last one.
+        fades: for each of these, a gradient.
         minimum: whether the star is, as the minimum.
         hue: what the hues stand for.
         initial: what the star at the beginning of each trajectory is, where there is one.
         unit: what is counted: the epoch, or the step.
+        shading: what the gradient stands for, where that is not the unit from 0 to the last one of all.
         extra: more artists, under their own labels.
     """
     groups: dict[str, list[Entry]] = {}
@@ -71,7 +73,7 @@ def legend(
         sides = {size: area**0.5 for size, area in diamond_areas(palette).items()}
         diamonds = {size: _marker("D", color, sides[size]) for size, color in palette.step_sizes.items()}
         groups["step size"] = [(diamond, f"{size:g}") for size, diamond in diamonds.items()]
-    others: list[Entry] = [(_gradient(fade), f"{unit} 0 to {palette.last_epoch:g}") for fade in fades]
+    others: list[Entry] = [(_gradient(fade), shading or f"{unit} 0 to {palette.last_epoch:g}") for fade in fades]
     others += [(_marker("*", MINIMUM, size=7), "minimum")] if minimum else []
     others += [(_marker("*", MINIMUM, size=7), initial)] if initial else []
     others += [(artist, str(artist.get_label())) for artist in extra]
@@ -112,7 +114,7 @@ def _fitting_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: 
         box = fig.legend(handles, labels, ncols=columns, **STYLE)
         for text in box.get_texts():
             text.set(**PLAIN)
-        if box.get_window_extent().width < fig.bbox.width or i == len(trials):
+        if box.get_window_extent().width < fig.bbox.width - 2 * GAP * fig.dpi or i == len(trials):
             break
         box.remove()
     return box

@@ -16,12 +16,18 @@ type Array = NDArray[Any]
 # recorded, are a golden star.
 type Begin = Literal["jump", "initial", "first"]
 BEGINS = ("jump", "initial", "first")
+# What the distances of the exact views are measured from, and the star that stands there.
+REFERENCES: dict[Begin, str] = {
+    "jump": "minimum",
+    "initial": "initial parameters",
+    "first": "first recorded step",
+}
 
 
 class Panel(NamedTuple):
     """Trajectories, of copies of one minimum or of networks; the labels are (n,), a value a row of the embedding."""
 
-    title: str  # its lines stay lines
+    title: str  # the name alone: of more than three lines the others are left out
     embedding: Array  # (n, 2) or (n, 3)
     seed: Array  # what the hue stands for: the direction of the jump, or another label
     epoch: Array
@@ -32,6 +38,10 @@ class Panel(NamedTuple):
     hue: str = "direction"  # the legend's word for the labels `seed`
     begin: Begin = "jump"
     unit: str = "epoch"  # of the numbers `epoch`
+    # The connected component of each row, ints (n,), where the embedding was made of a graph that has several: each is
+    # drawn in a box of its own, for its place beside another one means nothing.
+    component: Array | None = None
+    minimum_component: int | None = None  # that of the minimum, where both are given
 
 
 class DistancePanel(NamedTuple):
@@ -45,6 +55,7 @@ class DistancePanel(NamedTuple):
     step_size: Array | None = None
     null: Array | None = None  # the same of null trajectories with the same labels
     unit: str = "epoch"
+    note: str = ""  # under the panel
 
 
 class Surrogate(NamedTuple):
@@ -56,17 +67,26 @@ class Surrogate(NamedTuple):
 
 
 class ExactPanel(NamedTuple):
-    """Trajectories as seen from the minimum; every array is (n,), a value a row."""
+    """Trajectories as seen from one point each; every array is (n,), a value a row.
 
-    title: str
-    distance: Array  # from the minimum, in any unit
-    angle: Array  # between the displacements of the row and of its start, radians from 0 to pi
-    seed: Array  # the direction of the jump
+    Copies that were perturbed (begin "jump") are seen from the minimum, and their angle is that with the jump. Whatever
+    else begins is seen from its own first point: its distance there is 0, and the angle is that with the displacement
+    in the end.
+    """
+
+    title: str  # the name alone
+    distance: Array  # from the minimum, or from the trajectory's own first point
+    angle: Array  # between the displacement of the row and that of its start, or of its end; radians from 0 to pi
+    seed: Array  # what the hue stands for: the direction of the jump, or another label
     epoch: Array
     member: Array
     step_size: Array | None = None
     surrogates: Sequence[Surrogate] = ()
-    unit: str = "epoch"
+    unit: str = "epoch"  # of the numbers `epoch`
+    note: str = ""  # under the panel
+    hue: str = "direction"  # the legend's word for the labels `seed`
+    begin: Begin = "jump"
+    length: str = ""  # the unit of the distances, in words
 
 
 def checked_panel(panel: Panel) -> Panel:
@@ -82,6 +102,10 @@ def checked_panel(panel: Panel) -> Panel:
     _check_finite("embedding", panel.embedding)
     if panel.minimum is not None:
         panel = panel._replace(minimum=checked_column("minimum", panel.minimum, shape[1], numeric=True))
+    if panel.component is not None:
+        panel = panel._replace(component=checked_column("component", panel.component, shape[0]))
+        if panel.minimum is not None and panel.minimum_component is None:
+            raise ValueError("minimum_component is None; say which of the components is that of the minimum")
     return _with_checked_labels(panel, shape[0])
 
 
@@ -98,8 +122,11 @@ def check_exact(panel: ExactPanel) -> ExactPanel:
     """Return the panel with its columns as arrays.
 
     Raises:
-        ValueError: lengths that differ, no rows, NaN, a row named twice, a start at the minimum itself.
+        ValueError: lengths that differ, no rows, NaN, a row named twice, an unknown beginning, a copy that starts at
+            the minimum itself, a trajectory seen from its own first point that starts elsewhere or ends there.
     """
+    if panel.begin not in BEGINS:
+        raise ValueError(f"begin is {panel.begin!r}; choose one of {list(BEGINS)}")
     n = len(panel.distance)
     panel = panel._replace(**_checked_places("", panel.distance, panel.angle, n))
     surrogates = tuple(
@@ -107,9 +134,16 @@ def check_exact(panel: ExactPanel) -> ExactPanel:
         for surrogate in panel.surrogates
     )
     panel = _with_checked_labels(panel._replace(surrogates=surrogates), n)
-    starts = np.array([rows[0] for rows in rows_by_member(panel).values()])
-    if np.any(panel.distance[starts] == 0):
+    starts, ends = np.array([rows[[0, -1]] for rows in rows_by_member(panel).values()]).T
+    if panel.begin == "jump" and np.any(panel.distance[starts] == 0):
         raise ValueError(f"panel {panel.title!r} has trajectories that start at the minimum; leave them out")
+    if panel.begin != "jump" and np.any(panel.distance[starts] != 0):
+        raise ValueError(
+            f"panel {panel.title!r} begins with {panel.begin!r}, and has trajectories that start at another distance "
+            "than 0 from their own first point"
+        )
+    if panel.begin != "jump" and np.any(panel.distance[ends] == 0):
+        raise ValueError(f"panel {panel.title!r} has trajectories that end where they began; leave them out")
     return panel
 
 
@@ -139,6 +173,36 @@ def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel] | Sequence[
 def step_sizes(panel: Panel | DistancePanel | ExactPanel) -> Array:
     """The step size of each row; 0 where nothing was thrown."""
     return np.zeros(len(panel.member)) if panel.step_size is None else panel.step_size
+
+
+def shares_of_way(panel: Panel | ExactPanel, palette: Palette) -> NDArray[np.float64]:
+    """How far each row is on its way, from 0 to 1: what the hues darken with.
+
+    Copies of a minimum are retrained as long as each other, and the shades of all panels of a figure mean the same
+    epochs. Trajectories that begin otherwise may have any lengths: each darkens from its own first row to its last.
+    """
+    if panel.begin == "jump":
+        return np.asarray(panel.epoch / (palette.last_epoch or 1))
+    shares = np.zeros(len(panel.epoch))
+    for rows in rows_by_member(panel).values():
+        epochs = panel.epoch[rows]
+        shares[rows] = (epochs - epochs[0]) / ((epochs[-1] - epochs[0]) or 1)
+    return shares
+
+
+def shading_words(panels: Sequence[Panel] | Sequence[ExactPanel]) -> str:
+    """What the shades stand for, as the legend says it."""
+    unit = panels[0].unit
+    spans = {
+        (panel.epoch[rows[0]].item(), panel.epoch[rows[-1]].item())
+        for panel in panels
+        for rows in rows_by_member(panel).values()
+    }
+    last = max(end for _, end in spans)
+    if panels[0].begin == "jump":
+        return f"{unit} 0 to {last:g}"
+    (first, end), *others = spans
+    return f"first to last {unit} of each" if others else f"{unit} {first:g} to {end:g}"
 
 
 def rows_by_member(panel: Panel | DistancePanel | ExactPanel) -> dict[Hashable, NDArray[np.intp]]:

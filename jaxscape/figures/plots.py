@@ -16,9 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
+from jaxscape.figures.boxes import COMPONENTS, has_components
 from jaxscape.figures.drawing import (
     MEDIAN,
     NULL,
@@ -29,21 +30,37 @@ from jaxscape.figures.drawing import (
     plot_trajectories,
 )
 from jaxscape.figures.layout import (
-    GAP,
-    LARGE,
     NORMAL,
     PANEL_INCHES,
-    PLAIN,
-    SMALL,
     arrange_panels,
-    from_top,
+    panel_axes,
+    panel_side,
+    row_lengths,
     settle_layout,
-    wrapped,
 )
 from jaxscape.figures.legend import figure_note, legend
-from jaxscape.figures.palette import FADES, GREY, HUES, INK, Fade, Palette, make_palette, shade
-from jaxscape.figures.panels import DistancePanel, Panel, checked_distances, checked_panel, shared_palette
+from jaxscape.figures.palette import FADES, HUES, INK, Fade, Palette, make_palette, shade
+from jaxscape.figures.panels import (
+    REFERENCES,
+    DistancePanel,
+    Panel,
+    checked_distances,
+    checked_panel,
+    rows_by_member,
+    shading_words,
+    shared_palette,
+    step_sizes,
+)
 from jaxscape.figures.style import own_style, replacing
+from jaxscape.figures.texts import (
+    PLAIN_NUMBERS,
+    label_ends,
+    log_ticks,
+    write_heading,
+    write_left,
+    write_over,
+    write_under,
+)
 
 __all__ = [
     "HUES",
@@ -68,7 +85,9 @@ __all__ = [
 
 type Look = Literal["dark", "white", "epoch"]
 
-_LABELS = ("seed", "step_size", "epoch", "member", "minimum", "begin")
+_LABELS = ("seed", "step_size", "epoch", "member", "minimum", "begin", "component", "minimum_component")
+_A_ROW = 3  # panels at most, where rows can be chosen: the width of a page
+_NAMED = 8  # curves or groups at most whose names stand at their ends in place of a legend
 
 LOOKS: dict[Look, str] = {
     "dark": "darker with every epoch",
@@ -125,11 +144,12 @@ def draw_comparison(
 
 @own_style()
 def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (), note: str = "") -> Figure:
-    """The same trajectories by several methods, as in Figure 1: hues that darken, a title and a note over each panel.
+    """The same trajectories by several methods, as in Figure 1: hues that darken, a title over and a note under each.
 
     Args:
         rows: the panels, row by row; rows may have different lengths. A row shares hues and step size colours, and the
-            first row's are in the legend; their coordinates have nothing in common.
+            first row's are in the legend; their coordinates have nothing in common. Without `left` short rows stand in
+            the middle.
         left: a text to the left of each row.
         note: for the foot of the figure.
 
@@ -141,20 +161,17 @@ def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (),
     if left and len(left) != len(rows):
         raise ValueError(f"left has {len(left)} texts for {len(rows)} rows")
     checked = [[checked_panel(panel) for panel in row] for row in rows]
-    fig, axes = _panel_axes(len(rows), max(map(len, rows)), [panel for row in checked for panel in row])
-    palettes = [shared_palette(row) for row in checked]
+    fig, axes = _panel_axes([len(row) for row in checked], [panel for row in checked for panel in row])
+    palettes, side = [shared_palette(row) for row in checked], panel_side(axes.shape[1])
     for row_axes, row, palette in zip(axes, checked, palettes, strict=True):
         _draw_row(row_axes[: len(row)], [(panel, "dark") for panel in row], palette)
         for ax, panel in zip(row_axes, row, strict=False):
-            _write_over(ax, f"{panel.title}\n{panel.note}" if panel.note else panel.title)
-        for ax in row_axes[len(row) :]:
-            ax.set(xticks=[], yticks=[])
-            ax.set_axis_off()
-    _write_left(axes, left)
-    arrange_panels(fig, axes)
+            write_over(ax, panel.title, side)
+            write_under(ax, panel.note, side)
+    write_left(axes, left, side)
+    arrange_panels(fig, axes, width=side, height=side, center=not left)
     _explain(fig, palettes[0], checked[0], ["dark"])
-    if note:
-        figure_note(fig, note)
+    _write_foot(fig, [panel for row in checked for panel in row], note)
     return fig
 
 
@@ -177,20 +194,21 @@ def values_figure(
     if len(panels) != len(values) or not panels:
         raise ValueError(f"values has {len(values)} arrays for {len(panels)} panels; give one for each, of one or more")
     panels = [checked_panel(panel) for panel in panels]
-    fig, axes = _panel_axes(1, len(panels), panels)
+    fig, axes = _panel_axes([len(panels)], panels)
     palette, every = shared_palette(panels), np.concatenate([np.ravel(each) for each in values])
     norm = (LogNorm if log else Normalize)(every.min(), every.max())
     for ax, panel, numbers in zip(axes[0], panels, values, strict=True):
-        labels = {name: getattr(panel, name) for name in _LABELS}
         coloring: dict[str, Any] = {"color_by": "values", "values": numbers, "norm": norm}
-        drawn = plot_trajectories(ax, panel.embedding, **labels, **coloring, palette=palette, colorbar=False)
+        drawn = plot_trajectories(
+            ax, panel.embedding, **_drawn_labels(panel), **coloring, palette=palette, colorbar=False
+        )
         drawn.points.set(clip_on=False, in_layout=False)
     add_colorbar(drawn.points, ax, label)
     _write_texts(axes, [panel.title for panel in panels], [""], [panel.note for panel in panels])
-    arrange_panels(fig, axes)
+    side = panel_side(len(panels))
+    arrange_panels(fig, axes, width=side, height=side)
     _explain(fig, palette, panels, [], directions=False)
-    if note:
-        figure_note(fig, note)
+    _write_foot(fig, panels, note)
     return fig
 
 
@@ -221,17 +239,24 @@ def distance_figure(
     panels = [checked_distances(panel) for panel in panels]
     palette = shared_palette(panels)
     fig = Figure()
-    axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)
+    axes = panel_axes(fig, row_lengths(len(panels), _A_ROW), sharey=True)
     width = PANEL_INCHES if len(panels) > 1 else 1.5 * PANEL_INCHES
-    for ax, panel in zip(axes[0], panels, strict=True):
+    for ax, panel in zip(filter(None, axes.flat), panels, strict=True):
         plot_distances(ax, panel, palette, color_by)
-        _write_over(ax, panel.title, width)
-    axes[0, 0].set_ylabel("distance from the minimum / jump", fontsize=NORMAL, color=INK)
-    arrange_panels(fig, axes, width=width)
+        write_over(ax, panel.title, width)
+        write_under(ax, panel.note, width)
+    for row in axes:
+        row[0].tick_params(labelleft=True)
+        row[0].set_ylabel("distance from the minimum / jump", fontsize=NORMAL, color=INK)
+    named = color_by == "step_size" and len(palette.step_sizes) <= _NAMED
+    if named:
+        _name_step_sizes(axes, panels, palette)
+    arrange_panels(fig, axes, width=width, center=True)
     extra = [Line2D([], [], label="median", **MEDIAN)]
     if any(panel.null is not None for panel in panels):
         extra.append(Line2D([], [], label=dashed, **NULL))
-    legend(fig, palette, directions=color_by == "seed", step_sizes=color_by == "step_size", extra=extra)
+    signs: dict[str, Any] = {"directions": color_by == "seed", "step_sizes": color_by == "step_size" and not named}
+    legend(fig, palette, **signs, extra=extra)
     if note:
         figure_note(fig, note)
     return fig
@@ -240,6 +265,8 @@ def distance_figure(
 @own_style()
 def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
     """L2 norm of the parameters by epoch, on a logarithmic scale: a thin line a member, a hue a label.
+
+    Up to eight labels stand where their lines end; more of them are in a legend.
 
     Args:
         panel: its distances are the norms, its `seed` is what the hue stands for.
@@ -252,18 +279,30 @@ def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
     panel = checked_distances(panel)
     if panel.distance.min() <= 0:
         raise ValueError(f"distance reaches {panel.distance.min():g}; a logarithmic scale begins over 0")
-    palette = shared_palette([panel])
+    palette, width = shared_palette([panel]), 1.5 * PANEL_INCHES
     fig = Figure()
-    axes = fig.subplots(1, 1, squeeze=False)
-    plot_lines(axes[0, 0], panel, palette, "seed")
-    axes[0, 0].set_yscale("log")
-    axes[0, 0].yaxis.set_major_formatter(ScalarFormatter())
-    # Between the powers of ten some have room: 2, 3, 4, 6; all of them where there is less than half a decade.
-    axes[0, 0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.5)))
-    axes[0, 0].set_ylabel("L2 norm of the parameters", fontsize=NORMAL, color=INK)
-    _write_over(axes[0, 0], panel.title, 1.5 * PANEL_INCHES)
-    arrange_panels(fig, axes, width=1.5 * PANEL_INCHES)
-    legend(fig, palette, hue=hue, step_sizes=False)
+    axes = panel_axes(fig, [1])
+    ax = axes[0, 0]
+    plot_lines(ax, panel, palette, "seed")
+    ax.set_yscale("log")
+    ax.set_ylim(*ax.get_ylim())
+    ax.yaxis.set(
+        major_locator=FixedLocator(log_ticks(*ax.get_ylim())),
+        minor_locator=NullLocator(),
+        major_formatter=PLAIN_NUMBERS,
+    )
+    ax.set_ylabel("L2 norm of the parameters", fontsize=NORMAL, color=INK)
+    write_over(ax, panel.title, width)
+    write_under(ax, panel.note, width)
+    named = len(palette.directions) <= _NAMED
+    if named:
+        ends = np.array([rows[-1] for rows in rows_by_member(panel).values()])
+        seeds = panel.seed[ends]
+        heights = [float(np.median(panel.distance[ends[seeds == seed]])) for seed in palette.directions]
+        label_ends(ax, heights, list(map(str, palette.directions)), list(palette.directions.values()))
+    arrange_panels(fig, axes, width=width)
+    if not named:
+        legend(fig, palette, hue=hue, step_sizes=False)
     if note:
         figure_note(fig, note)
     return fig
@@ -271,20 +310,26 @@ def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
 
 @own_style()
 def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
-    """Writes STEM.png (200 dpi) and STEM.svg; the same figure always gives the same bytes.
+    """Writes STEM.png (200 dpi), STEM.svg and STEM.pdf; the same figure always gives the same bytes.
 
     Missing folders are made. The layout is fixed from then on.
 
     Raises:
         OSError: says which file could not be written, and why; an old one stays as it was.
     """
-    png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
     settle_layout(fig)
-    with replacing(png) as path:
-        fig.savefig(path, format="png", dpi=200)
-    with replacing(svg) as path:
-        fig.savefig(path, format="svg", metadata={"Date": None})
-    return [png, svg]
+    # What would say when, and by which version, a file was made.
+    options: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 200},
+        "svg": {"metadata": {"Date": None}},
+        "pdf": {"metadata": {"CreationDate": None}},
+    }
+    files = []
+    for ending, how in options.items():
+        files.append(Path(f"{stem}.{ending}"))
+        with replacing(files[-1]) as path:
+            fig.savefig(path, format=ending, **how)
+    return files
 
 
 def _grid_figure(
@@ -299,17 +344,17 @@ def _grid_figure(
     """A figure of trajectories: rows from the top, with the texts over and under each column and left of each row."""
     panels = [checked_panel(panel) for panel, _ in cells[0]]
     palette = shared_palette(panels)
-    fig, axes = _panel_axes(len(cells), len(panels), panels)
+    fig, axes = _panel_axes([len(panels)] * len(cells), panels)
     rows = zip(cells, axes, strict=True)
     drawn = [artists for row, row_axes in rows for artists in _draw_row(row_axes, row, palette)]
     _write_texts(axes, over, left, under)
-    arrange_panels(fig, axes, head=_write_heading(fig, heading) if heading else 0)
+    side = panel_side(len(panels))
+    arrange_panels(fig, axes, width=side, height=side, head=write_heading(fig, heading) if heading else 0)
 
     looks = {look for row in cells for _, look in row}
     fades: list[Fade] = [fade for fade in FADES if fade in looks]
     _explain(fig, palette, panels, fades)
-    if note:
-        figure_note(fig, note)
+    _write_foot(fig, panels, note)
     return fig, drawn
 
 
@@ -321,28 +366,51 @@ def _explain(
     if len(words) != 1:
         raise ValueError(f"panels differ in their hue, begin and unit: {sorted(words)}")
     ((hue, begin, unit),) = words
-    star = {"jump": "", "initial": "initial parameters", "first": "first recorded step"}[begin]
+    star = "" if begin == "jump" else REFERENCES[begin]
     minimum = any(panel.minimum is not None for panel in panels)
     signs: dict[str, Any] = {"directions": directions, "step_sizes": not star, "initial": star, "minimum": minimum}
-    legend(fig, palette, hue=hue, unit=unit, fades=fades, **signs)
+    legend(fig, palette, hue=hue, unit=unit, shading=shading_words(panels), fades=fades, **signs)
 
 
-def _panel_axes(rows: int, columns: int, panels: Sequence[Panel]) -> tuple[Figure, NDArray[Any]]:
-    """A figure with axes (rows, columns), in the plane or in space as the panels are."""
+def _write_foot(fig: Figure, panels: Sequence[Panel], note: str) -> None:
+    """The note, and what there is to be known of components, where panels have several."""
+    dimensions = {panel.embedding.shape[1] for panel in panels if has_components(panel)}
+    lines = ([COMPONENTS[min(dimensions)]] if dimensions else []) + ([note] if note else [])
+    if lines:
+        figure_note(fig, "\n".join(lines))
+
+
+def _name_step_sizes(axes: NDArray[Any], panels: Sequence[DistancePanel], palette: Palette) -> None:
+    """The step sizes to the right of each row, where their lines end in its last panel."""
+    first = 0
+    for row in axes:
+        shown = [ax for ax in row if ax]
+        panel = panels[first + len(shown) - 1]
+        first += len(shown)
+        ends = np.array([rows[-1] for rows in rows_by_member(panel).values()])
+        sizes = step_sizes(panel)[ends]
+        present = [size for size in palette.step_sizes if (sizes == size).any()]
+        heights = [float(np.median(panel.distance[ends[sizes == size]])) for size in present]
+        texts = [f"step {size:g}" for size in present]
+        label_ends(shown[-1], heights, texts, [palette.step_sizes[size] for size in present])
+
+
+def _panel_axes(lengths: Sequence[int], panels: Sequence[Panel]) -> tuple[Figure, NDArray[Any]]:
+    """A figure with rows of so many axes, in the plane or in space as the panels are."""
     dimensions = {panel.embedding.shape[1] for panel in panels}
     if len(dimensions) != 1:
         raise ValueError(f"panels have {sorted(dimensions)} columns; give panels of one dimension")
     fig = Figure()
     projection = "3d" if dimensions == {3} else "rectilinear"
-    return fig, fig.subplots(rows, columns, squeeze=False, subplot_kw={"projection": projection})
+    return fig, panel_axes(fig, lengths, subplot_kw={"projection": projection})
 
 
 def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette: Palette) -> list[Trajectories]:
     drawn = []
     for ax, (panel, look) in zip(axes, cells, strict=True):
-        labels = {name: getattr(panel, name) for name in _LABELS}
         coloring: dict[str, Any] = {"color_by": "epoch"} if look == "epoch" else {"fade": look}
-        drawn.append(plot_trajectories(ax, panel.embedding, **labels, **coloring, palette=palette, colorbar=False))
+        options = _drawn_labels(panel) | coloring
+        drawn.append(plot_trajectories(ax, panel.embedding, **options, palette=palette, colorbar=False))
         drawn[-1].points.set(clip_on=False, in_layout=False)  # no point lies outside, and an SVG clips each by itself
     scaled = [(ax, artists) for ax, artists, (_, look) in zip(axes, drawn, cells, strict=True) if look == "epoch"]
     if scaled:
@@ -351,32 +419,15 @@ def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette
 
 
 def _write_texts(axes: NDArray[Any], over: Sequence[str], left: Sequence[str], under: Sequence[str]) -> None:
-    letters = iter(string.ascii_lowercase + string.ascii_uppercase)
+    letters, side = iter(string.ascii_lowercase + string.ascii_uppercase), panel_side(axes.shape[1])
     for i, row in enumerate(axes):
         for ax, title in zip(row, over if i == 0 else [""] * len(row), strict=True):
-            _write_over(ax, title, letter=next(letters, ""))
-    _write_left(axes, left)
+            write_over(ax, title, side, letter=next(letters, ""))
+    write_left(axes, left, side)
     for ax, text in zip(axes[-1], under, strict=True):
-        style: dict[str, Any] = {**PLAIN, "ha": "center", "va": "top", "fontsize": SMALL, "color": GREY}
-        ax.annotate(wrapped(text, PANEL_INCHES, SMALL), (0.5, -0.02), xycoords="axes fraction", **style)
+        write_under(ax, text, side)
 
 
-def _write_left(axes: NDArray[Any], texts: Sequence[str]) -> None:
-    style: dict[str, Any] = {**PLAIN, "ha": "right", "va": "center", "rotation": 90, "fontsize": NORMAL, "color": INK}
-    for ax, text in zip(axes[:, 0], texts, strict=False):
-        ax.annotate(text, (-0.03, 0.5), xycoords="axes fraction", **style)
-
-
-def _write_over(ax: Axes, text: str, width: float = PANEL_INCHES, *, letter: str = "") -> None:
-    """A title in as many lines as it needs, and a letter level with the first, outside of the panel's corner."""
-    text = wrapped(text, width, NORMAL)
-    style: dict[str, Any] = {**PLAIN, "fontsize": NORMAL, "color": INK}  # one size: the lines of both are level
-    ax.set_title(text, **style)
-    ax.set_title(letter + "\n" * text.count("\n"), loc="left", x=-0.03, ha="right", fontweight="bold", **style)
-
-
-def _write_heading(fig: Figure, text: str) -> float:
-    """A title of the whole figure in one line; gives the height that it takes, in inches."""
-    style: dict[str, Any] = {**PLAIN, "ha": "center", "va": "top", "transform": from_top(fig)}
-    title = fig.text(0.5, -GAP, ": ".join(text.splitlines()), fontsize=LARGE, color=INK, **style)
-    return title.get_window_extent().height / fig.dpi + GAP
+def _drawn_labels(panel: Panel) -> dict[str, Any]:
+    """What `plot_trajectories` takes of a panel beside its embedding."""
+    return {name: getattr(panel, name) for name in _LABELS}

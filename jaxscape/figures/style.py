@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 def _import_matplotlib() -> None:
@@ -32,10 +33,22 @@ def _import_matplotlib() -> None:
 _import_matplotlib()
 import matplotlib  # noqa: E402
 
+# What the house style changes in matplotlib's defaults; sizes and colours are in `layout` and `palette`.
+HOUSE: dict[Any, Any] = {
+    "font.size": 7.0,  # no text is smaller, whoever writes it
+    "axes.titlesize": 7.5,
+    "legend.fontsize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "svg.hashsalt": "jaxscape",  # SVG elements have random ids unless they are salted
+    "pdf.fonttype": 42,  # letters, not outlines: text in a PDF can be searched and edited
+}
+
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draw as if there were no matplotlibrc, no style and no changed rcParams; the caller's come back afterwards.
+    """Draw in the house style, whatever matplotlibrc, style or rcParams there are; the caller's come back afterwards.
 
     Also a decorator of functions: `@own_style()`.
     """
@@ -43,7 +56,7 @@ def own_style() -> Iterator[None]:
         ffmpeg = matplotlib.rcParams["animation.ffmpeg_path"]  # where a program lies is no matter of style
         matplotlib.rcdefaults()
         matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg
-        matplotlib.rcParams["svg.hashsalt"] = "jaxscape"  # SVG elements have random ids unless they are salted
+        matplotlib.rcParams.update(HOUSE)
         yield
 
 

@@ -18,23 +18,36 @@ from jaxscape.runs.images import image_task
 from jaxscape.runs.minimum import describe_accuracy, read_accuracy
 from jaxscape.tasks.images import describe_images
 
+_PERCENT = "\N{NO-BREAK SPACE}%"
+
 
 def title(run: Path) -> str:
-    """Two lines over a picture of a run."""
+    """The name of a run, over a picture of it."""
     run = RunFolder(run)
     settings = run.settings(run.kind.stage)
     if isinstance(settings, JointSettings):
         return f"{len(settings.runs)} runs"
+    if isinstance(settings, CompareSettings):
+        return f"{len(settings.seeds)} initial parameters"
     if isinstance(settings, RecordSettings):
         return str(describe(run).get("name", run.name))
+    found, _ = read_accuracy(run)
+    return str(found.preset if isinstance(found, TrainConfig) else describe(run).get("name", run.name))
+
+
+def about(run: Path) -> str:
+    """A line under a picture of a run: how good its minimum is, or what trained its networks; "" for other runs."""
+    run = RunFolder(run)
+    settings = run.settings(run.kind.stage)
     if isinstance(settings, CompareSettings):
-        return f"{len(settings.seeds)} initial parameters\ntrained by {', '.join(settings.optimizers)}"
-    found, metrics = read_accuracy(run)
-    name = found.preset if isinstance(found, TrainConfig) else describe(run).get("name", run.name)
+        return f"trained by {', '.join(settings.optimizers)}"
+    if not run.kind.has_minimum:
+        return ""
+    _, metrics = read_accuracy(run)
     if {"train_accuracy", "test_accuracy"} <= metrics.keys():
         training, test = (100 * metrics[f"{part}_accuracy"] for part in ("train", "test"))
-        return f"{name}\n{training:.1f} % training, {test:.1f} % test accuracy"
-    return f"{name}\n{describe_accuracy(metrics)}"
+        return f"{training:.1f}{_PERCENT} training, {test:.1f}{_PERCENT} test accuracy"
+    return describe_accuracy(metrics)
 
 
 def data(runs: Sequence[Path]) -> str:

@@ -1,26 +1,97 @@
-"""What the exact views show of a run: distances and angles seen from its minimum, and the same of surrogates."""
+"""What the exact views show of a run: distances and angles, and the same of surrogates.
 
+Copies that were perturbed are seen from the minimum, beside the jump; any other trajectory is seen from its own first
+point, beside its displacement in the end.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from rich.console import Console
 
 from jaxscape.figures.panels import ExactPanel, Surrogate
+from jaxscape.problem import FilterAxis
 from jaxscape.runs import captions
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.measure import by_row, measure, perturbed
+from jaxscape.runs.labels import row_labels
+from jaxscape.runs.measure import Measured, by_row, measure, perturbed
 from jaxscape.runs.methods import NULLS
 from jaxscape.runs.null import NULL_KIND, Nulls, nulls_of
 from jaxscape.runs.progress import make_console
-from jaxscape.trajectories.geometry import Geometry, trajectory_geometry
+from jaxscape.runs.scale_free import scale_free_table
+from jaxscape.trajectories.geometry import Geometry, trajectory_departure, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, unscaled
+
+_DEPARTED = "random"  # rotated movements depart as the real ones do: what is kept of them is all that is seen
+_MOST_PANELS = 12  # for groups of trajectories
 
 
 def exact_panel(run: Path) -> ExactPanel | None:
-    """Return a run's copies that were perturbed, and their surrogates; None where there are none."""
+    """Return a run's trajectories as seen from its minimum, or from their own first points, and their surrogates.
+
+    Copies that were not thrown, and trajectories that end where they began, have no direction and are left out.
+
+    Args:
+        run: a finished run of any kind.
+
+    Returns:
+        The panel; None where no trajectory is left. Its `begin` says which: "jump" (distances from the minimum, in its
+        norms; angles with the jump), "initial" or "first" (Euclidean distances from the trajectory's own initial
+        parameters or first recorded step; angles with its displacement in the end).
+    """
     run = RunFolder(run)
-    copies = perturbed(measure(run, console=make_console(silent=True)))
-    products, geometry = copies.gram, trajectory_geometry(copies.gram)
+    measured = perturbed(measure(run, console=make_console(silent=True)))
+    return _of_copies(run, measured) if run.kind.has_minimum else _of_trajectories(run, measured)
+
+
+def scale_free_panel(
+    run: Path, *, filter_axis: FilterAxis | None = None, console: Console | None = None
+) -> ExactPanel | None:
+    """Return a run's copies as seen from its minimum once every filter has the norm of the minimum's.
+
+    Weight decay alone moves nothing here, and the rotated null is not known filter by filter: there are no surrogates.
+
+    Args:
+        run: a finished run of copies around a minimum.
+        filter_axis: as `scale_free_table` takes it.
+        console: where to say what is done.
+
+    Returns:
+        The panel, as `exact_panel` gives it; None where no copy was thrown.
+
+    Raises:
+        As `scale_free_table`.
+    """
+    run = RunFolder(run)
+    columns, norm = scale_free_table(run, filter_axis=filter_axis, console=console)
+    first = {member: row for row, member in reversed(list(enumerate(columns["member"].tolist())))}
+    starts = np.array([first[member] for member in columns["member"].tolist()])
+    thrown = columns["scale_free_distance"][starts] > 0
+    if not thrown.any():
+        return None
+    angle = np.where(np.isnan(columns["scale_free_angle"]), np.pi / 2, columns["scale_free_angle"])
+    places = {"distance": columns["scale_free_distance"][thrown] / norm, "angle": angle[thrown]}
+    return _panel(run, columns, thrown, length="norms of the minimum's filters", **places)
+
+
+def exact_panels_of_groups(panel: ExactPanel) -> list[ExactPanel]:
+    """Return a panel for each group of trajectories, such as those of an optimizer, titled by it.
+
+    One panel stays one where there is but one group, where no group has several trajectories, where there are more
+    than twelve groups, and where what the hue stands for is a direction.
+    """
+    groups = dict.fromkeys(panel.seed.tolist())
+    members = len(np.unique(panel.member))
+    if panel.begin == "jump" or not 1 < len(groups) <= _MOST_PANELS or members == len(groups):
+        return [panel]
+    return [_rows(panel, panel.seed == group)._replace(title=str(group), note="") for group in sorted(groups)]
+
+
+def _of_copies(run: RunFolder, measured: Measured) -> ExactPanel | None:
+    products, geometry = measured.gram, trajectory_geometry(measured.gram)
     thrown = by_row(products, np.broadcast_to(geometry.distance[0], geometry.distance.shape)) > 0
     if not thrown.any():
         return None
@@ -30,14 +101,40 @@ def exact_panel(run: Path) -> ExactPanel | None:
         distance, petal = (by_row(products, values)[thrown] for values in (geometry.distance, geometry.petal))
         return {"distance": distance / norm, "angle": np.arccos(np.nan_to_num(petal))}
 
-    labels: dict[str, Any] = {name: copies.labels[name][thrown] for name in ("seed", "epoch", "member", "step_size")}
-    surrogates = _surrogates(nulls_of(run, products, copies.labels))
-    return ExactPanel(
-        title=captions.title(run),
-        **places(geometry),
-        **labels,
-        surrogates=[Surrogate(name, **places(trajectory_geometry(found))) for name, found in surrogates.items()],
-    )
+    surrogates = _surrogates(nulls_of(run, products, measured.labels))
+    found = [Surrogate(name, **places(trajectory_geometry(each))) for name, each in surrogates.items()]
+    return _panel(run, measured.labels, thrown, surrogates=found, length="norms of the minimum", **places(geometry))
+
+
+def _of_trajectories(run: RunFolder, measured: Measured) -> ExactPanel | None:
+    products, departure = measured.gram, trajectory_departure(measured.gram)
+    has_angles = np.isfinite(departure.angle).any(axis=0)  # at its end, that is, if anywhere
+    moved = by_row(products, np.broadcast_to(has_angles, departure.distance.shape)) > 0
+    if not moved.any():
+        return None
+
+    def places(products: Gram) -> dict[str, Any]:
+        found = trajectory_departure(products)
+        distance, angle = (by_row(products, values)[moved] for values in found)
+        return {"distance": distance, "angle": np.nan_to_num(angle)}  # at distance 0, and of a null that stands
+
+    null = nulls_of(run, products, measured.labels).draw(_DEPARTED, jax.random.key(0))
+    surrogates = [Surrogate(NULLS[_DEPARTED].words, **places(null))]
+    return _panel(run, measured.labels, moved, surrogates=surrogates, **places(products))
+
+
+def _panel(run: RunFolder, labels: Mapping[str, np.ndarray], rows: np.ndarray, **found: Any) -> ExactPanel:
+    about: dict[str, Any] = {"title": captions.title(run), "note": captions.about(run), "begin": run.kind.begin}
+    return ExactPanel(**about, **row_labels(run, labels, rows), **found)
+
+
+def _rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
+    """The panel with some of its rows."""
+    names = ("distance", "angle", "seed", "epoch", "member", "step_size")
+    columns: dict[str, Any] = {name: getattr(panel, name) for name in names}
+    columns = {name: None if column is None else column[rows] for name, column in columns.items()}
+    surrogates = [each._replace(distance=each.distance[rows], angle=each.angle[rows]) for each in panel.surrogates]
+    return panel._replace(**columns, surrogates=surrogates)
 
 
 def _surrogates(nulls: Nulls) -> dict[str, Gram]:

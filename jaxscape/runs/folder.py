@@ -7,6 +7,7 @@ config.json     sections "train", "retrain", "compare" or "record" (what was ask
                 "environment" (versions, device, commit)
 checksums.json  what proves the tables whole (`jaxscape.runs.tables`)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
+scale_free.csv  where it was asked for; the entry "scale_free" of config.json says of which trajectories it is
 """
 
 import hashlib
@@ -131,6 +132,11 @@ class RunFolder(Path):
     def geometry(self) -> Path:
         """A row per member and epoch: distances and angles."""
         return self / "geometry.csv"
+
+    @property
+    def scale_free(self) -> Path:
+        """A row per member and epoch: distances and angles once every filter has the norm of the minimum's."""
+        return self / "scale_free.csv"
 
     @property
     def embeddings(self) -> Path:

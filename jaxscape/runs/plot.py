@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.figures.exact import plane_figure, polar_figure
+from jaxscape.figures.layout import row_lengths
 from jaxscape.figures.panels import ExactPanel
 from jaxscape.figures.plots import (
     DistancePanel,
@@ -20,13 +21,15 @@ from jaxscape.figures.plots import (
     save_figure,
     values_figure,
 )
+from jaxscape.problem import FilterAxis
 from jaxscape.runs import captions
 from jaxscape.runs.embed import repair_embeddings
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
-from jaxscape.runs.exact import exact_panel
-from jaxscape.runs.folder import COMPARED, RunFolder
+from jaxscape.runs.exact import exact_panel, exact_panels_of_groups, scale_free_panel
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.labels import row_labels
 from jaxscape.runs.lock import writing
-from jaxscape.runs.measure import group_of, measure
+from jaxscape.runs.measure import measure
 from jaxscape.runs.methods import CENTERS, METHODS
 from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
@@ -35,21 +38,27 @@ from jaxscape.runs.tables import read_table
 from jaxscape.runs.trust import describe_trust
 from jaxscape.trajectories.files import make_folder
 
+_SCALE_FREE = "Scale-free: every filter has the norm of the minimum's, and weight decay alone would move nothing."
 _LEAST_LOSS = 1e-6  # what is smaller has the colour of this one
-_COLUMNS = 4  # of the figure that has all methods side by side
+_COLUMNS = 3  # at most, of the figure that has all methods side by side: the width of a page
 
 
-def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
-    """Draw a run: the exact views, every embedding, and its distances from the minimum; returns the files.
+def plot_run(
+    run: Path, *, scale_free: bool = False, filter_axis: FilterAxis | None = None, console: Console | None = None
+) -> list[Path]:
+    """Draw a run: the exact views, every embedding, and its distances or norms; returns the files.
 
     Tables that are damaged are made again first.
 
     Args:
         run: a finished run.
+        scale_free: draw the exact views of scale-free distances beside the others; computes these where it must.
+        filter_axis: for that, as `scale_free_table` takes it.
         console: where to say what is made again.
 
     Raises:
         FileNotFoundError: where there is no embedding yet.
+        ValueError: for scale-free distances as `scale_free_table`.
         OSError: where the run folder cannot be written to.
     """
     run = RunFolder(run)
@@ -59,8 +68,12 @@ def plot_run(run: Path, *, console: Console | None = None) -> list[Path]:
     settings = embeddings(run)
     if not settings:
         raise FileNotFoundError(f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one")
+    panel = scale_free_panel(run, filter_axis=filter_axis, console=console) if scale_free else None
     with writing(run.figures, wait=console):
-        return _draw(run, settings)
+        files = _draw(run, settings)
+        return (
+            files if panel is None else files + _save_exact([panel], run.figures, captions.data([run]), "-scale-free")
+        )
 
 
 def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
@@ -68,7 +81,7 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
     for setting in settings:
         panel = _panel(run, setting)
         if panel.embedding.shape[1] <= 3:
-            note = f"{_how(run, setting)}; {panel.note}\n{captions.data([run])}"
+            note = _lines(f"{_how(run, setting)}; {panel.note}", captions.about(run), captions.data([run]))
             figure = minimum_figure(panel._replace(note=""), note=note)
             files += save_figure(figure, run.figures / setting)
             files += _plot_control([run], setting, run.figures)
@@ -76,8 +89,14 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
     return exact + files + _plot_methods(run, settings) + _plot_distances([run], run.figures)
 
 
-def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have."""
+def plot_comparison(runs: Sequence[Path], folder: Path, *, scale_free: bool = False) -> list[Path]:
+    """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have.
+
+    Args:
+        runs: finished runs of one kind.
+        folder: of the pictures.
+        scale_free: draw the exact views of scale-free distances too; see `scale_free_table`.
+    """
     for run in runs:
         _repair(run, make_console())
     make_folder(folder)
@@ -87,7 +106,11 @@ def plot_comparison(runs: Sequence[Path], folder: Path) -> list[Path]:
         panels = comparison_panels(runs, setting)
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
-    return _plot_exact(runs, folder) + files + _plot_distances(runs, folder)
+    files = _plot_exact(runs, folder) + files + _plot_distances(runs, folder)
+    if scale_free:
+        found = {run: panel for run in runs if (panel := scale_free_panel(run)) is not None}
+        files += _plot_scale_free(list(found), list(found.values()), folder)
+    return files
 
 
 def _repair(run: Path, console: Console) -> None:
@@ -99,17 +122,31 @@ def _repair(run: Path, console: Console) -> None:
 
 def comparison_panels(runs: Sequence[Path], setting: str) -> list[Panel]:
     """An embedding of each run as a panel; where presets repeat, the panels have the names of their run folders."""
-    return _told_apart(runs, [_panel(run, setting) for run in runs])
+    panels = _told_apart(runs, [_panel(run, setting) for run in runs])
+    notes = zip(map(captions.about, runs), panels, strict=True)
+    return [panel._replace(note=_lines(about, panel.note)) for about, panel in notes]
+
+
+def exact_panels(runs: Sequence[Path]) -> list[ExactPanel]:
+    """What the exact views show of runs of one kind, a panel a minimum, or a panel a group of trajectories.
+
+    Runs without any trajectory that moved are left out.
+    """
+    found = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
+    panels = []
+    for panel in _told_apart(list(found), list(found.values())):
+        groups = exact_panels_of_groups(panel)
+        if len(found) > 1 and len(groups) > 1:
+            groups = [group._replace(title=f"{panel.title}: {group.title}") for group in groups]
+        panels += groups
+    return panels
 
 
 def _told_apart[P: (Panel, DistancePanel, ExactPanel)](runs: Sequence[Path], panels: list[P]) -> list[P]:
     """The panels with the names of their run folders for titles, where presets repeat."""
-    kinds = [panel.title.partition("\n")[0] for panel in panels]
-    if len(set(kinds)) == len(kinds):
+    if len({panel.title for panel in panels}) == len(panels):
         return panels
-    rests = [panel.title.partition("\n")[2] for panel in panels]
-    named = zip(panels, runs, rests, strict=True)
-    return [panel._replace(title=f"{run.name}\n{rest}") for panel, run, rest in named]
+    return [panel._replace(title=run.name) for panel, run in zip(panels, runs, strict=True)]
 
 
 def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
@@ -132,33 +169,50 @@ def _plot_control(runs: Sequence[Path], setting: str, folder: Path) -> list[Path
     real, null, kind = setting.partition("-null-")
     if not null or any(real not in embeddings(run) for run in runs):
         return []
-    rows = [comparison_panels(runs, name) for name in (real, setting)]
+    rows = [comparison_panels(runs, real), [_panel(run, setting)._replace(title="") for run in runs]]
     note = f"{_how(runs[0], real)}\n{captions.data(runs)}"
     figure = methods_figure(rows, left=["real", f"null, {kind}"], note=note)
     return save_figure(figure, folder / f"{real}-beside-{kind}-null")
 
 
 def _plot_methods(run: RunFolder, settings: Sequence[str]) -> list[Path]:
-    """All embeddings in the plane side by side, four a row, where there are several."""
+    """All embeddings in the plane side by side, where there are several; what they have in common is in the note."""
     flat = [setting for setting in settings if read_diagnostics(run, setting)["setting"]["n_components"] == 2]
     if len(flat) < 2:
         return []
-    panels = [_panel(run, setting)._replace(title=_how(run, setting)) for setting in flat]
-    rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
-    title = captions.title(run).replace("\n", ": ")
-    return save_figure(methods_figure(rows, note=f"{title}\n{captions.data([run])}"), run.figures / "methods")
+    parts = {setting: _parts(run, setting) for setting in flat}
+    names = list(parts[flat[0]])
+    common = [name for name in names if len({each[name] for each in parts.values()}) == 1]
+    panels = []
+    for setting, each in parts.items():
+        title = ", ".join(each[name] for name in names if name not in common and each[name])
+        panels.append(_panel(run, setting)._replace(title=title or "all"))
+    lengths = row_lengths(len(panels), _COLUMNS)
+    rows = [panels[sum(lengths[:number]) :][:length] for number, length in enumerate(lengths)]
+    shared = ", ".join(parts[flat[0]][name] for name in common if parts[flat[0]][name])
+    title = ": ".join(filter(None, (captions.title(run), captions.about(run))))
+    return save_figure(methods_figure(rows, note=_lines(shared, title, captions.data([run]))), run.figures / "methods")
 
 
 def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """The views in which every position is exact, of copies that were perturbed."""
-    if not RunFolder(runs[0]).kind.has_minimum:
+    """The views in which every position is exact, of trajectories that moved."""
+    panels = exact_panels(runs)
+    if not panels:
         return []
-    found = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
-    if not found:
-        return []
-    panels, data = _told_apart(list(found), list(found.values())), captions.data(runs)
-    polar = polar_figure(panels, radius="distance from the minimum, in norms of the minimum", note=data)
-    return save_figure(polar, folder / "polar") + save_figure(plane_figure(panels, note=data), folder / "plane")
+    note = captions.data(runs)
+    if panels[0].begin != "jump" and len(runs) == 1 and len(panels) > 1:
+        note = _lines(": ".join(filter(None, (captions.title(runs[0]), captions.about(runs[0])))), note)
+    return _save_exact(panels, folder, note)
+
+
+def _plot_scale_free(runs: Sequence[Path], panels: list[ExactPanel], folder: Path) -> list[Path]:
+    note = _lines(_SCALE_FREE, captions.data(runs))
+    return _save_exact(_told_apart(runs, panels), folder, note, "-scale-free") if panels else []
+
+
+def _save_exact(panels: Sequence[ExactPanel], folder: Path, note: str, ending: str = "") -> list[Path]:
+    files = save_figure(polar_figure(panels, note=note), folder / f"polar{ending}")
+    return files + save_figure(plane_figure(panels, note=note), folder / f"plane{ending}")
 
 
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
@@ -171,9 +225,9 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:
     columns = read_table(RunFolder(run), RunFolder(run).geometry)
-    labels = _labels(run, columns, np.isfinite(columns["norm"]))
-    hue = labels.pop("hue")
-    panel = DistancePanel(title=captions.title(run), distance=columns["norm"], **labels)
+    labels = row_labels(run, columns, np.isfinite(columns["norm"]))
+    hue, about = labels.pop("hue"), captions.about(run)
+    panel = DistancePanel(title=captions.title(run), distance=columns["norm"], note=about, **labels)
     return save_figure(norm_figure(panel, hue=hue, note=captions.data([run])), folder / "norm")
 
 
@@ -185,48 +239,49 @@ def _panel(run: Path, setting: str) -> Panel:
     rows = columns["member"] >= 0
     diagnostics = read_diagnostics(run, setting)
     null = diagnostics["setting"].get("null")
+    component = columns.get("component")  # not known to earlier versions
+    has_minimum = not rows.all()
     return Panel(
-        title=f"{captions.title(run)}\nnull trajectories, {null}" if null else captions.title(run),
+        title=f"{captions.title(run)}, {null} null" if null else captions.title(run),
         embedding=coordinates[rows],
-        **_labels(run, columns, rows),
-        minimum=None if rows.all() else coordinates[~rows][0],
+        **row_labels(run, columns, rows),
+        minimum=coordinates[~rows][0] if has_minimum else None,
         note=_found(diagnostics),
         begin=RunFolder(run).kind.begin,
+        component=None if component is None else component[rows].astype(int),
+        minimum_component=int(component[~rows][0]) if has_minimum and component is not None else None,
     )
-
-
-def _labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """What the chosen rows are, as the panels take it: the hue is the direction of a jump, or the group of a run."""
-    run = RunFolder(run)
-    labels: dict[str, Any] = {name: columns[name][rows] for name in ("epoch", "member")}
-    kind, unit = run.kind, "epoch"
-    if kind.has_minimum:
-        return (
-            labels | {name: columns[name][rows] for name in ("seed", "step_size")} | {"hue": "direction", "unit": unit}
-        )
-    group = group_of(run.settings(kind.stage))
-    labels["epoch"] = columns["update"][rows]
-    if kind is COMPARED:  # snapshots are numbered; where there are several an epoch, the axis is still in epochs
-        labels["epoch"] = labels["epoch"] / run.number("steps_per_epoch")
-    else:
-        unit = "step"
-    return labels | {"seed": columns[group][rows], "hue": group, "unit": unit}
 
 
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words, and what was embedded where that is not all."""
+    parts = _parts(run, setting)
+    distance = f"{parts['metric']} {parts['center']}".rstrip()
+    embedded, rest = ", ".join(filter(None, (parts["method"], distance, parts["kernel"]))), ("only", "null")
+    return "; ".join([embedded, *(parts[name] for name in rest if parts[name])])
+
+
+def _parts(run: Path, setting: str) -> dict[str, str]:
+    """What was asked of an embedding, in words; "" for what does not apply."""
     asked = read_diagnostics(run, setting)["setting"]
     method = METHODS[asked["method"]]
-    distance = f"{asked['metric']} distance"
-    if asked["metric"] == "cosine":
-        distance += f" {CENTERS[asked['center']].words}"
-    kernel = f", knn {asked['knn']}, decay {asked['decay']:g}" if method.has_kernel else ""
-    kernel += ", cosine distance of potentials" if asked["potential"] == "cosine" else ""
-    kernel += f", {asked['landmarks']} landmarks" if asked["landmarks"] else ""
-    parts = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
-    only = f"; {', '.join(parts)} alone" if parts else ""
-    null = f"; null trajectories, {asked['null']}" if asked["null"] else ""
-    return f"{method.words}, {distance}{kernel}{only}{null}"
+    kernel = [f"knn {asked['knn']}", f"decay {asked['decay']:g}"] if method.has_kernel else []
+    kernel += ["cosine distance of potentials"] if asked["potential"] == "cosine" else []
+    kernel += [f"{asked['landmarks']} landmarks"] if asked["landmarks"] else []
+    only = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
+    return {
+        "method": method.words,
+        "metric": f"{asked['metric']} distance",
+        "center": CENTERS[asked["center"]].words if asked["metric"] == "cosine" else "",
+        "kernel": ", ".join(kernel),
+        "only": f"{', '.join(only)} alone" if only else "",
+        "null": f"null trajectories, {asked['null']}" if asked["null"] else "",
+    }
+
+
+def _lines(*texts: str) -> str:
+    """The texts that are there, a line each."""
+    return "\n".join(filter(None, texts))
 
 
 def _found(diagnostics: Mapping[str, Any]) -> str:
@@ -255,10 +310,11 @@ def _distances(run: Path) -> DistancePanel:
     """Of the copies that were thrown: a step size of 0 leaves no jump to measure with."""
     columns = read_table(RunFolder(run), RunFolder(run).geometry)
     thrown = np.isfinite(columns["distance_over_jump"])
-    labels = _labels(run, columns, thrown)
+    labels = row_labels(run, columns, thrown)
     labels.pop("hue")
     return DistancePanel(
         title=captions.title(run),
+        note=captions.about(run),
         distance=columns["distance_over_jump"][thrown],
         **labels,
         null=columns["null_distance_over_jump"][thrown],

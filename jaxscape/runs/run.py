@@ -346,14 +346,20 @@ class Run:
             raise TypeError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
         return embed_trajectories(self.folder, embed_config(**settings), console=self._console)
 
-    def plot(self) -> list[Path]:
-        """Draw the exact views, every embedding and the distances, and return the files.
+    def plot(self, *, scale_free: bool = False) -> list[Path]:
+        """Draw the exact views, every embedding and the distances or norms, and return the files.
+
+        Args:
+            scale_free: draw the exact views of scale-free distances too, in which every filter is rescaled to the norm
+                of the minimum's. A problem of your own is needed for it, for it says which axis is a filter's.
 
         Raises:
             FileNotFoundError: where there is no embedding yet.
+            ValueError: for scale-free distances of a run without a minimum, or without its problem.
         """
         self.close()
-        return plot_run(self.folder, console=self._console)
+        filter_axis = None if self.problem is None else self.problem.filter_axis
+        return plot_run(self.folder, scale_free=scale_free, filter_axis=filter_axis, console=self._console)
 
     def report(self) -> dict[str, Any]:
         """Return the numbers of the run: report.json, made where it is missing.

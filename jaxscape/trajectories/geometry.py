@@ -90,6 +90,47 @@ class Geometry(NamedTuple):
             }
 
 
+class Departure(NamedTuple):
+    """Trajectories as seen from where each of them begins; float64 [epoch, member].
+
+    With z_e the displacement of a trajectory from its own first point. What has no value at an epoch is NaN there: all
+    of it after the end of a trajectory, angles where a displacement is 0.
+    """
+
+    distance: np.ndarray  # |z_e|; 0 within 1e-7 of the way that led there
+    angle: np.ndarray  # between z_e and z_end, the displacement in the end: radians from 0 to pi
+
+
+def trajectory_departure(gram: Gram) -> Departure:
+    """Return how far each trajectory is from its own first point, and in which direction relative to its end.
+
+    Both follow from the inner products of a trajectory's own movements, which are summed: nothing is lost where the
+    first point is large and the movements are small. Neither the reference nor the other trajectories enter.
+
+    Args:
+        gram: trajectories, of any lengths, with or without a reference.
+
+    Raises:
+        ValueError: where trajectories branch, lengths are beyond float64, or for anything but a Gram.
+    """
+    found = trajectory_rows(gram)
+    movements = np.maximum(found[1:], 0)
+    blocks = gram.products[movements.T[:, :, None], movements.T[:, None, :]]  # [member, epoch, epoch]
+    moves = (found[1:] >= 0).T
+    blocks = np.where(moves[:, :, None] & moves[:, None, :], blocks, 0)  # a trajectory waits at its end
+    way = np.sqrt(np.diagonal(blocks, axis1=1, axis2=2)).cumsum(axis=1)
+    products = np.zeros((len(blocks),) + (len(found),) * 2)  # z_i . z_j
+    products[:, 1:, 1:] = blocks.cumsum(axis=1).cumsum(axis=2)
+    squared = np.diagonal(products, axis1=1, axis2=2).copy()
+    squared[:, 1:][squared[:, 1:] <= 1e-14 * way**2] = 0  # as `squared_rounding`
+    distance = np.sqrt(squared).T
+    angle = np.arccos(_cosine(products[:, :, -1].T, distance, distance[-1]))
+    is_there = found >= 0
+    return Departure(
+        distance=np.where(is_there, unscaled(distance, gram), np.nan), angle=np.where(is_there, angle, np.nan)
+    )
+
+
 def trajectory_rows(gram: Gram) -> np.ndarray:
     """Return the row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
 

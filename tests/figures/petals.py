@@ -1,6 +1,7 @@
 """Trajectories with a known shape, and how light a colour is, for the tests of this room."""
 
 import numpy as np
+from matplotlib.text import Text
 
 SEEDS, STEP_SIZES, EPOCHS = 5, (0.25, 0.5, 0.75, 1.0), 8
 
@@ -25,3 +26,25 @@ def linear(rgb):
 
 def luminance(rgb):
     return linear(rgb) @ [0.2126, 0.7152, 0.0722]  # of sRGB, IEC 61966-2-1
+
+
+def written(fig):
+    """Every text of a figure that shows, tick labels, letters and colour bars too, once it is laid out."""
+    fig.draw_without_rendering()
+    ticks = {id(label) for ax in fig.axes for axis in axes_of(ax) for label in axis.get_ticklabels(which="both")}
+    shown = {id(text) for ax in fig.axes for axis in axes_of(ax) for text in visible_ticks(axis)}
+    found = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return [text for text in found if id(text) not in ticks or id(text) in shown]
+
+
+def axes_of(ax):
+    every = [ax, *ax.child_axes]
+    return [axis for each in every for axis in ([each.xaxis, each.yaxis] if each.name != "3d" else [])]
+
+
+def visible_ticks(axis):
+    """The labels of ticks that lie within the axis and are drawn."""
+    low, high = sorted(axis.get_view_interval())
+    for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+        if low <= tick.get_loc() <= high:
+            yield from (label for label in (tick.label1, tick.label2) if label.get_visible() and label.get_text())

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from matplotlib.animation import FFMpegWriter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from petals import EPOCHS, petals
+from petals import EPOCHS, STEP_SIZES, petals
 from PIL import Image
 
 from jaxscape.figures import film, plots
 from jaxscape.figures.palette import POINT_SIZE
+from jaxscape.figures.panels import ExactPanel, Surrogate
 
 SMALL = {"seconds": 1.0, "hold": 0.5, "dpi": 40}
 
@@ -19,6 +20,15 @@ def panel(epochs=None, **options):
         kept = np.isin(rows["epoch"], epochs)
         rows = {name: column[kept] for name, column in rows.items()}
     return plots.Panel("good", **rows)
+
+
+def exact_panel():
+    rows = petals(seeds=2)
+    del rows["embedding"]
+    progress = rows["epoch"] / EPOCHS
+    surrogate = Surrogate("decay alone", rows["step_size"] * (1 - 0.1 * progress), 0.05 * progress)
+    distance = rows["step_size"] * (1 - 0.2 * progress)
+    return ExactPanel("good", distance, 0.3 * progress, **rows, surrogates=[surrogate])
 
 
 @pytest.fixture
@@ -74,6 +84,49 @@ def test_the_last_frame_is_the_still_picture_to_the_pixel(look, dimensions):
     assert not np.array_equal(pixels(moved.fig), pixels(still.fig))
     film._show(moved, EPOCHS)
     np.testing.assert_array_equal(pixels(moved.fig), pixels(still.fig))
+
+
+def test_a_frame_of_the_polar_view_shows_the_curves_up_to_its_epoch():
+    moved = made(exact_panel())
+    assert len(moved.curves) == 2 * 2 * len(STEP_SIZES)  # real ones and surrogates
+    for epoch in (5, 0, EPOCHS):
+        film._show(moved, epoch)
+        assert moved.clock.get_text() == f"epoch {epoch} of {EPOCHS}"
+        for curve in moved.curves:
+            if curve.shades is None:
+                np.testing.assert_array_equal(curve.line.get_xydata(), curve.places[: epoch + 1])
+            else:
+                assert len(curve.line.get_segments()) == epoch
+                np.testing.assert_allclose(curve.end.get_facecolor()[0, :3], curve.shades[epoch])
+            np.testing.assert_array_equal(curve.end.get_offsets(), curve.places[[epoch]])
+
+
+def test_the_last_frame_of_the_polar_view_is_the_still_picture_to_the_pixel():
+    still, moved = made(exact_panel()), made(exact_panel())
+    still.clock.set_text(f"epoch {EPOCHS} of {EPOCHS}")
+    film._show(moved, 3)
+    assert not np.array_equal(pixels(moved.fig), pixels(still.fig))
+    film._show(moved, EPOCHS)
+    np.testing.assert_array_equal(pixels(moved.fig), pixels(still.fig))
+
+
+@pytest.mark.usefixtures("without_ffmpeg")
+def test_a_film_of_the_polar_view_has_the_same_bytes_every_time(tmp_path):
+    one, other = (film.save_film([exact_panel()], tmp_path / name, **SMALL)[0] for name in "ab")
+    assert one.read_bytes() == other.read_bytes()
+    with Image.open(one) as picture:
+        assert picture.n_frames == EPOCHS + 1
+
+
+def test_a_film_is_of_one_kind_of_panels():
+    with pytest.raises(ValueError, match="give panels of one kind"):
+        made(panel(), exact_panel())
+
+
+def test_the_clock_counts_what_the_panels_count():
+    moved = made(panel()._replace(unit="step"))
+    film._show(moved, 3)
+    assert moved.clock.get_text() == f"step 3 of {EPOCHS}"
 
 
 def test_axes_and_starts_are_those_of_all_epochs_from_the_first_frame():

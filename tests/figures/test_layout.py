@@ -3,7 +3,7 @@ import itertools
 import pytest
 from matplotlib.figure import Figure
 
-from jaxscape.figures.layout import GAP, add_strip, from_top, settle_layout, wrapped
+from jaxscape.figures.layout import GAP, add_strip, from_top, row_lengths, settle_layout, wrapped
 
 TEXT = "PHATE, cosine distance of the parameter vectors, knn 5, decay 40, from the digits"
 
@@ -23,6 +23,24 @@ def test_wrapping_loses_no_word_and_keeps_lines_and_no_break_spaces():
     assert wrapped(TEXT, 1, 7).split() == TEXT.split()
     assert wrapped("good\n\nbad", 5, 7) == "good\n\nbad"
     assert wrapped("knn\N{NO-BREAK SPACE}5 connects", 0.1, 7) == "knn\N{NO-BREAK SPACE}5\nconnects"
+
+
+def test_of_too_many_lines_the_last_ends_in_dots():
+    whole = wrapped(TEXT, 1, 7).splitlines()
+    assert wrapped(TEXT, 1, 7, most=len(whole)).splitlines() == whole
+    assert wrapped(TEXT, 1, 7, most=3).splitlines() == [*whole[:2], f"{whole[2]} \N{HORIZONTAL ELLIPSIS}"]
+
+
+@pytest.mark.parametrize("most", [2, 3, 4])
+@pytest.mark.parametrize("count", range(1, 20))
+def test_rows_of_panels_are_as_equal_as_can_be(count, most):
+    lengths = row_lengths(count, most)
+    assert sum(lengths) == count
+    assert max(lengths) <= most
+    assert max(lengths) - min(lengths) <= 1
+    assert len(lengths) == -(-count // most)
+    if count > 1 and most > 2:
+        assert min(lengths) > 1
 
 
 @pytest.mark.parametrize("layout", [None, "constrained", "compressed", "tight"])

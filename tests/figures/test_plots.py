@@ -1,17 +1,19 @@
 import itertools
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
-from petals import EPOCHS, SEEDS, STEP_SIZES, petals
+from petals import EPOCHS, SEEDS, STEP_SIZES, petals, written
 
 from jaxscape.figures import plots
 from jaxscape.figures.layout import PANEL_INCHES
 from jaxscape.figures.palette import MINIMUM
+from jaxscape.figures.texts import _spread
 
 
 def panel(title="good", *, minimum=(0.0, 0.0), **options):
@@ -36,19 +38,35 @@ def norms():
     return distances()._replace(distance=30 + petals()["member"] + petals()["epoch"])
 
 
-TITLE = "memorization\n100.0 % training, 13.0 % test accuracy"
+TITLE = "memorization"
 NOTE = "t 23, stress 0.37, 16 disconnected components (knn 102 connects)"
 COLUMN = panel(TITLE)._replace(note=NOTE)
+LONG = "a long title " * 9
+
+
+def in_components(**changes):
+    """A component a direction, the last two of them together."""
+    given = panel(TITLE, **changes)
+    return given._replace(component=np.minimum(given.seed, SEEDS - 2), minimum_component=0)
+
+
 FIGURES = {
     "a minimum": lambda: plots.minimum_figure(COLUMN, note="a long note " * 30),
     "in space": lambda: plots.minimum_figure(panel(dimensions=3, minimum=None), note="a note"),
     "1 column, 10 directions": lambda: plots.comparison_figure([panel(TITLE, seeds=10)], note="a note"),
     "2 columns": lambda: plots.comparison_figure([COLUMN] * 2, looks=["dark", "epoch"], note="a note"),
     "3 columns": lambda: plots.comparison_figure([COLUMN] * 3, looks=["dark", "white", "epoch"], note="a note"),
-    "5 columns": lambda: plots.comparison_figure([COLUMN, panel("a long title " * 9), *[COLUMN] * 3], note="a note"),
+    "5 columns": lambda: plots.comparison_figure([COLUMN, panel(LONG), *[COLUMN] * 3], note="a note"),
     "methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN._replace(note="")] * 2], left="AB", note="a note"),
     "optimizers": lambda: plots.minimum_figure(networks(), note="a note"),
     "losses": lambda: plots.values_figure([COLUMN] * 3, [np.arange(1, 181.0)] * 3, "loss", log=True, note="a note"),
+    "four methods": lambda: plots.methods_figure([[COLUMN] * 4] * 2, left=[LONG, "A: euclidean distances"]),
+    "seven methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN] * 2, [COLUMN] * 2], note="a note"),
+    "components": lambda: plots.comparison_figure([in_components()] * 3, looks=["dark", "epoch"], note="a note"),
+    "components of a minimum": lambda: plots.minimum_figure(in_components()),
+    "seven distances": lambda: plots.distance_figure([distances()._replace(title=LONG, note=NOTE)] * 7, note="a note"),
+    "ten directions": lambda: plots.distance_figure([distances()], color_by="seed"),
+    "norms of many": lambda: plots.norm_figure(norms()._replace(seed=np.minimum(petals()["member"], 9)), hue="run"),
     "norms": lambda: plots.norm_figure(norms()._replace(title=TITLE), hue="optimizer", note="a note"),
     "distances": lambda: plots.distance_figure([distances(null=np.ones(180))], note="a note"),
     "3 distances": lambda: plots.distance_figure([distances()._replace(title=TITLE)] * 3, note="a note"),
@@ -67,7 +85,7 @@ def parts(fig):
     texts = [ax.title for ax in fig.axes] + [ax._left_title for ax in fig.axes]
     texts += [text for ax in fig.axes for text in ax.texts]
     boxes = [text.get_window_extent() for text in (*texts, *fig.texts) if text.get_text().strip()]
-    boxes += [ax.get_window_extent() for ax in fig.axes] + [fig.legends[0].get_window_extent()]
+    boxes += [ax.get_window_extent() for ax in fig.axes] + [legend.get_window_extent() for legend in fig.legends]
     axes = [axis.get_tightbbox() for ax in fig.axes if ax.name != "3d" for axis in (ax.xaxis, ax.yaxis)]
     boxes += [box for box in axes if box]  # None where there are no ticks
     boxes += [bar.get_tightbbox() for ax in fig.axes for bar in ax.child_axes]
@@ -85,6 +103,28 @@ def test_every_part_lies_within_the_figure(fig):
     assert np.all(whole.max < fig.get_size_inches())
 
 
+def test_no_text_is_smaller_than_seven_points_or_covers_another(fig):
+    texts = written(fig)
+    assert min(text.get_fontsize() for text in texts) >= 7
+    boxes = [text.get_window_extent().transformed(fig.dpi_scale_trans.inverted()) for text in texts]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.padded(-0.005).overlaps(other)
+
+
+def test_no_title_has_more_than_three_lines(fig):
+    assert max(ax.get_title().count("\n") + 1 for ax in fig.axes) <= 3
+
+
+def test_a_row_of_fewer_panels_stands_in_the_middle_and_no_panel_alone():
+    fig = plots.distance_figure([distances()] * 7)
+    lefts = [ax.get_position().x0 for ax in fig.axes]
+    rows = [lefts[:3], lefts[3:5], lefts[5:]]
+    rights = [[ax.get_position().x1 for ax in fig.axes][end] for end in (2, 4, 6)]
+    for row, right in zip(rows, rights, strict=True):
+        assert row[0] + right == pytest.approx(rows[0][0] + rights[0])
+    assert rows[1][0] > rows[0][0]
+
+
 def test_no_strip_of_a_figure_is_left_empty(fig):
     used = [0.0]
     for box in sorted(parts(fig), key=lambda box: box.y0):
@@ -95,7 +135,17 @@ def test_no_strip_of_a_figure_is_left_empty(fig):
 
 def test_panels_have_one_size_whatever_is_written_beside_them(fig):
     heights = [ax.get_window_extent().height / fig.dpi for ax in fig.axes]
-    np.testing.assert_allclose(heights, PANEL_INCHES)
+    columns = max(Counter(round(ax.get_window_extent().y0) for ax in fig.axes).values())
+    np.testing.assert_allclose(heights, {4: 1.45, 5: 1.16}.get(columns, PANEL_INCHES), rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", range(1, 6))
+def test_up_to_five_columns_fit_the_width_of_a_page(columns):
+    figures = [
+        plots.comparison_figure([COLUMN] * columns, looks=["dark", "epoch"]),
+        plots.methods_figure([[COLUMN] * columns] * 2, left="AB"),
+    ]
+    assert max(fig.get_figwidth() for fig in figures) < 7.4
 
 
 def test_a_letter_stands_on_the_line_of_the_first_line_of_its_title():
@@ -141,10 +191,11 @@ def test_norms_are_lines_in_the_hue_of_their_label_on_a_logarithmic_scale():
     given = norms()
     (ax,) = plots.norm_figure(given, hue="optimizer").axes
     assert ax.get_yscale() == "log"
-    assert len(ax.lines) == SEEDS * len(STEP_SIZES)
-    assert {line.get_color() for line in ax.lines} == {to_rgb(hue) for hue in plots.HUES[:5]}
+    lines = [line for line in ax.lines if line.get_transform() == ax.transData]
+    assert len(lines) == SEEDS * len(STEP_SIZES)
+    assert {line.get_color() for line in lines} == {to_rgb(hue) for hue in plots.HUES[:5]}
     first = given.member == 0
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), given.distance[first][np.argsort(given.epoch[first])])
+    np.testing.assert_array_equal(lines[0].get_ydata(), given.distance[first][np.argsort(given.epoch[first])])
     with pytest.raises(ValueError, match="distance reaches 0"):
         plots.norm_figure(given._replace(distance=np.zeros(180)), hue="optimizer")
 
@@ -172,9 +223,62 @@ def test_a_comparison_has_a_column_a_minimum_and_letters_by_row():
 def test_methods_have_their_own_titles_and_notes_and_rows_may_be_shorter():
     rows = [[panel("PHATE")._replace(note="t 23"), panel("t-SNE")], [panel("UMAP")]]
     fig = plots.methods_figure(rows, left=["A", "B"])
-    assert [ax.get_title() for ax in fig.axes] == ["PHATE\nt 23", "t-SNE", "UMAP", ""]
-    assert [ax.axison for ax in fig.axes] == [True, True, True, False]
-    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["A", "B"]
+    assert [ax.get_title() for ax in fig.axes] == ["PHATE", "t-SNE", "UMAP"]
+    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["t 23", "A", "B"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(11, 14), (27, 340), (0.5, 3), (3, 9e6), (1e-6, 2.0), (99, 101)])
+def test_a_norm_of_any_size_has_ticks_with_plain_numbers(low, high):
+    given = norms()
+    panel = given._replace(distance=np.geomspace(low, high, len(given.distance)))
+    fig = plots.norm_figure(panel, hue="optimizer")
+    fig.draw_without_rendering()
+    (ax,) = fig.axes
+    labels = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert 4 <= len(labels) <= 9
+    inside = np.array(labels, float)
+    np.testing.assert_allclose(inside, ax.get_yticks(), rtol=1e-5)
+    assert ax.get_ylim()[0] <= inside.min() < inside.max() <= ax.get_ylim()[1]
+
+
+def test_names_stand_at_the_ends_of_their_curves_in_their_order_and_replace_the_legend():
+    given = norms()
+    fig = plots.norm_figure(given, hue="optimizer")
+    assert not fig.legends
+    (ax,) = fig.axes
+    names = {text.get_text(): text.xy[1] for text in ax.texts}
+    assert list(names) == ["0", "1", "2", "3", "4"]
+    ends = given.epoch == EPOCHS
+    medians = [np.median(given.distance[ends & (given.seed == seed)]) for seed in range(SEEDS)]
+    assert np.argsort(list(names.values())).tolist() == np.argsort(medians).tolist()
+    first, last = (
+        ax.transAxes.inverted().transform(ax.transData.transform((1, medians[seed])))[1] for seed in (0, SEEDS - 1)
+    )
+    assert names["0"] == pytest.approx(first, abs=0.02)
+    assert names["4"] == pytest.approx(last, abs=0.02)
+
+
+def test_names_of_curves_that_end_together_are_spread_as_little_as_needed():
+    heights = np.array([0.2, 0.5, 0.5, 0.5, 0.9])
+    found = _spread(heights, 0.1)
+    np.testing.assert_allclose(found, [0.2, 0.4, 0.5, 0.6, 0.9])
+    np.testing.assert_allclose(_spread(np.full(3, 1.0), 0.1), [0.8, 0.9, 1.0])
+    np.testing.assert_allclose(_spread(np.full(3, 0.0), 0.1), [0.0, 0.1, 0.2])
+
+
+def test_hues_of_trajectories_of_other_lengths_darken_from_the_first_row_of_each_to_its_last():
+    rows = petals(seeds=2)
+    kept = (rows["seed"] == 0) | (rows["epoch"] <= EPOCHS // 2)
+    rows = {name: column[kept] for name, column in rows.items()}
+    del rows["step_size"]
+    long_and_short = plots.Panel("runs", **rows, begin="first", unit="step")
+    fig, (drawn,) = plots.draw_comparison([long_and_short], ["dark"])
+    colors = np.empty((len(drawn.rows), 3))
+    colors[drawn.rows] = drawn.points.get_facecolors()[:, :3]
+    for seed, last in ((0, EPOCHS), (1, EPOCHS // 2)):
+        end = colors[(rows["seed"] == seed) & (rows["epoch"] == last)]
+        np.testing.assert_allclose(end, [plots.shade(plots.HUES[seed], 1)] * len(end), atol=1e-6)
+    assert "first to last step of each" in {text.get_text() for text in fig.legends[0].get_texts()}
 
 
 @pytest.mark.parametrize(
@@ -257,13 +361,14 @@ def test_a_figure_is_saved_to_the_same_bytes_every_time(tmp_path):
     first = plots.save_figure(fig, tmp_path / "new" / "folder" / "knn5.t22")
     again = plots.save_figure(fig, tmp_path / "again")
     anew = plots.save_figure(plots.minimum_figure(panel(seeds=2), note="a note"), tmp_path / "anew")
-    assert [path.name for path in first] == ["knn5.t22.png", "knn5.t22.svg"]
+    assert [path.name for path in first] == ["knn5.t22.png", "knn5.t22.svg", "knn5.t22.pdf"]
+    assert first[2].read_bytes().startswith(b"%PDF")
     for one, two, three in zip(first, again, anew, strict=True):
         assert one.read_bytes() == two.read_bytes() == three.read_bytes()
 
 
 def test_an_svg_clips_no_point_by_itself(tmp_path):
-    _, svg = plots.save_figure(plots.comparison_figure([panel()], looks=["dark"]), tmp_path / "figure")
+    _, svg, _ = plots.save_figure(plots.comparison_figure([panel()], looks=["dark"]), tmp_path / "figure")
     assert svg.read_text().count("<g clip-path") < SEEDS * len(STEP_SIZES) * EPOCHS
 
 

@@ -134,7 +134,7 @@ def test_a_process_with_settings_writes_the_same_bytes(tmp_path, backend, matplo
     subprocess.run(
         [sys.executable, "-c", PROGRAM, "found"], check=True, cwd=tmp_path, env=os.environ | {"MPLBACKEND": backend}
     )
-    for ending in ("png", "svg"):
+    for ending in ("png", "svg", "pdf"):
         assert (tmp_path / f"found.{ending}").read_bytes() == (tmp_path / f"expected.{ending}").read_bytes()
 
 
@@ -147,7 +147,7 @@ def test_the_name_of_a_run_is_no_formula(tmp_path, name):
         plots.norm_figure(distances()._replace(title=name, seed=np.full(36, name)), hue=name, note=name),
     ]
     for number, figure in enumerate(figures):
-        _, svg = plots.save_figure(figure, tmp_path / str(number))
+        _, svg, _ = plots.save_figure(figure, tmp_path / str(number))
         assert svg.read_text().count(f"<!-- {name} -->") >= 1
 
 

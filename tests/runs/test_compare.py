@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxscape.runs import plot, recording
+from jaxscape.runs.exact import exact_panel, exact_panels_of_groups
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.minimum import read_minimum
 from jaxscape.runs.tables import read_csv
@@ -144,7 +145,7 @@ def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
     drawn = {path.stem for path in (run / "figures").glob("*.png")}
-    assert drawn == {"phate-cosine-none-knn3", "norm"}
+    assert drawn == {"polar", "plane", "phate-cosine-none-knn3", "norm"}
     outcome = jaxscape("info", run)
     assert outcome.code == 0, outcome.err
     assert "compare (3 of 3 snapshots)" in outcome.out
@@ -182,3 +183,32 @@ def test_another_configuration_than_that_of_kept_results_is_refused(compare, com
     outcome = compare(run, "--learning-rate", 0.5)
     assert outcome.code == 1
     assert "learning_rate is 0.1, asked for 0.5" in outcome.err
+
+
+def test_the_exact_views_see_each_network_from_its_own_initial_parameters(compared):
+    panel = exact_panel(compared)
+    assert (panel.begin, panel.hue, panel.step_size) == ("initial", "optimizer", None)
+    store = TrajectoryStore.open(compared / "trajectories")
+    points = np.concatenate(list(store.blocks(10**6)), axis=1).astype(np.longdouble)
+    points = points.reshape(EPOCHS + 1, store.num_members, -1)
+    z = points - points[0]
+    length = np.sqrt((z * z).sum(axis=-1))
+    for member, labels in enumerate(store.labels):
+        rows = np.flatnonzero(panel.member == member)
+        assert set(panel.seed[rows]) == {labels["optimizer"]}
+        assert panel.epoch[rows].tolist() == list(range(EPOCHS + 1))
+        np.testing.assert_allclose(panel.distance[rows], length[:, member].astype(float), rtol=1e-9)
+        cosine = (z[1:, member] @ z[-1, member]) / (length[1:, member] * length[-1, member])
+        np.testing.assert_allclose(np.cos(panel.angle[rows[1:]]), cosine.astype(float), atol=1e-9)
+    (null,) = panel.surrogates
+    assert null.label == "random null"
+    moves = np.sqrt((np.diff(points, axis=0) ** 2).sum(axis=-1)).astype(float)
+    expected = np.sqrt((moves**2).sum(axis=0))  # of random steps, of so many parameters, at right angles
+    ends = panel.epoch == EPOCHS
+    np.testing.assert_allclose(null.distance[ends], expected[panel.member[ends]], rtol=0.1)
+    groups = exact_panels_of_groups(panel)
+    assert [each.title for each in groups] == sorted(OPTIMIZERS)
+    for each in groups:
+        rows = panel.seed == each.title
+        np.testing.assert_array_equal(each.distance, panel.distance[rows])
+        np.testing.assert_array_equal(each.surrogates[0].angle, null.angle[rows])

@@ -9,7 +9,10 @@ import pytest
 from rich.console import Console
 
 from jaxscape.problem import Problem
+from jaxscape.runs.exact import exact_panel
+from jaxscape.runs.plot import exact_panels
 from jaxscape.runs.run import Run
+from jaxscape.runs.scale_free import scale_free_table
 from jaxscape.runs.sources import read_sources
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.gram import gram
@@ -77,7 +80,9 @@ def test_distances_agree_with_extended_precision(recorded):
 def test_it_is_embedded_drawn_and_reported(recorded, jaxscape):
     recorded.embed(knn=3)
     files = recorded.plot()
-    assert {path.name for path in files} >= {"phate-cosine-none-knn3.png", "norm.png"}
+    assert [path.name for path in files if path.suffix == ".png"] == [
+        *("polar.png", "plane.png", "phate-cosine-none-knn3.png", "norm.png")
+    ]
     numbers = recorded.report()["geometry"]["by_group"]["walk"]["real"]
     path, ends = exact_distances(rows(recorded)), (0, -1)
     expected = sum(path[i, i + 1] for i in range(len(path) - 1)) / path[ends]
@@ -85,6 +90,22 @@ def test_it_is_embedded_drawn_and_reported(recorded, jaxscape):
     assert "return" not in numbers  # there is no minimum
     outcome = jaxscape("info", recorded.folder)
     assert "stages done: record (12 steps), distances and geometry" in outcome.out
+
+
+def test_what_stands_has_no_exact_view_and_is_left_out_beside_others(tmp_path):
+    still = {"w": jnp.arange(6.0)}
+    with Run(tmp_path / "run", quiet=True) as run:
+        for step in range(4):
+            run.record(step, [still, {"w": jnp.arange(6.0) * (step + 1)}], labels=[{"name": "a"}, {"name": "b"}])
+    panel = exact_panel(run.folder)
+    assert set(panel.member) == {1}
+    np.testing.assert_allclose(panel.distance, np.sqrt(55) * np.arange(4))
+    np.testing.assert_allclose(panel.angle, 0, atol=1e-7)
+    with Run(tmp_path / "still", quiet=True) as run:
+        for step in range(3):
+            run.record(step, still)
+    assert exact_panel(run.folder) is None
+    assert exact_panels([run.folder]) == []
 
 
 def test_what_grew_is_measured_again(tmp_path):
@@ -298,3 +319,8 @@ def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, t
     assert outcome.code == 1
     assert "'fc1/bias' is (3,) in one and absent in two; one has 'fc1/bias', two has 'fc2/bias'" in outcome.err
     assert not (tmp_path / "joint").exists()
+
+
+def test_scale_free_views_need_a_minimum(recorded):
+    with pytest.raises(ValueError, match=r"scale-free distances are those from a minimum, and .* has none"):
+        scale_free_table(recorded.folder)

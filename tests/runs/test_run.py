@@ -1,5 +1,6 @@
 """A run folder of one's own problem, as an object: it resumes, extends, refuses what is another problem, and draws."""
 
+import shutil
 from dataclasses import dataclass
 from io import StringIO
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from jaxscape.problem import Problem
 from jaxscape.runs import recording
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.run import Run
+from jaxscape.runs.scale_free import scale_free_table
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.gram import gram
 
@@ -65,6 +67,17 @@ def results(run):
     parameters = jax.tree.map(np.ndarray.tobytes, store.read())
     names = ("metrics.csv", "geometry.csv", "gram.npz")
     return parameters, {name: (run.folder / name).read_bytes() for name in names}
+
+
+def test_scale_free_views_need_the_problem_which_says_what_a_filter_is(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"scale-free distances need the filter_axis of the problem of .*run"):
+        Run(folder, quiet=True).plot(scale_free=True)
+    names = {path.name for path in Run(folder, problem(), quiet=True).plot(scale_free=True)}
+    assert {"polar-scale-free.png", "plane-scale-free.pdf"} <= names
+    last = scale_free_table(folder, filter_axis=-1).columns["scale_free_distance"]
+    other = scale_free_table(folder, filter_axis=0).columns["scale_free_distance"]  # what was kept is of other filters
+    assert not np.allclose(last, other)
 
 
 def test_everything_is_made(finished):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import jaxscape as js
+from jaxscape.runs.exact import scale_free_panel
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.scale_free import scale_free_table
 from jaxscape.runs.tables import read_csv
 
 MEMBERS, EPOCHS, STEPS = 6, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
@@ -154,10 +157,11 @@ def test_coordinates_are_the_public_embedding_of_the_public_distances(finished, 
     )
 
 
-def test_pictures_come_as_png_and_svg(finished):
+def test_pictures_come_as_png_svg_and_pdf(finished):
     for name in (SETTING, "distance"):
         assert (finished / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
         assert "<svg" in (finished / "figures" / f"{name}.svg").read_text()
+        assert (finished / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_report_holds_the_geometry_that_the_public_functions_give(finished, report, store, minimum):
@@ -310,12 +314,8 @@ def test_metric_scaling_has_the_minimum_and_keeps_the_distances_best(jaxscape, r
 def test_the_exact_views_are_drawn_first(jaxscape, run):
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
-    assert [Path(line).name for line in outcome.out.splitlines()[:4]] == [
-        "polar.png",
-        "polar.svg",
-        "plane.png",
-        "plane.svg",
-    ]
+    expected = [f"{name}.{ending}" for name in ("polar", "plane") for ending in ("png", "svg", "pdf")]
+    assert [Path(line).name for line in outcome.out.splitlines()[:6]] == expected
     assert (run / "figures" / "polar.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -345,3 +345,37 @@ def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrai
     measured = [read_csv(folder / "metrics.csv") for folder in (with_minimum, finished)]
     for name in ("train_loss", "test_accuracy", "recalibrated_test_loss"):
         np.testing.assert_array_equal(*(columns[name][:MEMBERS] for columns in measured))
+
+
+def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_kept(jaxscape, run, store, minimum):
+    assert jaxscape("plot", run).code == 0
+    assert not (run / "scale_free.csv").exists()
+    assert not list((run / "figures").glob("*scale-free*"))
+    outcome = jaxscape("plot", run, "--scale-free")
+    assert outcome.code == 0, outcome.err
+    drawn = [Path(line).name for line in outcome.out.splitlines() if line.endswith("scale-free.png")]
+    assert drawn == ["polar-scale-free.png", "plane-scale-free.png"]
+    table = read_csv(run / "scale_free.csv")
+    for name, expected in LABELS.items():
+        np.testing.assert_array_equal(table[name], expected)
+    snapshots = [jax.tree.map(lambda leaf: leaf[0], store.read(epochs=epoch)) for epoch in range(EPOCHS + 1)]
+    found = [js.scale_free(each, minimum["params"], snapshots[0]) for each in snapshots]
+    np.testing.assert_array_equal(table["scale_free_distance"], np.concatenate([each.distance for each in found]))
+    np.testing.assert_array_equal(table["scale_free_angle"], np.concatenate([each.angle for each in found]))
+    panel = scale_free_panel(run)
+    np.testing.assert_allclose(panel.distance, table["scale_free_distance"] / found[0].norm)
+    assert panel.begin == "jump"
+
+
+def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, run):
+    first = scale_free_table(run)
+    with mock.patch("jaxscape.runs.scale_free.scale_free", side_effect=AssertionError):
+        kept = scale_free_table(run)
+    for name, values in first.columns.items():
+        np.testing.assert_array_equal(kept.columns[name], values)
+    assert kept.norm == first.norm
+    whole = (run / "scale_free.csv").read_bytes()
+    (run / "scale_free.csv").write_bytes(whole[:100])
+    outcome = jaxscape("plot", run, "--scale-free")
+    assert "it is made again" in outcome.out.replace("\n", " ")
+    assert (run / "scale_free.csv").read_bytes() == whole

@@ -1,10 +1,12 @@
 """Geometry against explicit computations on the vectors themselves, and against closed forms."""
 
+import jax
 import numpy as np
 import pytest
 
-from jaxscape.trajectories.geometry import trajectory_geometry, trajectory_rows
+from jaxscape.trajectories.geometry import trajectory_departure, trajectory_geometry, trajectory_rows
 from jaxscape.trajectories.gram import gram, take_points
+from jaxscape.trajectories.null import null_trajectories
 
 
 def gram_of(points, minimum):
@@ -331,3 +333,63 @@ def test_rows_of_a_trajectory_are_found_with_and_without_a_reference():
     np.testing.assert_array_equal(trajectory_rows(gram(np.eye(4), parents=parents)), [[0, 1], [3, 2]])
     with_reference = gram(np.eye(4), reference=np.zeros(4), parents=parents)
     np.testing.assert_array_equal(trajectory_rows(with_reference), [[1, 2], [4, 3]])
+
+
+def exact_departure(points):
+    """Distances from the first point and angles with the displacement in the end, in extended precision."""
+    z = np.asarray(points, np.longdouble) - points[0]
+    length = np.sqrt((z * z).sum(axis=-1))
+    cosine = (z[1:] * z[-1]).sum(axis=-1) / (length[1:] * length[-1])
+    angle = np.concatenate([np.full((1, points.shape[1]), np.nan), np.arccos(np.clip(cosine, -1, 1))])
+    return length.astype(float), angle.astype(float)
+
+
+@pytest.mark.parametrize("has_reference", [False, True])
+def test_departures_are_what_the_vectors_say(has_reference):
+    points, minimum = random_trajectories(0, epochs=9, members=3, size=20)
+    distance, angle = exact_departure(points)
+    found = trajectory_departure(gram_of(points, minimum if has_reference else None))
+    np.testing.assert_allclose(found.distance, distance, rtol=1e-12)
+    np.testing.assert_allclose(found.angle[:-1], angle[:-1], rtol=1e-10)
+    np.testing.assert_allclose(found.angle[-1], 0, atol=1e-7)
+
+
+def test_small_departures_from_a_large_start_keep_their_digits():
+    points, _ = random_trajectories(1, epochs=7, members=2, size=30)
+    moves = 2.0**-24 * np.round(points * 2**10)  # exact sums with a start of whole numbers
+    start = 1e6 * np.arange(1.0, 31)
+    distance, angle = exact_departure(moves)
+    found = trajectory_departure(gram_of(start + moves - moves[0], None))
+    np.testing.assert_allclose(found.distance, distance, rtol=1e-12)
+    np.testing.assert_allclose(found.angle[:-1], angle[:-1], rtol=1e-9)
+
+
+def test_departures_of_trajectories_of_other_lengths_end_where_they_end():
+    points, _ = random_trajectories(2, epochs=6, members=2, size=8)
+    long, short = points[:, 0], points[:4, 1]
+    both = trajectory_departure(gram([*long, *short], parents=[-1, 0, 1, 2, 3, 4, -1, 6, 7, 8]))
+    distance, angle = exact_departure(short[:, None])
+    np.testing.assert_allclose(both.distance[:4, 1], distance[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(both.angle[:3, 1], angle[:3, 0], rtol=1e-10)
+    assert np.isnan(both.distance[4:, 1]).all()
+    assert np.isnan(both.angle[4:, 1]).all()
+
+
+def test_who_stands_has_no_direction_and_who_comes_back_neither():
+    away = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
+    points = np.stack([away, np.zeros_like(away)], axis=1) + 7
+    found = trajectory_departure(gram_of(points, None))
+    np.testing.assert_array_equal(found.distance, [[0, 0], [5, 0], [0, 0]])
+    assert np.isnan(found.angle).all()
+
+
+def test_rotated_trajectories_depart_as_the_real_ones_and_random_ones_on_a_circle():
+    """Why the random null is the one to hold departures against: by Thales its steps lie on half a circle."""
+    points, _ = random_trajectories(3, epochs=30, members=3, size=200_000)
+    real = gram_of(points, None)
+    departure = trajectory_departure(real)
+    rotated = trajectory_departure(null_trajectories(real, kind="rotated", key=jax.random.key(0)))
+    np.testing.assert_allclose(rotated.distance, departure.distance, rtol=1e-9)
+    np.testing.assert_allclose(rotated.angle[1:-1], departure.angle[1:-1], rtol=1e-7)
+    random = trajectory_departure(null_trajectories(real, kind="random", key=jax.random.key(0)))
+    np.testing.assert_allclose(np.cos(random.angle[1:]), random.distance[1:] / random.distance[-1], atol=0.02)

@@ -1,0 +1,35 @@
+"""What the rows of a run are, as figures take it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxscape.runs.folder import COMPARED, RunFolder
+from jaxscape.runs.measure import group_of
+
+
+def row_labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
+    """Return the labels of the chosen rows as panels take them.
+
+    The hue is the direction of a jump, or the group of a run (such as the optimizer), under the name `seed`.
+
+    Args:
+        run: a run folder.
+        columns: member, epoch, update, and the labels of the run's members, (n,) each.
+        rows: bool (n,), the rows to take.
+    """
+    run = RunFolder(run)
+    labels: dict[str, Any] = {name: columns[name][rows] for name in ("epoch", "member")}
+    kind, unit = run.kind, "epoch"
+    if kind.has_minimum:
+        labels |= {name: columns[name][rows] for name in ("seed", "step_size")}
+        return labels | {"hue": "direction", "unit": unit}
+    group = group_of(run.settings(kind.stage))
+    labels["epoch"] = columns["update"][rows]
+    if kind is COMPARED:  # snapshots are numbered; where there are several an epoch, the axis is still in epochs
+        labels["epoch"] = labels["epoch"] / run.number("steps_per_epoch")
+    else:
+        unit = "step"
+    return labels | {"seed": columns[group][rows], "hue": group, "unit": unit}
