@@ -147,8 +147,8 @@ class Experiment:
         return self.embedding(center="none", null="rotated")
 
     def embedding(self, **settings: Any) -> EmbedConfig:
-        """An embedding with these settings, and what the command line changes of the others."""
-        return EmbedConfig(**{**self.changes.get("embed", {}), **settings})
+        """An embedding by PHATE with these settings, and what the command line changes of the others."""
+        return EmbedConfig(**{"method": "phate", **self.changes.get("embed", {}), **settings})
 
     def run_of(self, kind: str, seed: int) -> Path:
         """The folder of a minimum of the first data set."""

@@ -42,7 +42,14 @@ _CONTENTS = {
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
     "embedding.fidelity": ("Fidelity", "fidelity"),
     "embedding.mds": ("mds",),
-    "embedding.measures": ("continuity", "demap", "procrustes_disparity", "radial_trend", "rank_correlation"),
+    "embedding.measures": (
+        "continuity",
+        "degeneracy",
+        "demap",
+        "procrustes_disparity",
+        "radial_trend",
+        "rank_correlation",
+    ),
     "embedding.tree": ("Tree", "artificial_tree"),
     "runs.run": ("Run",),
 }
@@ -53,7 +60,14 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.embedding.baselines import Embedding, pca, random_plane, tsne, umap
     from jaxscape.embedding.fidelity import Fidelity, fidelity
     from jaxscape.embedding.mds import mds
-    from jaxscape.embedding.measures import continuity, demap, procrustes_disparity, radial_trend, rank_correlation
+    from jaxscape.embedding.measures import (
+        continuity,
+        degeneracy,
+        demap,
+        procrustes_disparity,
+        radial_trend,
+        rank_correlation,
+    )
     from jaxscape.embedding.phate import PhateResult, phate, project
     from jaxscape.embedding.tree import Tree, artificial_tree
     from jaxscape.jumps.directions import (
@@ -111,6 +125,7 @@ __all__ = [
     "continuity",
     "corrupt_labels",
     "decay_factors",
+    "degeneracy",
     "demap",
     "drift",
     "equinox_problem",

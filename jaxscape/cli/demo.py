@@ -14,8 +14,8 @@ from jaxscape.runs.plot import plot_comparison, plot_run
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import find_minimum
 
-# The paper's formula, and what its authors' code computes: cosines between directions from the mean.
-SETTINGS = (EmbedConfig(center="none"), EmbedConfig(center="mean"))
+# The default, then PHATE by the paper's formula and by what its authors' code computes: cosines from the mean.
+SETTINGS = (EmbedConfig(), *(EmbedConfig(method="phate", center=center) for center in ("none", "mean")))
 
 
 def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:

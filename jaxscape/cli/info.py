@@ -14,6 +14,7 @@ from jaxscape.runs.folder import RECORDED, STAGES, RunFolder
 from jaxscape.runs.measure import accuracy_table, describe_drift, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
+from jaxscape.runs.trust import describe_surrogates
 from jaxscape.trajectories.files import read_record
 from jaxscape.trajectories.store import TrajectoryStore
 
@@ -88,11 +89,17 @@ def _embeddings(run: RunFolder) -> list[RenderableType]:
         lines.append(f"embedding {setting}: {_words(_short(numbers))}")
         kept = numbers.get("fidelity")
         lines += [f"  keeps of its distances: {_words(kept)}"] if isinstance(kept, dict) and kept else []
+        if drawn := describe_surrogates(numbers):
+            lines += [f"  {drawn}; their picture keeps: {_words(numbers['surrogate'].get('fidelity'))}"]
+        lines += [f"  degenerate: {numbers['degenerate']}"] if numbers.get("degenerate") else []
     return lines
 
 
 def _short(numbers: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in numbers.items() if name not in ("setting", "warnings", "fidelity")}
+    return {name: value for name, value in numbers.items() if name not in _LONG}
+
+
+_LONG = ("setting", "warnings", "fidelity", "surrogate", "tried", "degenerate")
 
 
 def _damage(run: RunFolder) -> Iterator[str]:

@@ -27,6 +27,7 @@ from jaxscape.cli.commands import (
 from jaxscape.cli.errors import failing_in_a_line, naming_the_line_of_a_problem
 from jaxscape.cli.parse import Line, key_values, parse, retrain_settings, seeds_of, settings_of, train_settings
 from jaxscape.cli.program import command
+from jaxscape.runs.config import EmbedConfig, embed_config
 from jaxscape.runs.environment import cache_folder
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.processes import check_devices, is_first, join, leave, others_may_fail
@@ -107,7 +108,8 @@ def _run(line: Line, console: Console) -> None:
                 console=console,
             )
         case Embed():
-            console.print(f"{_embed(command, console)}")
+            config = embed_config(**line.said("config"))
+            console.print(f"{_embed(command, config, console)}")
             if command.plot:
                 _plot(command.into or command.runs[0], console)
         case Plot(run, scale_free):
@@ -125,15 +127,15 @@ def _plot(run: Path, console: Console, *, scale_free: bool = False) -> None:
         console.print(f"{path}")
 
 
-def _embed(command: Embed, console: Console) -> Path:
+def _embed(command: Embed, config: EmbedConfig, console: Console) -> Path:
     from jaxscape.runs.embed import embed_trajectories
     from jaxscape.runs.joint import embed_together
 
     if command.into is not None:
-        return embed_together(command.runs, command.into, command.config, group=command.group, console=console)
+        return embed_together(command.runs, command.into, config, group=command.group, console=console)
     if len(command.runs) != 1:
         raise ValueError(f"embed takes one run, or several with --into JOINT, got {len(command.runs)}")
-    return embed_trajectories(command.runs[0], command.config, console=console)
+    return embed_trajectories(command.runs[0], config, console=console)
 
 
 def _retrain(retrainings: Mapping[Path, Any], console: Console) -> None:

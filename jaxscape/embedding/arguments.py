@@ -60,7 +60,7 @@ def is_word(value: object, word: str) -> bool:
     return isinstance(value, str) and value == word
 
 
-def check_diffusion(*, knn: object, decay: object, t: object, points: int, connect: bool = False) -> None:
+def check_diffusion(*, knn: object, decay: object, t: object, points: int, words: tuple[str, ...] = ()) -> None:
     """Raise a ValueError where a setting of PHATE is out of range for that many points.
 
     Args:
@@ -68,12 +68,12 @@ def check_diffusion(*, knn: object, decay: object, t: object, points: int, conne
         decay: of the kernel.
         t: steps of diffusion.
         points: their number.
-        connect: whether knn may be "connect".
+        words: what knn may be instead of a number.
     """
     if points < 3:
         raise ValueError(f"PHATE needs at least 3 points, got {points}")
-    if not (connect and is_word(knn, "connect")):
-        check_whole("knn", knn, 1, points - 2, most_is="n - 2", or_else='"connect"' if connect else "")
+    if not any(is_word(knn, word) for word in words):
+        check_whole("knn", knn, 1, points - 2, most_is="n - 2", or_else=", ".join(f'"{word}"' for word in words))
     require(is_real(decay) and decay > 0, "decay", "a positive number", decay)  # type: ignore[operator]
     if not is_word(t, "auto"):
         check_whole("t", t, 1, MOST_TIMES, or_else='"auto"')

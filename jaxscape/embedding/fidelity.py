@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array
 from jaxscape.embedding.mds import normalized_stress
-from jaxscape.embedding.measures import drawn_distances, rank_correlation
+from jaxscape.embedding.measures import count_nearer, drawn_distances, rank_correlation
 
 NEIGHBOURS = 50
 BROKEN = 0.05  # of all points
@@ -67,12 +67,12 @@ def fidelity(
     trust, continuous = _neighbourhoods(given, drawn, near)
     broken = to_center = inward = np.nan
     if trajectory is not None and order is not None:
-        paths = _paths(labels("trajectory", trajectory, len(points)), _column("order", order, len(points)))
-        broken = _broken(given, drawn, paths)
+        numbers, places = labels("trajectory", trajectory, len(points)), _column("order", order, len(points))
+        broken = _broken(given, drawn, numbers, places)
         if radius is not None:
             true = _column("radius", radius, len(points))
             middle = points.mean(axis=0) if center is None else _column("center", center, points.shape[1])
-            to_center, inward = _radii(true, np.linalg.norm(points - middle, axis=1), paths)
+            to_center, inward = _radii(true, np.linalg.norm(points - middle, axis=1), _paths(numbers, places))
     return Fidelity(
         stress=normalized_stress(given, points),
         rank=rank_correlation(given, points),
@@ -120,13 +120,9 @@ def _paths(numbers: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
     return np.split(rows, np.flatnonzero(np.diff(numbers[rows])) + 1)
 
 
-def _broken(given: np.ndarray, drawn: np.ndarray, paths: list[np.ndarray]) -> float:
-    here = np.concatenate([rows[:-1] for rows in paths])
-    following = np.concatenate([rows[1:] for rows in paths])
-    if not len(here):
-        return np.nan
-    nearer, truly = ((each[here] < each[here, following][:, None]).sum(axis=1) for each in (drawn, given))
-    return float((nearer - truly > BROKEN * len(given)).mean())
+def _broken(given: np.ndarray, drawn: np.ndarray, numbers: np.ndarray, order: np.ndarray) -> float:
+    nearer, truly = (count_nearer(each, numbers, order) for each in (drawn, given))
+    return float((nearer - truly > BROKEN * len(given)).mean()) if len(nearer) else np.nan
 
 
 def _radii(true: np.ndarray, drawn: np.ndarray, paths: list[np.ndarray]) -> tuple[float, float]:

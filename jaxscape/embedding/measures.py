@@ -9,11 +9,17 @@ disparity of a picture that is one point.
 """
 
 import numpy as np
+from scipy.linalg import eigvalsh
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata, spearmanr
 
 from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array, without_unit
+from jaxscape.embedding.mds import double_center
+
+# A picture is degenerate below these shares, unless the distances are so themselves: below twice of them.
+FLAT = 0.02  # its second or third axis, of the first: so narrow a band looks like a line
+CROWDED = 0.01  # the radius of nine points of ten, of that of all: so small a dot looks like one point
 
 
 def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
@@ -99,10 +105,14 @@ def continuity_of_distances(distances: np.ndarray, trajectory: np.ndarray, order
 
 
 def _continuity(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    numbers, order = _along(trajectory, order, len(distances))
-    rows = np.lexsort((order, numbers))
+    return count_nearer(distances, *_along(trajectory, order, len(distances)))
+
+
+def count_nearer(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return how many other points are nearer to each point than the next of its trajectory, as `continuity` does."""
+    rows = np.lexsort((order, trajectory))
     here, following = rows[:-1], rows[1:]
-    same = numbers[here] == numbers[following]
+    same = trajectory[here] == trajectory[following]
     here, following = here[same], following[same]
     to_next = distances[here, following]
     nearer = (distances[here] < to_next[:, None]).sum(axis=1)
@@ -153,6 +163,70 @@ def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
     if _is_one_point(one) or _is_one_point(other):
         return np.nan
     return float(procrustes(one, other)[2])
+
+
+def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
+    """Return in words how a picture has collapsed; "" where it has not.
+
+    It is flat where its second or third axis extends less than a fiftieth as far as the first: a picture in the plane
+    has then become a line, one in space a line or a plane. It is crowded where nine points of ten lie within a
+    hundredth of the radius that holds all. It is neither where the distances are so themselves (below twice of these
+    shares), as those of points on a line are.
+
+    Extents are root mean squares along the principal axes, those of the distances by classical scaling; radii are seen
+    from the point that is nearest to the median of the coordinates.
+
+    Args:
+        distances: (n, n), what was drawn.
+        embedding: (n, k).
+
+    Raises:
+        ValueError: for a matrix that is no distance matrix, coordinates that are not finite or of another number of
+            points, and fewer than 3 points.
+    """
+    points, _ = without_unit(picture("embedding", embedding, fewest=3))
+    given, _ = without_unit(distance_matrix("distances", distances, count=len(points)))
+    if not given.any():
+        return ""
+    if _is_one_point(points):
+        return "all points lie in one place"
+    axes = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[:3]
+    seen = axes / axes[0]
+    thin = np.flatnonzero(seen < FLAT)
+    if len(thin):
+        true = _extents(given, len(axes))
+        flat = thin[true[thin] > 2 * FLAT]
+        if len(flat):
+            first = int(flat[0])
+            kept = "on a line" if first == 1 else "in a plane"
+            return (
+                f"all points lie {kept}: axis {first + 1} of the picture extends {seen[first]:.1%} as far as the "
+                f"first, that of the distances {true[first]:.0%}"
+            )
+    away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    middle = int(away.argmin())
+    radii = np.linalg.norm(points - points[middle], axis=1), given[middle]
+    drawn, actual = (float(np.quantile(each, 0.9) / each.max()) if each.max() > 0 else 0.0 for each in radii)
+    if drawn < CROWDED and actual > 2 * CROWDED:
+        return (
+            f"nine points of ten lie in one place: within {drawn:.1%} of the picture's radius, by their distances "
+            f"within {actual:.0%}"
+        )
+    return ""
+
+
+def describe_degeneracy(reason: str) -> str:
+    """Return the warning of a degenerate picture."""
+    return f"the picture is degenerate: {reason}"
+
+
+def _extents(distances: np.ndarray, count: int) -> np.ndarray:
+    """Extents along the first axes (count,) of classical scaling, as shares of the first."""
+    most = len(distances) - 1
+    values = eigvalsh(double_center(distances), subset_by_index=(max(0, most - count + 1), most))[::-1]
+    found = np.zeros(count)
+    found[: len(values)] = np.sqrt(np.maximum(values, 0))
+    return found / found[0] if found[0] > 0 else found
 
 
 def _is_one_point(points: np.ndarray) -> bool:

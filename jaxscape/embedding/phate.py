@@ -27,6 +27,7 @@ from jaxscape.embedding.arguments import check_diffusion, check_distinct, check_
 from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
 from jaxscape.embedding.graph import affinity_from_bandwidth, alpha_decay_kernel, bandwidths, smallest_connecting_knn
 from jaxscape.embedding.mds import check_distances, metric_mds, place
+from jaxscape.embedding.measures import degeneracy, describe_degeneracy, rank_correlation
 
 # What is added to a chance before its logarithm is taken, as in the `phate` package.
 FLOOR = 1e-7
@@ -38,6 +39,23 @@ TIMES = 100
 MOST_POINTS = 20_000
 
 POTENTIAL_METRICS = ("euclidean", "cosine")
+
+# What knn may be instead of a number.
+KNN_WORDS = ("connect", "auto")
+
+# What "auto" tries, beside the smallest that connects and half as many again; it takes the smallest of the best.
+TRIED = (5, 10, 15, 20, 30, 40)
+AS_GOOD = 0.01  # of rank correlation
+
+
+class Trial(NamedTuple):
+    """What one of the numbers of neighbours gave that knn="auto" tries."""
+
+    knn: int
+    n_connected_components: int
+    t: int
+    rank: float  # Spearman's correlation of the picture's distances with the given ones; NaN where nothing is drawn
+    degenerate: str  # how the picture has collapsed, "" where it has not
 
 
 class PhateResult(NamedTuple):
@@ -52,6 +70,8 @@ class PhateResult(NamedTuple):
     potential_distances: np.ndarray  # float64 (n, n)
     stress: float  # normalised stress of the embedding against the potential distances
     n_connected_components: int  # of the graph of non-zero affinities
+    component: np.ndarray  # int (n,): the component of each point, 0 the largest; others as their nearest landmark
+    degenerate: str  # how the picture has collapsed (`jaxscape.degeneracy`), "" where it has not
     connecting_knn: int  # the smallest knn, at least the one used, whose graph has one component
     warnings: tuple[str, ...]  # what a reader of the picture must know
     iterations: int  # of metric scaling
@@ -63,6 +83,7 @@ class PhateResult(NamedTuple):
     potential_metric: str
     landmarks: np.ndarray | None  # int (m,): their rows; None where all points are exact
     source: str  # a digest of the distances
+    tried: tuple[Trial, ...] | None = None  # what knn="auto" tried; None where a number or "connect" was given
 
     @property
     def operator(self) -> csr_array:
@@ -98,7 +119,10 @@ def phate(
         distances: (n, n), symmetric, non-negative, zero on the diagonal, in any unit: only their ratios matter.
         n_components: dimensions of the picture.
         knn: the bandwidth of a point is the distance to its knn-th neighbour, itself not counted; "connect" takes the
-            smallest number, from 5 on, whose graph has one component.
+            smallest number, from 5 on, whose graph has one component. "auto" tries 5, 10, 15, 20, 30, 40, that one and
+            half as many again. Of those whose graph is connected and whose picture is not degenerate
+            (`jaxscape.degeneracy`) it takes the smallest whose rank correlation of all distances is within 0.01 of the
+            best; where none is both, of those not degenerate. All are in `PhateResult.tried`.
         decay: exponent of the kernel (2 is the Gaussian).
         t: steps of diffusion; "auto" takes the knee of the von Neumann entropy. As in the `phate` package the entropies
             of P^1, P^2, ... are counted from 0: the picture is of the power before that at the knee.
@@ -116,7 +140,7 @@ def phate(
 
     Warns:
         UserWarning: where the graph is disconnected (the arrangement of its components in the picture is then
-            arbitrary), or the layout has not converged.
+            arbitrary), the layout has not converged, or the picture is degenerate.
     """
     settings = _Settings(n_components, knn, decay, t, potential_metric, landmarks)
     everything = check_distances(distances, n_components=n_components)
@@ -129,7 +153,8 @@ def phate(
     if previous is not None and not np.array_equal(np.asarray(previous.landmarks), np.asarray(chosen)):
         previous = None  # its stages are of other points
     matrix = everything if chosen is None else everything[np.ix_(chosen, chosen)]
-    result = _embed(matrix, settings, previous)._replace(source=source)
+    embed = _embed_best if knn == "auto" else _embed
+    result = embed(matrix, settings, previous)._replace(source=source)
     for note in result.warnings:
         warnings.warn(note, stacklevel=2)
     if chosen is None:
@@ -138,7 +163,38 @@ def phate(
     embedding = np.empty((len(everything), n_components))
     embedding[chosen] = result.embedding
     embedding[others] = project(everything[np.ix_(others, chosen)], result)
-    return result._replace(embedding=embedding, landmarks=chosen)
+    component = result.component[everything[:, chosen].argmin(axis=1)]
+    return result._replace(embedding=embedding, component=component, landmarks=chosen)
+
+
+def _embed_best(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None) -> PhateResult:
+    """The best of several numbers of neighbours. They are tried one after another: each has several (n, n) arrays."""
+    most = len(matrix) - 2
+    connecting = smallest_connecting_knn(matrix, knn=min(TRIED[0], most), decay=settings.decay)
+    knns = sorted({connecting, *(knn for knn in (*TRIED, connecting * 3 // 2) if knn <= most)})
+    trials = [_try(matrix, settings._replace(knn=knn), previous) for knn in knns]
+    drawn = [trial for trial in trials if not np.isnan(trial.rank)]
+    whole = [trial for trial in drawn if not trial.degenerate]
+    # One at least connects, but its picture may be degenerate.
+    choice = [trial for trial in whole if trial.n_connected_components == 1] or whole or drawn or trials
+    best = max((trial.rank for trial in choice), default=0.0)
+    knn = next((trial.knn for trial in choice if trial.rank >= best - AS_GOOD), choice[0].knn)
+    return _embed(matrix, settings._replace(knn=knn), previous)._replace(tried=tuple(trials))
+
+
+def _try(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None) -> Trial:
+    try:
+        found = _embed(matrix, settings, previous)
+    except _NothingToDrawError as error:
+        return Trial(int(settings.knn), 1, error.t, np.nan, str(error))
+    rank = rank_correlation(matrix, found.embedding)
+    return Trial(found.knn, found.n_connected_components, found.t, rank, found.degenerate)
+
+
+class _NothingToDrawError(ValueError):
+    def __init__(self, t: int) -> None:
+        super().__init__(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
+        self.t = t
 
 
 def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None) -> PhateResult:
@@ -150,11 +206,11 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
     known = previous if previous is not None and (previous.knn, previous.decay) == (knn, decay) else None
     if known is not None:
         bandwidth, affinities = known.bandwidth, known.affinity
-        components, connecting = known.n_connected_components, known.connecting_knn
+        components, component, connecting = known.n_connected_components, known.component, known.connecting_knn
     else:
         bandwidth = bandwidths(matrix, knn)
         affinities = affinity_from_bandwidth(matrix, bandwidth, decay)
-        components = int(connected_components(affinities, directed=False)[0])
+        components, component = _components(affinities)
         connecting = knn if components == 1 else smallest_connecting_knn(matrix, knn=knn, decay=decay)
     entropy = None
     if t == "auto":
@@ -171,10 +227,12 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
     else:
         between = potential_distances(potential, metric=metric)
     if between.max() < 1e-11:
-        raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
+        raise _NothingToDrawError(t)
     layout = metric_mds(between, n_components=n_components)
+    collapsed = degeneracy(matrix, layout.embedding)
     notes = [] if components == 1 else [_disconnected(components, knn, connecting)]
     notes += [] if layout.converged else [f"metric scaling has not converged in {layout.iterations} iterations"]
+    notes += [describe_degeneracy(collapsed)] if collapsed else []
     return PhateResult(
         embedding=layout.embedding,
         t=t,
@@ -182,6 +240,8 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
         potential_distances=between,
         stress=layout.stress,
         n_connected_components=components,
+        component=component,
+        degenerate=collapsed,
         connecting_knn=connecting,
         warnings=tuple(notes),
         iterations=layout.iterations,
@@ -194,6 +254,14 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
         landmarks=None,
         source="",
     )
+
+
+def _components(affinities: csr_array) -> tuple[int, np.ndarray]:
+    """The number of components, and that of each point (n,): the largest first, of two alike that of the first row."""
+    count, component = connected_components(affinities, directed=False)
+    first = np.unique(component, return_index=True)[1]
+    order = np.lexsort((first, -np.bincount(component)))
+    return int(count), np.argsort(order)[component]
 
 
 def diffusion_operator(affinities: csr_array) -> csr_array:
@@ -358,7 +426,7 @@ def _check(matrix: np.ndarray, settings: _Settings) -> None:
             f"{points} points are more than the {MOST_POINTS} that are embedded exactly; name a number of landmarks, "
             "such as landmarks=5000"
         )
-    check_diffusion(knn=knn, decay=decay, t=t, points=points, connect=True)
+    check_diffusion(knn=knn, decay=decay, t=t, points=points, words=KNN_WORDS)
     if not (isinstance(metric, str) and metric in POTENTIAL_METRICS):
         raise ValueError(f"unknown potential_metric {metric!r}; known: {', '.join(POTENTIAL_METRICS)}")
     check_distinct(matrix)

@@ -18,7 +18,7 @@ from jaxscape.runs.config import (
     TrainSettings,
     check_name,
 )
-from jaxscape.runs.methods import CENTERS, METHODS, NULLS
+from jaxscape.runs.methods import CENTERS, KNNS, METHODS, NULLS
 
 _DEEPEST, _WIDEST = 10_000, 1_000  # larger networks than any machine has room for, and numbers that XLA can count
 
@@ -116,9 +116,9 @@ def check_embed(config: EmbedConfig) -> None:
     check_name("metric", config.distance, ("cosine", "euclidean"))
     check_name("center", config.center, tuple(CENTERS))
     check_name("potential", config.potential, ("euclidean", "cosine"))
-    if config.knn != "connect":
+    if config.knn not in KNNS:
         if isinstance(config.knn, str):
-            raise ValueError(f"knn must be a whole number or connect, got {config.knn!r:.100}")
+            raise ValueError(f"knn must be a whole number, {' or '.join(KNNS)}, got {config.knn!r:.100}")
         _check_at_least("knn", config.knn, 1)
     if config.null is not None:
         check_name("null", config.null, tuple(NULLS))
@@ -127,8 +127,11 @@ def check_embed(config: EmbedConfig) -> None:
         _check_at_least("t", config.t, 1)
     if config.method != "phate" and not (config.potential == "euclidean" and config.landmarks is None):
         raise ValueError(f"potential and landmarks belong to method phate, got method {config.method}")
-    if config.method == "phate-package" and config.knn == "connect":
-        raise ValueError("knn connect belongs to method phate, got method phate-package")
+    of_kernel = config.knn, config.decay, config.t
+    if not METHODS[config.method].has_kernel and of_kernel != (EmbedConfig.knn, EmbedConfig.decay, EmbedConfig.t):
+        raise ValueError(f"knn, decay and t belong to method phate, got method {config.method}")
+    if config.method == "phate-package" and config.knn in KNNS:
+        raise ValueError(f"knn {config.knn} belongs to method phate, got method phate-package")
     if METHODS[config.method].is_exact and config.distance != "euclidean":
         raise ValueError(f"method {config.method} needs metric euclidean, got {config.distance}")
     if config.include_minimum and config.center == "minimum" and config.distance == "cosine":

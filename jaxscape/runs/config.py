@@ -194,15 +194,16 @@ class RetrainConfig(RetrainSettings):
 class EmbedConfig:
     """How the trajectories are embedded; every setting gets a folder of its own."""
 
-    method: str = "phate"
-    """phate, mds (metric scaling), tsne, umap, pca, random (a random plane), or phate-package (the package of that
-    name)."""
+    method: str = "mds"
+    """mds (metric scaling), phate, tsne, umap, pca, random (a random plane), or phate-package (the package of that
+    name). Unless it is named, a setting of PHATE's (center, knn, decay, t, potential, landmarks) asks for phate."""
     metric: str | None = None
     """cosine or euclidean; None takes euclidean for mds, and for pca and random, which need it, else cosine."""
     center: str = "none"
     """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
-    knn: int | Literal["connect"] = 5
-    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component."""
+    knn: int | Literal["connect", "auto"] = 5
+    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component, auto the
+    best of several: connected, not degenerate, and of the highest rank correlation."""
     decay: float = 40.0
     """Exponent of PHATE's kernel."""
     t: int | None = None
@@ -231,7 +232,7 @@ class EmbedConfig:
 
     @property
     def name(self) -> str:
-        """The setting as the name of its folder, such as "phate-cosine-none-knn5"."""
+        """The setting as the name of its folder, such as "mds-euclidean" or "phate-cosine-none-knn5"."""
         parts = [self.method, self.distance]
         if self.distance == "cosine":
             parts.append(self.center)
@@ -247,6 +248,19 @@ class EmbedConfig:
         parts += ["+".join(self.only_optimizers)] if self.only_optimizers else []
         parts += [f"null-{self.null}"] if self.null else []
         return "-".join(parts)
+
+
+_OF_PHATE = ("center", "knn", "decay", "t", "potential", "landmarks")
+
+
+def embed_config(**given: Any) -> EmbedConfig:
+    """Return what is asked of an embedding: by metric scaling, or by PHATE where one of its settings is given.
+
+    Args:
+        given: the settings that were named; where these say no method, one of PHATE's stands for it.
+    """
+    asks_for_phate = "method" not in given and not given.keys().isdisjoint(_OF_PHATE)
+    return EmbedConfig(**({"method": "phate"} if asks_for_phate else {}) | given)
 
 
 # What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.

@@ -1,6 +1,7 @@
 """The embeddings of a run folder: a folder for each setting, with coordinates and diagnostics."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,17 @@ def read_setting(run: Path, setting: str) -> EmbedConfig | None:
     """Return what was asked of an embedding, from its diagnostics or else the report; None where neither says."""
     for read in (lambda: read_diagnostics(run, setting), lambda: _reported(run)[setting]):
         try:
-            return from_record(EmbedConfig, read()["setting"])
+            return _without_unused(from_record(EmbedConfig, read()["setting"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def _without_unused(config: EmbedConfig) -> EmbedConfig:
+    """Earlier versions took settings of PHATE's for any method, and did nothing with them."""
+    if METHODS[config.method].has_kernel:
+        return config
+    return replace(config, knn=EmbedConfig.knn, decay=EmbedConfig.decay, t=EmbedConfig.t)
 
 
 def summarize_embeddings(run: Path) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ class Method(NamedTuple):
     is_exact: bool = False  # of squared euclidean distances, and so of no others
     has_kernel: bool = False  # PHATE's: knn, decay and t
     has_minimum: bool = False  # embeds the minimum too, where a run has one
+    is_slow: bool = False  # too slow to draw the surrogates too
     found: tuple[str, ...] = ()  # the numbers in its diagnostics
 
 
@@ -38,11 +39,11 @@ _OF_PHATE = ("t", "knn", "stress", "n_connected_components", "connecting_knn", "
 METHODS = {
     "phate": Method("PHATE", has_kernel=True, found=_OF_PHATE),
     "mds": Method("metric MDS", metric="euclidean", has_minimum=True, found=("stress", "iterations")),
-    "tsne": Method("t-SNE"),
-    "umap": Method("UMAP"),
+    "tsne": Method("t-SNE", is_slow=True),
+    "umap": Method("UMAP", is_slow=True),
     "pca": Method("PCA", metric="euclidean", is_exact=True, found=("explained",)),
     "random": Method("random plane", metric="euclidean", is_exact=True, found=("explained",)),
-    "phate-package": Method("PHATE (the package)", has_kernel=True, found=("t", "stress")),
+    "phate-package": Method("PHATE (the package)", has_kernel=True, is_slow=True, found=("t", "stress")),
 }
 CENTERS = {
     "none": Center(None, "of the parameter vectors"),
@@ -75,3 +76,4 @@ NULLS = {  # the kinds of `null_trajectories`; a test holds the two together
         "weight decay and rotated null", "weight decay, and the lengths and turns of what the gradient adds", "the rest"
     ),
 }
+KNNS = ("connect", "auto")  # what knn may be instead of a number; a test holds it to those of `phate`

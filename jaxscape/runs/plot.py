@@ -35,6 +35,7 @@ from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.tables import read_table
+from jaxscape.runs.trust import describe_trust
 from jaxscape.trajectories.files import make_folder
 
 _SCALE_FREE = "Scale-free: every filter has the norm of the minimum's, and weight decay alone would move nothing."
@@ -291,11 +292,7 @@ def _lines(*texts: str) -> str:
 
 def _found(diagnostics: Mapping[str, Any]) -> str:
     """What the embedding found, and what it keeps of the distances, in a few words."""
-    kept = diagnostics.get("fidelity")
-    kept = kept if isinstance(kept, dict) else {}  # nothing is known of an embedding of version 0.1
-    words = {"rank": "distances", "radius": "radii"}
-    told = [f"{words[name]} {kept[name]:.2f}" for name in words if isinstance(kept.get(name), int | float)]
-    return "; ".join(filter(None, (_of_method(diagnostics), f"rank correlation: {', '.join(told)}" if told else "")))
+    return "; ".join(filter(None, (_of_method(diagnostics), describe_trust(diagnostics))))
 
 
 def _of_method(diagnostics: Mapping[str, Any]) -> str:
@@ -303,7 +300,9 @@ def _of_method(diagnostics: Mapping[str, Any]) -> str:
         return f"{diagnostics['explained']:.0%} of squared distances kept"
     if "t" not in diagnostics:
         return f"stress {diagnostics['stress']:.2f}" if "stress" in diagnostics else ""
-    found = f"t {diagnostics['t']}, stress {diagnostics['stress']:.2f}"
+    searched = isinstance(diagnostics["setting"]["knn"], str)
+    found = f"knn {diagnostics['knn']}, " if searched else ""
+    found += f"t {diagnostics['t']}, stress {diagnostics['stress']:.2f}"
     if "n_connected_components" not in diagnostics:
         return found
     components = diagnostics["n_connected_components"]

@@ -15,7 +15,7 @@ from rich.console import Console
 from jaxscape.arguments import check_finite, check_parameters, number, whole_number
 from jaxscape.problem import Problem, checked_evaluate
 from jaxscape.runs.compare import compare_optimizers
-from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings
+from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings, embed_config
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.joint import join_runs
@@ -332,7 +332,8 @@ class Run:
         """Embed the trajectories, and return the folder of the coordinates.
 
         Args:
-            settings: those of `jaxscape embed`: method="phate", metric, center, knn, null="rotated", ...
+            settings: those of `jaxscape embed`: method="mds", metric, center, knn, null="rotated", ... Without a method
+                a setting of PHATE's, such as knn, asks for phate.
 
         Raises:
             TypeError: for an unknown setting (lists the known ones).
@@ -343,7 +344,7 @@ class Run:
         known = [each.name for each in fields(EmbedConfig)]
         if unknown := sorted(settings.keys() - set(known)):
             raise TypeError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
-        return embed_trajectories(self.folder, EmbedConfig(**settings), console=self._console)
+        return embed_trajectories(self.folder, embed_config(**settings), console=self._console)
 
     def plot(self, *, scale_free: bool = False) -> list[Path]:
         """Draw the exact views, every embedding and the distances or norms, and return the files.

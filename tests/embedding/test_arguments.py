@@ -135,7 +135,7 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
         (umap, {"distances": DISTANCES[:2, :2], "n_components": 1}, "UMAP needs at least 3 points, got 2"),
         (phate, {"distances": DISTANCES[:2, :2], "n_components": 1}, "PHATE needs at least 3 points, got 2"),
         *[
-            (phate, D | {"knn": value}, 'knn must be "connect" or a whole number from 1 to n - 2 = 10, got')
+            (phate, D | {"knn": value}, 'knn must be "connect", "auto" or a whole number from 1 to n - 2 = 10, got')
             for value in (True, 5.5, None, "5", 11, np.arange(9000))
         ],
         *[

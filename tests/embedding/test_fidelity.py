@@ -55,6 +55,19 @@ def test_a_torn_trajectory_has_broken_steps():
     assert fidelity(between(points), torn, **labels).broken == pytest.approx(1 / 99)
 
 
+def test_a_step_of_no_length_has_nobody_nearer_than_its_end():
+    """One point between the ends of a step is within a twentieth of 20, also where the true step has no length."""
+    points = np.stack([np.arange(20.0) ** 2, np.zeros(20)], axis=1)
+    points[1] = points[0]
+    drawn = points.copy()
+    drawn[1] = [2, 0]
+    drawn[2] = [1, 0]  # between the first two
+    labels = {"trajectory": [0, 0, *range(2, 20)], "order": np.arange(20)}  # the first step is the only one
+    assert fidelity(between(points), drawn, **labels).broken == 0
+    drawn[3] = [0, 1]  # and another: two are more than a twentieth
+    assert fidelity(between(points), drawn, **labels).broken == 1
+
+
 def test_what_is_not_defined_is_nan():
     points = scattered(2, count=12)
     alone = fidelity(between(points), points)

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from jaxscape.embedding.measures import (
     continuity,
     continuity_of_distances,
+    degeneracy,
     demap,
     procrustes_disparity,
     radial_trend,
@@ -176,3 +177,65 @@ def test_what_stands_still_has_no_trend():
     found = radial_trend(picture, np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]))
     assert np.isnan(found[[0, 2]]).all()
     assert found[1] == pytest.approx(-1)  # the centre is at (1.6, 1)
+
+
+def rectangle(*sides, count=400, seed=0):
+    """Points of a box with these sides, whose extents along the axes are the sides over the root of 12."""
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (count, len(sides))) * np.array(sides)
+
+
+@pytest.mark.parametrize(
+    ("true", "drawn", "words"),
+    [
+        ((1, 0.5), (1, 0.001), "on a line: axis 2 of the picture extends 0.1% as far as the first, that of the"),
+        ((1, 0.5), (1, 0.5), ""),
+        ((1, 0.5), (1, 0.03), ""),  # a band, but no line
+        ((1, 0.001), (1, 0.001), ""),  # the points are on a line
+        ((1, 0.001), (1, 0.5), ""),
+        ((1, 0.8, 0.5), (1, 0.8, 0.001), "in a plane: axis 3"),
+        ((1, 0.8, 0.5), (1, 0.001, 0.0001), "on a line: axis 2"),
+        ((1, 0.8, 0.0), (1, 0.8, 0.0), ""),  # they are in a plane
+        ((1, 0.0, 0.0), (1, 0.0, 0.0), ""),
+        ((1, 0.8, 0.0), (1, 0.001, 0.0), "on a line: axis 2"),
+        ((1, 0.9, 0.8, 0.5), (1, 0.9, 0.8, 0.001), ""),
+        ((1, 0.9, 0.8, 0.5), (1, 0.9, 0.001, 0.001), "in a plane: axis 3"),
+        ((1, 0.5), (1,), ""),  # one axis was asked for
+    ],
+)
+def test_a_picture_that_is_flatter_than_its_distances_is_degenerate(true, drawn, words):
+    distances, picture = squareform(pdist(rectangle(*true))), rectangle(*drawn)
+    for unit in (1, 1e-200, 1e200):
+        found = degeneracy(unit * distances, turned(picture) if picture.shape[1] == 2 else unit * picture)
+        assert (found == "") == (words == "")
+        assert words in found
+
+
+def test_the_extents_that_are_told_are_those_of_the_points():
+    points, picture = rectangle(1, 0.5), rectangle(1, 0.01)
+    true, seen = (np.linalg.svd(each - each.mean(axis=0), compute_uv=False) for each in (points, picture))
+    words = f"extends {seen[1] / seen[0]:.1%} as far as the first, that of the distances {true[1] / true[0]:.0%}"
+    assert degeneracy(squareform(pdist(points)), picture).endswith(words)
+
+
+@pytest.mark.parametrize(("radius", "crowded"), [(0.001, True), (0.009, True), (0.011, False), (1.0, False)])
+def test_a_picture_of_points_in_one_place_is_degenerate(radius, crowded):
+    """A point in the middle, 380 about it, and 20 at distance 1."""
+    angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    circle = np.concatenate([np.zeros((1, 2)), np.stack([np.cos(angles), np.sin(angles)], axis=1)])
+    picture = np.where(np.arange(401)[:, None] % 20 == 1, 1, radius) * circle
+    found = degeneracy(squareform(pdist(circle)), picture)
+    expected = f"nine points of ten lie in one place: within {radius:.1%} of the picture's radius, by their distances"
+    assert found == (f"{expected} within 100%" if crowded else "")
+    assert degeneracy(squareform(pdist(picture)), picture) == ""  # they lie so
+
+
+def test_a_picture_that_is_one_point_is_degenerate_unless_the_points_are_one():
+    assert degeneracy(squareform(pdist(points())), np.ones((40, 2))) == "all points lie in one place"
+    assert degeneracy(np.zeros((5, 5)), np.ones((5, 2))) == ""
+
+
+def test_degeneracy_of_what_is_no_picture_is_refused():
+    with pytest.raises(ValueError, match="distances must have shape"):
+        degeneracy(np.zeros((4, 4)), np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="embedding must be finite"):
+        degeneracy(np.zeros((5, 5)), np.full((5, 2), np.nan))

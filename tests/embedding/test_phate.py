@@ -12,6 +12,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from jaxscape.embedding.graph import affinity, smallest_connecting_knn
 from jaxscape.embedding.mds import normalized_stress
+from jaxscape.embedding.measures import rank_correlation
 from jaxscape.embedding.phate import (
     diffuse,
     diffusion_operator,
@@ -62,6 +63,22 @@ DATA = {
 }
 
 
+def two_starts(*, snapshots=21, size=2000, seed=0):
+    """Cosine distances of trajectories from two starts by two optimisers each, which knn="connect" draws on a line."""
+    generator = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return generator.standard_normal(shape) / np.sqrt(size)
+
+    time, points = np.linspace(0, 1, snapshots)[:, None], []
+    for _ in range(2):
+        start = normal(size)
+        for speed in (0.3, 3.0):
+            wander = 0.05 * np.cumsum(normal(snapshots, size), axis=0)
+            points.append(start + time * (speed * normal(size) + wander))
+    return squareform(pdist(np.concatenate(points), "cosine"))
+
+
 def operator(distances, *, t="auto", **arguments):
     """The package itself, fitted."""
     with warnings.catch_warnings():
@@ -87,9 +104,9 @@ def components(fitted):
 
 
 def embed(distances, **arguments):
-    """Without the warning, for data whose graph may be disconnected."""
+    """Without the warnings, for data whose graph may be disconnected and whose picture may collapse."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the graph of")
+        warnings.filterwarnings("ignore", message="the (graph of|picture is degenerate)")
         return phate(distances, **arguments)
 
 
@@ -371,7 +388,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"knn": "all"}, "knn must be \"connect\" or a whole number from 1 to n - 2 = 58, got 'all'"),
+        ({"knn": "all"}, 'knn must be "connect", "auto" or a whole number from 1 to n - 2 = 58, got \'all\''),
         ({"potential_metric": "l1"}, "unknown potential_metric 'l1'; known: euclidean, cosine"),
         ({"landmarks": 2}, "landmarks must be None or a whole number of at least 3, got 2"),
         ({"landmarks": 10.0}, "landmarks must be None or a whole number of at least 3, got 10.0"),
@@ -394,6 +411,78 @@ def test_connect_takes_the_smallest_number_of_neighbours_that_connects(name):
 
 def test_connect_works_for_very_few_points():
     assert phate(walk(4), knn="connect", t=2).knn == 2
+
+
+def test_a_picture_that_collapses_to_a_line_is_said_aloud_and_in_the_result():
+    with pytest.warns(UserWarning, match="the picture is degenerate: all points lie on a line: axis 2") as record:
+        result = phate(two_starts(), knn="connect")
+    assert (result.knn, result.n_connected_components) == (42, 1)
+    assert result.stress < 1e-6
+    extents = np.linalg.svd(result.embedding, compute_uv=False)
+    assert extents[1] < 0.002 * extents[0]
+    (message,) = (str(warning.message) for warning in record)
+    assert result.warnings == (message,)
+    assert message == f"the picture is degenerate: {result.degenerate}"
+
+
+def test_points_on_a_line_are_no_degenerate_picture():
+    places = np.random.default_rng(0).uniform(size=(60, 1))
+    result = phate(squareform(pdist(places)), knn=20)
+    assert (result.degenerate, result.warnings) == ("", ())
+
+
+@pytest.mark.parametrize("name", ["clusters", "star in petals", "star of many petals", "walk", "two starts"])
+def test_auto_takes_the_smallest_of_the_best_of_those_that_connect_and_are_not_degenerate(name):
+    distances = {**DATA, "two starts": two_starts()}[name]
+    result = embed(distances, knn="auto")
+    connecting, most = smallest_connecting_knn(distances), len(distances) - 2
+    knns = {5, 10, 15, 20, 30, 40, connecting, connecting * 3 // 2}
+    assert [trial.knn for trial in result.tried] == sorted(knn for knn in knns if knn <= most)
+    for trial in result.tried:
+        alone = embed(distances, knn=trial.knn)
+        assert trial.rank == rank_correlation(distances, alone.embedding)
+        assert trial[1:3] == (alone.n_connected_components, alone.t)
+        assert trial.degenerate == alone.degenerate
+    sound = [trial for trial in result.tried if not trial.degenerate]
+    choice = [trial for trial in sound if trial.n_connected_components == 1] or sound
+    best = max(trial.rank for trial in choice)
+    assert result.knn == min(trial.knn for trial in choice if trial.rank >= best - 0.01)
+    assert result.embedding.tobytes() == embed(distances, knn=result.knn).embedding.tobytes()
+    assert embed(distances, knn=result.knn).tried is None
+    again = embed(distances, knn="auto", previous=result)
+    assert again.embedding.tobytes() == result.embedding.tobytes()
+    assert again.tried == result.tried
+
+
+def test_auto_avoids_the_collapse():
+    result = embed(two_starts(), knn="auto")
+    assert result.degenerate == ""
+    assert [trial.knn for trial in result.tried if trial.degenerate] == [20, 30, 40, 42, 63]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 7])
+def test_auto_works_for_few_points(count):
+    result = embed(walk(count), knn="auto", t=1)
+    assert result.knn in [trial.knn for trial in result.tried]
+    assert all(trial.knn <= count - 2 for trial in result.tried)
+
+
+def test_auto_tells_where_there_is_nothing_to_draw():
+    with pytest.raises(ValueError, match="t=1000000 leaves nothing to draw"):
+        phate(DATA["walk"], knn="auto", t=10**6)
+
+
+def test_components_are_numbered_from_the_largest():
+    component = embed(clusters((12, 20, 15))).component
+    np.testing.assert_array_equal(component, np.repeat([2, 0, 1], [12, 20, 15]))
+    np.testing.assert_array_equal(embed(clusters((12, 12, 12))).component, np.repeat([0, 1, 2], 12))
+    assert not phate(walk()).component.any()
+
+
+def test_points_that_are_no_landmarks_have_the_component_of_the_nearest():
+    result = embed(clusters((12, 20, 15)), landmarks=30)
+    np.testing.assert_array_equal(result.component, result.component[[0] * 12 + [12] * 20 + [32] * 15])
+    assert len(set(result.component)) == 3
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_numbers_of_numpy_are_whole_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"knn": "many"}, ValueError, "knn must be a whole number or connect, got 'many'"),
+        ({"knn": "many"}, ValueError, "knn must be a whole number, connect or auto, got 'many'"),
         ({"knn": 2.5}, TypeError, "knn must be a whole number, got 2.5"),
         ({"t": "long"}, TypeError, "t must be a whole number, got 'long'"),
     ],

@@ -139,7 +139,7 @@ def test_geometry_has_norms_and_distances_of_every_row(finished, rows, minimum):
 def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(finished):
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     diagnostics = json.loads((finished / "embeddings" / SETTING / "diagnostics.json").read_text())
-    assert list(columns) == [*LABELS, "x", "y"]
+    assert list(columns) == [*LABELS, "component", "x", "y"]
     for name, expected in LABELS.items():
         np.testing.assert_array_equal(columns[name], expected[THROWN])
     assert diagnostics["setting"]["knn"] == 3
@@ -363,8 +363,7 @@ def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_
     np.testing.assert_array_equal(table["scale_free_distance"], np.concatenate([each.distance for each in found]))
     np.testing.assert_array_equal(table["scale_free_angle"], np.concatenate([each.angle for each in found]))
     panel = scale_free_panel(run)
-    thrown = table["step_size"] > 0
-    np.testing.assert_allclose(panel.distance, table["scale_free_distance"][thrown] / found[0].norm)
+    np.testing.assert_allclose(panel.distance, table["scale_free_distance"][THROWN] / found[0].norm)
     assert panel.begin == "jump"
 
 
