@@ -186,11 +186,11 @@ def _plot_methods(run: RunFolder, settings: Sequence[str]) -> list[Path]:
     common = [name for name in names if len({each[name] for each in parts.values()}) == 1]
     panels = []
     for setting, each in parts.items():
-        title = ", ".join(each[name] for name in names if name not in common and each[name])
+        title = _joined({name: each[name] for name in names if name not in common})
         panels.append(_panel(run, setting)._replace(title=title or "all"))
     lengths = row_lengths(len(panels), _COLUMNS)
     rows = [panels[sum(lengths[:number]) :][:length] for number, length in enumerate(lengths)]
-    shared = ", ".join(parts[flat[0]][name] for name in common if parts[flat[0]][name])
+    shared = _joined({name: parts[flat[0]][name] for name in common})
     title = ": ".join(filter(None, (captions.title(run), captions.about(run))))
     return save_figure(methods_figure(rows, note=_lines(shared, title, captions.data([run]))), run.figures / "methods")
 
@@ -292,9 +292,8 @@ def _panel(run: Path, setting: str) -> Panel:
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words, and what was embedded where that is not all."""
     parts = _parts(run, setting)
-    distance = f"{parts['metric']} {parts['center']}".rstrip()
-    embedded, rest = ", ".join(filter(None, (parts["method"], distance, parts["kernel"]))), ("only", "null")
-    return "; ".join([embedded, *(parts[name] for name in rest if parts[name])])
+    rest = [parts.pop(name) for name in ("only", "null")]
+    return "; ".join(filter(None, (_joined(parts), *rest)))
 
 
 def _parts(run: Path, setting: str) -> dict[str, str]:
@@ -313,6 +312,13 @@ def _parts(run: Path, setting: str) -> dict[str, str]:
         "only": f"{', '.join(only)} alone" if only else "",
         "null": f"null trajectories, {asked['null']}" if asked["null"] else "",
     }
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    """Some parts in their order; a centre belongs to its distance."""
+    distance = " ".join(filter(None, (parts.get("metric"), parts.get("center"))))
+    places = {name: distance if name in ("metric", "center") else words for name, words in parts.items()}
+    return ", ".join(dict.fromkeys(filter(None, places.values())))
 
 
 def _lines(*texts: str) -> str:
