@@ -1,12 +1,12 @@
 """Can a reader tell a good minimum from a bad one by the polar view alone, with its titles covered?
 
 The rule stands here since before the runs of these seeds were read by it. (Minima of the same seeds had served
-docs/decay.md, so that their mean return was known; how many copies end nearer was not.) In a polar view a copy that ends
-inside of its dotted arc has come nearer to the minimum. A panel in which more than three quarters of the copies do is
-read as a good minimum, any other as a bad one (or one of memorization, which this reading does not tell from bad). The
-threshold was chosen on the demo's seeds 0, 1 and 2. A second reader sees the surrogates of weight decay alone, which only
-good minima have, in place of the copies, and reads them by the same rule: what that one gets right, too, is what weight
-decay draws, and not the loss.
+docs/decay.md, so that their mean return was known; how many copies end nearer was not.) In a polar view a copy that
+ends inside of its dotted arc has come nearer to the minimum. A panel in which more than three quarters of the copies
+do is read as a good minimum, any other as a bad one (or one of memorization, which this reading does not tell from
+bad). The threshold was chosen on the demo's seeds 0, 1 and 2. A second reader sees the surrogates of weight decay
+alone, which only good minima have, in place of the copies, and reads them by the same rule: what that one gets right,
+too, is what weight decay draws, and not the loss.
 
 Each seed trains three minima of the digits and retrains 20 copies of each, as `jaxscape demo --seed` does.
 
