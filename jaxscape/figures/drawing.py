@@ -167,7 +167,8 @@ def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
     bar.ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
     bar.outline.set_visible(False)
     if isinstance(points.norm, LogNorm):
-        bar.set_ticks(FixedLocator(log_ticks(*bar.ax.get_ylim())), format=PLAIN_NUMBERS)
+        bar.set_ticks(FixedLocator(log_ticks(*bar.ax.get_ylim())))
+        bar.ax.yaxis.set_major_formatter(PLAIN_NUMBERS)
         bar.ax.yaxis.set_minor_locator(NullLocator())
     return bar
 

@@ -66,6 +66,7 @@ def test_the_film_of_the_same_runs(of_figure2, run):
     assert {path.stem for path in (folder / "film").glob("*.gif")} == {
         "phate-cosine-none-knn5",
         "phate-cosine-mean-knn5",
+        "polar",
     }
 
 
@@ -155,7 +156,7 @@ def test_optimizers_are_drawn_alone_in_pairs_and_together(of_optimizers):
     drawn = {path.stem for path in (folder / "optimizers" / "figures").glob("*.png")}
     for part in ("", "-null-rotated", "-seed10", "-adam", "-sgd+momentum", "-momentum+adam"):
         assert f"phate-cosine-none-knn5{part}" in drawn
-    assert "norm" in drawn
+    assert drawn >= {"norm", "polar", "plane"}
     assert "end_spread" in out
 
 

@@ -60,6 +60,8 @@ FIGURES = {
     "methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN._replace(note="")] * 2], left="AB", note="a note"),
     "optimizers": lambda: plots.minimum_figure(networks(), note="a note"),
     "losses": lambda: plots.values_figure([COLUMN] * 3, [np.arange(1, 181.0)] * 3, "loss", log=True, note="a note"),
+    "losses of one size": lambda: plots.values_figure([COLUMN], [np.linspace(1.6, 2.9, 180)], "loss", log=True),
+    "small losses": lambda: plots.values_figure([COLUMN], [np.geomspace(1e-6, 3, 180)], "loss", log=True),
     "four methods": lambda: plots.methods_figure([[COLUMN] * 4] * 2, left=[LONG, "A: euclidean distances"]),
     "seven methods": lambda: plots.methods_figure([[COLUMN] * 3, [COLUMN] * 2, [COLUMN] * 2], note="a note"),
     "components": lambda: plots.comparison_figure([in_components()] * 3, looks=["dark", "epoch"], note="a note"),
@@ -106,6 +108,7 @@ def test_every_part_lies_within_the_figure(fig):
 def test_no_text_is_smaller_than_seven_points_or_covers_another(fig):
     texts = written(fig)
     assert min(text.get_fontsize() for text in texts) >= 7
+    assert not [text.get_text() for text in texts if "$" in text.get_text()]  # raised exponents are smaller
     boxes = [text.get_window_extent().transformed(fig.dpi_scale_trans.inverted()) for text in texts]
     for one, other in itertools.combinations(boxes, 2):
         assert not one.padded(-0.005).overlaps(other)
