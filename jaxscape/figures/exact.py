@@ -385,8 +385,8 @@ def _plane_words(panels: Sequence[ExactPanel]) -> str:
     begin = panels[0].begin
     if begin == "jump":
         return (
-            "Every position is exact, in jumps. Arcs: equal distance from the minimum (black: of the starts; left of it "
-            "is nearer). Dots: ends."
+            "Every position is exact, in jumps. Arcs: equal distance from the minimum (black: of the starts; left of "
+            "it is nearer). Dots: ends."
         )
     return (
         f"Every position is exact, in units of each trajectory's own displacement in the end: all lead from 0, the "

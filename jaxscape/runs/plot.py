@@ -30,7 +30,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import measure
-from jaxscape.runs.methods import CENTERS, METHODS
+from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
@@ -86,7 +86,8 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
             files += save_figure(figure, run.figures / setting)
             files += _plot_control([run], setting, run.figures)
     exact = _plot_exact([run], run.figures)
-    return exact + files + _plot_methods(run, settings) + _plot_distances([run], run.figures)
+    numbers = _plot_distances([run], run.figures) + _plot_parts([run], run.figures)
+    return exact + files + _plot_methods(run, settings) + numbers
 
 
 def plot_comparison(runs: Sequence[Path], folder: Path, *, scale_free: bool = False) -> list[Path]:
@@ -106,7 +107,7 @@ def plot_comparison(runs: Sequence[Path], folder: Path, *, scale_free: bool = Fa
         panels = comparison_panels(runs, setting)
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
-    files = _plot_exact(runs, folder) + files + _plot_distances(runs, folder)
+    files = _plot_exact(runs, folder) + files + _plot_distances(runs, folder) + _plot_parts(runs, folder)
     if scale_free:
         found = {run: panel for run in runs if (panel := scale_free_panel(run)) is not None}
         files += _plot_scale_free(list(found), list(found.values()), folder)
@@ -185,11 +186,11 @@ def _plot_methods(run: RunFolder, settings: Sequence[str]) -> list[Path]:
     common = [name for name in names if len({each[name] for each in parts.values()}) == 1]
     panels = []
     for setting, each in parts.items():
-        title = ", ".join(each[name] for name in names if name not in common and each[name])
+        title = _joined({name: each[name] for name in names if name not in common})
         panels.append(_panel(run, setting)._replace(title=title or "all"))
     lengths = row_lengths(len(panels), _COLUMNS)
     rows = [panels[sum(lengths[:number]) :][:length] for number, length in enumerate(lengths)]
-    shared = ", ".join(parts[flat[0]][name] for name in common if parts[flat[0]][name])
+    shared = _joined({name: parts[flat[0]][name] for name in common})
     title = ": ".join(filter(None, (captions.title(run), captions.about(run))))
     return save_figure(methods_figure(rows, note=_lines(shared, title, captions.data([run]))), run.figures / "methods")
 
@@ -221,6 +222,41 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
     words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{captions.data(runs)}"
     panels = [panel for panel in _told_apart(runs, list(map(_distances, runs))) if len(panel.distance)]
     return save_figure(distance_figure(panels, note=words), folder / "distance") if panels else []
+
+
+def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
+    """The way back along the jump that weight decay makes, and that which the loss makes, where they can be told apart.
+
+    Weight decay has a panel where there is any.
+    """
+    if not RunFolder(runs[0]).kind.has_minimum:
+        return []
+    parts = {"inward_decay": "weight decay", "inward_loss": "loss"}
+    found = [_part(RunFolder(run), name, words) for name, words in parts.items() for run in runs]
+    panels = [panel for panel in found if panel is not None]
+    if not panels:
+        return []
+    exchanged = NULLS["exchange"].words
+    words = (
+        "The displacement of each copy is exactly the sum of two parts: what weight decay alone makes of its start, "
+        f"and the response to the gradients of the loss; dashed: {exchanged}."
+    )
+    quantity, note = "way back along the jump / jump", _lines(words, captions.data(runs))
+    figure = distance_figure(panels, quantity=quantity, level=0, dashed=exchanged, note=note)
+    return save_figure(figure, folder / "parts")
+
+
+def _part(run: RunFolder, name: str, words: str) -> DistancePanel | None:
+    columns = read_table(run, run.geometry)
+    values = columns.get(name, np.empty(0))
+    thrown = np.isfinite(values)
+    if not values[thrown].any():
+        return None
+    labels = row_labels(run, columns, thrown)
+    labels.pop("hue")
+    null = columns.get(f"null_{name}")
+    title = f"{captions.title(run)}: {words}"
+    return DistancePanel(title=title, distance=values[thrown], **labels, null=None if null is None else null[thrown])
 
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:
@@ -256,9 +292,8 @@ def _panel(run: Path, setting: str) -> Panel:
 def _how(run: Path, setting: str) -> str:
     """Method, distance and centring in words, and what was embedded where that is not all."""
     parts = _parts(run, setting)
-    distance = f"{parts['metric']} {parts['center']}".rstrip()
-    embedded, rest = ", ".join(filter(None, (parts["method"], distance, parts["kernel"]))), ("only", "null")
-    return "; ".join([embedded, *(parts[name] for name in rest if parts[name])])
+    rest = [parts.pop(name) for name in ("only", "null")]
+    return "; ".join(filter(None, (_joined(parts), *rest)))
 
 
 def _parts(run: Path, setting: str) -> dict[str, str]:
@@ -277,6 +312,13 @@ def _parts(run: Path, setting: str) -> dict[str, str]:
         "only": f"{', '.join(only)} alone" if only else "",
         "null": f"null trajectories, {asked['null']}" if asked["null"] else "",
     }
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    """Some parts in their order; a centre belongs to its distance."""
+    distance = " ".join(filter(None, (parts.get("metric"), parts.get("center"))))
+    places = {name: distance if name in ("metric", "center") else words for name, words in parts.items()}
+    return ", ".join(dict.fromkeys(filter(None, places.values())))
 
 
 def _lines(*texts: str) -> str:

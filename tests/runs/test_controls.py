@@ -1,10 +1,13 @@
 """Embeddings of null trajectories, and of some of the trajectories."""
 
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
 
 from jaxscape.embedding.phate import phate
+from jaxscape.runs import plot
 from jaxscape.runs.embeddings import read_coordinates
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.measure import measure, perturbed
@@ -44,6 +47,22 @@ def test_the_null_is_embedded_with_the_same_setting_and_drawn_under_the_real_one
     assert (run / "figures" / f"{SETTING}-null-{kind}.png").exists()
     drawn = (run / "figures" / f"{SETTING}-null-{kind}.svg").read_text()
     assert f"null trajectories, {kind}" in drawn
+
+
+def test_settings_side_by_side_have_short_titles_and_say_once_what_they_share(jaxscape, run):
+    for words in (["--center", "mean"], ["--only-seeds", 1]):
+        outcome = jaxscape("embed", run, "--method", "phate", "--knn", 3, *words)
+        assert outcome.code == 0, outcome.err
+    with mock.patch.object(plot, "methods_figure", wraps=plot.methods_figure) as drawn:
+        plot.plot_run(run)
+    rows, note = drawn.call_args.args[0], drawn.call_args.kwargs["note"]
+    titles = {panel.title for row in rows for panel in row}
+    assert titles == {
+        "of directions from the mean",
+        "of the parameter vectors",
+        "of the parameter vectors, seed 1 alone",
+    }
+    assert note.splitlines()[0] == "PHATE, cosine distance, knn 3, decay 40"
 
 
 def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):

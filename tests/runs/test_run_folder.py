@@ -379,3 +379,22 @@ def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, 
     outcome = jaxscape("plot", run, "--scale-free")
     assert "it is made again" in outcome.out.replace("\n", " ")
     assert (run / "scale_free.csv").read_bytes() == whole
+
+
+def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_minimum):
+    drawn = (finished / "figures" / "parts.svg").read_text()
+    assert "run: weight decay" in drawn or "good: weight decay" in drawn
+    assert ": loss" in drawn
+    assert retrain(with_minimum, "--optimizer", "adam").code == 0  # whose decay goes through its moments
+    assert jaxscape("embed", with_minimum, "--plot").code == 0
+    assert not (with_minimum / "figures" / "parts.png").exists()
+    report = json.loads((with_minimum / "report.json").read_text())
+    assert "inward_loss" not in report["geometry"]["real"]
+    assert set(report["geometry"]["surrogates"]) == {"rotated", "exchange", "random"}
+
+
+def test_a_null_with_weight_decay_is_refused_where_it_is_not_known(jaxscape, retrain, with_minimum):
+    assert retrain(with_minimum, "--optimizer", "adam").code == 0
+    outcome = jaxscape("embed", with_minimum, "--null", "decay")
+    assert outcome.code == 1
+    assert "null decay needs a weight decay that shrinks all parameters alike" in outcome.err
