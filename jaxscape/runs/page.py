@@ -228,7 +228,7 @@ def _trajectories(run: RunFolder, title: str, rows: _Rows, hue: list[str]) -> Tr
 
 
 def _losses(rows: _Rows) -> list[Column]:
-    """All numbers that were measured at snapshots, losses first; then what weight decay and the loss make of the way."""
+    """What was measured at snapshots, losses first; then the shares of weight decay and of the loss in the way back."""
     names = [
         name
         for name, values in rows.columns.items()
