@@ -31,19 +31,19 @@ def _makes(run: RunFolder) -> Iterator[str]:
     record, kind = run.read_config(), run.kind
     problem = record.get("problem")
     if kind is RECORDED:
-        yield f"# {run} is a training that was recorded: Run.record, or jaxscape import"
+        yield f"# {str(run)!r} is a training that was recorded: Run.record, or jaxscape import"
         return
     if kind is JOINT:
         return  # `_embeds` names the runs
     if problem is not None and not problem.get("source"):
-        yield f"# {run} was begun in Python, with a problem of its own: Run.{kind.stage}"
+        yield f"# {str(run)!r} was begun in Python, with a problem of its own: Run.{kind.stage}"
         return
     for stage in (*kind.before, kind.stage):
         asked = run.settings(stage)
         if asked is None:
             continue
         if isinstance(asked, MinimumSettings) and asked.given:
-            yield f"# the minimum of {run} was given in Python: Run.set_minimum"
+            yield f"# the minimum of {str(run)!r} was given in Python: Run.set_minimum"
             continue
         words = ["jaxscape", stage, str(run)]
         if problem is not None:

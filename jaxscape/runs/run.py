@@ -405,7 +405,7 @@ class Run:
         try:
             self.close()
             text = render(read_page([self.folder], console=make_console(silent=True)))
-        except (OSError, ValueError, LookupError, TypeError) as error:  # a notebook would show a traceback
+        except Exception as error:  # a notebook would show a traceback, whatever is damaged
             return f"<p>{html.escape(f'{self.folder}: {error}')}</p>"
         return f'<iframe srcdoc="{html.escape(text)}" {_FRAME}></iframe>'
 
