@@ -230,7 +230,7 @@ def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(fi
 def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
     outcome = jaxscape("info", finished)
     assert outcome.code == 0
-    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (4 figures)"
+    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (5 figures)"
     assert stages in outcome.out
     assert f"{report['geometry']['real']['end_spread']['mean']:.3f}" in outcome.out
 
