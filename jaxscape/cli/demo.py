@@ -9,7 +9,8 @@ from jaxscape.runs.config import PRESETS, EmbedConfig, retrain_preset, train_pre
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RunFolder, write_json
 from jaxscape.runs.images import image_retrainings, image_training
-from jaxscape.runs.measure import STATISTICS, accuracy_table, geometry_table
+from jaxscape.runs.measure import STATISTICS, accuracy_table, describe_drift, geometry_table
+from jaxscape.runs.methods import BESIDE, NULLS
 from jaxscape.runs.plot import plot_comparison, plot_run
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import find_minimum
@@ -41,8 +42,12 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
     reports = {preset: run.read_report() for preset, run in runs.items()}
     write_json(folder / "report.json", reports)
     console.print(accuracy_table(reports), geometry_table(reports))
+    for preset, report in reports.items():
+        console.print(f"{preset}: {describe_drift(report)}")
     for statistic, meaning in STATISTICS.items():
         console.print(f"  {statistic}: {meaning}")
+    for kind in dict.fromkeys(BESIDE.values()):
+        console.print(f"  null, {kind}: keeps {NULLS[kind].keeps}")
     console.print(
         f"Done in {time.monotonic() - started:.0f} s. The pictures are in {folder / 'figures'}, "
         f"the numbers in {folder / 'report.json'}.",

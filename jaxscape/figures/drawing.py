@@ -187,9 +187,11 @@ def plot_lines(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Liter
         spine.set(visible=side in ("left", "bottom"), color=GREY, linewidth=0.6)
 
 
-def plot_distances(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"]) -> None:
+def plot_distances(
+    ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"], level: float = 1
+) -> None:
     """Draws a thin line a member, dashed grey ones for null trajectories, and the median in bold, as `plot_lines`."""
-    ax.axhline(1, color=FRAME, linewidth=0.6, zorder=0)
+    ax.axhline(level, color=FRAME, linewidth=0.6, zorder=0)
     plot_lines(ax, panel, palette, color_by)
     if panel.null is not None:
         for rows in rows_by_member(panel).values():

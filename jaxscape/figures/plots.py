@@ -217,10 +217,12 @@ def distance_figure(
     panels: Sequence[DistancePanel],
     *,
     color_by: Literal["seed", "step_size"] = "step_size",
+    quantity: str = "distance from the minimum / jump",
+    level: float = 1,
     dashed: str = "null trajectories",
     note: str = "",
 ) -> Figure:
-    """Distance from the minimum by epoch, as a share of the jump: what no embedding can show.
+    """Distance from the minimum by epoch, as a share of the jump, or another number: what no embedding can show.
 
     A thin line a member, the median over members in bold; null trajectories, where given, in dashed grey. A
     minimum has its own axes; all share one scale.
@@ -228,6 +230,8 @@ def distance_figure(
     Args:
         panels: the minima.
         color_by: what the colours of the lines stand for.
+        quantity: what is drawn in place of the distances, for the axis.
+        level: the number that all begin with, where a thin line is.
         dashed: the legend's words for the dashed lines, where they are something else.
         note: for the foot of the figure.
 
@@ -242,12 +246,12 @@ def distance_figure(
     axes = panel_axes(fig, row_lengths(len(panels), _A_ROW), sharey=True)
     width = PANEL_INCHES if len(panels) > 1 else 1.5 * PANEL_INCHES
     for ax, panel in zip(filter(None, axes.flat), panels, strict=True):
-        plot_distances(ax, panel, palette, color_by)
+        plot_distances(ax, panel, palette, color_by, level)
         write_over(ax, panel.title, width)
         write_under(ax, panel.note, width)
     for row in axes:
         row[0].tick_params(labelleft=True)
-        row[0].set_ylabel("distance from the minimum / jump", fontsize=NORMAL, color=INK)
+        row[0].set_ylabel(quantity, fontsize=NORMAL, color=INK)
     named = color_by == "step_size" and len(palette.step_sizes) <= _NAMED
     if named:
         _name_step_sizes(axes, panels, palette)

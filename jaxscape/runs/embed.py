@@ -50,13 +50,12 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         console.print(f"{reason}; it is made again")
     started = time.monotonic()
     with console.status(f"{run.name}: {config.name}"):
-        shown = measured.gram
-        nulls = nulls_of(run, shown, measured.labels, group=_group(run))
+        shown, nulls = measured.gram, nulls_of(run, measured.gram, measured.labels, group=_group(run))
         if config.null is not None:
             shown = nulls.draw(config.null, jax.random.key(0))
         picture = draw(shown, config)
         found = picture.diagnostics | {"fidelity": picture_fidelity(picture, measured.labels)}
-        found["surrogate"] = beside_surrogates(picture, config, measured.labels, nulls)
+        found["surrogate"] = beside_surrogates(picture, config, measured.labels, nulls.draws())
         if found["degenerate"] and (instead := alternative(picture, config)):
             found["warnings"] = [*found["warnings"], instead]
     embedding = picture.embedding

@@ -334,6 +334,9 @@ def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tu
         parts = {"inward_decay": split.decay, "inward_loss": split.gradient, "loss_cosine": split.cosine}
         for name, values in parts.items():
             add(name, values)
+        if nulls.has("exchange"):
+            exchanged = split_displacements(next(nulls.draws("exchange")), nulls.factors)
+            add("null_inward_loss", exchanged.gradient)
         real |= {name: at_end(values) for name, values in parts.items()}
     numbers: dict[str, Any] = {}
     if not thrown.all():

@@ -1,7 +1,7 @@
 """What can be asked for by name: a record per method of embedding, per centre and per kind of null trajectories.
 
 Options, checks, captions and the readers of diagnostics all read these; what computes a method stands in
-`jaxscape.runs.embed`. Nothing here needs more than the standard library, so that `--help` need not wait for jax.
+`jaxscape.runs.layouts`. Nothing here needs more than the standard library, so that `--help` need not wait for jax.
 """
 
 from typing import NamedTuple
@@ -50,6 +50,7 @@ CENTERS = {
     "mean": Center("mean", "of directions from the mean"),
     "minimum": Center("reference", "of directions from the minimum"),
 }
+KNNS = ("connect", "auto")  # what knn may be instead of a number; a test holds it to those of `phate`
 # Which kind of null trajectories answers the question of a statistic: around a minimum, and without one. A path has
 # none, for all kinds but weight decay alone keep its length.
 BESIDE = {
@@ -76,4 +77,3 @@ NULLS = {  # the kinds of `null_trajectories`; a test holds the two together
         "weight decay and rotated null", "weight decay, and the lengths and turns of what the gradient adds", "the rest"
     ),
 }
-KNNS = ("connect", "auto")  # what knn may be instead of a number; a test holds it to those of `phate`

@@ -29,7 +29,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import measure
-from jaxscape.runs.methods import CENTERS, METHODS
+from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
@@ -86,7 +86,8 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
             files += save_figure(figure, run.figures / setting)
             files += _plot_control([run], setting, run.figures)
     exact = _plot_exact([run], run.figures)
-    return exact + files + _plot_methods(run, settings) + _plot_distances([run], run.figures)
+    numbers = _plot_distances([run], run.figures) + _plot_parts([run], run.figures)
+    return exact + files + _plot_methods(run, settings) + numbers
 
 
 def plot_comparison(runs: Sequence[Path], folder: Path, *, scale_free: bool = False) -> list[Path]:
@@ -106,7 +107,7 @@ def plot_comparison(runs: Sequence[Path], folder: Path, *, scale_free: bool = Fa
         panels = comparison_panels(runs, setting)
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
-    files = _plot_exact(runs, folder) + files + _plot_distances(runs, folder)
+    files = _plot_exact(runs, folder) + files + _plot_distances(runs, folder) + _plot_parts(runs, folder)
     if scale_free:
         found = {run: panel for run in runs if (panel := scale_free_panel(run)) is not None}
         files += _plot_scale_free(list(found), list(found.values()), folder)
@@ -221,6 +222,41 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
     words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{captions.data(runs)}"
     panels = [panel for panel in _told_apart(runs, list(map(_distances, runs))) if len(panel.distance)]
     return save_figure(distance_figure(panels, note=words), folder / "distance") if panels else []
+
+
+def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
+    """The way back along the jump that weight decay makes, and that which the loss makes, where they can be told apart.
+
+    Weight decay has a panel where there is any.
+    """
+    if not RunFolder(runs[0]).kind.has_minimum:
+        return []
+    parts = {"inward_decay": "weight decay", "inward_loss": "loss"}
+    found = [_part(RunFolder(run), name, words) for name, words in parts.items() for run in runs]
+    panels = [panel for panel in found if panel is not None]
+    if not panels:
+        return []
+    exchanged = NULLS["exchange"].words
+    words = (
+        "The displacement of each copy is exactly the sum of two parts: what weight decay alone makes of its start, "
+        f"and the response to the gradients of the loss; dashed: {exchanged}."
+    )
+    quantity, note = "way back along the jump / jump", _lines(words, captions.data(runs))
+    figure = distance_figure(panels, quantity=quantity, level=0, dashed=exchanged, note=note)
+    return save_figure(figure, folder / "parts")
+
+
+def _part(run: RunFolder, name: str, words: str) -> DistancePanel | None:
+    columns = read_table(run, run.geometry)
+    values = columns.get(name, np.empty(0))
+    thrown = np.isfinite(values)
+    if not values[thrown].any():
+        return None
+    labels = row_labels(run, columns, thrown)
+    labels.pop("hue")
+    null = columns.get(f"null_{name}")
+    title = f"{captions.title(run)}: {words}"
+    return DistancePanel(title=title, distance=values[thrown], **labels, null=None if null is None else null[thrown])
 
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """How far an embedding can be trusted: its fidelity, the picture of its surrogates, what to draw where it collapsed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,8 +14,9 @@ from jaxscape.embedding.measures import procrustes_disparity, rank_correlation
 from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.layouts import Picture, draw, lay_out
 from jaxscape.runs.methods import METHODS
-from jaxscape.runs.null import NULL_KIND, Nulls
+from jaxscape.runs.null import NULL_KIND
 from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.gram import Gram
 
 MOST_RANKED = 8_000  # points: four matrices of 64 million numbers, 2 GB
 MOST_COMPARED = 2_500  # points whose surrogates are embedded too: twice more the time of the picture, which is minutes
@@ -58,14 +59,14 @@ def picture_fidelity(picture: Picture, labels: Labels) -> dict[str, float]:
     )._asdict()
 
 
-def beside_surrogates(picture: Picture, config: EmbedConfig, labels: Labels, nulls: Nulls) -> dict[str, Any]:
+def beside_surrogates(picture: Picture, config: EmbedConfig, labels: Labels, draws: Iterable[Gram]) -> dict[str, Any]:
     """Return how the picture differs from those of its surrogates, by the same setting.
 
     Args:
         picture: of the real trajectories.
         config: how it was made; the surrogates take the knn that "auto" has found.
         labels: of its points: member and update.
-        nulls: of its trajectories, with the draws of the tables of the run.
+        draws: of the surrogates, rotated ones, as in the tables of the run; the first two are drawn.
 
     Returns:
         kind and draws of the surrogates; fidelity of the first one's picture; disparity, movement and inward, each the
@@ -78,7 +79,7 @@ def beside_surrogates(picture: Picture, config: EmbedConfig, labels: Labels, nul
     if config.knn == "auto" and "knn" in picture.diagnostics:
         config = replace(config, knn=picture.diagnostics["knn"])
     try:
-        drawn = [draw(null, config) for null in islice(nulls.draws(), DRAWS)]
+        drawn = [draw(null, config) for null in islice(draws, DRAWS)]
     except ValueError as error:  # diffusion can make all points of a surrogate alike where it does not of the real ones
         return kept | {"skipped": f"the surrogates cannot be drawn: {error}"}
     found = _mean([_unlike(picture, each, labels) for each in drawn])

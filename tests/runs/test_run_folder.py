@@ -231,7 +231,7 @@ def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(fi
 def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
     outcome = jaxscape("info", finished)
     assert outcome.code == 0
-    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (4 figures)"
+    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (5 figures)"
     assert stages in outcome.out
     assert f"{report['geometry']['real']['end_spread']['mean']:.3f}" in outcome.out
 
@@ -396,3 +396,22 @@ def test_pictures_know_the_components_of_the_graph_and_those_of_earlier_embeddin
     without = {name: values for name, values in columns.items() if name != "component"}
     with mock.patch.object(plot, "read_coordinates", return_value=without):
         assert plot._panel(run, f"{SETTING}-with-minimum").component is None
+
+
+def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_minimum):
+    drawn = (finished / "figures" / "parts.svg").read_text()
+    assert "run: weight decay" in drawn or "good: weight decay" in drawn
+    assert ": loss" in drawn
+    assert retrain(with_minimum, "--optimizer", "adam").code == 0  # whose decay goes through its moments
+    assert jaxscape("embed", with_minimum, "--plot").code == 0
+    assert not (with_minimum / "figures" / "parts.png").exists()
+    report = json.loads((with_minimum / "report.json").read_text())
+    assert "inward_loss" not in report["geometry"]["real"]
+    assert set(report["geometry"]["surrogates"]) == {"rotated", "exchange", "random"}
+
+
+def test_a_null_with_weight_decay_is_refused_where_it_is_not_known(jaxscape, retrain, with_minimum):
+    assert retrain(with_minimum, "--optimizer", "adam").code == 0
+    outcome = jaxscape("embed", with_minimum, "--null", "decay")
+    assert outcome.code == 1
+    assert "null decay needs a weight decay that shrinks all parameters alike" in outcome.err

@@ -42,19 +42,17 @@ def thrown(*, pull, wander=0.02, seed=0):
     return gram(points.reshape(-1, SIZE), reference=minimum, parents=np.maximum(parents, -1))
 
 
-def nulls(real):
-    return Nulls(real, np.zeros(real.num_points), None, 0)
-
-
-def beside(real, config):
-    return trust.beside_surrogates(draw(real, config), config, LABELS, nulls(real))
+def compared(picture, config):
+    """The picture beside those of its surrogates."""
+    draws = Nulls(picture.gram, np.zeros(picture.gram.num_points), None, seed=0).draws()
+    return trust.beside_surrogates(picture, config, LABELS, draws)
 
 
 @pytest.mark.parametrize("seed", [5, 6, 7])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_surrogate_is_drawn_as_its_own_surrogates_are(metric, seed):
     config, real = EmbedConfig(metric=metric), null_trajectories(thrown(pull=0.5), key=jax.random.key(seed))
-    found = beside(real, config)
+    found = compared(draw(real, config), config)
     assert found["same"] is True
     assert found["disparity"] <= max(0.1, found["between_draws"]["disparity"])
     assert found["inward"] == 0
@@ -62,7 +60,7 @@ def test_a_surrogate_is_drawn_as_its_own_surrogates_are(metric, seed):
 
 def test_copies_that_return_are_drawn_unlike_their_surrogates():
     config = EmbedConfig()
-    found = beside(thrown(pull=0.5), config)
+    found = compared(draw(thrown(pull=0.5), config), config)
     assert found["same"] is False
     assert found["inward_shares"] == [1, 0]
     assert found["inward"] == 1
@@ -73,8 +71,7 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
     assert jaxscape("embed", run).code == 0
     kept = read_diagnostics(run, "mds-euclidean")["surrogate"]
     measured = perturbed(measure(run, console=SILENT))
-    nulls = nulls_of(run, measured.gram, measured.labels)
-    grams = [measured.gram, *islice(nulls.draws(), 2)]
+    grams = [measured.gram, *islice(nulls_of(run, measured.gram, measured.labels).draws(), 2)]
     distances = [pairwise_distances(each, metric="euclidean", include_reference=True) for each in grams]
     pictures = [mds(each).embedding for each in distances]
     real, *drawn = pictures
@@ -111,16 +108,13 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
 )
 def test_what_is_not_compared_says_why(config, reason):
     picture = draw(thrown(pull=0.5), EmbedConfig())
-    assert trust.beside_surrogates(picture, config, LABELS, nulls(picture.gram)) == {
-        "kind": "rotated",
-        "skipped": reason,
-    }
+    assert compared(picture, config) == {"kind": "rotated", "skipped": reason}
 
 
 def test_too_many_points_are_not_compared(monkeypatch):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     monkeypatch.setattr(trust, "MOST_COMPARED", 40)
-    found = trust.beside_surrogates(picture, EmbedConfig(), LABELS, nulls(picture.gram))
+    found = compared(picture, EmbedConfig())
     assert found["skipped"] == "45 points are more than 40"
     assert trust.alternative(picture, EmbedConfig()) == ""
 
@@ -128,7 +122,7 @@ def test_too_many_points_are_not_compared(monkeypatch):
 def test_surrogates_that_cannot_be_drawn_are_no_error(monkeypatch):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     config = EmbedConfig(method="phate", knn=20, t=10**6)
-    found = trust.beside_surrogates(picture, config, LABELS, nulls(picture.gram))
+    found = compared(picture, config)
     assert found["skipped"].startswith("the surrogates cannot be drawn: t=1000000 leaves nothing to draw")
 
 
