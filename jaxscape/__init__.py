@@ -53,7 +53,7 @@ _CONTENTS = {
     "embedding.tree": ("Tree", "artificial_tree"),
     "runs.run": ("Run",),
 }
-_ROOMS = ("figures",)  # whose names are their own
+_ROOMS = ("figures", "report")  # whose names are their own
 _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in names}
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import pytest
+import tiny_runs
 from jax.experimental.compilation_cache import compilation_cache
 from tiny_images import write_images
 
@@ -146,3 +147,17 @@ def with_minimum(tmp_path, kept_minimum):
 def run(tmp_path, finished):
     """A run folder with everything, to be changed."""
     return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def tiny(compiled, tmp_path_factory):
+    """A finished run of every kind by its name, of a network with 12 parameters. Tests leave them as they are."""
+    folder = tmp_path_factory.mktemp("tiny")
+    parts = [tiny_runs.recorded(folder / name, steps=steps, name=name) for name, steps in (("short", 5), ("long", 8))]
+    return {
+        "retrained": tiny_runs.retrained(folder / "retrained"),
+        "diverged": tiny_runs.retrained(folder / "diverged", step_sizes=(0.5, 1e38)),
+        "compared": tiny_runs.compared(folder / "compared"),
+        "recorded": parts[0],
+        "joined": tiny_runs.joined(folder / "joined", parts),
+    }

@@ -21,7 +21,8 @@ MAY_KNOW = {
     "trajectories": set(),
     "embedding": set(),
     "figures": set(),
-    "runs": {"arguments", "problem", "tasks", "training", "jumps", "trajectories", "embedding", "figures"},
+    "report": set(),
+    "runs": {"arguments", "problem", "tasks", "training", "jumps", "trajectories", "embedding", "figures", "report"},
     "cli": {"runs", "trajectories", "xla_cpu"},
 }
 # The one file of the stages that knows the built-in problems, the captions that name them, and the checks.
@@ -31,6 +32,8 @@ DOORS = {
     "phate": {"embedding/baselines.py"},
     "umap": {"embedding/baselines.py"},
     "equinox": {"tasks/equinox.py"},
+    "jinja2": {"report/page.py"},
+    "anywidget": {"report/notebook.py"},
     "tyro": {str(file) for file in FILES if file.parts[0] in ("runs", "cli")},
     "rich": {str(file) for file in FILES if file.parts[0] in ("runs", "cli")},
 }

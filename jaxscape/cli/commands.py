@@ -180,6 +180,16 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write a page to explore one run, or several side by side: one HTML file, which needs no network."""
+
+    runs: SeveralRuns
+    """A run folder with finished trajectories, or several."""
+    out: Path | None = None
+    """The file; by default report.html in the run folder, of several runs beside the folder of the first one."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Say what a run folder holds."""
 
@@ -231,6 +241,7 @@ def read(arguments: list[str], defaults: Settings) -> Any:
         Import(run=tyro.MISSING, sources=tyro.MISSING),
         Embed(runs=tyro.MISSING),
         Plot(run=tyro.MISSING),
+        Report(runs=tyro.MISSING),
         Info(run=tyro.MISSING),
     ]
     annotated = [

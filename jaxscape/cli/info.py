@@ -62,6 +62,8 @@ def _stages(run: RunFolder, config: dict[str, Any]) -> Iterator[str]:
         yield f"embed {setting}"
     if figures := len(list(run.figures.glob("*.png"))):
         yield f"plot ({figures} figures)"
+    if run.page.exists():
+        yield run.page.name
 
 
 def _snapshots(run: RunFolder) -> int:

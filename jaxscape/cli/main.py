@@ -1,4 +1,4 @@
-"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | plot | info`."""
+"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | plot | report | info`."""
 
 import logging
 import os
@@ -21,6 +21,7 @@ from jaxscape.cli.commands import (
     Own,
     Plan,
     Plot,
+    Report,
     Retrain,
     Train,
 )
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         silent = False
         if isinstance(command, Retrain):
             join(command.cluster)
-        if not isinstance(command, Plot | Info):
+        if not isinstance(command, Plot | Report | Info):
             check_devices()
         if isinstance(command, Retrain):
             silent = not is_first()
@@ -114,6 +115,10 @@ def _run(line: Line, console: Console) -> None:
                 _plot(command.into or command.runs[0], console)
         case Plot(run, scale_free):
             _plot(run, console, scale_free=scale_free)
+        case Report(runs, out):
+            from jaxscape.runs.page import write_page
+
+            console.print(f"{write_page(runs, out, console=console)}")
         case Info(run):
             from jaxscape.cli.info import describe_run
 

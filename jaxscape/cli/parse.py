@@ -13,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxscape.cli.commands import Compare, Embed, Own, Plan, Retrain, Settings, Train, name_of, read
+from jaxscape.cli.commands import Compare, Embed, Own, Plan, Report, Retrain, Settings, Train, name_of, read
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
@@ -83,7 +83,7 @@ def parse(arguments: list[str]) -> Line:
         if (run := _first_run(command)) is not None:
             defaults = settings_of(_line(command, given), run)
     command = read(arguments, defaults)
-    if isinstance(command, Train | Retrain | Embed) and not command.runs:
+    if isinstance(command, Train | Retrain | Embed | Report) and not command.runs:
         name = name_of(command)
         give_up(f"jaxscape: {name} needs RUN, a run folder, or several; see jaxscape {name} --help", code=2)
     return _line(command, given)

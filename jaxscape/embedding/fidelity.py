@@ -30,6 +30,19 @@ class Fidelity(NamedTuple):
     inward: float  # share of trajectories that end nearer, or farther, than they began as they truly do
 
 
+# The same for readers of tables.
+MEANINGS = {
+    "stress": "share of the distances that the picture bends, a root mean square; 0 is perfect",
+    "rank": "rank correlation of all distances, 1 is perfect",
+    "near_rank": "the same among the nearest of each point",
+    "trustworthiness": "whether neighbours in the picture are neighbours, 0 to 1",
+    "continuity": "whether neighbours are neighbours in the picture, 0 to 1",
+    "broken": "share of the steps of trajectories that the picture tears",
+    "radius": "rank correlation of the distance from the centre with the true one, mean over trajectories",
+    "inward": "share of trajectories that end nearer, or farther, than they began as they truly do",
+}
+
+
 def fidelity(
     distances: np.ndarray,
     embedding: np.ndarray,

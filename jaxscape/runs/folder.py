@@ -6,7 +6,7 @@ config.json     sections "train", "retrain", "compare" or "record" (what was ask
                 follow from the settings), "steps_per_epoch", "timings" (seconds by stage, over all calls) and
                 "environment" (versions, device, commit)
 checksums.json  what proves the tables whole (`jaxscape.runs.tables`)
-minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  figures/
+minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  report.html  figures/
 scale_free.csv  where it was asked for; the entry "scale_free" of config.json says of which trajectories it is
 """
 
@@ -147,6 +147,11 @@ class RunFolder(Path):
     def report(self) -> Path:
         """The numbers."""
         return self / "report.json"
+
+    @property
+    def page(self) -> Path:
+        """The page that shows it."""
+        return self / "report.html"
 
     @property
     def figures(self) -> Path:

@@ -361,3 +361,8 @@ def _distances(run: Path) -> DistancePanel:
         **labels,
         null=columns["null_distance_over_jump"][thrown],
     )
+
+
+def describe_embedding(run: Path, setting: str) -> str:
+    """Return in words how an embedding was made."""
+    return _how(run, setting)

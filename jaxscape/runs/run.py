@@ -1,5 +1,6 @@
 """A run folder as a Python object, for a problem of one's own."""
 
+import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -14,6 +15,8 @@ from rich.console import Console
 
 from jaxscape.arguments import check_finite, check_parameters, number, whole_number
 from jaxscape.problem import Problem, checked_evaluate
+from jaxscape.report.notebook import widget
+from jaxscape.report.page import render
 from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings, embed_config
 from jaxscape.runs.embed import embed_trajectories
@@ -23,6 +26,7 @@ from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import Measured, measure, perturbed
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
 from jaxscape.runs.own import OwnProblem
+from jaxscape.runs.page import read_page, write_page
 from jaxscape.runs.plot import plot_run
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.record import Recorder
@@ -33,6 +37,9 @@ from jaxscape.trajectories.arrays import describe_shape, differences, key_names
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
+
+# Of the page inside a notebook: its script runs apart from the notebook's, and may save pictures.
+_FRAME = 'title="jaxscape" sandbox="allow-scripts allow-downloads" style="width:100%;height:900px;border:0"'
 
 
 class Run:
@@ -370,6 +377,38 @@ class Run:
         """
         self.measured()
         return self.folder.read_report()
+
+    def page(self, out: str | os.PathLike[str] | None = None) -> Path:
+        """Write the page of the run, an HTML file to explore it in, and return its path.
+
+        Args:
+            out: the file; report.html in the run folder by default.
+
+        Raises:
+            FileNotFoundError: where there are no finished trajectories.
+            OSError: where the file cannot be written.
+        """
+        self.close()
+        return write_page([self.folder], None if out is None else Path(out).expanduser(), console=self._console)
+
+    def widget(self) -> Any:
+        """Return the page of the run as a widget for a notebook.
+
+        Raises:
+            FileNotFoundError: where there are no finished trajectories.
+            ImportError: where anywidget is not installed; says how to install it.
+        """
+        self.close()
+        return widget(read_page([self.folder], console=self._console))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of the run: its page, or a line where there is nothing to show yet."""
+        try:
+            self.close()
+            text = render(read_page([self.folder], console=make_console(silent=True)))
+        except (OSError, ValueError, LookupError, TypeError) as error:  # a notebook would show a traceback
+            return f"<p>{html.escape(f'{self.folder}: {error}')}</p>"
+        return f'<iframe srcdoc="{html.escape(text)}" {_FRAME}></iframe>'
 
     def measured(self, *, controls: bool = False) -> Measured:
         """Return the inner products of the trajectories, from which exact distances and geometry follow: gram.npz.
