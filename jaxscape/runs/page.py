@@ -34,7 +34,7 @@ from jaxscape.runs.embeddings import embeddings, read_diagnostics
 from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import COMPARED, STAGES, RunFolder, write_text
 from jaxscape.runs.invocations import commands
-from jaxscape.runs.measure import beside, describe_drift, group_of, groups, measure
+from jaxscape.runs.measure import STATISTICS, beside, describe_drift, group_of, groups, measure
 from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM, METHODS, NULLS
 from jaxscape.runs.plot import comparison_panels, describe_embedding
 from jaxscape.runs.recording import read_metrics
@@ -44,6 +44,7 @@ from jaxscape.runs.tables import Columns, join_tables, read_table
 _LABELS = ("member", "seed", "step_size", "epoch", "update", "finite", "run")
 _SCALE_COLORS = 24  # a perceptually uniform scale is nearly straight between so many
 _WORDS = {"train": "training"}  # parts of the names of metrics that are told in full
+_SPLIT = {"inward_loss": "inward by the loss", "inward_decay": "inward by weight decay"}  # columns of geometry.csv
 _UNLIKE = {  # how an embedding differs from that of its surrogates
     "disparity": "difference from the picture of surrogates, after Procrustes: 0 is the same, 1 nothing in common",
     "movement": "the same of every point seen from the start of its trajectory",
@@ -108,6 +109,7 @@ class _Rows(NamedTuple):
     columns: Columns  # member, epoch, time, and what is measured
     hue: np.ndarray  # (n,) labels of one kind
     step_size: np.ndarray | None  # (n,)
+    metrics: frozenset[str]  # the names of the columns that were measured at snapshots
     measured: np.ndarray  # (n,) whether distances are known: the parameters are finite
 
 
@@ -128,6 +130,7 @@ def _read_rows(run: RunFolder, clock: str) -> _Rows:
         columns,
         hue=columns["seed" if has_minimum else _group(run)],
         step_size=rounded_step_size(columns["step_size"]) if has_minimum else None,
+        metrics=frozenset(metrics) - {*geometry, *_LABELS},
         measured=np.isfinite(columns["norm"]),
     )
 
@@ -225,27 +228,30 @@ def _trajectories(run: RunFolder, title: str, rows: _Rows, hue: list[str]) -> Tr
 
 
 def _losses(rows: _Rows) -> list[Column]:
-    """All numbers that were measured at snapshots; losses first, then what else there is."""
-    geometry = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling", "chord", "time")
-    known = {*_LABELS, *geometry, "distance_over_jump", "null_distance_over_jump"}
+    """What was measured at snapshots, losses first; then the shares of weight decay and of the loss in the way back."""
     names = [
         name
         for name, values in rows.columns.items()
-        if name not in known and values.dtype.kind in "if" and np.isfinite(values.astype(float)).any()
+        if name in rows.metrics and values.dtype.kind in "if" and np.isfinite(values.astype(float)).any()
     ]
-    names.sort(
-        key=lambda name: (
-            not name.endswith("loss"),
-            "recalibrated" in name,
-            "train" not in name,
-            "test" not in name,
-            name,
-        )
-    )
-    return [
+
+    def order(name: str) -> tuple[bool, bool, bool, bool, str]:
+        return not name.endswith("loss"), "recalibrated" in name, "train" not in name, "test" not in name, name
+
+    measured = [
         Column(_metric_words(name), rows.columns[name].astype(float), _ABOUT.get(name.partition("_")[0], ""))
-        for name in names
+        for name in sorted(names, key=order)
     ]
+    split = [
+        Column(label, rows.columns[name].astype(float), f"{_capital(STATISTICS[name])}.")
+        for name, label in _SPLIT.items()
+        if name in rows.columns and np.nan_to_num(rows.columns[name].astype(float)).any()
+    ]
+    return measured + split
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _metric_words(name: str) -> str:
@@ -416,7 +422,9 @@ def _geometry_table(reports: Sequence[dict[str, Any]], titles: Sequence[str]) ->
     )
     kinds = dict.fromkeys(kind for _, of in columns.values() for name in names if (kind := of.get(name)))
     about = {NULLS[kind].words: f"keeps {NULLS[kind].keeps}; removes {NULLS[kind].removes}" for kind in kinds}
-    return Table("What the trajectories do", headings, rows, note.strip(), meanings | about)
+    return Table(
+        "What the trajectories do", headings, rows, note.strip(), {name: meanings[name] for name in names} | about
+    )
 
 
 def _beside(geometry: Mapping[str, Any], kinds: Mapping[str, str], name: str) -> str:
