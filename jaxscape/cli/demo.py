@@ -9,7 +9,9 @@ from jaxscape.runs.config import PRESETS, EmbedConfig, retrain_preset, train_pre
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RunFolder, write_json
 from jaxscape.runs.images import image_retrainings, image_training
-from jaxscape.runs.measure import STATISTICS, accuracy_table, geometry_table
+from jaxscape.runs.measure import STATISTICS, accuracy_table, describe_drift, geometry_table
+from jaxscape.runs.methods import BESIDE, NULLS
+from jaxscape.runs.page import write_page
 from jaxscape.runs.plot import plot_comparison, plot_run
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import find_minimum
@@ -22,7 +24,7 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
     """Find a good, a bad and a memorization minimum of the digits, retrain 20 copies of each, and draw them.
 
     Args:
-        folder: gets a run folder for each minimum, the figures that compare them, and report.json.
+        folder: gets a run folder for each minimum, the figures that compare them, report.json and report.html.
         seed: of the minima and of the retraining; the jumps keep their seeds 0 to 4.
         console: where to print.
     """
@@ -38,13 +40,18 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
         for run in runs.values():
             plot_run(run, console=console)
         plot_comparison(list(runs.values()), folder / "figures")
+        page = write_page(list(runs.values()), folder / "report.html", console=console)
     reports = {preset: run.read_report() for preset, run in runs.items()}
     write_json(folder / "report.json", reports)
     console.print(accuracy_table(reports), geometry_table(reports))
+    for preset, report in reports.items():
+        console.print(f"{preset}: {describe_drift(report)}")
     for statistic, meaning in STATISTICS.items():
         console.print(f"  {statistic}: {meaning}")
+    for kind in dict.fromkeys(BESIDE.values()):
+        console.print(f"  null, {kind}: keeps {NULLS[kind].keeps}")
     console.print(
-        f"Done in {time.monotonic() - started:.0f} s. The pictures are in {folder / 'figures'}, "
-        f"the numbers in {folder / 'report.json'}.",
+        f"Done in {time.monotonic() - started:.0f} s. The pictures are in {folder / 'figures'}, the numbers in "
+        f"{folder / 'report.json'}, all of it to explore in {page}.",
         highlight=False,
     )

@@ -13,7 +13,6 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.figures.panels import ExactPanel, Surrogate
-from jaxscape.problem import FilterAxis
 from jaxscape.runs import captions
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
@@ -21,7 +20,7 @@ from jaxscape.runs.measure import Measured, by_row, measure, perturbed
 from jaxscape.runs.methods import NULLS
 from jaxscape.runs.null import NULL_KIND, Nulls, nulls_of
 from jaxscape.runs.progress import make_console
-from jaxscape.runs.scale_free import scale_free_table
+from jaxscape.runs.scale_free import Filters, scale_free_table
 from jaxscape.trajectories.geometry import Geometry, trajectory_departure, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, unscaled
 
@@ -47,16 +46,14 @@ def exact_panel(run: Path) -> ExactPanel | None:
     return _of_copies(run, measured) if run.kind.has_minimum else _of_trajectories(run, measured)
 
 
-def scale_free_panel(
-    run: Path, *, filter_axis: FilterAxis | None = None, console: Console | None = None
-) -> ExactPanel | None:
+def scale_free_panel(run: Path, *, filters: Filters | None = None, console: Console | None = None) -> ExactPanel | None:
     """Return a run's copies as seen from its minimum once every filter has the norm of the minimum's.
 
     Weight decay alone moves nothing here, and the rotated null is not known filter by filter: there are no surrogates.
 
     Args:
         run: a finished run of copies around a minimum.
-        filter_axis: as `scale_free_table` takes it.
+        filters: as `scale_free_table` takes them.
         console: where to say what is done.
 
     Returns:
@@ -66,7 +63,7 @@ def scale_free_panel(
         As `scale_free_table`.
     """
     run = RunFolder(run)
-    columns, norm = scale_free_table(run, filter_axis=filter_axis, console=console)
+    columns, norm = scale_free_table(run, filters=filters, console=console)
     first = {member: row for row, member in reversed(list(enumerate(columns["member"].tolist())))}
     starts = np.array([first[member] for member in columns["member"].tolist()])
     thrown = columns["scale_free_distance"][starts] > 0

@@ -32,7 +32,7 @@ from jaxscape.runs import captions
 from jaxscape.runs.embed import repair_embeddings
 from jaxscape.runs.embeddings import embeddings, read_diagnostics
 from jaxscape.runs.exact import exact_panel
-from jaxscape.runs.folder import COMPARED, STAGES, RunFolder, write_text
+from jaxscape.runs.folder import COMPARED, JOINT, STAGES, RunFolder, write_text
 from jaxscape.runs.invocations import commands
 from jaxscape.runs.measure import STATISTICS, beside, describe_drift, group_of, groups, measure
 from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM, METHODS, NULLS
@@ -151,6 +151,9 @@ def _metrics(run: RunFolder) -> Columns:
     for name, source in zip(run_names([source.run for source in sources]), sources, strict=True):
         if source.run.metrics.exists():
             table = read_metrics(source.run)
+            if run.kind is JOINT:  # controls stand beside no other run
+                shown = ~np.isin(table["member"], list(set(source.members) - set(source.shown)))
+                table = {name: values[shown] for name, values in table.items()}
             member = table["member"] + first
             tables.append(
                 table | {"member": member} | ({"run": np.full(len(member), name)} if len(sources) > 1 else {})

@@ -21,7 +21,6 @@ from jaxscape.figures.plots import (
     save_figure,
     values_figure,
 )
-from jaxscape.problem import FilterAxis
 from jaxscape.runs import captions
 from jaxscape.runs.embed import repair_embeddings
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
@@ -34,6 +33,7 @@ from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
+from jaxscape.runs.scale_free import Filters
 from jaxscape.runs.tables import read_table
 from jaxscape.runs.trust import describe_trust
 from jaxscape.trajectories.files import make_folder
@@ -44,7 +44,7 @@ _COLUMNS = 3  # at most, of the figure that has all methods side by side: the wi
 
 
 def plot_run(
-    run: Path, *, scale_free: bool = False, filter_axis: FilterAxis | None = None, console: Console | None = None
+    run: Path, *, scale_free: bool = False, filters: Filters | None = None, console: Console | None = None
 ) -> list[Path]:
     """Draw a run: the exact views, every embedding, and its distances or norms; returns the files.
 
@@ -53,7 +53,7 @@ def plot_run(
     Args:
         run: a finished run.
         scale_free: draw the exact views of scale-free distances beside the others; computes these where it must.
-        filter_axis: for that, as `scale_free_table` takes it.
+        filters: for that, as `scale_free_table` takes them.
         console: where to say what is made again.
 
     Raises:
@@ -68,7 +68,7 @@ def plot_run(
     settings = embeddings(run)
     if not settings:
         raise FileNotFoundError(f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one")
-    panel = scale_free_panel(run, filter_axis=filter_axis, console=console) if scale_free else None
+    panel = scale_free_panel(run, filters=filters, console=console) if scale_free else None
     with writing(run.figures, wait=console):
         files = _draw(run, settings)
         return (

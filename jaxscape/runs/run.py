@@ -31,6 +31,7 @@ from jaxscape.runs.plot import plot_run
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.record import Recorder
 from jaxscape.runs.retrain import retrain_copies
+from jaxscape.runs.scale_free import Filters
 from jaxscape.runs.train import TRAJECTORIES, find_minimum
 from jaxscape.trajectories.arrays import describe_shape, differences, key_names
 from jaxscape.trajectories.store import TrajectoryStore
@@ -365,8 +366,8 @@ class Run:
             ValueError: for scale-free distances of a run without a minimum, or without its problem.
         """
         self.close()
-        filter_axis = None if self.problem is None else self.problem.filter_axis
-        return plot_run(self.folder, scale_free=scale_free, filter_axis=filter_axis, console=self._console)
+        filters = Filters(self._own.problem.filter_axis, self._own.structure) if scale_free and self._own else None
+        return plot_run(self.folder, scale_free=scale_free, filters=filters, console=self._console)
 
     def report(self) -> dict[str, Any]:
         """Return the numbers of the run: report.json, made where it is missing.

@@ -16,7 +16,7 @@ from jaxscape.problem import Problem
 from jaxscape.runs import recording
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.run import Run
-from jaxscape.runs.scale_free import scale_free_table
+from jaxscape.runs.scale_free import Filters, scale_free_table
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.gram import gram
 
@@ -73,10 +73,21 @@ def test_scale_free_views_need_the_problem_which_says_what_a_filter_is(finished,
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     with pytest.raises(ValueError, match=r"scale-free distances need the filter_axis of the problem of .*run"):
         Run(folder, quiet=True).plot(scale_free=True)
-    names = {path.name for path in Run(folder, problem(), quiet=True).plot(scale_free=True)}
+    asked = []
+
+    def of_path(path):
+        asked.append(path)
+        return -1
+
+    names = {path.name for path in Run(folder, problem(filter_axis=of_path), quiet=True).plot(scale_free=True)}
+    paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(init(jax.random.key(0))[0])}
+    assert set(asked) <= paths  # the problem's own, of whatever containers
+    assert asked
     assert {"polar-scale-free.png", "plane-scale-free.pdf"} <= names
-    last = scale_free_table(folder, filter_axis=-1).columns["scale_free_distance"]
-    other = scale_free_table(folder, filter_axis=0).columns["scale_free_distance"]  # what was kept is of other filters
+    last = scale_free_table(folder, filters=Filters(-1)).columns["scale_free_distance"]
+    other = scale_free_table(folder, filters=Filters(0)).columns[
+        "scale_free_distance"
+    ]  # what was kept is of other filters
     assert not np.allclose(last, other)
 
 

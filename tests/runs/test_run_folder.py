@@ -12,6 +12,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import jaxscape as js
+from jaxscape.runs import plot
 from jaxscape.runs.exact import scale_free_panel
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.scale_free import scale_free_table
@@ -230,7 +231,7 @@ def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(fi
 def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
     outcome = jaxscape("info", finished)
     assert outcome.code == 0
-    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (4 figures)"
+    stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (5 figures)"
     assert stages in outcome.out
     assert f"{report['geometry']['real']['end_spread']['mean']:.3f}" in outcome.out
 
@@ -379,6 +380,22 @@ def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, 
     outcome = jaxscape("plot", run, "--scale-free")
     assert "it is made again" in outcome.out.replace("\n", " ")
     assert (run / "scale_free.csv").read_bytes() == whole
+
+
+def test_pictures_know_the_components_of_the_graph_and_those_of_earlier_embeddings_none(jaxscape, finished, run):
+    panel = plot._panel(finished, SETTING)
+    columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
+    np.testing.assert_array_equal(panel.component, columns["component"])
+    assert panel.minimum_component is None
+    outcome = jaxscape("embed", run, "--method", "phate", "--knn", 3, "--include-minimum")
+    assert outcome.code == 0, outcome.err
+    columns = read_csv(run / "embeddings" / f"{SETTING}-with-minimum" / "coordinates.csv")
+    panel = plot._panel(run, f"{SETTING}-with-minimum")
+    assert panel.minimum_component == columns["component"][columns["member"] == -1].item()
+    np.testing.assert_array_equal(panel.component, columns["component"][columns["member"] >= 0])
+    without = {name: values for name, values in columns.items() if name != "component"}
+    with mock.patch.object(plot, "read_coordinates", return_value=without):
+        assert plot._panel(run, f"{SETTING}-with-minimum").component is None
 
 
 def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_minimum):
