@@ -12,7 +12,7 @@ from jaxscape.runs.images import image_retrainings, image_training
 from jaxscape.runs.measure import STATISTICS, accuracy_table, describe_drift, geometry_table
 from jaxscape.runs.methods import BESIDE, NULLS
 from jaxscape.runs.page import write_page
-from jaxscape.runs.plot import plot_comparison, plot_run
+from jaxscape.runs.plot import plot_comparison
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import find_minimum
 
@@ -37,8 +37,6 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
         for setting in SETTINGS:
             embed_trajectories(run, setting, console=console)
     with console.status("figures"):
-        for run in runs.values():
-            plot_run(run, console=console)
         plot_comparison(list(runs.values()), folder / "figures")
         page = write_page(list(runs.values()), folder / "report.html", console=console)
     reports = {preset: run.read_report() for preset, run in runs.items()}

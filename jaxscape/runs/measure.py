@@ -327,7 +327,9 @@ def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tu
         columns[name][thrown] = by_row(copies.gram, values)
 
     real = trajectory_geometry(copies.gram).summary()
-    found = {kind: [_geometry_of_null(draw, nulls) for draw in nulls.draws(kind)] for kind in _kinds(nulls, BESIDE)}
+    found = {
+        kind: [_summary_of_null(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in _kinds(nulls, BESIDE)
+    }
     add("null_distance_over_jump", _over_jump(trajectory_geometry(next(nulls.draws())).distance))
     if nulls.factors is not None:
         split = split_displacements(copies.gram, nulls.factors)
@@ -365,7 +367,7 @@ def _numbers_of_groups(run: RunFolder, measured: Measured, group: str) -> dict[s
         labels = {each: column[rows] for each, column in measured.labels.items()}
         nulls = nulls_of(run, take_points(measured.gram, rows), labels, group=group)._replace(seed=0)
         kinds = _kinds(nulls, BESIDE_WITHOUT_MINIMUM, but=("exchange",))
-        draws = {kind: [_geometry_of_null(draw, nulls) for draw in nulls.draws(kind)] for kind in kinds}
+        draws = {kind: [_summary_of_null(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in kinds}
         found[str(name)] = _beside_nulls(trajectory_geometry(nulls.gram).summary(), draws, COMPARED)
     by = {"by_optimizer": found} if group == "optimizer" else {"by_group": found, "group": group}
     return {"statistics": COMPARED, "geometry": by}
@@ -376,9 +378,9 @@ def _kinds(nulls: Nulls, beside: Mapping[str, str], *, but: Sequence[str] = ()) 
     return [kind for kind in dict.fromkeys((NULL_KIND, *beside.values())) if kind not in but and nulls.has(kind)]
 
 
-def _geometry_of_null(draw: Gram, nulls: Nulls) -> dict[str, np.ndarray]:
+def _summary_of_null(draw: Gram, kind: str, nulls: Nulls) -> dict[str, np.ndarray]:
     summary = trajectory_geometry(draw).summary()
-    if draw.has_reference and nulls.factors is not None:
+    if draw.has_reference and nulls.factors is not None and BESIDE["inward_loss"] == kind:
         split = split_displacements(draw, nulls.factors)
         summary |= {"inward_loss": at_end(split.gradient), "loss_cosine": at_end(split.cosine)}
     return summary

@@ -118,7 +118,7 @@ def split_displacements(gram: Gram, factors: np.ndarray) -> Split:
     there = rows >= 0
     ends = rows[there.sum(axis=0) - 1, np.arange(rows.shape[1])]
     at, start = np.where(there, rows, ends), rows[0]
-    bare = _mixed(gram, _decay_mixing(gram, rows, factors, sign=-1), rows).products
+    bare = _with_decay(gram, rows, factors, sign=-1).products
     length = distance_from_start(bare, at[1:])
     with_start = np.concatenate([np.zeros((1, len(start))), np.cumsum(bare[at[1:], start], axis=0)])  # G_t . y_0
     # The increment of a start is y_0, seen from the reference or the origin.
@@ -173,27 +173,27 @@ def _keeping_decay(gram: Gram, rows: np.ndarray, factors: np.ndarray | None, cha
     """The Gram with its gradient parts changed: their increments in place of the whole ones, and back."""
     if factors is None or (factors == 1).all():
         return change(gram)
-    changed = change(_mixed(gram, _decay_mixing(gram, rows, factors, sign=-1), rows))
-    return _mixed(changed, _decay_mixing(gram, rows, factors, sign=1), rows)
+    return _with_decay(change(_with_decay(gram, rows, factors, sign=-1)), rows, factors, sign=1)
 
 
-def _decay_mixing(gram: Gram, rows: np.ndarray, factors: np.ndarray, *, sign: int) -> np.ndarray:
-    """What takes the decay parts from the increments, or adds them: each new increment as a sum of the old ones."""
-    mixing, first = np.eye(len(gram.parents)), int(gram.has_reference)
+def _with_decay(gram: Gram, rows: np.ndarray, factors: np.ndarray, *, sign: int) -> Gram:
+    """The Gram of increments to which their decay parts are added (sign 1), or from which they are taken (-1)."""
+    first = int(gram.has_reference)
+    moved, starts, shares = [], [], []
     for chain in rows.T:
         start, *later = chain[chain >= 0]
-        decayed = np.diff(factors[[start - first, *(row - first for row in later)]])
-        mixing[later, start] += sign * decayed
-        if gram.has_reference:  # the start seen from the origin
-            mixing[later, 0] += sign * decayed
-    return mixing
-
-
-def _mixed(gram: Gram, mixing: np.ndarray, rows: np.ndarray) -> Gram:
-    products = mixing @ gram.products @ mixing.T
+        moved += later
+        starts += [start] * len(later)
+        shares.append(sign * np.diff(factors[[start - first, *(row - first for row in later)]]))
+    share = np.concatenate(shares)[:, None]
+    products = gram.products.copy()
+    for _ in range(2):  # each increment gets a share of its start, seen from the origin: in the rows, then the columns
+        whole = products[starts] + products[0] if gram.has_reference else products[starts]
+        products[moved] += share * whole
+        products = np.ascontiguousarray(products.T)
+    fixed = np.ix_(*[np.setdiff1d(np.arange(len(products)), moved)] * 2)
     remainders = np.zeros_like(products)
-    fixed = np.ix_(*[np.setdiff1d(np.arange(len(mixing)), rows[1:][rows[1:] >= 0])] * 2)
-    products[fixed], remainders[fixed] = gram.products[fixed], gram.remainders[fixed]  # to the last bit
+    remainders[fixed] = gram.remainders[fixed]
     return gram._replace(products=(products + products.T) / 2, remainders=remainders)
 
 
