@@ -18,7 +18,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
 from jaxscape.runs.measure import Measured, by_row, measure, perturbed
 from jaxscape.runs.methods import NULLS
-from jaxscape.runs.null import NULL_KIND, Nulls, nulls_of
+from jaxscape.runs.null import Nulls, nulls_of
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.scale_free import Filters, scale_free_table
 from jaxscape.trajectories.geometry import Geometry, trajectory_departure, trajectory_geometry
@@ -137,5 +137,5 @@ def _rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
 def _surrogates(nulls: Nulls) -> dict[str, Gram]:
     """Weight decay alone, where there is some, and what tells whether the loss brings copies back."""
     decays = nulls.factors is not None and bool((nulls.factors != 1).any())
-    kinds = [*(["decay"] if decays else []), "exchange" if nulls.has("exchange") else NULL_KIND]
+    kinds = [*(["decay"] if decays else []), nulls.of_return]
     return {NULLS[kind].words: next(nulls.draws(kind)) for kind in kinds}

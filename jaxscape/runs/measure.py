@@ -330,7 +330,8 @@ def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tu
     found = {
         kind: [_summary_of_null(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in _kinds(nulls, BESIDE)
     }
-    add("null_distance_over_jump", _over_jump(trajectory_geometry(next(nulls.draws())).distance))
+    drawn = trajectory_geometry(next(nulls.draws(nulls.of_return)))
+    add("null_distance_over_jump", _over_jump(drawn.distance))
     if nulls.factors is not None:
         split = split_displacements(copies.gram, nulls.factors)
         parts = {"inward_decay": split.decay, "inward_loss": split.gradient, "loss_cosine": split.cosine}
@@ -340,7 +341,7 @@ def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tu
             exchanged = split_displacements(next(nulls.draws("exchange")), nulls.factors)
             add("null_inward_loss", exchanged.gradient)
         real |= {name: at_end(values) for name, values in parts.items()}
-    numbers: dict[str, Any] = {}
+    numbers: dict[str, Any] = {"null_distance": nulls.of_return}
     if not thrown.all():
         unperturbed = ~thrown[trajectory_rows(products)[0] - 1]
         moved = drift(products, unperturbed)

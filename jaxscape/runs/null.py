@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.methods import BESIDE
 from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.gram import Gram
 from jaxscape.trajectories.null import NEED_FACTORS, null_trajectories
@@ -44,6 +45,11 @@ class Nulls(NamedTuple):
         """Yield the draws that numbers are held against; the first is the one of tables and pictures."""
         for key in jax.random.split(jax.random.key(self.seed), 1 if kind == "decay" else NULL_DRAWS):
             yield self.draw(kind, key)
+
+    @property
+    def of_return(self) -> str:
+        """The kind that distances from the minimum are drawn beside: the one that answers, where there is enough."""
+        return BESIDE["return"] if self.has(BESIDE["return"]) else NULL_KIND
 
     def has(self, kind: str) -> bool:
         """Return whether a kind can be drawn: its decay is known, and everyone has somebody to exchange with."""

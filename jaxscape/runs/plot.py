@@ -219,9 +219,12 @@ def _save_exact(panels: Sequence[ExactPanel], folder: Path, note: str, ending: s
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
     if not RunFolder(runs[0]).kind.has_minimum:
         return [file for run in runs for file in _plot_norms(run, folder)]
-    words = f"Euclidean distance in all parameters; dashed: {NULL_KIND} null trajectories\n{captions.data(runs)}"
+    # Version 0.1 had rotated ones alone.
+    kinds = dict.fromkeys(RunFolder(run).read_report().get("null_distance", NULL_KIND) for run in runs)
+    dashed = " or ".join(NULLS[kind].words for kind in kinds)
+    words = _lines("Euclidean distance in all parameters", captions.data(runs))
     panels = [panel for panel in _told_apart(runs, list(map(_distances, runs))) if len(panel.distance)]
-    return save_figure(distance_figure(panels, note=words), folder / "distance") if panels else []
+    return save_figure(distance_figure(panels, dashed=dashed, note=words), folder / "distance") if panels else []
 
 
 def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
