@@ -20,6 +20,8 @@ def test_the_example_runs_and_gives_what_it_names(tmp_path, monkeypatch, users_b
     assert names["picture"].embedding.shape == (rows, 2)
     assert set(names["numbers"]) == set(names["control"])
     np.testing.assert_allclose(names["numbers"]["path"], names["control"]["path"])
-    assert (tmp_path / "runs" / "mine" / "figures" / "phate-cosine-none-knn5-beside-rotated-null.png") in [
+    assert (tmp_path / "runs" / "mine" / "figures" / "mds-euclidean-beside-exchange-null.png") in [
         path.absolute() for path in names["figures"]
     ]
+    assert names["page"].absolute() == tmp_path / "runs" / "mine" / "report.html"
+    assert names["page"].read_text().startswith("<!doctype html>")
