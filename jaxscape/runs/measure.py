@@ -35,7 +35,7 @@ PyTree = Any
 
 # What is known of copies beside their geometry: where their minimum drifts, and what weight decay does.
 _MORE = {
-    "return_drift": "1 - d(end) / d(start), d the distance from the mean end of the unperturbed copies",
+    "return_drift": "1 - d(end) / jump, d the distance from the mean of the unperturbed copies at that epoch",
     "inward_decay": "way back along the jump that weight decay makes / jump",
     "inward_loss": "way back along the jump that the gradient of the loss makes / jump",
     "loss_cosine": "cosine of the gradient's part of the displacement with the way back",

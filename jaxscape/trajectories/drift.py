@@ -14,15 +14,18 @@ from jaxscape.trajectories.gram import Gram, inner_products, require_gram, unsca
 
 
 class Drift(NamedTuple):
-    """Where unperturbed copies end, and how far from there the others are; float64, lengths in parameters."""
+    """Where unperturbed copies go, and how far from them the others are; float64, lengths in parameters."""
 
     distance: float  # of the mean of their end points from the reference
     spread: float  # root mean square of the distances of their end points from that mean; NaN for one copy
-    to_mean: np.ndarray  # [epoch, member]: distance of each point from that mean, NaN after the end of a trajectory
+    to_mean: np.ndarray  # [epoch, member]: distance from their mean at the same epoch, NaN after a trajectory's end
 
     @property
     def returned(self) -> np.ndarray:
-        """1 - d(end) / d(start) of each member, d the distance from the mean end of the unperturbed copies."""
+        """1 - d(end) / d(start) of each member, d the distance from the mean of the unperturbed copies at that epoch.
+
+        They begin at the reference, so that d(start) is the jump.
+        """
         ends = (~np.isnan(self.to_mean)).sum(axis=0) - 1
         with np.errstate(divide="ignore", invalid="ignore"):
             found: np.ndarray = 1 - self.to_mean[ends, np.arange(len(ends))] / self.to_mean[0]
@@ -30,7 +33,7 @@ class Drift(NamedTuple):
 
 
 def drift(gram: Gram, unperturbed: np.ndarray) -> Drift:
-    """Return where the minimum itself drifts, by copies that began at it.
+    """Return where the minimum itself drifts, by copies that began at it and were retrained like the others.
 
     Args:
         gram: trajectories around a reference, of any lengths.
@@ -50,14 +53,16 @@ def drift(gram: Gram, unperturbed: np.ndarray) -> Drift:
             f"{chosen.shape} with {np.count_nonzero(chosen)} true"
         )
     there = rows >= 0
-    ends = rows[there.sum(axis=0) - 1, np.arange(rows.shape[1])][chosen]
+    ends = rows[there.sum(axis=0) - 1, np.arange(rows.shape[1])]
+    at = np.where(there, rows, ends)  # who has ended waits there
     around = inner_products(gram, center="reference")[0]
-    mean = around[np.ix_(ends, ends)].mean()  # |c|^2 of the mean end c
-    squared = np.diag(around) - 2 * around[:, ends].mean(axis=1) + mean
-    distances = unscaled(np.sqrt(np.maximum(squared, 0)), gram)
-    spread = np.sqrt((distances[ends] ** 2).mean()) if len(ends) > 1 else np.nan
+    their, own = at[:, chosen], np.diag(around)[at]
+    means = around[their[:, :, None], their[:, None, :]].mean(axis=(1, 2))  # |c|^2 of their mean c at each epoch
+    with_mean = around[at[:, :, None], their[:, None, :]].mean(axis=2)
+    distances = unscaled(np.sqrt(np.maximum(own - 2 * with_mean + means[:, None], 0)), gram)
+    spread = np.sqrt((distances[-1, chosen] ** 2).mean()) if chosen.sum() > 1 else np.nan
     return Drift(
-        distance=float(unscaled(np.sqrt(np.maximum(mean, 0)), gram)),
+        distance=float(unscaled(np.sqrt(np.maximum(means[-1], 0)), gram)),
         spread=float(spread),
-        to_mean=np.where(there, distances[np.where(there, rows, 0)], np.nan),
+        to_mean=np.where(there, distances, np.nan),
     )
