@@ -4,6 +4,8 @@ Each seed is one call of `jaxscape demo`, in a process of its own. Spread is the
 is over independent minima; within a seed the numbers are means over its 20 copies.
 
     python -m uv run python benchmarks/demo.py --seeds 0 1 2 --json benchmarks/results/demo.json
+
+With --runs the runs are there already, made in the same way: FOLDER/PRESET-SEED, as benchmarks/reader.py leaves them.
 """
 
 import argparse
@@ -19,8 +21,9 @@ import numpy as np
 from jaxscape.runs.config import PRESETS
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import RunFolder, write_json
-from jaxscape.runs.measure import STATISTICS, beside
+from jaxscape.runs.measure import STATISTICS, beside, measure
 from jaxscape.runs.methods import BESIDE
+from jaxscape.runs.progress import make_console
 from jaxscape.trajectories.files import read_record
 
 ACCURACIES = ("train_accuracy", "train_loss", "test_accuracy")
@@ -43,6 +46,20 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
     configs = {preset: RunFolder(folder / preset).read_config() for preset in PRESETS}
     settings = {preset: {stage: config[stage] for stage in ("train", "retrain")} for preset, config in configs.items()}
     return {"seed": seed, "seconds": seconds, "settings": settings, "reports": read_record(folder / "report.json")}
+
+
+def read_seed(seed: int, folder: Path) -> dict[str, Any]:
+    """The reports and settings of runs that are there."""
+    folders = {preset: RunFolder(folder / f"{preset}-{seed}") for preset in PRESETS}
+    for run in folders.values():
+        measure(run, console=make_console())
+    configs = {preset: run.read_config() for preset, run in folders.items()}
+    settings = {preset: {stage: config[stage] for stage in ("train", "retrain")} for preset, config in configs.items()}
+    return {
+        "seed": seed,
+        "settings": settings,
+        "reports": {preset: run.read_report() for preset, run in folders.items()},
+    }
 
 
 def spread(values: list[float]) -> dict[str, Any]:
@@ -93,7 +110,8 @@ def print_tables(summary: dict[str, Any], runs: list[dict[str, Any]]) -> None:
         numbers = [found["geometry"][name] for found in summary.values()]
         cells = [_cell(each[kind], 3) if kind in each else "" for each in numbers for kind in ("real", "null")]
         print(f"| {name} | {BESIDE.get(name, '')} | " + " | ".join(cells) + " |")
-    print(f"\nseconds a demo: {', '.join(f'{run["seconds"]:.0f}' for run in runs)}")
+    if seconds := [run["seconds"] for run in runs if "seconds" in run]:
+        print(f"\nseconds a demo: {', '.join(f'{each:.0f}' for each in seconds)}")
     for preset, found in summary.items():
         print(preset, {stage: round(float(seconds["mean"]), 1) for stage, seconds in found["seconds"].items()})
 
@@ -107,18 +125,22 @@ def main() -> None:
     """Run the demos and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, help="a folder of runs that are there, instead of new demos")
     parser.add_argument("--folder", type=Path, help="keep the demos here (by default a temporary folder)")
     parser.add_argument("--json", type=Path, required=True, help="where to write the numbers")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        runs = [run_seed(seed, folder / f"seed{seed}") for seed in options.seeds]
+        if options.runs:
+            runs = [read_seed(seed, options.runs) for seed in options.seeds]
+        else:
+            runs = [run_seed(seed, folder / f"seed{seed}") for seed in options.seeds]
     summary = summarize(runs)
     print_tables(summary, runs)
     record = {
         "environment": environment(),
         "seeds": options.seeds,
-        "seconds": [run["seconds"] for run in runs],
+        "seconds": [run.get("seconds") for run in runs],
         "settings": runs[0]["settings"],
         "summary": summary,
     }
