@@ -174,12 +174,11 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     rows = np.where(is_there, found, ends)  # a trajectory waits at its end; what it has there is left out below
     before, after = rows[:-1], rows[1:]
     center = "reference" if gram.has_reference else None
-    high, low = inner_products(gram)
-    absolute = np.maximum(np.diag(high), 0)
     between = np.ix_(ends, ends)
-    around = inner_products(gram, center=center)[0]
+    around, rest = inner_products(gram, center=center)
     increments = gram.products
     squared = np.diag(around)
+    absolute = np.maximum(squared + _from_origin(gram), 0)
     distance = np.sqrt(np.where(squared > squared_rounding(gram, center=center), squared, 0))[rows]
     length = np.sqrt(np.diag(increments))[after]
     # m_e . y_(e-1): the increments of y_(e-1) are the start and the movements up to it.
@@ -197,8 +196,23 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     }
     return Geometry(
         **{name: np.where(is_there, values, np.nan) for name, values in by_epoch.items()},
-        end_spread=_mean_distance(unscaled(np.sqrt(squared_distances(high[between], low[between])), gram)),
+        end_spread=_mean_distance(unscaled(np.sqrt(squared_distances(around[between], rest[between])), gram)),
     )
+
+
+def _from_origin(gram: Gram) -> np.ndarray:
+    """What the squared norm of each point (k,) has beyond that of its displacement from the reference r.
+
+    |theta|^2 = |y|^2 + 2 y . r + |r|^2, and y . r is summed along the path.
+    """
+    if not gram.has_reference:
+        return np.zeros(len(gram.parents))
+    with_reference = gram.products[:, 0].copy()
+    with_reference[0] = 0
+    for rows in rows_by_depth(gram.parents):
+        with_reference[rows] += with_reference[gram.parents[rows]]
+    found: np.ndarray = 2 * with_reference + gram.products[0, 0]
+    return found
 
 
 def _along_path(gram: Gram) -> np.ndarray:

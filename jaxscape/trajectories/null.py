@@ -254,8 +254,12 @@ def _rotated(gram: Gram, groups: list[np.ndarray], generator: np.random.Generato
     gaussian = _gaussian_rows(sum(sizes), kept.shape[1], gram.dimension, generator)
     vectors = np.zeros((len(gram.parents), gaussian.shape[1]))
     vectors[fixed, : kept.shape[1]] = kept
-    for rows, factor, rotated in zip(groups, factors, np.split(gaussian, np.cumsum(sizes)[:-1]), strict=True):
-        vectors[rows] = factor @ _orthonormal(rotated)
+    if max(sizes) == 1:  # a frame of one vector is its direction: all of them at once
+        moved, length = np.concatenate(groups), np.concatenate([factor[:, 0] for factor in factors])
+        vectors[moved] = (length / np.linalg.norm(gaussian, axis=1))[:, None] * gaussian
+    else:
+        for rows, factor, rotated in zip(groups, factors, np.split(gaussian, np.cumsum(sizes)[:-1]), strict=True):
+            vectors[rows] = factor @ _orthonormal(rotated)
     products = vectors @ vectors.T
     remainders = np.zeros_like(products)
     for rows in (fixed, *groups):  # what is kept is kept to the last bit
@@ -266,6 +270,8 @@ def _rotated(gram: Gram, groups: list[np.ndarray], generator: np.random.Generato
 
 def _coordinates(products: np.ndarray, dimension: int) -> np.ndarray:
     """Vectors (n, q) with the given inner products (n, n), q = min(n, dimension)."""
+    if len(products) == 1:
+        return np.sqrt(np.maximum(products, 0))
     values, vectors = np.linalg.eigh(products)
     rank = min(len(values), dimension)
     return vectors[:, ::-1][:, :rank] * np.sqrt(np.maximum(values[::-1][:rank], 0))
