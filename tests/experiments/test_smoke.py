@@ -50,7 +50,8 @@ def test_figure_2_and_its_control(of_figure2):
     drawn = {path.stem for path in (folder / "figure2").glob("*.png")}
     settings = {f"phate-cosine-{center}-knn5" for center in ("none", "mean")}
     controls = {"phate-cosine-none-knn5-null-rotated", "phate-cosine-none-knn5-beside-rotated-null"}
-    assert drawn == settings | controls | {f"{setting}-loss" for setting in settings} | {"distance", "polar", "plane"}
+    losses = {f"{setting}-loss" for setting in settings}
+    assert drawn == settings | controls | losses | {"distance", "polar", "plane", "parts"}
     assert out.count("Geometry") == len(SCALE.seeds)
 
 
