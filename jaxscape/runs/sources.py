@@ -28,12 +28,15 @@ class Source:
         """Members whose parameters are not finite, and the first epoch in which they are not.
 
         Raises:
-            ValueError: where the metrics are damaged, or all members have diverged.
+            ValueError: where the metrics are damaged, or all members have diverged, controls not counted.
         """
         metrics = complete_metrics(self.run, self.store) if self.run.kind is RECORDED else read_metrics(self.run)
         found = diverged_members(metrics)
-        if len(found) == self.store.num_members:
-            raise ValueError(f"all {len(found)} members of {self.run} have diverged; a smaller learning rate may help")
+        counted = set(self._without_controls(list(range(self.store.num_members))))
+        if counted <= found.keys():
+            raise ValueError(
+                f"all {len(counted)} members of {self.run} have diverged; a smaller learning rate may help"
+            )
         return found
 
     @property
@@ -44,10 +47,12 @@ class Source:
     @property
     def shown(self) -> list[int]:
         """Those that stand beside other runs: without the controls of copies, which were not perturbed."""
+        return self._without_controls(self.members)
+
+    def _without_controls(self, members: list[int]) -> list[int]:
         if self.run.kind is not RETRAINED:
-            return self.members
-        thrown = [member for member in self.members if self.store.labels[member]["step_size"]]
-        return thrown or self.members
+            return members
+        return [member for member in members if self.store.labels[member]["step_size"]] or members
 
     def columns(self, members: list[int]) -> Columns:
         """Return what each row of some members is: member, its labels, epoch and update, epoch by epoch."""

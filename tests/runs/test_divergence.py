@@ -19,7 +19,11 @@ FAR = 1e20
 def outcomes(tmp_path_factory, kept_minimum, jaxscape, retrain):
     """A run of which every second member diverges, and what its commands said."""
     run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("diverged") / "run")
-    commands = [retrain(run, "--step-sizes", 0.5, FAR), jaxscape("embed", run, "--knn", 3), jaxscape("plot", run)]
+    commands = [
+        retrain(run, "--step-sizes", 0.5, FAR, "--controls", 0),
+        jaxscape("embed", run, "--knn", 3),
+        jaxscape("plot", run),
+    ]
     return run, commands
 
 
