@@ -27,7 +27,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def planned(kept_minimum):
-    """The plan for 20 copies of the tiny network."""
+    """The plan for 22 copies of the tiny network."""
     config = read_accuracy(kept_minimum)[0]
     retrain = RetrainConfig(batch_size=20, epochs=5, strategy="loop", eval_size=20)
     return plan_run(kept_minimum, *image_plan(config, retrain), console=QUIET)
@@ -46,8 +46,8 @@ def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_pat
     assert outcome.code == 0, outcome.err
     assert re.search(r"train +3 epochs of 2 steps", outcome.out)
     # What follows from the minimum follows from the one that is planned: its batches of 20.
-    assert re.search(r"retrain +7 epochs of 2 steps, 8 copies, 8 a device", outcome.out)
-    assert re.search(r"distances +64 points of 77\d\d\d parameters", outcome.out)
+    assert re.search(r"retrain +7 epochs of 2 steps, 10 copies, 10 a device", outcome.out)
+    assert re.search(r"distances +80 points of 77\d\d\d parameters", outcome.out)
     assert "memory of a device" in outcome.out
     assert "too little room" not in outcome.out
     assert not list(tmp_path.iterdir())
@@ -59,7 +59,7 @@ def test_a_minimum_that_is_there_is_not_planned_and_nothing_is_changed(jaxscape,
     assert outcome.code == 0, outcome.err
     assert " train " not in outcome.out
     assert "on 3 x cpu" in outcome.out
-    assert re.search(r"50 epochs of 2 steps, 20 copies, 7 a device", outcome.out)
+    assert re.search(r"50 epochs of 2 steps, 22 copies, 8 a device", outcome.out)
     assert contents(kept_minimum) == before
 
 
@@ -74,12 +74,12 @@ def test_more_epochs_take_more_and_more_devices_take_less(kept_minimum, planned)
 
 
 def test_the_disk_that_is_planned_is_the_disk_that_is_taken(finished, planned):
-    """Four copies of two epochs there, 20 of five here."""
+    """Six copies of two epochs there, 22 of five here."""
     taken = {
         name: sum(path.stat().st_size for path in (finished / name).rglob("*") if path.is_file())
         for name in ("trajectories", "resume", "minimum")
     }
-    assert planned.disk["trajectories"] == pytest.approx(taken["trajectories"] * 20 * 6 / (4 * 3), rel=0.1)
+    assert planned.disk["trajectories"] == pytest.approx(taken["trajectories"] * 22 * 6 / (6 * 3), rel=0.1)
     assert planned.disk["resume"] == pytest.approx(taken["resume"] * 5, rel=0.1)
     assert planned.disk["minimum"] == pytest.approx(taken["minimum"], rel=0.5)
 
