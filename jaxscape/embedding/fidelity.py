@@ -85,7 +85,7 @@ def fidelity(
         if radius is not None:
             true = _column("radius", radius, len(points))
             middle = points.mean(axis=0) if center is None else _column("center", center, points.shape[1])
-            to_center, inward = _radii(true, np.linalg.norm(points - middle, axis=1), _paths(numbers, places))
+            to_center, inward = _radii(true, np.linalg.norm(points - middle, axis=1), paths(numbers, places))
     return Fidelity(
         stress=normalized_stress(given, points),
         rank=rank_correlation(given, points),
@@ -128,7 +128,8 @@ def _ranks(distances: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _paths(numbers: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+def paths(numbers: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each trajectory (n,), in order."""
     rows = np.lexsort((order, numbers))
     return np.split(rows, np.flatnonzero(np.diff(numbers[rows])) + 1)
 
@@ -138,9 +139,9 @@ def _broken(given: np.ndarray, drawn: np.ndarray, numbers: np.ndarray, order: np
     return float((nearer - truly > BROKEN * len(given)).mean()) if len(nearer) else np.nan
 
 
-def _radii(true: np.ndarray, drawn: np.ndarray, paths: list[np.ndarray]) -> tuple[float, float]:
+def _radii(true: np.ndarray, drawn: np.ndarray, trajectories: list[np.ndarray]) -> tuple[float, float]:
     correlations, right = [], []
-    for rows in paths:
+    for rows in trajectories:
         both = true[rows], drawn[rows]
         if len(rows) < 2 or np.ptp(both[0]) == 0:  # it stands still
             continue

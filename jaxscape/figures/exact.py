@@ -78,6 +78,13 @@ def ended_nearer(panel: ExactPanel, distance: Array | None = None) -> tuple[int,
     return sum(bool(distances[each[-1]] < distances[each[0]]) for each in rows), len(rows)
 
 
+def count_words(panel: ExactPanel) -> tuple[str, list[str]]:
+    """Return in words how many trajectories end nearer than they began, and how many of each of the surrogates."""
+    nearer, of = ended_nearer(panel)
+    others = [f"{each.label} {ended_nearer(panel, each.distance)[0]}" for each in panel.surrogates]
+    return f"{nearer} of {of} ended nearer", others
+
+
 @own_style()
 def polar_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
     """A spoke for each direction, or each trajectory: the radius is the distance, the angle off the spoke the angle.
@@ -196,9 +203,9 @@ def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
     spokes, areas, curves = _spokes(panel), diamond_areas(palette), []
     half, shares = np.pi / max(len(spokes), 3), shares_of_way(panel, palette)
     for spoke in spokes:
-        ax.plot(*_places(np.array([0, reach]), np.full(2, spoke.angle)).T, color=FRAME, linewidth=0.5, zorder=0)
+        ax.plot(*places_of(np.array([0, reach]), np.full(2, spoke.angle)).T, color=FRAME, linewidth=0.5, zorder=0)
         sided = [
-            [_places(panel.distance[rows], spoke.angle + sign * panel.angle[rows]) for rows in spoke.members]
+            [places_of(panel.distance[rows], spoke.angle + sign * panel.angle[rows]) for rows in spoke.members]
             for sign in (1, -1)
         ]
         sides = choose_sides(*sided) if panel.begin == "jump" else [False] * len(spoke.members)
@@ -206,14 +213,14 @@ def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
             epochs = panel.epoch[rows]
             for surrogate in panel.surrogates:
                 turned = spoke.angle + (-1 if side else 1) * surrogate.angle[rows]
-                drawn = _places(surrogate.distance[rows], turned)
+                drawn = places_of(surrogate.distance[rows], turned)
                 curves.append(Curve(drawn, epochs, *_draw_surrogate(ax, drawn, dashes[surrogate.label]), None))
             shades = shade(palette.directions[spoke.seed], shares[rows])
             curves.append(Curve(places[side], epochs, *_draw_curve(ax, places[side], shades), shades))
             if panel.begin == "jump":
                 start = panel.distance[rows[0]]
                 arc = np.linspace(spoke.angle - 0.9 * half, spoke.angle + 0.9 * half, 40)
-                ax.plot(*_places(np.full(40, start), arc).T, color=GREY, linewidth=0.4, linestyle=":", zorder=0)
+                ax.plot(*places_of(np.full(40, start), arc).T, color=GREY, linewidth=0.4, linestyle=":", zorder=0)
                 size = step_sizes(panel).tolist()[rows[0]]
                 diamond: dict[str, Any] = {"marker": "D", "edgecolors": INK, "linewidths": 0.4, "zorder": 4}
                 _dot(ax, places[side][0], s=areas[size], c=[palette.step_sizes[size]], **diamond)
@@ -244,9 +251,9 @@ def _draw_plane(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
         for surrogate in panel.surrogates:
             whole = surrogate.distance[rows[unit]] or 1.0
             _draw_surrogate(
-                ax, _places(surrogate.distance[rows] / whole, surrogate.angle[rows]), dashes[surrogate.label]
+                ax, places_of(surrogate.distance[rows] / whole, surrogate.angle[rows]), dashes[surrogate.label]
             )
-        places = _places(panel.distance[rows] / panel.distance[rows[unit]], panel.angle[rows])
+        places = places_of(panel.distance[rows] / panel.distance[rows[unit]], panel.angle[rows])
         size, seed = step_sizes(panel).tolist()[rows[0]], panel.seed.tolist()[rows[0]]
         color = palette.step_sizes[size] if has_jumps else palette.directions[seed]
         ax.plot(*places.T, color=color, linewidth=0.8, zorder=2)
@@ -317,7 +324,8 @@ def _spokes(panel: ExactPanel) -> list[_Spoke]:
     ]
 
 
-def _places(radius: NDArray[Any], angle: NDArray[Any]) -> NDArray[np.float64]:
+def places_of(radius: NDArray[Any], angle: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the places (m, 2) of points at these distances and angles (m,), in radians, from the origin."""
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
@@ -339,9 +347,8 @@ def _write_around(ax: Axes, panel: ExactPanel, *, drawn: int | None = None) -> N
     write_over(ax, panel.title)
     lines = [panel.note] if panel.note else []
     if panel.begin == "jump":
-        nearer, of = ended_nearer(panel)
-        others = [f"{surrogate.label} {ended_nearer(panel, surrogate.distance)[0]}" for surrogate in panel.surrogates]
-        lines.append(f"{nearer} of {of} ended nearer")
+        counted, others = count_words(panel)
+        lines.append(counted)
     else:
         others = [f"{surrogate.label} {_ends(panel, surrogate.distance)}" for surrogate in panel.surrogates]
         lines.append(f"ended {_ends(panel, panel.distance)} away")

@@ -21,7 +21,7 @@ from jaxscape.runs.methods import NULLS
 from jaxscape.runs.null import Nulls, nulls_of
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.scale_free import Filters, scale_free_table
-from jaxscape.trajectories.geometry import Geometry, trajectory_departure, trajectory_geometry
+from jaxscape.trajectories.geometry import Departure, Geometry, trajectory_departure, trajectory_geometry
 from jaxscape.trajectories.gram import Gram, unscaled
 
 _DEPARTED = "random"  # rotated movements depart as the real ones do: what is kept of them is all that is seen
@@ -110,14 +110,13 @@ def _of_trajectories(run: RunFolder, measured: Measured) -> ExactPanel | None:
     if not moved.any():
         return None
 
-    def places(products: Gram) -> dict[str, Any]:
-        found = trajectory_departure(products)
+    def places(found: Departure) -> dict[str, Any]:
         distance, angle = (by_row(products, values)[moved] for values in found)
         return {"distance": distance, "angle": np.nan_to_num(angle)}  # at distance 0, and of a null that stands
 
     null = nulls_of(run, products, measured.labels).draw(_DEPARTED, jax.random.key(0))
-    surrogates = [Surrogate(NULLS[_DEPARTED].words, **places(null))]
-    return _panel(run, measured.labels, moved, surrogates=surrogates, **places(products))
+    surrogates = [Surrogate(NULLS[_DEPARTED].words, **places(trajectory_departure(null)))]
+    return _panel(run, measured.labels, moved, surrogates=surrogates, **places(departure))
 
 
 def _panel(run: RunFolder, labels: Mapping[str, np.ndarray], rows: np.ndarray, **found: Any) -> ExactPanel:

@@ -330,16 +330,15 @@ def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tu
     found = {
         kind: [_summary_of_null(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in _kinds(nulls, BESIDE)
     }
-    drawn = trajectory_geometry(next(nulls.draws(nulls.of_return)))
-    add("null_distance_over_jump", _over_jump(drawn.distance))
+    drawn = next(nulls.draws(nulls.of_return))
+    add("null_distance_over_jump", _over_jump(trajectory_geometry(drawn).distance))
     if nulls.factors is not None:
         split = split_displacements(copies.gram, nulls.factors)
         parts = {"inward_decay": split.decay, "inward_loss": split.gradient, "loss_cosine": split.cosine}
         for name, values in parts.items():
             add(name, values)
-        if nulls.has("exchange"):
-            exchanged = split_displacements(next(nulls.draws("exchange")), nulls.factors)
-            add("null_inward_loss", exchanged.gradient)
+        if nulls.of_return == BESIDE["inward_loss"]:
+            add("null_inward_loss", split_displacements(drawn, nulls.factors).gradient)
         real |= {name: at_end(values) for name, values in parts.items()}
     numbers: dict[str, Any] = {"null_distance": nulls.of_return}
     if not thrown.all():

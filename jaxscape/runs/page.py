@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxscape.embedding.fidelity import MEANINGS
 from jaxscape.figures.boxes import put_in_boxes
-from jaxscape.figures.exact import choose_sides, ended_nearer
+from jaxscape.figures.exact import choose_sides, count_words, places_of
 from jaxscape.figures.palette import FRAME, GREY, INK, MINIMUM, SCALE, make_palette, rounded_step_size, shade
 from jaxscape.figures.panels import ExactPanel, Panel, checked_panel, rows_by_member
 from jaxscape.report.data import (
@@ -266,9 +266,8 @@ def _exact(run: RunFolder, panel: ExactPanel, rows: _Rows) -> Exact:
 
     words = ""
     if run.kind.has_minimum:
-        nearer, of = ended_nearer(panel)
-        others = [f"{each.label} {ended_nearer(panel, each.distance)[0]}" for each in panel.surrogates]
-        words = f"{nearer} of {of} ended nearer" + (f" ({', '.join(others)})" if others else "")
+        words, others = count_words(panel)
+        words += f" ({', '.join(others)})" if others else ""
     sides = _sides(panel) if panel.begin == "jump" else {}
     firsts = first_rows(rows.columns["member"])
     return Exact(
@@ -291,17 +290,11 @@ def _sides(panel: ExactPanel) -> dict[Hashable, float]:
         of_direction.setdefault(panel.seed[own[0]].item(), []).append((member, own))
     for same in of_direction.values():
         same.sort(key=lambda each: float(panel.distance[each[1][0]]))
-        upper = [_off_the_spoke(panel, own) for _, own in same]
+        upper = [places_of(panel.distance[own], panel.angle[own]) for _, own in same]  # the spoke to the right
         lower = [points * [1, -1] for points in upper]
         for (member, _), mirrored in zip(same, choose_sides(upper, lower), strict=True):
             found[member] = -1.0 if mirrored else 1.0
     return found
-
-
-def _off_the_spoke(panel: ExactPanel, own: np.ndarray) -> np.ndarray:
-    """Places (m, 2) of a trajectory in the polar view, its spoke to the right."""
-    distance, angle = panel.distance[own], panel.angle[own]
-    return np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=1)
 
 
 def _places(rows: _Rows, panel: ExactPanel | Panel) -> np.ndarray:

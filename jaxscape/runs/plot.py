@@ -34,7 +34,7 @@ from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recording import read_metrics
 from jaxscape.runs.scale_free import Filters
-from jaxscape.runs.tables import read_table
+from jaxscape.runs.tables import Columns, read_table
 from jaxscape.runs.trust import describe_trust
 from jaxscape.trajectories.files import make_folder
 
@@ -235,7 +235,8 @@ def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
     if not RunFolder(runs[0]).kind.has_minimum:
         return []
     parts = {"inward_decay": "weight decay", "inward_loss": "loss"}
-    found = [_part(RunFolder(run), name, words) for name, words in parts.items() for run in runs]
+    tables = {RunFolder(run): read_table(RunFolder(run), RunFolder(run).geometry) for run in runs}
+    found = [_part(run, table, name, words) for name, words in parts.items() for run, table in tables.items()]
     panels = [panel for panel in found if panel is not None]
     if not panels:
         return []
@@ -249,8 +250,7 @@ def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
     return save_figure(figure, folder / "parts")
 
 
-def _part(run: RunFolder, name: str, words: str) -> DistancePanel | None:
-    columns = read_table(run, run.geometry)
+def _part(run: RunFolder, columns: Columns, name: str, words: str) -> DistancePanel | None:
     values = columns.get(name, np.empty(0))
     thrown = np.isfinite(values)
     if not values[thrown].any():

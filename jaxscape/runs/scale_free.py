@@ -31,7 +31,7 @@ class Filters(NamedTuple):
 
 
 class ScaleFreeTable(NamedTuple):
-    """Where a run's copies lie once every filter has the norm of the minimum's; a row a copy and epoch."""
+    """Where a run's copies lie once every filter has the norm of the minimum's; one row per copy and epoch."""
 
     columns: Columns  # member, its labels, epoch, update, scale_free_distance, scale_free_angle (radians)
     norm: float  # of the minimum's parameters that count

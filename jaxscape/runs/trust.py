@@ -1,6 +1,6 @@
 """How far an embedding can be trusted: its fidelity, the picture of its surrogates, what to draw where it collapsed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from jaxscape.embedding.fidelity import fidelity
+from jaxscape.embedding.fidelity import fidelity, paths
 from jaxscape.embedding.measures import procrustes_disparity, rank_correlation
 from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.layouts import Picture, draw, lay_out
@@ -119,17 +119,11 @@ def _unlike(one: Picture, other: Picture, labels: Labels) -> _Unlike:
     )
 
 
-def _paths(labels: Labels) -> Iterator[np.ndarray]:
-    """The rows of each trajectory, in order."""
-    rows = np.lexsort((labels["update"], labels["member"]))
-    yield from np.split(rows, np.flatnonzero(np.diff(labels["member"][rows])) + 1)
-
-
 def _movements(picture: Picture, labels: Labels) -> np.ndarray:
     """Every point seen from the start of its trajectory."""
     points = picture.embedding[picture.first :]
     moved = np.empty_like(points)
-    for rows in _paths(labels):
+    for rows in paths(labels["member"], labels["update"]):
         moved[rows] = points[rows] - points[rows[0]]
     return moved
 
@@ -139,7 +133,7 @@ def _inward(picture: Picture, labels: Labels) -> float:
     points = picture.embedding[picture.first :]
     center = picture.embedding[0] if picture.first else points.mean(axis=0)
     radius = np.linalg.norm(points - center, axis=1)
-    return float(np.mean([radius[rows[-1]] < radius[rows[0]] for rows in _paths(labels)]))
+    return float(np.mean([radius[rows[-1]] < radius[rows[0]] for rows in paths(labels["member"], labels["update"])]))
 
 
 def alternative(picture: Picture, config: EmbedConfig) -> str:

@@ -31,7 +31,7 @@ SILENT = make_console(silent=True)
 
 
 def thrown(*, pull, wander=0.02, seed=0):
-    """Copies thrown away from a minimum, each pulled back by that share of its jump in the end."""
+    """Copies perturbed away from a minimum, each pulled back by that share of its jump in the end."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(SIZE) / np.sqrt(SIZE)
     starts = generator.standard_normal((1, MEMBERS, SIZE)) / np.sqrt(SIZE)
