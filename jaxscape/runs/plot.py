@@ -71,9 +71,7 @@ def plot_run(
     panel = scale_free_panel(run, filters=filters, console=console) if scale_free else None
     with writing(run.figures, wait=console):
         files = _draw(run, settings)
-        return (
-            files if panel is None else files + _save_exact([panel], run.figures, captions.data([run]), "-scale-free")
-        )
+        return files if panel is None else files + _plot_scale_free([run], [panel], run.figures)
 
 
 def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
