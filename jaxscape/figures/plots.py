@@ -8,6 +8,7 @@ figures.
 
 import string
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -331,8 +332,11 @@ def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
     files = []
     for ending, how in options.items():
         files.append(Path(f"{stem}.{ending}"))
+        # In memory first: where a disk is full, matplotlib's PDF hides the OSError behind an error of its own.
+        picture = BytesIO()
+        fig.savefig(picture, format=ending, **how)
         with replacing(files[-1]) as path:
-            fig.savefig(path, format=ending, **how)
+            path.write_bytes(picture.getvalue())
     return files
 
 
