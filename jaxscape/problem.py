@@ -5,6 +5,8 @@
     data(epoch, keys) -> batches, where data is no pytree of arrays and no iterable of batches
     init(key) -> (params, model_state)
     optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)
+    predict(params, model_state, batch) -> outputs [example, ...]
+    score(outputs, batch) -> {"loss": [example], ...}
 
 Everything after this file sees only these. `params` is any pytree of real floating-point arrays; `model_state` is
 whatever the model carries besides (the running statistics of batch norm, say); `metrics` is a dict of scalars.
@@ -38,6 +40,8 @@ Metrics = dict[str, jax.Array]
 LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, tuple[PyTree, Metrics]]]
 Evaluate = Callable[[PyTree, PyTree], Metrics]
 Init = Callable[[jax.Array], tuple[PyTree, PyTree]]
+Predict = Callable[[PyTree, PyTree, PyTree], PyTree]
+Score = Callable[[PyTree, PyTree], Metrics]
 
 # A pytree of arrays with one leading axis; a function (epoch, member keys) -> batches [member, step, batch, ...]; or an
 # iterable or an iterator of batches [batch, ...].
@@ -54,6 +58,8 @@ EVALUATE = "evaluate(params, model_state) -> metrics"
 DATA = "data(epoch, keys) -> batches"
 INIT = "init(key) -> (params, model_state)"
 WHERE = "where(path) -> bool"
+PREDICT = "predict(params, model_state, batch) -> outputs [example, ...]"
+SCORE = 'score(outputs, batch) -> {"loss": [example], ...}'
 _UPDATE = "optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)"
 
 # What optimisers of optax may ask for besides, by the names that optax gives these. The last one is for those that
@@ -80,10 +86,16 @@ class Problem:
             does not mix. For what functions compute cannot be compared.
         filter_axis: the output axis of the parameters' arrays, as `filter_normalize` takes it.
         where: which of the parameters' arrays are thrown, as `jump_grid` takes it; all by default.
+        predict: `(params, model_state, batch) -> outputs`, a pytree of arrays [example, ...]: the network as it is
+            evaluated, without dropout or augmentation and with its running statistics. With `score` it gives losses
+            of any data set in batches, Gauss-Newton products and margins; see `jaxscape.training.objective`.
+        score: `(outputs, batch) -> metrics`, arrays [example] of which "loss" is one, such as "loss" and "accuracy".
+        test_data: a pytree of arrays like `data`, for surfaces and curvature of the test loss.
 
     Raises:
         TypeError: for functions that do not take these arguments, data of another kind, and
             descriptions that are no JSON values.
+        ValueError: for predict without score or score without predict.
     """
 
     loss_fn: LossFn
@@ -96,10 +108,20 @@ class Problem:
     version: str = ""
     filter_axis: FilterAxis = -1
     where: Where | None = None
+    predict: Predict | None = None
+    score: Score | None = None
+    test_data: PyTree | None = None
 
     def __post_init__(self) -> None:
         check_function("loss_fn", self.loss_fn, LOSS, 4)
         check_data(self.data)
+        if (self.predict is None) != (self.score is None):
+            raise ValueError("predict and score belong together: give both, or neither")
+        if self.predict is not None:
+            check_function("predict", self.predict, PREDICT, 3)
+            check_function("score", self.score, SCORE, 2)
+        if self.test_data is not None and not is_arrays(self.test_data):
+            raise TypeError(f"test_data must be a pytree of arrays [example, ...], got {self.test_data!r:.100}")
         if self.evaluate is not None:
             check_function("evaluate", self.evaluate, EVALUATE, 2)
         if self.init is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxscape.arguments import count
-from jaxscape.problem import Evaluate, LossFn, Metrics
+from jaxscape.problem import Evaluate, LossFn, Metrics, Predict
 from jaxscape.tasks.augment import Augmentation
 from jaxscape.xla_cpu import compiler
 
@@ -98,6 +98,31 @@ def flax_loss(
     return loss_fn
 
 
+def flax_predict(module: nn.Module, *, preprocess: Preprocess | None = None) -> Predict:
+    """Return the logits of an image classifier, `module(images, train=False)`, of a batch `(images, labels)`."""
+
+    def predict(params: PyTree, model_state: PyTree, batch: PyTree) -> jax.Array:
+        images = batch[0] if preprocess is None else preprocess(batch[0])
+        logits: Any = module.apply({"params": params, **model_state}, images, train=False)
+        return logits
+
+    return predict
+
+
+def classification_score(logits: jax.Array, batch: PyTree) -> Metrics:
+    """Return each image's cross-entropy, "loss", and whether it is classified rightly, "accuracy", 0 or 1.
+
+    Raises:
+        TypeError: while it is traced, for a batch that is no pair or labels that are no integers.
+        ValueError: likewise for labels or logits of another shape.
+    """
+    images, labels = _pair("batch", batch)
+    _check_labels("batch", images, labels, axes=1)
+    _check_logits(logits, len(images))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return {"loss": losses, "accuracy": (logits.argmax(axis=-1) == labels).astype(losses.dtype)}
+
+
 def flax_evaluate(
     module: nn.Module,
     *,
@@ -131,18 +156,18 @@ def flax_evaluate(
     batch_size = count("batch_size", batch_size)
     ranges = {"train": _check_set("train", train), "test": _check_set("test", test)}
     prepare = preprocess if preprocess is not None else lambda images: images
+    predict = flax_predict(module, preprocess=preprocess)
     batches = {"train": _batches(train, batch_size), "test": _batches(test, batch_size)}
     sizes = np.array([len(labels) for _, labels in batches["train"]])
     shares = [float(share) for share in sizes / sizes.sum()]
 
     @compiler.jit
     def totals(params: PyTree, model_state: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
-        logits: Any = module.apply({"params": params, **model_state}, prepare(images), train=False)
-        _check_logits(logits, len(images))
+        logits = predict(params, model_state, (images, labels))
+        found = classification_score(logits, (images, labels))
         for name, (lowest, highest) in ranges.items():  # numbers of Python: nothing of this is compiled
             _check_range(name, lowest, highest, logits.shape[-1])
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.stack([losses.sum(), (logits.argmax(axis=-1) == labels).sum()])
+        return jnp.stack([found["loss"].sum(), found["accuracy"].sum()])
 
     @compiler.jit
     def statistics(params: PyTree, model_state: PyTree, images: jax.Array) -> PyTree:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import optax
 
-from jaxscape.problem import Data, FilterAxis, Metrics, Problem, check_function
-from jaxscape.tasks.flax import LOSS
+from jaxscape.problem import Data, FilterAxis, Metrics, Problem, Score, check_function
+from jaxscape.tasks.flax import LOSS, PREDICT
 from jaxscape.tasks.trees import Layout, loss_and_metrics
 
 PyTree = Any
@@ -26,6 +26,9 @@ def equinox_problem(
     describe: Mapping[str, Any] | None = None,
     version: str = "",
     filter_axis: FilterAxis = 0,
+    predict: Callable[..., PyTree] | None = None,
+    score: Score | None = None,
+    test_data: PyTree | None = None,
 ) -> Problem:
     """Return the problem of an Equinox model.
 
@@ -45,6 +48,10 @@ def equinox_problem(
         describe: captions,
         version: of the problem, and
         filter_axis: the output axis of the parameters, the first one in Equinox; of an embedding, one row per token.
+        predict: `(model, batch) -> outputs [example, ...]`; with a state `(model, state, batch) -> outputs`. The model
+            is in the mode of `eqx.nn.inference_mode`.
+        score: as in `Problem`; likewise
+        test_data: arrays like `data`.
 
     Returns:
         A problem whose `init` gives the model's own parameters and state, whatever the key; both are nested dicts of
@@ -62,6 +69,9 @@ def equinox_problem(
     if evaluate is not None:
         names = "model" if state is None else "model, state"
         check_function("evaluate", evaluate, f"evaluate({names}) -> metrics", 1 if state is None else 2)
+    if predict is not None:
+        protocol = PREDICT if state is None else "predict(model, state, batch) -> outputs [example, ...]"
+        check_function("predict", predict, protocol, 2 if state is None else 3)
     trained, rest = eqx.partition(model, eqx.is_inexact_array)
     arrays, static = eqx.partition(state, eqx.is_array)
     of_model, of_state = Layout(trained), Layout(arrays)
@@ -86,6 +96,11 @@ def equinox_problem(
         network = eqx.nn.inference_mode(merge(params, model_state))
         return evaluate(network) if state is None else evaluate(*network)
 
+    def predict_one(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
+        assert predict is not None
+        network = eqx.nn.inference_mode(merge(params, model_state))
+        return predict(network, batch) if state is None else predict(*network, batch)
+
     loss_fn.merge = merge  # type: ignore[attr-defined]
     return Problem(
         loss_fn,
@@ -96,6 +111,9 @@ def equinox_problem(
         describe=describe or {},
         version=version,
         filter_axis=filter_axis,
+        predict=predict_one if predict else None,
+        score=score,
+        test_data=test_data,
     )
 
 

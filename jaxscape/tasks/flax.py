@@ -1,6 +1,7 @@
 """A module of Flax Linen as a problem."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -8,8 +9,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxscape.problem import Data, Evaluate, FilterAxis, LossFn, Metrics, Problem, check_data, check_function, is_arrays
-from jaxscape.tasks.classification import dropout_key, flax_loss
+from jaxscape.problem import (
+    Data,
+    Evaluate,
+    FilterAxis,
+    LossFn,
+    Metrics,
+    Predict,
+    Problem,
+    Score,
+    check_data,
+    check_function,
+    is_arrays,
+)
+from jaxscape.tasks.classification import classification_score, dropout_key, flax_loss, flax_predict
 from jaxscape.tasks.trees import loss_and_metrics, path_names
 
 PyTree = Any
@@ -17,6 +30,7 @@ Model = Callable[..., Any]
 Loss = Callable[[Model, PyTree, jax.Array], Any]
 
 LOSS = "loss(model, batch, key) -> loss or (loss, metrics)"
+PREDICT = "predict(model, batch) -> outputs [example, ...]"
 
 
 class OutputAxes:
@@ -60,6 +74,9 @@ def flax_problem(
     describe: Mapping[str, Any] | None = None,
     version: str = "",
     filter_axis: FilterAxis | None = None,
+    predict: Callable[[Model, PyTree], PyTree] | None = None,
+    score: Score | None = None,
+    test_data: PyTree | None = None,
 ) -> Problem:
     """Return the problem of a Flax Linen module.
 
@@ -81,6 +98,10 @@ def flax_problem(
         filter_axis: the output axis of the parameters, by default that of Flax's layers: of a kernel the axes that its
             bias has, else the last; both the heads and their features of an attention layer's query, key and value
             (in, heads, head_dim); the rows of an embedding.
+        predict: `(model, batch) -> outputs [example, ...]`, as in `model(batch[0], train=False)`; the logits where the
+            module is an image classifier.
+        score: as in `Problem`; cross-entropy and accuracy where the module is an image classifier; likewise
+        test_data: arrays like `data`.
 
     Returns:
         A problem whose `init` calls the module once, as `loss` does, with the streams "params" and "dropout".
@@ -93,12 +114,17 @@ def flax_problem(
         raise TypeError(f"module must be a module of flax.linen, such as Network(), got {module!r:.100}")
     if loss is not None:
         check_function("loss", loss, LOSS, 3)
+    if predict is not None:
+        check_function("predict", predict, PREDICT, 2)
     check_data(data)
     if example is None:
         if not is_arrays(data):
             raise ValueError("example must be a batch to initialize the module with, where data are no arrays")
         example = jax.tree.map(lambda array: array[:1], data)
     init = _init(module, loss or _classify, example)
+    of_params = _predict(module, predict) if predict is not None else None
+    if loss is None and predict is None and score is None:
+        of_params, score = flax_predict(module), classification_score
     return Problem(
         flax_loss(module) if loss is None else _loss_fn(module, loss),
         data,
@@ -110,7 +136,17 @@ def flax_problem(
         filter_axis=OutputAxes(lambda: jax.eval_shape(init, jax.random.key(0))[0])
         if filter_axis is None
         else filter_axis,
+        predict=of_params,
+        score=score,
+        test_data=test_data,
     )
+
+
+def _predict(module: nn.Module, predict: Callable[[Model, PyTree], PyTree]) -> Predict:
+    def of_params(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
+        return predict(partial(module.apply, {"params": params, **model_state}), batch)
+
+    return of_params
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from jaxscape.problem import Problem, PyTree
 from jaxscape.tasks.augment import augmentation
-from jaxscape.tasks.classification import flax_evaluate, flax_loss, standardization
+from jaxscape.tasks.classification import (
+    classification_score,
+    flax_evaluate,
+    flax_loss,
+    flax_predict,
+    standardization,
+)
 from jaxscape.tasks.data import Dataset, corrupt_labels, load_dataset, take_training
 from jaxscape.tasks.models import WideResNet
 
@@ -76,6 +82,9 @@ def image_problem(task: ImageTask) -> Problem:
             recalibration=measured.clone(norm_momentum=0.0),
         ),
         describe=describe_images(task),
+        predict=flax_predict(measured, preprocess=preprocess),
+        score=classification_score,
+        test_data=test,
     )
 
 

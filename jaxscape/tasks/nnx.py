@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxscape.problem import Data, FilterAxis, Metrics, Problem, check_function
-from jaxscape.tasks.flax import LOSS, OutputAxes
+from jaxscape.problem import Data, FilterAxis, Metrics, Problem, Score, check_function
+from jaxscape.tasks.flax import LOSS, PREDICT, OutputAxes
 from jaxscape.tasks.trees import Layout, loss_and_metrics
 
 PyTree = Any
@@ -30,6 +30,9 @@ def nnx_problem(
     describe: Mapping[str, Any] | None = None,
     version: str = "",
     filter_axis: FilterAxis | None = None,
+    predict: Callable[[Any, PyTree], PyTree] | None = None,
+    score: Score | None = None,
+    test_data: PyTree | None = None,
 ) -> Problem:
     """Return the problem of a Flax NNX module.
 
@@ -47,6 +50,9 @@ def nnx_problem(
         describe: captions,
         version: of the problem, and
         filter_axis: the output axis of the parameters, by default as in `flax_problem`.
+        predict: `(model, batch) -> outputs [example, ...]`; the model is a copy in the mode of `model.eval()`.
+        score: as in `Problem`; likewise
+        test_data: arrays like `data`.
 
     Returns:
         A problem whose `init` gives the model's own parameters, whatever the key; params and model_state are nested
@@ -60,6 +66,8 @@ def nnx_problem(
     check_function("loss", loss, LOSS, 3)
     if evaluate is not None:
         check_function("evaluate", evaluate, EVALUATE, 1)
+    if predict is not None:
+        check_function("predict", predict, PREDICT, 2)
     params, model_state, merge = _split(model)
 
     def loss_fn(
@@ -75,6 +83,12 @@ def nnx_problem(
         network.eval()
         return evaluate(network)
 
+    def predict_one(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
+        assert predict is not None
+        network = merge(params, model_state)
+        network.eval()
+        return predict(network, batch)
+
     loss_fn.merge = merge  # type: ignore[attr-defined]
     return Problem(
         loss_fn,
@@ -85,6 +99,9 @@ def nnx_problem(
         describe=describe or {},
         version=version,
         filter_axis=OutputAxes(lambda: params) if filter_axis is None else filter_axis,
+        predict=predict_one if predict else None,
+        score=score,
+        test_data=test_data,
     )
 
 
