@@ -25,7 +25,10 @@ def coordinates(run, name):
     return np.stack([columns["x"], columns["y"]], axis=1), columns
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# All of them are drawn; one of each way to draw stands for the others.
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("rotated", "exchange") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_the_null_is_embedded_with_the_same_setting_and_drawn_under_the_real_ones(jaxscape, run, kind):
     outcome = jaxscape("embed", run, "--knn", 3, "--null", kind)
     assert outcome.code == 0, outcome.err

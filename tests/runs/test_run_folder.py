@@ -399,6 +399,7 @@ def test_pictures_know_the_components_of_the_graph_and_those_of_earlier_embeddin
         assert plot._panel(run, f"{SETTING}-with-minimum").component is None
 
 
+@pytest.mark.slow
 def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_minimum):
     drawn = (finished / "figures" / "parts.svg").read_text()
     assert "run: weight decay" in drawn or "good: weight decay" in drawn

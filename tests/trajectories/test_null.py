@@ -96,13 +96,14 @@ def test_each_drawn_cosine_has_the_distribution_of_random_vectors(kind, size):
         assert stats.binomtest(int((cosine > 0).sum()), len(cosine)).pvalue > 1e-3, (one, another)
 
 
+@pytest.mark.slow
 def test_two_movements_in_the_fewest_dimensions_for_the_triangular_factor():
     """Where each of its entries weighs most: one copy, two movements, and three dimensions beyond what is fixed."""
     cosine = draws(real_gram(5, epochs=3, members=1), "random", 1500)[:, 2, 3]
     assert stats.kstest(cosine**2, stats.beta(0.5, 2).cdf).pvalue > 1e-2
 
 
-@pytest.mark.parametrize("size", [6, 17])
+@pytest.mark.parametrize("size", [6, pytest.param(17, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["rotated", "random"])
 def test_all_second_moments_are_those_of_explicit_rotations(kind, size):
     """The joint distribution too: each block of vectors turned by an orthogonal matrix of its own."""
@@ -496,7 +497,7 @@ def test_decay_and_rotated_keeps_decay_and_draws_the_rest_as_rotated_does():
     assert np.linalg.eigvalsh(found.products).min() > -1e-12
 
 
-@pytest.mark.parametrize("size", [6, 40])
+@pytest.mark.parametrize("size", [6, pytest.param(40, marks=pytest.mark.slow)])
 def test_the_cosine_of_a_rotated_gradient_part_is_that_of_random_directions(size):
     real, factors = decaying(size=size, members=2)[-1], np.repeat(FACTORS, 2)
     keys = jax.random.split(jax.random.key(2), 400)
