@@ -19,6 +19,7 @@ from jaxscape.runs.config import (
     TrainConfig,
     TrainSettings,
 )
+from jaxscape.runs.landscape_config import CurvatureConfig, PathConfig, SurfaceConfig
 from jaxscape.runs.processes import Cluster
 
 SeveralRuns = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -170,6 +171,38 @@ class Embed:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """Evaluate the loss on a plane or a line of a run, and draw it."""
+
+    run: OneRun
+    """A run folder with a minimum, or with finished trajectories."""
+    own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
+    config: tyro.conf.OmitArgPrefixes[SurfaceConfig] = field(default_factory=SurfaceConfig)
+
+
+@dataclass(frozen=True)
+class PathCommand:
+    """Measure the straight line between two minima, train a curve of low loss, and draw both."""
+
+    run: OneRun
+    """A run folder with a minimum, which keeps the result."""
+    other: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")]
+    """Another one, of a network with the same parameters."""
+    own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
+    config: tyro.conf.OmitArgPrefixes[PathConfig] = field(default_factory=PathConfig)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Measure the largest eigenvalues, the trace and the spectrum of the loss at a minimum, and draw it."""
+
+    run: OneRun
+    """A run folder with a minimum."""
+    own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
+    config: tyro.conf.OmitArgPrefixes[CurvatureConfig] = field(default_factory=CurvatureConfig)
+
+
+@dataclass(frozen=True)
 class Plot:
     """Draw a run: views in which every position is exact, every embedding, and its distances from the minimum."""
 
@@ -240,6 +273,9 @@ def read(arguments: list[str], defaults: Settings) -> Any:
         make_compare(run=tyro.MISSING, own=own, config=compare),
         Import(run=tyro.MISSING, sources=tyro.MISSING),
         Embed(runs=tyro.MISSING),
+        Surface(run=tyro.MISSING),
+        PathCommand(run=tyro.MISSING, other=tyro.MISSING),
+        Curvature(run=tyro.MISSING),
         Plot(run=tyro.MISSING),
         Report(runs=tyro.MISSING),
         Info(run=tyro.MISSING),
@@ -258,4 +294,4 @@ def read(arguments: list[str], defaults: Settings) -> Any:
 
 def name_of(command: Any) -> str:
     """Return the word that a command begins with."""
-    return type(command).__name__.removesuffix("Own").lower()
+    return type(command).__name__.removesuffix("Own").removesuffix("Command").lower()

@@ -1,4 +1,4 @@
-"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | plot | report | info`."""
+"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | ... | plot | report | info`."""
 
 import logging
 import os
@@ -14,15 +14,18 @@ from rich.console import Console
 
 from jaxscape.cli.commands import (
     Compare,
+    Curvature,
     Demo,
     Embed,
     Import,
     Info,
     Own,
+    PathCommand,
     Plan,
     Plot,
     Report,
     Retrain,
+    Surface,
     Train,
 )
 from jaxscape.cli.errors import failing_in_a_line, naming_the_line_of_a_problem
@@ -113,6 +116,25 @@ def _run(line: Line, console: Console) -> None:
             console.print(f"{_embed(command, config, console)}")
             if command.plot:
                 _plot(command.into or command.runs[0], console)
+        case Surface(run):
+            from jaxscape.runs.plot_landscape import plot_surface
+            from jaxscape.runs.surface import measure_surface
+
+            folder = measure_surface(run, command.config, _landscape(line, run), console=console)
+            _say([folder, *plot_surface(run, folder.name)], console)
+        case PathCommand(run, other):
+            from jaxscape.runs.path import measure_path
+            from jaxscape.runs.plot_landscape import plot_path
+
+            axes = _unit_axes(line) if command.config.match else None
+            folder = measure_path(run, other, command.config, _landscape(line, run), axes=axes, console=console)
+            _say([folder, *plot_path(run, folder.name)], console)
+        case Curvature(run):
+            from jaxscape.runs.curvature import measure_curvature
+            from jaxscape.runs.plot_landscape import plot_curvature
+
+            folder = measure_curvature(run, command.config, _landscape(line, run), console=console)
+            _say([folder, *plot_curvature(run, folder.name)], console)
         case Plot(run, scale_free):
             _plot(run, console, scale_free=scale_free)
         case Report(runs, out):
@@ -125,11 +147,15 @@ def _run(line: Line, console: Console) -> None:
             describe_run(run, console=console)
 
 
+def _say(paths: Sequence[Path], console: Console) -> None:
+    for path in paths:
+        console.print(f"{path}")
+
+
 def _plot(run: Path, console: Console, *, scale_free: bool = False) -> None:
     from jaxscape.runs.plot import plot_run
 
-    for path in plot_run(run, scale_free=scale_free, console=console):
-        console.print(f"{path}")
+    _say(plot_run(run, scale_free=scale_free, console=console), console)
 
 
 def _embed(command: Embed, config: EmbedConfig, console: Console) -> Path:
@@ -196,6 +222,23 @@ def _stages(line: Line, run: Path) -> tuple[Any, Any]:
     from jaxscape.runs.images import image_plan
 
     return image_plan(settings.train, retrain)
+
+
+def _landscape(line: Line, run: Path) -> Any:
+    if line.own is not None:
+        return _own_problem(line.own)
+    from jaxscape.runs.images import image_landscape
+
+    return image_landscape(run)
+
+
+def _unit_axes(line: Line) -> Any:
+    """Which axes have units that can be put in another order; of a problem of the user's own nothing is known."""
+    if line.own is not None:
+        return None
+    from jaxscape.runs.images import image_axes
+
+    return image_axes
 
 
 def _own_problem(own: Own) -> Any:

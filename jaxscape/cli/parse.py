@@ -13,7 +13,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxscape.cli.commands import Compare, Embed, Own, Plan, Report, Retrain, Settings, Train, name_of, read
+from jaxscape.cli.commands import (
+    Compare,
+    Curvature,
+    Embed,
+    Own,
+    PathCommand,
+    Plan,
+    Report,
+    Retrain,
+    Settings,
+    Surface,
+    Train,
+    name_of,
+    read,
+)
 from jaxscape.runs.config import (
     CompareConfig,
     CompareSettings,
@@ -165,7 +179,7 @@ def _number_or_text(value: str) -> int | float | str:
 
 
 def _line(command: Any, given: frozenset[str]) -> Line:
-    if not isinstance(command, Train | Retrain | Compare | Plan):
+    if not isinstance(command, Train | Retrain | Compare | Plan | Surface | PathCommand | Curvature):
         return Line(command, given, None)
     runs = command.runs if isinstance(command, Train | Retrain) else (command.run,)
     own, *others = [_own_problem(run, command.own, given) for run in runs]

@@ -3,7 +3,9 @@
 Names of other rooms are imported where they are checked, so that `--help` need not wait for jax.
 """
 
-from typing import Any
+import math
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxscape.runs.config import (
     PRECISIONS,
@@ -18,6 +20,7 @@ from jaxscape.runs.config import (
     TrainSettings,
     check_name,
 )
+from jaxscape.runs.landscape_config import CurvatureConfig, MeasurementSettings, PathConfig, SurfaceConfig
 from jaxscape.runs.methods import CENTERS, KNNS, METHODS, NULLS
 
 _DEEPEST, _WIDEST = 10_000, 1_000  # larger networks than any machine has room for, and numbers that XLA can count
@@ -55,6 +58,65 @@ def check_compare(settings: CompareSettings) -> None:
         for optimizer in settings.optimizers:
             _check_images(settings.of_one(optimizer, settings.seeds[0]))
         _check_at_least("eval_size", settings.eval_size, 1)
+
+
+def check_surface(settings: SurfaceConfig) -> None:
+    """Refuse settings that cannot work, before any work.
+
+    Raises:
+        TypeError, ValueError: names the setting, its value and what is allowed.
+    """
+    _check_measurement(settings)
+    chosen = "seeds" if settings.plane == "filter" else "axes"
+    _check_distinct(chosen, getattr(settings, chosen))
+    if len(getattr(settings, chosen)) > 2:
+        raise ValueError(f"{chosen} must be one (a line) or two (a plane), got {getattr(settings, chosen)}")
+    for seed in settings.seeds:
+        _check_seed("seeds", seed)
+    for axis in settings.axes:
+        _check_at_least("axes", axis, 0)
+    _check_at_least("points", settings.points, 2)
+    _check_at_least("every", settings.every, 1)
+    if not (0 < settings.reach < math.inf) and not (settings.plane == "trajectory" and settings.reach == 0):
+        raise ValueError(f"extent must be a finite number above 0, got {settings.extent}")
+
+
+def check_path(settings: PathConfig) -> None:
+    """Refuse settings that cannot work, before any work.
+
+    Raises:
+        TypeError, ValueError: names the setting, its value and what is allowed.
+    """
+    _check_measurement(settings)
+    _check_at_least("bends", settings.bends, 1)
+    _check_at_least("epochs", settings.epochs, 1)
+    _check_at_least("train_batch", settings.train_batch, 1)
+    _check_at_least("points", settings.points, 3)
+    _check_seed("seed", settings.seed)
+    if not 0 < settings.learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a finite number above 0, got {settings.learning_rate}")
+
+
+def check_curvature(settings: CurvatureConfig) -> None:
+    """Refuse settings that cannot work, before any work.
+
+    Raises:
+        TypeError, ValueError: names the setting, its value and what is allowed.
+    """
+    _check_measurement(settings)
+    if settings.split == "evaluate":
+        raise ValueError("split must be train or test: curvature is that of the loss, got 'evaluate'")
+    _check_at_least("k", settings.k, 1)
+    _check_at_least("steps", settings.steps, settings.k)
+    _check_at_least("probes", settings.probes, 1)
+    _check_seed("seed", settings.seed)
+
+
+def _check_measurement(settings: MeasurementSettings) -> None:
+    for each in fields(settings):
+        if get_origin(kind := get_type_hints(type(settings))[each.name]) is Literal:
+            check_name(each.name, getattr(settings, each.name), get_args(kind))
+    _check_at_least("batch_size", settings.batch_size, 1)
 
 
 def check_retrain(settings: RetrainSettings) -> None:

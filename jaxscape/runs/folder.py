@@ -7,6 +7,7 @@ config.json     sections "train", "retrain", "compare" or "record" (what was ask
                 "environment" (versions, device, commit)
 checksums.json  what proves the tables whole (`jaxscape.runs.tables`)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  report.html  figures/
+surfaces/  paths/  curvature/   measurements of the landscape, a folder each (`jaxscape.runs.kept`)
 scale_free.csv  where it was asked for; the entry "scale_free" of config.json says of which trajectories it is
 """
 
@@ -142,6 +143,21 @@ class RunFolder(Path):
     def embeddings(self) -> Path:
         """A folder per setting."""
         return self / "embeddings"
+
+    @property
+    def surfaces(self) -> Path:
+        """The landscape along lines and planes, a folder per setting."""
+        return self / "surfaces"
+
+    @property
+    def paths(self) -> Path:
+        """Ways to other minima, a folder each."""
+        return self / "paths"
+
+    @property
+    def curvature(self) -> Path:
+        """Spectra, a folder per setting."""
+        return self / "curvature"
 
     @property
     def report(self) -> Path:

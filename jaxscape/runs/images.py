@@ -13,10 +13,13 @@ from jaxscape.problem import Problem
 from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.compare import Comparison
 from jaxscape.runs.config import CompareConfig, RetrainConfig, TaskConfig, TrainConfig
+from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.minimum import read_accuracy
+from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.train import Training, steps_per_epoch
 from jaxscape.tasks.images import ImageTask, image_problem
+from jaxscape.tasks.models import wide_resnet_axes as image_axes
 from jaxscape.training.optimizers import make_optimizer, step_decay
 
 
@@ -82,6 +85,23 @@ def image_comparison(config: CompareConfig) -> Comparison:
     first, *_ = of_one.values()
     problem = image_problem(image_task(first, eval_size=config.eval_size))
     return Comparison(config, problem, {name: _optimizer(problem, one) for name, one in of_one.items()})
+
+
+def image_landscape(run: Path) -> OwnProblem:
+    """Return the built-in problem of a run folder, whose landscape is to be measured; loads the data.
+
+    Raises:
+        FileNotFoundError: where the run has no minimum, and no networks side by side.
+        ValueError: for a run of a problem of one's own.
+        OSError: where the data cannot be read.
+    """
+    run = RunFolder(run)
+    settings = run.settings(run.kind.stage)
+    if isinstance(settings, CompareConfig):
+        return OwnProblem(image_problem(image_task(settings.of_one(settings.optimizers[0], settings.seeds[0]))))
+    if not run.kind.has_minimum:
+        raise ValueError(f"{run} is that of a problem of your own; name it with --problem")
+    return OwnProblem(image_problem(image_task(_minimum(run))))
 
 
 def image_task(config: TrainConfig, *, eval_size: int | None = None) -> ImageTask:

@@ -8,7 +8,7 @@ import jax
 
 from jaxscape.runs.config import RetrainSettings
 
-_INIT, _TRAIN, _RETRAIN = 1, 3, 4
+_INIT, _TRAIN, _RETRAIN, _PATH, _PROBES = 1, 3, 4, 5, 6
 
 
 def init_key(seed: int) -> jax.Array:
@@ -24,6 +24,16 @@ def train_key(seed: int) -> jax.Array:
 def retrain_key(settings: RetrainSettings) -> jax.Array:
     """Of the batch order and augmentation of the copies."""
     return _stream(settings.order_seed, _RETRAIN)
+
+
+def path_key(seed: int) -> jax.Array:
+    """Of a curve's places and batches, and of the matching of units."""
+    return _stream(seed, _PATH)
+
+
+def probe_key(seed: int) -> jax.Array:
+    """Of the random vectors of traces and densities."""
+    return _stream(seed, _PROBES)
 
 
 def _stream(seed: int, purpose: int) -> jax.Array:

@@ -1,0 +1,179 @@
+"""The stage `path`: the straight line and a curve of low loss between the minima of two runs."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+from rich.console import Console
+
+from jaxscape.landscape.lines import line, line_barrier
+from jaxscape.landscape.matching import match_units
+from jaxscape.landscape.paths import Path as Curve
+from jaxscape.landscape.paths import connect_epochs, path_profile
+from jaxscape.problem import Problem
+from jaxscape.runs.checks import check_path
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.kept import find_kept, read_partial, write_kept, write_partial
+from jaxscape.runs.keys import path_key
+from jaxscape.runs.landscape_config import SPLITS, PathConfig
+from jaxscape.runs.lock import writing
+from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum
+from jaxscape.runs.own import OwnProblem
+from jaxscape.runs.progress import track
+from jaxscape.runs.resume import delete_states, resume_state, save_state
+from jaxscape.training.members import stack_members, take_member
+
+PyTree = Any
+# (parameters, model state) -> axes, as `match_units` takes them.
+MakeAxes = Callable[[PyTree, PyTree], Mapping[str, tuple[str | None, ...]]]
+
+SECONDS_BETWEEN_STATES = 20  # losing this much of a curve's training is no great loss
+
+WAYS = {"straight": "straight line", "matched": "straight line, units matched", "curve": "curve"}
+
+
+def path_folder(run: Path, other: Path, config: PathConfig) -> Path:
+    """Return the folder of the way from the minimum of one run to that of another, in the folder of the first."""
+    return RunFolder(run).paths / f"to-{RunFolder(other).name}-{config.name}"
+
+
+def measure_path(
+    run: Path, other: Path, config: PathConfig, own: OwnProblem, *, axes: MakeAxes | None = None, console: Console
+) -> Path:
+    """Measure the ways between the minima of two runs, resume an interrupted measurement, or find it done.
+
+    Args:
+        run: a run folder with a minimum.
+        other: another one, of a network with the same parameters.
+        config: the curve and how it is trained.
+        own: the problem of the first run, whose loss is measured and trained on.
+        axes: `(params, model_state) -> axes` as `match_units` takes them; None where units are not to be matched.
+        console: where to say how far it is.
+
+    Returns:
+        The folder of the result: values.npz and record.json.
+
+    Raises:
+        FileNotFoundError: where a run has no minimum.
+        ValueError: for a setting that cannot work, and for networks that differ in their parameters or are the same.
+        OSError: where the run folder cannot be written to.
+    """
+    check_path(config)
+    run, other = RunFolder(run), RunFolder(other)
+    a, b = (read_minimum(each, like=own.structure) for each in (run, other))
+    made_of = {
+        "setting": asdict(config) | {"strategy": None},
+        "problem": own.record(),
+        "minima": [checksum(plain(each.params, each.model_state)) for each in (a, b)],
+        "matched": axes is not None,
+    }
+    folder = path_folder(run, other, config)
+    if find_kept(folder, made_of) is not None:
+        console.print(f"{run}: path {folder.name} is there")
+        return folder
+    started = time.monotonic()
+    how: Any = {"split": SPLITS[config.split], "batch_size": config.batch_size, "strategy": config.strategy}
+    t = np.linspace(0, 1, config.points)
+    with writing(run, wait=console):
+        lines = {}
+        with console.status(f"{run.name} to {other.name}: straight line"):
+            lines["straight"] = line(own.problem, a.params, b.params, t=t, model_state=a.model_state, **how)
+        if axes is not None:
+            with console.status(f"{run.name} to {other.name}: units matched"):
+                found = match_units(
+                    a.params,
+                    b.params,
+                    axes(b.params, b.model_state),
+                    key=path_key(config.seed),
+                    model_state=b.model_state,
+                )
+                b = b._replace(params=found.params, model_state=found.model_state)
+                lines["matched"] = line(own.problem, a.params, b.params, t=t, model_state=a.model_state, **how)
+        curve = _train_curve(folder, made_of, config, own.problem, a, b, f"{run.name} to {other.name}", console)
+        with console.status(f"{run.name} to {other.name}: along the curve"):
+            profile = path_profile(own.problem, curve, t=t, model_state=a.model_state, **how)
+        lines["curve"] = profile.curve.line
+        values = {"t": t, "losses": curve.losses}
+        for way, along in lines.items():
+            values |= {f"{way}:{name}": each for name, each in along.metrics.items()}
+        barriers = {
+            way: {
+                name: {"height": found.height, "t": found.t}
+                for name in along.metrics
+                for found in [line_barrier(along, metric=name)]
+            }
+            for way, along in lines.items()
+        }
+        write_kept(
+            folder,
+            values,
+            made_of,
+            other=str(other.absolute()),
+            statistics=profile.curve.line.statistics,
+            split=profile.curve.line.split,
+            metrics=sorted(profile.curve.line.metrics),
+            barriers=barriers,
+            lengths={way: along.length for way, along in lines.items()},
+        )
+        delete_states(folder / "resume")
+        run.record_seconds("path", time.monotonic() - started)
+    return folder
+
+
+def _train_curve(
+    folder: Path,
+    made_of: Mapping[str, Any],
+    config: PathConfig,
+    problem: Problem,
+    a: Minimum,
+    b: Minimum,
+    title: str,
+    console: Console,
+) -> Curve:
+    """The curve after all its epochs, or those that an interrupted call has left."""
+
+    def epochs_from(start: Curve | None) -> Iterator[Curve]:
+        found = connect_epochs(
+            problem,
+            [(a.params, b.params)],
+            key=path_key(config.seed),
+            kind=config.kind,
+            bends=config.bends,
+            start=None if start is None else [start],
+            model_state=a.model_state,
+            optimizer=optax.adam(config.learning_rate),
+            epochs=config.epochs,
+            batch_size=config.train_batch,
+        )
+        return (curve for (curve,) in found)
+
+    states = folder / "resume"
+    losses = read_partial(folder, made_of).get("losses", np.zeros(0))
+    if not len(losses):
+        delete_states(states)  # of other minima
+    curve = next(epochs_from(None))
+    epoch, kept = resume_state(states, stack_members([curve.state]), console)
+    if epoch:
+        curve = curve._replace(state=take_member(kept, 0), losses=losses[:epoch])
+        console.print(f"{title}: resumes after epoch {epoch}")
+    written = time.monotonic()
+    shown = track(
+        epochs_from(curve if epoch else None) if epoch < config.epochs else iter(()),
+        title=f"{title}: curve",
+        total=config.epochs - epoch + (epoch == 0),
+        console=console,
+        describe=lambda found: f"loss {found.losses[-1]:.4g}" if len(found.losses) else "",
+        every=max(1, config.epochs // 10),
+    )
+    for curve in shown:
+        done = len(curve.losses)
+        if done and (time.monotonic() - written > SECONDS_BETWEEN_STATES or done == config.epochs):
+            # Losses first: those of a state's epochs are there when the state is.
+            write_partial(folder, {"losses": curve.losses}, made_of)
+            save_state(states, done, stack_members([curve.state]))
+            written = time.monotonic()
+    return curve

@@ -1,0 +1,235 @@
+"""The stage `surface`: the loss on a line or a plane of a run, and its trajectories on it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from jaxscape.landscape.planes import Plane, filter_plane, principal_shares, random_walk_shares, trajectory_plane
+from jaxscape.landscape.projections import Projection, project_on_plane, trajectory_on_plane
+from jaxscape.landscape.surfaces import Surface, surface
+from jaxscape.problem import Problem
+from jaxscape.runs.checks import check_surface
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.kept import find_kept, read_partial, write_kept, write_partial
+from jaxscape.runs.keys import init_key
+from jaxscape.runs.landscape_config import SPLITS, SurfaceConfig
+from jaxscape.runs.lock import writing
+from jaxscape.runs.measure import measure, perturbed
+from jaxscape.runs.minimum import checksum, plain, read_minimum
+from jaxscape.runs.null import nulls_of
+from jaxscape.runs.own import OwnProblem
+from jaxscape.runs.sources import Source, read_sources
+
+PyTree = Any
+
+SECONDS_BETWEEN_PARTS = 20  # losing this much of a surface is no great loss
+
+_GRID = "grid:"  # before the names of metrics, among the arrays of a surface
+_OF_POINTS, _UNDER_POINTS = "points:", "under:"
+
+
+class Place(NamedTuple):
+    """Where a run's landscape is measured."""
+
+    problem: Problem
+    minimum: PyTree | None  # parameters; None where the run has no minimum
+    model_state: PyTree  # of the minimum, or of a fresh network
+    like: PyTree  # parameters, or their shapes, in the problem's own structure
+
+
+def read_place(run: RunFolder, own: OwnProblem) -> Place:
+    """Return where a run's landscape is measured: at its minimum, or around its trajectories.
+
+    Raises:
+        FileNotFoundError: where a run that has a minimum has none yet.
+        ValueError: where the minimum is damaged or of another network.
+    """
+    if run.kind.has_minimum:
+        found = read_minimum(run, like=own.structure)
+        return Place(own.problem, found.params, found.model_state, own.structure[0])
+    if own.problem.init is None:
+        raise ValueError("a run without a minimum needs a problem with init, which makes a fresh model state")
+    return Place(own.problem, None, own.problem.init(init_key(0))[1], own.structure[0])
+
+
+def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, console: Console) -> Path:
+    """Evaluate the loss on a line or a plane of a run, resume an interrupted evaluation, or find it done.
+
+    Args:
+        run: a run folder with a minimum, or with finished trajectories.
+        config: which plane and how fine.
+        own: the problem of the run.
+        console: where to say how far it is.
+
+    Returns:
+        The folder of the surface: values.npz and record.json.
+
+    Raises:
+        FileNotFoundError: where the run has no minimum, or no finished trajectories.
+        ValueError: for a setting that cannot work.
+        OSError: where the run folder cannot be written to.
+    """
+    check_surface(config)
+    run = RunFolder(run)
+    along = config.plane == "trajectory"
+    if not along and not run.kind.has_minimum:
+        raise ValueError(f"plane filter needs a minimum, and {run} has none; take --plane trajectory")
+    place = read_place(run, own)
+    source = read_sources(run)[1] if along else []
+    if len(source) > 1:
+        raise ValueError(f"{run} joins several runs; take the surface of one of them")
+    made_of = {
+        "setting": asdict(config) | {"strategy": None},  # how it ran changes rounding alone
+        "problem": own.record(),
+        "minimum": None if place.minimum is None else checksum(plain(place.minimum, place.model_state)),
+        "trajectories": run.fingerprint() if along else None,
+    }
+    folder = run.surfaces / config.name
+    if find_kept(folder, made_of) is not None:
+        console.print(f"{run}: surface {config.name} is there")
+        return folder
+    started = time.monotonic()
+    with writing(run, wait=console):
+        with console.status(f"{run.name}: the plane"):
+            plane, projection = _plane(config, place, *source)
+        x, y = _ranges(config, plane, projection)
+        how: Any = {
+            "model_state": place.model_state,
+            "statistics": config.statistics,
+            "split": SPLITS[config.split],
+            "batch_size": config.batch_size,
+            "strategy": config.strategy,
+        }
+        found = _grid(folder, made_of, place, plane, x, y, how, f"{run.name} {config.name}", console)
+        values = {"x": x, **({} if y is None else {"y": y})}
+        values |= {_GRID + name: each for name, each in found.metrics.items()}
+        if projection is not None:
+            values |= _trajectories(config, place, plane, *source, how, f"{run.name} points", console)
+        numbers: dict[str, Any] = {
+            "statistics": found.statistics,
+            "split": found.split,
+            "kind": plane.kind,
+            "axis_names": plane.axis_names,
+            "metrics": sorted(found.metrics),
+            "lowest": {name: _extreme(np.nanmin, each) for name, each in found.metrics.items()},
+            "highest": {name: _extreme(np.nanmax, each) for name, each in found.metrics.items()},
+            "not_finite": {name: int(np.sum(~np.isfinite(each))) for name, each in found.metrics.items()},
+        }
+        if plane.shares is not None:
+            numbers["shares"] = plane.shares[:10]
+            numbers["random_walk_shares"] = random_walk_shares(len(plane.shares) + 1)[:10]
+            numbers["null_shares"] = _null_shares(run, console)[:10]
+        write_kept(folder, values, made_of, **numbers)
+        run.record_seconds("surface", time.monotonic() - started)
+    return folder
+
+
+def _plane(config: SurfaceConfig, place: Place, *source: Source) -> tuple[Plane, Projection | None]:
+    if not source:
+        problem = place.problem
+        return filter_plane(
+            place.minimum, seeds=config.seeds, filter_axis=problem.filter_axis, where=problem.where
+        ), None
+    [found] = source
+    members = found.shown
+    plane = trajectory_plane(
+        found.store, axes=config.axes, reference=place.minimum, members=members, like=place.like
+    )
+    return plane, project_on_plane(plane, found.store, members=members)
+
+
+def _ranges(config: SurfaceConfig, plane: Plane, projection: Projection | None) -> tuple[np.ndarray, np.ndarray | None]:
+    if projection is None:
+        ends = np.array([[-config.reach, config.reach]] * plane.num_axes)
+    else:  # the origin, which is the minimum or the mean, belongs in the picture
+        lowest = np.minimum(projection.coordinates.min(axis=0), 0)
+        highest = np.maximum(projection.coordinates.max(axis=0), 0)
+        beyond = config.reach * (highest - lowest).max()
+        ends = np.stack([lowest - beyond, highest + beyond], axis=1)
+    x, *y = (np.linspace(*each, config.points) for each in ends)
+    return x, y[0] if y else None
+
+
+def _grid(
+    folder: Path,
+    made_of: dict[str, Any],
+    place: Place,
+    plane: Plane,
+    x: np.ndarray,
+    y: np.ndarray | None,
+    how: Any,
+    title: str,
+    console: Console,
+) -> Surface:
+    """The metrics on the grid, those that an interrupted call had among them."""
+    part = read_partial(folder, made_of)
+    done = None
+    if part:
+        metrics = {name.removeprefix(_GRID): part[name] for name in part if name.startswith(_GRID)}
+        done = Surface(x, y, metrics, part["done"], str(part["statistics"]), str(part["split"]) or None)
+        console.print(f"{title}: {int(done.done.sum())} points are there")
+    say = _progress(title, len(x) * (1 if y is None else len(y)), console)
+    written = time.monotonic()
+
+    def keep(found: Surface) -> None:
+        nonlocal written
+        say(int(found.done.sum()))
+        if time.monotonic() - written > SECONDS_BETWEEN_PARTS:
+            grids = {_GRID + name: each for name, each in found.metrics.items()}
+            of_kind = {"statistics": np.array(found.statistics), "split": np.array(found.split or "")}
+            write_partial(folder, grids | of_kind | {"done": found.done}, made_of)
+            written = time.monotonic()
+
+    return surface(place.problem, plane, x, y, done=done, on_rows=keep, **how)
+
+
+def _trajectories(
+    config: SurfaceConfig, place: Place, plane: Plane, source: Source, how: Any, title: str, console: Console
+) -> dict[str, np.ndarray]:
+    """The points on the plane, and the metrics of some of them beside those of the plane under them."""
+    members = source.shown
+    columns = source.columns(members)
+    epochs = np.unique(columns["epoch"])
+    asked = np.isin(columns["epoch"], np.append(epochs[:: config.every], epochs[-1]))
+    rows = np.flatnonzero(asked)
+    say = _progress(title, 2 * len(rows), console)
+    found = trajectory_on_plane(
+        place.problem, plane, source.store, rows=rows, members=members, on_rows=lambda done, total: say(done), **how
+    )
+    numbers = {name: values for name, values in columns.items() if np.asarray(values).dtype.kind in "iuf"}
+    arrays: dict[str, np.ndarray] = {f"column:{name}": np.asarray(values) for name, values in numbers.items()}
+    arrays |= {"coordinates": found.projection.coordinates, "outside": found.projection.outside, "rows": rows}
+    arrays |= {_OF_POINTS + name: values for name, values in found.metrics.items()}
+    return arrays | {_UNDER_POINTS + name: values for name, values in found.plane_metrics.items()}
+
+
+def _null_shares(run: RunFolder, console: Console) -> np.ndarray:
+    """The shares of the variance of rotated null trajectories, the mean over some draws."""
+    measured = perturbed(measure(run, console=console))
+    draws = nulls_of(run, measured.gram, measured.labels).draws("rotated")
+    shares: np.ndarray = np.mean([principal_shares(draw) for draw in draws], axis=0)
+    return shares
+
+
+def _progress(title: str, total: int, console: Console) -> Callable[[int], None]:
+    """A function of the number that is done, which says it every tenth of the way."""
+    started, said = time.monotonic(), 0
+
+    def say(done: int) -> None:
+        nonlocal said
+        if done * 10 // total > said:
+            said = done * 10 // total
+            left = (time.monotonic() - started) / done * (total - done)
+            console.print(f"{title}: {done}/{total}, {left:.0f} s left")
+
+    return say
+
+
+def _extreme(of: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(of(finite)) if finite.size else None
