@@ -18,6 +18,7 @@ MAY_KNOW = {
     "training": {"arguments", "problem", "xla_cpu"},
     "xla_cpu": set(),
     "jumps": {"arguments", "problem", "training"},
+    "landscape": {"arguments", "problem", "training", "jumps", "xla_cpu", "trajectories"},
     "trajectories": set(),
     "embedding": set(),
     "figures": set(),

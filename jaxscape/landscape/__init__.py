@@ -1,0 +1,1 @@
+"""The loss around networks: lines, planes, surfaces, and trajectories on planes."""
