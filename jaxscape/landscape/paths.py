@@ -11,21 +11,41 @@ Network Energy Landscape" (ICML 2018).
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxscape.arguments import check_finite, check_same, count, typed_key
+from jaxscape.arguments import check_finite, check_same, count, number, typed_key
+from jaxscape.landscape.lines import Barrier, Line, line_barrier
+from jaxscape.landscape.points import Options, points_evaluator
+from jaxscape.landscape.surfaces import check_range
 from jaxscape.problem import LossFn, Metrics, Problem, checked_loss
 from jaxscape.training.members import stack_members, take_member
-from jaxscape.training.train import Chooser, TrainState, init_states, train
+from jaxscape.training.train import Chooser, TrainState, copy_states, init_states, train
 
 PyTree = Any
 Kind = Literal["bezier", "polygon"]
+
+
+PLACES = np.linspace(0, 1, 21)
+
+
+class PathProfile(NamedTuple):
+    """A curve beside the straight line between its ends."""
+
+    curve: Barrier  # its line has the metrics along the curve, and its length
+    straight: Barrier
+
+    @property
+    def relative_length(self) -> float:
+        """The length of the curve, in lengths of the straight line."""
+        return self.curve.line.length / self.straight.line.length
 
 
 class Path(NamedTuple):
@@ -52,9 +72,10 @@ class Path(NamedTuple):
         """Return the parameters at a place, from 0 (a, to the bit) to 1 (b, to the bit); pure, for `jax.jit` too.
 
         Raises:
+            TypeError: for a place that is no number.
             ValueError: for a place outside of 0 to 1, where it is known.
         """
-        if not isinstance(t, jax.core.Tracer) and not 0 <= t <= 1:
+        if not isinstance(t, jax.core.Tracer) and not 0 <= number("t", t) <= 1:
             raise ValueError(f"t must be between 0 and 1, got {t}")
         return curve_point(self.points, self.kind, t)
 
@@ -117,7 +138,7 @@ def connect(
         start: a `Path` to go on from, to `epochs` in all; or the bends to start from. By default these lie evenly on
             the straight line. On a line that is a ridge of an exact symmetry no gradient bends it: start beside it.
         model_state: the running statistics and the like to start from, of either network.
-        optimizer: an optax transformation of the bends; `optax.adam(1e-2)` by default. A curve decays no weights:
+        optimizer: an optax transformation of the bends; `optax.adam(3e-3)` by default. A curve decays no weights:
             `optax.add_decayed_weights` would shrink the bends, not the networks on the curve.
         epochs: the last epoch to reach.
         batch_size: examples a step, where data are arrays.
@@ -132,19 +153,18 @@ def connect(
             `jaxscape.train` says.
 
     Example:
-        >>> import jax, jax.numpy as jnp, optax
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxscape import Problem, connect
         >>> def loss_fn(params, model_state, batch, key):  # low on a circle
-        ...     loss = (jnp.sum(params**2) - 1) ** 2
-        ...     return loss, (model_state, {})
+        ...     return (jnp.sum(params**2) - 1) ** 2, (model_state, {})
+        >>> problem = Problem(loss_fn, jnp.zeros(1000))
         >>> a, b = jnp.array([-1.0, 0.0]), jnp.array([1.0, 0.0])
-        >>> path = connect(
-        ...     jaxscape.Problem(loss_fn, jnp.zeros(100)), a, b, start=[jnp.array([0.0, 0.5])],
-        ...     key=jax.random.key(0), batch_size=1, epochs=10,
-        ... )
+        >>> beside = [jnp.array([0.0, 0.5])]
+        >>> path = connect(problem, a, b, start=beside, key=jax.random.key(0), batch_size=1, epochs=2)
         >>> bool(loss_fn(path.params_at(0.5), None, None, None)[0] < 0.1)  # 1 on the straight line
         True
     """
-    *_, (path,) = connect_epochs(
+    epochs_of = connect_epochs(
         problem,
         [(a, b)],
         key=key,
@@ -159,7 +179,11 @@ def connect(
         strategy=strategy,
         devices=devices,
     )
-    return path
+    last = deque(epochs_of, maxlen=1)
+    if last:
+        return last[0][0]
+    assert isinstance(start, Path)  # which has all epochs behind it
+    return start
 
 
 def connect_epochs(
@@ -205,12 +229,14 @@ def connect_epochs(
     key, bends = typed_key(key), count("bends", bends)
     if kind not in WEIGHTS:
         raise ValueError(f"kind must be one of {', '.join(WEIGHTS)}, got {kind!r}")
-    pairs = list(pairs)
+    pairs = [(a, b) for a, b in pairs]
     _check_pairs(pairs)
-    optimizer = optax.adam(1e-2) if optimizer is None else optimizer
+    optimizer = optax.adam(3e-3) if optimizer is None else optimizer
     started = _started(pairs, start, kind, bends)
     going_on = [path for path in started if isinstance(path, Path)]
     if going_on:
+        if len(going_on[0].losses) > count("epochs", epochs):
+            raise ValueError(f"epochs must be at least the {len(going_on[0].losses)} of start, got {epochs}")
         own = stack_members([path.state for path in going_on])
         losses = np.stack([path.losses for path in going_on], axis=1)
     else:
@@ -222,7 +248,7 @@ def connect_epochs(
     epochs_of = train(
         _curve_loss(problem.loss_fn, kind),
         optimizer,
-        own._replace(model_state=(ends, own.model_state)),
+        copy_states(own._replace(model_state=(ends, own.model_state))),
         problem.data,
         epochs=epochs,
         batch_size=batch_size,
@@ -232,6 +258,82 @@ def connect_epochs(
         devices=devices,
     )
     return _paths(epochs_of, pairs, kind, losses)
+
+
+def path_profile(
+    problem: Problem,
+    path: Path,
+    *,
+    t: Sequence[float] | np.ndarray = PLACES,
+    metric: str | None = None,
+    larger_is_better: bool | None = None,
+    **how: Unpack[Options],
+) -> PathProfile:
+    """Evaluate networks along a curve and along the straight line beside it.
+
+    Args:
+        problem: whose metrics they are.
+        path: the curve.
+        t: the places, of the curve and of the straight line, from 0 to 1, increasing.
+        metric: whose barriers they are; as in `jaxscape.barrier`, likewise
+        larger_is_better: whether a barrier is a drop.
+        how: `statistics` ("recalibrated" by default, or "kept", those that training on the curve left), `split`,
+            `batch_size`, `metrics`, `strategy` and `devices`, as in `jaxscape.landscape.points.evaluate_points`.
+
+    Raises:
+        TypeError, ValueError: before any work, as `jaxscape.barrier`; and for statistics that are interpolated, which
+            a curve does not have.
+    """
+    places = check_range("t", t)
+    if places[0] != 0 or places[-1] != 1:
+        raise ValueError(f"t must go from 0 to 1, got {places[0]} to {places[-1]}")
+    if how.get("statistics") == "interpolated" or how.get("model_states") is not None:
+        raise ValueError('statistics must be "recalibrated" or "kept" along a curve, got "interpolated"')
+    how.setdefault("model_state", path.state.model_state)
+    degree = len(path.points) - 1
+    # Both in one go: the straight line is a polygon that passes its bends by.
+    on_curve = np.stack(WEIGHTS[path.kind](degree, places), axis=1)
+    on_line = np.zeros_like(on_curve)
+    on_line[:, [0, -1]] = np.stack(WEIGHTS["polygon"](1, places), axis=1)
+    evaluator = points_evaluator(problem, path.points, **how)
+    found: dict[str, list[np.ndarray]] = {}
+    for _, chunk in evaluator.chunks(np.concatenate([on_curve, on_line]), 2 * len(places)):
+        for name, values in chunk.items():
+            found.setdefault(name, []).append(values)
+    metrics = {name: np.concatenate(values) for name, values in found.items()}
+    split = how.get("split") or (None if problem.evaluate is not None else "train")
+    lines = [
+        Line(places, {name: values[part] for name, values in metrics.items()}, length, evaluator.statistics, split)
+        for part, length in (
+            (slice(len(places)), curve_length(path.points, path.kind)),
+            (slice(len(places), None), curve_length([path.a, path.b], "polygon")),
+        )
+    ]
+    return PathProfile(*(line_barrier(one, metric=metric, larger_is_better=larger_is_better) for one in lines))
+
+
+# Gauss-Legendre nodes of each of as many parts of a Bézier curve, whose speed is smooth but where it turns back.
+_NODES, _PARTS = 16, 64
+
+
+def curve_length(points: Sequence[PyTree], kind: Kind) -> float:
+    """Return the length of a curve in the parameters, in float64; NaN where it is not finite.
+
+    Args:
+        points: the ends and the bends between them, in order.
+        kind: "bezier" or "polygon".
+    """
+    leaves = [[np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(point)] for point in points]
+    steps = [np.concatenate([y - x for x, y in zip(one, two, strict=True)]) for one, two in pairwise(leaves)]
+    if kind == "polygon":
+        return float(sum(np.linalg.norm(step) for step in steps))
+    products = np.array([[x @ y for y in steps] for x in steps])
+    nodes, shares = np.polynomial.legendre.leggauss(_NODES)
+    t = ((nodes + 1) / 2 + np.arange(_PARTS)[:, None]) / _PARTS
+    # The velocity is a Bézier curve too, of the steps from point to point.
+    weights = len(steps) * np.stack(bezier_weights(len(steps) - 1, t))
+    speed = np.sqrt(np.maximum(np.einsum("i...,ij,j...->...", weights, products, weights), 0))
+    return float((speed @ shares).sum() / 2 / _PARTS)
 
 
 def _paths(epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: np.ndarray) -> Iterator[list[Path]]:
@@ -276,8 +378,13 @@ def _started(
             if not isinstance(points, list | tuple) or len(points) != bends:
                 raise ValueError(f"start must be a Path or a list of as many points as bends = {bends}")
             for point in points:
-                check_same("start", point, "a", a, dtypes=True)
-        return [list(points) for points in start]
+                check_same("start", point, "a", a)
+                check_finite("start", point)
+        like = jax.tree.map(jnp.asarray, pairs[0][0])
+        return [
+            [jax.tree.map(lambda leaf, of_a: jnp.asarray(leaf, of_a.dtype), point, like) for point in points]
+            for points in start
+        ]
     if len(paths) < len(pairs) or len({len(path.losses) for path in paths}) > 1:
         raise ValueError("start must hold paths that have as many epochs behind them as one another, or none")
     for path, (a, b) in zip(paths, pairs, strict=True):
@@ -295,8 +402,8 @@ def _started(
 def _check_pairs(pairs: list[tuple[PyTree, PyTree]]) -> None:
     if not pairs:
         raise ValueError("pairs must hold at least one pair of networks, got none")
-    for number, (a, b) in enumerate(pairs):
-        names = ("a", "b") if len(pairs) == 1 else (f"a of pair {number}", f"b of pair {number}")
+    for index, (a, b) in enumerate(pairs):
+        names = ("a", "b") if len(pairs) == 1 else (f"a of pair {index}", f"b of pair {index}")
         for name, tree in zip(names, (a, b), strict=True):
             check_same(name, tree, "a", pairs[0][0], dtypes=True)
             check_finite(name, tree)
