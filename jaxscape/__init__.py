@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 _CONTENTS = {
     "problem": ("Problem",),
     "tasks.data": ("Dataset", "corrupt_labels", "load_dataset", "pair_images", "take_training"),
-    "tasks.models": ("WideResNet",),
+    "tasks.models": ("WideResNet", "wide_resnet_axes"),
     "tasks.classification": ("flax_evaluate", "flax_loss"),
     "tasks.flax": ("flax_problem",),
     "tasks.nnx": ("nnx_problem",),
@@ -31,6 +31,8 @@ _CONTENTS = {
     ),
     "jumps.scale_free": ("ScaleFree", "scale_free"),
     "jumps.retrain": ("retrain", "start_states"),
+    "landscape.paths": ("Path", "PathProfile", "connect", "connect_epochs", "path_profile"),
+    "landscape.matching": ("Matching", "array_names", "match_units", "permute_units"),
     "trajectories.store": ("TrajectoryStore",),
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
@@ -95,6 +97,8 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.jumps.retrain import retrain, start_states
     from jaxscape.jumps.scale_free import ScaleFree, scale_free
     from jaxscape.landscape.lines import Barrier, Line, barrier, line, line_barrier
+    from jaxscape.landscape.matching import Matching, array_names, match_units, permute_units
+    from jaxscape.landscape.paths import Path, PathProfile, connect, connect_epochs, path_profile
     from jaxscape.landscape.planes import (
         Plane,
         filter_plane,
@@ -114,7 +118,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.tasks.data import Dataset, corrupt_labels, load_dataset, pair_images, take_training
     from jaxscape.tasks.equinox import equinox_problem
     from jaxscape.tasks.flax import flax_problem
-    from jaxscape.tasks.models import WideResNet
+    from jaxscape.tasks.models import WideResNet, wide_resnet_axes
     from jaxscape.tasks.nnx import nnx_problem
     from jaxscape.training.batches import SharedBatches, batches_for_each
     from jaxscape.training.optimizers import decay_factors, make_optimizer, step_decay
@@ -139,6 +143,9 @@ __all__ = [
     "Gram",
     "JumpGrid",
     "Line",
+    "Matching",
+    "Path",
+    "PathProfile",
     "PhateResult",
     "Plane",
     "Problem",
@@ -153,10 +160,13 @@ __all__ = [
     "TrajectoryStore",
     "Tree",
     "WideResNet",
+    "array_names",
     "artificial_tree",
     "barrier",
     "batches_for_each",
     "concatenate_states",
+    "connect",
+    "connect_epochs",
     "continuity",
     "corrupt_labels",
     "decay_factors",
@@ -182,12 +192,15 @@ __all__ = [
     "line_barrier",
     "load_dataset",
     "make_optimizer",
+    "match_units",
     "mds",
     "nnx_problem",
     "null_trajectories",
     "pair_images",
     "pairwise_distances",
+    "path_profile",
     "pca",
+    "permute_units",
     "phate",
     "plane",
     "plane_point",
@@ -215,6 +228,7 @@ __all__ = [
     "trajectory_plane",
     "tsne",
     "umap",
+    "wide_resnet_axes",
 ]
 
 

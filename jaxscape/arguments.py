@@ -131,6 +131,39 @@ def check_finite(name: str, params: PyTree) -> None:
             raise ValueError(f"{name} must be finite, got NaN or infinity at {leaf_name(path)}")
 
 
+def check_same(name: str, tree: PyTree, like: str, other: PyTree, *, dtypes: bool = False) -> None:
+    """Raise an error where two pytrees of parameters differ in their structure or shapes.
+
+    Args:
+        name: of the first one, for the message.
+        tree: the first one.
+        like: the name of the second one.
+        other: the second one.
+        dtypes: whether they must have the same dtypes too.
+
+    Raises:
+        TypeError: for leaves that are not real floating-point numbers (names the leaf).
+        ValueError: names what differs.
+    """
+    if len({jax.tree.structure(tree), jax.tree.structure(other)}) > 1:
+        names = [
+            {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (tree, other)
+        ]
+        only = ", ".join(sorted(names[0] ^ names[1])) or "the containers"
+        raise ValueError(f"{name} and {like} must have the same structure, but {only} differ")
+    check_parameters(name, tree)
+    check_parameters(like, other)
+    for (path, leaf), second in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(other), strict=True):
+        for what, one, two in (
+            ("shapes", np.shape(leaf), np.shape(second)),
+            ("dtypes", jnp.result_type(leaf), jnp.result_type(second)),  # as jax will have them
+        ):
+            if one != two and (dtypes or what == "shapes"):
+                raise ValueError(
+                    f"{name} and {like} must have the same {what}, got {one} and {two} at {leaf_name(path)}"
+                )
+
+
 def leaf_name(path: tuple[Any, ...]) -> str:
     """Return a leaf's key path as text; a pytree that is one array has no path."""
     return jax.tree_util.keystr(path) or "the only leaf"

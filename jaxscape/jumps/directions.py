@@ -19,9 +19,9 @@ import numpy as np
 from jaxscape.arguments import (
     check_finite,
     check_parameters,
+    check_same,
     count,
     finite_number,
-    leaf_name,
     number,
     typed_key,
     whole_number,
@@ -105,7 +105,7 @@ def filter_normalize(
     Reference:
         Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, section 4.
     """
-    _check_same(direction, params, "direction")
+    check_same("direction", direction, "params", params)
     filters = leaf_filters(params, filter_axis, is_ignored(ignore, ignore_1d), where)
     refuse_ties(params, filters)
     return _normalized(direction, params, filters)
@@ -135,7 +135,7 @@ def filter_normalized_distance(
     Raises:
         TypeError, ValueError: as `filter_normalize`, but for arrays that are the same object.
     """
-    _check_same(params, minimum, "params", "minimum")
+    check_same("params", params, "minimum", minimum)
     filters = leaf_filters(minimum, filter_axis, is_ignored(ignore, None), None)
     one, other = (_normalized(tree, minimum, filters) for tree in (params, minimum))
     differences = jax.tree.map(lambda a, b: (a - b).astype(jnp.float32), one, other)
@@ -151,7 +151,7 @@ def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
         ValueError: where structures or shapes differ, the step size is not finite, or two leaves of params are the
             same array object and would come apart, since their directions differ.
     """
-    _check_same(direction, params, "direction")
+    check_same("direction", direction, "params", params)
     if not isinstance(step_size, jax.core.Tracer):
         finite_number("step_size", step_size)
     directions = jax.tree.leaves(direction)
@@ -333,20 +333,3 @@ def _listed(name: str, values: Any) -> list[Any]:
         return list(values)
     except TypeError:
         raise TypeError(f"{name} must be a sequence of numbers, got {values!r:.100}") from None
-
-
-def _check_same(tree: PyTree, params: PyTree, name: str, like: str = "params") -> None:
-    if len({jax.tree.structure(tree), jax.tree.structure(params)}) > 1:
-        names = [
-            {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (tree, params)
-        ]
-        only = ", ".join(sorted(names[0] ^ names[1])) or "the containers"
-        raise ValueError(f"{name} and {like} must have the same structure, but {only} differ")
-    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True):
-        if np.shape(leaf) != np.shape(other):
-            raise ValueError(
-                f"{name} and {like} must have the same shapes, got {np.shape(leaf)} and {np.shape(other)} "
-                f"at {leaf_name(path)}"
-            )
-    check_parameters(name, tree)
-    check_parameters(like, params)

@@ -5,7 +5,7 @@ initialisation follow the PyTorch networks of the paper, so that `WideResNet(28,
 parameters on 32x32x3 images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -115,3 +115,41 @@ class WideResNet(nn.Module):
         x = nn.relu(norm(name="norm")(x)).mean(axis=(1, 2))
         head = nn.Dense(self.num_classes, kernel_init=_HEAD_INIT, dtype=self.dtype, name="head")
         return head(x).astype(jnp.float32)
+
+
+def wide_resnet_axes(params: Any, model_state: Any = None) -> dict[str, tuple[str | None, ...]]:
+    """Which order of channels acts on which axis of a `WideResNet`, as `jaxscape.match_units` takes it.
+
+    The channels between the two convolutions of a block have an order of their own. Those of the residual stream share
+    one from each shortcut convolution (or the stem) to the next, for what a block adds must stand where it is added.
+
+    Args:
+        params: of a `WideResNet` of any depth and width.
+        model_state: of the same network, for its running statistics.
+
+    Returns:
+        By name of an array, such as "group1_block1/conv1/kernel", the name of an order or None for each axis.
+
+    Raises:
+        ValueError: for parameters of another network.
+    """
+    if not isinstance(params, Mapping) or not {"stem", "group1_block1", "norm", "head"} <= params.keys():
+        raise ValueError("params must be those of a WideResNet, with the entries stem, group1_block1, ..., norm, head")
+    axes: dict[str, tuple[str | None, ...]] = {"stem/kernel": (None, None, None, "stem")}
+    norms: dict[str, str] = {}
+    stream = "stem"
+    blocks = (f"group{group}_block{block}" for group in (1, 2, 3) for block in range(1, len(params)))
+    for block in filter(params.__contains__, blocks):
+        norms |= {f"{block}/norm1": stream, f"{block}/norm2": block}
+        axes[f"{block}/conv1/kernel"] = (None, None, stream, block)
+        if "shortcut" in params[block]:
+            axes[f"{block}/shortcut/kernel"] = (None, None, stream, f"{block}/shortcut")
+            stream = f"{block}/shortcut"
+        axes[f"{block}/conv2/kernel"] = (None, None, block, stream)
+    norms["norm"] = stream
+    axes["head/kernel"] = (stream, None)
+    for norm, channels in norms.items():
+        axes |= {f"{norm}/{name}": (channels,) for name in ("scale", "bias")}
+        if model_state:
+            axes |= {f"batch_stats/{norm}/{name}": (channels,) for name in ("mean", "var")}
+    return axes
