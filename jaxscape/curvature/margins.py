@@ -1,0 +1,202 @@
+"""Margins of a classifier and norms of its parameters: baselines of the study of generalisation.
+
+Reference:
+    Jiang et al., "Fantastic generalization measures and where to find them", ICLR 2020 (arXiv 2019).
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxscape.arguments import check_parameters, leaf_name
+from jaxscape.curvature.leaves import layout
+from jaxscape.curvature.points import LossOptions, Point
+from jaxscape.curvature.products import gauss_newton_points
+from jaxscape.jumps.filters import leaf_filters
+from jaxscape.problem import FilterAxis, Problem
+
+PyTree = Any
+
+
+class Margins(NamedTuple):
+    """How far each example's own output lies above the others; of a stack every array has a member axis."""
+
+    values: np.ndarray  # float64 [example], the output of the right class minus the largest other one
+    mean: np.ndarray  # float64 []
+    percentile_10: np.ndarray  # float64 []
+    spread: np.ndarray  # float64 [], root mean square distance of the outputs from their mean over the examples
+    normalized_mean: np.ndarray  # float64 [], mean / spread
+    normalized_percentile_10: np.ndarray  # float64 [], percentile_10 / spread
+
+
+class Norms(NamedTuple):
+    """Norms of the parameters of one network, float64."""
+
+    frobenius: float  # of all arrays
+    distance: float | None  # from the initial parameters; None where there are none
+    log_spectral_product: float  # sum of the logarithms of the largest singular values of all weight matrices
+    spectral: dict[str, float]  # the largest singular value of each weight matrix
+
+
+def margins(
+    problem: Problem,
+    params: PyTree,
+    *,
+    labels: Callable[[PyTree], jax.Array] | None = None,
+    **of: Unpack[LossOptions],
+) -> Margins:
+    """Return the output margins of a classifier on a data set.
+
+    Normalised margins are divided by the spread of the outputs (their total variation, as Jiang et al. 2019 divide):
+    a network whose outputs are all scaled by one number keeps them.
+
+    Args:
+        problem: whose `predict` gives logits [example, class].
+        params: the point, as `hessian` takes it.
+        labels: batch -> integer labels [example]; by default the second entry of the batch.
+        of: the keyword arguments of `hessian`; the mode is "evaluate".
+
+    Raises:
+        TypeError, ValueError: as `hessian`; for a problem without predict, or outputs of another shape.
+
+    References:
+        Jiang et al., "Predicting the generalization gap in deep networks with margin distributions", ICLR 2019. Jiang
+        et al., "Fantastic generalization measures and where to find them", ICLR 2020: the 10th percentile.
+    """
+    at = gauss_newton_points(problem, params, of)
+
+    def measure(point: Point) -> tuple[np.ndarray, ...]:
+        return _margins(point, (lambda batch: batch[1]) if labels is None else labels)
+
+    return Margins(*at.map(measure))
+
+
+def _margins(point: Point, labels: Callable[[PyTree], jax.Array]) -> tuple[np.ndarray, ...]:
+    predict = point.over.predict
+    assert predict is not None
+
+    def of_one(
+        flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree
+    ) -> tuple[jax.Array, jax.Array]:
+        outputs, right = predict(point.layout.merge(flat, fixed), model_state, batch), labels(batch)
+        if jnp.ndim(outputs) != 2 or jnp.shape(right) != outputs.shape[:1] or outputs.shape[1] < 2:
+            raise ValueError(
+                "margins need outputs [example, class] of two classes or more and labels [example], got shapes "
+                f"{jnp.shape(outputs)} and {jnp.shape(right)}"
+            )
+        own = right[:, None] == jnp.arange(outputs.shape[1])[None]
+        others = jnp.where(own, -jnp.inf, outputs).max(axis=1)
+        return jnp.where(own, outputs, 0).sum(axis=1) - others, outputs
+
+    parts = list(point.by_batch("margins", of_one))
+    values, outputs = (np.concatenate([np.asarray(part[i], np.float64) for part in parts], axis=1) for i in (0, 1))
+    away = outputs - outputs.mean(axis=1, keepdims=True)
+    spread = np.sqrt((away**2).sum(axis=2).mean(axis=1))
+    mean, low = values.mean(axis=1), np.percentile(values, 10, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of constant outputs there is none
+        return values, mean, low, spread, mean / spread, low / spread
+
+
+def norms(params: PyTree, *, initial: PyTree | None = None, filter_axis: FilterAxis = -1) -> Norms:
+    """Return the norms of a network's parameters, and its distance from where it began.
+
+    Args:
+        params: of one network; a pytree of real floating-point arrays.
+        initial: the initial parameters, of the same structure and shapes.
+        filter_axis: the output axis of the weights, as `filter_normalize` takes it. A weight array (..., out) is the
+            matrix of its filters; biases and scales have no spectral norm. The matrix of a convolution's kernel is not
+            the operator of the convolution.
+
+    Raises:
+        TypeError: for leaves that are no floating-point arrays (names the leaf).
+        ValueError: for no leaves, or initial parameters of another structure or shape (names the leaf).
+    """
+    check_parameters("params", params)
+    form = layout(params, None, stacked=False)
+    if initial is not None:
+        check_parameters("initial", initial)
+        form.check("initial", initial)
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(params)]
+    distance = None
+    if initial is not None:
+        pairs = zip(leaves, jax.tree.leaves(initial), strict=True)
+        distance = float(np.sqrt(sum(np.sum((one - np.asarray(other, np.float64)) ** 2) for one, other in pairs)))
+    spectral = {}
+    filters = leaf_filters(params, filter_axis, True, None)
+    for name, leaf, within in zip(form.names, leaves, filters, strict=True):
+        if within:
+            outputs = [axis for axis in range(leaf.ndim) if axis not in within]
+            rows = prod(leaf.shape[axis] for axis in outputs)
+            spectral[name] = float(np.linalg.norm(leaf.transpose(*outputs, *within).reshape(rows, -1), 2))
+    with np.errstate(divide="ignore"):
+        product = float(np.log(list(spectral.values())).sum())
+    return Norms(float(np.sqrt(sum(np.sum(leaf**2) for leaf in leaves))), distance, product, spectral)
+
+
+def path_norm(
+    network: Callable[[PyTree, PyTree, jax.Array], Any],
+    params: PyTree,
+    model_state: PyTree | None = None,
+    *,
+    inputs: jax.Array,
+    epsilon: float = 1e-5,
+) -> float:
+    """Return the path norm of a network: the root of the sum over all paths of the product of their squared weights.
+
+    It is the network of the squared parameters on an input of ones, in a network whose activations are positively
+    homogeneous (ReLU) and whose layers are linear; no other function is refused. Batch norm in evaluation is linear,
+    scale / sqrt(var + epsilon), and is folded: its squared factor and its squared total bias are those of the sum.
+
+    Args:
+        network: `(params, model_state, inputs) -> outputs`, as it is evaluated and without standardisation of its
+            inputs; of a Flax module `lambda p, s, x: module.apply({"params": p, **s}, x)`.
+        params: of one network.
+        model_state: None, or {"batch_stats": ...} as Flax has it, with "mean" and "var" where params have "scale" and
+            "bias".
+        inputs: whose shape and dtype an input has; the values are not read. One example is enough.
+        epsilon: of batch norm.
+
+    Raises:
+        TypeError: for leaves that are no floating-point arrays (names the leaf).
+        ValueError: for a model_state that holds anything but such statistics (names the leaf).
+    """
+    check_parameters("params", params)
+    with jax.enable_x64(True):
+        squared = jax.tree.map(lambda leaf: jnp.square(jnp.asarray(leaf, jnp.float64)), params)
+        folded = _folded(params, squared, model_state, epsilon)
+        outputs = network(*folded, jnp.ones_like(inputs))
+        # Outputs of several examples are the same: each sees ones.
+        return float(np.sqrt(sum(np.asarray(leaf, np.float64)[0].sum() for leaf in jax.tree.leaves(outputs))))
+
+
+def _folded(params: PyTree, squared: PyTree, model_state: PyTree | None, epsilon: float) -> tuple[PyTree, PyTree]:
+    """Squared parameters and statistics with which batch norm multiplies by its squared factor and adds b^2."""
+    by_path = {path: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    biases, state = {}, {}
+    key_of = jax.tree_util.DictKey
+    found = {} if model_state is None else model_state
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        kind = path[-1]
+        home = path[1:-1]
+        mean, var = ((*path[:-1], key_of(name)) for name in ("mean", "var"))
+        known = {place: value for place, value in jax.tree_util.tree_leaves_with_path(found)}
+        if path[0] != key_of("batch_stats") or kind not in (key_of("mean"), key_of("var")) or {mean, var} - set(known):
+            raise ValueError(
+                "model_state must hold the mean and var of batch norms in batch_stats and nothing else, got "
+                f"{leaf_name(path)}; fold it into the parameters"
+            )
+        total = np.asarray(known[var], np.float64) + epsilon
+        # The network divides by sqrt(var + epsilon), and is to divide by var + epsilon.
+        state[path] = jnp.zeros(total.shape) if kind == key_of("mean") else jnp.asarray(total**2 - epsilon)
+        bias = np.asarray(by_path.get((*home, key_of("bias")), np.zeros(total.shape)), np.float64)
+        scale = np.asarray(by_path.get((*home, key_of("scale")), np.ones(total.shape)), np.float64)
+        shift = np.asarray(known[mean], np.float64)
+        if (*home, key_of("bias")) not in by_path and np.any(shift):
+            raise ValueError(f"batch norm at {leaf_name(home)} needs a bias, which its mean is folded into")
+        biases[*home, key_of("bias")] = jnp.asarray((bias - scale * shift / np.sqrt(total)) ** 2)
+    new = jax.tree_util.tree_map_with_path(lambda path, leaf: biases.get(path, leaf), squared)
+    return new, jax.tree_util.tree_map_with_path(lambda path, leaf: state[path], found)

@@ -1,0 +1,308 @@
+"""The loss of a data set as a function of a network's chosen parameters, at one point or at a stack of points.
+
+Every measure of this room is written for a stack [member, ...] and applied to it in groups: one member at a time
+("loop"), several at once in threads ("threads"), or several in one program ("vmap"). One network is a group of one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from jaxscape.arguments import check_finite, check_parameters
+from jaxscape.curvature.leaves import Layout, Leaves, layout
+from jaxscape.problem import Problem
+from jaxscape.training.members import num_members, num_workers, take_member
+from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective
+from jaxscape.xla_cpu import compiler
+
+PyTree = Any
+T = TypeVar("T")
+Precision = Literal["float32", "float64"]
+
+STRATEGIES = ("loop", "threads", "vmap")
+PRECISIONS = ("float32", "float64")
+
+
+class LossOptions(TypedDict, total=False):
+    """Which loss, of which parameters, and how: keyword arguments that every measure takes; see `hessian`."""
+
+    model_state: PyTree
+    split: Split
+    mode: Mode | None
+    batch_size: int
+    examples: int | None
+    leaves: Leaves | None
+    dtype: Precision
+    strategy: str | None
+
+
+class Point(NamedTuple):
+    """A group of members, and the loss around each of them."""
+
+    flat: jax.Array  # [member, P], the chosen parameters
+    fixed: list[jax.Array]  # the other leaves [member, ...]
+    model_state: PyTree  # [member, ...]
+    layout: Layout
+    over: Objective
+    programs: dict[Any, Callable[..., Any]]  # shared by all groups of a measure
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(self.flat)
+
+    def batch_loss(self, flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree) -> jax.Array:
+        """Return the loss of one network on one batch."""
+        return self.over.loss(self.layout.merge(flat, fixed), model_state, batch)
+
+    def mean(self, name: str, function: Callable[..., Any], *vectors: jax.Array, flat: jax.Array | None = None) -> Any:
+        """Return a function's mean over the batches of the data set, each with its share, by member.
+
+        Args:
+            name: of the function: one program is compiled for each name and number of members.
+            function: `(flat, fixed, model_state, batch, *vectors) -> pytree` of one network, pure.
+            vectors: [member, ...], what the function takes besides.
+            flat: other parameters [member, P] than those of the point.
+        """
+        parts = self.by_batch(name, function, *vectors, flat=flat)
+        total = None
+        for share, part in zip(self.over.shares, parts, strict=True):
+            total = _weighted(part, share) if total is None else _add_weighted(total, part, share)
+        return total
+
+    def by_batch(
+        self, name: str, function: Callable[..., Any], *vectors: jax.Array, flat: jax.Array | None = None
+    ) -> Iterator[Any]:
+        """Yield what a function gives of each batch, by member; the arguments are those of `mean`."""
+        program = self._program((name, self.members == 1), function)
+        at = (self.flat if flat is None else flat, self.fixed, self.model_state)
+        return (program(*at, batch, *vectors) for batch in self.over.batches)
+
+    def loss(self, flat: jax.Array | None = None) -> np.ndarray:
+        """Return the loss of each member, float64 [member], at the point or at other parameters [member, P]."""
+        return self.metric("loss", flat)
+
+    def metric(self, metric: str, flat: jax.Array | None = None) -> np.ndarray:
+        """Return a metric of each member, float64 [member], at the point or at other parameters [member, P]."""
+
+        def metrics(params: PyTree, model_state: PyTree, batch: PyTree) -> Any:
+            return self.over.metrics(self.layout.merge(*params), model_state, batch)
+
+        def of_one(flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree) -> Any:
+            return metrics((flat, fixed), model_state, batch)
+
+        program = self._program(("metrics", self.members == 1), of_one)
+        at = self.flat if flat is None else flat
+        found = mean_metrics(lambda p, s, batch: program(*p, s, batch), self.over, (at, self.fixed), self.model_state)
+        if metric not in found:
+            raise ValueError(f"metric must be one of {', '.join(sorted(found))}, got {metric!r}")
+        return np.asarray(found[metric], np.float64)
+
+    def gradient(self, flat: jax.Array | None = None) -> jax.Array:
+        """Return the gradient [member, P] of the loss, at the point or at other parameters [member, P]."""
+        return self.mean("gradient", jax.grad(self.batch_loss), flat=flat)
+
+    def _program(self, name: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of a stack [member, ...], compiled once for each name."""
+        if name not in self.programs:
+            alone = self.members == 1
+
+            def of_stack(
+                flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree, *vectors: Any
+            ) -> Any:
+                # On a GPU products of float32 matrices would be rounded to 10 bits by default.
+                with jax.default_matmul_precision("highest"):
+                    if alone:  # without a member axis: a stack of weights would make grouped convolutions
+                        first = jax.tree.map(lambda leaf: leaf[0], (flat, fixed, model_state, *vectors))
+                        result = function(*first[:3], batch, *first[3:])
+                        return jax.tree.map(lambda leaf: leaf[None], result)
+                    axes = (0, 0, 0, None, *(0 for _ in vectors))
+                    return jax.vmap(function, in_axes=axes)(flat, fixed, model_state, batch, *vectors)
+
+            self.programs[name] = compiler.jit(of_stack)
+        return self.programs[name]
+
+
+@jax.jit
+def _weighted(part: PyTree, share: float) -> PyTree:
+    return jax.tree.map(lambda value: share * value, part)
+
+
+@jax.jit
+def _add_weighted(total: PyTree, part: PyTree, share: float) -> PyTree:
+    return jax.tree.map(lambda one, other: one + share * other, total, part)
+
+
+class Points(NamedTuple):
+    """A stack of points in groups that are measured together; one network is a stack of one."""
+
+    groups: list[Point]
+    layout: Layout
+    stacked: bool  # whether results keep the member axis
+    dtype: Precision
+    workers: int
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Enter the precision of the points: within it the programs are compiled and called."""
+        return jax.enable_x64(True) if self.dtype == "float64" else nullcontext()
+
+    def map(self, measure: Callable[..., T], *vectors: Any) -> T:
+        """Return what `measure` gives of each group, joined along the member axis; one network's without the axis.
+
+        Args:
+            measure: `(point, *vectors) -> pytree` of arrays [member, ...].
+            vectors: pytrees of arrays [member, ...], or of one network without the axis.
+        """
+        sizes = [point.members for point in self.groups]
+        starts = np.cumsum([0, *sizes])
+
+        def of_group(number: int) -> T:
+            with self.precision():
+                rows = slice(starts[number], starts[number + 1])
+                own = [
+                    jax.tree.map(lambda leaf: leaf[rows] if self.stacked else jnp.asarray(leaf)[None], vector)
+                    for vector in vectors
+                ]
+                found = measure(self.groups[number], *own)
+                return found if self.workers == 1 else jax.block_until_ready(found)
+
+        if self.workers == 1:
+            parts = [of_group(number) for number in range(len(sizes))]
+        else:
+            with ThreadPoolExecutor(self.workers) as pool:
+                parts = list(pool.map(of_group, range(len(sizes))))
+        with self.precision():
+            return jax.tree.map(self._joined, *parts)
+
+    def _joined(self, *parts: Any) -> Any:
+        """Arrays of the groups as one; float64 ones on the host, for jax has none outside of its 64-bit mode."""
+        if all(isinstance(part, jax.Array) and part.dtype != jnp.float64 for part in parts):
+            return jnp.concatenate(parts) if self.stacked else parts[0][0]
+        found = np.concatenate([np.asarray(part) for part in parts])
+        return found if self.stacked else found[0]
+
+
+def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
+    """Return the points of a measure, everything checked.
+
+    Args:
+        problem: whose loss it is.
+        params: of one network; with a strategy a stack [member, ...].
+        options: as `hessian` takes them.
+
+    Raises:
+        TypeError, ValueError: as `hessian` says.
+    """
+    unknown = set(options) - LossOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(LossOptions.__annotations__)
+        raise TypeError(f"unknown options {', '.join(sorted(unknown))}; those of the loss are {known}")
+    dtype, strategy = options.get("dtype", "float32"), options.get("strategy")
+    if dtype not in PRECISIONS:
+        raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
+    stacked = strategy is not None
+    members = num_members(params) if stacked else 1
+    together, workers = _parsed(strategy, members)
+    check_parameters("params", params)
+    found = layout(params, options.get("leaves"), stacked=stacked)
+    if not found.dimension:
+        raise ValueError("params must hold at least one number in the chosen leaves, got none")
+    if not stacked:
+        check_finite("params", params)
+    state = options.get("model_state")
+    state = {} if state is None else state
+    if stacked and jax.tree.leaves(state) and num_members(state) != members:
+        raise ValueError(
+            f"model_state must be a stack of as many members as params, {members}; got {num_members(state)}"
+        )
+    settings = {name: options[name] for name in ("split", "mode", "batch_size", "examples") if name in options}  # type: ignore[literal-required]
+    programs: dict[Any, Callable[..., Any]] = {}
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        over = objective(problem, **settings)
+        if dtype == "float64":
+            over = over._replace(batches=_widened(over.batches))
+            params, state = _widened(params), _widened(state)
+        if not stacked:
+            params, state = (jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree) for tree in (params, state))
+
+        def of_rows(first: int) -> Point:
+            rows = slice(first, min(first + together, members))
+            own, own_state = (jax.tree.map(lambda leaf: leaf[rows], tree) for tree in (params, state))
+            flat = found.flatten(own, leading_axes=1)
+            fixed = [jnp.asarray(leaf) for leaf in found.fixed(own)]
+            return Point(flat, fixed, jax.tree.map(jnp.asarray, own_state), found, over, programs)
+
+        groups = [of_rows(first) for first in range(0, members, together)]
+        if dtype == "float64":
+            _require_float64(groups[0])
+    return Points(groups, found, stacked, dtype, workers)
+
+
+def _parsed(strategy: str | None, members: int) -> tuple[int, int]:
+    """How many members a program takes at once, and how many threads run them."""
+    if strategy is None:
+        return 1, 1
+    kind, colon, number = strategy.partition(":") if isinstance(strategy, str) else (strategy, "", "")
+    is_number = number.isdecimal() and int(number) >= 1
+    if kind not in STRATEGIES or (colon and (kind == "loop" or not is_number)):
+        raise ValueError(
+            f"strategy must be None for one network, or for a stack one of {', '.join(STRATEGIES)}, the last two also "
+            f"with the number of members at once, as in 'vmap:4'; got {strategy!r}"
+        )
+    if kind == "vmap":
+        return (int(number) if number else members), 1
+    return 1, (num_workers(strategy) if kind == "threads" else 1)
+
+
+def _widened(tree: PyTree) -> PyTree:
+    """Floating-point leaves as float64."""
+
+    def wide(leaf: Any) -> Any:
+        return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+    return jax.tree.map(wide, tree)
+
+
+def _require_float64(point: Point) -> None:
+    """Raise an error where a loss of float64 parameters is rounded to a narrower type on its way.
+
+    Raises:
+        ValueError: says where to look.
+    """
+    one = jax.tree.map(lambda leaf: leaf[0], (point.flat, point.fixed, point.model_state))
+    program = jax.make_jaxpr(lambda flat: point.batch_loss(flat, *one[1:], point.over.batches[0]))(one[0])
+    narrow = _narrowed(program.jaxpr, [True] * len(program.jaxpr.invars))[1]
+    if narrow is None and program.out_avals[0].dtype != jnp.float64:
+        narrow = str(program.out_avals[0].dtype)
+    if narrow is not None:
+        raise ValueError(
+            f"dtype='float64' needs a loss that computes in the type of its parameters; this one rounds to {narrow} "
+            "on the way. Give the model dtype float64 (ImageTask(precision='float64') for the built-in network)"
+        )
+
+
+def _narrowed(jaxpr: core.Jaxpr, depends: Sequence[bool]) -> tuple[list[bool], str | None]:
+    """Which outputs depend on the inputs marked, and the first narrow type that such a float64 value is cast to."""
+    marked = {id(var) for var, mark in zip(jaxpr.invars, depends, strict=True) if mark}
+    for equation in jaxpr.eqns:
+        marks = [id(var) in marked for var in equation.invars]
+        if not any(marks):
+            continue
+        if equation.primitive.name == "convert_element_type":
+            old, new = (var.aval.dtype for var in (equation.invars[0], equation.outvars[0]))  # type: ignore[attr-defined]
+            if old == jnp.float64 and jnp.issubdtype(new, jnp.floating) and new != jnp.float64:
+                return [], str(new)
+        for inner in core.jaxprs_in_params(equation.params):
+            # A branch takes what follows the index of its `cond`.
+            own = marks[len(marks) - len(inner.invars) :] if len(inner.invars) <= len(marks) else [True] * len(inner.invars)
+            _, narrow = _narrowed(inner, own)
+            if narrow is not None:
+                return [], narrow
+        marked |= {id(var) for var in equation.outvars}
+    return [id(var) in marked for var in jaxpr.outvars], None
