@@ -23,7 +23,10 @@ MAY_KNOW = {
     "embedding": set(),
     "figures": set(),
     "report": set(),
-    "runs": {"arguments", "problem", "tasks", "training", "jumps", "trajectories", "embedding", "figures", "report"},
+    "runs": {
+        *("arguments", "problem", "tasks", "training", "jumps", "landscape", "curvature", "topology"),
+        *("trajectories", "embedding", "figures", "report"),
+    },
     "cli": {"runs", "trajectories", "xla_cpu"},
 }
 # The one file of the stages that knows the built-in problems, the captions that name them, and the checks.

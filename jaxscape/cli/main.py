@@ -1,4 +1,4 @@
-"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | ... | plot | report | info`."""
+"""The command line: `jaxscape demo | plan | train | retrain | compare | import | embed | surface | ... | info`."""
 
 import logging
 import os

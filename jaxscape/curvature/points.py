@@ -300,7 +300,11 @@ def _narrowed(jaxpr: core.Jaxpr, depends: Sequence[bool]) -> tuple[list[bool], s
                 return [], str(new)
         for inner in core.jaxprs_in_params(equation.params):
             # A branch takes what follows the index of its `cond`.
-            own = marks[len(marks) - len(inner.invars) :] if len(inner.invars) <= len(marks) else [True] * len(inner.invars)
+            own = (
+                marks[len(marks) - len(inner.invars) :]
+                if len(inner.invars) <= len(marks)
+                else [True] * len(inner.invars)
+            )
             _, narrow = _narrowed(inner, own)
             if narrow is not None:
                 return [], narrow

@@ -20,8 +20,8 @@ from jaxscape.runs.lock import writing
 from jaxscape.runs.minimum import checksum, plain
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import track
-from jaxscape.runs.sources import Source, read_sources
-from jaxscape.runs.surface import Place, read_place
+from jaxscape.runs.sources import Source
+from jaxscape.runs.surface import Place, read_place, read_source
 from jaxscape.training.statistics import recalibration
 
 PyTree = Any
@@ -52,12 +52,12 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
     if not run.kind.has_minimum:
         raise ValueError(f"curvature is measured at a minimum, and {run} has none")
     place = read_place(run, own)
-    source = read_sources(run)[1] if config.at != "minimum" else []
+    source = read_source(run) if config.at != "minimum" else None
     made_of = {
         "setting": asdict(config) | {"strategy": None},
         "problem": own.record(),
         "minimum": checksum(plain(place.minimum, place.model_state)),
-        "trajectories": run.fingerprint() if source else None,
+        "trajectories": None if source is None else run.fingerprint(),
     }
     folder = run.curvature / config.name
     if find_kept(folder, made_of) is not None:
@@ -65,7 +65,7 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
         return folder
     started = time.monotonic()
     with writing(run, wait=console):
-        rows = _rows(config, *source)
+        rows = [-1, *([] if source is None else source.shown)]  # the minimum first
         again = recalibration(place.problem, place.minimum, place.model_state, batch_size=config.batch_size)
         done = read_partial(folder, made_of)
         first = len(done["trace"]) if done else 0
@@ -80,7 +80,7 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
         )
         # `track` passes a point on before it is measured; what it says is of the one before.
         for point in points:
-            params = _params(config, place, rows[point], *source)
+            params = _params(config, place, rows[point], source)
             found = _measure(config, place, params, again(params, place.model_state))
             done = {name: np.concatenate([done[name], each]) if done else each for name, each in found.items()}
             write_partial(folder, done, made_of)
@@ -93,8 +93,8 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
             "statistics": "recalibrated",
         }
         columns = {"column:member": np.array(rows)}
-        if source:
-            labels = [source[0].store.labels[member] for member in rows[1:]]
+        if source is not None:
+            labels = [source.store.labels[member] for member in rows[1:]]
             columns |= {
                 f"column:{name}": np.array([0, *(label[name] for label in labels)]) for name in ("seed", "step_size")
             }
@@ -103,15 +103,10 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
     return folder
 
 
-def _rows(config: CurvatureConfig, *source: Source) -> list[int]:
-    """The members that are measured, after -1 for the minimum."""
-    return [-1, *(source[0].shown if source else ())]
-
-
-def _params(config: CurvatureConfig, place: Place, member: int, *source: Source) -> PyTree:
-    if member < 0:
+def _params(config: CurvatureConfig, place: Place, member: int, source: Source | None) -> PyTree:
+    if source is None or member < 0:
         return place.minimum
-    store = source[0].store
+    store = source.store
     epoch = 0 if config.at == "starts" else store.num_epochs - 1
     found = store.read(epoch, member, like=place.like)
     return jax.tree.map(lambda leaf: leaf[0, 0], found)
@@ -126,9 +121,7 @@ def _measure(config: CurvatureConfig, place: Place, params: PyTree, model_state:
         "key": probe_key(config.seed),
         "kind": config.matrix,
     }
-    spectrum = hessian_spectrum(
-        place.problem, params, k=config.k, num_steps=config.steps, probes=config.probes, **of
-    )
+    spectrum = hessian_spectrum(place.problem, params, k=config.k, num_steps=config.steps, probes=config.probes, **of)
     traced = trace(place.problem, params, probes=max(2 * config.probes, 2), **of)
     assert spectrum.density is not None
     found = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optax
 
-from jaxscape.problem import Problem
+from jaxscape.problem import Problem, PyTree
 from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.compare import Comparison
 from jaxscape.runs.config import CompareConfig, RetrainConfig, TaskConfig, TrainConfig
@@ -19,7 +19,7 @@ from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.train import Training, steps_per_epoch
 from jaxscape.tasks.images import ImageTask, image_problem
-from jaxscape.tasks.models import wide_resnet_axes as image_axes
+from jaxscape.tasks.models import wide_resnet_axes
 from jaxscape.training.optimizers import make_optimizer, step_decay
 
 
@@ -102,6 +102,11 @@ def image_landscape(run: Path) -> OwnProblem:
     if not run.kind.has_minimum:
         raise ValueError(f"{run} is that of a problem of your own; name it with --problem")
     return OwnProblem(image_problem(image_task(_minimum(run))))
+
+
+def image_axes(params: PyTree, model_state: PyTree) -> dict[str, tuple[str | None, ...]]:
+    """Return which order of channels acts on which axis of the built-in network, as `match_units` takes it."""
+    return wide_resnet_axes(params, model_state)
 
 
 def image_task(config: TrainConfig, *, eval_size: int | None = None) -> ImageTask:

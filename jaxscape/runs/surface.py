@@ -57,6 +57,19 @@ def read_place(run: RunFolder, own: OwnProblem) -> Place:
     return Place(own.problem, None, own.problem.init(init_key(0))[1], own.structure[0])
 
 
+def read_source(run: RunFolder) -> Source:
+    """Return the finished trajectories of a run.
+
+    Raises:
+        FileNotFoundError: where some are missing or unfinished.
+        ValueError: for a run that joins several.
+    """
+    _, sources = read_sources(run)
+    if len(sources) > 1:
+        raise ValueError(f"{run} joins several runs; take one of them")
+    return sources[0]
+
+
 def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, console: Console) -> Path:
     """Evaluate the loss on a line or a plane of a run, resume an interrupted evaluation, or find it done.
 
@@ -80,9 +93,7 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
     if not along and not run.kind.has_minimum:
         raise ValueError(f"plane filter needs a minimum, and {run} has none; take --plane trajectory")
     place = read_place(run, own)
-    source = read_sources(run)[1] if along else []
-    if len(source) > 1:
-        raise ValueError(f"{run} joins several runs; take the surface of one of them")
+    source = read_source(run) if along else None
     made_of = {
         "setting": asdict(config) | {"strategy": None},  # how it ran changes rounding alone
         "problem": own.record(),
@@ -96,7 +107,7 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
     started = time.monotonic()
     with writing(run, wait=console):
         with console.status(f"{run.name}: the plane"):
-            plane, projection = _plane(config, place, *source)
+            plane, projection = _plane(config, place, source)
         x, y = _ranges(config, plane, projection)
         how: Any = {
             "model_state": place.model_state,
@@ -108,8 +119,8 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
         found = _grid(folder, made_of, place, plane, x, y, how, f"{run.name} {config.name}", console)
         values = {"x": x, **({} if y is None else {"y": y})}
         values |= {_GRID + name: each for name, each in found.metrics.items()}
-        if projection is not None:
-            values |= _trajectories(config, place, plane, *source, how, f"{run.name} points", console)
+        if source is not None:
+            values |= _trajectories(config, place, plane, source, how, f"{run.name} points", console)
         numbers: dict[str, Any] = {
             "statistics": found.statistics,
             "split": found.split,
@@ -129,18 +140,14 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
     return folder
 
 
-def _plane(config: SurfaceConfig, place: Place, *source: Source) -> tuple[Plane, Projection | None]:
-    if not source:
+def _plane(config: SurfaceConfig, place: Place, source: Source | None) -> tuple[Plane, Projection | None]:
+    if source is None:
         problem = place.problem
-        return filter_plane(
-            place.minimum, seeds=config.seeds, filter_axis=problem.filter_axis, where=problem.where
-        ), None
-    [found] = source
-    members = found.shown
-    plane = trajectory_plane(
-        found.store, axes=config.axes, reference=place.minimum, members=members, like=place.like
-    )
-    return plane, project_on_plane(plane, found.store, members=members)
+        plane = filter_plane(place.minimum, seeds=config.seeds, filter_axis=problem.filter_axis, where=problem.where)
+        return plane, None
+    members = source.shown
+    plane = trajectory_plane(source.store, axes=config.axes, reference=place.minimum, members=members, like=place.like)
+    return plane, project_on_plane(plane, source.store, members=members)
 
 
 def _ranges(config: SurfaceConfig, plane: Plane, projection: Projection | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -151,7 +158,7 @@ def _ranges(config: SurfaceConfig, plane: Plane, projection: Projection | None) 
         highest = np.maximum(projection.coordinates.max(axis=0), 0)
         beyond = config.reach * (highest - lowest).max()
         ends = np.stack([lowest - beyond, highest + beyond], axis=1)
-    x, *y = (np.linspace(*each, config.points) for each in ends)
+    x, *y = (np.linspace(low, high, config.points) for low, high in ends)
     return x, y[0] if y else None
 
 
