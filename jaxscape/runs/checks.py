@@ -90,7 +90,8 @@ def check_path(settings: PathConfig) -> None:
     _check_measurement(settings)
     _check_at_least("bends", settings.bends, 1)
     _check_at_least("epochs", settings.epochs, 1)
-    _check_at_least("train_batch", settings.train_batch, 1)
+    if settings.train_batch is not None:
+        _check_at_least("train_batch", settings.train_batch, 1)
     _check_at_least("points", settings.points, 3)
     _check_seed("seed", settings.seed)
     if not 0 < settings.learning_rate < math.inf:

@@ -78,8 +78,8 @@ class PathConfig(MeasurementSettings):
     """Epochs to train the curve for."""
     learning_rate: float = 0.01
     """Of Adam, constant."""
-    train_batch: int = 128
-    """Examples a step of the curve's training."""
+    train_batch: int | None = None
+    """Examples a step of the curve's training; by default as many as the minimum was found with."""
     match: bool = True
     """Put the units of the second network in the order nearest to the first one's before the straight line is drawn;
     for the built-in network."""
@@ -93,7 +93,7 @@ class PathConfig(MeasurementSettings):
         """The setting as the end of the name of its folder."""
         parts = [self.kind, f"bends{self.bends}", f"epochs{self.epochs}", f"{self.points}", self.split]
         parts += [f"lr{self.learning_rate:g}"] if self.learning_rate != 0.01 else []
-        parts += [f"batch{self.train_batch}"] if self.train_batch != 128 else []
+        parts += [f"batch{self.train_batch}"] if self.train_batch is not None else []
         parts += ["unmatched"] if not self.match else []
         parts += [f"seed{self.seed}"] if self.seed else []
         return "-".join(parts)

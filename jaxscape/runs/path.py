@@ -25,6 +25,7 @@ from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import track
 from jaxscape.runs.resume import delete_states, resume_state, save_state
+from jaxscape.runs.train import steps_per_epoch
 from jaxscape.training.members import stack_members, take_member
 
 PyTree = Any
@@ -65,11 +66,14 @@ def measure_path(
     check_path(config)
     run, other = RunFolder(run), RunFolder(other)
     a, b = (read_minimum(each, like=own.structure) for each in (run, other))
+    batch_size = a.settings.batch_size if config.train_batch is None else config.train_batch
+    steps_per_epoch(own.problem, batch_size)  # refuses one that is too large
     made_of = {
         "setting": asdict(config) | {"strategy": None},
         "problem": own.record(),
         "minima": [checksum(plain(each.params, each.model_state)) for each in (a, b)],
         "matched": axes is not None,
+        "train_batch": batch_size,
     }
     folder = path_folder(run, other, config)
     if find_kept(folder, made_of) is not None:
@@ -147,7 +151,7 @@ def _train_curve(
             model_state=a.model_state,
             optimizer=optax.adam(config.learning_rate),
             epochs=config.epochs,
-            batch_size=config.train_batch,
+            batch_size=made_of["train_batch"],
         )
         return (curve for (curve,) in found)
 
