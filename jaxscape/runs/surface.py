@@ -29,8 +29,8 @@ PyTree = Any
 
 SECONDS_BETWEEN_PARTS = 20  # losing this much of a surface is no great loss
 
-_GRID = "grid:"  # before the names of metrics, among the arrays of a surface
-_OF_POINTS, _UNDER_POINTS = "points:", "under:"
+GRID = "grid:"  # before the names of metrics, among the arrays of a surface
+OF_POINTS, UNDER_POINTS = "points:", "under:"
 
 
 class Place(NamedTuple):
@@ -118,7 +118,7 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
         }
         found = _grid(folder, made_of, place, plane, x, y, how, f"{run.name} {config.name}", console)
         values = {"x": x, **({} if y is None else {"y": y})}
-        values |= {_GRID + name: each for name, each in found.metrics.items()}
+        values |= {GRID + name: each for name, each in found.metrics.items()}
         if source is not None:
             values |= _trajectories(config, place, plane, source, how, f"{run.name} points", console)
         numbers: dict[str, Any] = {
@@ -177,7 +177,7 @@ def _grid(
     part = read_partial(folder, made_of)
     done = None
     if part:
-        metrics = {name.removeprefix(_GRID): part[name] for name in part if name.startswith(_GRID)}
+        metrics = {name.removeprefix(GRID): part[name] for name in part if name.startswith(GRID)}
         done = Surface(x, y, metrics, part["done"], str(part["statistics"]), str(part["split"]) or None)
         console.print(f"{title}: {int(done.done.sum())} points are there")
     say = _progress(title, len(x) * (1 if y is None else len(y)), console)
@@ -187,7 +187,7 @@ def _grid(
         nonlocal written
         say(int(found.done.sum()))
         if time.monotonic() - written > SECONDS_BETWEEN_PARTS:
-            grids = {_GRID + name: each for name, each in found.metrics.items()}
+            grids = {GRID + name: each for name, each in found.metrics.items()}
             of_kind = {"statistics": np.array(found.statistics), "split": np.array(found.split or "")}
             write_partial(folder, grids | of_kind | {"done": found.done}, made_of)
             written = time.monotonic()
@@ -211,8 +211,8 @@ def _trajectories(
     numbers = {name: values for name, values in columns.items() if np.asarray(values).dtype.kind in "iuf"}
     arrays: dict[str, np.ndarray] = {f"column:{name}": np.asarray(values) for name, values in numbers.items()}
     arrays |= {"coordinates": found.projection.coordinates, "outside": found.projection.outside, "rows": rows}
-    arrays |= {_OF_POINTS + name: values for name, values in found.metrics.items()}
-    return arrays | {_UNDER_POINTS + name: values for name, values in found.plane_metrics.items()}
+    arrays |= {OF_POINTS + name: values for name, values in found.metrics.items()}
+    return arrays | {UNDER_POINTS + name: values for name, values in found.plane_metrics.items()}
 
 
 def _null_shares(run: RunFolder, console: Console) -> np.ndarray:

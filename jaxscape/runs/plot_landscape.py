@@ -1,0 +1,190 @@
+"""Pictures of the landscape of a run: surfaces, trajectories on them, ways between minima, spectra."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxscape.figures.landscape_panels import LinePanel, PathPanel, SpectrumPanel, SurfacePanel, TrajectoryPanel
+from jaxscape.figures.landscapes import (
+    contour_figure,
+    line_figure,
+    path_figure,
+    spectrum_figure,
+    surface_figure,
+    trajectory_figure,
+)
+from jaxscape.figures.plots import save_figure
+from jaxscape.landscape.points import STATISTICS
+from jaxscape.runs import captions
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.kept import Kept, kept_names, read_kept
+from jaxscape.runs.path import WAYS
+from jaxscape.runs.surface import GRID, OF_POINTS, UNDER_POINTS
+
+_LOSSES = ("loss", "train_loss")  # what is drawn, the first that there is
+
+
+def plot_landscape(run: Path) -> list[Path]:
+    """Draw every measurement of a run's landscape that can be read; returns the files."""
+    run = RunFolder(run)
+    kinds = ((run.surfaces, plot_surface), (run.paths, plot_path), (run.curvature, plot_curvature))
+    return [file for folder, draw in kinds for name in kept_names(folder) for file in draw(run, name)]
+
+
+def plot_surface(run: Path, name: str) -> list[Path]:
+    """Draw a surface of a run: a line, or contours and a view in space, and the trajectories on their plane.
+
+    Raises:
+        FileNotFoundError: where there is no such surface.
+        ValueError: where it is damaged.
+        OSError: where a figure cannot be written.
+    """
+    run = RunFolder(run)
+    kept = read_kept(run.surfaces / name)
+    quantity, stem = _quantity(kept), f"surface-{name}"
+    note = _note(run, kept)
+    if "y" not in kept.values:
+        return save_figure(line_figure([line_panel(run, name)], quantity=quantity, note=note), run.figures / stem)
+    panel = surface_panel(run, name)
+    files = save_figure(contour_figure([panel], quantity=quantity, note=note), run.figures / stem)
+    files += save_figure(surface_figure([panel], quantity=quantity, note=note), run.figures / f"{stem}-3d")
+    if "coordinates" in kept.values:
+        on_plane = trajectory_figure([trajectory_panel(run, name)], quantity=quantity, note=note)
+        files += save_figure(on_plane, run.figures / f"{stem}-trajectories")
+    return files
+
+
+def plot_path(run: Path, name: str) -> list[Path]:
+    """Draw the ways from the minimum of a run to another; errors as `plot_surface`."""
+    run = RunFolder(run)
+    kept = read_kept(run.paths / name)
+    ways = {way: words for way, words in WAYS.items() if way in kept.record["barriers"]}
+    t = kept.values["t"]
+    straight = "matched" if "matched" in ways else "straight"
+    panels = []
+    for metric in kept.record["metrics"]:
+        heights = ", ".join(
+            f"{words} {kept.record['barriers'][way][metric]['height']:.3g}" for way, words in ways.items()
+        )
+        panels.append(
+            PathPanel(
+                metric.replace("_", " "),
+                t,
+                kept.values[f"curve:{metric}"],
+                kept.values[f"{straight}:{metric}"],
+                note=f"barrier: {heights}",
+            )
+        )
+    ends = (run.name, Path(kept.record["other"]).name)
+    lengths = kept.record["lengths"]
+    note = f"The curve is {lengths['curve'] / lengths[straight]:.3g} times as long as the straight line.\n{_note(run, kept)}"
+    return save_figure(path_figure(panels, ends=ends, note=note), run.figures / f"path-{name}")
+
+
+def plot_curvature(run: Path, name: str) -> list[Path]:
+    """Draw the spectra of a run, a row a point; errors as `plot_surface`."""
+    run = RunFolder(run)
+    kept = read_kept(run.curvature / name)
+    panels = [spectrum_panel(run, name, point) for point in range(min(len(kept.values["trace"]), _MOST_SPECTRA))]
+    matrix = kept.record["made_of"]["setting"]["matrix"].replace("_", "-")
+    note = f"Of the {matrix} matrix of the loss; {captions.data([run])}"
+    return save_figure(
+        spectrum_figure(panels, quantity=f"eigenvalue of the {matrix} matrix", note=note),
+        run.figures / f"curvature-{name}",
+    )
+
+
+_MOST_SPECTRA = 5  # rows of a figure
+
+
+def surface_panel(run: Path, name: str, metric: str | None = None) -> SurfacePanel:
+    """Return a surface of a run as a panel, its loss by default."""
+    run = RunFolder(run)
+    kept = read_kept(run.surfaces / name)
+    values = kept.values[GRID + (metric or _metric(kept))]
+    points = {"minimum" if run.kind.has_minimum else "mean": (0.0, 0.0)}
+    first, second = kept.record["axis_names"]
+    return SurfacePanel(
+        captions.title(run),
+        kept.values["x"],
+        kept.values["y"],
+        values,
+        points=points,
+        labels=(first, second),
+        note=captions.about(run),
+    )
+
+
+def line_panel(run: Path, name: str) -> LinePanel:
+    """Return a surface of one dimension as a panel."""
+    run = RunFolder(run)
+    kept = read_kept(run.surfaces / name)
+    metric = _metric(kept)
+    curves = {metric.replace("_", " "): kept.values[GRID + metric]}
+    return LinePanel(captions.title(run), kept.values["x"], curves, ends=("minimum", "1"), note=captions.about(run))
+
+
+def trajectory_panel(run: Path, name: str) -> TrajectoryPanel:
+    """Return the trajectories of a run on their plane as a panel."""
+    kept = read_kept(RunFolder(run).surfaces / name)
+    values, rows, metric = kept.values, kept.values["rows"], _metric(kept)
+    unit = "epoch"
+    losses = {"loss": OF_POINTS, "plane_loss": UNDER_POINTS}
+    full = {field: np.full(len(values["outside"]), np.nan) for field in losses}
+    for field, prefix in losses.items():
+        full[field][rows] = values[prefix + metric]
+    return TrajectoryPanel(
+        surface_panel(run, name),
+        values["coordinates"],
+        values["outside"],
+        values[f"column:{unit}"],
+        **full,
+        member=values["column:member"],
+        unit=unit,
+    )
+
+
+def spectrum_panel(run: Path, name: str, point: int = 0) -> SpectrumPanel:
+    """Return the spectrum at the minimum, or at a copy, as a panel."""
+    run = RunFolder(run)
+    kept = read_kept(run.curvature / name)
+    values = {key: each[point] for key, each in kept.values.items()}
+    title = captions.title(run)
+    if point:
+        at = kept.record["made_of"]["setting"]["at"].removesuffix("s")
+        title += f", {at} of the copy of seed {values['column:seed']:g}, step {values['column:step_size']:g}"
+    note = (
+        f"largest {values['eigenvalues'][0]:.3g}, lowest {values['lowest'][0]:.3g}; "
+        f"trace {values['trace']:.3g} ± {values['trace_error']:.2g}"
+    )
+    eigenvalues = np.concatenate([values["eigenvalues"], values["lowest"]])
+    return SpectrumPanel(title, values["grid"], values["density"], eigenvalues, note=note)
+
+
+def _metric(kept: Kept) -> str:
+    names = kept.record["metrics"]
+    return next((name for name in _LOSSES if name in names), names[0])
+
+
+def _quantity(kept: Kept) -> str:
+    split = kept.record["split"]
+    words = {"train": "training ", "test": "test "}.get(split, "")
+    return f"{words}{_metric(kept).replace('_', ' ')}"
+
+
+def _note(run: RunFolder, kept: Kept) -> str:
+    """What a figure says at its foot: the statistics, the shares of the axes beside surrogates, the data."""
+    lines = [_shares(kept.record), STATISTICS[kept.record["statistics"]].capitalize() + ".", captions.data([run])]
+    return "\n".join(filter(None, lines))
+
+
+def _shares(record: dict[str, Any]) -> str:
+    if "shares" not in record:
+        return ""
+    axes = record["made_of"]["setting"]["axes"]
+    if max(axes) >= len(record["shares"]):
+        return ""
+    kinds = {"the points": "shares", "rotated null trajectories": "null_shares", "a random walk": "random_walk_shares"}
+    found = [f"{sum(record[name][axis] for axis in axes):.1%} of {words}" for words, name in kinds.items()]
+    return f"The axes hold of the variance {', '.join(found)}."
