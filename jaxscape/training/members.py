@@ -329,7 +329,7 @@ def _together(advance: Advance, mesh: Mesh | None, together: int | None) -> Epoc
                     have_run.add(count)
             except jax.errors.JaxRuntimeError as error:
                 lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(states))
-                if not _is_out_of_memory(error) or count == 1 or lost or (mesh and mesh.is_multi_process):
+                if not is_out_of_memory(error) or count == 1 or lost or (mesh and mesh.is_multi_process):
                     raise _in_words(error, count) from error
                 largest = -(-count // 2)
                 message = f"{count} members at once do not fit into the device's memory; going on with {largest}"
@@ -343,13 +343,14 @@ def _together(advance: Advance, mesh: Mesh | None, together: int | None) -> Epoc
     return run
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device has no room for what it was to run."""
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _in_words(error: jax.errors.JaxRuntimeError, members: int) -> Exception:
     """A MemoryError where a device has no room, else the error itself."""
-    if not _is_out_of_memory(error):
+    if not is_out_of_memory(error):
         return error
     number = "one member does" if members == 1 else f"{members} members at once do"
     return MemoryError(

@@ -1,0 +1,393 @@
+"""Lines and planes of parameters: through networks, along filter-normalised directions, along principal axes.
+
+A point of a plane is a weighted sum of a few pytrees (`Plane.vectors`), and its weights are a fixed matrix times
+(1, x) or (1, x, y, x*y). So a plane through three networks, a bilinear patch between four and a plane along two
+directions are one record, and are evaluated alike.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxscape.arguments import check_finite, count, whole_number
+from jaxscape.jumps.directions import checked_grid, filter_normalize, random_direction
+from jaxscape.landscape.networks import network_reader
+from jaxscape.landscape.points import check_alike
+from jaxscape.problem import FilterAxis, Where
+from jaxscape.trajectories.arrays import describe_shape, differences, key_names
+from jaxscape.trajectories.distances import pairwise_distances
+from jaxscape.trajectories.gram import Gram, gram
+from jaxscape.trajectories.sources import Members, Source, flatten_reference, open_source
+from jaxscape.trajectories.store import TrajectoryStore
+
+PyTree = Any
+Origin = Literal["last", "mean", "reference"]
+
+ORIGINS = ("last", "mean", "reference")
+# What a plane may be, and what its coordinates are.
+KINDS = {
+    "segment": "from one network (0) to another (1)",
+    "three points": "through three networks; coordinates are distances in the parameters",
+    "four points": "bilinear between four networks at the corners of the unit square",
+    "directions": "along filter-normalised random directions; 1 moves every filter by its own norm",
+    "principal axes": "along principal axes of a trajectory; coordinates are distances in the parameters",
+}
+SMALLEST_ANGLE = 1e-3  # radians between two axes, below which the second is mostly what rounding leaves
+MAX_BYTES = 2**28  # of the points that are held at a time, as float32
+
+
+class Plane(NamedTuple):
+    """A line (one axis), a plane or a bilinear patch (two) of parameters."""
+
+    vectors: tuple[PyTree, ...]  # networks, or a network and directions
+    matrix: np.ndarray  # float64 (vectors, 2 or 4): the weights of the point (x, y) are matrix @ (1, x, y, x*y)
+    kind: str  # of `KINDS`
+    corners: np.ndarray  # float64 (networks, axes): where the networks lie that it goes through; (0, axes) of none
+    axis_names: tuple[str, ...]
+    shares: np.ndarray | None = None  # of "principal axes": of the variance, float64 (points - 1,), all axes in order
+
+    @property
+    def num_axes(self) -> int:
+        """1 of a line, 2 of a plane."""
+        return 1 if self.matrix.shape[1] == 2 else 2
+
+
+def plane(a: PyTree, b: PyTree, c: PyTree | None = None, d: PyTree | None = None) -> Plane:
+    """Return the line through two networks, the plane through three, or the bilinear patch between four.
+
+    Through two, x is the share of the way from `a` (0) to `b` (1). Through three the axes are orthonormal (Garipov et
+    al. 2018): `a` is the origin, `b` lies on the x axis, `c` above it, and coordinates are euclidean distances in the
+    parameters. Between four, `a` lies at (0, 0), `b` at (1, 0), `c` at (0, 1) and `d` at (1, 1), and the point (x, y)
+    is (1-x)(1-y) a + x(1-y) b + (1-x)y c + xy d.
+
+    Args:
+        a: the parameters of a network; likewise
+        b: of another,
+        c: of a third, and
+        d: of a fourth.
+
+    Raises:
+        TypeError: for leaves that are not real floating-point numbers (names the leaf).
+        ValueError: for networks that differ in structure or shapes, are not finite, or are equal; and for three, or
+            the first three of four, that lie within 0.001 rad of one line (gives the angle).
+
+    References:
+        Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", NeurIPS 2018, appendix A.1.
+    """
+    if c is None and d is not None:
+        raise ValueError("d must be None where c is None: give two, three or four networks")
+    networks = {name: tree for name, tree in zip("abcd", (a, b, c, d), strict=True) if tree is not None}
+    check_alike("networks", tuple(networks.values()))
+    for name, tree in networks.items():
+        check_finite(name, tree)
+        for other in networks:
+            if other < name and not _products(_differences(tree, networks[other]))[0, 0]:
+                raise ValueError(f"{other} and {name} must be different networks, and are equal")
+    vectors = tuple(networks.values())
+    if len(vectors) == 2:
+        return Plane(vectors, np.array([[1.0, -1], [0, 1]]), "segment", np.array([[0.0], [1]]), ("share of the way",))
+    products = _products(_differences(b, a), _differences(c, a))
+    _refuse_dependent(products, "the ways from a to b and from a to c")
+    if len(vectors) == 4:
+        bilinear = np.array([[1.0, -1, -1, 1], [0, 1, 0, -1], [0, 0, 1, -1], [0, 0, 0, 1]])
+        corners = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
+        return Plane(vectors, bilinear, "four points", corners, ("share of the way, x", "share of the way, y"))
+    length, along = math.sqrt(products[0, 0]), products[0, 1] / products[0, 0]
+    height = _height(products)
+    matrix = np.array(
+        [
+            [1, -1 / length, (along - 1) / height, 0],
+            [0, 1 / length, -along / height, 0],
+            [0, 0, 1 / height, 0],
+        ]
+    )
+    corners = np.array([[0, 0], [length, 0], [along * length, height]])
+    return Plane(vectors, matrix, "three points", corners, ("distance, x", "distance, y"))
+
+
+def filter_plane(
+    params: PyTree,
+    *,
+    seeds: Sequence[int] = (0, 1),
+    filter_axis: FilterAxis = -1,
+    ignore: bool = True,
+    where: Where | None = None,
+) -> Plane:
+    """Return the plane, or the line, from a network along filter-normalised random directions (Li et al. 2018).
+
+    A seed's direction is that of `jump_grid`, whose copies so lie on the axes, at their step sizes.
+
+    Args:
+        params: of one network, at (0, 0).
+        seeds: two for a plane, one for a line.
+        filter_axis: as in `filter_normalize`; likewise
+        ignore: which leaves stay where they are, biases and scales by default; and
+        where: which leaves move at all.
+
+    Raises:
+        TypeError, ValueError: as `filter_normalize`; for another number of seeds, and for params that are not finite
+            or whose filters are all zero.
+
+    Reference:
+        Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018.
+    """
+    numbers, _ = checked_grid(seeds, (1.0,))
+    if len(numbers) > 2:
+        raise ValueError(f"seeds must be one or two, a direction each, got {numbers}")
+    check_finite("params", params)
+    directions = [
+        filter_normalize(
+            random_direction(jax.random.key(seed), params), params, filter_axis=filter_axis, ignore=ignore, where=where
+        )
+        for seed in numbers
+    ]
+    products = _products(*([np.asarray(leaf) for leaf in jax.tree.leaves(each)] for each in directions))
+    if not products[0, 0]:
+        raise ValueError("params must have a filter that moves and is not zero, and there is none")
+    if len(numbers) == 2:
+        _refuse_dependent(products, f"the directions of the seeds {numbers[0]} and {numbers[1]}")
+    names = tuple(f"direction of seed {seed}, in norms of the filters" for seed in numbers)
+    return _along((params, *directions), "directions", names)
+
+
+def trajectory_plane(
+    points: TrajectoryStore | Sequence[TrajectoryStore] | PyTree,
+    *,
+    axes: Sequence[int] = (0, 1),
+    origin: Origin | None = None,
+    reference: PyTree | None = None,
+    members: Members | None = None,
+    like: PyTree | None = None,
+    products: Gram | None = None,
+) -> Plane:
+    """Return the plane, or the line, along principal axes of the points of trajectories, exactly.
+
+    Axes and shares come from the products of increments (`jaxscape.gram`), and are right for points that are nearly
+    parallel; the points are then read once more, a part at a time, for the axes as parameters. Random walks have a
+    leading plane too: see `random_walk_shares`, and `principal_shares` of `null_trajectories`.
+
+    Args:
+        points: as `gram` takes them; the mean of all is the centre of the principal axes.
+        axes: which two principal axes span the plane, or which one the line; 0 is the leading one.
+        origin: where the plane lies. "reference": through that network. "last": through the last point, of one
+            trajectory. "mean": through the mean, where the plane is nearest to the points. By default the first of
+            these that can be.
+        reference: the minimum, say; the parameters of one network.
+        members: of a store, as `gram` takes them.
+        like: parameters in the structure that the plane is to have; by default that of the points, of a store nested
+            dictionaries.
+        products: the `Gram` of these points, where it is known.
+
+    Returns:
+        A plane with orthonormal axes (float64 NumPy arrays), each with its largest coordinate positive, and `shares`.
+
+    Raises:
+        ValueError: as `gram`; for an unknown origin, a reference that is missing, the last point of several
+            trajectories, and axes that the points do not span.
+    """
+    source = open_source(points, members, None)
+    through = _checked_origin(origin, reference, source)
+    known = gram(points, members=members) if products is None else products
+    if known.num_points != source.num_rows:
+        raise ValueError(f"products must be of the {source.num_rows} points, got those of {known.num_points}")
+    values, vectors = _principal_axes(known)
+    chosen = [whole_number("axes", axis) for axis in axes]
+    spanned = int(np.sum(values > 1e-12 * values[0])) if values[0] > 0 else 0
+    if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not all(0 <= axis < spanned for axis in chosen):
+        raise ValueError(
+            f"axes must be one or two distinct numbers of the {spanned} axes of these points, got {chosen}"
+        )
+    rows = (vectors[:, chosen] / np.sqrt(values[chosen])).T
+    first = _origin_weights(through, source.num_rows)
+    flat = _sums(source, np.vstack([rows, first]))
+    like = network_reader(points, members=members)(0) if like is None else like
+    if through == "reference":
+        flat[-1] = flatten_reference(reference, source)
+    *flat_axes, flat_origin = (_unflatten(each, source, like) for each in flat)
+    start = jax.tree.map(lambda leaf, value: value.astype(jnp.result_type(leaf)), like, flat_origin)
+    shares = values / values.sum()
+    names = tuple(f"principal axis {axis + 1} ({shares[axis]:.1%} of the variance)" for axis in chosen)
+    return _along((start, *flat_axes), "principal axes", names)._replace(shares=shares[: source.num_rows - 1])
+
+
+def principal_shares(points: Gram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree) -> np.ndarray:
+    """Return the share of the variance of points on each of their principal axes, the largest first.
+
+    Args:
+        points: a `Gram`, such as one of `null_trajectories`, or whatever `gram` takes.
+
+    Returns:
+        float64 (points - 1,), with the sum 1.
+
+    Raises:
+        ValueError: as `gram`, and for points that are all the same.
+    """
+    values, _ = _principal_axes(points if isinstance(points, Gram) else gram(points))
+    if not values[0] > 0:
+        raise ValueError("points must differ, and are all the same")
+    return (values / values.sum())[:-1]
+
+
+def random_walk_shares(num_points: int) -> np.ndarray:
+    """Return the shares of the variance of a random walk in a space of many dimensions, the largest first.
+
+    The centred inner products of a walk of independent steps tend to those that the inverse of the path graph's
+    Laplacian gives, whose eigenvalues are known: share k is proportional to 1 / sin(pi k / (2 n))^2. Of a long walk it
+    is 6 / (pi k)^2: 60.8 % on one axis, 76.0 % on two. So a trajectory is no curve in a plane for its shares alone.
+
+    Args:
+        num_points: n, the start counted, far fewer than there are dimensions.
+
+    Returns:
+        float64 (n - 1,), with the sum 1.
+
+    Raises:
+        ValueError: for fewer than 2 points.
+
+    Reference:
+        Antognini and Sohl-Dickstein, "PCA of high dimensional random walks with comparison to neural network
+        training", NeurIPS 2018.
+    """
+    points = count("num_points", num_points, least=2)
+    values = 1 / np.sin(np.pi * np.arange(1, points) / (2 * points)) ** 2
+    shares: np.ndarray = values / values.sum()
+    return shares
+
+
+def plane_weights(plane: Plane, coordinates: np.ndarray) -> np.ndarray:
+    """Return the weights of the vectors of a plane at some points: barycentric coordinates where these are networks.
+
+    Args:
+        plane: a plane.
+        coordinates: float (points, axes).
+
+    Returns:
+        float64 (points, vectors).
+
+    Raises:
+        ValueError: for another shape.
+    """
+    found = np.asarray(coordinates, np.float64)
+    if found.ndim != 2 or found.shape[1] != plane.num_axes:
+        raise ValueError(f"coordinates must have shape (points, {plane.num_axes}), got {found.shape}")
+    terms = [np.ones(len(found)), *found.T]
+    if plane.num_axes == 2:
+        terms.append(found[:, 0] * found[:, 1])
+    weights: np.ndarray = np.stack(terms, axis=1) @ plane.matrix.T
+    return weights
+
+
+def plane_point(plane: Plane, coordinates: Sequence[float]) -> PyTree:
+    """Return the parameters of a point of a plane, as NumPy arrays in the dtype of its first vector.
+
+    Args:
+        plane: a plane.
+        coordinates: one number an axis.
+    """
+    (weights,) = plane_weights(plane, np.asarray(coordinates, np.float64)[None])
+
+    def of_leaf(*leaves: Any) -> np.ndarray:
+        wide = sum(weight * np.asarray(leaf, np.float64) for weight, leaf in zip(weights, leaves, strict=True))
+        return np.asarray(wide).astype(jnp.result_type(leaves[0]))
+
+    return jax.tree.map(of_leaf, *plane.vectors)
+
+
+def distance(a: PyTree, b: PyTree) -> float:
+    """Return the euclidean distance between two networks, summed in float64."""
+    return math.sqrt(_products(_differences(b, a))[0, 0])
+
+
+def is_bilinear(plane: Plane) -> bool:
+    """Whether a plane is a bilinear patch, on which nothing can be projected."""
+    return plane.num_axes == 2 and bool(np.any(plane.matrix[:, 3]))
+
+
+def _along(vectors: tuple[PyTree, ...], kind: str, names: tuple[str, ...]) -> Plane:
+    axes = len(vectors) - 1
+    matrix = np.eye(axes + 1, 2 if axes == 1 else 4)
+    return Plane(vectors, matrix, kind, np.zeros((0, axes)), names)
+
+
+def _differences(tree: PyTree, other: PyTree) -> list[np.ndarray]:
+    """Leaves of a difference, float64."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return [np.asarray(one, np.float64) - np.asarray(two, np.float64) for one, two in pairs]
+
+
+def _products(*vectors: list[np.ndarray]) -> np.ndarray:
+    """Inner products of vectors that are lists of leaves, float64."""
+    leaves = ([np.asarray(leaf, np.float64).ravel() for leaf in each] for each in zip(*vectors, strict=True))
+    products = np.zeros((len(vectors),) * 2)
+    for each in leaves:
+        products += np.array([[one @ two for two in each] for one in each])
+    return products
+
+
+def _height(products: np.ndarray) -> float:
+    """The length of the part of the second vector that is perpendicular to the first."""
+    return math.sqrt(max(products[1, 1] - products[0, 1] ** 2 / products[0, 0], 0))
+
+
+def _refuse_dependent(products: np.ndarray, words: str) -> None:
+    sine = _height(products) / math.sqrt(products[1, 1])
+    if sine < math.sin(SMALLEST_ANGLE):
+        raise ValueError(
+            f"a plane needs two independent axes, but {words} are {math.asin(min(sine, 1)):.2g} rad from one line "
+            f"(allowed: {SMALLEST_ANGLE} or more)"
+        )
+
+
+def _checked_origin(origin: str | None, reference: PyTree | None, source: Source) -> str:
+    is_one = source.parents is None or int(np.sum(source.parents < 0)) == 1
+    if origin is None:
+        return "reference" if reference is not None else "last" if is_one else "mean"
+    if origin not in ORIGINS:
+        raise ValueError(f"origin must be one of {', '.join(ORIGINS)}, or None, got {origin!r}")
+    if origin == "reference" and reference is None:
+        raise ValueError('origin "reference" needs a reference, the parameters of one network')
+    if origin == "last" and not is_one:
+        raise ValueError('origin "last" is for one trajectory, and these are several; choose members, or "mean"')
+    return origin
+
+
+def _origin_weights(origin: str, points: int) -> np.ndarray:
+    return np.full(points, 1 / points) if origin == "mean" else np.eye(points)[-1]
+
+
+def _principal_axes(products: Gram) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (n,) and unit eigenvectors (n, n) of the centred inner products, the largest first, none negative."""
+    squared = pairwise_distances(products, metric="euclidean") ** 2
+    row = squared.mean(axis=1)
+    values, vectors = np.linalg.eigh(-(squared - row[:, None] - row + row.mean()) / 2)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    return values, vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(vectors))])
+
+
+def _sums(source: Source, weights: np.ndarray) -> np.ndarray:
+    """Weighted sums (sums, P) of points, float64, from blocks of their columns."""
+    sums, column = np.empty((len(weights), source.dimension)), 0
+    for block in source.blocks(MAX_BYTES):
+        sums[:, column : column + block.shape[1]] = weights @ block.astype(np.float64)
+        column += block.shape[1]
+    return sums
+
+
+def _unflatten(flat: np.ndarray, source: Source, like: PyTree) -> PyTree:
+    """One point as a pytree of the structure of `like`, its arrays found by key path."""
+    ends = np.cumsum([math.prod(shape) for shape in source.shapes.values()])[:-1]
+    arrays = {
+        name: part.reshape(shape)
+        for (name, shape), part in zip(source.shapes.items(), np.split(flat, ends), strict=True)
+    }
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+    names = ["/".join(key_names(path)) for path, _ in leaves]
+    shapes = {name: np.shape(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
+    if shapes != source.shapes:
+        name, here, there = next(differences(shapes, source.shapes, describe_shape))
+        raise ValueError(f"like must have the arrays of one point, but {name!r} is {here} there and {there} in a point")
+    return jax.tree.unflatten(treedef, [arrays[name] for name in names])

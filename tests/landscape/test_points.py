@@ -1,0 +1,222 @@
+"""Many points evaluated: strategies, running statistics, data sets, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+from known_landscapes import (
+    TEST_INPUTS,
+    TEST_TARGETS,
+    batch_norm,
+    batch_norm_loss,
+    batch_norm_params,
+    measured_statistics,
+    quadratic,
+    quadratic_loss,
+    quadratic_params,
+)
+
+from jaxscape import Problem, evaluate_networks, evaluate_points
+from jaxscape.landscape.points import points_evaluator
+
+WEIGHTS = np.stack([np.ones(7), np.linspace(-1, 1, 7)], axis=1)
+
+
+def collected(chunks):
+    rows, metrics = zip(*chunks, strict=True)
+    np.testing.assert_array_equal(np.concatenate(rows), np.arange(sum(map(len, rows))))
+    return {name: np.concatenate([each[name] for each in metrics]) for name in metrics[0]}
+
+
+def batch_norm_values(strategy, weights=WEIGHTS, **how):
+    vectors = [batch_norm_params(0), batch_norm_params(1)]
+    how = {"model_state": measured_statistics(vectors[0]), "batch_size": 4, **how}
+    return collected(evaluate_points(batch_norm(), vectors, weights, strategy=strategy, **how))
+
+
+def test_points_of_a_quadratic_form_have_its_loss():
+    vectors = [quadratic_params(0), quadratic_params(1)]
+    found = collected(evaluate_points(quadratic(), vectors, WEIGHTS))
+    points = [jax.tree.map(lambda a, b, w=w: w[0] * a + w[1] * b, *vectors) for w in WEIGHTS]
+    np.testing.assert_allclose(found["loss"], [quadratic_loss(point) for point in points], rtol=1e-5)
+    assert found["loss"].dtype == np.float64
+    np.testing.assert_array_equal(found["accuracy"], -found["loss"])
+
+
+def test_a_loop_and_threads_give_the_same_bytes_and_stacks_differ_by_rounding():
+    loop, threads = batch_norm_values("loop"), batch_norm_values("threads:3")
+    for name in ("loss", "accuracy"):
+        np.testing.assert_array_equal(loop[name], threads[name])
+        for strategy in ("vmap", "vmap:3"):  # of seven, so that the last stack is filled up
+            np.testing.assert_allclose(batch_norm_values(strategy)[name], loop[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "threads:2"])
+def test_each_point_is_evaluated_by_itself(strategy):
+    whole = batch_norm_values(strategy)["loss"]
+    np.testing.assert_array_equal(batch_norm_values(strategy, WEIGHTS[4:])["loss"], whole[4:])
+
+
+@pytest.mark.parametrize("strategy", ["loop", "threads:2", "vmap:3"])
+def test_what_is_not_finite_stays_one_value(strategy):
+    weights = WEIGHTS.copy()
+    weights[2], weights[3] = (1e30, 1e30), (3e38, -3e38)
+    found = collected(
+        evaluate_points(quadratic(), [quadratic_params(0), quadratic_params(1)], weights, strategy=strategy)
+    )
+    others = np.delete(np.arange(7), [2, 3])
+    assert not np.isfinite(found["loss"][[2, 3]]).any()
+    expected = collected(evaluate_points(quadratic(), [quadratic_params(0), quadratic_params(1)], WEIGHTS))
+    np.testing.assert_allclose(found["loss"][others], expected["loss"][others], rtol=1e-5)
+
+
+def test_statistics_are_measured_anew_interpolated_or_kept():
+    ends = [batch_norm_params(0), batch_norm_params(1)]
+    states = [measured_statistics(end) for end in ends]
+    weights = np.array([[1, 0], [0.5, 0.5], [0, 1]])
+    middle = jax.tree.map(lambda a, b: (a + b) / 2, *ends)
+    between = jax.tree.map(lambda a, b: (a + b) / 2, *states)
+    expected = {
+        "recalibrated": [(ends[0], states[0]), (middle, measured_statistics(middle)), (ends[1], states[1])],
+        "interpolated": [(ends[0], states[0]), (middle, between), (ends[1], states[1])],
+        "kept": [(ends[0], states[0]), (middle, states[0]), (ends[1], states[0])],
+    }
+    for statistics, points in expected.items():
+        for strategy in ("loop", "vmap:2"):
+            chunks = evaluate_points(
+                batch_norm(), ends, weights, model_states=states, statistics=statistics, strategy=strategy
+            )
+            losses = [batch_norm_loss(*point) for point in points]
+            np.testing.assert_allclose(collected(chunks)["loss"], losses, rtol=1e-5, err_msg=statistics)
+    # The three are not the same in the middle, or this would show nothing.
+    assert len({round(batch_norm_loss(*points[1]), 3) for points in expected.values()}) == 3
+
+
+def test_the_test_data_may_be_asked_for():
+    params = batch_norm_params(2)
+    (chunk,) = evaluate_points(
+        batch_norm(), [params], [[1]], model_state=measured_statistics(params), split="test", metrics=["loss"]
+    )
+    state = measured_statistics(params)
+    assert list(chunk[1]) == ["loss"]
+    assert chunk[1]["loss"][0] == pytest.approx(batch_norm_loss(params, state, TEST_INPUTS, TEST_TARGETS), rel=1e-5)
+
+
+def test_a_problem_without_predict_has_the_loss_of_training():
+    problem, params = batch_norm(), batch_norm_params(0)
+    bare = Problem(problem.loss_fn, problem.data)
+    strange = {name: value + 5 for name, value in measured_statistics(params).items()}
+    evaluator = points_evaluator(bare, [params], model_state=strange)
+    assert (evaluator.statistics, evaluator.names) == ("batch", ("loss",))
+    (chunk,) = evaluator.chunks(np.ones((1, 1)), 1)
+    assert chunk[1]["loss"][0] == pytest.approx(batch_norm_loss(params, measured_statistics(params)), rel=1e-5)
+
+
+def test_a_model_without_statistics_says_so():
+    assert points_evaluator(quadratic(), [quadratic_params(0)], statistics="recalibrated").statistics == "none"
+
+
+def test_networks_that_are_no_points_of_a_plane_are_evaluated_too():
+    networks = [batch_norm_params(seed) for seed in range(5)]
+    state = measured_statistics(networks[0])
+    expected = [batch_norm_loss(each, measured_statistics(each)) for each in networks]
+    for strategy in ("loop", "threads:2", "vmap:2"):
+        chunks = evaluate_networks(batch_norm(), networks.__getitem__, 5, model_state=state, strategy=strategy)
+        np.testing.assert_allclose(collected(chunks)["loss"], expected, rtol=1e-5)
+
+
+def test_an_evaluate_in_numpy_runs_one_point_after_the_other():
+    def evaluate(params, model_state):
+        return {"loss": np.float64(np.asarray(params["bias"]).sum())}
+
+    problem, params = quadratic(), quadratic_params(0)
+    problem = Problem(problem.loss_fn, problem.data, evaluate=evaluate)
+    found = collected(evaluate_points(problem, [params], [[1], [2]], strategy="threads:2"))
+    np.testing.assert_allclose(found["loss"], [params["bias"].sum(), 2 * params["bias"].sum()], rtol=1e-6)
+    with pytest.raises(ValueError, match="unknown metric 'accuracy'; known: loss"):
+        list(evaluate_points(problem, [params], [[1]], metrics=["accuracy"], strategy="loop"))
+
+
+def test_float64_parameters_are_evaluated_in_float64_where_it_is_on():
+    vectors = [jax.tree.map(np.float64, quadratic_params(seed)) for seed in (0, 1)]
+    points = [jax.tree.map(lambda a, b, w=w: w[0] * a + w[1] * b, *vectors) for w in WEIGHTS]
+    with jax.enable_x64(True):
+        for strategy in ("loop", "threads:2", "vmap"):
+            found = collected(evaluate_points(quadratic(), vectors, WEIGHTS, strategy=strategy))
+            np.testing.assert_allclose(found["loss"], [quadratic_loss(point) for point in points], rtol=1e-13)
+
+
+def test_half_as_many_points_are_taken_where_they_do_not_fit(monkeypatch):
+    expected = batch_norm_values("vmap:2", statistics="kept")["loss"]
+    whole, sizes = jax.vmap, []
+
+    def vmap(function):
+        def run(stack):
+            sizes.append(len(jax.tree.leaves(stack)[0]))
+            if sizes[-1] > 2:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
+            return whole(function)(stack)
+
+        return run
+
+    monkeypatch.setattr(jax, "vmap", vmap)
+    with pytest.warns(RuntimeWarning) as warned:
+        found = batch_norm_values("vmap:6", statistics="kept")
+    ends = ["6 points at once do not fit into the device's memory; going on with 3", "3 points at once"]
+    assert [str(each.message)[: len(end)] for each, end in zip(warned, ends, strict=True)] == ends
+    assert sizes == [6, 3, 2, 2, 2, 2]
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-6)
+
+
+def test_a_point_that_does_not_fit_by_itself_is_an_error_in_words(monkeypatch):
+    def no_room(stack):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
+
+    monkeypatch.setattr(jax, "vmap", lambda function: no_room)
+    with pytest.warns(RuntimeWarning), pytest.raises(MemoryError, match="one point does not fit into the device's mem"):
+        batch_norm_values("vmap:2", statistics="kept")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"statistics": "new"}, "statistics must be one of recalibrated, interpolated, kept, got 'new'"),
+        ({"statistics": "interpolated"}, "needs model_states, one for each corner"),
+        ({"model_states": [{}]}, "one for each of the 2 corners, got 1"),
+        ({"model_states": [{}, {}], "model_state": {}}, "and not both"),
+        ({"model_states": [{}, {"mean": np.ones(2)}]}, "the same structure and shapes"),
+        (
+            {"strategy": "vmap_grad"},
+            "strategy must be one of loop, threads, vmap, threads:4 or vmap:8, got 'vmap_grad'",
+        ),
+        ({"strategy": "loop:2"}, "strategy must be"),
+        ({"strategy": "vmap:0"}, "strategy must be"),
+        ({"metrics": ["error"]}, "unknown metric 'error'; known: accuracy, loss"),
+        ({"split": "test"}, "split 'test' needs mode 'evaluate'"),
+        ({"split": "all"}, "split must be one of train, test"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(how, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_points(quadratic(), [quadratic_params(0), quadratic_params(1)], WEIGHTS, **how)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "weights", "message"),
+    [
+        ([quadratic_params(0)], WEIGHTS, r"weights must be finite numbers \(points, 1\), got shape \(7, 2\)"),
+        ([quadratic_params(0)], [[np.nan]], "weights must be finite"),
+        ([], WEIGHTS[:, :0], "vectors must be one pytree or more"),
+        ([quadratic_params(0), {"bias": np.ones(2)}], WEIGHTS, r"same structure, but \['kernel'\] differ"),
+        ([{"w": np.ones(2)}, {"w": np.ones(3)}], WEIGHTS, r"same shapes, got \(3,\) and \(2,\) at \['w'\]"),
+        ([{"w": np.array([1, np.inf])}], WEIGHTS[:, :1], r"vectors\[0\] must be finite"),
+    ],
+)
+def test_bad_vectors_and_weights_are_refused_before_any_work(vectors, weights, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_points(quadratic(), vectors, weights)
+
+
+def test_a_misspelt_option_is_refused():
+    with pytest.raises(TypeError, match="statistic"):
+        points_evaluator(quadratic(), [quadratic_params(0)], statistic="kept")
