@@ -1,1 +1,1 @@
-"""The loss around networks: lines, planes, surfaces, and trajectories on planes."""
+"""The loss around networks: lines, planes, surfaces, trajectories on planes, and paths of low loss."""
