@@ -51,6 +51,10 @@ _CONTENTS = {
         "rank_correlation",
     ),
     "embedding.tree": ("Tree", "artificial_tree"),
+    "topology.domain": ("NeighbourGraph", "neighbour_graph"),
+    "topology.persistence": ("Persistence", "persistence"),
+    "topology.tree": ("MergeTree", "merge_tree"),
+    "topology.null": ("PersistenceNull", "persistence_null"),
     "runs.run": ("Run",),
 }
 _ROOMS = ("figures", "report")  # whose names are their own
@@ -88,6 +92,10 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.tasks.flax import flax_problem
     from jaxscape.tasks.models import WideResNet
     from jaxscape.tasks.nnx import nnx_problem
+    from jaxscape.topology.domain import NeighbourGraph, neighbour_graph
+    from jaxscape.topology.null import PersistenceNull, persistence_null
+    from jaxscape.topology.persistence import Persistence, persistence
+    from jaxscape.topology.tree import MergeTree, merge_tree
     from jaxscape.training.batches import SharedBatches, batches_for_each
     from jaxscape.training.optimizers import decay_factors, make_optimizer, step_decay
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
@@ -109,6 +117,10 @@ __all__ = [
     "Geometry",
     "Gram",
     "JumpGrid",
+    "MergeTree",
+    "NeighbourGraph",
+    "Persistence",
+    "PersistenceNull",
     "PhateResult",
     "Problem",
     "Run",
@@ -143,11 +155,15 @@ __all__ = [
     "load_dataset",
     "make_optimizer",
     "mds",
+    "merge_tree",
+    "neighbour_graph",
     "nnx_problem",
     "null_trajectories",
     "pair_images",
     "pairwise_distances",
     "pca",
+    "persistence",
+    "persistence_null",
     "phate",
     "procrustes_disparity",
     "project",

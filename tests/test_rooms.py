@@ -20,6 +20,7 @@ MAY_KNOW = {
     "jumps": {"arguments", "problem", "training"},
     "trajectories": set(),
     "embedding": set(),
+    "topology": {"arguments"},
     "figures": set(),
     "report": set(),
     "runs": {"arguments", "problem", "tasks", "training", "jumps", "trajectories", "embedding", "figures", "report"},
@@ -31,6 +32,7 @@ KNOW_THE_TASKS = {"runs/images.py", "runs/captions.py", "runs/checks.py"}
 DOORS = {
     "phate": {"embedding/baselines.py"},
     "umap": {"embedding/baselines.py"},
+    "gudhi": {"topology/persistence.py"},
     "equinox": {"tasks/equinox.py"},
     "jinja2": {"report/page.py"},
     "anywidget": {"report/notebook.py"},
