@@ -67,6 +67,10 @@ _CONTENTS = {
         "rank_correlation",
     ),
     "embedding.tree": ("Tree", "artificial_tree"),
+    "topology.domain": ("NeighbourGraph", "neighbour_graph"),
+    "topology.persistence": ("Persistence", "persistence"),
+    "topology.tree": ("MergeTree", "merge_tree"),
+    "topology.null": ("PersistenceNull", "persistence_null"),
     "runs.run": ("Run",),
 }
 _ROOMS = ("figures", "report")  # whose names are their own
@@ -120,6 +124,10 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.tasks.flax import flax_problem
     from jaxscape.tasks.models import WideResNet, wide_resnet_axes
     from jaxscape.tasks.nnx import nnx_problem
+    from jaxscape.topology.domain import NeighbourGraph, neighbour_graph
+    from jaxscape.topology.null import PersistenceNull, persistence_null
+    from jaxscape.topology.persistence import Persistence, persistence
+    from jaxscape.topology.tree import MergeTree, merge_tree
     from jaxscape.training.batches import SharedBatches, batches_for_each
     from jaxscape.training.optimizers import decay_factors, make_optimizer, step_decay
     from jaxscape.training.train import Epoch, TrainState, concatenate_states, init_states, train
@@ -144,8 +152,12 @@ __all__ = [
     "JumpGrid",
     "Line",
     "Matching",
+    "MergeTree",
+    "NeighbourGraph",
     "Path",
     "PathProfile",
+    "Persistence",
+    "PersistenceNull",
     "PhateResult",
     "Plane",
     "Problem",
@@ -194,6 +206,8 @@ __all__ = [
     "make_optimizer",
     "match_units",
     "mds",
+    "merge_tree",
+    "neighbour_graph",
     "nnx_problem",
     "null_trajectories",
     "pair_images",
@@ -201,6 +215,8 @@ __all__ = [
     "path_profile",
     "pca",
     "permute_units",
+    "persistence",
+    "persistence_null",
     "phate",
     "plane",
     "plane_point",

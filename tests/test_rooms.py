@@ -21,6 +21,7 @@ MAY_KNOW = {
     "landscape": {"arguments", "problem", "training", "jumps", "xla_cpu", "trajectories"},
     "trajectories": set(),
     "embedding": set(),
+    "topology": {"arguments"},
     "figures": set(),
     "report": set(),
     "runs": {
@@ -35,6 +36,7 @@ KNOW_THE_TASKS = {"runs/images.py", "runs/captions.py", "runs/checks.py"}
 DOORS = {
     "phate": {"embedding/baselines.py"},
     "umap": {"embedding/baselines.py"},
+    "gudhi": {"topology/persistence.py"},
     "equinox": {"tasks/equinox.py"},
     "jinja2": {"report/page.py"},
     "anywidget": {"report/notebook.py"},

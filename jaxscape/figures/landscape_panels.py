@@ -1,0 +1,231 @@
+"""What a panel of a landscape figure shows: losses along a line or a path, on a plane, a spectrum, a diagram.
+
+Arrays alone, which are checked before anything is drawn. NaN and infinite losses are allowed: they are gaps, and the
+figure says how many there are.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxscape.figures.panels import checked_column
+
+type Array = NDArray[Any]
+
+
+class LinePanel(NamedTuple):
+    """Values along a straight line through two points, at 0 and 1."""
+
+    title: str
+    position: Array  # (n,) ascending
+    curves: Mapping[str, Array]  # (n,) values by name
+    ends: tuple[str, str] = ("0", "1")  # names of the two points
+    barrier: str = ""  # the curve whose barrier is drawn; it needs finite values at 0 and 1
+    statistics: str = ""  # batch-norm statistics along the line, for the note: "recalibrated", "interpolated", "kept"
+    note: str = ""
+
+
+class SurfacePanel(NamedTuple):
+    """Values on a grid of a plane."""
+
+    title: str
+    x: Array  # (columns,) ascending
+    y: Array  # (rows,) ascending
+    values: Array  # (rows, columns)
+    points: Mapping[str, tuple[float, float]] = {}  # marked places (x, y) by name
+    labels: tuple[str, str] = ("", "")  # of the two axes
+    note: str = ""
+
+
+class TrajectoryPanel(NamedTuple):
+    """A trajectory projected on a plane, and how far it is from it."""
+
+    surface: SurfacePanel
+    place: Array  # (m, 2) projected points
+    outside: Array  # (m,) share of the distance from the plane's origin that lies outside of the plane, 0 to 1
+    epoch: Array  # (m,) ascending
+    loss: Array  # (m,) of the points themselves
+    plane_loss: Array  # (m,) of the plane under them
+    unit: str = "epoch"
+
+
+class PathPanel(NamedTuple):
+    """A quantity along a curve between two points, and along the straight line between them."""
+
+    quantity: str  # for the vertical axis, such as "loss" or "error"
+    position: Array  # (n,) ascending, from 0 to 1
+    curve: Array  # (n,)
+    straight: Array  # (n,)
+    note: str = ""
+
+
+class SpectrumPanel(NamedTuple):
+    """The spectral density of a symmetric matrix, and single eigenvalues."""
+
+    title: str
+    value: Array  # (n,) ascending
+    density: Array  # (n,) at least 0
+    eigenvalues: Array  # (k,) the outermost ones
+    note: str = ""
+
+
+class PersistencePanel(NamedTuple):
+    """Births and deaths of one dimension, and the lifetimes of shuffled losses."""
+
+    title: str
+    birth: Array  # (pairs,)
+    death: Array  # (pairs,) infinity where a class does not die
+    null: Array | None = None  # (draws, most) lifetimes of each draw, the longest first
+    note: str = ""
+
+
+def checked_line(panel: LinePanel) -> LinePanel:
+    """Return the panel with arrays of floats.
+
+    Raises:
+        ValueError: shapes that differ, positions that do not ascend, no curve, an unknown curve of the barrier, or one
+            that has no finite value at 0 and 1.
+    """
+    position = _ascending("position", panel.position, 2)
+    if not panel.curves:
+        raise ValueError(f"panel {panel.title!r} has no curves; give one or more")
+    curves = {name: _column(f"curves[{name!r}]", each, len(position)) for name, each in panel.curves.items()}
+    if panel.barrier and panel.barrier not in curves:
+        raise ValueError(f"barrier must be one of {list(curves)}, got {panel.barrier!r}")
+    panel = panel._replace(position=position, curves=curves)
+    if panel.barrier:
+        at_ends = [curves[panel.barrier][position == end] for end in (0, 1)]
+        if not all(len(each) and np.isfinite(each).all() for each in at_ends):
+            raise ValueError(f"barrier needs a finite value of {panel.barrier!r} at positions 0 and 1")
+    return panel
+
+
+def checked_surface(panel: SurfacePanel) -> SurfacePanel:
+    """Return the panel with arrays of floats.
+
+    Raises:
+        ValueError: shapes that do not fit, axes that do not ascend, no finite value, or points outside of the grid.
+    """
+    x, y = _ascending("x", panel.x, 2), _ascending("y", panel.y, 2)
+    values = np.asarray(panel.values, float)
+    if values.shape != (len(y), len(x)):
+        raise ValueError(f"values has shape {values.shape}; {(len(y), len(x))} is needed, a row for each y")
+    if not np.isfinite(values).any():
+        raise ValueError(f"panel {panel.title!r} has no finite value")
+    for name, place in panel.points.items():
+        across, up = checked_column(f"points[{name!r}]", place, 2, numeric=True)
+        if not (x[0] <= across <= x[-1] and y[0] <= up <= y[-1]):
+            raise ValueError(f"points[{name!r}] must lie on the grid, got ({across:g}, {up:g})")
+    return panel._replace(x=x, y=y, values=values)
+
+
+def checked_trajectory(panel: TrajectoryPanel) -> TrajectoryPanel:
+    """Return the panel with arrays of floats.
+
+    Raises:
+        ValueError: as `checked_surface`; columns of other lengths, shares beyond 0 to 1, epochs that do not ascend.
+    """
+    epoch = _ascending("epoch", panel.epoch, 2)
+    place = np.asarray(panel.place, float)
+    if place.shape != (len(epoch), 2) or not np.isfinite(place).all():
+        raise ValueError(f"place must be finite, of shape {(len(epoch), 2)}, got shape {place.shape}")
+    outside = checked_column("outside", panel.outside, len(epoch), numeric=True)
+    if outside.min() < 0 or outside.max() > 1:
+        raise ValueError(f"outside must be from 0 to 1, got {outside.min():g} to {outside.max():g}")
+    return panel._replace(
+        surface=checked_surface(panel.surface),
+        place=place,
+        outside=outside,
+        epoch=epoch,
+        loss=_column("loss", panel.loss, len(epoch)),
+        plane_loss=_column("plane_loss", panel.plane_loss, len(epoch)),
+    )
+
+
+def checked_path(panel: PathPanel) -> PathPanel:
+    """Return the panel with arrays of floats.
+
+    Raises:
+        ValueError: columns of other lengths, positions that do not ascend.
+    """
+    position = _ascending("position", panel.position, 2)
+    curve, straight = (_column(name, getattr(panel, name), len(position)) for name in ("curve", "straight"))
+    return panel._replace(position=position, curve=curve, straight=straight)
+
+
+def checked_spectrum(panel: SpectrumPanel) -> SpectrumPanel:
+    """Return the panel with arrays of floats.
+
+    Raises:
+        ValueError: columns of other lengths, NaN, a density that is negative or 0 everywhere.
+    """
+    value = _ascending("value", panel.value, 2)
+    density = checked_column("density", panel.density, len(value), numeric=True)
+    if density.min() < 0 or density.max() == 0:
+        raise ValueError(f"density must be at least 0 and somewhere more, got {density.min():g} to {density.max():g}")
+    eigenvalues = np.asarray(panel.eigenvalues, float)
+    return panel._replace(
+        value=value,
+        density=density,
+        eigenvalues=checked_column("eigenvalues", eigenvalues, eigenvalues.size, numeric=True),
+    )
+
+
+def checked_persistence(panel: PersistencePanel) -> PersistencePanel:
+    """Return the panel with arrays of floats.
+
+    Raises:
+        ValueError: columns of other lengths, no pairs, births that are not finite, deaths before births, null lifetimes
+            that are negative or not sorted.
+    """
+    birth = np.asarray(panel.birth, float)
+    birth = checked_column("birth", birth, birth.size, numeric=True)
+    death = _column("death", panel.death, len(birth))
+    if not len(birth):
+        raise ValueError(f"panel {panel.title!r} has no pairs")
+    if np.isnan(death).any() or np.any(death < birth):
+        raise ValueError("death must not be NaN or less than birth")
+    if panel.null is None:
+        return panel._replace(birth=birth, death=death)
+    null = np.asarray(panel.null, float)
+    if null.ndim != 2 or not len(null) or np.any(~np.isfinite(null) | (null < 0)) or np.any(np.diff(null) > 0):
+        raise ValueError(f"null must have shape (draws, most), each row at least 0 and descending, got {null.shape}")
+    return panel._replace(birth=birth, death=death, null=null)
+
+
+def gaps(*columns: Array) -> int:
+    """Return how many values are NaN or infinite."""
+    return int(sum((~np.isfinite(each)).sum() for each in columns))
+
+
+def height_above_chord(panel: LinePanel) -> tuple[float, float, Array]:
+    """Return where the barrier is, its height there, and the chord (n,) between the values at 0 and 1.
+
+    The barrier is the largest value between 0 and 1 above the linear interpolation of those at 0 and 1.
+
+    Args:
+        panel: as `checked_line` returns it, with a barrier.
+    """
+    values, inside = panel.curves[panel.barrier], (panel.position >= 0) & (panel.position <= 1)
+    first, last = (values[panel.position == end][0] for end in (0, 1))
+    chord = first + panel.position * (last - first)
+    above = np.where(inside & np.isfinite(values), values - chord, -np.inf)
+    highest = int(np.argmax(above))
+    return float(panel.position[highest]), float(above[highest]), chord
+
+
+def _column(name: str, column: ArrayLike, n: int) -> Array:
+    """As `checked_column`; NaN and infinity are allowed."""
+    array = np.asarray(column, float)
+    checked_column(name, np.zeros(array.shape), n)
+    return array
+
+
+def _ascending(name: str, column: ArrayLike, least: int) -> Array:
+    array = np.asarray(column, float)
+    array = checked_column(name, array, array.size, numeric=True)
+    if len(array) < least or np.any(np.diff(array) <= 0):
+        raise ValueError(f"{name} must ascend and have at least {least} values, got {array.tolist()!r:.60}")
+    return array

@@ -1,0 +1,169 @@
+"""Which points are neighbours: a k-nearest-neighbour graph of points, or a line or a grid of samples.
+
+Everything here that computes with losses computes with their order alone: points are ranked by their value, and equal
+values by their index. All results are therefore determined, and the same for a * values + b with a > 0.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from jaxscape.arguments import whole_number
+
+KNN = 5
+_ASYMMETRY = 1e-8  # of the largest distance, which rounding may leave
+
+
+class NeighbourGraph(NamedTuple):
+    """Points that are joined to their nearest ones."""
+
+    edges: NDArray[np.int64]  # (m, 2) pairs of points, the lower index first, in ascending order
+    component: NDArray[np.int64]  # (n,) the connected component of each point, counted from 0 in the order of points
+    components: int
+    knn: int
+
+
+class Domain(NamedTuple):
+    """Losses and where they lie; points outside of every sublevel set are left out of the edges."""
+
+    values: NDArray[np.float64]  # (n,), a grid row by row
+    rank: NDArray[np.int64]  # (n,) place of each point in ascending order; those left out come last
+    kept: NDArray[np.bool_]  # (n,) whether a point is in some sublevel set
+    edges: NDArray[np.int64]  # (m, 2) neighbours among them
+    shape: tuple[int, ...] | None  # of a line or a grid
+    components: int
+    knn: int | None
+
+
+def neighbour_graph(distances: Any, *, knn: int = KNN) -> NeighbourGraph:
+    """Return the graph in which two points are joined where one of them is among the nearest of the other.
+
+    The nearest points have the SMALLEST distances; of equal ones the lower index is nearer. The point itself is not
+    among them, and points at distance 0 are.
+
+    Args:
+        distances: (n, n) numbers, symmetric, 0 on the diagonal; n is at least 2.
+        knn: neighbours of each point, from 1 to n - 1.
+
+    Returns:
+        The graph. Where it has several components, groups of points are farther apart than their own neighbours.
+
+    Raises:
+        TypeError: where knn is no whole number.
+        ValueError: for anything that is no distance matrix, or knn out of range.
+    """
+    matrix = _distance_matrix(distances)
+    points = len(matrix)
+    if not 1 <= whole_number("knn", knn) <= points - 1:
+        raise ValueError(f"knn must be from 1 to n - 1 = {points - 1}, got {knn}")
+    np.fill_diagonal(matrix, np.inf)
+    nearest = np.argsort(matrix, axis=1, kind="stable")[:, :knn]
+    pairs = np.stack([np.repeat(np.arange(points), knn), nearest.ravel()], axis=1)
+    edges = np.unique(np.sort(pairs, axis=1), axis=0)
+    count, component = _components(points, edges)
+    return NeighbourGraph(edges=edges, component=component, components=count, knn=int(knn))
+
+
+def domain(values: Any, distances: Any = None, *, knn: int | None = None) -> Domain:
+    """Return losses with their neighbours: by distances, or as samples on a line or a grid.
+
+    Args:
+        values: (n,) losses with distances; without them (n,) on a line, or (rows, columns) on a grid, whose neighbours
+            are the points before and after, to the left and to the right.
+        distances: (n, n), as `neighbour_graph` takes them.
+        knn: neighbours of each point, 5 by default; None without distances.
+
+    Raises:
+        TypeError: where knn is no whole number.
+        ValueError: for NaN or infinite values of points with distances, minus infinity anywhere, a line or a grid
+            without a finite value, and shapes that do not fit.
+    """
+    array = _numbers("values", values)
+    if distances is None:
+        return _sampled(array, knn)
+    if array.ndim != 1 or len(array) < 2:
+        raise ValueError(f"values must have shape (n,) with n of at least 2 where distances are given, {_got(array)}")
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        raise ValueError(
+            f"values must be finite where distances are given, got {len(bad)} NaN or infinite ones, the first at index "
+            f"{bad[0]}; leave these points out"
+        )
+    graph = neighbour_graph(distances, knn=KNN if knn is None else knn)
+    if len(graph.component) != len(array):
+        raise ValueError(f"distances must have shape {(len(array),) * 2}, as there are values, {_got(graph.component)}")
+    kept = np.ones(len(array), bool)
+    return Domain(array, ranks(array), kept, graph.edges, None, graph.components, graph.knn)
+
+
+def ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the place of each value (n,) in ascending order; of equal values the lower index comes first."""
+    found = np.empty(len(values), np.int64)
+    found[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return found
+
+
+def _sampled(array: NDArray[np.float64], knn: int | None) -> Domain:
+    if knn is not None:
+        raise ValueError(f"knn must be None without distances, got {knn}")
+    if array.ndim not in (1, 2) or not array.size:
+        raise ValueError(f"values must have shape (n,) or (rows, columns) without distances, {_got(array)}")
+    if np.isneginf(array).any():
+        raise ValueError("values must not be minus infinity, which is below every level")
+    flat = np.where(np.isfinite(array), array, np.inf).ravel()
+    kept = np.isfinite(flat)
+    if not kept.any():
+        raise ValueError("values must have a finite one, got NaN or infinity alone")
+    index = np.arange(array.size).reshape(array.shape)
+    steps = [(index[:-1], index[1:])] + ([(index[:, :-1], index[:, 1:])] if array.ndim == 2 else [])
+    edges = np.concatenate([np.stack([one.ravel(), other.ravel()], axis=1) for one, other in steps])
+    edges = edges[kept[edges].all(axis=1)]
+    count, component = _components(len(flat), edges)
+    components = len(np.unique(component[kept])) if count else 0
+    return Domain(flat, ranks(flat), kept, edges, array.shape, components, None)
+
+
+def _components(points: int, edges: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    joined = csr_array(coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(points, points)))
+    count, component = connected_components(joined, directed=False)
+    return int(count), component.astype(np.int64)
+
+
+def _distance_matrix(distances: Any) -> NDArray[np.float64]:
+    """A copy of the distances."""
+    matrix = _numbers("distances", distances)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise ValueError(f"distances must have shape (n, n) with n of at least 2, {_got(matrix)}")
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(bad):
+        raise ValueError(f"distances must be finite, but {len(bad)} rows hold NaN or infinity, first row {bad[0]}")
+    if matrix.min() < 0:
+        raise ValueError(f"distances must not be negative, got {matrix.min():g}")
+    if np.abs(matrix - matrix.T).max() > _ASYMMETRY * matrix.max():
+        raise ValueError("distances must be symmetric")
+    if np.diag(matrix).any():
+        raise ValueError("distances must be 0 on the diagonal")
+    return (matrix + matrix.T) / 2
+
+
+def _numbers(name: str, values: Any) -> NDArray[np.float64]:
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must have no masked entries, got {np.ma.count_masked(values)}")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):  # rows of several lengths, keys of jax
+        raise ValueError(f"{name} must be an array of numbers, got {type(values).__name__}") from None
+    try:
+        converted = array.astype(np.float64) if array.dtype.kind not in "bcmMOSU" else None
+    except (TypeError, ValueError):
+        converted = None
+    if converted is None:
+        raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return converted
+
+
+def _got(array: NDArray[Any]) -> str:
+    return f"got shape {array.shape}"

@@ -1,0 +1,128 @@
+"""A permutation null of persistence: what it would be if losses had nothing to do with where the points lie."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxscape.arguments import count, typed_key
+from jaxscape.topology.domain import Domain, domain, ranks
+from jaxscape.topology.persistence import Persistence, lifetimes, persistence_of
+
+type Alternative = Literal["less", "greater", "two-sided"]
+type Statistic = Callable[[Persistence], float]
+
+ALTERNATIVES = ("less", "greater", "two-sided")
+
+
+class NamedStatistic(NamedTuple):
+    """A number that is made of the pairs of dimension 0, and what it is in words."""
+
+    of: Statistic
+    words: str
+
+
+STATISTICS: dict[str, NamedStatistic] = {
+    "total": NamedStatistic(lambda found: found.total[0], "total persistence"),
+    "largest": NamedStatistic(lambda found: float(lifetimes(found).max(initial=0.0)), "largest persistence"),
+    "basins": NamedStatistic(lambda found: float((found.dimension == 0).sum()), "number of basins"),
+}
+
+
+class PersistenceNull(NamedTuple):
+    """A statistic of persistence beside its distribution over shuffled losses."""
+
+    statistic: str  # in words
+    observed: float
+    null: NDArray[np.float64]  # (draws,)
+    p_value: float  # (1 + draws at least as extreme) / (1 + draws)
+    alternative: Alternative
+    lifetimes: NDArray[np.float64]  # (pairs,) observed death - birth in dimension 0, the longest first
+    # (draws, most) the same of each draw; 0 where a draw has fewer pairs than the draw or the observation with most.
+    null_lifetimes: NDArray[np.float64]
+
+
+def persistence_null(
+    values: Any,
+    distances: Any = None,
+    *,
+    knn: int | None = None,
+    draws: int = 99,
+    key: jax.Array | None = None,
+    statistic: str | Statistic = "total",
+    alternative: Alternative = "less",
+) -> PersistenceNull:
+    """Return a statistic of the persistence in dimension 0 beside that of losses that are shuffled over the points.
+
+    The domain and the set of losses stay as they are; which point has which loss does not. Losses that change little
+    between neighbours have fewer and shallower basins than shuffled ones, so that the default alternative is "less".
+    Points along one trajectory follow one another: a small p value says that losses of neighbours are alike, which any
+    trajectory of small steps shows.
+
+    Args:
+        values: as `persistence`; on a line or a grid the finite values alone are shuffled.
+        distances: as `persistence`.
+        knn: as `persistence`.
+        draws: shuffles, at least 1; the smallest p value is 1 / (1 + draws).
+        key: PRNG key of the shuffles, `jax.random.key(0)` by default.
+        statistic: "total" (total persistence), "largest" (largest persistence that is not essential), "basins" (number
+            of minima), or a function of a `Persistence` of dimension 0 that returns a finite number.
+        alternative: whether the observed statistic is "less" or "greater" than under the null, or "two-sided": twice
+            the smaller of both p values, at most 1.
+
+    Raises:
+        ImportError: where GUDHI is not installed.
+        TypeError: for a key or a count that is none.
+        ValueError: as `persistence`; for an unknown statistic or alternative, no draws, or a function whose result is
+            no finite number.
+    """
+    of, words = _statistic(statistic)
+    if alternative not in ALTERNATIVES:
+        raise ValueError(f"alternative must be one of {', '.join(ALTERNATIVES)}, got {alternative!r}")
+    keys = jax.random.split(typed_key(jax.random.key(0) if key is None else key), count("draws", draws))
+    where = domain(values, distances, knn=knn)
+    found = [persistence_of(where), *(persistence_of(_shuffled(where, each)) for each in keys)]
+    observed, *null = (_finite(of(each)) for each in found)
+    lengths = [lifetimes(each) for each in found]
+    most = max(map(len, lengths))
+    return PersistenceNull(
+        statistic=words,
+        observed=observed,
+        null=np.array(null),
+        p_value=p_value(observed, np.array(null), alternative),
+        alternative=alternative,
+        lifetimes=lengths[0],
+        null_lifetimes=np.stack([np.pad(each, (0, most - len(each))) for each in lengths[1:]]),
+    )
+
+
+def p_value(observed: float, null: NDArray[np.float64], alternative: Alternative) -> float:
+    """Return (1 + draws at least as extreme) / (1 + draws) of a statistic and its null distribution (draws,)."""
+    # Sums of the same numbers in another order differ by rounding, and are equal.
+    margin = 1e-9 * max(abs(observed), float(np.abs(null).max()))
+    less = (1 + int((null <= observed + margin).sum())) / (1 + len(null))
+    greater = (1 + int((null >= observed - margin).sum())) / (1 + len(null))
+    return {"less": less, "greater": greater, "two-sided": min(1.0, 2 * min(less, greater))}[alternative]
+
+
+def _shuffled(where: Domain, key: jax.Array) -> Domain:
+    rows = np.flatnonzero(where.kept)
+    values = where.values.copy()
+    values[rows] = where.values[rows[np.asarray(jax.random.permutation(key, len(rows)))]]
+    return where._replace(values=values, rank=ranks(values))
+
+
+def _statistic(statistic: Any) -> tuple[Statistic, str]:
+    if callable(statistic):
+        return statistic, getattr(statistic, "__name__", "statistic")
+    if not isinstance(statistic, str) or statistic not in STATISTICS:
+        raise ValueError(f"statistic must be one of {', '.join(STATISTICS)}, or a function, got {statistic!r}")
+    return STATISTICS[statistic]
+
+
+def _finite(value: Any) -> float:
+    if not np.isfinite(value):
+        raise ValueError(f"statistic must return a finite number, got {value}")
+    return float(value)
