@@ -40,15 +40,17 @@ class SurfacePanel(NamedTuple):
 
 
 class TrajectoryPanel(NamedTuple):
-    """A trajectory projected on a plane, and how far it is from it."""
+    """One or several trajectories projected on a plane, and how far they are from it."""
 
     surface: SurfacePanel
     place: Array  # (m, 2) projected points
     outside: Array  # (m,) share of the distance from the plane's origin that lies outside of the plane, 0 to 1
-    epoch: Array  # (m,) ascending
-    loss: Array  # (m,) of the points themselves
-    plane_loss: Array  # (m,) of the plane under them
+    epoch: Array  # (m,) ascending on each trajectory
+    loss: Array  # (k,) of the points themselves
+    plane_loss: Array  # (k,) of the plane under them
     unit: str = "epoch"
+    member: Array | None = None  # (m,) which trajectory a point is of; None for one
+    rows: Array | None = None  # (k,) ascending, the points whose losses are known; all by default
 
 
 class PathPanel(NamedTuple):
@@ -125,23 +127,45 @@ def checked_trajectory(panel: TrajectoryPanel) -> TrajectoryPanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: as `checked_surface`; columns of other lengths, shares beyond 0 to 1, epochs that do not ascend.
+        ValueError: as `checked_surface`; columns of other lengths, shares beyond 0 to 1, epochs that do not ascend on
+            a trajectory, and rows that are not there.
     """
-    epoch = _ascending("epoch", panel.epoch, 2)
     place = np.asarray(panel.place, float)
-    if place.shape != (len(epoch), 2) or not np.isfinite(place).all():
-        raise ValueError(f"place must be finite, of shape {(len(epoch), 2)}, got shape {place.shape}")
-    outside = checked_column("outside", panel.outside, len(epoch), numeric=True)
+    if place.ndim != 2 or place.shape[1] != 2 or len(place) < 2 or not np.isfinite(place).all():
+        raise ValueError(f"place must be finite, of shape (points, 2) for 2 points or more, got shape {place.shape}")
+    member = np.zeros(len(place), int) if panel.member is None else np.asarray(panel.member)
+    member = checked_column("member", member, len(place))
+    epoch = checked_column("epoch", panel.epoch, len(place), numeric=True)
+    for each in np.unique(member):
+        _ascending("epoch", epoch[member == each], 1)
+    outside = checked_column("outside", panel.outside, len(place), numeric=True)
     if outside.min() < 0 or outside.max() > 1:
         raise ValueError(f"outside must be from 0 to 1, got {outside.min():g} to {outside.max():g}")
+    rows = np.arange(len(place)) if panel.rows is None else np.asarray(panel.rows)
+    if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= len(place) or np.any(np.diff(rows) <= 0):
+        raise ValueError(f"rows must ascend from 0 to {len(place) - 1}, got {rows.tolist()!r:.60}")
     return panel._replace(
         surface=checked_surface(panel.surface),
         place=place,
         outside=outside,
         epoch=epoch,
-        loss=_column("loss", panel.loss, len(epoch)),
-        plane_loss=_column("plane_loss", panel.plane_loss, len(epoch)),
+        loss=_column("loss", panel.loss, len(rows)),
+        plane_loss=_column("plane_loss", panel.plane_loss, len(rows)),
+        member=member,
+        rows=rows,
     )
+
+
+def median_by_epoch(panel: TrajectoryPanel) -> tuple[Array, Array, Array]:
+    """Return the epochs (e,) whose losses are known, and the medians (e,) over the points and over the plane.
+
+    Args:
+        panel: as `checked_trajectory` returns it.
+    """
+    epoch = panel.epoch[panel.rows]
+    epochs = np.unique(epoch)
+    medians = [np.array([np.median(each[epoch == e]) for e in epochs]) for each in (panel.loss, panel.plane_loss)]
+    return epochs, medians[0], medians[1]
 
 
 def checked_path(panel: PathPanel) -> PathPanel:

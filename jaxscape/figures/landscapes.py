@@ -36,6 +36,7 @@ from jaxscape.figures.landscape_panels import (
     checked_trajectory,
     gaps,
     height_above_chord,
+    median_by_epoch,
 )
 from jaxscape.figures.layout import (
     GAP,
@@ -245,19 +246,21 @@ def trajectory_figure(
     axes = panel_axes(fig, [len(panels)] * 2, sharey="row")
     for ax, below, panel in zip(*axes, panels, strict=True):
         _draw_contours(ax, panel.surface, levels, scale, cmap)
-        segments = np.stack([panel.place[:-1], panel.place[1:]], axis=1)
-        line = LineCollection(list(segments), colors=[GREY], linewidths=0.7, zorder=4)
-        ax.add_collection(line, autolim=False)
+        ways = [panel.place[panel.member == each] for each in np.unique(panel.member)]
+        ax.add_collection(LineCollection(ways, colors=[GREY], linewidths=0.7, zorder=4), autolim=False)
         style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "zorder": 5, "clip_on": False}
-        ax.scatter(*panel.place.T, c=panel.outside, s=12, cmap=OUTSIDE_SCALE, norm=shares, **style)
+        ax.scatter(
+            *panel.place.T, c=panel.outside, s=12 if len(ways) == 1 else 4, cmap=OUTSIDE_SCALE, norm=shares, **style
+        )
         _draw_points(ax, panel.surface)
         ax.tick_params(labelleft=True)
         write_over(ax, panel.surface.title)
         far = f"outside of the plane {panel.outside.min():.0%} to {panel.outside.max():.0%} of the distance"
         gap = _gap_words(panel.surface.values, "hatched")
         write_under(ax, _lines([panel.surface.note, far.replace("%", "\N{NO-BREAK SPACE}%"), gap]))
-        below.plot(panel.epoch, _gapped(panel.loss), color=HUES[0], linewidth=1.2, zorder=3)
-        below.plot(panel.epoch, _gapped(panel.plane_loss), color=HUES[4], linewidth=1.2, linestyle="--", zorder=2)
+        epochs, loss, plane_loss = median_by_epoch(panel)
+        below.plot(epochs, _gapped(loss), color=HUES[0], linewidth=1.2, zorder=3)
+        below.plot(epochs, _gapped(plane_loss), color=HUES[4], linewidth=1.2, linestyle="--", zorder=2)
         _plain_axes(below)
         below.set_xlabel(panel.unit, fontsize=NORMAL, color=INK)
         write_under(below, _gap_words(np.stack([panel.loss, panel.plane_loss])))
@@ -265,11 +268,13 @@ def trajectory_figure(
     _label_rows(axes[1:], quantity)
     _colorbar(axes[0, -1], ScalarMappable(shares, OUTSIDE_SCALE), "share outside of the plane", [0, 0.25, 0.5, 0.75, 1])
     arrange_panels(fig, axes)
+    several = any(len(np.unique(panel.member)) > 1 for panel in panels)
+    points, them = ("points, median over the trajectories", "them") if several else ("point", "it")
     _legend(
         fig,
         [
-            Line2D([], [], color=HUES[0], linewidth=1.2, label=f"{quantity} of the point"),
-            Line2D([], [], color=HUES[4], linewidth=1.2, linestyle="--", label=f"{quantity} of the plane under it"),
+            Line2D([], [], color=HUES[0], linewidth=1.2, label=f"{quantity} of the {points}"),
+            Line2D([], [], color=HUES[4], linewidth=1.2, linestyle="--", label=f"{quantity} of the plane under {them}"),
         ],
     )
     _foot(fig, f"Contours: {quantity} of the plane.\n{note}")

@@ -78,7 +78,8 @@ def plot_path(run: Path, name: str) -> list[Path]:
         )
     ends = (run.name, Path(kept.record["other"]).name)
     lengths = kept.record["lengths"]
-    note = f"The curve is {lengths['curve'] / lengths[straight]:.3g} times as long as the straight line.\n{_note(run, kept)}"
+    longer = lengths["curve"] / lengths[straight]
+    note = f"The curve is {longer:.3g} times as long as the straight line.\n{_note(run, kept)}"
     return save_figure(path_figure(panels, ends=ends, note=note), run.figures / f"path-{name}")
 
 
@@ -128,20 +129,16 @@ def line_panel(run: Path, name: str) -> LinePanel:
 def trajectory_panel(run: Path, name: str) -> TrajectoryPanel:
     """Return the trajectories of a run on their plane as a panel."""
     kept = read_kept(RunFolder(run).surfaces / name)
-    values, rows, metric = kept.values, kept.values["rows"], _metric(kept)
-    unit = "epoch"
-    losses = {"loss": OF_POINTS, "plane_loss": UNDER_POINTS}
-    full = {field: np.full(len(values["outside"]), np.nan) for field in losses}
-    for field, prefix in losses.items():
-        full[field][rows] = values[prefix + metric]
+    values, metric = kept.values, _metric(kept)
     return TrajectoryPanel(
         surface_panel(run, name),
         values["coordinates"],
         values["outside"],
-        values[f"column:{unit}"],
-        **full,
+        values["column:epoch"],
+        values[OF_POINTS + metric],
+        values[UNDER_POINTS + metric],
         member=values["column:member"],
-        unit=unit,
+        rows=values["rows"],
     )
 
 

@@ -104,6 +104,7 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
     if find_kept(folder, made_of) is not None:
         console.print(f"{run}: surface {config.name} is there")
         return folder
+    null_shares = _null_shares(run, console) if along else np.zeros(0)  # may write tables, and so before the lock
     started = time.monotonic()
     with writing(run, wait=console):
         with console.status(f"{run.name}: the plane"):
@@ -134,7 +135,7 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
         if plane.shares is not None:
             numbers["shares"] = plane.shares[:10]
             numbers["random_walk_shares"] = random_walk_shares(len(plane.shares) + 1)[:10]
-            numbers["null_shares"] = _null_shares(run, console)[:10]
+            numbers["null_shares"] = null_shares[:10]
         write_kept(folder, values, made_of, **numbers)
         run.record_seconds("surface", time.monotonic() - started)
     return folder
