@@ -91,6 +91,7 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
             "trace": float(done["trace"][0]),
             "trace_error": float(done["trace_error"][0]),
             "statistics": "recalibrated",
+            "split": config.split,
         }
         columns = {"column:member": np.array(rows)}
         if source is not None:

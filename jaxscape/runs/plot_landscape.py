@@ -48,7 +48,9 @@ def plot_surface(run: Path, name: str) -> list[Path]:
         return save_figure(line_figure([line_panel(run, name)], quantity=quantity, note=note), run.figures / stem)
     panel = surface_panel(run, name)
     files = save_figure(contour_figure([panel], quantity=quantity, note=note), run.figures / stem)
-    files += save_figure(surface_figure([panel], quantity=quantity, note=note), run.figures / f"{stem}-3d")
+    # Along the edges of a box there is room for a few letters.
+    short = panel._replace(labels=_short_labels(kept), note="")
+    files += save_figure(surface_figure([short], quantity=quantity, note=note), run.figures / f"{stem}-3d")
     if "coordinates" in kept.values:
         on_plane = trajectory_figure([trajectory_panel(run, name)], quantity=quantity, note=note)
         files += save_figure(on_plane, run.figures / f"{stem}-trajectories")
@@ -88,14 +90,15 @@ def plot_curvature(run: Path, name: str) -> list[Path]:
     run = RunFolder(run)
     kept = read_kept(run.curvature / name)
     panels = [spectrum_panel(run, name, point) for point in range(min(len(kept.values["trace"]), _MOST_SPECTRA))]
-    matrix = kept.record["made_of"]["setting"]["matrix"].replace("_", "-")
-    note = f"Of the {matrix} matrix of the loss; {captions.data([run])}"
+    matrix = MATRICES[kept.record["made_of"]["setting"]["matrix"]]
+    note = f"Of the {_quantity(kept)}. {captions.data([run])}"
     return save_figure(
-        spectrum_figure(panels, quantity=f"eigenvalue of the {matrix} matrix", note=note),
+        spectrum_figure(panels, quantity=f"eigenvalue of the {matrix}", note=note),
         run.figures / f"curvature-{name}",
     )
 
 
+MATRICES = {"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"}
 _MOST_SPECTRA = 5  # rows of a figure
 
 
@@ -159,8 +162,17 @@ def spectrum_panel(run: Path, name: str, point: int = 0) -> SpectrumPanel:
     return SpectrumPanel(title, values["grid"], values["density"], eigenvalues, note=note)
 
 
+def _short_labels(kept: Kept) -> tuple[str, str]:
+    setting = kept.record["made_of"]["setting"]
+    if setting["plane"] == "filter":
+        first, second = (f"seed {seed}" for seed in setting["seeds"])
+    else:
+        first, second = (f"axis {axis + 1}" for axis in setting["axes"])
+    return first, second
+
+
 def _metric(kept: Kept) -> str:
-    names = kept.record["metrics"]
+    names = kept.record.get("metrics", _LOSSES)
     return next((name for name in _LOSSES if name in names), names[0])
 
 
@@ -182,6 +194,6 @@ def _shares(record: dict[str, Any]) -> str:
     axes = record["made_of"]["setting"]["axes"]
     if max(axes) >= len(record["shares"]):
         return ""
-    kinds = {"the points": "shares", "rotated null trajectories": "null_shares", "a random walk": "random_walk_shares"}
+    kinds = {"the points": "shares", "rotated null trajectories": "null_shares", "one random walk": "random_walk_shares"}
     found = [f"{sum(record[name][axis] for axis in axes):.1%} of {words}" for words, name in kinds.items()]
     return f"The axes hold of the variance {', '.join(found)}."

@@ -1,0 +1,270 @@
+"""Stages of the landscape: surface, path and curvature of a run folder, resumed, done, damaged, refused."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import jaxscape as js
+from jaxscape.landscape.planes import plane_weights
+from jaxscape.runs import curvature, path, surface
+from jaxscape.runs.curvature import measure_curvature
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.images import image_axes, image_landscape
+from jaxscape.runs.kept import kept_names, read_kept
+from jaxscape.runs.landscape_config import CurvatureConfig, PathConfig, SurfaceConfig
+from jaxscape.runs.minimum import read_minimum
+from jaxscape.runs.path import measure_path
+from jaxscape.runs.progress import make_console
+from jaxscape.runs.surface import measure_surface
+from jaxscape.training.objective import mean_metrics, objective
+from jaxscape.training.statistics import recalibration
+from jaxscape.xla_cpu import compiler
+
+QUIET = make_console(silent=True)
+GRID = SurfaceConfig(points=3)
+ON_TRAJECTORY = SurfaceConfig(plane="trajectory", points=3, every=2)
+
+
+@pytest.fixture(scope="module")
+def own(finished):
+    return image_landscape(finished)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, finished, own):
+    """A run with two surfaces and a spectrum. Tests leave it as it is."""
+    run = RunFolder(shutil.copytree(finished, tmp_path_factory.mktemp("measured") / "run"))
+    for config in (GRID, ON_TRAJECTORY):
+        measure_surface(run, config, own, console=QUIET)
+    return run
+
+
+def loss_at(own, params, model_state, split="train"):
+    over = objective(own.problem, split=split)
+    again = recalibration(own.problem, params, model_state)(params, model_state)
+    return float(mean_metrics(compiler.jit(over.metrics), over, params, again)["loss"])
+
+
+def test_a_surface_is_the_loss_of_networks_that_are_made_by_hand(measured, own):
+    kept, minimum = read_kept(measured.surfaces / GRID.name), read_minimum(measured)
+    values = kept.values["grid:loss"]
+    np.testing.assert_array_equal(kept.values["x"], [-1, 0, 1])
+    np.testing.assert_allclose(values[1, 1], loss_at(own, minimum.params, minimum.model_state), rtol=1e-5)
+    directions = [
+        js.filter_normalize(js.random_direction(jax.random.key(seed), minimum.params), minimum.params)
+        for seed in (0, 1)
+    ]
+    corner = jax.tree.map(lambda w, d, e: w + d - e, minimum.params, *directions)
+    np.testing.assert_allclose(values[0, 2], loss_at(own, corner, minimum.model_state), rtol=1e-4)
+    assert kept.record["statistics"] == "recalibrated"
+    assert kept.record["not_finite"] == {"accuracy": 0, "loss": 0}
+    assert not (measured.surfaces / GRID.name / "partial.npz").exists()
+
+
+def test_trajectories_lie_on_their_plane_where_dense_arithmetic_puts_them(measured, own):
+    kept = read_kept(measured.surfaces / ON_TRAJECTORY.name)
+    store, minimum = js.TrajectoryStore.open(measured.trajectories), read_minimum(measured)
+    members = [member for member, label in enumerate(store.labels) if label["step_size"]]
+    points = np.concatenate(list(store.blocks(10**6, members=members)), axis=1).astype(float)
+    start = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(minimum.params)]).astype(float)
+    centred = points - points.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    shares = sizes**2 / (sizes**2).sum()
+    np.testing.assert_allclose(kept.record["shares"], shares[:10], atol=1e-6)
+    expected = np.abs((points - start) @ axes[:2].T)
+    np.testing.assert_allclose(np.abs(kept.values["coordinates"]), expected, rtol=1e-3, atol=1e-4)
+    away = ((points - start) ** 2).sum(axis=1)
+    np.testing.assert_allclose(kept.values["outside"], np.sqrt(1 - (expected**2).sum(axis=1) / away), atol=1e-3)
+    rows = kept.values["rows"]
+    assert np.unique(kept.values["column:epoch"][rows]).tolist() == [0, 2]
+    first = jax.tree.map(lambda leaf: leaf[0, 0], store.read(0, members[0]))
+    np.testing.assert_allclose(kept.values["points:loss"][0], loss_at(own, first, minimum.model_state), rtol=1e-4)
+    assert 0 < sum(kept.record["null_shares"][:2]) < 1
+    x, y = kept.values["x"], kept.values["y"]
+    assert x[0] < kept.values["coordinates"][:, 0].min() < kept.values["coordinates"][:, 0].max() < x[-1]
+    assert y[0] < 0 < y[-1]
+
+
+def test_what_is_there_is_not_measured_again(measured, own, monkeypatch):
+    monkeypatch.setattr(surface, "surface", None)
+    measure_surface(measured, GRID, own, console=QUIET)
+    assert kept_names(measured.surfaces) == sorted([GRID.name, ON_TRAJECTORY.name])
+
+
+def test_how_networks_run_together_changes_no_name_and_no_result(tmp_path, finished, measured, own):
+    run = shutil.copytree(finished, tmp_path / "run")
+    folder = measure_surface(run, SurfaceConfig(points=3, strategy="loop"), own, console=QUIET)
+    assert folder.name == GRID.name
+    assert (folder / "values.npz").read_bytes() == (measured.surfaces / GRID.name / "values.npz").read_bytes()
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(number, function):
+    """A function that is called so many times, and then ends as a killed process does."""
+    calls = iter(range(number))
+
+    def call(*args, **kwargs):
+        if next(calls, None) is None:
+            raise Killed
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_an_interrupted_surface_goes_on_to_the_same_bytes(tmp_path, finished, measured, own, monkeypatch):
+    run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
+    monkeypatch.setattr(surface, "SECONDS_BETWEEN_PARTS", -1)
+    with monkeypatch.context() as patch:
+        patch.setattr(surface, "write_partial", killed_after(3, surface.write_partial))
+        with pytest.raises(Killed):
+            measure_surface(run, GRID, own, console=QUIET)
+    folder = run.surfaces / GRID.name
+    assert [path.name for path in folder.iterdir()] == ["partial.npz"]
+    evaluated = []
+    evaluate = surface.surface
+    monkeypatch.setattr(
+        surface, "surface", lambda *args, **how: evaluated.append(how["done"]) or evaluate(*args, **how)
+    )
+    measure_surface(run, GRID, own, console=QUIET)
+    assert 1 <= evaluated[0].done.sum() < 9
+    assert (folder / "values.npz").read_bytes() == (measured.surfaces / GRID.name / "values.npz").read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == ["record.json", "values.npz"]
+
+
+@pytest.mark.parametrize("name", ["values.npz", "record.json"])
+def test_a_damaged_surface_is_named_and_made_again(jaxscape, tmp_path, measured, own, name):
+    run = RunFolder(shutil.copytree(measured, tmp_path / "run"))
+    file = run.surfaces / GRID.name / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert f"{file}" in jaxscape("info", run).out
+    measure_surface(run, GRID, own, console=QUIET)
+    assert file.read_bytes() == whole
+
+
+def test_another_minimum_has_another_surface(tmp_path, measured, own, monkeypatch):
+    run = RunFolder(shutil.copytree(measured, tmp_path / "run"))
+    monkeypatch.setattr(surface, "checksum", lambda tree: "another")
+    monkeypatch.setattr(surface, "surface", killed_after(0, surface.surface))
+    with pytest.raises(Killed):
+        measure_surface(run, GRID, own, console=QUIET)
+
+
+def test_curvature_is_that_of_the_loss_and_goes_on_to_the_same_bytes(tmp_path, finished, own, monkeypatch):
+    run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
+    config = CurvatureConfig(k=2, steps=6, probes=1, at="starts")
+    with pytest.warns(UserWarning, match="num_steps"):
+        folder = measure_curvature(run, config, own, console=QUIET)
+    kept = read_kept(folder)
+    assert kept.values["column:member"].tolist() == [-1, 0, 1, 2, 3]
+    assert kept.values["eigenvalues"].shape == (5, 2)
+    minimum = read_minimum(run)
+    again = recalibration(own.problem, minimum.params, minimum.model_state)(minimum.params, minimum.model_state)
+    with pytest.warns(UserWarning, match="num_steps"):
+        found = js.hessian_spectrum(
+            own.problem, minimum.params, model_state=again, k=2, num_steps=6, probes=1, key=curvature.probe_key(0)
+        )
+    np.testing.assert_array_equal(kept.values["eigenvalues"][0], found.eigenvalues)
+    other = RunFolder(shutil.copytree(finished, tmp_path / "other"))
+    with monkeypatch.context() as patch:
+        patch.setattr(curvature, "write_partial", killed_after(2, curvature.write_partial))
+        with pytest.raises(Killed), pytest.warns(UserWarning, match="num_steps"):
+            measure_curvature(other, config, own, console=QUIET)
+    with pytest.warns(UserWarning, match="num_steps"):
+        measure_curvature(other, config, own, console=QUIET)
+    for name in ("values.npz", "record.json"):
+        assert (other.curvature / config.name / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_way_between_minima_goes_on_to_the_same_bytes(tmp_path, finished, train, own, monkeypatch):
+    runs = [RunFolder(shutil.copytree(finished, tmp_path / name)) for name in ("run", "again")]
+    other = tmp_path / "other"
+    assert train(other, "--seed", 1).code == 0
+    config = PathConfig(epochs=3, points=3)
+    folder = measure_path(runs[0], other, config, own, axes=image_axes, console=QUIET)
+    kept = read_kept(folder)
+    ends = [read_minimum(run) for run in (runs[0], other)]
+    for way in ("straight", "matched", "curve"):
+        found = kept.values[f"{way}:loss"]
+        np.testing.assert_allclose(found[0], loss_at(own, ends[0].params, ends[0].model_state), rtol=1e-4)
+        np.testing.assert_allclose(found[-1], loss_at(own, ends[1].params, ends[1].model_state), rtol=1e-4)
+    assert kept.record["lengths"]["matched"] <= kept.record["lengths"]["straight"]
+    assert len(kept.values["losses"]) == 3
+    monkeypatch.setattr(path, "SECONDS_BETWEEN_STATES", -1)
+    with monkeypatch.context() as patch:
+        patch.setattr(path, "save_state", killed_after(2, path.save_state))
+        with pytest.raises(Killed):
+            measure_path(runs[1], other, config, own, axes=image_axes, console=QUIET)
+    measure_path(runs[1], other, config, own, axes=image_axes, console=QUIET)
+    found = path.path_folder(runs[1], other, config)
+    assert (found / "values.npz").read_bytes() == (folder / "values.npz").read_bytes()
+
+
+def test_commands_measure_and_draw(jaxscape, run):
+    for words, pictures in (
+        (("surface", run, "--points", 3), ["surface-filter-seed0+1-3-train", "surface-filter-seed0+1-3-train-3d"]),
+        (("surface", run, "--points", 5, "--seeds", 2), ["surface-filter-seed2-5-train"]),
+        (
+            ("surface", run, "--plane", "trajectory", "--points", 3, "--every", 2),
+            ["surface-trajectory-axis0+1-3-train-every2-trajectories"],
+        ),
+        (
+            ("curvature", run, "--k", 1, "--steps", 30, "--probes", 1),
+            ["curvature-hessian-minimum-train-k1-steps30-probes1"],
+        ),
+    ):
+        outcome = jaxscape(*words)
+        assert outcome.code == 0, outcome.err
+        for name in pictures:
+            for ending in ("png", "svg", "pdf"):
+                assert (run / "figures" / f"{name}.{ending}").stat().st_size > 1000
+    said = jaxscape("info", run).out
+    assert "surface filter-seed0+1-3-train" in said
+    assert "curvature hessian-minimum-train-k1-steps30-probes1" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("surface", "--points", 1), "points must be at least 2, got 1"),
+        (("surface", "--seeds", 0, 1, 2), "seeds must be one (a line) or two (a plane), got (0, 1, 2)"),
+        (("surface", "--seeds", 1, 1), "seeds"),
+        (("surface", "--extent", 0), "extent must be a finite number above 0, got 0.0"),
+        (("surface", "--every", 0), "every must be at least 1, got 0"),
+        (("surface", "--strategy", "fast"), "strategy must be one of loop, threads, vmap"),
+        (("surface", "--plane", "trajectory", "--axes", 0, 99), "axes must be one or two distinct numbers"),
+        (("curvature", "--k", 0), "k must be at least 1, got 0"),
+        (("curvature", "--k", 5, "--steps", 4), "steps must be at least 5, got 4"),
+        (("curvature", "--split", "evaluate"), "split must be train or test"),
+        (("curvature", "--leaves", "nothing*"), "nothing*"),
+    ],
+)
+def test_bad_input_is_refused_in_a_line(jaxscape, measured, words, message):
+    command, *rest = words
+    outcome = jaxscape(command, measured, *rest)
+    assert outcome.code in (1, 2)
+    assert message in outcome.err.splitlines()[-1]
+
+
+def test_a_run_without_a_minimum_has_no_directions_from_it(jaxscape, tiny):
+    outcome = jaxscape("surface", tiny["compared"], "--problem", "tiny_runs:problem")
+    assert outcome.code == 1
+    assert "plane filter needs a minimum" in outcome.err
+
+
+def test_ways_need_two_networks_of_one_shape(jaxscape, measured, tiny):
+    assert "no finished minimum" in jaxscape("path", measured, measured.parent / "nothing").err
+    assert jaxscape("path", measured, tiny["retrained"]).code == 1
+    assert "are the same network" in jaxscape("path", measured, measured).err
+
+
+def test_weights_of_a_plane_are_those_of_its_origin_at_zero(measured):
+    plane = js.filter_plane(read_minimum(measured).params)
+    np.testing.assert_array_equal(plane_weights(plane, np.zeros((1, 2))), [[1, 0, 0]])
+    assert json.loads((measured.surfaces / GRID.name / "record.json").read_text())["kind"] == "directions"
