@@ -32,7 +32,7 @@ import optax
 from records import Record, devices, replace_records, run_facts
 
 from jaxscape import Problem, WideResNet, filter_plane, flax_loss, plane_weights
-from jaxscape.landscape.points import points_evaluator
+from jaxscape.landscape.points import Evaluator, points_evaluator
 from jaxscape.tasks.classification import classification_score, flax_predict
 
 
@@ -62,12 +62,12 @@ class Work(NamedTuple):
     weights: np.ndarray  # of the points of a row
 
 
-def make_work(case: Case) -> Work:
-    """A fresh network, random images and labels, and a row of the grid around it."""
+def make_work(case: Case, dtype: Any = np.float32) -> Work:
+    """A fresh network, random images and labels, and a row of the grid around it; activations of a type."""
     generator = np.random.default_rng(0)
-    images = generator.standard_normal((case.images, case.size, case.size, 1)).astype(np.float32)
+    images = generator.standard_normal((case.images, case.size, case.size, 1)).astype(np.float32).astype(dtype)
     labels = generator.integers(0, CLASSES, case.images).astype(np.int32)
-    module = WideResNet(case.depth, case.widen_factor, CLASSES)
+    module = WideResNet(case.depth, case.widen_factor, CLASSES, dtype=dtype)
     variables = dict(module.init(jax.random.key(0), jnp.asarray(images[:1])))
     params = variables.pop("params")
     problem = Problem(
@@ -81,9 +81,9 @@ def make_work(case: Case) -> Work:
     return Work(problem, plane, variables, plane_weights(plane, np.stack([x, np.full(SIDE, 0.5)], axis=1)))
 
 
-def ours(work: Work, strategy: str) -> Arm:
-    """`surface` by a strategy."""
-    evaluator = points_evaluator(
+def evaluator_of(work: Work, strategy: str) -> Evaluator:
+    """What `surface` makes of this work."""
+    return points_evaluator(
         work.problem,
         work.plane.vectors,
         model_state=work.model_state,
@@ -93,6 +93,11 @@ def ours(work: Work, strategy: str) -> Arm:
         batch_size=BATCH,
         strategy=strategy,
     )
+
+
+def ours(work: Work, strategy: str) -> Arm:
+    """`surface` by a strategy."""
+    evaluator = evaluator_of(work, strategy)
 
     def run() -> tuple[float, float]:
         started = time.perf_counter()
@@ -125,6 +130,24 @@ def python_loop(work: Work) -> Arm:
         return (time.perf_counter() - started) / SIDE, float(np.mean(losses))
 
     return run
+
+
+def float32_error(case: Case) -> float:
+    """The largest relative error of the losses of a row, against the same in float64."""
+    narrow = make_work(case)
+    with jax.enable_x64(True):
+        wide = make_work(case, np.float64)
+        # The same numbers: those of float32.
+        vectors = tuple(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), each) for each in narrow.plane.vectors)
+        wide = wide._replace(plane=narrow.plane._replace(vectors=vectors))
+        exact = losses_of(wide, "loop")
+    return float(np.max(np.abs(losses_of(narrow, "loop") / exact - 1)))
+
+
+def losses_of(work: Work, strategy: str) -> np.ndarray:
+    """Of all points of the row."""
+    evaluator = evaluator_of(work, strategy)
+    return np.concatenate([values["loss"] for _, values in evaluator.chunks(work.weights, len(work.weights))])
 
 
 class Peer:
@@ -181,6 +204,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, default="digits")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--strategies", nargs="+", default=["loop", "threads", "vmap:4"])
+    parser.add_argument("--error", action="store_true", help="measure the error of float32 too, for about a minute")
     parser.add_argument("--peer", help="a Python that has torch")
     parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")
     parser.add_argument("--json", type=Path)
@@ -199,6 +223,9 @@ def main() -> None:
             peer.close()
     facts = run_facts(PACKAGES, device=devices()) | {"case": options.case, "images": case.images}
     facts |= {"peer": peer and peer.about}
+    if options.error:
+        facts["float32_error"] = float32_error(case)
+        print(f"largest relative error of float32: {facts['float32_error']:.1e}")
     rivals = [record for record in found if record["arm"] in ("python loop", "pytorch")]
     for record in sorted(found, key=lambda record: record["median_s"]):
         ratios = [
