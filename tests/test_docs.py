@@ -1,4 +1,4 @@
-"""The examples of docs/models.md run as they stand."""
+"""The examples of docs/models.md and docs/paths.md run as they stand."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,25 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 
-MODELS = Path(__file__).parents[1] / "docs" / "models.md"
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def run_blocks(page):
+    """The names that the page's blocks leave behind, run one after the other."""
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
+        exec(compile(block, page, "exec"), names)
+    return names
 
 
 def test_the_examples_of_models_run_one_after_the_other(users_broadcast):
-    names: dict = {}
-    blocks = re.findall(r"```python\n(.*?)```", MODELS.read_text(), re.DOTALL)
-    for block in blocks:
-        exec(compile(block, str(MODELS), "exec"), names)
+    names = run_blocks("models.md")
     assert isinstance(names["again"], eqx.nn.MLP)
     assert np.isfinite(names["last"].metrics["epoch_loss"]).all()
+
+
+def test_the_examples_of_paths_run_one_after_the_other(users_broadcast):
+    names = run_blocks("paths.md")
+    assert names["profile"].curve.height < names["profile"].straight.height
+    assert names["matching"].squared_distance < names["matching"].squared_distance_before
+    assert len(names["path"].losses) == 40
