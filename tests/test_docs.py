@@ -1,4 +1,4 @@
-"""The examples of docs/models.md and docs/paths.md run as they stand."""
+"""The examples of docs/models.md, docs/landscapes.md and docs/paths.md run as they stand."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def run_blocks(page):
-    """The names that the page's blocks leave behind, run one after the other."""
+    """Run the examples of a page one after another; return their names."""
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
         exec(compile(block, page, "exec"), names)
@@ -28,3 +28,10 @@ def test_the_examples_of_paths_run_one_after_the_other(users_broadcast):
     assert names["profile"].curve.height < names["profile"].straight.height
     assert names["matching"].squared_distance < names["matching"].squared_distance_before
     assert len(names["path"].losses) == 40
+
+
+def test_the_examples_of_landscapes_run_one_after_the_other(users_broadcast):
+    names = run_blocks("landscapes.md")
+    assert names["found"].height >= 0
+    assert names["picture"].done.all()
+    assert np.isfinite(names["shadow"].plane_metrics["loss"]).all()

@@ -73,7 +73,9 @@ def project_on_plane(
     vectors = np.stack([flatten_reference(vector, source) for vector in plane.vectors])
     origin, *axes = plane.matrix[:, : 1 + plane.num_axes].T @ vectors
     axes = np.stack(axes)
-    along, squared, column = np.zeros((source.num_rows, len(axes))), np.zeros(source.num_rows), 0
+    # Products of the steps with the axes, and those of the whole ways from the origin, which tell what lies outside.
+    along, whole = np.zeros((2, source.num_rows, len(axes)))
+    squared, column = np.zeros(source.num_rows), 0
     for block in source.blocks(MAX_BYTES // 4):  # float64, and the increments beside it
         width = slice(column, column + block.shape[1])
         column += block.shape[1]
@@ -81,14 +83,15 @@ def project_on_plane(
         squared += np.einsum("ij,ij->i", away, away)
         steps = np.where(before[:, None] >= 0, block - block[before].astype(np.float64), away)
         along += steps @ axes[:, width].T
+        whole += away @ axes[:, width].T
     if not np.isfinite(squared).all():
         raise ValueError(f"points have NaN or infinity in rows {np.flatnonzero(~np.isfinite(squared))[:10].tolist()}")
     for row in np.flatnonzero(before >= 0):
         along[row] += along[before[row]]
-    coordinates = np.linalg.solve(axes @ axes.T, along.T).T
-    inside = np.einsum("ij,ij->i", coordinates, along)
-    with np.errstate(invalid="ignore"):
-        outside = np.where(squared > 0, np.sqrt(np.clip(1 - inside / squared, 0, 1)), 0)
+    coordinates, feet = (np.linalg.solve(axes @ axes.T, each.T).T for each in (along, whole))
+    inside = np.einsum("ij,ij->i", feet, whole)
+    share = np.divide(inside, squared, out=np.ones_like(squared), where=squared > 0)
+    outside = np.sqrt(np.clip(1 - share, 0, 1))
     return Projection(coordinates, np.sqrt(squared), outside)
 
 

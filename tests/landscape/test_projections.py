@@ -56,6 +56,16 @@ def test_points_that_are_nearly_parallel_keep_their_differences():
     np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
+def test_points_that_come_home_keep_their_share_outside():
+    through, origin, axes = straight()
+    away = np.random.default_rng(4).standard_normal((5, 300))
+    points = (origin + away * np.array([1e3, 1, 1e-2, 1e-4, 0])[:, None]).astype(np.float32)
+    points[-1] = through.vectors[0]
+    found = project_on_plane(through, points)
+    np.testing.assert_allclose(found.outside[:4], dense(points[:4], origin, axes)[2].astype(float), rtol=1e-9)
+    assert found.outside[4] == found.distance[4] == 0
+
+
 def test_axes_that_are_not_perpendicular_serve_as_well():
     start = quadratic_params(0)
     through = filter_plane(start, ignore=False)

@@ -1,0 +1,217 @@
+"""A surface of the loss, point by point: every strategy, a plain Python loop over a jitted loss, and PyTorch.
+
+All arms take turns in one run, so that a slow minute of a shared machine falls on all of them; compilation is timed
+apart. A turn is a row of the 51x51 grid around a network, in evaluation mode with its running statistics kept, of the
+mean loss over all images, in batches of 1,000. The peer is a process of its own with a Python that has torch, the
+network in channels last (benchmarks/peers/surface.py).
+
+    python -m uv run python benchmarks/landscape.py --case digits --repeats 5 --json benchmarks/results/landscape.json \
+        --peer /path/to/python-with-torch
+
+Seconds are of one point; `grid_s` is what 51x51 of them take at the median rate.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
+
+if __name__ == "__main__" and "--default-memory" not in sys.argv:
+    restart_with_kept_memory()
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from records import Record, devices, replace_records, run_facts
+
+from jaxscape import Problem, WideResNet, filter_plane, flax_loss, plane_weights
+from jaxscape.landscape.points import points_evaluator
+from jaxscape.tasks.classification import classification_score, flax_predict
+
+
+class Case(NamedTuple):
+    """A network and its images."""
+
+    depth: int
+    widen_factor: int
+    size: int
+    images: int
+
+
+CASES = {"digits": Case(10, 1, 8, 1437), "image28": Case(16, 1, 28, 1000)}
+SIDE, BATCH, CLASSES = 51, 1000, 10
+PACKAGES = ("jax", "jaxlib", "flax", "numpy")
+PEER = Path(__file__).parent / "peers" / "surface.py"
+
+Arm = Callable[[], tuple[float, float]]  # evaluates a row of the grid; seconds a point, and its mean loss
+
+
+class Work(NamedTuple):
+    """What all arms do."""
+
+    problem: Problem
+    plane: Any
+    model_state: Any
+    weights: np.ndarray  # of the points of a row
+
+
+def make_work(case: Case) -> Work:
+    """A fresh network, random images and labels, and a row of the grid around it."""
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((case.images, case.size, case.size, 1)).astype(np.float32)
+    labels = generator.integers(0, CLASSES, case.images).astype(np.int32)
+    module = WideResNet(case.depth, case.widen_factor, CLASSES)
+    variables = dict(module.init(jax.random.key(0), jnp.asarray(images[:1])))
+    params = variables.pop("params")
+    problem = Problem(
+        flax_loss(module),
+        (jnp.asarray(images), jnp.asarray(labels)),
+        predict=flax_predict(module),
+        score=classification_score,
+    )
+    plane = filter_plane(params)
+    x = np.linspace(-1, 1, SIDE)
+    return Work(problem, plane, variables, plane_weights(plane, np.stack([x, np.full(SIDE, 0.5)], axis=1)))
+
+
+def ours(work: Work, strategy: str) -> Arm:
+    """`surface` by a strategy."""
+    evaluator = points_evaluator(
+        work.problem,
+        work.plane.vectors,
+        model_state=work.model_state,
+        statistics="kept",
+        split="train",
+        metrics=("loss",),
+        batch_size=BATCH,
+        strategy=strategy,
+    )
+
+    def run() -> tuple[float, float]:
+        started = time.perf_counter()
+        losses = [values["loss"] for _, values in evaluator.chunks(work.weights, len(work.weights))]
+        return (time.perf_counter() - started) / SIDE, float(np.concatenate(losses).mean())
+
+    return run
+
+
+def python_loop(work: Work) -> Arm:
+    """What a user writes: a jitted loss of all images, and a loop over the points."""
+    images, labels = work.problem.data
+    parts = [(images[i : i + BATCH], labels[i : i + BATCH]) for i in range(0, len(labels), BATCH)]
+    predict = work.problem.predict
+
+    @jax.jit
+    def loss(params: Any, first: Any, second: Any, x: float, y: float) -> jax.Array:
+        moved = jax.tree.map(lambda w, d, e: w + x * d + y * e, params, first, second)
+        total = 0.0
+        for part in parts:
+            logits = predict(moved, work.model_state, part)
+            total += optax.softmax_cross_entropy_with_integer_labels(logits, part[1]).sum()
+        return total / len(labels)
+
+    vectors = [jax.tree.map(jnp.asarray, vector) for vector in work.plane.vectors]
+
+    def run() -> tuple[float, float]:
+        started = time.perf_counter()
+        losses = [float(loss(*vectors, x, y)) for _, x, y in work.weights]
+        return (time.perf_counter() - started) / SIDE, float(np.mean(losses))
+
+    return run
+
+
+class Peer:
+    """The worker with PyTorch: a line in is a turn, a line out its seconds and loss."""
+
+    def __init__(self, python: str, case: Case):
+        """Start it, and read what it says of itself."""
+        command = [python, str(PEER), *(f"--{name}={value}" for name, value in case._asdict().items())]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self._read()
+
+    def __call__(self) -> tuple[float, float]:
+        """A turn."""
+        assert self.process.stdin is not None
+        print("turn", file=self.process.stdin, flush=True)
+        answer = self._read()
+        return answer["seconds"], answer["loss"]
+
+    def close(self) -> None:
+        """End the worker."""
+        try:
+            self.process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _read(self) -> Record:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peer ended with {self.process.wait()}")
+        return json.loads(line)
+
+
+def measure(arms: dict[str, Arm], repeats: int) -> list[Record]:
+    """A record an arm: the first turn apart, then as many turns of each in turn."""
+    records, times = {}, {name: [] for name in arms}
+    for name, run in arms.items():
+        started = time.perf_counter()
+        _, loss = run()
+        records[name] = {"arm": name, "first_s": time.perf_counter() - started, "loss": loss}
+    for _ in range(repeats):
+        for name, run in arms.items():
+            time.sleep(0.3)  # for threads of another arm that still wait for work
+            times[name].append(run()[0])
+    for name, record in records.items():
+        median = float(np.median(times[name]))
+        record |= {"median_s": median, "min_s": min(times[name]), "grid_s": SIDE**2 * median, "seconds": times[name]}
+    return list(records.values())
+
+
+def main() -> None:
+    """Measure one case, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, default="digits")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--strategies", nargs="+", default=["loop", "threads", "vmap:4"])
+    parser.add_argument("--peer", help="a Python that has torch")
+    parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    case = CASES[options.case]
+    work = make_work(case)
+    arms: dict[str, Arm] = {"python loop": python_loop(work)}
+    arms |= {name: ours(work, name) for name in options.strategies}
+    peer = Peer(options.peer, case) if options.peer else None
+    try:
+        if peer is not None:
+            arms["pytorch"] = peer
+        found = measure(arms, options.repeats)
+    finally:
+        if peer is not None:
+            peer.close()
+    facts = run_facts(PACKAGES, device=devices()) | {"case": options.case, "images": case.images}
+    facts |= {"peer": peer and peer.about}
+    rivals = [record for record in found if record["arm"] in ("python loop", "pytorch")]
+    for record in sorted(found, key=lambda record: record["median_s"]):
+        ratios = [
+            np.median([a / b for a, b in zip(record["seconds"], rival["seconds"], strict=True)]) for rival in rivals
+        ]
+        to = ", ".join(f"{ratio:.2f} of {rival['arm']}" for ratio, rival in zip(ratios, rivals, strict=True))
+        print(
+            f"{record['arm']:12} {1e3 * record['median_s']:8.1f} ms a point (least {1e3 * record['min_s']:.1f}), "
+            f"51x51 {record['grid_s']:6.1f} s, first turn {record['first_s']:5.1f} s, loss {record['loss']:.4f}; {to}"
+        )
+    if options.json:
+        replace_records(options.json, [facts | record for record in found], same=("case", "arm", "device"))
+
+
+if __name__ == "__main__":
+    main()
