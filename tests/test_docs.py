@@ -1,4 +1,4 @@
-"""The examples of docs/models.md and docs/landscapes.md run as they stand."""
+"""The examples of docs/models.md, docs/landscapes.md and docs/paths.md run as they stand."""
 
 import re
 from pathlib import Path
@@ -21,6 +21,13 @@ def test_the_examples_of_models_run_one_after_the_other(users_broadcast):
     names = run_blocks("models.md")
     assert isinstance(names["again"], eqx.nn.MLP)
     assert np.isfinite(names["last"].metrics["epoch_loss"]).all()
+
+
+def test_the_examples_of_paths_run_one_after_the_other(users_broadcast):
+    names = run_blocks("paths.md")
+    assert names["profile"].curve.height < names["profile"].straight.height
+    assert names["matching"].squared_distance < names["matching"].squared_distance_before
+    assert len(names["path"].losses) == 40
 
 
 def test_the_examples_of_landscapes_run_one_after_the_other(users_broadcast):

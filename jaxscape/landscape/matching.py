@@ -276,7 +276,7 @@ def _sizes(axes: Axes, params: PyTree, model_state: PyTree) -> dict[str, int]:
     leaves = [each for tree in (params, model_state) for each in jax.tree_util.tree_leaves_with_path(tree)]
     names = [_name(path) for path, _ in leaves]
     for pattern, entry in axes.items():
-        if isinstance(entry, str) or not all(each is None or isinstance(each, str) for each in entry):
+        if not isinstance(entry, tuple | list) or not all(each is None or isinstance(each, str) for each in entry):
             raise ValueError(f"axes must give a name or None for each axis of {pattern!r}, got {entry!r:.100}")
         if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"axes name {pattern!r}, which matches no array; there are {', '.join(names):.300}")
@@ -293,6 +293,8 @@ def _sizes(axes: Axes, params: PyTree, model_state: PyTree) -> dict[str, int]:
             first, where = sizes.setdefault(acting, (size, name))
             if first != size:
                 raise ValueError(f"axes give {acting!r} {first} units in {where!r} and {size} in {name!r}")
+    if not sizes:
+        raise ValueError("axes must name at least one permutation, got None for every axis")
     return {acting: size for acting, (size, _) in sizes.items()}
 
 

@@ -13,6 +13,7 @@ Network Energy Landscape" (ICML 2018).
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Unpack
 
@@ -94,6 +95,7 @@ def polygon_weights(degree: int, t: Any) -> list[Any]:
 WEIGHTS: dict[str, Callable[[int, Any], list[Any]]] = {"bezier": bezier_weights, "polygon": polygon_weights}
 
 
+@partial(jax.jit, static_argnames="kind")
 def curve_point(points: Sequence[PyTree], kind: Kind, t: Any) -> PyTree:
     """Return the point of a curve at a place t from 0 to 1: the ends are the first and the last point to the bit."""
     t = jnp.asarray(t, jnp.result_type(float))
