@@ -18,6 +18,7 @@ MAY_KNOW = {
     "training": {"arguments", "problem", "xla_cpu"},
     "xla_cpu": set(),
     "jumps": {"arguments", "problem", "training"},
+    "curvature": {"arguments", "problem", "training", "jumps", "trajectories", "xla_cpu"},
     "trajectories": set(),
     "embedding": set(),
     "figures": set(),

@@ -100,7 +100,8 @@ def _xtrace(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int, dim
     images[~finite] = 0
     bases, factors = np.linalg.qr(images.transpose(0, 2, 1))
     moved = times(bases.transpose(0, 2, 1))
-    found = np.stack([xtrace_estimates(normal.T, *each) for each in zip(bases, factors, moved.transpose(0, 2, 1))])
+    each = zip(bases, factors, moved.transpose(0, 2, 1), strict=True)
+    found = np.stack([xtrace_estimates(normal.T, *member) for member in each])
     found[~finite] = np.nan
     return found
 
