@@ -31,6 +31,11 @@ _CONTENTS = {
     ),
     "jumps.scale_free": ("ScaleFree", "scale_free"),
     "jumps.retrain": ("retrain", "start_states"),
+    "curvature.products": ("gauss_newton", "hessian", "hvp"),
+    "curvature.spectrum": ("hessian_spectrum", "spectral_density"),
+    "curvature.traces": ("trace",),
+    "curvature.sharpness": ("sharpness",),
+    "curvature.margins": ("margins", "norms", "path_norm"),
     "trajectories.store": ("TrajectoryStore",),
     "trajectories.gram": ("Gram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
@@ -77,6 +82,11 @@ _ROOMS = ("figures", "report")  # whose names are their own
 _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in names}
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
+    from jaxscape.curvature.margins import margins, norms, path_norm
+    from jaxscape.curvature.products import gauss_newton, hessian, hvp
+    from jaxscape.curvature.sharpness import sharpness
+    from jaxscape.curvature.spectrum import hessian_spectrum, spectral_density
+    from jaxscape.curvature.traces import trace
     from jaxscape.embedding.baselines import Embedding, pca, random_plane, tsne, umap
     from jaxscape.embedding.fidelity import Fidelity, fidelity
     from jaxscape.embedding.mds import mds
@@ -195,7 +205,11 @@ __all__ = [
     "flax_evaluate",
     "flax_loss",
     "flax_problem",
+    "gauss_newton",
     "gram",
+    "hessian",
+    "hessian_spectrum",
+    "hvp",
     "import_checkpoints",
     "init_states",
     "jump",
@@ -204,14 +218,17 @@ __all__ = [
     "line_barrier",
     "load_dataset",
     "make_optimizer",
+    "margins",
     "match_units",
     "mds",
     "merge_tree",
     "neighbour_graph",
     "nnx_problem",
+    "norms",
     "null_trajectories",
     "pair_images",
     "pairwise_distances",
+    "path_norm",
     "path_profile",
     "pca",
     "permute_units",
@@ -232,11 +249,14 @@ __all__ = [
     "rank_correlation",
     "retrain",
     "scale_free",
+    "sharpness",
+    "spectral_density",
     "split_displacements",
     "start_states",
     "step_decay",
     "surface",
     "take_training",
+    "trace",
     "train",
     "trajectory_departure",
     "trajectory_geometry",

@@ -1,4 +1,4 @@
-"""The examples of docs/models.md, docs/landscapes.md and docs/paths.md run as they stand."""
+"""The examples of the pages of docs run as they stand."""
 
 import re
 from pathlib import Path
@@ -35,3 +35,12 @@ def test_the_examples_of_landscapes_run_one_after_the_other(users_broadcast):
     assert names["found"].height >= 0
     assert names["picture"].done.all()
     assert np.isfinite(names["shadow"].plane_metrics["loss"]).all()
+
+
+def test_the_examples_of_curvature_run_one_after_the_other(compiled):
+    names = run_blocks("curvature.md")
+    assert names["worst"].value > 0
+    assert names["sigma"].value > 0
+    assert names["path"] > 0
+    assert names["norms"].distance == 0
+    assert names["size"] < names["spectrum"].dimension

@@ -19,6 +19,7 @@ MAY_KNOW = {
     "xla_cpu": set(),
     "jumps": {"arguments", "problem", "training"},
     "landscape": {"arguments", "problem", "training", "jumps", "xla_cpu", "trajectories"},
+    "curvature": {"arguments", "problem", "training", "jumps", "trajectories", "xla_cpu"},
     "trajectories": set(),
     "embedding": set(),
     "topology": {"arguments"},

@@ -121,12 +121,9 @@ def layout(params: PyTree, leaves: Leaves | None, *, stacked: bool) -> Layout:
         raise ValueError("params must hold at least one array, got an empty pytree")
     paths = [path for path, _ in found]
     shapes = [np.shape(leaf)[1:] if stacked else np.shape(leaf) for _, leaf in found]
-    is_names = isinstance(leaves, str) or (
-        isinstance(leaves, Sequence) and all(isinstance(name, str) for name in leaves)
-    )
     if leaves is None:
         chosen = [True] * len(found)
-    elif is_names:
+    elif isinstance(leaves, str) or (isinstance(leaves, Sequence) and all(isinstance(name, str) for name in leaves)):
         names = ["/".join(key_names(path)) for path in paths]
         wanted = set(matching_names(names, leaves))
         chosen = [name in wanted for name in names]

@@ -175,28 +175,27 @@ def path_norm(
 
 def _folded(params: PyTree, squared: PyTree, model_state: PyTree | None, epsilon: float) -> tuple[PyTree, PyTree]:
     """Squared parameters and statistics with which batch norm multiplies by its squared factor and adds b^2."""
-    by_path = {path: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    biases, state = {}, {}
-    key_of = jax.tree_util.DictKey
     found = {} if model_state is None else model_state
-    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
-        kind = path[-1]
-        home = path[1:-1]
-        mean, var = ((*path[:-1], key_of(name)) for name in ("mean", "var"))
-        known = {place: value for place, value in jax.tree_util.tree_leaves_with_path(found)}
-        if path[0] != key_of("batch_stats") or kind not in (key_of("mean"), key_of("var")) or {mean, var} - set(known):
+    weights, known = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (params, found))
+    key_of = jax.tree_util.DictKey
+    biases, state = {}, {}
+    for path in known:
+        home, is_mean = path[1:-1], path[-1] == key_of("mean")
+        mean, var, bias, scale = (
+            (*parents, key_of(name))
+            for parents, name in ((path[:-1], "mean"), (path[:-1], "var"), (home, "bias"), (home, "scale"))
+        )
+        if path[0] != key_of("batch_stats") or path not in (mean, var) or not {mean, var} <= set(known):
             raise ValueError(
                 "model_state must hold the mean and var of batch norms in batch_stats and nothing else, got "
                 f"{leaf_name(path)}; fold it into the parameters"
             )
-        total = np.asarray(known[var], np.float64) + epsilon
+        if bias not in weights:
+            raise ValueError(f"batch norm at {leaf_name(path[:-1])} needs a bias, into which its mean is folded")
+        shift, total = np.asarray(known[mean], np.float64), np.asarray(known[var], np.float64) + epsilon
+        factor = np.asarray(weights.get(scale, 1), np.float64) / np.sqrt(total)
         # The network divides by sqrt(var + epsilon), and is to divide by var + epsilon.
-        state[path] = jnp.zeros(total.shape) if kind == key_of("mean") else jnp.asarray(total**2 - epsilon)
-        bias = np.asarray(by_path.get((*home, key_of("bias")), np.zeros(total.shape)), np.float64)
-        scale = np.asarray(by_path.get((*home, key_of("scale")), np.ones(total.shape)), np.float64)
-        shift = np.asarray(known[mean], np.float64)
-        if (*home, key_of("bias")) not in by_path and np.any(shift):
-            raise ValueError(f"batch norm at {leaf_name(home)} needs a bias, which its mean is folded into")
-        biases[*home, key_of("bias")] = jnp.asarray((bias - scale * shift / np.sqrt(total)) ** 2)
+        state[path] = jnp.zeros(total.shape) if is_mean else jnp.asarray(total**2 - epsilon)
+        biases[bias] = jnp.square(jnp.asarray(np.asarray(weights[bias], np.float64) - factor * shift))
     new = jax.tree_util.tree_map_with_path(lambda path, leaf: biases.get(path, leaf), squared)
     return new, jax.tree_util.tree_map_with_path(lambda path, leaf: state[path], found)

@@ -17,7 +17,7 @@ from jax.extend import core
 from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.curvature.leaves import Layout, Leaves, layout
 from jaxscape.problem import Problem
-from jaxscape.training.members import num_members, num_workers, take_member
+from jaxscape.training.members import num_members, num_workers
 from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective
 from jaxscape.xla_cpu import compiler
 
@@ -207,8 +207,9 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     stacked = strategy is not None
+    at_once, workers = _parsed(strategy)
     members = num_members(params) if stacked else 1
-    together, workers = _parsed(strategy, members)
+    together = at_once or members
     check_parameters("params", params)
     found = layout(params, options.get("leaves"), stacked=stacked)
     if not found.dimension:
@@ -221,7 +222,7 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
         raise ValueError(
             f"model_state must be a stack of as many members as params, {members}; got {num_members(state)}"
         )
-    settings = {name: options[name] for name in ("split", "mode", "batch_size", "examples") if name in options}  # type: ignore[literal-required]
+    settings: Any = {name: options.get(name) for name in ("split", "mode", "batch_size", "examples") if name in options}
     programs: dict[Any, Callable[..., Any]] = {}
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         over = objective(problem, **settings)
@@ -244,8 +245,8 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     return Points(groups, found, stacked, dtype, workers)
 
 
-def _parsed(strategy: str | None, members: int) -> tuple[int, int]:
-    """How many members a program takes at once, and how many threads run them."""
+def _parsed(strategy: str | None) -> tuple[int | None, int]:
+    """How many members a program takes at once, None for all, and how many threads run them."""
     if strategy is None:
         return 1, 1
     kind, colon, number = strategy.partition(":") if isinstance(strategy, str) else (strategy, "", "")
@@ -256,7 +257,7 @@ def _parsed(strategy: str | None, members: int) -> tuple[int, int]:
             f"with the number of members at once, as in 'vmap:4'; got {strategy!r}"
         )
     if kind == "vmap":
-        return (int(number) if number else members), 1
+        return (int(number) if number else None), 1
     return 1, (num_workers(strategy) if kind == "threads" else 1)
 
 
@@ -276,14 +277,14 @@ def _require_float64(point: Point) -> None:
         ValueError: says where to look.
     """
     one = jax.tree.map(lambda leaf: leaf[0], (point.flat, point.fixed, point.model_state))
-    program = jax.make_jaxpr(lambda flat: point.batch_loss(flat, *one[1:], point.over.batches[0]))(one[0])
+    program = jax.make_jaxpr(lambda flat: point.batch_loss(flat, one[1], one[2], point.over.batches[0]))(one[0])
     narrow = _narrowed(program.jaxpr, [True] * len(program.jaxpr.invars))[1]
     if narrow is None and program.out_avals[0].dtype != jnp.float64:
         narrow = str(program.out_avals[0].dtype)
     if narrow is not None:
         raise ValueError(
             f"dtype='float64' needs a loss that computes in the type of its parameters; this one rounds to {narrow} "
-            "on the way. Give the model dtype float64 (ImageTask(precision='float64') for the built-in network)"
+            "on the way. Let the model compute in the type of its parameters (dtype=None of a Flax module)"
         )
 
 

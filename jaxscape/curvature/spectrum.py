@@ -125,9 +125,11 @@ def hessian_spectrum(
         Eigenpairs(*jax.tree.map(lambda leaf, own=own: leaf[:, own] if at.stacked else leaf[own], tuple(pairs)))
         for own in (slice(0, k), slice(k, k + lowest))
     )
-    density = None if probes == 0 else spectral_density(ritz, weights, width=width)
-    values = (None, None) if probes == 0 else (ritz, weights)
-    return Spectrum(*high, low, density, *values, taken, at.layout.dimension)
+    ends = Spectrum(high.values, high.vectors, high.residuals, low, None, None, None, taken, at.layout.dimension)
+    if probes == 0:
+        return ends
+    density = spectral_density(ritz, weights, width=width)
+    return ends._replace(density=density, ritz_values=ritz, weights=weights)
 
 
 def spectral_density(

@@ -97,10 +97,11 @@ def _xtrace(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int, dim
     normal = np.asarray(jax.random.normal(key, (probes, dimension), jnp.float32), np.float64)
     images = times(normal)
     finite = np.isfinite(images).all(axis=(1, 2))
-    images[~finite] = 0
+    images = np.where(finite[:, None, None], images, 0)
     bases, factors = np.linalg.qr(images.transpose(0, 2, 1))
     moved = times(bases.transpose(0, 2, 1))
-    found = np.stack([xtrace_estimates(normal.T, *each) for each in zip(bases, factors, moved.transpose(0, 2, 1))])
+    each = zip(bases, factors, moved.transpose(0, 2, 1), strict=True)
+    found = np.stack([xtrace_estimates(normal.T, *member) for member in each])
     found[~finite] = np.nan
     return found
 

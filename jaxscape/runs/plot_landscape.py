@@ -194,6 +194,10 @@ def _shares(record: dict[str, Any]) -> str:
     axes = record["made_of"]["setting"]["axes"]
     if max(axes) >= len(record["shares"]):
         return ""
-    kinds = {"the points": "shares", "rotated null trajectories": "null_shares", "one random walk": "random_walk_shares"}
+    kinds = {
+        "the points": "shares",
+        "rotated null trajectories": "null_shares",
+        "one random walk": "random_walk_shares",
+    }
     found = [f"{sum(record[name][axis] for axis in axes):.1%} of {words}" for words, name in kinds.items()]
     return f"The axes hold of the variance {', '.join(found)}."

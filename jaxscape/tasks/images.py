@@ -41,7 +41,8 @@ def image_problem(task: ImageTask) -> Problem:
     """Load the data and set up the network.
 
     `data` is a pair of images, uint8 (n, H, W, C), and labels, int32 (n,), on the device. Images are standardized by
-    the whole training set, for training and evaluation alike; `evaluate` computes in float32, whatever the precision.
+    the whole training set, for training and evaluation alike; `evaluate` computes in the type of the parameters,
+    whatever the precision.
 
     Raises:
         ValueError: for settings that do not fit the data.
@@ -59,8 +60,10 @@ def image_problem(task: ImageTask) -> Problem:
             raise ValueError("random labels need label_seed, got None")
         key = jax.random.fold_in(jax.random.key(task.label_seed), _LABELS)
         labels = corrupt_labels(key, labels, num_classes=data.num_classes, fraction=task.label_noise)
-    module = WideResNet(task.depth, task.widen_factor, data.num_classes, dtype=jnp.dtype(task.precision))
-    measured = module.clone(dtype=jnp.float32)
+    # None is the type of the parameters: float32, or float64 where curvature is measured in it.
+    dtype = None if task.precision == "float32" else jnp.dtype(task.precision)
+    module = WideResNet(task.depth, task.widen_factor, data.num_classes, dtype=dtype)
+    measured = module.clone(dtype=None)
     train = (jnp.asarray(data.train_images), jnp.asarray(labels))
     test = (jnp.asarray(data.test_images), jnp.asarray(data.test_labels))
     preprocess = standardization(data.train_images)

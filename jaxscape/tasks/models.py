@@ -61,7 +61,8 @@ class WideResNet(nn.Module):
         norm_momentum: share of the old running statistics kept at a step; 0.9 is PyTorch's momentum 0.1. With 0.0
             they are the last batch's own, which is how statistics are recalibrated. The running variance is the
             biased one (PyTorch keeps the unbiased one; this touches evaluation only).
-        dtype: of the activations; parameters and statistics stay float32.
+        dtype: of the activations; parameters and statistics stay float32, as do the logits. None computes in the widest
+            type of the images and the parameters, which may be float64 then.
         fast_variance: take a batch's variance in one pass, E[x^2] - E[x]^2, as Flax does by default; with False in two,
             E[(x - E[x])^2], which rounds less (benchmarks/batch_norm.py).
 
@@ -114,7 +115,8 @@ class WideResNet(nn.Module):
                 x = WideBlock(width * self.widen_factor, stride, norm, self.dtype, name=name)(x)
         x = nn.relu(norm(name="norm")(x)).mean(axis=(1, 2))
         head = nn.Dense(self.num_classes, kernel_init=_HEAD_INIT, dtype=self.dtype, name="head")
-        return head(x).astype(jnp.float32)
+        logits = head(x)
+        return logits if self.dtype is None else logits.astype(jnp.float32)
 
 
 def wide_resnet_axes(params: Any, model_state: Any = None) -> dict[str, tuple[str | None, ...]]:
