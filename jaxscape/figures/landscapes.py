@@ -48,6 +48,8 @@ from jaxscape.figures.layout import (
     from_top,
     panel_axes,
     row_lengths,
+    text_inches,
+    wrapped,
 )
 from jaxscape.figures.legend import STYLE, figure_note
 from jaxscape.figures.palette import FRAME, GREY, HUES, INK, MINIMUM, SCALE
@@ -244,7 +246,7 @@ def trajectory_figure(
     fig = Figure()
     axes = panel_axes(fig, [len(panels)] * 2, sharey="row")
     for ax, below, panel in zip(*axes, panels, strict=True):
-        _draw_contours(ax, panel.surface, levels, scale, cmap)
+        _draw_contours(ax, panel.surface, levels, scale, cmap, panel.place)
         segments = np.stack([panel.place[:-1], panel.place[1:]], axis=1)
         line = LineCollection(list(segments), colors=[GREY], linewidths=0.7, zorder=4)
         ax.add_collection(line, autolim=False)
@@ -398,11 +400,11 @@ def persistence_figure(panels: Sequence[PersistencePanel], *, quantity: str = "l
         ax.set_xlabel(f"birth ({quantity})", fontsize=NORMAL, color=INK)
         _plain_axes(ax)
         write_over(ax, panel.title)
-        write_under(ax, _lines([panel.note, f"{len(panel.birth)} pairs, {lasting.sum()} of them without death"]))
-    for ax, panel in zip(axes[1] if banded else [], panels, strict=True):
-        _draw_lifetimes(ax, panel)
+        write_under(ax, _lines([panel.note, f"{len(panel.birth)} in all, {lasting.sum()} without death"]))
     _label_rows(axes[:1], f"death ({quantity})")
     if banded:
+        for ax, panel in zip(axes[1], panels, strict=True):
+            _draw_lifetimes(ax, panel)
         _finish_axes(axes[1, 0], log=False, limits=False)
         axes[1, 0].set_ylim(bottom=0)
         _label_rows(axes[1:], "death \N{MINUS SIGN} birth")
@@ -464,19 +466,28 @@ def _colors(levels: Sequence[float], cmap: Colormap) -> tuple[BoundaryNorm, Colo
     return BoundaryNorm(levels, steps.N), steps
 
 
-def _draw_contours(ax: Axes, panel: SurfacePanel, levels: list[float], scale: BoundaryNorm, cmap: Colormap) -> None:
+def _draw_contours(
+    ax: Axes,
+    panel: SurfacePanel,
+    levels: list[float],
+    scale: BoundaryNorm,
+    cmap: Colormap,
+    over: NDArray[Any] | Sequence[tuple[float, float]] = (),
+) -> None:
+    """Contours with their levels, but where these would cover what is drawn over them at the places (k, 2)."""
     values = np.ma.masked_invalid(panel.values)
     ax.patch.set(facecolor="white", hatch="////", edgecolor=GREY)  # shows where there is no value
     ax.contourf(panel.x, panel.y, values, levels=levels, norm=scale, cmap=cmap, zorder=1)
     inner = [level for level in levels if values.min() < level < values.max()]
     if inner:
         lines = ax.contour(panel.x, panel.y, values, levels=inner, colors=[INK], linewidths=0.4, zorder=2)
-        labels = ax.clabel(lines, inner, fontsize=SMALL, fmt=PLAIN_NUMBERS, inline=True, inline_spacing=1, zorder=6)
+        labels = ax.clabel(lines, inner, fontsize=SMALL, fmt=PLAIN_NUMBERS, inline=False, zorder=6)
         for label in labels:
-            label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+            label.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
             label.set(rotation=0)
-        _keep_apart(ax, labels)
     ax.set(xlim=(panel.x[0], panel.x[-1]), ylim=(panel.y[0], panel.y[-1]))
+    if inner:
+        _keep_apart(ax, labels, [*over, *panel.points.values()])
     for axis, name in ((ax.xaxis, panel.labels[0]), (ax.yaxis, panel.labels[1])):
         axis.set_label_text(name, fontsize=NORMAL, color=INK)
         axis.set_major_locator(MaxNLocator(4))
@@ -485,19 +496,23 @@ def _draw_contours(ax: Axes, panel: SurfacePanel, levels: list[float], scale: Bo
         spine.set(color=GREY, linewidth=0.6)
 
 
-def _keep_apart(ax: Axes, labels: Any) -> None:
-    """Remove labels of levels that would cover one another or reach out of the panel, once it has its size."""
+def _keep_apart(ax: Axes, labels: Any, places: Sequence[Any]) -> None:
+    """Remove labels that would cover one another or these places, or reach out of the panel, once it has its size."""
     width, height = ax.figure.bbox.width / ax.figure.dpi, ax.figure.bbox.height / ax.figure.dpi
     ax.set_position((0, 0, PANEL_INCHES / width, PANEL_INCHES / height))
-    panel = ax.get_window_extent()
-    kept: list[Any] = []
+    panel, point = ax.get_window_extent(), ax.figure.dpi / 72
+    taken = [_around(ax, place, 3 * point) for place in places]
     for label in labels:
         box = label.get_window_extent()
         inside = panel.x0 < box.x0 and box.x1 < panel.x1 and panel.y0 < box.y0 and box.y1 < panel.y1
-        if inside and not any(box.padded(2).overlaps(other) for other in kept):
-            kept.append(box)
+        if inside and not any(box.padded(2 * point).overlaps(other) for other in taken):
+            taken.append(box)
         else:
             label.remove()
+
+
+def _around(ax: Axes, place: Any, pixels: float) -> Bbox:
+    return Bbox([ax.transData.transform(place)] * 2).padded(pixels)
 
 
 def _draw_points(ax: Axes, panel: SurfacePanel) -> None:
@@ -511,10 +526,9 @@ def _draw_points(ax: Axes, panel: SurfacePanel) -> None:
         shift = (3 if right else -3, 3 if above else -3)
         text = ax.annotate(name, (across, up), shift, textcoords="offset points", **style)
         text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-        star = Bbox([ax.transData.transform((across, up))] * 2).padded(4 * ax.figure.dpi / 72)
-        written = [star, text.get_window_extent().padded(1)]
+        name_box = text.get_window_extent()
         for label in [each for each in ax.texts if each.get_transform() == ax.transData]:  # of levels
-            if any(label.get_window_extent().overlaps(box) for box in written):
+            if label is not text and label.get_window_extent().overlaps(name_box):
                 label.remove()
 
 
@@ -546,7 +560,7 @@ def _space_axes(ax: Any, panel: SurfacePanel, heights: NDArray[Any], levels: Seq
         axis.set_pane_color("white")
     ax.grid(False)
     ax.view_init(elev=32, azim=-58)
-    ax.set_box_aspect((1, 1, 0.75), zoom=1.0)
+    ax.set_box_aspect((1, 1, 0.75), zoom=0.9)
 
 
 def _draw_lifetimes(ax: Axes, panel: PersistencePanel) -> None:
@@ -572,12 +586,15 @@ def _mark_ends(ax: Axes, position: Array, ends: tuple[str, str]) -> None:
     """Thin lines at 0 and 1, whose names stand in place of these ticks."""
     for end in (0, 1):
         ax.axvline(end, color=FRAME, linewidth=0.8, zorder=0)
-    others = [0.5] if position[0] > -0.2 and position[-1] < 1.2 else [position[0], 0.5, position[-1]]
-    ticks = sorted({0.0, 1.0, *map(float, others)})
-    names = {0.0: ends[0], 1.0: ends[1]}
-    ax.set_xticks(
-        ticks, [names.get(tick, f"{tick:.3g}".replace("-", "\N{MINUS SIGN}")) for tick in ticks], parse_math=False
-    )
+    low, high = float(position[0]), float(position[-1])
+    names = {float(end): wrapped(name, 0.45 * PANEL_INCHES, SMALL) for end, name in enumerate(ends)}
+    texts = {place: f"{place:.3g}".replace("-", "\N{MINUS SIGN}") for place in (0.5, low, high)} | names
+    span = PANEL_INCHES / (1.1 * (high - low))  # inches a unit, with matplotlib's margins
+    half = {place: max(text_inches(line, SMALL) for line in text.split("\n")) / 2 for place, text in texts.items()}
+    for place in [each for each in texts if each not in names]:
+        if any(abs(place - end) * span < half[place] + half[end] + 0.04 for end in names):
+            del texts[place]
+    ax.set_xticks(list(texts), list(texts.values()), parse_math=False)
 
 
 def _finish_axes(ax: Axes, *, log: bool, limits: bool = True) -> None:
