@@ -119,7 +119,8 @@ def line_figure(
             ax.plot(panel.position[inside], chord[inside], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=2)
             foot = float(np.interp(where, panel.position, chord))
             ax.plot([where] * 2, [foot, foot + height], color=INK, linewidth=0.8, marker="_", markersize=4, zorder=4)
-            lines.append(f"barrier of {panel.barrier} {height:.3g} at {where:.3g}")
+            unknown = gaps(panel.curves[panel.barrier][inside])
+            lines.append(f"barrier of {panel.barrier} {'at least ' * bool(unknown)}{height:.3g} at {where:.3g}")
         lines.append(_gap_words(*panel.curves.values()))
         write_over(ax, panel.title)
         write_under(ax, _lines(lines))
@@ -175,6 +176,8 @@ def surface_figure(
 ) -> Figure:
     """Surfaces in space; all panels share the vertical axis and the colours. What is NaN or infinite is a hole.
 
+    A marked point has the height of the grid's nearest point, and is left out where that is a hole.
+
     Args:
         panels: as `contour_figure`.
         quantity: as `contour_figure`.
@@ -198,7 +201,7 @@ def surface_figure(
         colors = matplotlib.colormaps[SCALE](scale(np.nan_to_num(values, nan=levels[0])))
         colors[np.isnan(values)] = 0  # no part of a facet at a missing corner is filled
         x, y = np.meshgrid(panel.x, panel.y)
-        style: dict[str, Any] = {"rcount": 60, "ccount": 60, "linewidth": 0.15, "edgecolor": "white", "shade": False}
+        style: dict[str, Any] = {"rstride": 1, "cstride": 1, "linewidth": 0.15, "edgecolor": "white", "shade": False}
         ax.plot_surface(x, y, height(values), facecolors=colors, antialiased=True, **style)
         ax.computed_zorder = False
         for name, (across, up) in panel.points.items():
@@ -244,20 +247,25 @@ def trajectory_figure(
     scale, cmap = _colors(levels, light)
     shares = Normalize(0, 1)
     fig = Figure()
-    axes = panel_axes(fig, [len(panels)] * 2, sharey="row")
+    axes = panel_axes(fig, [len(panels)] * 2)  # planes have ranges of their own
+    for below in axes[1, 1:]:
+        below.sharey(axes[1, 0])
+        below.tick_params(labelleft=False)
     for ax, below, panel in zip(*axes, panels, strict=True):
         _draw_contours(ax, panel.surface, levels, scale, cmap, panel.place)
         segments = np.stack([panel.place[:-1], panel.place[1:]], axis=1)
         line = LineCollection(list(segments), colors=[GREY], linewidths=0.7, zorder=4)
         ax.add_collection(line, autolim=False)
-        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "zorder": 5, "clip_on": False}
+        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "zorder": 5}
         ax.scatter(*panel.place.T, c=panel.outside, s=12, cmap=OUTSIDE_SCALE, norm=shares, **style)
         _draw_points(ax, panel.surface)
-        ax.tick_params(labelleft=True)
         write_over(ax, panel.surface.title)
         far = f"outside of the plane {panel.outside.min():.0%} to {panel.outside.max():.0%} of the distance"
         gap = _gap_words(panel.surface.values, "hatched")
-        write_under(ax, _lines([panel.surface.note, far.replace("%", "\N{NO-BREAK SPACE}%"), gap]))
+        low, high = (np.array([panel.surface.x[end], panel.surface.y[end]]) for end in (0, -1))
+        beyond = int(np.any((panel.place < low) | (panel.place > high), axis=1).sum())
+        cut = f"{beyond} points lie beyond the picture" if beyond else ""
+        write_under(ax, _lines([panel.surface.note, far.replace("%", "\N{NO-BREAK SPACE}%"), cut, gap]))
         below.plot(panel.epoch, _gapped(panel.loss), color=HUES[0], linewidth=1.2, zorder=3)
         below.plot(panel.epoch, _gapped(panel.plane_loss), color=HUES[4], linewidth=1.2, linestyle="--", zorder=2)
         _plain_axes(below)
@@ -337,9 +345,9 @@ def spectrum_figure(panels: Sequence[SpectrumPanel], *, quantity: str = "eigenva
     axes = panel_axes(fig, [1] * len(panels), sharex=True, sharey=True)
     width, height = 2.2 * PANEL_INCHES, 0.55 * PANEL_INCHES
     for ax, panel in zip(axes[:, 0], panels, strict=True):
-        density = np.maximum(panel.density, floor)
-        ax.fill_between(panel.value, floor, density, color=HUES[3], alpha=0.4, linewidth=0, zorder=1)
-        ax.plot(panel.value, np.where(panel.density > floor, density, np.nan), color=HUES[0], linewidth=0.9, zorder=2)
+        density = np.maximum(panel.density, 1e-6 * floor)  # under the axis, where both are cut
+        ax.fill_between(panel.value, 1e-6 * floor, density, color=HUES[3], alpha=0.4, linewidth=0, zorder=1)
+        ax.plot(panel.value, density, color=HUES[0], linewidth=0.9, zorder=2)
         ax.vlines(
             panel.eigenvalues, 0, 0.14, transform=ax.get_xaxis_transform(), color=HUES[4], linewidth=1.0, zorder=3
         )

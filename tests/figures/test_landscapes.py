@@ -171,6 +171,7 @@ def test_nan_and_infinite_losses_are_gaps_and_counted():
     broken[17] = np.inf
     (ax,) = landscapes.line_figure([line(curves={"recalibrated": broken})]).axes
     assert "3 NaN or infinite: gaps" in under(ax)
+    assert f"barrier of recalibrated at least {height_above_chord(checked_line(line()))[1]:.3g} at 0.5" in under(ax)
     drawn = ax.lines[0].get_ydata()
     assert np.flatnonzero(np.isnan(drawn)).tolist() == [15, 16, 17]
     np.testing.assert_array_equal(drawn[:15], PEAK[:15])
@@ -253,6 +254,24 @@ def test_a_projected_trajectory_is_coloured_by_its_share_outside_and_both_losses
     assert "outside of the plane 0\N{NO-BREAK SPACE}% to 90\N{NO-BREAK SPACE}% of the distance" in under(above)
 
 
+def test_trajectories_keep_the_range_of_their_own_plane_and_share_that_of_the_losses():
+    wide = trajectory(surface=surface(x=5 * AXIS, y=7 * AXIS), loss=3 + np.arange(20.0))
+    one, other, below, beside = landscapes.trajectory_figure([trajectory(), wide]).axes
+    assert (one.get_xlim(), one.get_ylim()) == ((-1, 1), (-1, 1))
+    assert (other.get_xlim(), other.get_ylim()) == ((-5, 5), (-7, 7))
+    assert below.get_ylim() == beside.get_ylim()
+    assert below.get_ylim()[1] > 22
+    assert "beyond" not in under(one)
+
+
+def test_points_of_a_trajectory_beyond_the_plane_are_counted():
+    far = trajectory().place.copy()
+    far[[0, 1], 0] = -2
+    above, _ = landscapes.trajectory_figure([trajectory(place=far)]).axes
+    assert "2 points lie beyond the picture" in under(above)
+    assert above.get_xlim() == (-1, 1)
+
+
 def test_a_path_stands_beside_the_straight_line_and_says_how_high_both_are():
     loss, error = landscapes.path_figure(paths()).axes
     (straight, curve, *_) = loss.lines
@@ -272,7 +291,7 @@ def test_spectra_share_their_axes_and_single_eigenvalues_are_ticks():
     given = spectrum()
     shown = given.density > landscapes.LOWEST_DENSITY * given.density.max()
     np.testing.assert_array_equal(first.lines[0].get_ydata()[shown], given.density[shown])
-    assert np.isnan(first.lines[0].get_ydata()[~shown]).all()
+    assert first.lines[0].get_ydata()[~shown].max() < first.get_ylim()[0]
 
 
 def test_a_diagram_has_every_pair_and_the_band_of_the_null():
