@@ -11,6 +11,8 @@ from jaxscape.cli.errors import describe
 from jaxscape.runs.arrays import check_arrays
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings
 from jaxscape.runs.folder import RECORDED, STAGES, RunFolder
+from jaxscape.runs.kept import damaged_measurements, kept_names, read_kept
+from jaxscape.runs.landscape_config import WAYS
 from jaxscape.runs.measure import accuracy_table, describe_drift, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
@@ -36,7 +38,7 @@ def describe_run(run: Path, *, console: Console) -> None:
     for stage in (*run.kind.before, run.kind.stage):
         console.print(f"{stage}: {_words(config.get(stage, {})) or 'not yet'}")
     console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}")
-    for part in (_tables, _embeddings):
+    for part in (_tables, _embeddings, _landscape):
         try:
             for found in part(run):
                 console.print(found)
@@ -60,6 +62,9 @@ def _stages(run: RunFolder, config: dict[str, Any]) -> Iterator[str]:
         yield "distances and geometry"
     for setting in _or_empty(embeddings, run):
         yield f"embed {setting}"
+    for kind, folder in (("surface", run.surfaces), ("path", run.paths), ("curvature", run.curvature)):
+        for name in kept_names(folder):
+            yield f"{kind} {name}"
     if figures := len(list(run.figures.glob("*.png"))):
         yield f"plot ({figures} figures)"
     if run.page.exists():
@@ -97,6 +102,32 @@ def _embeddings(run: RunFolder) -> list[RenderableType]:
     return lines
 
 
+def _landscape(run: RunFolder) -> Iterator[str]:
+    """A line for each measurement of the landscape that can be read."""
+    for name, record in _records(run.surfaces):
+        ends = (
+            f"{metric} {record['lowest'][metric]:.4g} to {record['highest'][metric]:.4g}" for metric in record["lowest"]
+        )
+        yield f"surface {name}: {', '.join(ends)}"
+    for name, record in _records(run.paths):
+        heights = (f"{WAYS[way]} {_words(_heights(found))}" for way, found in record["barriers"].items())
+        yield f"path {name}: barriers: {'; '.join(heights)}"
+    for name, record in _records(run.curvature):
+        largest = ", ".join(f"{value:.4g}" for value in record["eigenvalues"])
+        trace = f"trace {record['trace']:.4g} ± {record['trace_error']:.2g}"
+        yield f"curvature {name}: largest eigenvalues {largest}; lowest {record['lowest'][0]:.4g}; {trace}"
+
+
+def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in kept_names(folder):
+        with suppress(ValueError, OSError):  # `_damage` says why
+            yield name, read_kept(folder / name).record
+
+
+def _heights(barriers: dict[str, Any]) -> dict[str, Any]:
+    return {metric: found["height"] for metric, found in barriers.items()}
+
+
 def _short(numbers: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in numbers.items() if name not in _LONG}
 
@@ -123,6 +154,8 @@ def _damage(run: RunFolder) -> Iterator[str]:
         if not path.exists():
             yield f"{path} is missing; `jaxscape embed {run}` makes it again"
     yield from _or_empty(damaged_embeddings, run).values()
+    for reason in damaged_measurements(run).values():
+        yield f"{reason}; the same command makes it again"
 
 
 def _reason(path: Path, check: Callable[[], Any]) -> str:

@@ -49,6 +49,8 @@ from jaxscape.figures.layout import (
     from_top,
     panel_axes,
     row_lengths,
+    text_inches,
+    wrapped,
 )
 from jaxscape.figures.legend import STYLE, figure_note
 from jaxscape.figures.palette import FRAME, GREY, HUES, INK, MINIMUM, SCALE
@@ -118,7 +120,8 @@ def line_figure(
             ax.plot(panel.position[inside], chord[inside], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=2)
             foot = float(np.interp(where, panel.position, chord))
             ax.plot([where] * 2, [foot, foot + height], color=INK, linewidth=0.8, marker="_", markersize=4, zorder=4)
-            lines.append(f"barrier of {panel.barrier} {height:.3g} at {where:.3g}")
+            unknown = gaps(panel.curves[panel.barrier][inside])
+            lines.append(f"barrier of {panel.barrier} {'at least ' * bool(unknown)}{height:.3g} at {where:.3g}")
         lines.append(_gap_words(*panel.curves.values()))
         write_over(ax, panel.title)
         write_under(ax, _lines(lines))
@@ -174,6 +177,8 @@ def surface_figure(
 ) -> Figure:
     """Surfaces in space; all panels share the vertical axis and the colours. What is NaN or infinite is a hole.
 
+    A marked point has the height of the grid's nearest point, and is left out where that is a hole.
+
     Args:
         panels: as `contour_figure`.
         quantity: as `contour_figure`.
@@ -197,7 +202,7 @@ def surface_figure(
         colors = matplotlib.colormaps[SCALE](scale(np.nan_to_num(values, nan=levels[0])))
         colors[np.isnan(values)] = 0  # no part of a facet at a missing corner is filled
         x, y = np.meshgrid(panel.x, panel.y)
-        style: dict[str, Any] = {"rcount": 60, "ccount": 60, "linewidth": 0.15, "edgecolor": "white", "shade": False}
+        style: dict[str, Any] = {"rstride": 1, "cstride": 1, "linewidth": 0.15, "edgecolor": "white", "shade": False}
         ax.plot_surface(x, y, height(values), facecolors=colors, antialiased=True, **style)
         ax.computed_zorder = False
         for name, (across, up) in panel.points.items():
@@ -243,21 +248,25 @@ def trajectory_figure(
     scale, cmap = _colors(levels, light)
     shares = Normalize(0, 1)
     fig = Figure()
-    axes = panel_axes(fig, [len(panels)] * 2, sharey="row")
+    axes = panel_axes(fig, [len(panels)] * 2)  # planes have ranges of their own
+    for below in axes[1, 1:]:
+        below.sharey(axes[1, 0])
+        below.tick_params(labelleft=False)
     for ax, below, panel in zip(*axes, panels, strict=True):
-        _draw_contours(ax, panel.surface, levels, scale, cmap)
+        _draw_contours(ax, panel.surface, levels, scale, cmap, panel.place)
         ways = [panel.place[panel.member == each] for each in np.unique(panel.member)]
         ax.add_collection(LineCollection(ways, colors=[GREY], linewidths=0.7, zorder=4), autolim=False)
-        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "zorder": 5, "clip_on": False}
-        ax.scatter(
-            *panel.place.T, c=panel.outside, s=12 if len(ways) == 1 else 4, cmap=OUTSIDE_SCALE, norm=shares, **style
-        )
+        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "s": 12, "zorder": 5}
+        style |= {} if len(ways) == 1 else {"linewidths": 0, "s": 4}
+        ax.scatter(*panel.place.T, c=panel.outside, cmap=OUTSIDE_SCALE, norm=shares, **style)
         _draw_points(ax, panel.surface)
-        ax.tick_params(labelleft=True)
         write_over(ax, panel.surface.title)
         far = f"outside of the plane {panel.outside.min():.0%} to {panel.outside.max():.0%} of the distance"
         gap = _gap_words(panel.surface.values, "hatched")
-        write_under(ax, _lines([panel.surface.note, far.replace("%", "\N{NO-BREAK SPACE}%"), gap]))
+        low, high = (np.array([panel.surface.x[end], panel.surface.y[end]]) for end in (0, -1))
+        beyond = int(np.any((panel.place < low) | (panel.place > high), axis=1).sum())
+        cut = f"{beyond} points lie beyond the picture" if beyond else ""
+        write_under(ax, _lines([panel.surface.note, far.replace("%", "\N{NO-BREAK SPACE}%"), cut, gap]))
         epochs, loss, plane_loss = median_by_epoch(panel)
         below.plot(epochs, _gapped(loss), color=HUES[0], linewidth=1.2, zorder=3)
         below.plot(epochs, _gapped(plane_loss), color=HUES[4], linewidth=1.2, linestyle="--", zorder=2)
@@ -340,9 +349,9 @@ def spectrum_figure(panels: Sequence[SpectrumPanel], *, quantity: str = "eigenva
     axes = panel_axes(fig, [1] * len(panels), sharex=True, sharey=True)
     width, height = 2.2 * PANEL_INCHES, 0.55 * PANEL_INCHES
     for ax, panel in zip(axes[:, 0], panels, strict=True):
-        density = np.maximum(panel.density, floor)
-        ax.fill_between(panel.value, floor, density, color=HUES[3], alpha=0.4, linewidth=0, zorder=1)
-        ax.plot(panel.value, np.where(panel.density > floor, density, np.nan), color=HUES[0], linewidth=0.9, zorder=2)
+        density = np.maximum(panel.density, 1e-6 * floor)  # under the axis, where both are cut
+        ax.fill_between(panel.value, 1e-6 * floor, density, color=HUES[3], alpha=0.4, linewidth=0, zorder=1)
+        ax.plot(panel.value, density, color=HUES[0], linewidth=0.9, zorder=2)
         ax.vlines(
             panel.eigenvalues, 0, 0.14, transform=ax.get_xaxis_transform(), color=HUES[4], linewidth=1.0, zorder=3
         )
@@ -403,11 +412,11 @@ def persistence_figure(panels: Sequence[PersistencePanel], *, quantity: str = "l
         ax.set_xlabel(f"birth ({quantity})", fontsize=NORMAL, color=INK)
         _plain_axes(ax)
         write_over(ax, panel.title)
-        write_under(ax, _lines([panel.note, f"{len(panel.birth)} pairs, {lasting.sum()} of them without death"]))
-    for ax, panel in zip(axes[1] if banded else [], panels, strict=True):
-        _draw_lifetimes(ax, panel)
+        write_under(ax, _lines([panel.note, f"{len(panel.birth)} in all, {lasting.sum()} without death"]))
     _label_rows(axes[:1], f"death ({quantity})")
     if banded:
+        for ax, panel in zip(axes[1], panels, strict=True):
+            _draw_lifetimes(ax, panel)
         _finish_axes(axes[1, 0], log=False, limits=False)
         axes[1, 0].set_ylim(bottom=0)
         _label_rows(axes[1:], "death \N{MINUS SIGN} birth")
@@ -469,19 +478,28 @@ def _colors(levels: Sequence[float], cmap: Colormap) -> tuple[BoundaryNorm, Colo
     return BoundaryNorm(levels, steps.N), steps
 
 
-def _draw_contours(ax: Axes, panel: SurfacePanel, levels: list[float], scale: BoundaryNorm, cmap: Colormap) -> None:
+def _draw_contours(
+    ax: Axes,
+    panel: SurfacePanel,
+    levels: list[float],
+    scale: BoundaryNorm,
+    cmap: Colormap,
+    over: NDArray[Any] | Sequence[tuple[float, float]] = (),
+) -> None:
+    """Contours with their levels, but where these would cover what is drawn over them at the places (k, 2)."""
     values = np.ma.masked_invalid(panel.values)
     ax.patch.set(facecolor="white", hatch="////", edgecolor=GREY)  # shows where there is no value
     ax.contourf(panel.x, panel.y, values, levels=levels, norm=scale, cmap=cmap, zorder=1)
     inner = [level for level in levels if values.min() < level < values.max()]
     if inner:
         lines = ax.contour(panel.x, panel.y, values, levels=inner, colors=[INK], linewidths=0.4, zorder=2)
-        labels = ax.clabel(lines, inner, fontsize=SMALL, fmt=PLAIN_NUMBERS, inline=True, inline_spacing=1, zorder=6)
+        labels = ax.clabel(lines, inner, fontsize=SMALL, fmt=PLAIN_NUMBERS, inline=False, zorder=6)
         for label in labels:
-            label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+            label.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
             label.set(rotation=0)
-        _keep_apart(ax, labels)
     ax.set(xlim=(panel.x[0], panel.x[-1]), ylim=(panel.y[0], panel.y[-1]))
+    if inner:
+        _keep_apart(ax, labels, [*over, *panel.points.values()])
     for axis, name in ((ax.xaxis, panel.labels[0]), (ax.yaxis, panel.labels[1])):
         axis.set_label_text(name, fontsize=NORMAL, color=INK)
         axis.set_major_locator(MaxNLocator(4))
@@ -490,19 +508,23 @@ def _draw_contours(ax: Axes, panel: SurfacePanel, levels: list[float], scale: Bo
         spine.set(color=GREY, linewidth=0.6)
 
 
-def _keep_apart(ax: Axes, labels: Any) -> None:
-    """Remove labels of levels that would cover one another or reach out of the panel, once it has its size."""
+def _keep_apart(ax: Axes, labels: Any, places: Sequence[Any]) -> None:
+    """Remove labels that would cover one another or these places, or reach out of the panel, once it has its size."""
     width, height = ax.figure.bbox.width / ax.figure.dpi, ax.figure.bbox.height / ax.figure.dpi
     ax.set_position((0, 0, PANEL_INCHES / width, PANEL_INCHES / height))
-    panel = ax.get_window_extent()
-    kept: list[Any] = []
+    panel, point = ax.get_window_extent(), ax.figure.dpi / 72
+    taken = [_around(ax, place, 3 * point) for place in places]
     for label in labels:
         box = label.get_window_extent()
         inside = panel.x0 < box.x0 and box.x1 < panel.x1 and panel.y0 < box.y0 and box.y1 < panel.y1
-        if inside and not any(box.padded(2).overlaps(other) for other in kept):
-            kept.append(box)
+        if inside and not any(box.padded(2 * point).overlaps(other) for other in taken):
+            taken.append(box)
         else:
             label.remove()
+
+
+def _around(ax: Axes, place: Any, pixels: float) -> Bbox:
+    return Bbox([ax.transData.transform(place)] * 2).padded(pixels)
 
 
 def _draw_points(ax: Axes, panel: SurfacePanel) -> None:
@@ -516,10 +538,9 @@ def _draw_points(ax: Axes, panel: SurfacePanel) -> None:
         shift = (3 if right else -3, 3 if above else -3)
         text = ax.annotate(name, (across, up), shift, textcoords="offset points", **style)
         text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-        star = Bbox([ax.transData.transform((across, up))] * 2).padded(4 * ax.figure.dpi / 72)
-        written = [star, text.get_window_extent().padded(1)]
+        name_box = text.get_window_extent()
         for label in [each for each in ax.texts if each.get_transform() == ax.transData]:  # of levels
-            if any(label.get_window_extent().overlaps(box) for box in written):
+            if label is not text and label.get_window_extent().overlaps(name_box):
                 label.remove()
 
 
@@ -551,7 +572,7 @@ def _space_axes(ax: Any, panel: SurfacePanel, heights: NDArray[Any], levels: Seq
         axis.set_pane_color("white")
     ax.grid(False)
     ax.view_init(elev=32, azim=-58)
-    ax.set_box_aspect((1, 1, 0.75), zoom=1.0)
+    ax.set_box_aspect((1, 1, 0.75), zoom=0.9)
 
 
 def _draw_lifetimes(ax: Axes, panel: PersistencePanel) -> None:
@@ -577,12 +598,15 @@ def _mark_ends(ax: Axes, position: Array, ends: tuple[str, str]) -> None:
     """Thin lines at 0 and 1, whose names stand in place of these ticks."""
     for end in (0, 1):
         ax.axvline(end, color=FRAME, linewidth=0.8, zorder=0)
-    others = [0.5] if position[0] > -0.2 and position[-1] < 1.2 else [position[0], 0.5, position[-1]]
-    ticks = sorted({0.0, 1.0, *map(float, others)})
-    names = {0.0: ends[0], 1.0: ends[1]}
-    ax.set_xticks(
-        ticks, [names.get(tick, f"{tick:.3g}".replace("-", "\N{MINUS SIGN}")) for tick in ticks], parse_math=False
-    )
+    low, high = float(position[0]), float(position[-1])
+    names = {float(end): wrapped(name, 0.45 * PANEL_INCHES, SMALL) for end, name in enumerate(ends)}
+    texts = {place: f"{place:.3g}".replace("-", "\N{MINUS SIGN}") for place in (0.5, low, high)} | names
+    span = PANEL_INCHES / (1.1 * (high - low))  # inches a unit, with matplotlib's margins
+    half = {place: max(text_inches(line, SMALL) for line in text.split("\n")) / 2 for place, text in texts.items()}
+    for place in [each for each in texts if each not in names]:
+        if any(abs(place - end) * span < half[place] + half[end] + 0.04 for end in names):
+            del texts[place]
+    ax.set_xticks(list(texts), list(texts.values()), parse_math=False)
 
 
 def _finish_axes(ax: Axes, *, log: bool, limits: bool = True) -> None:

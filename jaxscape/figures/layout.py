@@ -130,7 +130,7 @@ def wrapped(text: str, inches: float, size: float, *, most: int | None = None) -
     for paragraph in text.splitlines():
         line, *words = paragraph.split(" ")
         for word in words:
-            if _inches(f"{line} {word}", size) > inches:
+            if text_inches(f"{line} {word}", size) > inches:
                 lines.append(line)
                 line = word
             else:
@@ -141,7 +141,8 @@ def wrapped(text: str, inches: float, size: float, *, most: int | None = None) -
     return "\n".join(lines)
 
 
-def _inches(text: str, size: float) -> float:
+def text_inches(text: str, size: float) -> float:
+    """The width of a line of text, in inches, at a size in points."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return width / 72
 

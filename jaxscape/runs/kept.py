@@ -6,7 +6,7 @@ partial.npz   what an interrupted measurement had; deleted at the end
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,14 +78,16 @@ def read_partial(folder: Path, made_of: Mapping[str, Any]) -> dict[str, np.ndarr
     return found if str(found.pop(_MADE_OF, "")) == _text(made_of) else {}
 
 
-def damaged_measurements(run: RunFolder) -> Iterator[tuple[Path, str]]:
-    """Give the measurements of a run that cannot be read, each with the reason."""
+def damaged_measurements(run: RunFolder) -> dict[Path, str]:
+    """Return the measurements of a run that cannot be read, each with the reason."""
+    found = {}
     for folder in (run.surfaces, run.paths, run.curvature):
         for name in kept_names(folder):
             try:
                 read_kept(folder / name)
             except (OSError, ValueError) as error:
-                yield folder / name, str(error)
+                found[folder / name] = str(error)
+    return found
 
 
 def _text(made_of: Mapping[str, Any]) -> str:

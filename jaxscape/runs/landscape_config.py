@@ -11,6 +11,8 @@ PLANES = {
     "filter": "filter-normalised random directions from the minimum",
     "trajectory": "the leading principal axes of the trajectories",
 }
+# The ways between two minima, in words.
+WAYS = {"straight": "straight line", "matched": "straight line, units matched", "curve": "curve"}
 # What is asked of the data -> `split` of the functions of `jaxscape.landscape`.
 SPLITS = {"train": "train", "test": "test", "evaluate": None}
 

@@ -34,8 +34,6 @@ MakeAxes = Callable[[PyTree, PyTree], Mapping[str, tuple[str | None, ...]]]
 
 SECONDS_BETWEEN_STATES = 20  # losing this much of a curve's training is no great loss
 
-WAYS = {"straight": "straight line", "matched": "straight line, units matched", "curve": "curve"}
-
 
 def path_folder(run: Path, other: Path, config: PathConfig) -> Path:
     """Return the folder of the way from the minimum of one run to that of another, in the folder of the first."""

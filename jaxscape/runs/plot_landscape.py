@@ -19,7 +19,7 @@ from jaxscape.landscape.points import STATISTICS
 from jaxscape.runs import captions
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import Kept, kept_names, read_kept
-from jaxscape.runs.path import WAYS
+from jaxscape.runs.landscape_config import WAYS
 from jaxscape.runs.surface import GRID, OF_POINTS, UNDER_POINTS
 
 _LOSSES = ("loss", "train_loss")  # what is drawn, the first that there is
