@@ -277,7 +277,7 @@ def trajectory_figure(
     _label_rows(axes[1:], quantity)
     _colorbar(axes[0, -1], ScalarMappable(shares, OUTSIDE_SCALE), "share outside of the plane", [0, 0.25, 0.5, 0.75, 1])
     arrange_panels(fig, axes)
-    several = any(len(np.unique(panel.member)) > 1 for panel in panels)
+    several = any(panel.member is not None and len(np.unique(panel.member)) > 1 for panel in panels)
     points, them = ("points, median over the trajectories", "them") if several else ("point", "it")
     _legend(
         fig,

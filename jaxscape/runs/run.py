@@ -19,19 +19,24 @@ from jaxscape.report.notebook import widget
 from jaxscape.report.page import render
 from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.config import CompareSettings, EmbedConfig, MinimumSettings, RetrainSettings, embed_config
+from jaxscape.runs.curvature import measure_curvature
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.joint import join_runs
+from jaxscape.runs.landscape_config import CurvatureConfig, PathConfig, SurfaceConfig
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import Measured, measure, perturbed
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum, write_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.page import read_page, write_page
+from jaxscape.runs.path import MakeAxes, measure_path
 from jaxscape.runs.plot import plot_run
+from jaxscape.runs.plot_landscape import plot_curvature, plot_path, plot_surface
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.record import Recorder
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.scale_free import Filters
+from jaxscape.runs.surface import measure_surface
 from jaxscape.runs.train import TRAJECTORIES, find_minimum
 from jaxscape.trajectories.arrays import describe_shape, differences, key_names
 from jaxscape.trajectories.store import TrajectoryStore
@@ -349,10 +354,62 @@ class Run:
             ValueError: for a setting that cannot work.
         """
         self.close()
-        known = [each.name for each in fields(EmbedConfig)]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise TypeError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
+        _check_known(EmbedConfig, settings)
         return embed_trajectories(self.folder, embed_config(**settings), console=self._console)
+
+    def surface(self, **settings: Any) -> Path:
+        """Evaluate the loss on a plane or a line, draw it, and return the folder of values.npz and record.json.
+
+        Args:
+            settings: those of `jaxscape surface`: plane="filter" or "trajectory", seeds, points, extent, split, ...
+
+        Raises:
+            TypeError: for an unknown setting (lists the known ones).
+            FileNotFoundError: where the run has no minimum, or no finished trajectories.
+            ValueError: for a setting that cannot work.
+            OSError: where the run folder cannot be written to.
+        """
+        self.close()
+        config = _configured(SurfaceConfig, settings)
+        folder = measure_surface(self.folder, config, self._known(), console=self._console)
+        plot_surface(self.folder, folder.name)
+        return folder
+
+    def path(self, other: str | os.PathLike[str], *, axes: MakeAxes | None = None, **settings: Any) -> Path:
+        """Measure the straight line to the minimum of another run, train a curve of low loss, draw both.
+
+        Args:
+            other: its run folder.
+            axes: `(params, model_state) -> axes` as `match_units` takes them; without it units are not matched.
+            settings: those of `jaxscape path`: kind="bezier" or "polygon", bends, epochs, learning_rate, points, ...
+
+        Returns:
+            The folder of values.npz and record.json, in this run's folder.
+
+        Raises:
+            As `surface`.
+        """
+        self.close()
+        config = _configured(PathConfig, settings)
+        there = Path(other).expanduser()
+        folder = measure_path(self.folder, there, config, self._known(), axes=axes, console=self._console)
+        plot_path(self.folder, folder.name)
+        return folder
+
+    def curvature(self, **settings: Any) -> Path:
+        """Measure eigenvalues, trace and spectral density at the minimum, draw them, and return their folder.
+
+        Args:
+            settings: those of `jaxscape curvature`: matrix="hessian" or "gauss_newton", k, steps, probes, leaves, ...
+
+        Raises:
+            As `surface`.
+        """
+        self.close()
+        config = _configured(CurvatureConfig, settings)
+        folder = measure_curvature(self.folder, config, self._known(), console=self._console)
+        plot_curvature(self.folder, folder.name)
+        return folder
 
     def plot(self, *, scale_free: bool = False) -> list[Path]:
         """Draw the exact views, every embedding and the distances or norms, and return the files.
@@ -459,6 +516,18 @@ class Run:
         if self._own is None:
             raise ValueError("this needs a problem: Run(path, problem)")
         return self._own
+
+
+def _check_known(kind: Any, settings: Mapping[str, Any]) -> None:
+    known = [each.name for each in fields(kind)]
+    if unknown := sorted(settings.keys() - set(known)):
+        raise TypeError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def _configured[C](kind: type[C], settings: Mapping[str, Any]) -> C:
+    """The settings of a stage, lists as tuples."""
+    _check_known(kind, settings)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
 
 def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,9 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
+import tiny_runs
 
 import jaxscape as js
 from jaxscape.landscape.planes import plane_weights
@@ -156,6 +158,7 @@ def test_another_minimum_has_another_surface(tmp_path, measured, own, monkeypatc
         measure_surface(run, GRID, own, console=QUIET)
 
 
+@pytest.mark.slow
 def test_curvature_is_that_of_the_loss_and_goes_on_to_the_same_bytes(tmp_path, finished, own, monkeypatch):
     run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
     config = CurvatureConfig(k=2, steps=6, probes=1, at="starts")
@@ -182,6 +185,7 @@ def test_curvature_is_that_of_the_loss_and_goes_on_to_the_same_bytes(tmp_path, f
         assert (other.curvature / config.name / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_way_between_minima_goes_on_to_the_same_bytes(tmp_path, finished, train, own, monkeypatch):
     runs = [RunFolder(shutil.copytree(finished, tmp_path / name)) for name in ("run", "again")]
     other = tmp_path / "other"
@@ -253,15 +257,69 @@ def test_bad_input_is_refused_in_a_line(jaxscape, measured, words, message):
 
 
 def test_a_run_without_a_minimum_has_no_directions_from_it(jaxscape, tiny):
-    outcome = jaxscape("surface", tiny["compared"], "--problem", "tiny_runs:problem")
+    outcome = jaxscape("surface", tiny["compared"].folder, "--problem", "tiny_runs:problem")
     assert outcome.code == 1
     assert "plane filter needs a minimum" in outcome.err
 
 
+def tiny_run(tiny, name, path):
+    return js.Run(shutil.copytree(tiny[name].folder, path), tiny_runs.problem(), quiet=True)
+
+
+def test_a_problem_of_ones_own_is_measured_where_its_formula_says(tiny, tmp_path):
+    """The loss of rows of the identity is the mean squared distance of the parameters from 1."""
+    run = tiny_run(tiny, "retrained", tmp_path / "run")
+    w = np.asarray(run.minimum().params["w"], float)
+    line = read_kept(run.surface(seeds=[3], points=5, extent=0.5))
+    direction = js.filter_normalize(js.random_direction(jax.random.key(3), {"w": w}), {"w": w})["w"]
+    expected = [np.mean((w + x * np.asarray(direction) - 1) ** 2) for x in line.values["x"]]
+    np.testing.assert_allclose(line.values["grid:loss"], expected, rtol=1e-5)
+    assert line.record["statistics"] == "none"
+    of_test = read_kept(run.surface(seeds=[3], points=5, extent=0.5, split="evaluate"))
+    np.testing.assert_allclose(of_test.values["grid:test_loss"], 2 * np.array(expected), rtol=1e-5)
+    found = read_kept(run.curvature(k=2, steps=12, probes=2)).record  # the Hessian is 2/12 times the identity
+    np.testing.assert_allclose(found["eigenvalues"], [1 / 6, 1 / 6], rtol=1e-5)
+    np.testing.assert_allclose(found["trace"], 2, rtol=1e-5)
+    assert {path.suffix for path in run.folder.figures.glob("curvature-*")} == {".png", ".svg", ".pdf"}
+
+
+@pytest.mark.parametrize("name", ["compared", "recorded"])
+def test_trajectories_without_a_minimum_have_a_plane_through_their_mean(tiny, tmp_path, name):
+    run = tiny_run(tiny, name, tmp_path / "run")
+    kept = read_kept(run.surface(plane="trajectory", points=3, every=1))
+    points = np.concatenate(list(run.store().blocks(10**6)), axis=1).astype(float)
+    axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][:2]
+    expected = (points - points.mean(axis=0)) @ axes.T if name == "compared" else (points - points[-1]) @ axes.T
+    np.testing.assert_allclose(np.abs(kept.values["coordinates"]), np.abs(expected), atol=1e-4)
+    np.testing.assert_allclose(kept.values["points:loss"], ((points - 1) ** 2).mean(axis=1), rtol=1e-5)
+
+
+def test_a_way_on_a_convex_loss_has_no_barrier(tiny, tmp_path):
+    run, other = (tiny_run(tiny, "retrained", tmp_path / name) for name in ("run", "other"))
+    shutil.rmtree(other.folder)
+    other.train(optax.sgd(0.05), epochs=3, batch_size=2, seed=1)
+    kept = read_kept(run.path(other.folder, epochs=5, points=5, bends=2, kind="polygon"))
+    assert "matched:loss" not in kept.values
+    assert kept.record["barriers"]["straight"]["loss"]["height"] == 0
+    a, b = (np.asarray(each.minimum().params["w"], float) for each in (run, other))
+    np.testing.assert_allclose(kept.values["straight:loss"][2], np.mean(((a + b) / 2 - 1) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(kept.record["lengths"]["straight"], np.linalg.norm(a - b), rtol=1e-6)
+
+
+def test_settings_of_python_are_checked(tiny, tmp_path):
+    run = tiny_run(tiny, "retrained", tmp_path / "run")
+    with pytest.raises(TypeError, match=r"^unknown setting size; known: split, batch_size"):
+        run.surface(size=3)
+    with pytest.raises(ValueError, match="unknown plane 'pca'; known: filter, trajectory"):
+        run.surface(plane="pca")
+    with pytest.raises(ValueError, match="needs a problem"):
+        js.Run(run.folder, quiet=True).curvature()
+
+
 def test_ways_need_two_networks_of_one_shape(jaxscape, measured, tiny):
     assert "no finished minimum" in jaxscape("path", measured, measured.parent / "nothing").err
-    assert jaxscape("path", measured, tiny["retrained"]).code == 1
-    assert "are the same network" in jaxscape("path", measured, measured).err
+    assert jaxscape("path", measured, tiny["retrained"].folder).code == 1
+    assert "must be different networks, and are equal" in jaxscape("path", measured, measured).err
 
 
 def test_weights_of_a_plane_are_those_of_its_origin_at_zero(measured):
