@@ -7,7 +7,7 @@ each point are its weights. A point that is NaN or infinite stays one value, and
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypedDict
 from warnings import warn
 
@@ -19,7 +19,7 @@ from jaxscape.arguments import check_finite, check_parameters, count, leaf_name
 from jaxscape.problem import Metrics, Problem, checked_evaluate
 from jaxscape.training.devices import member_mesh
 from jaxscape.training.members import is_out_of_memory, num_workers, stack_members
-from jaxscape.training.objective import Split, mean_metrics, objective
+from jaxscape.training.objective import Split, batch_metrics, mean_metrics, objective
 from jaxscape.training.statistics import recalibration
 from jaxscape.xla_cpu import compiler
 
@@ -149,7 +149,7 @@ def points_evaluator(
     for number, vector in enumerate(vectors):
         check_finite(f"vectors[{number}]", vector)
     states = _states(model_state, model_states, statistics, len(vectors))
-    weighted = compiler.jit(_weighted_sum)
+    weighted = _compiled_sum()
 
     def place_on(device: jax.Device | None) -> tuple[_Place, _StateOf]:
         here, states_here = _on(device, (vectors, states))
@@ -261,6 +261,8 @@ def _evaluator(
     ready = [on(device) for device in places]
     names = _names(ready[0][1], params, model_state)
     chosen = _chosen(metrics, names)
+    if names is None and strategy is None and kind == "vmap":
+        kind, together = "loop", 1  # what cannot be traced cannot be stacked
     ones = [one for one, _ in ready]
     return Evaluator(chosen, found, partial(_chunks, ones, places, payload, kind, together, metrics))
 
@@ -361,8 +363,18 @@ def _measure(problem: Problem, split: Split | None, batch_size: int) -> _Measure
         evaluate = checked_evaluate(problem.evaluate)
         return _Measure(evaluate, evaluate)
     over = objective(problem, split=split or "train", batch_size=batch_size)
-    run = partial(mean_metrics, compiler.jit(over.metrics), over)
+    run = partial(mean_metrics, _compiled_metrics(problem), over)
     return _Measure(run, lambda params, model_state: over.metrics(params, model_state, over.batches[0]))
+
+
+@lru_cache(maxsize=4)  # so that another line or surface of a problem finds its programs again
+def _compiled_metrics(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], Metrics]:
+    return compiler.jit(batch_metrics(problem, "train" if problem.predict is None else "evaluate"))
+
+
+@cache
+def _compiled_sum() -> Callable[[jax.Array, Sequence[PyTree]], PyTree]:
+    return compiler.jit(_weighted_sum)
 
 
 def _names(measure: _Measure, params: PyTree, model_state: PyTree) -> tuple[str, ...] | None:

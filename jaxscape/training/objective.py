@@ -87,10 +87,17 @@ def objective(
     shares = [float(share) for share in sizes / sizes.sum()]
     if mode == "train":
         keys = jax.random.split(jax.random.key(0) if key is None else key, len(batches))
-        return Objective(_training(problem), list(zip(batches, keys, strict=True)), shares, None, None)
+        return Objective(batch_metrics(problem, mode), list(zip(batches, keys, strict=True)), shares, None, None)
+    return Objective(batch_metrics(problem, mode), batches, shares, problem.predict, problem.score)
+
+
+def batch_metrics(problem: Problem, mode: Mode) -> Callable[[PyTree, PyTree, PyTree], Metrics]:
+    """Return `Objective.metrics` of a problem that has this mode; of its data nothing is looked at."""
+    if mode == "train":
+        return _training(problem)
     assert problem.predict is not None
     assert problem.score is not None
-    return Objective(_evaluation(problem.predict, problem.score), batches, shares, problem.predict, problem.score)
+    return _evaluation(problem.predict, problem.score)
 
 
 def mean_metrics(

@@ -5,6 +5,7 @@ its loss is that of a network which no one would use.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -42,12 +43,7 @@ def recalibration(
         ValueError: for a statistic that depends on its start in another way, or data from an iterator.
     """
     over = objective(problem, mode="train", batch_size=batch_size)
-    loss_fn = checked_loss(problem.loss_fn)
-
-    @compiler.jit
-    def after(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
-        return loss_fn(params, model_state, *batch)[1][0]
-
+    after = _step(problem)
     zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if _is_float(leaf) else leaf, model_state)
     first = after(params, zeros, over.batches[0])
     # Far from 0, so that the difference of the two results is not lost in the rounding of what they share.
@@ -71,6 +67,17 @@ def recalibration(
         return jax.tree.unflatten(treedef, new)
 
     return recalibrated
+
+
+@lru_cache(maxsize=4)  # so that another call finds its program again
+def _step(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
+    """The model state after a batch, compiled."""
+    loss_fn = checked_loss(problem.loss_fn)
+
+    def after(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
+        return loss_fn(params, model_state, *batch)[1][0]
+
+    return compiler.jit(after)
 
 
 def _mean(shares: list[float], values: list[jax.Array], scale: float) -> jax.Array:

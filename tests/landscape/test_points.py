@@ -1,5 +1,7 @@
 """Many points evaluated: strategies, running statistics, data sets, and what is refused."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from known_landscapes import (
 )
 
 from jaxscape import Problem, evaluate_networks, evaluate_points
+from jaxscape.landscape import points
 from jaxscape.landscape.points import points_evaluator
 
 WEIGHTS = np.stack([np.ones(7), np.linspace(-1, 1, 7)], axis=1)
@@ -80,15 +83,15 @@ def test_statistics_are_measured_anew_interpolated_or_kept():
         "interpolated": [(ends[0], states[0]), (middle, between), (ends[1], states[1])],
         "kept": [(ends[0], states[0]), (middle, states[0]), (ends[1], states[0])],
     }
-    for statistics, points in expected.items():
+    for statistics, of_points in expected.items():
         for strategy in ("loop", "vmap:2"):
             chunks = evaluate_points(
                 batch_norm(), ends, weights, model_states=states, statistics=statistics, strategy=strategy
             )
-            losses = [batch_norm_loss(*point) for point in points]
+            losses = [batch_norm_loss(*point) for point in of_points]
             np.testing.assert_allclose(collected(chunks)["loss"], losses, rtol=1e-5, err_msg=statistics)
     # The three are not the same in the middle, or this would show nothing.
-    assert len({round(batch_norm_loss(*points[1]), 3) for points in expected.values()}) == 3
+    assert len({round(batch_norm_loss(*of_points[1]), 3) for of_points in expected.values()}) == 3
 
 
 def test_the_test_data_may_be_asked_for():
@@ -134,6 +137,41 @@ def test_an_evaluate_in_numpy_runs_one_point_after_the_other():
     np.testing.assert_allclose(found["loss"], [params["bias"].sum(), 2 * params["bias"].sum()], rtol=1e-6)
     with pytest.raises(ValueError, match="unknown metric 'accuracy'; known: loss"):
         list(evaluate_points(problem, [params], [[1]], metrics=["accuracy"], strategy="loop"))
+
+
+def test_what_cannot_be_traced_is_not_stacked_by_default(monkeypatch):
+    monkeypatch.setattr(points, "_parse", lambda strategy, devices: ("vmap", 4))  # as on a GPU
+    problem, params = quadratic(), quadratic_params(0)
+    bare = Problem(
+        problem.loss_fn, problem.data, evaluate=lambda params, state: {"sum": np.asarray(params["bias"]).sum()}
+    )
+    found = collected(evaluate_points(bare, [params], [[1], [2]]))
+    np.testing.assert_allclose(found["sum"], [params["bias"].sum(), 2 * params["bias"].sum()], rtol=1e-6)
+    with pytest.raises(jax.errors.TracerArrayConversionError):
+        list(evaluate_points(bare, [params], [[1], [2]], strategy="vmap"))
+
+
+def test_programs_are_compiled_once_for_a_problem():
+    problem = batch_norm()
+    traced = []
+
+    def predict(params, model_state, batch):
+        traced.append(batch)
+        return problem.predict(params, model_state, batch)
+
+    counted = dataclasses.replace(problem, predict=predict)
+    params = batch_norm_params(0)
+
+    def traces(split):
+        evaluator = points_evaluator(counted, [params], model_state=measured_statistics(params), split=split)
+        before = len(traced)
+        list(evaluator.chunks(np.ones((3, 1)), 3))
+        return len(traced) - before
+
+    assert traces("train") > 0
+    assert traces("train") == 0
+    assert traces("test") > 0  # of another number of examples
+    assert traces("test") == 0
 
 
 def test_float64_parameters_are_evaluated_in_float64_where_it_is_on():
