@@ -189,11 +189,15 @@ def _descend(
         for index in generator.permutation(len(names)):
             name = names[index]
             touched = [pair for pair in pairs if name in pair.names]
-            best = _best(touched, permutations, name)
-            # Where a permutation acts on two axes of one array the assignment holds one of them fast, and need not
-            # be a gain; among equal ones the old one stays.
+            sums = _sums(touched, permutations, name)
+            best = linear_sum_assignment(sums, maximize=True)[1]
             changed = permutations | {name: best}
-            gain = sum(_products(pair, changed) - _products(pair, permutations) for pair in touched)
+            if all(pair.names.count(name) == 1 for pair in touched):
+                places = np.arange(len(best))
+                gain = float((sums[places, best] - sums[places, permutations[name]]).sum())
+            else:
+                # On two axes of one array the assignment holds one of them fast, and need not be a gain.
+                gain = sum(_products(pair, changed) - _products(pair, permutations) for pair in touched)
             if gain > _LEAST_GAIN * scale:
                 permutations, converged = changed, False
         if converged:
@@ -201,14 +205,14 @@ def _descend(
     return permutations, sum(_products(pair, permutations) for pair in pairs), converged
 
 
-def _best(pairs: list[_Pair], permutations: Permutations, name: str) -> np.ndarray:
-    """The permutation of the largest sum of products with the arrays of `a`, the others as they are."""
+def _sums(pairs: list[_Pair], permutations: Permutations, name: str) -> np.ndarray:
+    """The sum of products of each unit of `a` with each of `b`, as (units, units), other permutations as they are."""
     sums: Any = 0
     for pair in pairs:
         for axis, acting in enumerate(pair.names):
             if acting == name:
                 sums = sums + _rows(pair.a, axis) @ _rows(_permuted(pair, permutations, skip=axis), axis).T
-    return linear_sum_assignment(sums, maximize=True)[1]
+    return sums
 
 
 def _built_up(pairs: list[_Pair], sizes: dict[str, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
@@ -220,7 +224,7 @@ def _built_up(pairs: list[_Pair], sizes: dict[str, int], generator: np.random.Ge
         for name in waiting:
             known = [pair for pair in pairs if pair.names.count(name) == 1 and {*pair.names} <= {None, name, *settled}]
             if known:
-                settled[name] = _best(known, settled, name)
+                settled[name] = linear_sum_assignment(_sums(known, settled, name), maximize=True)[1]
                 break
         else:
             name = waiting[0]
