@@ -246,8 +246,8 @@ def test_a_projected_trajectory_is_coloured_by_its_share_outside_and_both_losses
     np.testing.assert_array_equal(points.get_offsets(), given.place)
     np.testing.assert_array_equal(points.get_array(), given.outside)
     assert (points.norm.vmin, points.norm.vmax) == (0, 1)
-    lines = next(each for each in above.collections if isinstance(each, LineCollection) and len(each.get_paths()) == 19)
-    np.testing.assert_array_equal(lines.get_segments()[0], given.place[:2])
+    [line] = next(each for each in above.collections if isinstance(each, LineCollection)).get_segments()
+    np.testing.assert_array_equal(line, given.place)
     np.testing.assert_array_equal(below.lines[0].get_ydata(), given.loss)
     np.testing.assert_array_equal(below.lines[1].get_ydata(), given.plane_loss)
     assert below.get_xlabel() == "epoch"
@@ -262,6 +262,45 @@ def test_trajectories_keep_the_range_of_their_own_plane_and_share_that_of_the_lo
     assert below.get_ylim() == beside.get_ylim()
     assert below.get_ylim()[1] > 22
     assert "beyond" not in under(one)
+
+
+def test_several_trajectories_are_lines_of_their_own_and_have_the_medians_of_their_losses():
+    """Points epoch by epoch, three trajectories; the losses of two epochs are known, and one is infinite."""
+    place = np.random.default_rng(0).uniform(-0.5, 0.5, (9, 2))
+    losses = np.array([3.0, 1, 2, 9, np.inf, 7])
+    given = trajectory(
+        place=place,
+        outside=np.full(9, 0.5),
+        epoch=np.repeat([0, 1, 2], 3),
+        member=np.tile([4, 5, 6], 3),
+        rows=np.array([0, 1, 2, 6, 7, 8]),
+        loss=losses,
+        plane_loss=np.arange(6.0),
+    )
+    above, below = landscapes.trajectory_figure([given]).axes
+    lines = next(each for each in above.collections if isinstance(each, LineCollection)).get_segments()
+    for number, line in enumerate(lines):
+        np.testing.assert_array_equal(line, place[number::3])
+    np.testing.assert_array_equal(below.lines[0].get_xydata(), [[0, 2], [2, 9]])
+    np.testing.assert_array_equal(below.lines[1].get_xydata(), [[0, 1], [2, 4]])
+    labels = [text.get_text() for text in above.figure.legends[0].get_texts()]
+    assert labels == ["loss of the points, median over the trajectories", "loss of the plane under them"]
+    assert "1 NaN or infinite" in under(below)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"member": np.zeros(19)}, "member"),
+        ({"epoch": np.repeat(np.arange(10), 2)}, "epoch must ascend"),
+        ({"rows": np.arange(1, 21)}, "rows must ascend from 0 to 19"),
+        ({"rows": np.array([2, 1])}, "rows must ascend from 0 to 19"),
+        ({"rows": np.array([0, 1])}, "loss"),
+    ],
+)
+def test_trajectories_that_do_not_fit_together_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        landscapes.trajectory_figure([trajectory(**changes)])
 
 
 def test_points_of_a_trajectory_beyond_the_plane_are_counted():
