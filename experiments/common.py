@@ -65,6 +65,7 @@ class Scale:
     noises: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)  # of the trees of Fig. 1
     trees: int = 10  # of each noise
     tree_points: int = 60  # on each branch
+    landscape: Mapping[str, Any] = field(default_factory=dict)  # points, line_points, steps and epochs of landscapes.py
 
 
 _FEW = {"seeds": (0, 1), "step_sizes": (0.5, 1.0), "epochs": 3, "eval_size": 50, "strategy": "loop"}
@@ -77,6 +78,7 @@ SCALES = {
         train=_TINY,
         retrain=_FEW,
         compare=_TINY | {"seeds": (10, 11), "eval_size": 50, "strategy": "loop"},
+        landscape={"points": 3, "line_points": 3, "steps": 6, "epochs": 1},
         harder_seeds=(10, 11),
         harder_train=_TINY | {"train_size": 100, "batch_size": 50},  # one of each class
         harder_retrain=_FEW,

@@ -11,6 +11,7 @@ import figure1
 import figure2
 import figure5
 import film
+import landscapes
 import numpy as np
 import optimizers
 import pytest
@@ -54,6 +55,19 @@ def test_figure_2_and_its_control(of_figure2):
     losses = {f"{setting}-loss" for setting in settings}
     assert drawn == settings | controls | losses | {"distance", "polar", "plane", "parts"}
     assert out.count("Geometry") == len(SCALE.seeds)
+
+
+@pytest.mark.filterwarnings("ignore:num_steps:UserWarning")
+def test_landscapes_are_drawn_around_the_minima_of_figure_2(of_figure2, run):
+    folder, out = run(landscapes)
+    assert "landscapes: 0 minima to find, 0 retrainings" in out
+    drawn = {path.stem for path in (folder / "landscapes").glob("*.png")}
+    of_splits = {f"{name}-{split}" for name in ("line", "plane") for split in ("train", "test")}
+    assert drawn == of_splits | {"plane-train-3d", "plane-test-3d", "spectrum"}
+    found = json.loads((folder / "landscapes.json").read_text())
+    assert found["minima"].keys() == set(PRESETS)
+    assert found["path"]["lengths"]["matched"] <= found["path"]["lengths"]["straight"]
+    assert 0 < sum(found["trajectory"]["shares"]) < 1
 
 
 def test_what_is_there_is_not_made_again(of_figure2, run):
