@@ -1,9 +1,9 @@
 """What a curve and matched units make of the barrier between two minima: WRN-10-1 and WRN-10-4 on 400 digits.
 
 Two networks are trained apart (other initial weights, other batches) by 20 epochs of Adam; then the barrier of the loss
-on the straight line, on the straight line after weight matching, and on curves with one bend, trained 30 epochs with the
-defaults of `connect`; all with running statistics measured anew at each place. The barrier is the largest rise of the
-loss above the line between the losses at its ends. Seconds include compilation.
+on the straight line, on the straight line after weight matching, and on curves with one bend, trained 30 epochs with
+the defaults of `connect`; all with running statistics measured anew at each place. The barrier is the largest rise of
+the loss above the line between the losses at its ends. Seconds include compilation.
 
     python -m uv run python benchmarks/paths.py --json benchmarks/results/paths.json
 """
