@@ -116,7 +116,7 @@ def hessian_spectrum(
             f"k + lowest must be at most num_steps and the number of parameters, {steps}; got {k} + {lowest}"
         )
     measure = partial(
-        _spectrum, kind=kind, k=k, lowest=lowest, steps=steps, probes=probes, tolerance=tolerance, key=key
+        measure_spectrum, kind=kind, k=k, lowest=lowest, steps=steps, probes=probes, tolerance=tolerance, key=key
     )
     pairs, scale, ritz, weights, taken = at.map(measure)
     _warn_of_residuals(pairs.residuals, scale, tolerance, steps, at)
@@ -170,10 +170,13 @@ def spectral_density(
     return Density(grid, found, widths)
 
 
-def _spectrum(
+def measure_spectrum(
     point: Point, *, kind: str, k: int, lowest: int, steps: int, probes: int, tolerance: float, key: jax.Array
 ) -> tuple[Eigenpairs, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The eigenpairs (the largest, then the smallest), the largest absolute Ritz value, the quadrature, the steps."""
+    """Return a group's eigenpairs (the largest, then the smallest), largest absolute Ritz values, quadrature and steps.
+
+    The arguments are those of `hessian_spectrum`.
+    """
     wanted = (k, lowest)
     runs = []
     for probe in range(max(probes, 1)):
@@ -221,7 +224,7 @@ def lanczos(
     members, dimension = point.flat.shape
     dtype = point.flat.dtype
     basis = jnp.zeros((members, steps, dimension), dtype)
-    start = jnp.broadcast_to(jax.random.normal(key, (dimension,), dtype), (members, dimension))
+    start = jnp.broadcast_to(_drawn(key, dimension).astype(dtype), (members, dimension))
     basis = _place(basis, start, 0, 1 / _norm(start))
     diagonal, off_diagonal = np.zeros((members, steps)), np.zeros((members, steps))
     largest = np.zeros(members)
@@ -236,11 +239,16 @@ def lanczos(
         if step + 1 == steps or (until is not None and _has_converged(run, until, tolerance)):
             break
         if ended.any():
-            fresh = jax.random.normal(jax.random.fold_in(key, step + 1), (dimension,), dtype)
+            fresh = _drawn(jax.random.fold_in(key, step + 1), dimension).astype(dtype)
             fresh = _orthogonalized(basis, jnp.broadcast_to(fresh, (members, dimension)), step)[0]
             rest = jnp.where(jnp.asarray(ended)[:, None], fresh, rest)
         basis = _place(basis, rest, step + 1, 1 / _norm(rest))
     return run._replace(basis=basis)
+
+
+def _drawn(key: jax.Array, dimension: int) -> jax.Array:
+    """Standard normal numbers (P,), the same ones in 64-bit mode."""
+    return jax.random.normal(key, (dimension,), jnp.float32)
 
 
 @jax.jit

@@ -1,0 +1,166 @@
+"""A Hessian-vector product and the five largest eigenpairs of WRN-10-1 on the digits, beside PyTorch.
+
+All arms take turns in one run; compilation is timed apart. The peer is a process of its own with a Python that has
+torch (benchmarks/peers/curvature.py): double backward, and torch.func's forward over reverse. Both sides take the same
+number of Lanczos steps with full reorthogonalisation, and a product more for each residual.
+
+    python -m uv run python benchmarks/curvature.py --repeats 15 --json benchmarks/results/curvature.json \
+        --peer /path/to/python-with-torch
+
+Records of our arms also hold the errors of float32: of a product as a share of its norm, of the eigenvalues as a share
+of the largest, both beside float64. peak_mb is that of the device, or of the whole process (of both arms) on a CPU.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxscape.xla_cpu.memory import restart_with_kept_memory
+
+if __name__ == "__main__":
+    restart_with_kept_memory()
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from records import Record, devices, replace_records, run_facts
+
+from jaxscape import hessian, hessian_spectrum
+from jaxscape.curvature.products import kind_points
+from jaxscape.curvature.spectrum import measure_spectrum
+from jaxscape.tasks.images import ImageTask, image_problem
+
+PEER = Path(__file__).parent / "peers" / "curvature.py"
+PEER_ARMS = ("hvp reverse", "hvp forward", "eigenpairs reverse", "eigenpairs forward")
+K = 5
+
+
+def main() -> None:
+    """Measure, print, and put the records into the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40, help="Lanczos steps")
+    parser.add_argument("--batch-size", type=int, default=1000)
+    parser.add_argument("--examples", type=int, default=1437, help="images of the digits, at most 1437")
+    parser.add_argument("--peer", help="a Python with torch")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    problem = image_problem(ImageTask())
+    params, state = problem.init(jax.random.key(0))
+    size = {"batch_size": options.batch_size, "examples": options.examples}
+    of: dict[str, Any] = {"model_state": state, **size}
+    vector = jax.tree.map(
+        lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).standard_normal(leaf.shape), leaf.dtype), params
+    )
+    records: dict[str, Record] = {}
+    arms: dict[str, Callable[[], float]] = {}
+
+    started = time.perf_counter()
+    operator = hessian(problem, params, **of)
+    product = jax.block_until_ready(operator.matvec(vector))
+    records["jaxscape hvp"] = {"compile_s": time.perf_counter() - started}  # with that of the first product
+    arms["jaxscape hvp"] = lambda: seconds(lambda: operator.matvec(vector))
+
+    def spectrum(dtype: str = "float32") -> Any:
+        # With a probe all steps are taken; the tolerance is the benchmark's own business.
+        return hessian_spectrum(
+            problem, params, k=K, lowest=0, num_steps=options.steps, probes=1, tolerance=10, dtype=dtype, **of
+        )
+
+    # What a call of it does after it has compiled its product.
+    at = kind_points("hessian", problem, params, of)
+    lanczos = partial(
+        measure_spectrum,
+        kind="hessian",
+        k=K,
+        lowest=0,
+        steps=options.steps,
+        probes=1,
+        tolerance=10,
+        key=jax.random.key(0),
+    )
+    arms["jaxscape eigenpairs"] = lambda: seconds(lambda: at.map(lanczos))
+    records["jaxscape eigenpairs"] = {"compile_s": arms["jaxscape eigenpairs"]()}
+    answer = peer(options) if options.peer else None
+    if answer is not None:
+        for arm in PEER_ARMS:
+            records[f"pytorch {arm}"] = {"compile_s": 0.0}
+            arms[f"pytorch {arm}"] = lambda arm=arm: answer(arm, records[f"pytorch {arm}"])
+    turns: dict[str, list[float]] = {arm: [] for arm in arms}
+    for _ in range(options.repeats):
+        for arm, run in arms.items():
+            turns[arm].append(run())
+    for arm in ("jaxscape hvp", "jaxscape eigenpairs"):
+        records[arm]["peak_mb"] = peak_mb()
+
+    exact = flatten(hessian(problem, params, dtype="float64", **of).matvec(vector))
+    records["jaxscape hvp"]["float32_error"] = float(np.linalg.norm(flatten(product) - exact) / np.linalg.norm(exact))
+    narrow, wide = spectrum().eigenvalues, spectrum("float64").eigenvalues
+    records["jaxscape eigenpairs"]["float32_error"] = float(np.abs(narrow - wide).max() / np.abs(wide).max())
+    facts = run_facts(("jax", "jaxlib", "flax", "numpy"), device=devices()) | {"steps": options.steps, "k": K, **size}
+    found = [
+        facts
+        | {"arm": arm, "seconds": statistics.median(turns[arm]), "fastest_s": min(turns[arm]), "turns": turns[arm]}
+        | records[arm]
+        for arm in arms
+    ]
+    for record in found:
+        error = f", float32 error {record['float32_error']:.1e}" if "float32_error" in record else ""
+        print(
+            f"{record['arm']:28} median {record['seconds']:.3f} s, fastest {record['fastest_s']:.3f} s, "
+            f"first call {record['compile_s']:.1f} s, peak {record['peak_mb']:.0f} MB{error}"
+        )
+    if options.json:
+        replace_records(options.json, found, same=("arm", "device", "batch_size", "examples", "steps"))
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Seconds of some work, until the device has done it."""
+    started = time.perf_counter()
+    jax.block_until_ready(work())
+    return time.perf_counter() - started
+
+
+def flatten(tree: Any) -> np.ndarray:
+    """The leaves as one float64 vector."""
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def peak_mb() -> float:
+    """The peak memory of the device, or of this process."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def peer(options: argparse.Namespace) -> Callable[[str, Record], float]:
+    """Start the peer; the function gives the seconds of an arm and notes its memory."""
+    sizes = ("--examples", options.examples, "--batch-size", options.batch_size, "--steps", options.steps, "--k", K)
+    process = subprocess.Popen(
+        [options.peer, PEER, *map(str, sizes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    about = json.loads(process.stdout.readline())
+    print(f"peer: {about}", file=sys.stderr)
+
+    def answer(arm: str, record: Record) -> float:
+        print(arm, file=process.stdin, flush=True)
+        found = json.loads(process.stdout.readline())
+        record |= {"peak_mb": found["peak_mb"], "peer": about}
+        return found["seconds"]
+
+    return answer
+
+
+if __name__ == "__main__":
+    main()
