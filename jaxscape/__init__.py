@@ -57,7 +57,7 @@ _CONTENTS = {
     "landscape.lines": ("Barrier", "Line", "barrier", "line", "line_barrier"),
     "landscape.surfaces": ("Surface", "surface"),
     "landscape.projections": ("Projection", "TrajectoryOnPlane", "project_on_plane", "trajectory_on_plane"),
-    "landscape.paths": ("Path", "PathProfile", "connect", "connect_epochs", "path_profile"),
+    "landscape.paths": ("Curve", "PathProfile", "connect", "connect_epochs", "path_profile"),
     "landscape.matching": ("Matching", "array_names", "match_units", "permute_units"),
     "embedding.phate": ("PhateResult", "phate", "project"),
     "embedding.baselines": ("Embedding", "pca", "random_plane", "tsne", "umap"),
@@ -112,7 +112,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.jumps.scale_free import ScaleFree, scale_free
     from jaxscape.landscape.lines import Barrier, Line, barrier, line, line_barrier
     from jaxscape.landscape.matching import Matching, array_names, match_units, permute_units
-    from jaxscape.landscape.paths import Path, PathProfile, connect, connect_epochs, path_profile
+    from jaxscape.landscape.paths import Curve, PathProfile, connect, connect_epochs, path_profile
     from jaxscape.landscape.planes import (
         Plane,
         filter_plane,
@@ -151,6 +151,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
 
 __all__ = [
     "Barrier",
+    "Curve",
     "Dataset",
     "Departure",
     "Drift",
@@ -164,7 +165,6 @@ __all__ = [
     "Matching",
     "MergeTree",
     "NeighbourGraph",
-    "Path",
     "PathProfile",
     "Persistence",
     "PersistenceNull",

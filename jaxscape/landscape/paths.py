@@ -49,7 +49,7 @@ class PathProfile(NamedTuple):
         return self.curve.line.length / self.straight.line.length
 
 
-class Path(NamedTuple):
+class Curve(NamedTuple):
     """A curve between two networks."""
 
     kind: Kind
@@ -118,7 +118,7 @@ def connect(
     key: jax.Array,
     kind: Kind = "bezier",
     bends: int = 1,
-    start: Path | Sequence[PyTree] | None = None,
+    start: Curve | Sequence[PyTree] | None = None,
     model_state: PyTree = None,
     optimizer: optax.GradientTransformation | None = None,
     epochs: int = 30,
@@ -126,7 +126,7 @@ def connect(
     steps: int | None = None,
     strategy: str | Chooser = "loop",
     devices: Sequence[jax.Device] | None = None,
-) -> Path:
+) -> Curve:
     """Train a curve of low loss between two networks.
 
     Args:
@@ -137,7 +137,7 @@ def connect(
         kind: "bezier", a Bézier curve with the bends as its inner control points, smooth; or "polygon", straight lines
             from bend to bend.
         bends: how many.
-        start: a `Path` to go on from, to `epochs` in all; or the bends to start from. By default these lie evenly on
+        start: a `Curve` to go on from, to `epochs` in all; or the bends to start from. By default these lie evenly on
             the straight line. On a line that is a ridge of an exact symmetry no gradient bends it: start beside it.
         model_state: the running statistics and the like to start from, of either network.
         optimizer: an optax transformation of the bends; `optax.adam(3e-3)` by default. A curve decays no weights:
@@ -184,7 +184,7 @@ def connect(
     last = deque(epochs_of, maxlen=1)
     if last:
         return last[0][0]
-    assert isinstance(start, Path)  # which has all epochs behind it
+    assert isinstance(start, Curve)  # which has all epochs behind it
     return start
 
 
@@ -195,7 +195,7 @@ def connect_epochs(
     key: jax.Array,
     kind: Kind = "bezier",
     bends: int = 1,
-    start: Sequence[Path | Sequence[PyTree]] | None = None,
+    start: Sequence[Curve | Sequence[PyTree]] | None = None,
     model_state: PyTree = None,
     optimizer: optax.GradientTransformation | None = None,
     epochs: int = 30,
@@ -203,7 +203,7 @@ def connect_epochs(
     steps: int | None = None,
     strategy: str | Chooser = "loop",
     devices: Sequence[jax.Device] | None = None,
-) -> Iterator[list[Path]]:
+) -> Iterator[list[Curve]]:
     """Train curves between several pairs of networks side by side, epoch by epoch.
 
     Args:
@@ -235,7 +235,7 @@ def connect_epochs(
     _check_pairs(pairs)
     optimizer = optax.adam(3e-3) if optimizer is None else optimizer
     started = _started(pairs, start, kind, bends)
-    going_on = [path for path in started if isinstance(path, Path)]
+    going_on = [path for path in started if isinstance(path, Curve)]
     if going_on:
         if len(going_on[0].losses) > count("epochs", epochs):
             raise ValueError(f"epochs must be at least the {len(going_on[0].losses)} of start, got {epochs}")
@@ -264,7 +264,7 @@ def connect_epochs(
 
 def path_profile(
     problem: Problem,
-    path: Path,
+    path: Curve,
     *,
     t: Sequence[float] | np.ndarray = PLACES,
     metric: str | None = None,
@@ -338,12 +338,12 @@ def curve_length(points: Sequence[PyTree], kind: Kind) -> float:
     return float((speed @ shares).sum() / 2 / _PARTS)
 
 
-def _paths(epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: np.ndarray) -> Iterator[list[Path]]:
+def _paths(epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: np.ndarray) -> Iterator[list[Curve]]:
     for _, states, metrics in epochs:
         if "epoch_loss" in metrics:
             losses = np.concatenate([losses, np.asarray(metrics["epoch_loss"], float)[None]])
         own = states._replace(model_state=states.model_state[1])
-        yield [Path(kind, a, b, take_member(own, i), losses[:, i].copy()) for i, (a, b) in enumerate(pairs)]
+        yield [Curve(kind, a, b, take_member(own, i), losses[:, i].copy()) for i, (a, b) in enumerate(pairs)]
 
 
 def _curve_loss(loss_fn: LossFn, kind: Kind) -> LossFn:
@@ -367,18 +367,18 @@ def _curve_loss(loss_fn: LossFn, kind: Kind) -> LossFn:
 
 def _started(
     pairs: list[tuple[PyTree, PyTree]], start: Sequence[Any] | None, kind: Kind, bends: int
-) -> list[Path] | list[list[PyTree]]:
+) -> list[Curve] | list[list[PyTree]]:
     """Paths to go on from, or the bends to start from, one for each pair."""
     if start is None:
         places = [(i + 1) / (bends + 1) for i in range(bends)]
         return [[curve_point(pair, "polygon", t) for t in places] for pair in pairs]
     if len(start) != len(pairs):
         raise ValueError(f"start must have one entry for each of the {len(pairs)} pairs, got {len(start)}")
-    paths = [path for path in start if isinstance(path, Path)]
+    paths = [path for path in start if isinstance(path, Curve)]
     if not paths:
         for points, (a, _) in zip(start, pairs, strict=True):
             if not isinstance(points, list | tuple) or len(points) != bends:
-                raise ValueError(f"start must be a Path or a list of as many points as bends = {bends}")
+                raise ValueError(f"start must be a Curve or a list of as many points as bends = {bends}")
             for point in points:
                 check_same("start", point, "a", a)
                 check_finite("start", point)

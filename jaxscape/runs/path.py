@@ -12,8 +12,7 @@ from rich.console import Console
 
 from jaxscape.landscape.lines import line, line_barrier
 from jaxscape.landscape.matching import match_units
-from jaxscape.landscape.paths import Path as Curve
-from jaxscape.landscape.paths import connect_epochs, path_profile
+from jaxscape.landscape.paths import Curve, connect_epochs, path_profile
 from jaxscape.problem import Problem
 from jaxscape.runs.checks import check_path
 from jaxscape.runs.folder import RunFolder

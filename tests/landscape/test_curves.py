@@ -16,7 +16,7 @@ from known_landscapes import batch_norm, batch_norm_loss, batch_norm_params, mea
 from jaxscape import Problem
 from jaxscape.landscape import matching, paths
 from jaxscape.landscape.lines import barrier
-from jaxscape.landscape.paths import Path, connect, connect_epochs, curve_length, path_profile
+from jaxscape.landscape.paths import Curve, connect, connect_epochs, curve_length, path_profile
 from jaxscape.tasks.classification import classification_score, flax_loss, flax_predict
 from jaxscape.tasks.equinox import equinox_problem
 from jaxscape.tasks.models import WideResNet
@@ -106,7 +106,7 @@ def test_a_point_of_a_curve_is_that_of_the_textbook(kind, bends):
 def test_the_ends_are_the_networks_to_the_bit(kind, dtype):
     a, b = ({"x": jax.random.normal(jax.random.key(i), (50,)).at[0].set(-0.0).astype(dtype)} for i in range(2))
     state = TrainState([{"x": 1e30 * a["x"]}], {}, (), KEY)
-    path = Path(kind, a, b, state, np.zeros(0))
+    path = Curve(kind, a, b, state, np.zeros(0))
     jitted = jax.jit(path.params_at)
     for t, end in ((0, a), (1, b)):
         assert as_bytes(path.params_at(t)) == as_bytes(end) == as_bytes(jitted(jnp.float32(t)))
@@ -355,7 +355,7 @@ def test_a_wide_resnet():
         ({"b": RIGHT.astype(jnp.bfloat16)}, ValueError, "b and a must have the same dtypes, got bfloat16 and float32"),
         ({"b": jnp.array([np.nan, 0])}, ValueError, "b must be finite, got NaN or infinity"),
         ({"a": jnp.array([1, 2])}, TypeError, "a must hold arrays of real floating-point numbers"),
-        ({"start": [LEFT, LEFT]}, ValueError, "start must be a Path or a list of as many points as bends = 1"),
+        ({"start": [LEFT, LEFT]}, ValueError, "start must be a Curve or a list of as many points as bends = 1"),
         ({"start": [jnp.zeros(3)]}, ValueError, "start and a must have the same shapes"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"batch_size": 3000}, ValueError, "batch_size must be at most the number of examples"),
