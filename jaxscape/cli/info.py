@@ -11,8 +11,8 @@ from jaxscape.cli.errors import describe
 from jaxscape.runs.arrays import check_arrays
 from jaxscape.runs.embeddings import damaged_embeddings, embeddings
 from jaxscape.runs.folder import RECORDED, STAGES, RunFolder
-from jaxscape.runs.kept import damaged_measurements, kept_names, read_kept
-from jaxscape.runs.landscape_config import WAYS
+from jaxscape.runs.kept import damaged_measurements, kept_names
+from jaxscape.runs.landscapes import measurements
 from jaxscape.runs.measure import accuracy_table, describe_drift, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
@@ -103,29 +103,7 @@ def _embeddings(run: RunFolder) -> list[RenderableType]:
 
 
 def _landscape(run: RunFolder) -> Iterator[str]:
-    """A line for each measurement of the landscape that can be read."""
-    for name, record in _records(run.surfaces):
-        ends = (
-            f"{metric} {record['lowest'][metric]:.4g} to {record['highest'][metric]:.4g}" for metric in record["lowest"]
-        )
-        yield f"surface {name}: {', '.join(ends)}"
-    for name, record in _records(run.paths):
-        heights = (f"{WAYS[way]} {_words(_heights(found))}" for way, found in record["barriers"].items())
-        yield f"path {name}: barriers: {'; '.join(heights)}"
-    for name, record in _records(run.curvature):
-        largest = ", ".join(f"{value:.4g}" for value in record["eigenvalues"])
-        trace = f"trace {record['trace']:.4g} ± {record['trace_error']:.2g}"
-        yield f"curvature {name}: largest eigenvalues {largest}; lowest {record['lowest'][0]:.4g}; {trace}"
-
-
-def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in kept_names(folder):
-        with suppress(ValueError, OSError):  # `_damage` says why
-            yield name, read_kept(folder / name).record
-
-
-def _heights(barriers: dict[str, Any]) -> dict[str, Any]:
-    return {metric: found["height"] for metric, found in barriers.items()}
+    return (f"{found.kind} {found.name}: {found.words}" for found in measurements(run))
 
 
 def _short(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 same in a notebook. What draws is JavaScript, in `js/`: modules without a build step, which also run under node.
 """
 
-from jaxscape.report.data import Column, Embedding, Exact, Fact, Page, Palette, Surrogate, Table, Trajectories
+from jaxscape.report.data import Column, Embedding, Exact, Fact, Page, Palette, Still, Surrogate, Table, Trajectories
 from jaxscape.report.notebook import widget
 from jaxscape.report.page import render
 
@@ -15,6 +15,7 @@ __all__ = [
     "Fact",
     "Page",
     "Palette",
+    "Still",
     "Surrogate",
     "Table",
     "Trajectories",

@@ -103,6 +103,14 @@ class Fact(NamedTuple):
     lines: Sequence[tuple[str, str]]
 
 
+class Still(NamedTuple):
+    """A picture as it is, which the script leaves alone."""
+
+    title: str
+    png: bytes
+    words: str = ""
+
+
 class Page(NamedTuple):
     """A page of one run, or of several side by side."""
 
@@ -115,6 +123,7 @@ class Page(NamedTuple):
     tables: Sequence[Table] = ()
     facts: Sequence[Fact] = ()
     commands: Sequence[str] = ()
+    stills: Sequence[Still] = ()
 
 
 def check_page(page: Page) -> None:
@@ -126,6 +135,9 @@ def check_page(page: Page) -> None:
     for table in page.tables:
         if wrong := [row for row in table.rows if len(row) != len(table.columns)]:
             raise ValueError(f"table {table.title!r} has {len(table.columns)} columns, and a row {wrong[0]!r}")
+    for still in page.stills:
+        if not still.png.startswith(b"\x89PNG"):
+            raise ValueError(f"still {still.title!r} must be a PNG picture, got {still.png[:8]!r}")
 
 
 def first_rows(member: np.ndarray) -> np.ndarray:

@@ -186,7 +186,13 @@ def parts(page: Page) -> tuple[Packed, Markup]:
     columns = dict.fromkeys(each.label for run in page.runs for each in run.columns)
     body = _environment().get_template("body.html")
     html = body.render(
-        page=page, views=views, hues=color, step_sizes=sizes, surrogates=list(surrogates), columns=list(columns)
+        encoded=lambda png: base64.b64encode(png).decode(),
+        page=page,
+        views=views,
+        hues=color,
+        step_sizes=sizes,
+        surrogates=list(surrogates),
+        columns=list(columns),
     )
     return pack(data), Markup("\n".join(line.strip() for line in well_formed(html).split("\n") if line.strip()))
 

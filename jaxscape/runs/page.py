@@ -2,7 +2,7 @@
 
 import shlex
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from jaxscape.report.data import (
     Fact,
     Page,
     Palette,
+    Still,
     Surrogate,
     Table,
     Trajectories,
@@ -34,6 +35,7 @@ from jaxscape.runs.embeddings import embeddings, read_diagnostics
 from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import COMPARED, JOINT, STAGES, RunFolder, write_text
 from jaxscape.runs.invocations import commands
+from jaxscape.runs.landscapes import measurements
 from jaxscape.runs.measure import STATISTICS, beside, describe_drift, group_of, groups, measure
 from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM, METHODS, NULLS
 from jaxscape.runs.plot import comparison_panels, describe_embedding
@@ -100,7 +102,16 @@ def read_page(runs: Sequence[Path], *, console: Console) -> Page:
         tables=_tables(folders, titles),
         facts=[fact for run, title in zip(folders, titles, strict=True) for fact in _facts(run, title)],
         commands=[*dict.fromkeys(line for run in folders for line in commands(run)), _own_command(folders)],
+        stills=[still for run, title in zip(folders, titles, strict=True) for still in _stills(run, title)],
     )
+
+
+def _stills(run: RunFolder, title: str) -> Iterator[Still]:
+    """A picture of each measurement of the landscape that was drawn."""
+    for found in measurements(run):
+        files = [run.figures / f"{name}.png" for name in found.pictures]
+        if file := next((file for file in files if file.exists()), None):
+            yield Still(f"{title}: {found.kind} {found.name}", file.read_bytes(), found.words)
 
 
 class _Rows(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pages import HOSTILE, hostile_page, page, trajectories
 
-from jaxscape.report import Column, Embedding, Surrogate, Table, render
+from jaxscape.report import Column, Embedding, Still, Surrogate, Table, render
 from jaxscape.report.page import MODULES, ROOM, javascript, page_views
 
 
@@ -60,6 +60,17 @@ def test_the_browser_is_told_to_run_this_script_alone():
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.startswith("default-src 'none'")
     assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_stills_are_in_the_page_as_they_are_with_their_words_escaped():
+    png = b"\x89PNG\r\n\x1a\n rest"
+    elements = Elements(render(page()._replace(stills=[Still(HOSTILE[0], png, "a < b")])))
+    [image] = [attrs for tag, attrs in elements.found if tag == "img"]
+    assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == png
+    assert image["alt"] == f"{HOSTILE[0]}: a < b"
+    assert not [attrs for tag, attrs in elements.found if any(name.startswith("on") for name in attrs)]
+    with pytest.raises(ValueError, match=r"^still 'x' must be a PNG picture"):
+        render(page()._replace(stills=[Still("x", b"GIF89a")]))
 
 
 def test_hostile_texts_make_no_elements():

@@ -228,6 +228,9 @@ def test_commands_measure_and_draw(jaxscape, run):
         for name in pictures:
             for ending in ("png", "svg", "pdf"):
                 assert (run / "figures" / f"{name}.{ending}").stat().st_size > 1000
+    assert jaxscape("report", run).code == 0
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
     said = jaxscape("info", run).out
     assert "surface filter-seed0+1-3-train" in said
     assert "curvature hessian-minimum-train-k1-steps30-probes1" in said

@@ -1,0 +1,58 @@
+"""What a run folder has measured of its landscape, in words: a line for each measurement."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.kept import kept_names, read_kept
+from jaxscape.runs.landscape_config import WAYS
+
+
+class Measurement(NamedTuple):
+    """A measurement of the landscape that can be read."""
+
+    kind: str  # the command that makes it
+    name: str  # of its folder
+    words: str  # its numbers
+    pictures: tuple[str, ...]  # names of its figures, the first that there is stands for it
+
+
+def measurements(run: Path) -> Iterator[Measurement]:
+    """Give the measurements of a run's landscape; those that are damaged are left out."""
+    run = RunFolder(run)
+    for kind, folder, describe in (
+        ("surface", run.surfaces, _surface),
+        ("path", run.paths, _path),
+        ("curvature", run.curvature, _curvature),
+    ):
+        for name in kept_names(folder):
+            try:
+                words = describe(read_kept(folder / name).record)
+            except (ValueError, OSError, LookupError, TypeError, AttributeError):
+                continue
+            stem = f"{kind}-{name}"
+            yield Measurement(kind, name, words, (f"{stem}-trajectories", stem))
+
+
+def _surface(record: dict[str, Any]) -> str:
+    lowest, highest = record["lowest"], record["highest"]
+    return ", ".join(f"{metric} {_number(lowest[metric])} to {_number(highest[metric])}" for metric in lowest)
+
+
+def _path(record: dict[str, Any]) -> str:
+    barriers = {
+        WAYS[way]: ", ".join(f"{metric} {_number(found['height'])}" for metric, found in of_way.items())
+        for way, of_way in record["barriers"].items()
+    }
+    return f"barriers: {'; '.join(f'{way} {heights}' for way, heights in barriers.items())}"
+
+
+def _curvature(record: dict[str, Any]) -> str:
+    largest = ", ".join(map(_number, record["eigenvalues"]))
+    trace = f"trace {_number(record['trace'])} ± {record['trace_error']:.2g}"
+    return f"largest eigenvalues {largest}; lowest {_number(record['lowest'][0])}; {trace}"
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
