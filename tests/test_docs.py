@@ -5,6 +5,7 @@ from pathlib import Path
 
 import equinox as eqx
 import numpy as np
+import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -17,6 +18,7 @@ def run_blocks(page):
     return names
 
 
+@pytest.mark.slow
 def test_the_examples_of_models_run_one_after_the_other(users_broadcast):
     names = run_blocks("models.md")
     assert isinstance(names["again"], eqx.nn.MLP)
@@ -37,6 +39,7 @@ def test_the_examples_of_landscapes_run_one_after_the_other(users_broadcast):
     assert np.isfinite(names["shadow"].plane_metrics["loss"]).all()
 
 
+@pytest.mark.slow
 def test_the_examples_of_curvature_run_one_after_the_other(compiled):
     names = run_blocks("curvature.md")
     assert names["worst"].value > 0

@@ -15,6 +15,7 @@ from jaxscape.tasks.images import ImageTask, image_problem
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
+@pytest.mark.slow
 def test_a_model_of_equinox():
     model = eqx.nn.MLP(2, 1, 5, 2, activation=jnp.tanh, key=jax.random.key(0))
     generator = np.random.default_rng(0)
@@ -44,6 +45,7 @@ def test_a_model_of_equinox():
     assert np.allclose(found.eigenvalues, np.linalg.eigvalsh(np.asarray(dense, np.float64))[::-1][:2], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["evaluate", "train"])
 def test_products_of_the_built_in_network_in_float32_are_those_of_float64(mode):
     problem = image_problem(ImageTask(train_size=20))

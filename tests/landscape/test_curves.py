@@ -322,6 +322,7 @@ def test_a_model_of_a_users_own(own):
     assert isinstance(merged, Network | eqx.nn.MLP)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("users_broadcast")
 def test_a_wide_resnet():
     module = WideResNet(10, 1, 2)

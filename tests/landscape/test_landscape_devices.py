@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 SCRIPT = Path(__file__).parent / "three_devices.py"
 
 
+@pytest.mark.slow
 def test_devices_share_the_points_out(tmp_path):
     file = tmp_path / "found.npz"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

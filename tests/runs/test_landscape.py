@@ -210,6 +210,7 @@ def test_a_way_between_minima_goes_on_to_the_same_bytes(tmp_path, finished, trai
     assert (found / "values.npz").read_bytes() == (folder / "values.npz").read_bytes()
 
 
+@pytest.mark.slow
 def test_commands_measure_and_draw(jaxscape, run):
     for words, pictures in (
         (("surface", run, "--points", 3), ["surface-filter-seed0+1-3-train", "surface-filter-seed0+1-3-train-3d"]),

@@ -110,6 +110,7 @@ def test_metrics_have_a_row_a_member_and_epoch(finished):
     np.testing.assert_array_equal(np.isnan(metrics["epoch_loss"]), metrics["epoch"] == 0)
 
 
+@pytest.mark.slow
 def test_updates_are_counted_in_the_batches_of_the_copies(retrain, with_minimum):
     assert retrain(with_minimum, "--seeds", 1, "--batch-size", 10).code == 0
     assert js.TrajectoryStore.open(with_minimum / "trajectories").updates == [0, 4, 8]
@@ -321,6 +322,7 @@ def test_the_exact_views_are_drawn_first(jaxscape, run):
     assert (run / "figures" / "polar.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
     for outcome in (
         retrain(with_minimum, "--seeds", 1, "--step-sizes", 0, 1),
@@ -333,6 +335,7 @@ def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxsca
     assert (with_minimum / "figures" / "distance.png").exists()
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrain, finished, with_minimum, rows):
     outcome = retrain(with_minimum, "--precision", "bfloat16")
     assert outcome.code == 0, outcome.err
@@ -349,6 +352,7 @@ def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrai
         np.testing.assert_array_equal(*(columns[name][:MEMBERS] for columns in measured))
 
 
+@pytest.mark.slow
 def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_kept(jaxscape, run, store, minimum):
     assert jaxscape("plot", run).code == 0
     assert not (run / "scale_free.csv").exists()
@@ -369,6 +373,7 @@ def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_
     assert panel.begin == "jump"
 
 
+@pytest.mark.slow
 def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, run):
     first = scale_free_table(run)
     with mock.patch("jaxscape.runs.scale_free.scale_free", side_effect=AssertionError):
