@@ -81,7 +81,8 @@ def plot_path(run: Path, name: str) -> list[Path]:
     ends = (run.name, Path(kept.record["other"]).name)
     lengths = kept.record["lengths"]
     longer = lengths["curve"] / lengths[straight]
-    note = f"The curve is {longer:.3g} times as long as the straight line.\n{_note(run, kept)}"
+    matched = " Units are matched before." if straight == "matched" else ""
+    note = f"The curve is {longer:.3g} times as long as the straight line.{matched}\n{_note(run, kept)}"
     return save_figure(path_figure(panels, ends=ends, note=note), run.figures / f"path-{name}")
 
 
