@@ -24,7 +24,7 @@ import optax
 
 from jaxscape.arguments import check_finite, check_same, count, number, typed_key
 from jaxscape.landscape.lines import Barrier, Line, line_barrier
-from jaxscape.landscape.points import Options, points_evaluator
+from jaxscape.landscape.points import Options, points_evaluator, split_of
 from jaxscape.landscape.surfaces import check_range
 from jaxscape.problem import LossFn, Metrics, Problem, checked_loss
 from jaxscape.training.members import stack_members, take_member
@@ -303,7 +303,7 @@ def path_profile(
         for name, values in chunk.items():
             found.setdefault(name, []).append(values)
     metrics = {name: np.concatenate(values) for name, values in found.items()}
-    split = how.get("split") or (None if problem.evaluate is not None else "train")
+    split = split_of(problem, how.get("split"))
     lines = [
         Line(places, {name: values[part] for name, values in metrics.items()}, length, evaluator.statistics, split)
         for part, length in (

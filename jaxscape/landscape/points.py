@@ -267,6 +267,11 @@ def _evaluator(
     return Evaluator(chosen, found, partial(_chunks, ones, places, payload, kind, together, metrics))
 
 
+def split_of(problem: Problem, split: Split | None) -> Split | None:
+    """Return whose means the metrics are: "train" or "test" data, or None for what `problem.evaluate` measures."""
+    return split or (None if problem.evaluate is not None else "train")
+
+
 def check_weights(weights: Any, vectors: int) -> np.ndarray:
     """Return weights as float64 (points, vectors).
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxscape.landscape.networks import network_reader
 from jaxscape.landscape.planes import MAX_BYTES, Plane, is_bilinear, plane_weights
-from jaxscape.landscape.points import Options, networks_evaluator, points_evaluator
+from jaxscape.landscape.points import Options, networks_evaluator, points_evaluator, split_of
 from jaxscape.landscape.surfaces import check_plane
 from jaxscape.problem import Problem
 from jaxscape.trajectories.sources import Members, flatten_reference, integers, open_source
@@ -102,6 +102,7 @@ def trajectory_on_plane(
     *,
     rows: Sequence[int] | np.ndarray | None = None,
     members: Members | None = None,
+    projection: Projection | None = None,
     on_rows: Callable[[int, int], None] | None = None,
     **how: Unpack[Options],
 ) -> TrajectoryOnPlane:
@@ -113,13 +114,14 @@ def trajectory_on_plane(
         points: of the trajectories, of which one at a time is read.
         rows: the points to evaluate, all by default.
         members: of a store, as `gram` takes them.
+        projection: that of these points by `project_on_plane`, where it is known; the points are then not read for it.
         on_rows: called with the number of evaluations so far and their number in all.
         how: as in `evaluate_points`, but for `model_states`: points of a trajectory are no corners of a plane.
 
     Raises:
         TypeError, ValueError: as `project_on_plane` and `evaluate_points`; for rows that are not there.
     """
-    projection = project_on_plane(plane, points, members=members)
+    projection = project_on_plane(plane, points, members=members) if projection is None else projection
     number = len(projection.distance)
     chosen = np.arange(number) if rows is None else integers(rows, f"rows must be numbers from 0 to {number - 1}")
     if not len(chosen) or chosen.min() < 0 or chosen.max() >= number:
@@ -145,5 +147,5 @@ def trajectory_on_plane(
             if on_rows is not None:
                 on_rows(len(found) * len(chosen) + int(place[-1]) + 1, 2 * len(chosen))
         found.append(metrics)
-    split = how.get("split") or (None if problem.evaluate is not None else "train")
+    split = split_of(problem, how.get("split"))
     return TrajectoryOnPlane(projection, chosen, found[0], found[1], of_plane.statistics, split)

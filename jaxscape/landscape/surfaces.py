@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from jaxscape.landscape.planes import Plane, plane_weights
-from jaxscape.landscape.points import Options, points_evaluator
+from jaxscape.landscape.points import Options, points_evaluator, split_of
 from jaxscape.problem import Problem
 
 PyTree = Any
@@ -63,7 +63,7 @@ def surface(
     y = None if y is None else check_range("y", y)
     check_corners(plane, how)
     evaluator = points_evaluator(problem, plane.vectors, **how)
-    split = how.get("split") or (None if problem.evaluate is not None else "train")
+    split = split_of(problem, how.get("split"))
     grid = x[:, None] if y is None else np.stack([each.ravel() for each in np.meshgrid(x, y)], axis=1)
     shape = (len(x),) if y is None else (len(y), len(x))
     found = Surface(x, y, {}, np.zeros(shape, bool), evaluator.statistics, split)

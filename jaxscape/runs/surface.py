@@ -120,8 +120,8 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
         found = _grid(folder, made_of, place, plane, x, y, how, f"{run.name} {config.name}", console)
         values = {"x": x, **({} if y is None else {"y": y})}
         values |= {GRID + name: each for name, each in found.metrics.items()}
-        if source is not None:
-            values |= _trajectories(config, place, plane, source, how, f"{run.name} points", console)
+        if source is not None and projection is not None:
+            values |= _trajectories(config, place, plane, projection, source, how, f"{run.name} points", console)
         numbers: dict[str, Any] = {
             "statistics": found.statistics,
             "split": found.split,
@@ -197,7 +197,14 @@ def _grid(
 
 
 def _trajectories(
-    config: SurfaceConfig, place: Place, plane: Plane, source: Source, how: Any, title: str, console: Console
+    config: SurfaceConfig,
+    place: Place,
+    plane: Plane,
+    projection: Projection,
+    source: Source,
+    how: Any,
+    title: str,
+    console: Console,
 ) -> dict[str, np.ndarray]:
     """The points on the plane, and the metrics of some of them beside those of the plane under them."""
     members = source.shown
@@ -207,7 +214,14 @@ def _trajectories(
     rows = np.flatnonzero(asked)
     say = _progress(title, 2 * len(rows), console)
     found = trajectory_on_plane(
-        place.problem, plane, source.store, rows=rows, members=members, on_rows=lambda done, total: say(done), **how
+        place.problem,
+        plane,
+        source.store,
+        rows=rows,
+        members=members,
+        projection=projection,
+        on_rows=lambda done, total: say(done),
+        **how,
     )
     numbers = {name: values for name, values in columns.items() if np.asarray(values).dtype.kind in "iuf"}
     arrays: dict[str, np.ndarray] = {f"column:{name}": np.asarray(values) for name, values in numbers.items()}

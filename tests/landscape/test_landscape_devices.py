@@ -1,4 +1,4 @@
-"""Points shared out over several devices, simulated ones in a process of their own."""
+"""Points sharded over several devices, simulated ones in a process of their own."""
 
 import os
 import subprocess
