@@ -81,10 +81,9 @@ def measure_path(
     t = np.linspace(0, 1, config.points)
     with writing(run, wait=console):
         lines = {}
-        with console.status(f"{run.name} to {other.name}: straight line"):
-            lines["straight"] = line(own.problem, a.params, b.params, t=t, model_state=a.model_state, **how)
         if axes is not None:
-            with console.status(f"{run.name} to {other.name}: units matched"):
+            with console.status(f"{run.name} to {other.name}: straight line, units matched"):
+                lines["straight"] = line(own.problem, a.params, b.params, t=t, model_state=a.model_state, **how)
                 found = match_units(
                     a.params,
                     b.params,
@@ -93,10 +92,10 @@ def measure_path(
                     model_state=b.model_state,
                 )
                 b = b._replace(params=found.params, model_state=found.model_state)
-                lines["matched"] = line(own.problem, a.params, b.params, t=t, model_state=a.model_state, **how)
         curve = _train_curve(folder, made_of, config, own.problem, a, b, f"{run.name} to {other.name}", console)
         with console.status(f"{run.name} to {other.name}: along the curve"):
             profile = path_profile(own.problem, curve, t=t, model_state=a.model_state, **how)
+        lines["straight" if axes is None else "matched"] = profile.straight.line
         lines["curve"] = profile.curve.line
         values = {"t": t, "losses": curve.losses}
         for way, along in lines.items():
