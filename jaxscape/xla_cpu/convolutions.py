@@ -10,6 +10,7 @@ unchanged; the order of the sums, and with it the last bits, is not.
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -133,11 +134,17 @@ def _general(lhs: jax.Array, rhs: jax.Array, size: Sequence[int], params: dict[s
 
 def _convolve(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any], onednn: bool) -> jax.Array:
     """A convolution (NHWC, HWIO) in the form that was measured to be the fastest for its shape."""
-    taps, pixels = kernel.shape[0] * kernel.shape[1], prod(window.output(images.shape[1:3], kernel.shape[:2]))
+    inputs, taps = images.shape[1] * images.shape[2], kernel.shape[0] * kernel.shape[1]
+    pixels = prod(window.output(images.shape[1:3], kernel.shape[:2]))
     if max(window.lhs_dilation) > 1:
         if max(*window.strides, *window.rhs_dilation) > 1:
             return _library(images, kernel, window, options)
         return _phases(images, kernel, window, options, onednn)
+    if inputs <= 4 and inputs < taps:
+        return _whole_image(images, kernel, window, options)
+    # In half precision the products of pairs would be rounded before they are added.
+    if 1 < taps <= inputs <= 4 and inputs < pixels and images.dtype.itemsize >= 4:
+        return _every_pair(images, kernel, window, options)
     if pixels == 1 or taps == 1 or (taps <= 9 and pixels <= 4):
         return _matrix_product(images, kernel, window, options)
     if not onednn:
@@ -212,6 +219,58 @@ def _matrix_product(images: jax.Array, kernel: jax.Array, window: Window, option
     ]
     joined = jnp.concatenate(patches, axis=-1) if len(patches) > 1 else patches[0]
     return jnp.tensordot(joined, kernel.reshape(-1, features), 1, **options)
+
+
+def _whole_image(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
+    """A convolution of images that are smaller than the kernel, as a matrix from all inputs to all results.
+
+    Most taps of the kernel lie on padding there: with 2x2 pixels and a 3x3 kernel 5 of 9, which this does not multiply.
+    """
+    batch, height, width, channels = images.shape
+    rows, columns = window.output((height, width), kernel.shape[:2])
+    taps = {(pixel, result): tap for pixel, tap, result in _meetings((height, width), kernel.shape[:2], window)}
+    parts = kernel.reshape(-1, channels, kernel.shape[-1])
+    empty = jnp.zeros_like(parts[0])
+    matrix = [
+        jnp.concatenate(
+            [parts[taps[pixel, result]] if (pixel, result) in taps else empty for result in range(rows * columns)],
+            axis=1,
+        )
+        for pixel in range(height * width)
+    ]
+    results = jnp.tensordot(images.reshape(batch, -1), jnp.concatenate(matrix), 1, **options)
+    return results.reshape(batch, rows, columns, -1)
+
+
+def _every_pair(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
+    """A convolution with a result larger than image and kernel (the gradient of a kernel, of small images).
+
+    One matrix product multiplies each pixel with each tap once; the products that belong to one result are added.
+    """
+    batch, height, width, channels = images.shape
+    rows, columns = window.output((height, width), kernel.shape[:2])
+    # Pixels before examples, and features last: of transposed operands (gradients) these are the arrays as they lie.
+    left = images.transpose(1, 2, 0, 3).reshape(-1, channels)
+    right = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    products = jnp.tensordot(left, right, 1, **options).reshape(height * width, batch, -1, kernel.shape[-1])
+    meetings = _meetings((height, width), kernel.shape[:2], window)
+    results = []
+    for number in range(rows * columns):
+        terms = [products[pixel, :, tap] for pixel, tap, result in meetings if result == number]
+        results.append(sum(terms[1:], terms[0]) if terms else jnp.zeros_like(products[0, :, 0]))
+    return jnp.stack(results, axis=1).reshape(batch, rows, columns, -1)
+
+
+def _meetings(image: Sequence[int], kernel: Sequence[int], window: Window) -> list[tuple[int, int, int]]:
+    """Where taps of a kernel meet pixels of an image that is not dilated: (pixel, tap, result), counted row by row."""
+    rows, columns = window.output(image, kernel)
+    (down, right), ((above, _), (left, _)), (apart, aside) = window.strides, window.padding, window.rhs_dilation
+    meetings = []
+    for row, column, i, j in product(range(rows), range(columns), range(kernel[0]), range(kernel[1])):
+        y, x = row * down - above + i * apart, column * right - left + j * aside
+        if 0 <= y < image[0] and 0 <= x < image[1]:
+            meetings.append((y * image[1] + x, i * kernel[1] + j, row * columns + column))
+    return meetings
 
 
 def _phases(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any], onednn: bool) -> jax.Array:

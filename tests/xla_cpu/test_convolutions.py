@@ -164,7 +164,7 @@ def reached(monkeypatch):
 
         monkeypatch.setattr(convolutions, name, watched)
 
-    for name in ("_matrix_product", "_phases", "_merged", "_onednn", "_library"):
+    for name in ("_matrix_product", "_whole_image", "_every_pair", "_phases", "_merged", "_onednn", "_library"):
         watch(name)
     return names
 
@@ -182,7 +182,8 @@ def test_the_cases_reach_every_form(reached):
         for (height, width), options in cases(size, step):
             function = partial(with_gradients, partial(convolution, **options))
             seen[onednn] |= forms(reached, function, images[:, :height, :width], kernel, onednn=onednn)
-    both = {"_matrix_product", "_matrix_product of one pixel", "_phases", "_library"}
+    small = {"_matrix_product", "_matrix_product of one pixel", "_whole_image", "_every_pair"}
+    both = small | {"_phases", "_library"}
     assert seen == {False: both, True: both | {"_merged in 1", "_onednn"}}
 
 
@@ -209,6 +210,25 @@ def test_the_gradient_of_a_kernel_is_summed_in_pieces(reached, examples):
 def test_the_shape_decides_on_the_form(reached, image, size, onednn, form):
     images, kernel = normal((2, image, image, 3)), normal((size, size, 3, 4))
     assert form in forms(reached, partial(convolution, padding="VALID"), images, kernel, onednn=onednn)
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+@pytest.mark.parametrize("shape", [(2, 2), (1, 1), (1, 3), (4, 1)])
+def test_small_images_are_not_multiplied_with_padding(reached, shape, onednn):
+    # Forward, the gradient of the images and that of the kernel.
+    images, kernel = normal((5, *shape, 3)), normal((3, 3, 3, 4), 1)
+    function = partial(with_gradients, convolution)
+    expected = {"_whole_image", "_every_pair"} if shape != (1, 1) else {"_whole_image", "_matrix_product"}
+    assert forms(reached, function, images, kernel, onednn=onednn) == expected
+    assert_rewriting_keeps(function, images, kernel)
+
+
+def test_a_result_that_no_pixel_reaches_is_zero():
+    def beyond(images, kernel):
+        return with_gradients(partial(convolution, padding=((4, 0), (0, 5))), images, kernel)
+
+    assert_rewriting_keeps(beyond, normal((5, 2, 2, 3)), normal((3, 2, 3, 4), 1))
+    assert_rewriting_keeps(beyond, normal((5, 2, 2, 3)), normal((2, 2, 3, 4), 1))
 
 
 def test_no_dilated_input_is_left_of_a_strided_convolution():
