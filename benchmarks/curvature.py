@@ -12,12 +12,11 @@ of the largest, both beside float64. peak_mb is that of the device, or of the wh
 """
 
 import argparse
-import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,14 +30,13 @@ if __name__ == "__main__":
 import jax
 import jax.numpy as jnp
 import numpy as np
-from records import Record, devices, replace_records, run_facts
+from records import Record, Worker, devices, replace_records, run_facts
 
 from jaxscape import hessian, hessian_spectrum
 from jaxscape.curvature.products import kind_points
 from jaxscape.curvature.spectrum import measure_spectrum
 from jaxscape.tasks.images import ImageTask, image_problem
 
-PEER = Path(__file__).parent / "peers" / "curvature.py"
 PEER_ARMS = ("hvp reverse", "hvp forward", "eigenpairs reverse", "eigenpairs forward")
 K = 5
 
@@ -89,15 +87,18 @@ def main() -> None:
     )
     arms["jaxscape eigenpairs"] = lambda: seconds(lambda: at.map(lanczos))
     records["jaxscape eigenpairs"] = {"compile_s": arms["jaxscape eigenpairs"]()}
-    answer = peer(options) if options.peer else None
-    if answer is not None:
-        for arm in PEER_ARMS:
+    worker = start_peer(options) if options.peer else None
+    turns: dict[str, list[float]] = defaultdict(list)
+    try:
+        for arm in PEER_ARMS if worker is not None else ():
             records[f"pytorch {arm}"] = {"compile_s": 0.0}
-            arms[f"pytorch {arm}"] = lambda arm=arm: answer(arm, records[f"pytorch {arm}"])
-    turns: dict[str, list[float]] = {arm: [] for arm in arms}
-    for _ in range(options.repeats):
-        for arm, run in arms.items():
-            turns[arm].append(run())
+            arms[f"pytorch {arm}"] = peer_arm(worker, arm, records[f"pytorch {arm}"])
+        for _ in range(options.repeats):
+            for arm, run in arms.items():
+                turns[arm].append(run())
+    finally:
+        if worker is not None:
+            worker.close()
     for arm in ("jaxscape hvp", "jaxscape eigenpairs"):
         records[arm]["peak_mb"] = peak_mb()
 
@@ -142,24 +143,23 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def peer(options: argparse.Namespace) -> Callable[[str, Record], float]:
-    """Start the peer; the function gives the seconds of an arm and notes its memory."""
-    sizes = ("--examples", options.examples, "--batch-size", options.batch_size, "--steps", options.steps, "--k", K)
-    process = subprocess.Popen(
-        [options.peer, PEER, *map(str, sizes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    about = json.loads(process.stdout.readline())
-    print(f"peer: {about}", file=sys.stderr)
+def start_peer(options: argparse.Namespace) -> Worker:
+    """Start the peer on the work of our own arms."""
+    work = {"examples": options.examples, "batch-size": options.batch_size, "steps": options.steps, "k": K}
+    worker = Worker(options.peer, "curvature.py", work)
+    print(f"peer: {worker.about}", file=sys.stderr)
+    return worker
 
-    def answer(arm: str, record: Record) -> float:
-        print(arm, file=process.stdin, flush=True)
-        found = json.loads(process.stdout.readline())
-        record |= {"peak_mb": found["peak_mb"], "peer": about}
-        return found["seconds"]
 
-    return answer
+def peer_arm(worker: Worker, arm: str, record: Record) -> Callable[[], float]:
+    """An arm of the peer: its seconds. Each turn notes the peak memory in the record."""
+
+    def run() -> float:
+        answer = worker.ask(arm)
+        record.update(peak_mb=answer["peak_mb"], peer=worker.about)
+        return float(answer["seconds"])
+
+    return run
 
 
 if __name__ == "__main__":

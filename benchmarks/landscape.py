@@ -12,8 +12,6 @@ Seconds are of one point; `grid_s` is what 51x51 of them take at the median rate
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from records import Record, devices, replace_records, run_facts
+from records import Record, Worker, devices, replace_records, run_facts
 
 from jaxscape import Problem, WideResNet, filter_plane, flax_loss, plane_weights
 from jaxscape.landscape.points import Evaluator, points_evaluator
@@ -48,7 +46,6 @@ class Case(NamedTuple):
 CASES = {"digits": Case(10, 1, 8, 1437), "image28": Case(16, 1, 28, 1000)}
 SIDE, BATCH, CLASSES = 51, 1000, 10
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
-PEER = Path(__file__).parent / "peers" / "surface.py"
 
 Arm = Callable[[], tuple[float, float]]  # evaluates a row of the grid; seconds a point, and its mean loss
 
@@ -150,35 +147,17 @@ def losses_of(work: Work, strategy: str) -> np.ndarray:
     return np.concatenate([values["loss"] for _, values in evaluator.chunks(work.weights, len(work.weights))])
 
 
-class Peer:
-    """The worker with PyTorch: a line in is a turn, a line out its seconds and loss."""
+class Peer(Worker):
+    """The worker with PyTorch."""
 
     def __init__(self, python: str, case: Case):
-        """Start it, and read what it says of itself."""
-        command = [python, str(PEER), *(f"--{name}={value}" for name, value in case._asdict().items())]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._read()
+        """Start it."""
+        super().__init__(python, "surface.py", case._asdict())
 
     def __call__(self) -> tuple[float, float]:
-        """A turn."""
-        assert self.process.stdin is not None
-        print("turn", file=self.process.stdin, flush=True)
-        answer = self._read()
+        """Evaluate the row: seconds a point, and its mean loss."""
+        answer = self.ask("turn")
         return answer["seconds"], answer["loss"]
-
-    def close(self) -> None:
-        """End the worker."""
-        try:
-            self.process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    def _read(self) -> Record:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer ended with {self.process.wait()}")
-        return json.loads(line)
 
 
 def measure(arms: dict[str, Arm], repeats: int) -> list[Record]:
