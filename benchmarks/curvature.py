@@ -7,17 +7,19 @@ number of Lanczos steps with full reorthogonalisation, and a product more for ea
     python -m uv run python benchmarks/curvature.py --repeats 15 --json benchmarks/results/curvature.json \
         --peer /path/to/python-with-torch
 
-Records of our arms also hold the errors of float32: of a product as a share of its norm, of the eigenvalues as a share
-of the largest, both beside float64. peak_mb is that of the device, or of the whole process (of both arms) on a CPU.
+peak_mb is that of the device, or of the whole process (of both arms) on a CPU.
+The errors of float32 beside float64 need no quiet machine:
+
+    python -m uv run python benchmarks/curvature.py --error --steps 20 --examples 400 \
+        --json benchmarks/results/float32.json
 """
 
 import argparse
-import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,14 +33,14 @@ if __name__ == "__main__":
 import jax
 import jax.numpy as jnp
 import numpy as np
-from records import Record, devices, replace_records, run_facts
+from records import Record, Worker, devices, replace_records, run_facts
 
-from jaxscape import hessian, hessian_spectrum
+from jaxscape import Problem, hessian, hessian_spectrum
+from jaxscape.curvature.points import PRECISIONS
 from jaxscape.curvature.products import kind_points
 from jaxscape.curvature.spectrum import measure_spectrum
 from jaxscape.tasks.images import ImageTask, image_problem
 
-PEER = Path(__file__).parent / "peers" / "curvature.py"
 PEER_ARMS = ("hvp reverse", "hvp forward", "eigenpairs reverse", "eigenpairs forward")
 K = 5
 
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1000)
     parser.add_argument("--examples", type=int, default=1437, help="images of the digits, at most 1437")
     parser.add_argument("--peer", help="a Python with torch")
+    parser.add_argument("--error", action="store_true", help="measure the errors of float32 instead of times")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     problem = image_problem(ImageTask())
@@ -60,20 +63,22 @@ def main() -> None:
     vector = jax.tree.map(
         lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).standard_normal(leaf.shape), leaf.dtype), params
     )
+    facts = run_facts(("jax", "jaxlib", "flax", "numpy"), device=devices()) | {"steps": options.steps, "k": K, **size}
+    if options.error:
+        found = [facts | record for record in float32_errors(problem, params, vector, options.steps, of)]
+        for record in found:
+            print(f"{record['operation']}: {record['largest']:.1e}")
+        if options.json:
+            replace_records(options.json, found, same=("operation", "case", "device", "examples", "steps"))
+        return
     records: dict[str, Record] = {}
     arms: dict[str, Callable[[], float]] = {}
 
     started = time.perf_counter()
     operator = hessian(problem, params, **of)
-    product = jax.block_until_ready(operator.matvec(vector))
+    jax.block_until_ready(operator.matvec(vector))
     records["jaxscape hvp"] = {"compile_s": time.perf_counter() - started}  # with that of the first product
     arms["jaxscape hvp"] = lambda: seconds(lambda: operator.matvec(vector))
-
-    def spectrum(dtype: str = "float32") -> Any:
-        # With a probe all steps are taken; the tolerance is the benchmark's own business.
-        return hessian_spectrum(
-            problem, params, k=K, lowest=0, num_steps=options.steps, probes=1, tolerance=10, dtype=dtype, **of
-        )
 
     # What a call of it does after it has compiled its product.
     at = kind_points("hessian", problem, params, of)
@@ -89,23 +94,21 @@ def main() -> None:
     )
     arms["jaxscape eigenpairs"] = lambda: seconds(lambda: at.map(lanczos))
     records["jaxscape eigenpairs"] = {"compile_s": arms["jaxscape eigenpairs"]()}
-    answer = peer(options) if options.peer else None
-    if answer is not None:
-        for arm in PEER_ARMS:
+    worker = start_peer(options) if options.peer else None
+    turns: dict[str, list[float]] = defaultdict(list)
+    try:
+        for arm in PEER_ARMS if worker is not None else ():
             records[f"pytorch {arm}"] = {"compile_s": 0.0}
-            arms[f"pytorch {arm}"] = lambda arm=arm: answer(arm, records[f"pytorch {arm}"])
-    turns: dict[str, list[float]] = {arm: [] for arm in arms}
-    for _ in range(options.repeats):
-        for arm, run in arms.items():
-            turns[arm].append(run())
+            arms[f"pytorch {arm}"] = peer_arm(worker, arm, records[f"pytorch {arm}"])
+        for _ in range(options.repeats):
+            for arm, run in arms.items():
+                turns[arm].append(run())
+    finally:
+        if worker is not None:
+            worker.close()
     for arm in ("jaxscape hvp", "jaxscape eigenpairs"):
         records[arm]["peak_mb"] = peak_mb()
 
-    exact = flatten(hessian(problem, params, dtype="float64", **of).matvec(vector))
-    records["jaxscape hvp"]["float32_error"] = float(np.linalg.norm(flatten(product) - exact) / np.linalg.norm(exact))
-    narrow, wide = spectrum().eigenvalues, spectrum("float64").eigenvalues
-    records["jaxscape eigenpairs"]["float32_error"] = float(np.abs(narrow - wide).max() / np.abs(wide).max())
-    facts = run_facts(("jax", "jaxlib", "flax", "numpy"), device=devices()) | {"steps": options.steps, "k": K, **size}
     found = [
         facts
         | {"arm": arm, "seconds": statistics.median(turns[arm]), "fastest_s": min(turns[arm]), "turns": turns[arm]}
@@ -113,13 +116,23 @@ def main() -> None:
         for arm in arms
     ]
     for record in found:
-        error = f", float32 error {record['float32_error']:.1e}" if "float32_error" in record else ""
         print(
             f"{record['arm']:28} median {record['seconds']:.3f} s, fastest {record['fastest_s']:.3f} s, "
-            f"first call {record['compile_s']:.1f} s, peak {record['peak_mb']:.0f} MB{error}"
+            f"first call {record['compile_s']:.1f} s, peak {record['peak_mb']:.0f} MB"
         )
     if options.json:
         replace_records(options.json, found, same=("arm", "device", "batch_size", "examples", "steps"))
+
+
+def float32_errors(problem: Problem, params: Any, vector: Any, steps: int, of: Record) -> list[Record]:
+    """Errors of a product, as a share of its norm, and of eigenvalues, as a share of the largest, beside float64."""
+    narrow, wide = (flatten(hessian(problem, params, dtype=each, **of).matvec(vector)) for each in PRECISIONS)
+    found = [{"operation": "Hessian-vector product", "largest": np.linalg.norm(narrow - wide) / np.linalg.norm(wide)}]
+    # With a probe all steps are taken; the tolerance is the benchmark's own business.
+    how = {"k": K, "lowest": 0, "num_steps": steps, "probes": 1, "tolerance": 10}
+    narrow, wide = (hessian_spectrum(problem, params, dtype=each, **how, **of).eigenvalues for each in PRECISIONS)
+    found += [{"operation": "eigenvalues", "largest": np.abs(narrow - wide).max() / np.abs(wide).max()}]
+    return [{"case": "digits", **record, "largest": float(record["largest"])} for record in found]
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -142,24 +155,23 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def peer(options: argparse.Namespace) -> Callable[[str, Record], float]:
-    """Start the peer; the function gives the seconds of an arm and notes its memory."""
-    sizes = ("--examples", options.examples, "--batch-size", options.batch_size, "--steps", options.steps, "--k", K)
-    process = subprocess.Popen(
-        [options.peer, PEER, *map(str, sizes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    about = json.loads(process.stdout.readline())
-    print(f"peer: {about}", file=sys.stderr)
+def start_peer(options: argparse.Namespace) -> Worker:
+    """Start the peer on the work of our own arms."""
+    work = {"examples": options.examples, "batch-size": options.batch_size, "steps": options.steps, "k": K}
+    worker = Worker(options.peer, "curvature.py", work)
+    print(f"peer: {worker.about}", file=sys.stderr)
+    return worker
 
-    def answer(arm: str, record: Record) -> float:
-        print(arm, file=process.stdin, flush=True)
-        found = json.loads(process.stdout.readline())
-        record |= {"peak_mb": found["peak_mb"], "peer": about}
-        return found["seconds"]
 
-    return answer
+def peer_arm(worker: Worker, arm: str, record: Record) -> Callable[[], float]:
+    """An arm of the peer: its seconds. Each turn notes the peak memory in the record."""
+
+    def run() -> float:
+        answer = worker.ask(arm)
+        record.update(peak_mb=answer["peak_mb"], peer=worker.about)
+        return float(answer["seconds"])
+
+    return run
 
 
 if __name__ == "__main__":

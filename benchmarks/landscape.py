@@ -8,12 +8,13 @@ network in channels last (benchmarks/peers/surface.py).
     python -m uv run python benchmarks/landscape.py --case digits --repeats 5 --json benchmarks/results/landscape.json \
         --peer /path/to/python-with-torch
 
-Seconds are of one point; `grid_s` is what 51x51 of them take at the median rate.
+Seconds are of one point; `grid_s` is what 51x51 of them take at the median rate. The errors of float32 beside float64
+need no quiet machine:
+
+    python -m uv run python benchmarks/landscape.py --error --json benchmarks/results/float32.json
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from records import Record, devices, replace_records, run_facts
+from records import Record, Worker, devices, replace_records, run_facts
 
 from jaxscape import Problem, WideResNet, filter_plane, flax_loss, plane_weights
 from jaxscape.landscape.points import Evaluator, points_evaluator
@@ -47,8 +48,8 @@ class Case(NamedTuple):
 
 CASES = {"digits": Case(10, 1, 8, 1437), "image28": Case(16, 1, 28, 1000)}
 SIDE, BATCH, CLASSES = 51, 1000, 10
+ERROR_POINTS = {"digits": 11, "image28": 3}  # of a row, whose errors are measured; float64 is slow
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
-PEER = Path(__file__).parent / "peers" / "surface.py"
 
 Arm = Callable[[], tuple[float, float]]  # evaluates a row of the grid; seconds a point, and its mean loss
 
@@ -81,13 +82,13 @@ def make_work(case: Case, dtype: Any = np.float32) -> Work:
     return Work(problem, plane, variables, plane_weights(plane, np.stack([x, np.full(SIDE, 0.5)], axis=1)))
 
 
-def evaluator_of(work: Work, strategy: str) -> Evaluator:
+def evaluator_of(work: Work, strategy: str, statistics: Any = "kept") -> Evaluator:
     """What `surface` makes of this work."""
     return points_evaluator(
         work.problem,
         work.plane.vectors,
         model_state=work.model_state,
-        statistics="kept",
+        statistics=statistics,
         split="train",
         metrics=("loss",),
         batch_size=BATCH,
@@ -132,53 +133,51 @@ def python_loop(work: Work) -> Arm:
     return run
 
 
-def float32_error(case: Case) -> float:
-    """The largest relative error of the losses of a row, against the same in float64."""
-    narrow = make_work(case)
+def float32_errors(case: str, statistics: str) -> Record:
+    """Relative errors of the losses of points of the row, against the same in float64."""
+    narrow = make_work(CASES[case])
+    points = np.linspace(0, SIDE - 1, ERROR_POINTS[case]).round().astype(int)
     with jax.enable_x64(True):
-        wide = make_work(case, np.float64)
+        wide = make_work(CASES[case], np.float64)
         # The same numbers: those of float32.
         vectors = tuple(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), each) for each in narrow.plane.vectors)
         wide = wide._replace(plane=narrow.plane._replace(vectors=vectors))
-        exact = losses_of(wide, "loop")
-    return float(np.max(np.abs(losses_of(narrow, "loop") / exact - 1)))
+        wide = wide._replace(model_state=jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), narrow.model_state))
+        exact = losses_of(wide, statistics, points)
+    errors = np.abs(losses_of(narrow, statistics, points) / exact - 1)
+    of = {"operation": f"loss of a surface, statistics {statistics}", "case": case, "points": len(points)}
+    return of | {"examples": CASES[case].images, "largest": float(errors.max()), "median": float(np.median(errors))}
 
 
-def losses_of(work: Work, strategy: str) -> np.ndarray:
-    """Of all points of the row."""
-    evaluator = evaluator_of(work, strategy)
-    return np.concatenate([values["loss"] for _, values in evaluator.chunks(work.weights, len(work.weights))])
+def losses_of(work: Work, statistics: str, points: np.ndarray) -> np.ndarray:
+    """Of some points of the row."""
+    evaluator = evaluator_of(work, "loop", statistics)
+    weights = work.weights[points]
+    return np.concatenate([values["loss"] for _, values in evaluator.chunks(weights, len(weights))])
 
 
-class Peer:
-    """The worker with PyTorch: a line in is a turn, a line out its seconds and loss."""
+def measure_errors(options: argparse.Namespace) -> None:
+    """Measure the errors of float32 of all cases, print and write."""
+    facts = run_facts(PACKAGES, device=devices())
+    for case in CASES:
+        for statistics in ("kept", "recalibrated"):
+            record = float32_errors(case, statistics)
+            print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
+            if options.json:
+                replace_records(options.json, [facts | record], same=("operation", "case", "device"))
+
+
+class Peer(Worker):
+    """The worker with PyTorch."""
 
     def __init__(self, python: str, case: Case):
-        """Start it, and read what it says of itself."""
-        command = [python, str(PEER), *(f"--{name}={value}" for name, value in case._asdict().items())]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._read()
+        """Start it."""
+        super().__init__(python, "surface.py", case._asdict())
 
     def __call__(self) -> tuple[float, float]:
-        """A turn."""
-        assert self.process.stdin is not None
-        print("turn", file=self.process.stdin, flush=True)
-        answer = self._read()
+        """Evaluate the row: seconds a point, and its mean loss."""
+        answer = self.ask("turn")
         return answer["seconds"], answer["loss"]
-
-    def close(self) -> None:
-        """End the worker."""
-        try:
-            self.process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    def _read(self) -> Record:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer ended with {self.process.wait()}")
-        return json.loads(line)
 
 
 def measure(arms: dict[str, Arm], repeats: int) -> list[Record]:
@@ -204,11 +203,16 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, default="digits")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--strategies", nargs="+", default=["loop", "threads", "vmap:4"])
-    parser.add_argument("--error", action="store_true", help="measure the error of float32 too, for about a minute")
+    parser.add_argument(
+        "--error", action="store_true", help="measure the errors of float32 instead of times, of all cases"
+    )
     parser.add_argument("--peer", help="a Python that has torch")
     parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.error:
+        measure_errors(options)
+        return
     case = CASES[options.case]
     work = make_work(case)
     arms: dict[str, Arm] = {"python loop": python_loop(work)}
@@ -223,9 +227,6 @@ def main() -> None:
             peer.close()
     facts = run_facts(PACKAGES, device=devices()) | {"case": options.case, "images": case.images}
     facts |= {"peer": peer and peer.about}
-    if options.error:
-        facts["float32_error"] = float32_error(case)
-        print(f"largest relative error of float32: {facts['float32_error']:.1e}")
     rivals = [record for record in found if record["arm"] in ("python loop", "pytorch")]
     for record in sorted(found, key=lambda record: record["median_s"]):
         ratios = [

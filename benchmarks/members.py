@@ -35,9 +35,7 @@ Seconds are of one step of all members. Beside them a record holds
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -58,7 +56,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rates import matrix_rate, memory_rate
-from records import Record, devices, replace_records, run_facts
+from records import Record, Worker, devices, replace_records, run_facts
 
 from jaxscape import WideResNet, flax_loss
 from jaxscape.tasks.augment import augmentation
@@ -260,27 +258,22 @@ def jax_vmap(work: Work) -> Arm:
     return run
 
 
-class Peer:
+class Peer(Worker):
     """PyTorch, in a process of its own that waits while others are timed."""
 
     def __init__(self, python: str, name: str, work: Work, *, kept: bool) -> None:
         """Start the worker; `kept`: with the C library's settings of our own process."""
-        script = Path(__file__).parent / "peers" / "pytorch.py"
-        settings = {
+        options = {
             "case": name,
             "members": work.members,
             "batch-size": work.batch_size,
             "steps": work.steps,
             "dtype": work.dtype,
         }
-        command = [python, str(script), *(f"--{key}={value}" for key, value in settings.items())]
         environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
         environment |= {"GLIBC_TUNABLES": TUNABLES} if kept else {}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        super().__init__(python, "pytorch.py", options, environment=environment)
         self.suffix = ", kept memory" if kept else ""
-        self.about = self._read()
         del self.about["arms"]
         self.programs: dict[str, int] = {}  # arm -> programs that the worker's compiler has made so far
 
@@ -288,30 +281,13 @@ class Peer:
         """One of the worker's arms, built by its first turn, which fails where this device cannot run it."""
 
         def run() -> float:
-            assert self.process.stdin is not None
-            self.process.stdin.write(name + "\n")
-            self.process.stdin.flush()
-            answer = self._read()
+            answer = self.ask(name)
             if "error" in answer:
                 raise RuntimeError(answer["error"])
             self.programs.setdefault(name, answer["programs"])
             return float(answer["seconds"])
 
         return run
-
-    def close(self) -> None:
-        """End the worker."""
-        try:
-            self.process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    def _read(self) -> Record:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer ended with {self.process.wait()}")
-        return json.loads(line)
 
 
 def build(

@@ -4,13 +4,66 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+
+PEERS = Path(__file__).parent / "peers"
+
+
+class Worker:
+    """A script of benchmarks/peers in a Python of its own: a line goes in, a JSON line comes out.
+
+    Its first line says what it is, and is `about`. Between its turns it waits and takes no processor.
+    """
+
+    def __init__(
+        self,
+        python: str,
+        script: str,
+        options: Mapping[str, Any],
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it, and read what it says of itself.
+
+        Args:
+            python: the interpreter, which has what the script imports.
+            script: a file name in benchmarks/peers.
+            options: of its command line, by name.
+            environment: of the process; by default that of this one.
+        """
+        command = [python, str(PEERS / script), *(f"--{name}={value}" for name, value in options.items())]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.about = self._read()
+
+    def ask(self, line: str) -> Record:
+        """Send a line, and return the answer."""
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
+        return self._read()
+
+    def close(self) -> None:
+        """End the process."""
+        try:
+            self._process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _read(self) -> Record:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peer ended with {self._process.wait()}")
+        answer: Record = json.loads(line)
+        return answer
 
 
 def run_facts(packages: Iterable[str], *, device: str | None = None) -> Record:

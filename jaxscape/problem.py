@@ -182,6 +182,21 @@ def check_function(name: str, function: Any, protocol: str, arguments: int) -> N
         raise TypeError(f"{name} must be a function {protocol}, but it takes {signature}: {error}") from None
 
 
+def debiased(problem: Problem, model_state: PyTree) -> PyTree:
+    """Return a model state that is the same in evaluation, with running statistics that need no bias correction.
+
+    Equinox keeps sums that began at zero and divides them, in evaluation, by what the number of steps says. Such sums
+    cannot be replaced by other means, or averaged with those of another network, before they have been divided.
+
+    Args:
+        problem: whose `loss_fn.debias` does it, `model_state -> model_state`; without it the statistics are taken as
+            they are.
+        model_state: of one network.
+    """
+    correct = getattr(problem.loss_fn, "debias", None)
+    return model_state if correct is None else correct(model_state)
+
+
 def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return `loss_fn` with its result checked whenever it is traced."""
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.arguments import check_finite, check_parameters, count, leaf_name
-from jaxscape.problem import Metrics, Problem, checked_evaluate
+from jaxscape.problem import Metrics, Problem, checked_evaluate, debiased
 from jaxscape.training.devices import member_mesh
 from jaxscape.training.members import is_out_of_memory, num_workers, stack_members
 from jaxscape.training.objective import Split, batch_metrics, mean_metrics, objective
@@ -149,6 +149,8 @@ def points_evaluator(
     for number, vector in enumerate(vectors):
         check_finite(f"vectors[{number}]", vector)
     states = _states(model_state, model_states, statistics, len(vectors))
+    if statistics == "interpolated":
+        states = tuple(debiased(problem, state) for state in states)
     weighted = _compiled_sum()
 
     def place_on(device: jax.Device | None) -> tuple[_Place, _StateOf]:

@@ -78,10 +78,11 @@ class PathConfig(MeasurementSettings):
     """How many points between the ends are trained."""
     epochs: int = 50
     """Epochs to train the curve for."""
-    learning_rate: float = 0.003
-    """Of Adam, constant."""
+    learning_rate: float = 0.01
+    """Of Adam at first, falling to 0 by half a cosine; constant where the data are no arrays, whose steps nobody
+    knows before."""
     train_batch: int | None = None
-    """Examples a step of the curve's training; by default as many as the minimum was found with."""
+    """Examples a step of the curve's training; by default as many as the minimum was found with, or all of fewer."""
     match: bool = True
     """Put the units of the second network in the order nearest to the first one's before the straight line is drawn;
     for the built-in network."""
@@ -94,7 +95,7 @@ class PathConfig(MeasurementSettings):
     def name(self) -> str:
         """The setting as the end of the name of its folder."""
         parts = [self.kind, f"bends{self.bends}", f"epochs{self.epochs}", f"{self.points}", self.split]
-        parts += [f"lr{self.learning_rate:g}"] if self.learning_rate != 0.003 else []
+        parts += [f"lr{self.learning_rate:g}"] if self.learning_rate != 0.01 else []
         parts += [f"batch{self.train_batch}"] if self.train_batch is not None else []
         parts += ["unmatched"] if not self.match else []
         parts += [f"seed{self.seed}"] if self.seed else []

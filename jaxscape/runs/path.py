@@ -13,7 +13,7 @@ from rich.console import Console
 from jaxscape.landscape.lines import line, line_barrier
 from jaxscape.landscape.matching import match_units
 from jaxscape.landscape.paths import Curve, connect_epochs, path_profile
-from jaxscape.problem import Problem
+from jaxscape.problem import Problem, is_arrays
 from jaxscape.runs.checks import check_path
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import find_kept, read_partial, write_kept, write_partial
@@ -25,7 +25,7 @@ from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import track
 from jaxscape.runs.resume import delete_states, resume_state, save_state
 from jaxscape.runs.train import steps_per_epoch
-from jaxscape.training.members import stack_members, take_member
+from jaxscape.training.members import num_members, stack_members, take_member
 
 PyTree = Any
 # (parameters, model state) -> axes, as `match_units` takes them.
@@ -63,8 +63,8 @@ def measure_path(
     check_path(config)
     run, other = RunFolder(run), RunFolder(other)
     a, b = (read_minimum(each, like=own.structure) for each in (run, other))
-    batch_size = a.settings.batch_size if config.train_batch is None else config.train_batch
-    steps_per_epoch(own.problem, batch_size)  # refuses one that is too large
+    batch_size = _train_batch(own.problem, config, a)
+    steps_per_epoch(own.problem, batch_size)  # refuses an iterator
     made_of = {
         "setting": asdict(config) | {"strategy": None},
         "problem": own.record(),
@@ -124,6 +124,31 @@ def measure_path(
     return folder
 
 
+def _train_batch(problem: Problem, config: PathConfig, minimum: Minimum) -> int:
+    """Examples a step.
+
+    Raises:
+        ValueError: for more than there are, where they are asked for, and as `steps_per_epoch`.
+    """
+    examples = num_members(problem.data) if is_arrays(problem.data) else None
+    if config.train_batch is None:
+        # A minimum that was set has the batch size of no training.
+        return minimum.settings.batch_size if examples is None else min(minimum.settings.batch_size, examples)
+    if examples is not None and config.train_batch > examples:
+        raise ValueError(
+            f"train_batch must be at most the number of training examples, {examples}, got {config.train_batch}"
+        )
+    return config.train_batch
+
+
+def _optimizer(problem: Problem, config: PathConfig, batch_size: int) -> optax.GradientTransformation:
+    """Adam of a learning rate that falls to 0: with a constant one a curve can end on the wall of its valley."""
+    steps = steps_per_epoch(problem, batch_size)
+    if steps is None:
+        return optax.adam(config.learning_rate)
+    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.epochs * steps))
+
+
 def _train_curve(
     folder: Path,
     made_of: Mapping[str, Any],
@@ -145,7 +170,7 @@ def _train_curve(
             bends=config.bends,
             start=None if start is None else [start],
             model_state=a.model_state,
-            optimizer=optax.adam(config.learning_rate),
+            optimizer=_optimizer(problem, config, made_of["train_batch"]),
             epochs=config.epochs,
             batch_size=made_of["train_batch"],
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxscape.problem import Data, FilterAxis, Metrics, Problem, Score, check_function
@@ -11,6 +12,9 @@ from jaxscape.tasks.flax import LOSS, PREDICT
 from jaxscape.tasks.trees import Layout, loss_and_metrics
 
 PyTree = Any
+
+# A count of steps after which a running mean shows nothing of where it began, and which still can be counted on from.
+MANY_STEPS = 2**30
 
 LOSS_WITH_STATE = "loss(model, state, batch, key) -> (loss, state) or (loss, (state, metrics))"
 
@@ -101,7 +105,25 @@ def equinox_problem(
         network = eqx.nn.inference_mode(merge(params, model_state))
         return predict(network, batch) if state is None else predict(*network, batch)
 
+    norms = [
+        leaf
+        for leaf in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, eqx.nn.BatchNorm))
+        if isinstance(leaf, eqx.nn.BatchNorm) and leaf.batch_state_index is not None
+    ]
+
+    def debias(model_state: PyTree) -> PyTree:
+        found = eqx.combine(of_state.from_dicts(model_state), static)
+        for norm in norms:
+            steps, sums = found.get(norm.batch_counter), found.get(norm.batch_state_index)
+            share = jnp.where(steps == 0, 1, 1 - norm.momentum**steps)
+            means = tuple((each / share[..., None]).astype(each.dtype) for each in sums)
+            found = found.set(norm.batch_state_index, means)
+            found = found.set(norm.batch_counter, jnp.full_like(steps, MANY_STEPS))
+        return of_state.to_dicts(eqx.filter(found, eqx.is_array))
+
     loss_fn.merge = merge  # type: ignore[attr-defined]
+    if norms:
+        loss_fn.debias = debias  # type: ignore[attr-defined]
     return Problem(
         loss_fn,
         data,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.arguments import leaf_name
-from jaxscape.problem import Problem, checked_loss
+from jaxscape.problem import Problem, checked_loss, debiased
 from jaxscape.training.objective import objective
 from jaxscape.xla_cpu import compiler
 
@@ -37,7 +37,8 @@ def recalibration(
 
     Returns:
         `(params, model_state) -> model_state` of one network, which `jax.vmap` takes to a stack. Leaves that are no
-        running statistics, such as counters, stay as they are.
+        running statistics, such as counters, stay as they are, but for those of a bias correction
+        (`jaxscape.problem.debiased`).
 
     Raises:
         ValueError: for a statistic that depends on its start in another way, or data from an iterator.
@@ -59,7 +60,7 @@ def recalibration(
     def recalibrated(params: PyTree, model_state: PyTree) -> PyTree:
         start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if _is_float(leaf) else leaf, model_state)
         parts = [jax.tree.leaves(after(params, start, batch)) for batch in over.batches]
-        old, treedef = jax.tree.flatten(model_state)
+        old, treedef = jax.tree.flatten(debiased(problem, model_state))
         new = [
             leaf if momentum is None else _mean(over.shares, values, 1 - momentum)
             for leaf, momentum, *values in zip(old, momenta, *parts, strict=True)
