@@ -1,5 +1,9 @@
-"""Check what the distributions hold against what git tracks: python distributions.py SDIST WHEEL, in the checkout."""
+"""Check what the distributions hold against what git tracks: python distributions.py SDIST WHEEL, in the checkout.
 
+The source distribution must hold everything that is tracked but the results of the benchmarks, the wheel the package alone.
+"""
+
+import os
 import subprocess
 import sys
 import tarfile
@@ -8,8 +12,7 @@ import zipfile
 from email.parser import Parser
 from pathlib import Path
 
-# Tracked, and of no use to who has the source distribution.
-LEFT_OUT = (".ci/", ".github/", ".pre-commit-config.yaml", ".python-version", "benchmarks/results/")
+RESULTS = "benchmarks/results/"
 
 
 def main() -> None:
@@ -23,15 +26,19 @@ def main() -> None:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         fields = Parser().parsestr(archive.read(metadata).decode())
     package = {name for name in tracked if name.startswith("jaxscape/")}
-    wanted = {name for name in tracked if not name.startswith(LEFT_OUT)}
+    wanted = {name for name in tracked if not name.startswith(RESULTS)}
     faults = [f"the sdist lacks {name}" for name in sorted(wanted - in_sdist)]
     faults += [f"the sdist holds {name}" for name in sorted(in_sdist - tracked - {"PKG-INFO"})]
     faults += [f"the wheel lacks {name}" for name in sorted(package - in_wheel)]
     faults += [f"the wheel holds {name}" for name in sorted(in_wheel - package)]
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    faults += [f"the metadata lacks {name}" for name in ("Summary", "License-Expression", "Keywords") if not fields[name]]
+    faults += [
+        f"the metadata lacks {name}" for name in ("Summary", "License-Expression", "Keywords") if not fields[name]
+    ]
     if (fields["Name"], fields["Version"]) != (project["name"], project["version"]):
         faults.append(f"the metadata is of {fields['Name']} {fields['Version']}")
+    if (tag := os.environ.get("TAG", "")) not in ("", f"v{project['version']}"):
+        faults.append(f"the tag is {tag}, the version {project['version']}")
     if faults:
         sys.exit("\n".join(faults))
     size = {path.name: f"{path.stat().st_size / 1e6:.1f} MB" for path in (sdist, wheel)}

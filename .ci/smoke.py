@@ -69,11 +69,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         pictures = make_run(run)
-        assert pictures and all(picture.stat().st_size > 0 for picture in pictures), pictures
+        assert {picture.suffix for picture in pictures} == {".png", ".svg", ".pdf"}, pictures
+        assert all(picture.stat().st_size > 0 for picture in pictures), pictures
         assert program("embed", str(run), "--knn", "3").strip()
         described = program("info", str(run))
         embeddings = sorted(folder.name for folder in (run / "embeddings").iterdir())
-        assert len(embeddings) == 2 and all(name in described for name in embeddings), described
+        assert len(embeddings) == 2, embeddings
+        assert all(name in described for name in embeddings), described
     print(f"{version}: the smoke test passed")
 
 
