@@ -1,6 +1,6 @@
 """Check what the distributions hold against what git tracks: python distributions.py SDIST WHEEL, in the checkout.
 
-The source distribution must hold everything that is tracked but the results of the benchmarks, the wheel the package alone.
+The source distribution must hold all that is tracked but the results of the benchmarks, the wheel the package alone.
 """
 
 import os
