@@ -288,7 +288,10 @@ def read(arguments: list[str], defaults: Settings) -> Any:
         command,
         args=arguments,
         prog="jaxscape",
-        description="Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go.",
+        description=(
+            "Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go. "
+            "`jaxscape --version` prints the version."
+        ),
     )
 
 

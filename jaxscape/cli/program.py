@@ -1,6 +1,8 @@
 """The program `jaxscape`: whatever happens from here on ends in a line, the imports of everything else included."""
 
+import sys
 import warnings
+from importlib.metadata import version
 
 from jaxscape.cli.errors import end_at_once_when_interrupted, failing_in_a_line, warn_in_a_line
 from jaxscape.xla_cpu.memory import restart_with_kept_memory
@@ -10,6 +12,9 @@ def command() -> None:
     """Run the command line of this process; the entry point `jaxscape`."""
     try:
         with failing_in_a_line("jaxscape"):
+            if sys.argv[1:] == ["--version"]:  # answered without the imports of any command
+                print(f"jaxscape {version('jaxscape-phate')}")
+                return
             restart_with_kept_memory()
             warnings.showwarning = warn_in_a_line
             from jaxscape.cli.main import main

@@ -246,7 +246,7 @@ def test_batches_without_the_axis_of_the_members_are_refused_where_the_steps_are
     for data in (shared_by_mistake, lambda epoch, keys: {"x": X.reshape(3, 4, 2)}):
         if loss_fn is autoencoder or data is shared_by_mistake:
             with pytest.raises(
-                ValueError, match=r"takes as \[step, batch, ...\] alone: the axis of the members is mis"
+                ValueError, match=r"takes as \[step, batch, ...\] alone: the axis of the members is missing"
             ):
                 run(data, loss_fn=loss_fn)
 
