@@ -74,12 +74,12 @@ def rank_correlation(distances: np.ndarray, embedding: np.ndarray, *, neighbours
     return float(np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(kept)), where=spread > 0).mean())
 
 
-def continuity(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+def successor_rank(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Return, for each point but the last of a trajectory, how many other points are nearer to it than the next one.
 
     0 everywhere is a trajectory that is never broken: each point's nearest neighbour is the next (or, as it may be
     half of the time, 1: the one before). A large number is a jump over others. What the data itself has, which may have
-    no coordinates, is in `continuity_of_distances`.
+    no coordinates, is in `successor_rank_of_distances`.
 
     Args:
         embedding: (n, k).
@@ -92,24 +92,24 @@ def continuity(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray)
     Raises:
         ValueError: for coordinates or orders that are not finite, or other lengths than the embedding's.
     """
-    return _continuity(drawn_distances(picture("embedding", embedding, fewest=1)), trajectory, order)
+    return _successor_rank(drawn_distances(picture("embedding", embedding, fewest=1)), trajectory, order)
 
 
-def continuity_of_distances(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return the `continuity` of given distances (n, n).
+def successor_rank_of_distances(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return the `successor_rank` of given distances (n, n).
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, and as `continuity`.
+        ValueError: for a matrix that is no distance matrix, and as `successor_rank`.
     """
-    return _continuity(distance_matrix("distances", distances), trajectory, order)
+    return _successor_rank(distance_matrix("distances", distances), trajectory, order)
 
 
-def _continuity(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _successor_rank(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
     return count_nearer(distances, *_along(trajectory, order, len(distances)))
 
 
 def count_nearer(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return how many other points are nearer to each point than the next of its trajectory, as `continuity` does."""
+    """Return the `successor_rank` of points whose trajectories are numbered and whose arguments are checked."""
     rows = np.lexsort((order, trajectory))
     here, following = rows[:-1], rows[1:]
     same = trajectory[here] == trajectory[following]

@@ -1,7 +1,7 @@
 """Exact distances between parameter vectors.
 
-gram(points) -> Gram                 one pass over the data, the only expensive part (`jaxscape.trajectories.gram`)
-pairwise_distances(Gram) -> (n, n)   any metric and centring, from the Gram matrix alone
+gram(points) -> IncrementGram                 One pass over the data, the only expensive part (see `gram.py`).
+pairwise_distances(IncrementGram) -> (n, n)   Any metric and centring, computed from these inner products alone.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxscape.trajectories.gram import (
-    Gram,
+    IncrementGram,
     gram,
     inner_products,
     longest_way_between,
@@ -35,7 +35,7 @@ UNEQUAL = 100
 
 
 def pairwise_distances(
-    points: Gram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree,
+    points: IncrementGram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree,
     *,
     metric: str = "cosine",
     center: str | None = None,
@@ -45,13 +45,13 @@ def pairwise_distances(
     """Return the distances between all pairs of points.
 
     Args:
-        points: a `Gram`, or whatever `gram` takes, such as a list of networks. A bare array is points (n, P), square
-            or not. For some members or leaves alone, give the Gram of them.
+        points: an `IncrementGram`, or anything that `gram` accepts, such as a list of networks. A bare array is points
+            (n, P), square or not. To use only some members or leaves, pass the result of `gram` for those.
         metric: "cosine" (1 - cos, from 0 to 2) or "euclidean".
         center: None: cosines between the vectors themselves (the paper's formula); "mean": between their
             directions from the mean of all points; "reference": from the minimum. Euclidean distances do not
             depend on it.
-        reference: the minimum, for points that are not yet a Gram.
+        reference: the minimum, for points that are not an IncrementGram yet.
         include_reference: make the reference row 0 of the result.
 
     Returns:
@@ -72,12 +72,12 @@ def pairwise_distances(
         raise ValueError(f'unknown center {center!r}; known: None, "mean", "reference"')
     if not isinstance(include_reference, bool | np.bool_):
         raise ValueError(f"include_reference must be True or False, got {include_reference!r}")
-    if not isinstance(points, Gram):
+    if not isinstance(points, IncrementGram):
         points = gram(points, reference=reference)
     else:
         require_gram(points, "points")
         if reference is not None:
-            raise ValueError("a Gram carries its reference; give reference to gram() instead")
+            raise ValueError("an IncrementGram carries its reference; give reference to gram() instead")
     if (center == "reference" or include_reference) and not points.has_reference:
         raise ValueError("center='reference' and include_reference=True need a reference, and there is none")
     about = "reference" if center == "reference" else None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxscape.trajectories.geometry import trajectory_rows
-from jaxscape.trajectories.gram import Gram, inner_products, require_gram, unscaled
+from jaxscape.trajectories.gram import IncrementGram, inner_products, require_gram, unscaled
 
 
 class Drift(NamedTuple):
@@ -32,7 +32,7 @@ class Drift(NamedTuple):
         return found
 
 
-def drift(gram: Gram, unperturbed: np.ndarray) -> Drift:
+def drift(gram: IncrementGram, unperturbed: np.ndarray) -> Drift:
     """Return where the minimum itself drifts, by copies that began at it and were retrained like the others.
 
     Args:
@@ -40,7 +40,7 @@ def drift(gram: Gram, unperturbed: np.ndarray) -> Drift:
         unperturbed: bool (members,), which of the trajectories, in the order of their starts, began at the reference.
 
     Raises:
-        ValueError: for a Gram without a reference, another number of members, none that is unperturbed, and
+        ValueError: for an IncrementGram without a reference, another number of members, none that is unperturbed, and
             trajectories that branch.
     """
     require_gram(gram)

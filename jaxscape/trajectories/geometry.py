@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxscape.trajectories.gram import (
-    Gram,
+    IncrementGram,
     inner_products,
     require_gram,
     rows_by_depth,
@@ -47,7 +47,7 @@ class Geometry(NamedTuple):
     """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there.
 
     A trajectory that ends before the longest one is NaN in all of them from there on. "The end" is a member's own.
-    Without a minimum (no reference in the Gram) everything is seen from the origin, and y_e is theta_e.
+    Without a minimum (no reference in the IncrementGram) everything is seen from the origin, and y_e is theta_e.
     """
 
     norm: np.ndarray  # |theta_e|, the L2 norm of the parameters
@@ -101,7 +101,7 @@ class Departure(NamedTuple):
     angle: np.ndarray  # between z_e and z_end, the displacement in the end: radians from 0 to pi
 
 
-def trajectory_departure(gram: Gram) -> Departure:
+def trajectory_departure(gram: IncrementGram) -> Departure:
     """Return how far each trajectory is from its own first point, and in which direction relative to its end.
 
     Both follow from the inner products of a trajectory's own movements, which are summed: nothing is lost where the
@@ -111,7 +111,7 @@ def trajectory_departure(gram: Gram) -> Departure:
         gram: trajectories, of any lengths, with or without a reference.
 
     Raises:
-        ValueError: where trajectories branch, lengths are beyond float64, or for anything but a Gram.
+        ValueError: where trajectories branch, lengths are beyond float64, or for anything but an IncrementGram.
     """
     found = trajectory_rows(gram)
     movements = np.maximum(found[1:], 0)
@@ -131,13 +131,13 @@ def trajectory_departure(gram: Gram) -> Departure:
     )
 
 
-def trajectory_rows(gram: Gram) -> np.ndarray:
-    """Return the row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
+def trajectory_rows(gram: IncrementGram) -> np.ndarray:
+    """Return the row numbers (within the IncrementGram, reference counted) of each trajectory: int [epoch, member].
 
     After the end of a trajectory that is shorter than the longest one its rows are -1.
 
     Raises:
-        ValueError: where trajectories branch, or for anything but a Gram.
+        ValueError: where trajectories branch, or for anything but an IncrementGram.
     """
     require_gram(gram)
     first = int(gram.has_reference)
@@ -159,14 +159,14 @@ def trajectory_rows(gram: Gram) -> np.ndarray:
     return np.stack([np.pad(chain, (0, longest - len(chain)), constant_values=-1) for chain in rows.values()], axis=1)
 
 
-def trajectory_geometry(gram: Gram) -> Geometry:
+def trajectory_geometry(gram: IncrementGram) -> Geometry:
     """Return the geometry of trajectories around their reference, or around the origin where they have none.
 
     Args:
-        gram: trajectories, of any lengths. For the geometry of one layer, or of adapters, the Gram of their `leaves`.
+        gram: trajectories of any lengths. For the geometry of one layer, or of adapters, pass `gram(..., leaves=...)`.
 
     Raises:
-        ValueError: where trajectories branch, lengths are beyond float64, or for anything but a Gram.
+        ValueError: where trajectories branch, lengths are beyond float64, or for anything but an IncrementGram.
     """
     found = trajectory_rows(gram)
     is_there = found >= 0
@@ -200,7 +200,7 @@ def trajectory_geometry(gram: Gram) -> Geometry:
     )
 
 
-def _from_origin(gram: Gram) -> np.ndarray:
+def _from_origin(gram: IncrementGram) -> np.ndarray:
     """What the squared norm of each point (k,) has beyond that of its displacement from the reference r.
 
     |theta|^2 = |y|^2 + 2 y . r + |r|^2, and y . r is summed along the path.
@@ -215,7 +215,7 @@ def _from_origin(gram: Gram) -> np.ndarray:
     return found
 
 
-def _along_path(gram: Gram) -> np.ndarray:
+def _along_path(gram: IncrementGram) -> np.ndarray:
     """Inner products of increments (rows) with displacements from the reference (columns)."""
     products = gram.products.T.copy()
     starts = int(gram.has_reference)  # their depth; a start is its own displacement

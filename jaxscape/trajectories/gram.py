@@ -9,7 +9,7 @@ pairs of float64 (a value and the remainder that rounding cuts off), so that tra
 come close together keep their distance too.
 
 Squares of finite float64 values may overflow or vanish. Where they do, all points are divided by one power of two
-(exactly) and summed again; the Gram keeps the exponent.
+(exactly) and summed again; the IncrementGram keeps the exponent.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ PyTree = Any
 LONGEST_WAY = 1000  # times its distance from the root: a longer way to a row costs more digits than a short step gains
 
 
-class Gram(NamedTuple):
+class IncrementGram(NamedTuple):
     """Inner products of the increments that lead to n points, with or without a reference; k = n (+ 1).
 
     Increment i leads from point parents[i] to point i. Where there is a reference it is row 0 and the starts of all
@@ -57,10 +57,10 @@ def gram(
     members: Members | None = None,
     leaves: str | Sequence[str] | None = None,
     parents: Sequence[int] | np.ndarray | None = None,
-    previous: Gram | None = None,
+    previous: IncrementGram | None = None,
     devices: Sequence[jax.Device] | None = None,
     max_bytes: int = 2**28,
-) -> Gram:
+) -> IncrementGram:
     """Return the Gram matrix of the increments between points, in one pass with bounded memory.
 
     Args:
@@ -76,22 +76,22 @@ def gram(
         members: of a store, those to take, in this order; all by default. Of several stores one selection for each,
             such as [[0, 1], None].
         leaves: the arrays to take, by key path such as "head/kernel" or by patterns such as "group1*/*/kernel", in
-            which `*` stands for any text, "/" included; all by default. The Gram, and the distances and the geometry
+            which `*` stands for any text, "/" included; all by default. The result, and the distances and the geometry
             that follow from it, are those of these parameters alone: of one layer, or of adapters on a frozen base.
-            Of a store the others are not read.
+            The other arrays of a store are not read.
         parents: the row before each row on its trajectory, -1 for a start; parents[i] < i. By default a store's
             rows follow the same member's row of the previous epoch, never one of another store. Rows of anything else
             follow the nearest row before them, found by a pass of its own. Any choice gives the same distances, with
             more digits the shorter the increments are; a row far smaller than the way to it has no digits left, and
             its cosines are refused. Geometry and null trajectories need the trajectories themselves.
-        previous: the Gram of the first of these points, with the same reference: its products are kept and only
-            those of the new rows are computed. All points are read, for new rows have products with the old.
+        previous: the result for the first of these points, with the same reference. Its products are reused and only
+            those of the new rows are computed. All points are read, since new rows have products with the old ones.
         devices: where to compute, each a share of the columns; [] is the host, with the threads of NumPy's BLAS.
             By default this process's GPUs, the host where there are none (a TPU has no float64).
         max_bytes: how much of the points is held at a time, as float32.
 
     Returns:
-        A `Gram`. On the host the same points give the same bytes; other devices, or a `previous`, change the
+        An `IncrementGram`. On the host the same points give the same bytes; other devices, or a `previous`, change the
         rounding (about 1e-16 of the squared norms).
 
     Raises:
@@ -111,7 +111,7 @@ def gram(
     return _sum(source, flat_reference, rows_before, previous, devices, int(max_bytes))
 
 
-def inner_products(gram: Gram, *, center: str | None = None) -> Pair:
+def inner_products(gram: IncrementGram, *, center: str | None = None) -> Pair:
     """Return the inner products of the points (reference included), as float64 (k, k) and remainders (k, k).
 
     They are those of the points divided by 2**gram.exponent, as are `products`.
@@ -132,8 +132,8 @@ def inner_products(gram: Gram, *, center: str | None = None) -> Pair:
     return high, low
 
 
-def take_points(gram: Gram, points: Sequence[int] | np.ndarray) -> Gram:
-    """The Gram of some points, in order; with each point those before it on its trajectory must be taken.
+def take_points(gram: IncrementGram, points: Sequence[int] | np.ndarray) -> IncrementGram:
+    """The IncrementGram of some points, in order; with each point those before it on its trajectory must be taken.
 
     Args:
         gram: of all points.
@@ -168,7 +168,7 @@ def rows_by_depth(parents: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(depth == level) for level in range(1, depth.max(initial=0) + 1)]
 
 
-def squared_rounding(gram: Gram, *, center: str | None = None) -> np.ndarray:
+def squared_rounding(gram: IncrementGram, *, center: str | None = None) -> np.ndarray:
     """What rounding leaves at most of the squared norm of a point that is the centre itself, float64 (k,).
 
     Squared norms are right to about 1e-16 of the squared length of the way along the increments; this is 1e-14 of it.
@@ -177,7 +177,7 @@ def squared_rounding(gram: Gram, *, center: str | None = None) -> np.ndarray:
     return 1e-14 * ways(gram, center=center) ** 2
 
 
-def ways(gram: Gram, *, center: str | None = None) -> np.ndarray:
+def ways(gram: IncrementGram, *, center: str | None = None) -> np.ndarray:
     """Return the length of the way along the increments, from the origin or the reference, to each point (k,)."""
     way = np.sqrt(np.diag(gram.products))
     if center == "reference":
@@ -187,7 +187,7 @@ def ways(gram: Gram, *, center: str | None = None) -> np.ndarray:
     return way
 
 
-def longest_way_between(gram: Gram) -> float:
+def longest_way_between(gram: IncrementGram) -> float:
     """Return the length of the longest way between two points along the increments, the reference not counted."""
     step, from_root = np.sqrt(np.diag(gram.products)), ways(gram)
     way = np.zeros((len(step),) * 2)
@@ -210,10 +210,10 @@ def squared_distances(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return squared + squared.T
 
 
-def require_gram(gram: Gram, argument: str = "gram") -> None:
-    """Raise a ValueError where an argument is not a `Gram` that `gram` could have made."""
-    if not isinstance(gram, Gram):
-        raise ValueError(f"{argument} must be a Gram, as made by gram(), got {type(gram).__name__}")
+def require_gram(gram: IncrementGram, argument: str = "gram") -> None:
+    """Raise a ValueError where an argument is not an `IncrementGram` that `gram` could have made."""
+    if not isinstance(gram, IncrementGram):
+        raise ValueError(f"{argument} must be an IncrementGram, as made by gram(), got {type(gram).__name__}")
     parents, k = gram.parents, len(gram.parents)
     are_rows = isinstance(parents, np.ndarray) and parents.shape == (k,) and parents.dtype.kind == "i"
     if not are_rows or np.any((parents < -1) | (parents >= np.arange(k))):
@@ -225,8 +225,8 @@ def require_gram(gram: Gram, argument: str = "gram") -> None:
         raise ValueError(f"{argument} has products that are NaN or infinite")
 
 
-def unscaled(lengths: np.ndarray, gram: Gram) -> np.ndarray:
-    """Return lengths that were computed from the products of a Gram in the units of the points.
+def unscaled(lengths: np.ndarray, gram: IncrementGram) -> np.ndarray:
+    """Return lengths that were computed from the products of an IncrementGram in the units of the points.
 
     Raises:
         ValueError: where a length is beyond float64.
@@ -253,10 +253,10 @@ def _sum(
     source: Source,
     reference: np.ndarray | None,
     rows_before: np.ndarray,
-    previous: Gram | None,
+    previous: IncrementGram | None,
     devices: Sequence[jax.Device] | None,
     max_bytes: int,
-) -> Gram:
+) -> IncrementGram:
     """Sum the products in one pass, and once more with all points scaled where their squares do not fit float64."""
     parents = rows_before if reference is None else np.concatenate([[-1], rows_before + 1])
     points = Points(source.blocks, reference, parents, source.dimension)
@@ -275,10 +275,10 @@ def _sum(
             _refuse_vanished(found.moved[squares < TINY] - int(reference is not None))
     if previous is not None:
         new = _extend(_rescaled(previous, exponent), new, first)
-    return Gram(*new, parents, reference is not None, source.dimension, exponent)
+    return IncrementGram(*new, parents, reference is not None, source.dimension, exponent)
 
 
-def _rescaled(gram: Gram, exponent: int) -> Gram:
+def _rescaled(gram: IncrementGram, exponent: int) -> IncrementGram:
     if gram.exponent == exponent:
         return gram
     squares = np.diag(gram.products)
@@ -307,7 +307,7 @@ def _refuse_vanished(rows: np.ndarray) -> None:
         )
 
 
-def _first_to_compute(previous: Gram, points: Points) -> int:
+def _first_to_compute(previous: IncrementGram, points: Points) -> int:
     """The last row of `previous` that moved: its products, computed again, tell whether the rows are the same."""
     found = (previous.has_reference, previous.dimension)
     expected = (points.reference is not None, points.dimension)
@@ -322,7 +322,7 @@ def _first_to_compute(previous: Gram, points: Points) -> int:
     return int(np.flatnonzero(np.diag(previous.products) > 0).max(initial=0))
 
 
-def _extend(previous: Gram, new: Pair, first: int) -> Pair:
+def _extend(previous: IncrementGram, new: Pair, first: int) -> Pair:
     """The products of `previous`, with the rows from `first` on; what both have must agree."""
     count = len(previous.parents)
     length = np.sqrt(np.diag(previous.products))
@@ -341,11 +341,11 @@ def _around(old: np.ndarray, rows: np.ndarray, first: int) -> np.ndarray:
     return matrix
 
 
-def _nearest_before(starts: Gram) -> np.ndarray:
+def _nearest_before(starts: IncrementGram) -> np.ndarray:
     """The nearest row before each row, -1 where the reference (the origin, without one) is the better start.
 
     Args:
-        starts: the Gram of rows that all lead from the reference, or the origin.
+        starts: the IncrementGram of rows that all lead from the reference, or the origin.
     """
     high, low = inner_products(starts)
     squared = squared_distances(high, low)

@@ -1,11 +1,11 @@
 """Null trajectories, or surrogates: what trajectories would look like if the landscape told them less, or nothing.
 
 A control for pictures and for numbers. A null keeps the minimum and the starts where they are, and part of what the
-copies did; it is made from the inner products of the increments alone and is again a `Gram`, so everything that is
-computed of the real trajectories can be computed of it. All of them are products of vectors, hence positive
-semidefinite. Random directions are drawn from the exact distribution of such products in P dimensions, without making
-the vectors: the lower-triangular factor of a matrix of Gaussian vectors has independent normal and chi entries
-(Bartlett's decomposition).
+copies did. It is made from the inner products of the increments alone and is again an `IncrementGram`, so that
+everything that is computed from the real trajectories can be computed from it. All of them are products of vectors,
+hence positive semidefinite. Random directions are drawn from the exact distribution of such products in P dimensions,
+without making the vectors: the lower-triangular factor of a matrix of Gaussian vectors has independent normal and chi
+entries (Bartlett's decomposition).
 
 Some kinds tell weight decay from the loss. SGD, with momentum or without, is linear in parameters and gradients, and so
 is every optimiser whose decay is decoupled, such as AdamW, in its parameters and the steps that it makes of gradients.
@@ -23,20 +23,20 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from jaxscape.trajectories.geometry import distance_from_start, trajectory_rows
-from jaxscape.trajectories.gram import Gram
+from jaxscape.trajectories.gram import IncrementGram
 
 KINDS = ("rotated", "random", "shuffled", "exchange", "decay", "decay+rotated")
 NEED_FACTORS = ("decay", "decay+rotated")
 
 
 def null_trajectories(
-    gram: Gram,
+    gram: IncrementGram,
     *,
     kind: str = "rotated",
     key: jax.Array,
     factors: np.ndarray | None = None,
     alike: np.ndarray | None = None,
-) -> Gram:
+) -> IncrementGram:
     """Trajectories from the same starts that have lost their relation to the landscape, or part of it.
 
     Args:
@@ -57,7 +57,7 @@ def null_trajectories(
             label and length. Only for "exchange"; all of one length by default.
 
     Returns:
-        A `Gram` of the same rows.
+        An `IncrementGram` of the same rows.
 
     Raises:
         ValueError: for an unknown kind (lists the known ones), factors or labels that are missing, that the kind does
@@ -103,7 +103,7 @@ class Split(NamedTuple):
     cosine: np.ndarray  # of the gradient part with the inward direction; NaN where it is 0
 
 
-def split_displacements(gram: Gram, factors: np.ndarray) -> Split:
+def split_displacements(gram: IncrementGram, factors: np.ndarray) -> Split:
     """Return what weight decay and what the gradients did to each member, exactly, as far as its optimiser is linear.
 
     Args:
@@ -147,7 +147,7 @@ def _check_arguments(kind: str, factors: object, alike: object) -> None:
         raise ValueError(f"alike is for the kind exchange, got kind {kind!r}")
 
 
-def _checked_factors(gram: Gram, factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _checked_factors(gram: IncrementGram, factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     factors = np.asarray(factors, np.float64)
     if factors.shape != (gram.num_points,) or not np.isfinite(factors).all():
         raise ValueError(f"factors must be {gram.num_points} finite numbers, one a point, got shape {factors.shape}")
@@ -169,15 +169,17 @@ def _key_data(key: jax.Array) -> list[int]:
     return numbers
 
 
-def _keeping_decay(gram: Gram, rows: np.ndarray, factors: np.ndarray | None, change: Callable[[Gram], Gram]) -> Gram:
-    """The Gram with its gradient parts changed: their increments in place of the whole ones, and back."""
+def _keeping_decay(
+    gram: IncrementGram, rows: np.ndarray, factors: np.ndarray | None, change: Callable[[IncrementGram], IncrementGram]
+) -> IncrementGram:
+    """The IncrementGram with its gradient parts changed: their increments in place of the whole ones, and back."""
     if factors is None or (factors == 1).all():
         return change(gram)
     return _with_decay(change(_with_decay(gram, rows, factors, sign=-1)), rows, factors, sign=1)
 
 
-def _with_decay(gram: Gram, rows: np.ndarray, factors: np.ndarray, *, sign: int) -> Gram:
-    """The Gram of increments to which their decay parts are added (sign 1), or from which they are taken (-1)."""
+def _with_decay(gram: IncrementGram, rows: np.ndarray, factors: np.ndarray, *, sign: int) -> IncrementGram:
+    """Return the Gram with the decay parts added to the increments (sign 1), or subtracted from them (sign -1)."""
     first = int(gram.has_reference)
     moved, starts, shares = [], [], []
     for chain in rows.T:
@@ -198,7 +200,7 @@ def _with_decay(gram: Gram, rows: np.ndarray, factors: np.ndarray, *, sign: int)
 
 
 def _exchanged(
-    gram: Gram,
+    gram: IncrementGram,
     rows: np.ndarray,
     movements: list[np.ndarray],
     alike: np.ndarray | None,
@@ -226,26 +228,26 @@ def _exchanged(
     return order
 
 
-def _taken(gram: Gram, order: np.ndarray) -> Gram:
+def _taken(gram: IncrementGram, order: np.ndarray) -> IncrementGram:
     grid = np.ix_(order, order)
     return gram._replace(products=gram.products[grid], remainders=gram.remainders[grid])
 
 
-def _stopped(gram: Gram, rows: np.ndarray) -> Gram:
+def _stopped(gram: IncrementGram, rows: np.ndarray) -> IncrementGram:
     moved = np.zeros(len(gram.parents), bool)
     moved[rows[1:][rows[1:] >= 0]] = True
     stopped = moved[:, None] | moved
     return gram._replace(products=np.where(stopped, 0, gram.products), remainders=np.where(stopped, 0, gram.remainders))
 
 
-def _shuffled(gram: Gram, movements: list[np.ndarray], generator: np.random.Generator) -> Gram:
+def _shuffled(gram: IncrementGram, movements: list[np.ndarray], generator: np.random.Generator) -> IncrementGram:
     order = np.arange(len(gram.parents))
     for rows in movements:
         order[rows] = generator.permutation(rows)
     return _taken(gram, order)
 
 
-def _rotated(gram: Gram, groups: list[np.ndarray], generator: np.random.Generator) -> Gram:
+def _rotated(gram: IncrementGram, groups: list[np.ndarray], generator: np.random.Generator) -> IncrementGram:
     """Rotate each group of increments on its own; groups are row numbers."""
     fixed = np.setdiff1d(np.arange(len(gram.parents)), np.concatenate(groups))
     kept = _coordinates(gram.products[np.ix_(fixed, fixed)], gram.dimension)

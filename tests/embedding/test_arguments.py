@@ -12,12 +12,12 @@ from jaxscape.embedding.arguments import without_unit
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
 from jaxscape.embedding.mds import check_distances, classical_mds, mds, metric_mds, normalized_stress
 from jaxscape.embedding.measures import (
-    continuity,
-    continuity_of_distances,
     demap,
     procrustes_disparity,
     radial_trend,
     rank_correlation,
+    successor_rank,
+    successor_rank_of_distances,
 )
 from jaxscape.embedding.phate import phate, project
 from jaxscape.embedding.tree import artificial_tree
@@ -51,9 +51,9 @@ TAKES_NUMBERS = [
     (demap, "embedding", {"geodesics": DISTANCES}),
     (rank_correlation, "distances", {"embedding": PICTURE}),
     (rank_correlation, "embedding", {"distances": DISTANCES, "neighbours": 3}),
-    (continuity, "embedding", ALONG),
-    (continuity, "order", {"embedding": PICTURE, "trajectory": TRAJECTORY}),
-    (continuity_of_distances, "distances", ALONG),
+    (successor_rank, "embedding", ALONG),
+    (successor_rank, "order", {"embedding": PICTURE, "trajectory": TRAJECTORY}),
+    (successor_rank_of_distances, "distances", ALONG),
     (radial_trend, "embedding", ALONG),
     (radial_trend, "order", {"embedding": PICTURE, "trajectory": TRAJECTORY}),
     (procrustes_disparity, "first", {"second": PICTURE}),
@@ -236,7 +236,7 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
         (procrustes_disparity, {"first": PICTURE, "second": PICTURE[:, :1]}, "second must have the shape of first"),
         *[
             (function, given | along, words)
-            for function, given in ((continuity, E), (continuity_of_distances, D), (radial_trend, E))
+            for function, given in ((successor_rank, E), (successor_rank_of_distances, D), (radial_trend, E))
             for along, words in [
                 (ALONG | {"order": ORDER[:5]}, "order must have shape (12,), one place per point, got (5,)"),
                 (ALONG | {"order": ORDER.astype(str)}, "order must hold real numbers, got dtype <U21"),

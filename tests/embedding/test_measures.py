@@ -6,13 +6,13 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
 from jaxscape.embedding.measures import (
-    continuity,
-    continuity_of_distances,
     degeneracy,
     demap,
     procrustes_disparity,
     radial_trend,
     rank_correlation,
+    successor_rank,
+    successor_rank_of_distances,
 )
 
 
@@ -76,9 +76,9 @@ def test_measures_do_not_depend_on_the_unit_of_either(unit):
         assert found == pytest.approx(expected)
     assert demap(unit * distances, unit * picture) == pytest.approx(demap(distances, picture))
     where = trajectory, order
-    np.testing.assert_array_equal(continuity(unit * picture, *where), continuity(picture, *where))
-    found = continuity_of_distances(unit * distances, *where)
-    np.testing.assert_array_equal(found, continuity_of_distances(distances, *where))
+    np.testing.assert_array_equal(successor_rank(unit * picture, *where), successor_rank(picture, *where))
+    found = successor_rank_of_distances(unit * distances, *where)
+    np.testing.assert_array_equal(found, successor_rank_of_distances(distances, *where))
     np.testing.assert_allclose(radial_trend(unit * picture, *where), radial_trend(picture, *where))
     expected = procrustes_disparity(picture, points(30, 2, seed=1))
     assert procrustes_disparity(unit * picture, points(30, 2, seed=1)) == pytest.approx(expected)
@@ -89,12 +89,12 @@ def test_measures_do_not_depend_on_the_unit_of_either(unit):
 def test_trajectories_have_names_or_numbers(names):
     picture, trajectory, order = points(30, 2), np.repeat(np.argsort(np.argsort(names)), 10), np.tile(np.arange(10), 3)
     named = [names[number] for number in np.repeat(np.arange(3), 10)]
-    np.testing.assert_array_equal(continuity(picture, named, order), continuity(picture, trajectory, order))
+    np.testing.assert_array_equal(successor_rank(picture, named, order), successor_rank(picture, trajectory, order))
     np.testing.assert_array_equal(radial_trend(picture, named, order), radial_trend(picture, trajectory, order))
 
 
 def test_one_point_has_no_next_one():
-    assert continuity(np.zeros((1, 2)), [0], [0]).shape == (0,)
+    assert successor_rank(np.zeros((1, 2)), [0], [0]).shape == (0,)
 
 
 def test_a_picture_that_is_one_point_has_no_disparity():
@@ -119,7 +119,7 @@ def test_distances_of_another_number_of_points_are_refused():
 
 def test_a_straight_walk_is_never_broken():
     walk = np.stack([np.arange(20) ** 1.1, np.zeros(20)], axis=1)
-    ranks = continuity(walk, np.zeros(20), np.arange(20))
+    ranks = successor_rank(walk, np.zeros(20), np.arange(20))
     # From the second point on the one before is nearer than the next.
     np.testing.assert_array_equal(ranks, [0] + [1] * 18)
 
@@ -130,7 +130,7 @@ def test_a_jump_over_others_is_counted():
     second = np.array([[3, 0], [4.5, 0], [6, 0]], float)
     picture = np.concatenate([first, second])
     trajectory, order = [0, 0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 0, 1, 2]
-    ranks = continuity(picture, np.array(trajectory), np.array(order))
+    ranks = successor_rank(picture, np.array(trajectory), np.array(order))
     # From 1 to 9 all of 0, 3, 4.5 and 6 are nearer.
     np.testing.assert_array_equal(ranks, [0, 4, 0, 0, 0])
 
@@ -138,15 +138,15 @@ def test_a_jump_over_others_is_counted():
 def test_the_order_of_the_rows_does_not_matter():
     picture, trajectory, order = points(30, 2), np.repeat(np.arange(3), 10), np.tile(np.arange(10), 3)
     shuffled = np.random.default_rng(1).permutation(30)
-    expected = continuity(picture, trajectory, order)
+    expected = successor_rank(picture, trajectory, order)
     assert expected.shape == (27,)
-    found = continuity(turned(picture)[shuffled], trajectory[shuffled], order[shuffled])
+    found = successor_rank(turned(picture)[shuffled], trajectory[shuffled], order[shuffled])
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(continuity_of_distances(squareform(pdist(picture)), trajectory, order), expected)
+    np.testing.assert_array_equal(successor_rank_of_distances(squareform(pdist(picture)), trajectory, order), expected)
 
 
 def test_points_at_one_place_are_the_nearest_of_all():
-    np.testing.assert_array_equal(continuity(np.zeros((4, 2)), np.zeros(4), np.arange(4)), 0)
+    np.testing.assert_array_equal(successor_rank(np.zeros((4, 2)), np.zeros(4), np.arange(4)), 0)
 
 
 def test_disparity_is_zero_for_the_same_picture_turned_and_near_one_for_another():

@@ -362,7 +362,7 @@ FACTORS = np.array([1, 0.9, 0.75, 0.7, 0.69])
 
 
 def decaying(*, size=40, members=4, reference=True, seed=7):
-    """Points (epoch, member, size) of an optimiser that is linear, with gradients that are known, and their Gram."""
+    """Return points (epoch, member, size) of a linear optimiser with known gradients, and their IncrementGram."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(size) * reference
     starts = minimum + generator.standard_normal((members, size))

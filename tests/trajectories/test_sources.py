@@ -325,7 +325,7 @@ def test_parents_that_are_no_rows_before_are_refused(parents):
         ({"max_bytes": "all"}, "max_bytes must be a positive number"),
         ({"devices": "cpu"}, r"devices must be a sequence of jax.Device, \[\] for the host, got 'cpu'"),
         ({"devices": [0]}, "devices must be a sequence"),
-        ({"previous": ROWS}, "previous must be a Gram, as made by gram"),
+        ({"previous": ROWS}, "previous must be an IncrementGram, as made by gram"),
         ({"members": [0]}, "members can be chosen from a TrajectoryStore only"),
     ],
 )
@@ -355,7 +355,7 @@ def test_what_is_no_gram_is_refused(number):
         lambda gram: take_points(gram, [0]),
         lambda gram: null_trajectories(gram, key=jax.random.key(0)),
     ):
-        with pytest.raises(ValueError, match=r"gram (must be a Gram|has )"):
+        with pytest.raises(ValueError, match=r"gram (must be an IncrementGram|has )"):
             function(NO_GRAMS[number])
 
 
