@@ -49,7 +49,7 @@ CONSTANT = [(1 - np.eye(10), points(10)), (squareform(pdist(points(10))), np.one
 
 @pytest.mark.parametrize(("distances", "picture"), CONSTANT)
 @pytest.mark.parametrize("neighbours", [None, 5])
-def test_the_correlation_of_distances_that_are_all_the_same_is_undefined(distances, picture, neighbours):
+def test_the_correlation_of_equal_distances_is_undefined(distances, picture, neighbours):
     assert np.isnan(rank_correlation(distances, picture, neighbours=neighbours))
     assert np.isnan(demap(distances, picture))
 
@@ -93,11 +93,11 @@ def test_trajectories_have_names_or_numbers(names):
     np.testing.assert_array_equal(radial_trend(picture, named, order), radial_trend(picture, trajectory, order))
 
 
-def test_one_point_has_no_next_one():
+def test_a_single_point_has_no_successor():
     assert successor_rank(np.zeros((1, 2)), [0], [0]).shape == (0,)
 
 
-def test_a_picture_that_is_one_point_has_no_disparity():
+def test_the_disparity_of_a_single_point_is_undefined():
     assert np.isnan(procrustes_disparity(np.ones((5, 2)), points(5, 2)))
     assert np.isnan(procrustes_disparity(points(5, 2), np.ones((5, 2))))
     nearly = np.stack([np.ones(5), 1e-200 * np.arange(5)], axis=1)
@@ -105,7 +105,7 @@ def test_a_picture_that_is_one_point_has_no_disparity():
 
 
 @pytest.mark.parametrize("neighbours", [2, 40])
-def test_a_number_of_neighbours_that_cannot_be_is_refused(neighbours):
+def test_an_impossible_number_of_neighbours_is_refused(neighbours):
     with pytest.raises(
         ValueError, match=f"neighbours must be None or a whole number from 3 to n - 1 = 39, got {neighbours}"
     ):
@@ -145,7 +145,7 @@ def test_the_order_of_the_rows_does_not_matter():
     np.testing.assert_array_equal(successor_rank_of_distances(squareform(pdist(picture)), trajectory, order), expected)
 
 
-def test_points_at_one_place_are_the_nearest_of_all():
+def test_coinciding_points_are_nearest_neighbours():
     np.testing.assert_array_equal(successor_rank(np.zeros((4, 2)), np.zeros(4), np.arange(4)), 0)
 
 
@@ -172,7 +172,7 @@ def test_a_star_that_is_walked_inward_and_outward():
     np.testing.assert_allclose(radial_trend(picture, trajectory, np.tile(-np.arange(8), 5)), -1)
 
 
-def test_what_stands_still_has_no_trend():
+def test_a_trajectory_that_does_not_move_has_no_trend():
     picture = np.array([[0.0, 0], [0, 0], [1, 0], [2, 0], [5, 5]])
     found = radial_trend(picture, np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]))
     assert np.isnan(found[[0, 2]]).all()
@@ -210,7 +210,7 @@ def test_a_picture_that_is_flatter_than_its_distances_is_degenerate(true, drawn,
         assert words in found
 
 
-def test_the_extents_that_are_told_are_those_of_the_points():
+def test_the_reported_extents_are_those_of_the_points():
     points, picture = rectangle(1, 0.5), rectangle(1, 0.01)
     true, seen = (np.linalg.svd(each - each.mean(axis=0), compute_uv=False) for each in (points, picture))
     words = f"extends {seen[1] / seen[0]:.1%} as far as the first, that of the distances {true[1] / true[0]:.0%}"
@@ -234,7 +234,7 @@ def test_a_picture_that_is_one_point_is_degenerate_unless_the_points_are_one():
     assert degeneracy(np.zeros((5, 5)), np.ones((5, 2))) == ""
 
 
-def test_degeneracy_of_what_is_no_picture_is_refused():
+def test_degeneracy_refuses_invalid_coordinates():
     with pytest.raises(ValueError, match="distances must have shape"):
         degeneracy(np.zeros((4, 4)), np.zeros((5, 2)))
     with pytest.raises(ValueError, match="embedding must be finite"):
