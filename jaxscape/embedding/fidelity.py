@@ -30,16 +30,16 @@ class Fidelity(NamedTuple):
     inward: float  # fraction of trajectories that end nearer to (or farther from) the centre as they truly do
 
 
-# The same for readers of tables.
+# The same as texts for tables.
 MEANINGS = {
-    "stress": "share of the distances that the picture bends, a root mean square; 0 is perfect",
+    "stress": "normalised stress, the relative root mean square error of the distances; 0 is perfect",
     "rank": "rank correlation of all distances, 1 is perfect",
-    "near_rank": "the same among the nearest of each point",
-    "trustworthiness": "whether neighbours in the picture are neighbours, 0 to 1",
-    "continuity": "whether neighbours are neighbours in the picture, 0 to 1",
-    "broken": "share of the steps of trajectories that the picture tears",
+    "near_rank": "the same over the nearest neighbours of each point",
+    "trustworthiness": "whether neighbours in the picture are true neighbours, 0 to 1",
+    "continuity": "whether true neighbours are neighbours in the picture, 0 to 1",
+    "broken": "fraction of the steps of trajectories that the picture breaks",
     "radius": "rank correlation of the distance from the centre with the true one, mean over trajectories",
-    "inward": "share of trajectories that end nearer, or farther, than they began as they truly do",
+    "inward": "fraction of trajectories that end nearer to (or farther from) the centre as they truly do",
 }
 
 

@@ -1,4 +1,4 @@
-"""What no function of this room takes, and the words in which it says so."""
+"""Arguments that no function of jaxscape.embedding accepts, and the error messages."""
 
 from fractions import Fraction
 

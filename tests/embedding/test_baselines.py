@@ -56,7 +56,7 @@ def test_a_random_plane_of_all_dimensions_keeps_every_distance():
 
 
 def test_a_random_plane_explains_its_fraction_of_the_dimensions_on_average():
-    """Of n - 1 dimensions a random plane sees 2: of the squared distances too."""
+    """A random plane has 2 of n - 1 dimensions, and so explains 2 / (n - 1) of the squared distances on average."""
     _, distances = points_and_distances(n=10)
     explained = [random_plane(distances, key=jax.random.key(seed)).explained for seed in range(100)]
     np.testing.assert_allclose(np.mean(explained), 2 / 9, rtol=0.1)

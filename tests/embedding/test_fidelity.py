@@ -1,4 +1,4 @@
-"""What a picture keeps, against scikit-learn and against pictures of which it is known."""
+"""Fidelity measures against scikit-learn, and on embeddings with known values."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_a_broken_trajectory_has_broken_steps():
 
 
 def test_a_step_of_length_zero_has_no_point_nearer_than_its_end():
-    """One point between the ends of a step is within a twentieth of 20, also where the true step has no length."""
+    """One point between the ends of a step is within 5 % of 20 points, even if the true step has length zero."""
     points = np.stack([np.arange(20.0) ** 2, np.zeros(20)], axis=1)
     points[1] = points[0]
     drawn = points.copy()

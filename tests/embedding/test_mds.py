@@ -1,4 +1,4 @@
-"""Scaling against points that are known, scikit-learn, and a brute-force search."""
+"""Scaling against known points, scikit-learn, and a brute-force search."""
 
 import warnings
 from inspect import signature
@@ -82,7 +82,7 @@ def test_identical_points_lie_at_the_origin():
 
 
 def noisy(n=60, seed=0):
-    """Distances in eight dimensions, which no plane keeps."""
+    """Distances in eight dimensions, which no planar layout preserves."""
     return squareform(pdist(np.random.default_rng(seed).standard_normal((n, 8))))
 
 

@@ -1,4 +1,4 @@
-"""Measures against SciPy pair by pair, and on pictures whose answer is known."""
+"""Measures against SciPy pair by pair, and on embeddings with known values."""
 
 import numpy as np
 import pytest

@@ -26,7 +26,7 @@ from jaxscape.embedding.phate import (
 
 
 def star(*, petals=4, copies=2, epochs=8, wander=0.1, size=60, seed=0):
-    """Copies thrown in a few directions that wander off: cosine distances from the minimum, which fall into petals."""
+    """Perturbed copies that wander off in a few directions: cosine distances from the minimum, grouped into petals."""
     generator = np.random.default_rng(seed)
     jumps = generator.standard_normal((petals, 1, 1, size)) * np.linspace(0.5, 1, copies)[:, None, None]
     walks = np.cumsum(wander * generator.standard_normal((petals, copies, epochs, size)), axis=2)
@@ -45,7 +45,7 @@ def clusters(sizes=(12, 20, 15), seed=0):
 
 
 def with_duplicates(copies, seed=0):
-    """A walk whose first point is there `copies` times."""
+    """Return a walk whose first point occurs `copies` times."""
     points = np.cumsum(np.random.default_rng(seed).standard_normal((40, 5)), axis=0)
     return squareform(pdist(np.concatenate([np.tile(points[0], (copies - 1, 1)), points])))
 
@@ -64,7 +64,7 @@ DATA = {
 
 
 def two_starts(*, snapshots=21, size=2000, seed=0):
-    """Cosine distances of trajectories from two starts by two optimisers each, which knn="connect" draws on a line."""
+    """Cosine distances of trajectories from two starts by two optimisers each, collapsed to a line by knn="connect"."""
     generator = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -80,7 +80,7 @@ def two_starts(*, snapshots=21, size=2000, seed=0):
 
 
 def operator(distances, *, t="auto", **arguments):
-    """The package itself, fitted."""
+    """Return the fitted `phate` package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import phate as package
@@ -99,7 +99,7 @@ def operator(distances, *, t="auto", **arguments):
 
 
 def components(fitted):
-    """Of the package's own kernel."""
+    """Return the components of the package's own kernel."""
     return connected_components(csr_array(np.asarray(fitted.graph.K)), directed=False)[0]
 
 
@@ -206,7 +206,7 @@ def test_the_knee_is_the_packages(name):
 
 
 def test_potential_distances_keep_their_digits_between_near_points():
-    """Two rows 1e-6 apart, a long way from the mean: inner products know nothing of that distance."""
+    """Two rows 1e-6 apart and far from the mean: their distance is lost in inner products."""
     rows = 10 * np.random.default_rng(0).standard_normal((50, 50))
     rows[1] = rows[0]
     rows[1, 3] += 1e-6
@@ -314,7 +314,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
 
 @pytest.mark.parametrize("copies", [2, 6, 7, 20])
 def test_duplicates_coincide_and_the_other_points_are_embedded(copies):
-    """From 7 on their bandwidth is zero: they know one another only, and the others may know them."""
+    """From 7 duplicates on their bandwidth is zero: their kernel reaches only one another, others may reach them."""
     result = embed(with_duplicates(copies))
     assert np.isfinite(result.embedding).all()
     np.testing.assert_allclose(result.embedding[:copies], result.embedding[[0] * copies], atol=1e-3)
