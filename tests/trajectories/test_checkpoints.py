@@ -276,7 +276,7 @@ def test_bfloat16_keeps_its_bits(tmp_path):
 
 def test_float64_beyond_float32_is_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(npz_bytes({"w": np.array([1e300])}))
-    with pytest.raises(ValueError, match=r"a.npz: 'w' is float64 and has values beyond float32"):
+    with pytest.raises(ValueError, match=r"a.npz: 'w' is float64 and has values beyond the range of float32"):
         list(import_checkpoints(tmp_path))
 
 
@@ -558,5 +558,5 @@ def test_patterns_are_of_the_names_in_the_file(tmp_path):
 
 def test_a_key_into_a_flat_file_is_told_that_nothing_is_nested(tmp_path):
     np.savez(tmp_path / "step0.npz", w=np.ones(2, np.float32))
-    with pytest.raises(ValueError, match=r"key='model' is not in .*; allowed: '', for nothing in it is nested"):
+    with pytest.raises(ValueError, match=r"key='model' is not in .*; allowed: '', since nothing in it is nested"):
         import_checkpoints(tmp_path / "step0.npz", key="model")
