@@ -247,7 +247,7 @@ def test_the_gram_of_some_trajectories_is_that_of_their_points(with_reference):
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([4, 5], "points 4, 5 are taken without those before them"),
+        ([4, 5], "points must include the predecessors of points 4, 5"),
         ([], "increasing numbers from 0 to 23"),
         ([1, 0], "increasing numbers from 0 to 23"),
         ([24], "increasing numbers from 0 to 23"),

@@ -332,7 +332,7 @@ def test_without_decay_copies_stay_where_they_are():
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        (np.ones(3), "factors must be 15 finite numbers, one a point, got shape"),
+        (np.ones(3), "factors must be 15 finite numbers, one per point, got shape"),
         (np.full(15, np.nan), "finite"),
         (np.full(15, 0.5), "factors must be 1 for the starts"),
     ],
@@ -472,12 +472,12 @@ def test_nobody_keeps_its_own_movements():
 def test_who_is_alone_has_nobody_to_exchange_with():
     alike = np.tile([1, 2, 1], EPOCHS)
     with pytest.raises(
-        ValueError, match=r"exchange needs two trajectories or more of each label and length.* one of 2"
+        ValueError, match=r"exchange needs at least two trajectories of each label and length.* one of 2"
     ):
         exchange(real_gram(10), alike=alike)
     with pytest.raises(ValueError, match="and there is one of 0 with 4 points"):
         exchange(unequal())
-    with pytest.raises(ValueError, match=r"alike must have shape \(15,\), a label a point, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"alike must have shape \(15,\), one label per point, got \(3,\)"):
         exchange(real_gram(10), alike=np.ones(3))
 
 

@@ -97,7 +97,7 @@ def test_a_small_child_of_a_large_parent_is_refused_where_its_digits_are_lost():
     near = gram(np.stack([1e3 * x, y]), parents=[-1, 0])
     np.testing.assert_allclose(pairwise_distances(near), exact_distances([1e3 * x, y], "cosine"), atol=1e-9)
     far = gram(np.stack([1e6 * x, y]), parents=[-1, 0])
-    with pytest.raises(ValueError, match=r"rows 1 are the centre itself, or within 2e-05 of the way that led there"):
+    with pytest.raises(ValueError, match=r"rows 1 are the centre itself, or within 2e-05 of their path length"):
         pairwise_distances(far)
 
 

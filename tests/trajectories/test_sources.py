@@ -325,7 +325,7 @@ def test_parents_that_are_no_rows_before_are_refused(parents):
         ({"max_bytes": "all"}, "max_bytes must be a positive number"),
         ({"devices": "cpu"}, r"devices must be a sequence of jax.Device, \[\] for the host, got 'cpu'"),
         ({"devices": [0]}, "devices must be a sequence"),
-        ({"previous": ROWS}, "previous must be an IncrementGram, as made by gram"),
+        ({"previous": ROWS}, "previous must be an IncrementGram, as returned by gram"),
         ({"members": [0]}, "members can be chosen from a TrajectoryStore only"),
     ],
 )
