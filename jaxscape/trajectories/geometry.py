@@ -127,9 +127,7 @@ def trajectory_departure(gram: IncrementGram) -> Departure:
     distance = np.sqrt(squared).T
     angle = np.arccos(_cosine(products[:, :, -1].T, distance, distance[-1]))
     exists = rows >= 0
-    return Departure(
-        distance=np.where(exists, unscaled(distance, gram), np.nan), angle=np.where(exists, angle, np.nan)
-    )
+    return Departure(distance=np.where(exists, unscaled(distance, gram), np.nan), angle=np.where(exists, angle, np.nan))
 
 
 def trajectory_rows(gram: IncrementGram) -> np.ndarray:

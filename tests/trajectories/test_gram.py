@@ -363,7 +363,7 @@ def test_stores_of_other_arrays_are_refused_by_the_arrays_name(tmp_path, params,
 def test_stores_beside_something_else_or_with_too_little_room_are_refused(tmp_path):
     one, rows = store_of(tmp_path / "one", 2, 2, 0)
     for points in ([one, rows], [rows, one]):
-        with pytest.raises(ValueError, match=r"points must be stores all or none, but points\[\d\] is a ndarray"):
+        with pytest.raises(ValueError, match=r"points must all be stores, or none, but points\[\d\] is a ndarray"):
             gram(points)
     with pytest.raises(ValueError, match=r"max_bytes=.* is less than one column, 32 bytes"):
         gram([one, one], max_bytes=10)
