@@ -19,7 +19,7 @@ def drifting(*, start=None):
     return minimum, points, gram(points.reshape(-1, SIZE), reference=minimum, parents=parents)
 
 
-def test_drift_is_that_of_the_vectors():
+def test_drift_equals_that_of_the_explicit_vectors():
     minimum, points, products = drifting()
     found = drift(products, UNPERTURBED)
     ends = points[-1, UNPERTURBED]
@@ -54,7 +54,7 @@ def test_a_trajectory_that_ends_early_has_no_distance_after_its_end():
     np.testing.assert_allclose(found.returned[0], 1 - expected[1] / expected[0])
 
 
-def test_what_is_no_choice_of_members_is_refused():
+def test_an_invalid_choice_of_members_is_refused():
     _, points, products = drifting()
     for wrong in (np.zeros(MEMBERS, bool), np.ones(3, bool), np.ones(MEMBERS)):
         with pytest.raises(ValueError, match="unperturbed must be 5 booleans, at least one of them true, got"):

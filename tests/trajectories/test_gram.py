@@ -133,7 +133,7 @@ def test_points_of_which_one_is_infinite_are_named_by_a_device_too():
 @pytest.mark.parametrize("devices", [[], None])
 @pytest.mark.parametrize("reference", [True, False])
 @pytest.mark.parametrize("kept", [1, 2, MEMBERS, 3 * MEMBERS, EPOCHS * MEMBERS])
-def test_new_rows_join_the_old(kept, reference, devices):
+def test_new_rows_extend_a_previous_result(kept, reference, devices):
     minimum, rows, parents = trajectories()
     minimum = minimum if reference else None
     devices = jax.devices() if devices is None else devices
@@ -163,7 +163,7 @@ def test_only_new_products_are_computed(monkeypatch):
     assert set(shapes) == {(MEMBERS + 1, len(rows) + 1)}  # one old row tells whether the rows are the same
 
 
-def test_a_longer_store_keeps_what_was_computed(tmp_path):
+def test_a_longer_store_reuses_a_previous_result(tmp_path):
     minimum, rows, _ = trajectories()
     with TrajectoryStore.create(tmp_path / "store", [{"seed": member} for member in range(MEMBERS)]) as store:
         for epoch in range(EPOCHS):
@@ -180,7 +180,7 @@ def test_a_longer_store_keeps_what_was_computed(tmp_path):
     )
 
 
-def test_a_former_pass_over_other_points_is_refused():
+def test_a_previous_result_for_other_points_is_refused():
     minimum, rows, parents = trajectories()
     half = 3 * MEMBERS
     old = gram(rows[:half], reference=minimum, parents=parents[:half])
@@ -221,7 +221,7 @@ def test_nan_in_old_and_in_new_rows_is_refused():
             gram(broken, reference=minimum, parents=parents, previous=old)
 
 
-def test_copies_that_stand_still_can_be_joined():
+def test_copies_that_do_not_move_can_extend_a_previous_result():
     """Their last increments are zero and tell nothing; an earlier one is computed again instead."""
     minimum, rows, parents = trajectories()
     rows = np.tile(rows[:MEMBERS], (EPOCHS, 1))
@@ -254,7 +254,7 @@ def test_the_gram_of_some_trajectories_is_that_of_their_points(with_reference):
         ([-1], "increasing numbers from 0 to 23"),
     ],
 )
-def test_points_without_those_before_them_are_not_taken(points, message):
+def test_points_without_their_predecessors_are_refused(points, message):
     minimum, rows, parents = trajectories()
     with pytest.raises(ValueError, match=message):
         take_points(gram(rows, reference=minimum, parents=parents), points)

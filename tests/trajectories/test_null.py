@@ -66,7 +66,7 @@ def draws(real, kind, count):
 
 @pytest.mark.parametrize("size", [3, 10, 1000])
 @pytest.mark.parametrize("kind", ["rotated", "random"])
-def test_what_is_kept_is_kept_to_the_bit(kind, size):
+def test_a_null_keeps_its_invariants_bit_for_bit(kind, size):
     real = real_gram(size)
     null = null_trajectories(real, kind=kind, key=jax.random.key(0))
     crossing = crossings(real, kind)
@@ -197,7 +197,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_another_null(kind):
 
 @pytest.mark.parametrize("kind", WITHOUT_FACTORS)
 @pytest.mark.parametrize("size", [3, 10, 40])
-def test_distances_and_geometry_can_be_had_of_a_null(kind, size):
+def test_a_null_has_distances_and_a_geometry(kind, size):
     null = null_trajectories(real_gram(size), kind=kind, key=jax.random.key(0))
     for metric, center in (("euclidean", None), ("cosine", None), ("cosine", "mean"), ("cosine", "reference")):
         distances = pairwise_distances(null, metric=metric, center=center)
@@ -337,7 +337,7 @@ def test_without_decay_copies_stay_where_they_are():
         (np.full(15, 0.5), "factors must be 1 for the starts"),
     ],
 )
-def test_factors_that_cannot_be_are_refused(factors, words):
+def test_impossible_factors_are_refused(factors, words):
     with pytest.raises(ValueError, match=words):
         decay_trajectories(real_gram(30), factors)
 
@@ -375,7 +375,7 @@ def decaying(*, size=40, members=4, reference=True, seed=7):
 
 
 @pytest.mark.parametrize("reference", [True, False])
-def test_the_split_of_displacements_is_that_of_the_vectors(reference):
+def test_the_split_of_displacements_equals_that_of_the_explicit_vectors(reference):
     minimum, starts, responses, found = decaying(reference=reference)
     split = split_displacements(found, np.repeat(FACTORS, 4))
     inward = minimum - starts
@@ -428,7 +428,7 @@ def test_trajectories_of_unequal_length_have_no_split_after_their_end():
     np.testing.assert_array_equal(np.nan_to_num(split.decay), 0)
 
 
-def test_a_copy_that_was_not_thrown_has_no_split():
+def test_an_unperturbed_copy_has_no_split():
     minimum = np.random.default_rng(0).standard_normal(5)
     points = np.stack([minimum, minimum + 1, minimum + 1, minimum])
     split = split_displacements(gram(points, reference=minimum, parents=[-1, -1, 0, 1]), np.ones(4))
@@ -445,7 +445,7 @@ def exchange(real, **settings):
 
 @pytest.mark.parametrize("reference", [True, False])
 @pytest.mark.parametrize("decays", [True, False])
-def test_exchange_is_that_of_the_vectors(decays, reference):
+def test_exchange_equals_that_of_the_explicit_vectors(decays, reference):
     """Of four copies in two pairs that are alike, each ends where the other's gradient part leads it."""
     minimum, starts, responses, real = decaying(reference=reference)
     factors, alike = (np.repeat(FACTORS, 4), np.tile([0.5, 1, 1, 0.5], EPOCHS))
@@ -459,7 +459,7 @@ def test_exchange_is_that_of_the_vectors(decays, reference):
     assert np.linalg.eigvalsh(found.products).min() > -1e-12
 
 
-def test_nobody_keeps_its_own_movements():
+def test_no_member_keeps_its_own_movements():
     real = real_gram(40, members=7)
     lengths = trajectory_geometry(real).movement[1:]
     for seed in range(20):
@@ -469,13 +469,13 @@ def test_nobody_keeps_its_own_movements():
         np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(lengths, axis=1))
 
 
-def test_who_is_alone_has_nobody_to_exchange_with():
+def test_a_member_without_a_partner_cannot_exchange():
     alike = np.tile([1, 2, 1], EPOCHS)
     with pytest.raises(
         ValueError, match=r"exchange needs at least two trajectories of each label and length.* one of 2"
     ):
         exchange(real_gram(10), alike=alike)
-    with pytest.raises(ValueError, match="and there is one of 0 with 4 points"):
+    with pytest.raises(ValueError, match="but there is one of 0 with 4 points"):
         exchange(unequal())
     with pytest.raises(ValueError, match=r"alike must have shape \(15,\), one label per point, got \(3,\)"):
         exchange(real_gram(10), alike=np.ones(3))
