@@ -1,8 +1,8 @@
 """jaxscape: loss landscapes as training meets them.
 
-Copies of a trained network are thrown away from its minimum, retrained all at once, and followed: their parameters
-go to a store, exact distances and geometry come from it, PHATE draws them. This page is the table of contents, in
-the order of the data's journey; every name works alone, on pytrees and arrays of your own.
+Copies of a trained network are perturbed, retrained all at once, and recorded: their parameters go to a store, exact
+distances and geometry are computed from it, and an embedding draws them. This file is the table of contents, in the
+order in which data pass through the package; every name can be used alone, on your own pytrees and arrays.
 
 Names are loaded when they are first used, so that a part of the package costs the import of that part alone.
 """

@@ -197,9 +197,9 @@ def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
         flat = thin[true[thin] > 2 * FLAT]
         if len(flat):
             first = int(flat[0])
-            kept = "on a line" if first == 1 else "in a plane"
+            shape = "on a line" if first == 1 else "in a plane"
             return (
-                f"all points lie {kept}: axis {first + 1} of the picture extends {seen[first]:.1%} as far as the "
+                f"all points lie {shape}: axis {first + 1} of the picture extends {seen[first]:.1%} as far as the "
                 f"first, that of the distances {true[first]:.0%}"
             )
     away = np.linalg.norm(points - np.median(points, axis=0), axis=1)

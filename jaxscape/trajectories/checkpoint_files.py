@@ -353,10 +353,10 @@ def _restore(folder: Path, tree: Any, names: set[str]) -> dict[str, Any]:
     item = jax.tree.unflatten(structure, [0 if name in names else ocp.PLACEHOLDER for name in keys])
     arguments = jax.tree.unflatten(structure, [ocp.RestoreArgs(restore_type=np.ndarray)] * len(leaves))
     with orbax_silenced():
-        found = ocp.PyTreeCheckpointHandler().restore(
+        restored = ocp.PyTreeCheckpointHandler().restore(
             folder, args=ocp.args.PyTreeRestore(item=item, restore_args=arguments)
         )
-    return {name: value for name, value in _named_tree(found) if name in names}
+    return {name: value for name, value in _named_tree(restored) if name in names}
 
 
 _OPENERS: dict[str, Callable[[Path], OpenedFile]] = {

@@ -55,7 +55,7 @@ def test_the_correlation_of_equal_distances_is_undefined(distances, picture, nei
 
 
 def test_a_point_whose_neighbours_are_equally_far_counts_as_zero():
-    """Of the square's corners and its centre: to the centre all corners are equally far, and the picture is perfect."""
+    """The corners of a square are equally far from its centre, and the embedding is exact."""
     picture = np.array([[1.0, 1], [1, -1.1], [-1.2, -1.3], [-1.4, 1.5], [0, 0]])
     distances = squareform(pdist(picture))
     distances[4, :4] = distances[:4, 4] = 1

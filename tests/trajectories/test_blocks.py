@@ -77,7 +77,7 @@ def test_reading_a_member_reads_only_its_own_bytes(tmp_path):
 
 
 def test_a_store_with_other_chunks_and_compression_reads_the_same(tmp_path, monkeypatch):
-    """As orbax writes by default, or another version of this package may."""
+    """Orbax writes in this way by default, and another version of this package may."""
     from orbax.checkpoint import v1 as ocp
 
     monkeypatch.setattr(snapshots, "saving_context", lambda row_axes=(0,): ocp.Context())

@@ -31,7 +31,7 @@ def nested(step):
 
 
 def safetensors_bytes(arrays, **entries):
-    """As the documentation of the format says."""
+    """Return the bytes of a safetensors file, written as its documentation defines."""
     names = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "bool": "BOOL"}
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, array in arrays.items():

@@ -31,7 +31,7 @@ def test_a_record_that_was_changed_is_noticed(change):
 
 
 def test_processes_merge_the_checksums_of_their_rows(monkeypatch):
-    """Of the first array each process holds two rows, of the second one row is held by nobody."""
+    """Each process holds two rows of the first array; no process holds one row of the second."""
     generator = np.random.default_rng(0)
     arrays = [
         generator.standard_normal((4, 5)).astype(np.float32),

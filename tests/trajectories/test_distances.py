@@ -27,7 +27,7 @@ def exact_distances(points, metric, center=None, reference=None):
 
 
 def jumped_trajectories(separation, *, epochs=6, members=4, size=30_000, seed=0):
-    """A minimum and float32 copies thrown by their own norm that then move by `separation` of it an epoch."""
+    """A minimum and float32 copies displaced by its norm, which then move by `separation` of it per epoch."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(size).astype(np.float32)
     start = minimum + generator.standard_normal((members, size)).astype(np.float32)
@@ -65,7 +65,7 @@ def test_distances_within_a_trajectory_are_accurate_to_1e_9(metric, center, sepa
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize(("separation", "size"), [(1e-3, 300_000), (1e-4, 300_000), (1e-5, 300_000), (1e-5, 1_467_610)])
 def test_distances_between_trajectories_that_meet_are_accurate_to_1e_6(metric, separation, size):
-    """Two copies thrown far apart that end `separation` of their norm from one another."""
+    """Two copies displaced far apart, which end `separation` of their norm from each other."""
     generator = np.random.default_rng(1)
     minimum = generator.standard_normal(size)
     ends = minimum + separation * generator.standard_normal((2, size))

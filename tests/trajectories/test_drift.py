@@ -28,10 +28,10 @@ def test_drift_equals_that_of_the_explicit_vectors():
     np.testing.assert_allclose(found.spread, np.sqrt(((ends - mean) ** 2).sum(axis=1).mean()), rtol=1e-12)
     expected = np.linalg.norm(points - points[:, UNPERTURBED].mean(axis=1)[:, None], axis=-1)
     np.testing.assert_allclose(found.to_mean, expected, rtol=1e-12, atol=1e-7)
-    thrown = ~UNPERTURBED
-    jump = np.linalg.norm(points[0] - minimum, axis=-1)[thrown]
-    expected = 1 - np.linalg.norm(points[-1] - mean, axis=-1)[thrown] / jump
-    np.testing.assert_allclose(found.returned[thrown], expected, rtol=1e-9)
+    perturbed = ~UNPERTURBED
+    jump = np.linalg.norm(points[0] - minimum, axis=-1)[perturbed]
+    expected = 1 - np.linalg.norm(points[-1] - mean, axis=-1)[perturbed] / jump
+    np.testing.assert_allclose(found.returned[perturbed], expected, rtol=1e-9)
 
 
 def test_one_copy_has_no_spread_and_ends_at_the_mean():

@@ -227,7 +227,7 @@ def test_one_copy_has_no_spread_of_ends():
 
 
 def jumped_copies(movement, *, epochs=5, members=4, size=20_000):
-    """float32 copies thrown by the norm of their minimum, that then move by `movement` of it, half of it inward."""
+    """float32 copies displaced by the norm of their minimum, which then move by `movement` of it, half of it inward."""
     generator = np.random.default_rng(0)
     minimum = generator.standard_normal(size).astype(np.float32)
     jump = generator.standard_normal((members, size))

@@ -282,7 +282,7 @@ def test_a_null_keeps_trajectories_of_any_lengths_and_what_its_kind_keeps_of_eac
 
 @pytest.mark.parametrize("kind", ["rotated", "random"])
 def test_the_cosine_of_movements_of_trajectories_of_other_lengths_is_that_of_random_directions(kind):
-    """Of the last movement of the first copy with those of the third and with its jump: Beta(1/2, (P - 1)/2)."""
+    """Cosines of the first copy's last movement with the third's and with its jump, squared: Beta(1/2, (P - 1)/2)."""
     cosine = draws(unequal(size=20), kind, 400)
     for other in (7, 11, 12, 1):
         assert stats.kstest(cosine[:, 4, other] ** 2, stats.beta(0.5, 19 / 2).cdf).pvalue > 1e-3, other
@@ -446,7 +446,7 @@ def exchange(real, **settings):
 @pytest.mark.parametrize("reference", [True, False])
 @pytest.mark.parametrize("decays", [True, False])
 def test_exchange_equals_that_of_the_explicit_vectors(decays, reference):
-    """Of four copies in two pairs that are alike, each ends where the other's gradient part leads it."""
+    """In two pairs of copies with the same label, each copy ends where the other's gradient part leads it."""
     minimum, starts, responses, real = decaying(reference=reference)
     factors, alike = (np.repeat(FACTORS, 4), np.tile([0.5, 1, 1, 0.5], EPOCHS))
     moved = responses if decays else responses + (FACTORS[:, None, None] - 1) * starts
