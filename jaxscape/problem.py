@@ -132,7 +132,7 @@ class Problem:
         for optimizer in self.optimizer.values() if isinstance(self.optimizer, Mapping) else [self.optimizer]:
             if several or optimizer is not None:
                 check_optimizer(optimizer)
-        # A mask in the form of an Equinox model may be callable too.
+        # A mask in the form of an Equinox model may be callable too, but is no leaf (see `is_arrays`).
         if callable(self.where) and jax.tree_util.all_leaves([self.where]):
             check_function("where", self.where, WHERE, 1)
         if not isinstance(self.describe, Mapping) or not all(isinstance(name, str) for name in self.describe):
@@ -244,6 +244,7 @@ def is_arrays(data: Data) -> bool:
     """Return whether data is a pytree of arrays [example, ...] rather than a function, an iterable or an iterator."""
     if callable(data) or isinstance(data, Iterator):  # jax warns about iterators
         return False
+    # all_leaves of a one-element list tells whether the element is itself a leaf rather than a container.
     leaf = jax.tree_util.all_leaves([data])
     is_array = hasattr(data, "dtype") or hasattr(data, "__array__")
     return not (leaf and isinstance(data, Iterable) and not isinstance(data, str | bytes) and not is_array)

@@ -50,7 +50,8 @@ def selected(where: Where | None, params: PyTree) -> list[bool]:
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     if where is None:
         return [True] * len(paths)
-    # A mask of an Equinox model is itself a model, and so may be callable.
+    # A mask of an Equinox model is itself a model, and so may be callable; unlike a function it is not a leaf, which
+    # all_leaves of a one-element list tells.
     is_function = callable(where) and jax.tree_util.all_leaves([where])
     if not is_function and len({jax.tree.structure(where), jax.tree.structure(params)}) > 1:
         names = [{leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (where, params)]

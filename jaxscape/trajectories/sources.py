@@ -296,4 +296,4 @@ def _is_sparse(node: Any) -> bool:
 
 
 def _is_bare(tree: PyTree) -> bool:
-    return jax.tree_util.all_leaves([tree])
+    return jax.tree_util.all_leaves([tree])  # a one-element list: is its element a leaf, and not a container?
