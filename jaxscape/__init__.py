@@ -276,7 +276,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"jaxscape.{name}")
     if name in _RENAMED:
         warnings.warn(
-            f"jaxscape.{name} is now jaxscape.{_RENAMED[name]}; the former name goes with the next version",
+            f"jaxscape.{name} is now jaxscape.{_RENAMED[name]}; the former name will be removed in the next version",
             DeprecationWarning,
             stacklevel=2,
         )
