@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from records import accelerator, peak_mb, replace_records, run_facts
 
-from jaxscape import Gram, TrajectoryStore, WideResNet, gram, pairwise_distances
+from jaxscape import IncrementGram, TrajectoryStore, WideResNet, gram, pairwise_distances
 
 MEMBERS = 20
 DEPTH, WIDEN = 28, 2  # 1,467,610 parameters
@@ -118,7 +118,7 @@ def ours_longer(files: Files) -> Callable[[], np.ndarray]:
     """From the store, where everything but the last epoch is known."""
     store, reference = TrajectoryStore.open(files.store), minimum()
     with np.load(files.previous) as kept:
-        previous = Gram(**{name: kept[name] for name in Gram._fields})
+        previous = IncrementGram(**{name: kept[name] for name in IncrementGram._fields})
     previous = previous._replace(has_reference=bool(previous.has_reference), dimension=int(previous.dimension))
     return lambda: pairwise_distances(gram(store, reference=reference, previous=previous))
 

@@ -118,15 +118,15 @@ def draw(experiment: Experiment, panels: dict[tuple[str, str], DistancePanel]) -
 
 
 def markdown(experiment: Experiment, decays: list[Record]) -> str:
-    """The page: a row a minimum and decay."""
+    """Return the page, with one table row per minimum and weight decay."""
     lines = [
         "# What makes copies return",
         "",
         f"{provenance()} {experiment.scale.dataset}; means over the minima of the seeds "
         f"{', '.join(map(str, experiment.scale.seeds))}, ± their standard deviation.",
         "",
-        "The same minima, retrained with three weight decays (the good minima's is the middle one). Of directions: "
-        "distances once every filter has the norm of the minimum's filter.",
+        "The same minima, retrained with three weight decays (the good minima were trained with the middle one). "
+        '"Of directions": distances after every filter is rescaled to the norm of the minimum\'s filter.',
         "",
         "| minimum | weight decay | return | null | return of directions | outward | outward of directions | "
         "norm change | training loss at the end | test accuracy at the end |",

@@ -20,9 +20,9 @@ from common import Experiment, Scale, start
 from rich.console import Console
 from scipy.spatial.distance import pdist, squareform
 
-from jaxscape import Run, artificial_tree, continuity, demap, pairwise_distances, rank_correlation
+from jaxscape import Run, artificial_tree, demap, pairwise_distances, rank_correlation, successor_rank
 from jaxscape.embedding.baselines import pca, random_plane, tsne, umap
-from jaxscape.embedding.measures import continuity_of_distances
+from jaxscape.embedding.measures import successor_rank_of_distances
 from jaxscape.embedding.phate import phate
 from jaxscape.figures.panels import Panel
 from jaxscape.figures.plots import methods_figure, save_figure
@@ -69,7 +69,7 @@ def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Record
         where = (labels["member"], labels["epoch"])
         for metric in ("euclidean", "cosine"):
             distances = pairwise_distances(measured.gram, metric=metric)
-            records.append(_record(folder, metric, "the distances", continuity_of_distances(distances, *where)))
+            records.append(_record(folder, metric, "the distances", successor_rank_of_distances(distances, *where)))
             for method, embed in methods_of(metric, len(distances)).items():
                 picture = embed(distances).embedding
                 neighbours = min(NEIGHBOURS, len(picture) - 1)
@@ -77,7 +77,7 @@ def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Record
                     "local": rank_correlation(distances, picture, neighbours=neighbours),
                     "global": rank_correlation(distances, picture),
                 }
-                records.append(_record(folder, metric, method, continuity(picture, *where)) | numbers)
+                records.append(_record(folder, metric, method, successor_rank(picture, *where)) | numbers)
                 if folder == drawn:
                     row = "cosine" if method == "random plane" else metric
                     note = f"continuous {records[-1]['continuous']:.0%}, global {numbers['global']:.2f}"
@@ -96,7 +96,7 @@ def trees(scale: Scale, console: Console) -> tuple[Records, Panels]:
             for method, embed in methods_of("tree", len(distances)).items():
                 picture = embed(distances).embedding
                 record = {"data": "tree", "noise": noise, "seed": seed, "method": method}
-                nearer = continuity(picture, tree.branch, tree.place)
+                nearer = successor_rank(picture, tree.branch, tree.place)
                 records.append(record | {"demap": demap(tree.geodesics, picture), "continuous": _share(nearer)})
                 if (noise, seed) == (DRAWN_NOISE, 0):
                     columns = {"seed": tree.branch, "step_size": np.ones(len(picture)), "epoch": tree.place}

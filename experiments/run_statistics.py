@@ -16,7 +16,7 @@ from common import select
 from jaxscape import Run, null_trajectories, pairwise_distances, trajectory_geometry
 from jaxscape.runs.null import NULL_DRAWS, NULL_KIND
 from jaxscape.trajectories.geometry import trajectory_rows
-from jaxscape.trajectories.gram import Gram, take_points
+from jaxscape.trajectories.gram import IncrementGram, take_points
 
 Value = tuple[float, float | None]  # of one minimum, and of its null trajectories where there are any
 
@@ -93,7 +93,7 @@ def accuracy(kind: str, part: str) -> Statistic:
 
 
 @cache
-def _networks(folder: Path) -> tuple[Gram, dict[str, np.ndarray], np.ndarray]:
+def _networks(folder: Path) -> tuple[IncrementGram, dict[str, np.ndarray], np.ndarray]:
     measured = Run(folder / "optimizers", quiet=True).measured()
     return measured.gram, measured.labels, pairwise_distances(measured.gram, metric="euclidean")
 

@@ -114,18 +114,18 @@ def draw(experiment: Experiment, stars: list[Record]) -> list[Path]:
 
 
 def markdown(experiment: Experiment, stars: list[Record]) -> str:
-    """The page: a row a setting."""
+    """Return the page, with one table row per setting."""
     lines = [
         "# What makes the published star",
         "",
         f"{provenance()} {experiment.scale.dataset}; means over the minima of the seeds "
         f"{', '.join(map(str, experiment.scale.sweep_seeds))}, ± their standard deviation.",
         "",
-        "Silhouette: of the jump directions in the picture, 1 where they are far apart. Trend: rank correlation of the "
-        "epoch with the distance from the picture's centre, -1 where every step goes inward. Star: silhouette over "
-        f"{LEAST_SILHOUETTE} and trend below {LARGEST_TREND}, in so many of the pictures. "
+        "Silhouette: silhouette score of the jump directions in the picture, 1 if they are well separated. Trend: rank "
+        "correlation of the epoch with the distance from the picture's centre, -1 if every step goes inward. Stars: "
+        f"number of pictures with a silhouette above {LEAST_SILHOUETTE} and a trend below {LARGEST_TREND}. "
         "Null: rotated null trajectories of the same runs. "
-        "Return: how much nearer the copies end to the minimum than they began, which no picture changes.",
+        "Return: 1 - d(end) / d(start) of the distance d from the minimum, which does not depend on the picture.",
         "",
         "| minimum | learning rate | batch order | center | silhouette | null | trend | null | stars | null | "
         "components | return | null |",

@@ -1,12 +1,13 @@
 """jaxscape: loss landscapes as training meets them.
 
-Copies of a trained network are thrown away from its minimum, retrained all at once, and followed: their parameters
-go to a store, exact distances and geometry come from it, PHATE draws them. This page is the table of contents, in
-the order of the data's journey; every name works alone, on pytrees and arrays of your own.
+Copies of a trained network are perturbed, retrained all at once, and recorded: their parameters go to a store, exact
+distances and geometry are computed from it, and an embedding draws them. This file is the table of contents, in the
+order in which data pass through the package; every name can be used alone, on your own pytrees and arrays.
 
 Names are loaded when they are first used, so that a part of the package costs the import of that part alone.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ _CONTENTS = {
     "curvature.sharpness": ("sharpness",),
     "curvature.margins": ("margins", "norms", "path_norm"),
     "trajectories.store": ("TrajectoryStore",),
-    "trajectories.gram": ("Gram", "gram"),
+    "trajectories.gram": ("IncrementGram", "gram"),
     "trajectories.distances": ("pairwise_distances",),
     "trajectories.geometry": ("Departure", "Geometry", "trajectory_departure", "trajectory_geometry"),
     "trajectories.drift": ("Drift", "drift"),
@@ -64,12 +65,12 @@ _CONTENTS = {
     "embedding.fidelity": ("Fidelity", "fidelity"),
     "embedding.mds": ("mds",),
     "embedding.measures": (
-        "continuity",
         "degeneracy",
         "demap",
         "procrustes_disparity",
         "radial_trend",
         "rank_correlation",
+        "successor_rank",
     ),
     "embedding.tree": ("Tree", "artificial_tree"),
     "topology.domain": ("NeighbourGraph", "neighbour_graph"),
@@ -79,6 +80,8 @@ _CONTENTS = {
     "runs.run": ("Run",),
 }
 _ROOMS = ("figures", "report")  # whose names are their own
+# Former name -> new name. A former name works for one version, with a DeprecationWarning.
+_RENAMED = {"Gram": "IncrementGram", "continuity": "successor_rank"}
 _ROOM_OF = {name: module for module, names in _CONTENTS.items() for name in names}
 
 if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the two together
@@ -91,12 +94,12 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.embedding.fidelity import Fidelity, fidelity
     from jaxscape.embedding.mds import mds
     from jaxscape.embedding.measures import (
-        continuity,
         degeneracy,
         demap,
         procrustes_disparity,
         radial_trend,
         rank_correlation,
+        successor_rank,
     )
     from jaxscape.embedding.phate import PhateResult, phate, project
     from jaxscape.embedding.tree import Tree, artificial_tree
@@ -145,7 +148,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
     from jaxscape.trajectories.distances import pairwise_distances
     from jaxscape.trajectories.drift import Drift, drift
     from jaxscape.trajectories.geometry import Departure, Geometry, trajectory_departure, trajectory_geometry
-    from jaxscape.trajectories.gram import Gram, gram
+    from jaxscape.trajectories.gram import IncrementGram, gram
     from jaxscape.trajectories.null import Split, null_trajectories, split_displacements
     from jaxscape.trajectories.store import TrajectoryStore
 
@@ -159,7 +162,7 @@ __all__ = [
     "Epoch",
     "Fidelity",
     "Geometry",
-    "Gram",
+    "IncrementGram",
     "JumpGrid",
     "Line",
     "Matching",
@@ -189,7 +192,6 @@ __all__ = [
     "concatenate_states",
     "connect",
     "connect_epochs",
-    "continuity",
     "corrupt_labels",
     "decay_factors",
     "degeneracy",
@@ -254,6 +256,7 @@ __all__ = [
     "split_displacements",
     "start_states",
     "step_decay",
+    "successor_rank",
     "surface",
     "take_training",
     "trace",
@@ -271,6 +274,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"jaxscape.{name}")
+    if name in _RENAMED:
+        warnings.warn(
+            f"jaxscape.{name} is now jaxscape.{_RENAMED[name]}; the former name will be removed in the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
     if name not in _ROOM_OF:
         raise AttributeError(f"module 'jaxscape' has no attribute {name!r}")
     return getattr(import_module(f"jaxscape.{_ROOM_OF[name]}"), name)

@@ -1,6 +1,6 @@
-"""Checks of single arguments: whole numbers, numbers, PRNG keys and parameters.
+"""Checks of single arguments: integers, numbers, PRNG keys and parameters.
 
-Each raises an error of one line that names the argument, gives its value and says what is allowed.
+Each raises a one-line error that names the argument, shows its value and says what is allowed.
 """
 
 import math
@@ -24,7 +24,7 @@ def whole_number(name: str, value: Any) -> int:
     """Return `value` as an int.
 
     Raises:
-        TypeError: for anything but a Python, NumPy or JAX integer; a bool, a float and a string are none.
+        TypeError: for anything but a Python, NumPy or JAX integer. Bools, floats and strings are rejected.
     """
     try:
         if _is_bool(value):
@@ -38,8 +38,8 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
     """Return `value` as an int that is at least `least`.
 
     Raises:
-        TypeError: as `whole_number`.
-        ValueError: where it is too small.
+        TypeError: see `whole_number`.
+        ValueError: if it is too small.
     """
     number = whole_number(name, value)
     if number < least:
@@ -51,7 +51,7 @@ def number(name: str, value: Any) -> float:
     """Return `value` as a float, which may be infinite or NaN.
 
     Raises:
-        TypeError: for anything but one real number; a bool and a string are none.
+        TypeError: for anything but one real number. Bools and strings are rejected.
     """
     try:
         if isinstance(value, str | bytes) or _is_bool(value) or np.ndim(value):
@@ -65,8 +65,8 @@ def finite_number(name: str, value: Any) -> float:
     """Return `value` as a finite float.
 
     Raises:
-        TypeError: as `number`.
-        ValueError: where it is infinite or NaN.
+        TypeError: see `number`.
+        ValueError: if it is infinite or NaN.
     """
     if not math.isfinite(number(name, value)):
         raise ValueError(f"{name} must be a finite number, got {value}")
@@ -74,10 +74,10 @@ def finite_number(name: str, value: Any) -> float:
 
 
 def typed_key(key: Any) -> jax.Array:
-    """Return one PRNG key as a typed key; a legacy uint32 key becomes the typed key of the same numbers.
+    """Return one PRNG key as a typed key; a legacy uint32 key is wrapped.
 
     Raises:
-        TypeError: for anything else, an array of keys included.
+        TypeError: for anything else, including an array of keys.
     """
     typed = _typed(key)
     if typed is None or typed.shape:
@@ -86,11 +86,11 @@ def typed_key(key: Any) -> jax.Array:
 
 
 def typed_keys(keys: Any, members: int) -> jax.Array:
-    """Return PRNG keys [member] as typed keys, from typed or legacy ones.
+    """Return PRNG keys [member] as typed keys; legacy uint32 keys are wrapped.
 
     Raises:
         TypeError: for anything but an array of keys.
-        ValueError: for another number of keys than members.
+        ValueError: if there is not one key per member.
     """
     typed = _typed(keys)
     if typed is None or typed.ndim != 1:
@@ -99,7 +99,7 @@ def typed_keys(keys: Any, members: int) -> jax.Array:
             f"got {_shown(keys)}"
         )
     if len(typed) != members:
-        raise ValueError(f"keys must be one for each of the {members} members, got {len(typed)}")
+        raise ValueError(f"keys must hold one key for each of the {members} members, got {len(typed)}")
     return typed
 
 
@@ -120,26 +120,26 @@ def check_parameters(name: str, params: PyTree) -> None:
 
 
 def check_finite(name: str, params: PyTree) -> None:
-    """Raise an error that names the first leaf with NaN or infinity; traced leaves are not looked at.
+    """Raise an error that names the first leaf with NaN or infinity; traced leaves are skipped.
 
     Raises:
-        ValueError: where there is one.
+        ValueError: if a leaf holds NaN or infinity.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        # NumPy, which compiles nothing for each shape.
+        # NumPy rather than JAX, which would compile a program for each shape.
         if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf)).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity at {leaf_name(path)}")
 
 
 def check_same(name: str, tree: PyTree, like: str, other: PyTree, *, dtypes: bool = False) -> None:
-    """Raise an error where two pytrees of parameters differ in their structure or shapes.
+    """Raise an error if two pytrees of parameters differ in structure or shapes.
 
     Args:
-        name: of the first one, for the message.
-        tree: the first one.
-        like: the name of the second one.
-        other: the second one.
-        dtypes: whether they must have the same dtypes too.
+        name: name of the first pytree, for the message.
+        tree: the first pytree.
+        like: name of the second pytree.
+        other: the second pytree.
+        dtypes: whether the dtypes must be equal too.
 
     Raises:
         TypeError: for leaves that are not real floating-point numbers (names the leaf).
@@ -156,7 +156,7 @@ def check_same(name: str, tree: PyTree, like: str, other: PyTree, *, dtypes: boo
     for (path, leaf), second in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(other), strict=True):
         for what, one, two in (
             ("shapes", np.shape(leaf), np.shape(second)),
-            ("dtypes", jnp.result_type(leaf), jnp.result_type(second)),  # as jax will have them
+            ("dtypes", jnp.result_type(leaf), jnp.result_type(second)),  # after jax's canonicalisation
         ):
             if one != two and (dtypes or what == "shapes"):
                 raise ValueError(
@@ -165,12 +165,12 @@ def check_same(name: str, tree: PyTree, like: str, other: PyTree, *, dtypes: boo
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """Return a leaf's key path as text; a pytree that is one array has no path."""
+    """Return a leaf's key path as text; "the only leaf" for a pytree that is one array."""
     return jax.tree_util.keystr(path) or "the only leaf"
 
 
 def _typed(key: Any) -> jax.Array | None:
-    """A typed key or array of keys from a typed or legacy one; None for what is neither."""
+    """Return a typed key, or array of keys, from a typed or legacy one; None for anything else."""
     dtype = getattr(key, "dtype", None)
     if dtype is None:
         return None
@@ -194,7 +194,7 @@ def _is_bool(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value on one line: an array by its dtype and shape."""
+    """Describe a value on one line: an array by its dtype and shape."""
     if getattr(value, "shape", ()) and hasattr(value, "dtype"):
         return f"an array of {value.dtype} of shape {value.shape}"
     return " ".join(f"{value!r:.100}".split())

@@ -1,24 +1,24 @@
-"""The one seam between a user's model and everything else: what a network learns, and what its functions must give.
+"""The interface between a user's model and everything else: `Problem`, and the signatures of its functions.
 
     loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))
     evaluate(params, model_state) -> metrics
-    data(epoch, keys) -> batches, where data is no pytree of arrays and no iterable of batches
+    data(epoch, keys) -> batches, where data is neither a pytree of arrays nor an iterable of batches
     init(key) -> (params, model_state)
     optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)
     predict(params, model_state, batch) -> outputs [example, ...]
     score(outputs, batch) -> {"loss": [example], ...}
 
-Everything after this file sees only these. `params` is any pytree of real floating-point arrays; `model_state` is
-whatever the model carries besides (the running statistics of batch norm, say); `metrics` is a dict of scalars.
-`jaxscape.tasks` makes them of image classifiers and of the modules of Flax and Equinox.
+The rest of the package sees a model only through these functions. `params` is any pytree of real floating-point arrays;
+`model_state` is whatever else the model carries, such as the running statistics of batch norm; `metrics` is a dict of
+scalars. `jaxscape.tasks` builds them for image classifiers and for Flax and Equinox modules.
 
 A `loss_fn` may have an attribute `check_data(params, model_state, data)`, which raises an error for values that the
-compiled step could not refuse, such as labels out of range. `train` calls it outside of the step, with the shapes of
-one member's params and model_state, and with the data: once where they are arrays [example, ...], before each epoch
-where they are batches [member, step, batch, ...] (of one member where all see the same).
+compiled step cannot reject, such as labels out of range. `train` calls it outside of the step, with the shapes of one
+member's params and model_state and with the data: once if the data are arrays [example, ...], before each epoch if
+they are batches [member, step, batch, ...] (those of one member if all members see the same batches).
 
-The checks look at structures, shapes and dtypes, which are known while a function is traced: they cost nothing in the
-compiled step. What these functions raise themselves passes through unchanged.
+The checks use structures, shapes and dtypes only, which are known at trace time, so they cost nothing in the compiled
+step. Exceptions that these functions raise themselves propagate unchanged.
 """
 
 import inspect
@@ -47,10 +47,10 @@ Score = Callable[[PyTree, PyTree], Metrics]
 # iterable or an iterator of batches [batch, ...].
 Data = PyTree | Callable[[int, jax.Array], PyTree] | Iterable[PyTree]
 
-# The output axis of the leaves, or their axes; or a function of a leaf's key path that answers one of these, or None or
-# "ignore" for a leaf that does not move.
+# The output axis or axes of the leaves; or a function of a leaf's key path that returns one of these, or None or
+# "ignore" for a leaf that is not perturbed.
 FilterAxis = int | tuple[int, ...] | Callable[[tuple[Any, ...]], int | tuple[int, ...] | Literal["ignore"] | None]
-# Which leaves are thrown: a pytree of bools like the parameters, or a function of a leaf's key path.
+# Which leaves are perturbed: a pytree of bools like the parameters, or a function of a leaf's key path.
 Where = PyTree | Callable[[tuple[Any, ...]], bool]
 
 LOSS = "loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))"
@@ -62,40 +62,42 @@ PREDICT = "predict(params, model_state, batch) -> outputs [example, ...]"
 SCORE = 'score(outputs, batch) -> {"loss": [example], ...}'
 _UPDATE = "optimizer.update(grads, opt_state, params, **extra) -> (updates, opt_state)"
 
-# What optimisers of optax may ask for besides, by the names that optax gives these. The last one is for those that
-# name it: a line search takes any name, and refuses what its value_fn does not take.
+# Extra arguments that optax optimisers may require, by the names of optax. The last is passed only to optimisers that
+# name it: a line search accepts any keyword, forwards it to value_fn, and fails where value_fn does not take it.
 _EXTRA = ("value", "grad", "value_fn", "grad_fn")
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What a network learns: its loss, its data, and what is to be known of both.
+    """A training problem: the loss, the data, and what is known about both.
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one network.
         data: a pytree of arrays [example, ...]; a function `(epoch, keys) -> batches` with leaves
             [member, step, batch, ...], for epochs counted from 1 and the members' keys; an iterable of batches, such as
-            a DataLoader, each pass over which is an epoch; or an iterator of batches. See `jaxscape.train`.
+            a DataLoader, one pass over which is an epoch; or an iterator of batches. See `jaxscape.train`.
         evaluate: `(params, model_state) -> metrics` of one network, recorded after every epoch.
-        init: `key -> (params, model_state)`, a fresh network; needed to train from the start.
-        optimizer: an optax transformation of one network's parameters, used where no other is given; or several by
+        init: `key -> (params, model_state)`, a freshly initialised network; needed to train from scratch.
+        optimizer: an optax transformation of one network's parameters, the default optimiser; or a dict of several by
             name, for networks that are trained side by side.
-        describe: what captions and reports say: "name" stands over a picture, "model" and "data" under it, any other
-            entry beside them. JSON values.
-        version: of the problem, in a run folder's record: another one is another problem, whose results a run folder
-            does not mix. For what functions compute cannot be compared.
-        filter_axis: the output axis of the parameters' arrays, as `filter_normalize` takes it.
-        where: which of the parameters' arrays are thrown, as `jump_grid` takes it; all by default.
-        predict: `(params, model_state, batch) -> outputs`, a pytree of arrays [example, ...]: the network as it is
-            evaluated, without dropout or augmentation and with its running statistics. With `score` it gives losses
-            of any data set in batches, Gauss-Newton products and margins; see `jaxscape.training.objective`.
-        score: `(outputs, batch) -> metrics`, arrays [example] of which "loss" is one, such as "loss" and "accuracy".
+        describe: text for captions and reports, as JSON values: "name" is shown above a figure, "model" and "data"
+            below it, and any other entry beside them.
+        version: version of the problem, recorded in the run folder. Results of different versions are not mixed in one
+            run folder. Change it when a function changes, since functions cannot be compared by what they compute.
+        filter_axis: the output axis of the parameters' arrays; see `filter_normalize`.
+        where: which of the parameters' arrays are perturbed; see `jump_grid`. All by default.
+        predict: `(params, model_state, batch) -> outputs`, a pytree of arrays [example, ...]: the network in evaluation
+            mode, without dropout or augmentation and with its running statistics. Together with `score` it is used for
+            the loss over any data set in batches, for Gauss-Newton products and for margins; see
+            `jaxscape.training.objective`.
+        score: `(outputs, batch) -> metrics`, arrays [example]; "loss" is required, others such as "accuracy" are
+            optional.
         test_data: a pytree of arrays like `data`, for surfaces and curvature of the test loss.
 
     Raises:
-        TypeError: for functions that do not take these arguments, data of another kind, and
-            descriptions that are no JSON values.
-        ValueError: for predict without score or score without predict.
+        TypeError: if a function does not take these arguments, data is of another kind, or describe holds anything but
+            JSON values.
+        ValueError: if only one of predict and score is given.
     """
 
     loss_fn: LossFn
@@ -130,7 +132,7 @@ class Problem:
         for optimizer in self.optimizer.values() if isinstance(self.optimizer, Mapping) else [self.optimizer]:
             if several or optimizer is not None:
                 check_optimizer(optimizer)
-        # A mask in the form of an Equinox model may be callable too.
+        # A mask in the form of an Equinox model may be callable too, but is no leaf (see `is_arrays`).
         if callable(self.where) and jax.tree_util.all_leaves([self.where]):
             check_function("where", self.where, WHERE, 1)
         if not isinstance(self.describe, Mapping) or not all(isinstance(name, str) for name in self.describe):
@@ -144,16 +146,18 @@ class Problem:
 
 
 def check_loss(problem: Problem, params: PyTree, model_state: PyTree, *, batch_size: int) -> None:
-    """Trace the loss of a problem once, on one batch of its data, before any work; a function's batches come later.
+    """Trace the loss of a problem once, on one batch of its data, before any work.
+
+    Data given as a function or an iterable are skipped: their batches are checked when they arrive.
 
     Args:
-        problem: whose loss it is.
-        params: of one network, or their shapes.
-        model_state: likewise.
-        batch_size: examples of the batch.
+        problem: the problem whose loss is checked.
+        params: parameters of one network, or their shapes.
+        model_state: model state of one network, or its shapes.
+        batch_size: number of examples in the batch.
 
     Raises:
-        TypeError, ValueError: for a loss that does not give what it must, and whatever the loss itself raises.
+        TypeError, ValueError: if the loss does not return what it must; also whatever the loss itself raises.
     """
     if not is_arrays(problem.data):
         return
@@ -165,16 +169,16 @@ def check_loss(problem: Problem, params: PyTree, model_state: PyTree, *, batch_s
 
 
 def check_function(name: str, function: Any, protocol: str, arguments: int) -> None:
-    """Raise an error where `function` cannot be called with so many positional arguments.
+    """Raise an error if `function` cannot be called with this number of positional arguments.
 
     Raises:
-        TypeError: states the protocol.
+        TypeError: with the expected signature.
     """
     if not callable(function):
         raise TypeError(f"{name} must be a function {protocol}, got {function!r:.100}")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # a function of C, say, does not tell
+    except ValueError:  # some functions, such as those written in C, have no signature
         return
     try:
         signature.bind(*range(arguments))
@@ -198,7 +202,7 @@ def debiased(problem: Problem, model_state: PyTree) -> PyTree:
 
 
 def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `loss_fn` with its result checked whenever it is traced."""
+    """Return `loss_fn` wrapped so that its result is checked whenever it is traced."""
 
     @wraps(loss_fn)
     def checked(params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array) -> Any:
@@ -218,31 +222,31 @@ def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def checked_evaluate(evaluate: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `evaluate` with the metrics of every call checked."""
+    """Return `evaluate` wrapped so that the metrics of every call are checked."""
 
     @wraps(evaluate)
     def checked(params: PyTree, model_state: PyTree) -> Any:
         metrics = evaluate(params, model_state)
         _check_metrics("evaluate", EVALUATE, metrics)
         if "finite" in metrics:
-            raise ValueError('evaluate must not give a metric "finite": train records one of this name itself')
+            raise ValueError('evaluate must not return a metric "finite": train records a metric of that name itself')
         return metrics
 
     return checked
 
 
 def check_data(data: Any) -> None:
-    """Raise an error where `data` is no pytree of arrays of numbers, no function and no iterable of batches.
+    """Raise an error if `data` is not a pytree of arrays of numbers, a function, or an iterable of batches.
 
     Raises:
-        TypeError: for other objects, and iterators inside of a pytree (names the leaf).
+        TypeError: for other objects, and for iterators inside a pytree (names the leaf).
     """
     if callable(data):
         check_function("data", data, DATA, 2)
         return
     if not is_arrays(data):
         return
-    # Named as leaves, since jax warns of iterators.
+    # Iterators are treated as leaves, since jax warns about them as nodes.
     for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=lambda node: isinstance(node, Iterator)):
         if not (is_number(leaf) or _is_key(leaf)):
             raise TypeError(
@@ -252,37 +256,38 @@ def check_data(data: Any) -> None:
 
 
 def is_arrays(data: Data) -> bool:
-    """Whether data is a pytree of arrays [example, ...] rather than a function, an iterable or an iterator."""
-    if callable(data) or isinstance(data, Iterator):  # jax warns of iterators
+    """Return whether data is a pytree of arrays [example, ...] rather than a function, an iterable or an iterator."""
+    if callable(data) or isinstance(data, Iterator):  # jax warns about iterators
         return False
+    # all_leaves of a one-element list tells whether the element is itself a leaf rather than a container.
     leaf = jax.tree_util.all_leaves([data])
     is_array = hasattr(data, "dtype") or hasattr(data, "__array__")
     return not (leaf and isinstance(data, Iterable) and not isinstance(data, str | bytes) and not is_array)
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise an error where `optimizer` is no optax transformation.
+    """Raise an error if `optimizer` is not an optax transformation.
 
     Raises:
-        TypeError: says what it is.
+        TypeError: names the value.
     """
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError(f"optimizer must be an optax.GradientTransformation, got {optimizer!r:.100}")
 
 
 def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_state: PyTree) -> None:
-    """Raise an error where the optimiser needs what a step does not have, or `opt_state` belongs to another one.
+    """Raise an error if the optimiser needs more than a step provides, or `opt_state` belongs to another optimiser.
 
     Args:
         optimizer: an optax transformation.
-        params: of one member, arrays or their shapes; likewise
-        opt_state: its state.
+        params: parameters of one member, as arrays or shapes.
+        opt_state: optimiser state of one member, as arrays or shapes.
 
     Raises:
-        TypeError: for an optimiser that needs arguments besides those of `extra_values`, or gives something else than
-            updates and a state.
-        ValueError: for a state of another optimiser or of other parameters, and for updates or a state that are not of
-            the structure and shapes of what they stand for.
+        TypeError: if the optimiser needs arguments other than those of `extra_values`, or returns anything but
+            (updates, state).
+        ValueError: if the state is that of another optimiser or other parameters, or if the new updates or state
+            differ in structure or shapes from the parameters or the old state.
     """
     fresh = jax.eval_shape(optimizer.init, params)
     if _shapes(fresh) != _shapes(opt_state):
@@ -293,47 +298,47 @@ def check_update(optimizer: optax.GradientTransformation, params: PyTree, opt_st
     names = extra_arguments(optimizer)
 
     def update(grads: PyTree, opt_state: PyTree, params: PyTree) -> PyTree:
-        # The loss itself needs a batch; any number stands for it.
+        # The real loss needs a batch; any scalar function of the parameters has the same shapes.
         extra = extra_values(jnp.float32(0), grads, _any_number)
         return optimizer.update(grads, opt_state, params, **{name: extra[name] for name in names})
 
     try:
-        found = jax.eval_shape(update, params, opt_state, params)
+        result = jax.eval_shape(update, params, opt_state, params)
     except TypeError as error:
         if "argument" not in str(error) or isinstance(error, jax.errors.JAXTypeError):
             raise
         raise TypeError(
             f"optimizer must need no more than {_UPDATE}, where extra is {', '.join(_EXTRA)} ({error})"
         ) from error
-    _check_updated(found, params, opt_state)
+    _check_updated(result, params, opt_state)
 
 
-def _check_updated(found: Any, params: PyTree, opt_state: PyTree) -> None:
-    """Raise an error where a step would broadcast what an optimiser gives, or end in the middle."""
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise TypeError(f"optimizer must be {_UPDATE}, got a result of {_outline(found)}")
+def _check_updated(result: Any, params: PyTree, opt_state: PyTree) -> None:
+    """Raise an error if a step would broadcast the optimiser's result, or fail half-way."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"optimizer must be {_UPDATE}, got a result of {_outline(result)}")
     for name, now, was, like in (
-        ("updates", found[0], params, "params"),
-        ("opt_state", found[1], opt_state, "the last one"),
+        ("updates", result[0], params, "params"),
+        ("opt_state", result[1], opt_state, "the last one"),
     ):
         if _shapes(now)[0] != _shapes(was)[0]:
             raise ValueError(
-                f"optimizer must give {name} of the structure of {like}, {jax.tree.structure(was)}; "
+                f"optimizer must return {name} with the structure of {like}, {jax.tree.structure(was)}; "
                 f"got {jax.tree.structure(now)}"
             )
         for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(was), jax.tree.leaves(now), strict=True):
             if np.shape(old) != np.shape(new):
                 raise ValueError(
-                    f"optimizer must give {name} of the shapes of {like}: {_outline(old)} at "
+                    f"optimizer must return {name} with the shapes of {like}: {_outline(old)} at "
                     f"{leaf_name(path)} became {_outline(new)}"
                 )
 
 
 def extra_arguments(optimizer: optax.GradientTransformation) -> tuple[str, ...]:
-    """The names of `extra_values` that the optimiser's update takes: the first three where it takes any."""
+    """Return the names of `extra_values` that the optimiser's update takes; the first three if it takes any keyword."""
     try:
         parameters = inspect.signature(optimizer.update).parameters
-    except ValueError:  # a function of C, say, does not tell
+    except ValueError:  # some functions, such as those written in C, have no signature
         return ()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return _EXTRA[:3]
@@ -341,12 +346,12 @@ def extra_arguments(optimizer: optax.GradientTransformation) -> tuple[str, ...]:
 
 
 def extra_values(loss: Any, grads: PyTree, value_fn: Callable[[PyTree], Any]) -> dict[str, Any]:
-    """What an optimiser may ask for besides the gradients, by name.
+    """Return the extra arguments that an optimiser may require besides the gradients, by name.
 
     Args:
-        loss: of the step's batch.
-        grads: its gradient.
-        value_fn: params -> the loss of the same batch, with the same key.
+        loss: the loss of the step's batch.
+        grads: the gradient of that loss.
+        value_fn: params -> the loss of the same batch with the same key.
     """
 
     def grad_fn(params: PyTree, step: int = 0) -> PyTree:
@@ -362,13 +367,13 @@ def _any_number(params: PyTree) -> jax.Array:
 def _check_model_state(old: PyTree, new: PyTree) -> None:
     if _shapes(old)[0] != _shapes(new)[0]:
         raise ValueError(
-            f"loss_fn must return a model_state of the structure that it was given, {jax.tree.structure(old)}; "
+            f"loss_fn must return a model_state with the structure that it was given, {jax.tree.structure(old)}; "
             f"got {jax.tree.structure(new)}"
         )
     for (path, was), now in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
         if (np.shape(was), jnp.result_type(was)) != (np.shape(now), jnp.result_type(now)):
             raise ValueError(
-                "loss_fn must return a model_state of the shapes and dtypes that it was given: "
+                "loss_fn must return a model_state with the shapes and dtypes that it was given: "
                 f"{_outline(was)} at {leaf_name(path)} became {_outline(now)}"
             )
 
@@ -385,7 +390,7 @@ def _check_metrics(name: str, protocol: str, metrics: Any) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number or an array of numbers, concrete or traced."""
+    """Return whether a value is a number or an array of numbers, concrete or traced."""
     if isinstance(value, bool | int | float | complex):
         return True
     dtype = getattr(value, "dtype", None)
@@ -404,7 +409,7 @@ def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
 
 
 def _outline(value: Any) -> str:
-    """A value on one line: an array by its dtype and shape, a container by its entries' outlines."""
+    """Describe a value on one line: an array by its dtype and shape, a container by its entries' outlines."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, tuple):

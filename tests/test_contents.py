@@ -11,7 +11,7 @@ import jaxscape
 
 # The public names of the design; tsne and umap are still to come.
 PROMISED = [
-    "Gram",
+    "IncrementGram",
     "JumpGrid",
     "PhateResult",
     "TrajectoryStore",
@@ -60,6 +60,15 @@ def test_a_public_name_can_be_had_and_says_what_it_is(name):
 def test_an_unknown_name_is_refused():
     with pytest.raises(AttributeError, match="module 'jaxscape' has no attribute 'jump_gird'"):
         jaxscape.jump_gird  # noqa: B018
+
+
+@pytest.mark.parametrize(("former", "new"), jaxscape._RENAMED.items())
+def test_a_former_name_warns_and_gives_what_the_new_name_gives(former, new):
+    with pytest.warns(DeprecationWarning, match=f"jaxscape.{former} is now jaxscape.{new}") as caught:
+        found = getattr(jaxscape, former)
+    assert found is getattr(jaxscape, new)
+    assert [warning.filename for warning in caught] == [__file__]  # the line to change, not one of the package
+    assert former not in jaxscape.__all__
 
 
 @pytest.mark.parametrize("module", ["jaxscape", "jaxscape.cli.main"])

@@ -68,8 +68,8 @@ PROTOCOL = r"loss_fn must be loss_fn\(params, model_state, batch, key\) -> \(los
         (lambda loss, state: (loss, (state, {"a": {"b": loss}})), TypeError, "to scalars; got a dict of 'b' at 'a'"),
         (lambda loss, state: (loss, (state, {1: loss})), TypeError, r"to scalars; got float32\[\] at 1"),
         (lambda loss, state: (loss, (state, {"a": "b"})), TypeError, "to scalars; got 'b' at 'a'"),
-        (lambda loss, state: (loss, ({}, {})), ValueError, "model_state of the structure that it was given"),
-        (lambda loss, state: (loss, (None, {})), ValueError, "model_state of the structure that it was given"),
+        (lambda loss, state: (loss, ({}, {})), ValueError, "model_state with the structure that it was given"),
+        (lambda loss, state: (loss, (None, {})), ValueError, "model_state with the structure that it was given"),
         (
             lambda loss, state: (loss, ({"mean": state["mean"][:1]}, {})),
             ValueError,
@@ -168,7 +168,7 @@ def test_a_loss_that_is_nan_while_the_parameters_are_finite_is_warned_of_once():
         (None, TypeError, "where metrics is a dict; got None"),
         ({"loss": "low"}, TypeError, "got 'low' at 'loss'"),
         ({"loss": [1.0]}, TypeError, "got a list at 'loss'"),
-        ({"finite": 1.0}, ValueError, 'evaluate must not give a metric "finite"'),
+        ({"finite": 1.0}, ValueError, 'evaluate must not return a metric "finite"'),
     ],
 )
 def test_metrics_that_are_no_dict_of_numbers_are_refused_at_the_start(metrics, error, message):
@@ -285,7 +285,7 @@ def test_member_keys_that_are_none_are_refused(keys):
 
 
 def test_another_number_of_keys_than_members_is_refused():
-    with pytest.raises(ValueError, match="keys must be one for each of the 3 members, got 2"):
+    with pytest.raises(ValueError, match="keys must hold one key for each of the 3 members, got 2"):
         states_of(keys=KEYS[:2])
 
 

@@ -1,1 +1,1 @@
-"""From a distance matrix to coordinates with their diagnostics."""
+"""Embeddings: coordinates and diagnostics computed from a distance matrix."""

@@ -1,6 +1,6 @@
-"""Checks of the arguments of this room's functions, and the unit of their distances and coordinates.
+"""Argument checks of the embedding functions, and the scaling of their distances and coordinates.
 
-All refusals are a `ValueError` of one line: the name of the argument, what it must be, and what it is.
+Every check raises a one-line `ValueError`: the name of the argument, what it must be, and what it is.
 """
 
 import math
@@ -11,31 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import issparse
 
-# Each step of diffusion rounds by 1e-16 of its result: after more there is nothing but rounding.
+# Each diffusion step has a relative rounding error of 1e-16: after more steps the result would be rounding error alone.
 MOST_TIMES = 10**9
 
-_ROWS = 256  # of a matrix that are compared with its columns at once
+_ROWS = 256  # rows of a matrix that are compared with its columns at once
 
 
 def require(accepted: bool, name: str, allowed: str, value: object) -> None:
     """Raise a ValueError that says what the argument `name` must be, unless its value is accepted."""
     if not accepted:
-        shown = " ".join(repr(value).split())  # an array's is of several lines
+        shown = " ".join(repr(value).split())  # the repr of an array has several lines
         raise ValueError(f"{name} must be {allowed}, got {shown if len(shown) <= 80 else shown[:77] + '...'}")
 
 
 def check_whole(
     name: str, value: object, least: int, most: int | None = None, *, most_is: str = "", or_else: str = ""
 ) -> None:
-    """Raise a ValueError unless a value is a whole number in a range; True and 2.0 are not.
+    """Raise a ValueError unless a value is a whole number in a range; True and 2.0 are rejected.
 
     Args:
-        name: of the argument.
-        value: of the argument.
-        least: the smallest that is allowed.
-        most: the largest that is allowed; None is any.
-        most_is: what the largest is, such as "n - 1".
-        or_else: what else is allowed, for the message, such as "None"; the caller must have excluded it.
+        name: name of the argument.
+        value: value of the argument.
+        least: smallest allowed value.
+        most: largest allowed value; None for no limit.
+        most_is: what the largest value stands for, such as "n - 1".
+        or_else: what else the message should allow, such as "None"; the caller has handled that value already.
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     in_range = whole and least <= value and (most is None or value <= most)  # type: ignore[operator]
@@ -46,7 +46,7 @@ def check_whole(
 
 
 def is_real(value: object) -> bool:
-    """Return whether a value is a real number that a float can hold; NaN, True and strings are not."""
+    """Return whether a value is a real number that a float can hold; False for NaN, bools and strings."""
     if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
         return False
     try:
@@ -56,19 +56,19 @@ def is_real(value: object) -> bool:
 
 
 def is_word(value: object, word: str) -> bool:
-    """Return whether a value is that string; an array is not, whatever it holds."""
+    """Return whether a value is the string `word`; False for arrays, whatever they hold."""
     return isinstance(value, str) and value == word
 
 
 def check_diffusion(*, knn: object, decay: object, t: object, points: int, words: tuple[str, ...] = ()) -> None:
-    """Raise a ValueError where a setting of PHATE is out of range for that many points.
+    """Raise a ValueError if a setting of PHATE is out of range for this number of points.
 
     Args:
-        knn: of the kernel.
-        decay: of the kernel.
-        t: steps of diffusion.
-        points: their number.
-        words: what knn may be instead of a number.
+        knn: neighbours that set the bandwidth of the kernel.
+        decay: exponent of the kernel.
+        t: diffusion time.
+        points: number of points.
+        words: strings that knn may be instead of a number.
     """
     if points < 3:
         raise ValueError(f"PHATE needs at least 3 points, got {points}")
@@ -80,38 +80,38 @@ def check_diffusion(*, knn: object, decay: object, t: object, points: int, words
 
 
 def check_distinct(distances: np.ndarray) -> None:
-    """Raise a ValueError where all points are the same: their graph has no bandwidth."""
+    """Raise a ValueError if all points are the same: their kernel has no bandwidth."""
     if not distances.any():
         raise ValueError("distances must not all be zero: all points are the same")
 
 
 def check_key(key: object) -> None:
-    """Raise a ValueError unless a value is one key of jax, typed or of the older kind."""
+    """Raise a ValueError unless a value is a single JAX PRNG key, typed or legacy."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32
     shape = () if typed else jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape
     of_shape = (typed or raw) and key.shape == shape  # type: ignore[attr-defined]
-    require(of_shape, "key", "one key, such as jax.random.key(0)", key)
+    require(of_shape, "key", "one PRNG key, such as jax.random.key(0)", key)
 
 
 def real_array(name: str, values: Any, *, shape: str) -> np.ndarray:
-    """Return an array of finite real numbers as float64, without a copy where it is that.
+    """Return an array of finite real numbers as float64, without a copy if it is float64 already.
 
     Args:
-        name: of the argument.
-        values: integers or floats of any size; no booleans, complex numbers, strings or objects.
-        shape: in words, such as "(n, k)", with as many names as there must be axes.
+        name: name of the argument.
+        values: integers or floats of any width; no booleans, complex numbers, strings or objects.
+        shape: the expected shape as text, such as "(n, k)", with one name per axis.
 
     Raises:
-        ValueError: where it is anything else; also for sparse matrices, and for masked arrays that mask something.
+        ValueError: for anything else, including sparse matrices and masked arrays with masked entries.
     """
     if issparse(values):
-        raise ValueError(f"{name} must be a dense array, got a sparse matrix; {name}.toarray() makes it one")
+        raise ValueError(f"{name} must be a dense array, got a sparse matrix; convert it with {name}.toarray()")
     if np.ma.is_masked(values):
         raise ValueError(f"{name} must have no masked entries, got {np.ma.count_masked(values)}")
     array = _as_array(name, values, shape)
     numeric = jnp.issubdtype(array.dtype, np.integer) or jnp.issubdtype(array.dtype, np.floating)
-    if not numeric or array.dtype.kind == "m":  # durations, which NumPy counts among the integers
+    if not numeric or array.dtype.kind == "m":  # timedelta64, which NumPy treats as a subtype of integers
         raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != len(shape.strip("(),").split(",")):
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
@@ -127,15 +127,20 @@ def real_array(name: str, values: Any, *, shape: str) -> np.ndarray:
 def _as_array(name: str, values: Any, shape: str) -> np.ndarray:
     try:
         return np.asarray(values)
-    except (TypeError, ValueError):  # rows of several lengths, keys of jax
+    except (TypeError, ValueError):  # ragged rows, JAX keys
         raise ValueError(f"{name} must be an array of shape {shape}, got {type(values).__name__}") from None
 
 
 def picture(name: str, values: Any, *, fewest: int) -> np.ndarray:
-    """Return coordinates (n, k) as float64, of at least that many points.
+    """Return coordinates (n, k) as float64.
+
+    Args:
+        name: name of the argument.
+        values: value of the argument.
+        fewest: smallest allowed number of points.
 
     Raises:
-        ValueError: where they are anything else.
+        ValueError: if the values are not finite coordinates (n, k) of at least that many points.
     """
     array = real_array(name, values, shape="(n, k)")
     if len(array) < fewest or array.shape[1] == 0:
@@ -144,34 +149,34 @@ def picture(name: str, values: Any, *, fewest: int) -> np.ndarray:
 
 
 def labels(name: str, values: Any, count: int) -> np.ndarray:
-    """Return a number for each label, int (count,), in the order of the labels, which are numbers or strings.
+    """Return an integer code for each label, int (count,), in the sorted order of the labels (numbers or strings).
 
     Raises:
-        ValueError: for another number of labels, NaN, or labels that have no order.
+        ValueError: if there is not one label per point, a label is NaN, or the labels cannot be sorted.
     """
     array = _as_array(name, values, f"({count},)")
     if array.shape != (count,):
         raise ValueError(f"{name} must have shape ({count},), one label per point, got {array.shape}")
     try:
         if np.ma.is_masked(values) or (array != array).any():
-            raise ValueError(f"{name} must name every point, but NaN or a masked entry is among the labels")
+            raise ValueError(f"{name} must label every point, but NaN or a masked entry is among the labels")
         return np.unique(array, return_inverse=True)[1]
     except TypeError:
-        raise ValueError(f"{name} must hold numbers or strings, got several types that have no order") from None
+        raise ValueError(f"{name} must hold numbers or strings, got mixed types that cannot be sorted") from None
 
 
 def distance_matrix(name: str, values: Any, *, fewest: int = 1, count: int | None = None) -> np.ndarray:
-    """Return distances (n, n) as float64, without a copy where they are that.
+    """Return distances (n, n) as float64, without a copy if they are float64 already.
 
     Args:
-        name: of the argument.
-        values: of the argument.
-        fewest: how many points there must be at least.
-        count: how many points there must be; None is any number.
+        name: name of the argument.
+        values: value of the argument.
+        fewest: smallest allowed number of points.
+        count: required number of points; None for any.
 
     Raises:
-        ValueError: where they are not square, hold NaN, infinity or negative numbers, are not symmetric to 1e-8 of the
-            largest, have a diagonal that is not zero, or are of another number of points.
+        ValueError: if the matrix is not square, holds NaN, infinity or negative numbers, is not symmetric to 1e-8 of
+            its largest entry, has a non-zero diagonal, or has another number of points.
     """
     matrix = real_array(name, values, shape="(n, n)")
     if count is not None and matrix.shape != (count, count):
@@ -190,18 +195,18 @@ def distance_matrix(name: str, values: Any, *, fewest: int = 1, count: int | Non
 
 
 def _asymmetry(matrix: np.ndarray) -> float:
-    """The largest difference of two entries that should be the same, by blocks of rows to save memory."""
+    """Return the largest |m_ij - m_ji|, computed in blocks of rows to save memory."""
     starts = range(0, len(matrix), _ROWS)
     rows = ((matrix[start : start + _ROWS, start:], matrix[start:, start : start + _ROWS].T) for start in starts)
     return max((float(np.abs(one - other).max()) for one, other in rows), default=0.0)
 
 
 def without_unit(values: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return values divided by a unit, a power of two, and the unit, so that their squares stay in range.
+    """Return values divided by a power of two, and that power, so that their squares stay in range.
 
-    Squares of float64 overflow from 1e154 on and lose their digits below 1e-154; float32, in which t-SNE squares,
-    does so at 1e19 and 1e-19. A power of two changes no digit. Where the largest value is from 1e-6 to 1e6 the unit is
-    1, and the values are returned as they are: there every method keeps its bytes.
+    Squares of float64 overflow above 1e154 and lose digits below 1e-154; those of float32, which t-SNE uses, at 1e19
+    and 1e-19. Division by a power of two is exact. If the largest value is between 1e-6 and 1e6 the unit is 1 and the
+    values are returned unchanged, so that results in this range do not depend on the scaling at all.
     """
     largest = float(max(values.max(initial=0), -values.min(initial=0)))
     if largest == 0 or 2**-20 <= largest <= 2**20:

@@ -25,33 +25,33 @@ class Embedding(NamedTuple):
     """An embedding of n points."""
 
     embedding: np.ndarray  # float64 (n, n_components)
-    # Share of the squared distances about the mean that the picture keeps, 0 to 1; None where it is no projection.
+    # Fraction of the variance that the projection explains, 0 to 1; None for methods that are not projections.
     explained: float | None = None
 
 
 class PackageStages(NamedTuple):
-    """What the `phate` package makes of a distance matrix."""
+    """Results of the `phate` package for a distance matrix."""
 
     embedding: np.ndarray  # float64 (n, n_components)
-    t: int  # as the package counts it
+    t: int  # diffusion time as the package counts it
     potential_distances: np.ndarray  # float64 (n, n)
 
 
 def phate_package(
     distances: np.ndarray, *, n_components: int = 2, knn: int = 5, decay: float = 40, t: int | str = "auto"
 ) -> PackageStages:
-    """Return what the `phate` package makes of a matrix: no landmarks, SMACOF, silent. See `jaxscape.phate`.
+    """Return the embedding of the `phate` package: no landmarks, SMACOF, no output. See `jaxscape.phate`.
 
     Raises:
-        ImportError: where the package is not installed (it has a licence of its own, the GPL).
-        ValueError: for a matrix that is no distance matrix, an argument out of range, and where t is so large that
-            nothing is left but rounding.
+        ImportError: if the package, which is licensed under the GPL, is not installed.
+        ValueError: for an invalid distance matrix, an argument out of range, or a t so large that only rounding error
+            is left.
     """
     matrix, _ = without_unit(check_distances(distances, n_components=n_components))
     check_diffusion(knn=knn, decay=decay, t=t, points=len(matrix))
     check_distinct(matrix)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package and its parts warn of things that are checked before
+        warnings.simplefilter("ignore")  # the package and its dependencies warn about arguments that are checked above
         with _installed_by("phate"):
             import phate
             import tasklogger
@@ -69,10 +69,10 @@ def phate_package(
             random_state=0,
             verbose=0,
         )
-        operator.fit(matrix)  # a copy already: the package is not promised to leave it as it is
+        operator.fit(matrix)  # `matrix` is a copy: the package does not promise to leave it unchanged
         potential_distances = squareform(pdist(np.asarray(operator.diff_potential, np.float64)))
         if potential_distances.max() < 1e-11:
-            raise ValueError(f"t={t} leaves nothing to draw: diffusion has made all points alike; take a smaller t")
+            raise ValueError(f"t={t} is too large: after diffusion all points are the same; use a smaller t")
         embedding = operator.transform()
     return PackageStages(
         embedding=np.asarray(embedding, np.float64),
@@ -82,10 +82,10 @@ def phate_package(
 
 
 def pca(distances: np.ndarray, *, n_components: int = 2) -> Embedding:
-    """Return the principal components of points, exactly, from their euclidean distances (n, n).
+    """Return the exact principal components of points, computed from their euclidean distances (n, n).
 
     Raises:
-        ValueError: for a matrix that is no distance matrix.
+        ValueError: for an invalid distance matrix.
     """
     matrix, unit = without_unit(check_distances(distances, n_components=n_components))
     coordinates, values = classical_mds(matrix, n_components=n_components)
@@ -93,13 +93,13 @@ def pca(distances: np.ndarray, *, n_components: int = 2) -> Embedding:
 
 
 def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2) -> Embedding:
-    """Return points projected on a random plane, exactly, from their euclidean distances (n, n).
+    """Return the exact random projection of points, computed from their euclidean distances (n, n).
 
-    The plane is one of the n - 1 dimensions that n points can span. A plane of the whole parameter space gives the
-    same kind of picture on a smaller scale, for all that it sees of the points is its projection on their span.
+    The random plane lies in the (n - 1)-dimensional span of the n centred points. A random plane of the whole parameter
+    space gives the same kind of picture on a smaller scale, since only its projection on that span matters.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, and for a key that is not one key of jax.
+        ValueError: for an invalid distance matrix, or if key is not a single JAX PRNG key.
     """
     matrix, unit = without_unit(check_distances(distances, n_components=n_components))
     check_key(key)
@@ -110,18 +110,18 @@ def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2
 
 
 def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | None = None) -> Embedding:
-    """Return the picture of t-SNE by scikit-learn, which starts from classical scaling, so that nothing is random.
+    """Return the t-SNE embedding by scikit-learn, initialised by classical scaling and therefore deterministic.
 
-    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9 (2008). A start by PCA is what its users are told
-    to take (Kobak and Berens 2019).
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9 (2008). Kobak and Berens (2019) recommend
+    initialising with PCA.
 
     Args:
-        distances: (n, n), of any metric, in any unit; the picture has a scale of its own.
-        n_components: 1 to 3, which scikit-learn's fast method has a way for.
-        perplexity: about the number of neighbours that a point has; None is 30, and a third of n where that is less.
+        distances: (n, n), of any metric, in any unit; the embedding has its own scale.
+        n_components: 1 to 3, the range of scikit-learn's Barnes-Hut method.
+        perplexity: roughly the number of neighbours of a point; None is 30, or a third of n - 1 if that is less.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, more than 3 dimensions, or a perplexity not below n.
+        ValueError: for an invalid distance matrix, more than 3 dimensions, or a perplexity not below n.
     """
     from sklearn.manifold import TSNE
 
@@ -130,7 +130,7 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | No
         raise ValueError(f"n_components of t-SNE must be from 1 to 3, got {n_components}")
     perplexity = min(30, (len(matrix) - 1) / 3) if perplexity is None else perplexity
     in_range = is_real(perplexity) and 0 < perplexity < len(matrix)
-    require(in_range, "perplexity", f"a number over 0 and below n = {len(matrix)}", perplexity)
+    require(in_range, "perplexity", f"a number above 0 and below n = {len(matrix)}", perplexity)
     start, _ = classical_mds(matrix, n_components=n_components)
     start = 1e-4 * start / max(start[:, 0].std(), np.finfo(float).tiny)
     model = TSNE(
@@ -147,20 +147,20 @@ def umap(
     min_dist: float = 0.1,
     seed: int = 0,
 ) -> Embedding:
-    """Return the picture of UMAP by the `umap-learn` package.
+    """Return the UMAP embedding by the `umap-learn` package.
 
     McInnes, Healy and Melville, arXiv:1802.03426 (2018).
 
     Args:
-        distances: (n, n), of any metric, in any unit; the picture has a scale of its own.
-        n_components: dimensions of the picture, 1 to n - 2.
-        n_neighbors: neighbours of a point, itself counted; None is 15, and n - 1 where that is less.
-        min_dist: how near points may lie to one another in the picture, 0 to 1.
-        seed: of the package, which uses a single thread with it, 0 to 2^32 - 1.
+        distances: (n, n), of any metric, in any unit; the embedding has its own scale.
+        n_components: dimensions of the embedding, 1 to n - 2.
+        n_neighbors: neighbours of a point, including itself; None is 15, or n - 1 if that is less.
+        min_dist: smallest distance between points in the embedding, 0 to 1.
+        seed: seed of the package, 0 to 2^32 - 1; with a seed it uses a single thread.
 
     Raises:
-        ImportError: where `umap-learn` is not installed.
-        ValueError: for a matrix that is no distance matrix, or an argument out of range.
+        ImportError: if `umap-learn` is not installed.
+        ValueError: for an invalid distance matrix, or an argument out of range.
     """
     matrix, _ = without_unit(check_distances(distances, n_components=n_components))
     if len(matrix) < 3:
@@ -171,7 +171,7 @@ def umap(
     require(is_real(min_dist) and 0 <= min_dist <= 1, "min_dist", "a number from 0 to 1", min_dist)
     check_whole("seed", seed, 0, 2**32 - 1, most_is="2^32 - 1")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads that a seed excludes, and of a transform that is not asked for
+        warnings.simplefilter("ignore")  # about threads, which a seed rules out, and about transform, which is not used
         with _installed_by("umap"):
             from umap import UMAP
         model = UMAP(
@@ -187,7 +187,7 @@ def umap(
 
 @contextmanager
 def _installed_by(extra: str) -> Iterator[None]:
-    """Say what to install where an import inside fails: of packages that not everybody has."""
+    """Turn a failing import of an optional package into an ImportError that says what to install."""
     try:
         yield
     except ModuleNotFoundError as error:

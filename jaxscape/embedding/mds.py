@@ -1,4 +1,4 @@
-"""Multidimensional scaling: coordinates from distances, and how well they keep them."""
+"""Multidimensional scaling: coordinates computed from distances, and their stress."""
 
 from typing import NamedTuple
 
@@ -11,24 +11,24 @@ from threadpoolctl import threadpool_limits
 
 from jaxscape.embedding.arguments import check_whole, distance_matrix, picture, without_unit
 
-_FEW = 300  # points that classical scaling gives a start to; of more, a sample does
+_FEW = 300  # up to this many points the start is classical scaling of all; above, the layout of a sample
 
 
 class Layout(NamedTuple):
-    """Coordinates found by metric scaling."""
+    """The result of metric scaling."""
 
-    embedding: np.ndarray  # float64 (n, n_components), about their mean, along their principal axes
+    embedding: np.ndarray  # float64 (n, n_components), centred and rotated to the principal axes
     stress: float  # normalised; see `normalized_stress`
     iterations: int
     converged: bool
 
 
 def check_distances(distances: np.ndarray, *, n_components: int = 2) -> np.ndarray:
-    """Return a distance matrix as a float64 copy (n, n), refused with a clear message where it is none.
+    """Return a checked distance matrix as a float64 copy (n, n).
 
     Raises:
-        ValueError: where it is no array of real numbers, is not square, holds NaN, infinity or negative numbers, is not
-            symmetric to 1e-8 of its largest entry, has a diagonal that is not zero, or is too small for `n_components`
+        ValueError: if it is not an array of real numbers, is not square, holds NaN, infinity or negative numbers, is
+            not symmetric to 1e-8 of its largest entry, has a non-zero diagonal, or is too small for `n_components`
             dimensions.
     """
     matrix = distance_matrix("distances", distances, fewest=2)
@@ -37,26 +37,27 @@ def check_distances(distances: np.ndarray, *, n_components: int = 2) -> np.ndarr
 
 
 def double_center(distances: np.ndarray) -> np.ndarray:
-    """Inner products (n, n) of points about their mean, from their euclidean distances (n, n)."""
+    """Return the inner products (n, n) of centred points, from their euclidean distances (n, n)."""
     squared = distances**2
     row = squared.mean(axis=1)
     return -(squared - row[:, None] - row + row.mean()) / 2
 
 
 def classical_mds(distances: np.ndarray, *, n_components: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates by Torgerson's classical scaling, and the eigenvalues that they are made of.
+    """Return coordinates by Torgerson's classical scaling, and the eigenvalues of the double-centred matrix.
 
     Args:
         distances: (n, n), in any unit.
         n_components: number of axes.
 
     Returns:
-        Coordinates (n, n_components): eigenvectors of the double-centred matrix times the root of their eigenvalue,
-        largest first, each axis with its largest coordinate positive; and all eigenvalues (n,), largest first, in the
-        squared unit, whose range may end before theirs: 0 or infinity from distances of 1e-200 or 1e200.
+        Coordinates (n, n_components): eigenvectors of the double-centred matrix times the square root of their
+        eigenvalue, largest first, each axis signed so that its largest coordinate is positive; and all eigenvalues
+        (n,), largest first, in the squared unit of the distances. Eigenvalues may underflow to 0 or overflow to
+        infinity, as for distances of 1e-200 or 1e200.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, or n_components out of 1 to n.
+        ValueError: for an invalid distance matrix, or n_components outside 1 to n.
     """
     matrix, unit = without_unit(distance_matrix("distances", distances))
     check_whole("n_components", n_components, 1, len(matrix), most_is="n")
@@ -68,7 +69,7 @@ def classical_mds(distances: np.ndarray, *, n_components: int = 2) -> tuple[np.n
 
 
 def _coordinates(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Axes of these eigenvalues, each with its largest coordinate positive."""
+    """Scale eigenvectors by the square roots of their eigenvalues, and make the largest coordinate of each positive."""
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
     return vectors * signs * np.sqrt(np.maximum(values, 0))
 
@@ -76,47 +77,48 @@ def _coordinates(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def metric_mds(
     distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-5, max_iterations: int = 1000
 ) -> Layout:
-    """Return coordinates of least stress, sum (D - d)^2: metric scaling, by accelerated majorisation.
+    """Return coordinates that minimise the stress, sum (D - d)^2: metric scaling by L-BFGS.
 
-    The gradient of the stress is twice the number of points times the way to Guttman's transform, which never raises it
-    but crawls (SMACOF; de Leeuw, "Applications of convex analysis to multidimensional scaling", 1977). Here L-BFGS goes
-    that way, in several times fewer steps. It starts from a layout of a quarter of the points (and that from one
-    of a quarter of these, and the smallest from classical scaling) among which the others are placed.
+    SMACOF (de Leeuw, "Applications of convex analysis to multidimensional scaling", 1977) iterates Guttman's transform,
+    which never increases the stress but converges slowly. The gradient of the stress is 2n times the step to Guttman's
+    transform, so L-BFGS with this scaling needs several times fewer steps. It starts from the layout of a quarter of
+    the points, among which the others are placed. That layout starts from a quarter of those, and so on; the smallest
+    starts from classical scaling.
 
     Args:
         distances: D (n, n), in any unit.
         n_components: number of axes.
-        tolerance: converged where five steps lower the stress by less than five times that share of it.
-        max_iterations: end there in any case.
+        tolerance: converged if five steps reduce the stress by less than five times this fraction of it.
+        max_iterations: largest number of iterations.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, or n_components out of 1 to n.
+        ValueError: for an invalid distance matrix, or n_components outside 1 to n.
     """
     matrix, unit = without_unit(distance_matrix("distances", distances))
     check_whole("n_components", n_components, 1, len(matrix), most_is="n")
-    # Threads of BLAS that wait for more work keep XLA's from theirs: twice the time at 1,000 points.
+    # Idle BLAS threads spin and compete with XLA's threads: twice the time at 1,000 points.
     with threadpool_limits(1, user_api="blas"):
         start = _coarse_layout(matrix, n_components, tolerance, max_iterations)
         return _layout(matrix, unit, start, tolerance, max_iterations)
 
 
 def mds(distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-6, max_iterations: int = 1000) -> Layout:
-    """Return coordinates of least stress by metric scaling, the better of two layouts.
+    """Return coordinates that minimise the stress by metric scaling, the better of two layouts.
 
-    The stress has many minima, and one layout may tear a trajectory that another keeps whole. One starts as that of
-    `metric_mds`, the other from classical scaling of all points, which takes n^3 operations.
+    The stress has many local minima, and one layout may break a trajectory that another keeps whole. One layout starts
+    like that of `metric_mds`, the other from classical scaling of all points, which takes O(n^3) operations.
 
     Args:
-        distances: (n, n), in any unit, as `jaxscape.pairwise_distances` gives them.
+        distances: (n, n), in any unit, for example from `jaxscape.pairwise_distances`.
         n_components: number of axes.
-        tolerance: converged where five steps lower the stress by less than five times that share of it.
-        max_iterations: end there in any case.
+        tolerance: converged if five steps reduce the stress by less than five times this fraction of it.
+        max_iterations: largest number of iterations.
 
     Returns:
-        The layout: coordinates in the unit of the distances, about their mean, along their principal axes.
+        The layout, with coordinates in the unit of the distances, centred and rotated to their principal axes.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, or n_components out of 1 to n.
+        ValueError: for an invalid distance matrix, or n_components outside 1 to n.
     """
     matrix, unit = without_unit(distance_matrix("distances", distances))
     check_whole("n_components", n_components, 1, len(matrix), most_is="n")
@@ -136,28 +138,28 @@ def _layout(matrix: np.ndarray, unit: float, start: np.ndarray, tolerance: float
 
 
 def _coarse_layout(distances: np.ndarray, n_components: int, tolerance: float, max_iterations: int) -> np.ndarray:
-    """A start (n, n_components): classical scaling of few points, or few points laid out and the others among them."""
+    """Return a start (n, k): classical scaling, or for many points the layout of a sample with the rest placed."""
     if len(distances) <= max(_FEW, 8 * n_components):
         return classical_mds(distances, n_components=n_components)[0]
-    # Any sample that is not in step with the order of the rows, the same every time.
+    # A random sample with a fixed seed: deterministic, and not aligned with the order of the rows.
     order = np.random.default_rng(0).permutation(len(distances))
-    some, others = np.sort(order[: len(distances) // 4]), np.sort(order[len(distances) // 4 :])
-    among = distances[np.ix_(some, some)]
-    start = _coarse_layout(among, n_components, tolerance, max_iterations)
+    sample, others = np.sort(order[: len(distances) // 4]), np.sort(order[len(distances) // 4 :])
+    within = distances[np.ix_(sample, sample)]
+    start = _coarse_layout(within, n_components, tolerance, max_iterations)
     points = np.empty((len(distances), n_components))
-    points[some], *_ = minimize_stress(among, start, tolerance=tolerance, max_iterations=max_iterations)
-    points[others] = place(distances[np.ix_(others, some)], points[some], tolerance=1e-2)
+    points[sample], *_ = minimize_stress(within, start, tolerance=tolerance, max_iterations=max_iterations)
+    points[others] = place(distances[np.ix_(others, sample)], points[sample], tolerance=1e-2)
     return points
 
 
 def minimize_stress(
     distances: np.ndarray, start: np.ndarray, *, tolerance: float, max_iterations: int
 ) -> tuple[np.ndarray, int, bool]:
-    """Coordinates (n, n_components) of a least stress near a start, the number of steps, and whether it converged."""
+    """Return coordinates (n, k) at a local minimum of the stress, the number of steps, and whether it converged."""
     total = (distances**2).sum() / 2
     if total == 0:
         return np.zeros_like(start), 0, True
-    # In these units Guttman's transform is a step of length one down the gradient.
+    # In these units Guttman's transform is a gradient step with step size one.
     unit = np.sqrt(total / len(distances))
     stresses = []
 
@@ -173,7 +175,7 @@ def minimize_stress(
 
     with jax.enable_x64(True):
         target = jnp.asarray(distances)
-        found = minimize(
+        result = minimize(
             stress_and_gradient,
             start.ravel() / unit,
             jac=True,
@@ -181,21 +183,21 @@ def minimize_stress(
             callback=stop_when_converged,
             options={"maxiter": max_iterations, "maxfun": 10 * max_iterations, "ftol": 0, "gtol": 1e-12},
         )
-    return found.x.reshape(start.shape) * unit, int(found.nit), found.nit < max_iterations
+    return result.x.reshape(start.shape) * unit, int(result.nit), result.nit < max_iterations
 
 
 def place(
     distances: np.ndarray, places: np.ndarray, *, tolerance: float = 1e-7, max_iterations: int = 1000
 ) -> np.ndarray:
-    """Places (m, n_components) of new points among others that stay, by majorisation of the stress of each alone.
+    """Return coordinates (m, n_components) of new points among fixed ones, minimising the stress of each new point.
 
-    Each starts at the point that is the nearest to it.
+    Each new point starts at its nearest fixed point and moves by majorisation.
 
     Args:
-        distances: (m, n), from the new points to the others.
-        places: (n, n_components).
-        tolerance: ends where no step is longer than that share of the size of the picture.
-        max_iterations: ends there in any case.
+        distances: (m, n), from the new points to the fixed ones.
+        places: (n, n_components), coordinates of the fixed points.
+        tolerance: converged if no step is longer than this fraction of the size of the layout.
+        max_iterations: largest number of iterations.
     """
     size = float(np.linalg.norm(places - places.mean(axis=0), axis=1).max())
     chunk = max(1, 2**22 // len(places))  # rows at once: 32 MB
@@ -212,8 +214,8 @@ def place(
 def _place(target: jax.Array, places: jax.Array, first: jax.Array, shortest: float, most: int) -> jax.Array:
     def step(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         points, count, _ = state
-        kept = _distances(points, places)
-        ratio = jnp.where(kept > 0, target / kept, 0)
+        current = _distances(points, places)
+        ratio = jnp.where(current > 0, target / current, 0)
         pull = places.sum(axis=0, keepdims=True) - ratio @ places
         new = (pull + ratio.sum(axis=1, keepdims=True) * points) / len(places)
         return new, count + 1, jnp.sqrt(((new - points) ** 2).sum(axis=1)).max()
@@ -226,31 +228,32 @@ def _place(target: jax.Array, places: jax.Array, first: jax.Array, shortest: flo
 
 @jax.jit
 def _guttman(target: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The stress of points (n, k), and their Guttman transform."""
-    kept = _distances(points, points)
-    ratio = jnp.where(kept > 0, target / kept, 0)
+    """Return the stress of points (n, k), and their Guttman transform."""
+    current = _distances(points, points)
+    ratio = jnp.where(current > 0, target / current, 0)
     image = (ratio.sum(axis=1, keepdims=True) * points - ratio @ points) / len(points)
-    return ((target - kept) ** 2).sum() / 2, image
+    return ((target - current) ** 2).sum() / 2, image
 
 
 def _distances(points: jax.Array, others: jax.Array) -> jax.Array:
-    # From differences: products would lose the digits of near points.
+    # From differences of coordinates: inner products would lose the digits of nearby points.
     axes = range(points.shape[1])
     return jnp.sqrt(sum((points[:, None, axis] - others[None, :, axis]) ** 2 for axis in axes))
 
 
 def normalized_stress(distances: np.ndarray, embedding: np.ndarray) -> float:
-    """Return sqrt(sum (D - s d)^2 / sum D^2) at the best scale s; 0 is perfect, the scale of either does not matter.
+    """Return the normalised stress sqrt(sum (D - s d)^2 / sum D^2) at the best scale s; 0 is perfect.
 
-    Of a picture that is one point it is 1, and of distances that are all zero it is 0: no picture is nearer to them.
+    It does not depend on the scale of either. It is 1 for an embedding that is a single point, and 0 if all distances
+    are zero.
 
     Args:
-        distances: D (n, n), what should be kept.
-        embedding: (n, k), whose euclidean distances are d.
+        distances: D (n, n), the target distances.
+        embedding: (n, k), coordinates with euclidean distances d.
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, coordinates that are not finite or of another number of
-            points, and fewer than 2 points.
+        ValueError: for an invalid distance matrix, coordinates that are not finite or of another number of points, or
+            fewer than 2 points.
     """
     points = picture("embedding", embedding, fewest=2)
     matrix = distance_matrix("distances", distances, count=len(points))
@@ -258,9 +261,9 @@ def normalized_stress(distances: np.ndarray, embedding: np.ndarray) -> float:
 
 
 def _stress(distances: np.ndarray, embedding: np.ndarray) -> float:
-    kept = squareform(pdist(embedding))
+    embedded = squareform(pdist(embedding))
     total = (distances**2).sum()
     if total == 0:
         return 0.0
-    scale = (distances * kept).sum() / max((kept**2).sum(), np.finfo(float).tiny)
-    return float(np.sqrt(((distances - scale * kept) ** 2).sum() / total))
+    scale = (distances * embedded).sum() / max((embedded**2).sum(), np.finfo(float).tiny)
+    return float(np.sqrt(((distances - scale * embedded) ** 2).sum() / total))

@@ -1,11 +1,10 @@
-"""How well an embedding keeps what it should: distances along a tree, order of distances, trajectories.
+"""Quality measures of embeddings: distances along a tree, the order of distances, trajectories.
 
-All take coordinates (n, k) and give numbers that no rotation, reflection or scale of them changes.
+All measures take coordinates (n, k) and are invariant under rotation, reflection and scaling of them.
 
-One rule for all. A ValueError refuses what is no picture: NaN, infinity, what is no real number, shapes that do not
-fit, too few points. NaN is the answer where the input is in order and the measure is undefined: a correlation of
-values that are all the same (equal distances, a picture that is one point, a trajectory that does not move), and the
-disparity of a picture that is one point.
+Invalid input raises a ValueError: NaN, infinity, anything but real numbers, shapes that do not match, too few points.
+The result is NaN if the input is valid but the measure is undefined: a correlation of constant values (equal distances,
+an embedding that is one point, a trajectory that does not move), or the disparity of an embedding that is one point.
 """
 
 import numpy as np
@@ -17,99 +16,100 @@ from scipy.stats import rankdata, spearmanr
 from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array, without_unit
 from jaxscape.embedding.mds import double_center
 
-# A picture is degenerate below these shares, unless the distances are so themselves: below twice of them.
-FLAT = 0.02  # its second or third axis, of the first: so narrow a band looks like a line
-CROWDED = 0.01  # the radius of nine points of ten, of that of all: so small a dot looks like one point
+# An embedding is degenerate below these ratios, unless the distances themselves have a ratio below twice of that.
+FLAT = 0.02  # extent of the second or third axis over that of the first: so narrow a band looks like a line
+CROWDED = 0.01  # radius of 90 % of the points over that of all: so small a dot looks like one point
 
 
 def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
-    """Return DeMAP: the rank correlation of distances in the picture with geodesic ones, over all pairs.
+    """Return DeMAP: the rank correlation of embedded distances with geodesic distances, over all pairs.
 
-    Moon et al. (2019), who take geodesics of the data without noise, and embed the data with it.
+    Moon et al. (2019) compute the geodesics from the data without noise and embed the noisy data.
 
     Args:
-        geodesics: (n, n).
+        geodesics: (n, n), geodesic distances.
         embedding: (n, k).
 
     Returns:
-        Spearman's correlation, -1 to 1; NaN where all distances of either are the same.
+        Spearman's correlation, -1 to 1; NaN if all distances of either are equal.
 
     Raises:
-        ValueError: for shapes that do not fit, what is no distance matrix, and fewer than 3 points.
+        ValueError: for shapes that do not match, an invalid distance matrix, or fewer than 3 points.
     """
     points = picture("embedding", embedding, fewest=3)
-    return _correlation(distance_matrix("geodesics", geodesics, count=len(points)), drawn_distances(points))
+    return _correlation(distance_matrix("geodesics", geodesics, count=len(points)), embedded_distances(points))
 
 
 def rank_correlation(distances: np.ndarray, embedding: np.ndarray, *, neighbours: int | None = None) -> float:
-    """Return Spearman's correlation, -1 to 1, of distances in the picture with given ones.
+    """Return Spearman's correlation, -1 to 1, of embedded distances with the given ones.
 
     Args:
         distances: (n, n).
         embedding: (n, k).
-        neighbours: None is global, over all pairs. A number is local: the mean over points of the correlation over
-            that many points nearest to each by `distances`, which counts as 0 where these are all equally far.
+        neighbours: None for the global correlation, over all pairs. A number k for the local one: the mean over points
+            of the correlation over the k nearest neighbours of each by `distances`. A point whose neighbours are all at
+            the same distance counts as 0.
 
     Returns:
-        The correlation; NaN where all distances of either are the same, or, if local, the neighbours of every point
-        are equally far.
+        The correlation; NaN if all distances of either are equal, or, for the local one, if the neighbours of every
+        point are at the same distance.
 
     Raises:
-        ValueError: for shapes that do not fit, what is no distance matrix, fewer than 3 points, or neighbours out of 3
-            to n - 1.
+        ValueError: for shapes that do not match, an invalid distance matrix, fewer than 3 points, or neighbours outside
+            3 to n - 1.
     """
     points = picture("embedding", embedding, fewest=3)
-    given, kept = distance_matrix("distances", distances, count=len(points)), drawn_distances(points)
+    given, embedded = distance_matrix("distances", distances, count=len(points)), embedded_distances(points)
     if neighbours is None:
-        return _correlation(given, kept)
+        return _correlation(given, embedded)
     check_whole("neighbours", neighbours, 3, len(points) - 1, most_is="n - 1", or_else="None")
     given = given.copy()
     np.fill_diagonal(given, -1)
     nearest = np.argsort(given, axis=1, kind="stable")[:, 1 : neighbours + 1]
-    ranks = [rankdata(np.take_along_axis(matrix, nearest, axis=1), axis=1) for matrix in (given, kept)]
+    ranks = [rankdata(np.take_along_axis(matrix, nearest, axis=1), axis=1) for matrix in (given, embedded)]
     first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     if not spread.any():
         return np.nan
-    return float(np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(kept)), where=spread > 0).mean())
+    return float(np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(points)), where=spread > 0).mean())
 
 
-def continuity(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return, for each point but the last of a trajectory, how many other points are nearer to it than the next one.
+def successor_rank(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return, for each point but the last of a trajectory, how many other points are nearer to it than its successor.
 
-    0 everywhere is a trajectory that is never broken: each point's nearest neighbour is the next (or, as it may be
-    half of the time, 1: the one before). A large number is a jump over others. What the data itself has, which may have
-    no coordinates, is in `continuity_of_distances`.
+    0 means that the nearest neighbour of a point is the next one of its trajectory; 1 is common, since the previous one
+    may be nearer. A large number means that the embedding breaks the trajectory there. For the same number of the
+    original distances, use `successor_rank_of_distances`.
 
     Args:
         embedding: (n, k).
-        trajectory: (n,), the name or number of each point's trajectory.
-        order: (n,), where it comes in that, such as its epoch.
+        trajectory: (n,), name or number of the trajectory of each point.
+        order: (n,), position of the point in its trajectory, such as its epoch.
 
     Returns:
         int (n - number of trajectories,).
 
     Raises:
-        ValueError: for coordinates or orders that are not finite, or other lengths than the embedding's.
+        ValueError: for coordinates or orders that are not finite, or lengths that differ from the embedding's.
     """
-    return _continuity(drawn_distances(picture("embedding", embedding, fewest=1)), trajectory, order)
+    return _successor_rank(embedded_distances(picture("embedding", embedding, fewest=1)), trajectory, order)
 
 
-def continuity_of_distances(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return the `continuity` of given distances (n, n).
+def successor_rank_of_distances(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return the `successor_rank` of given distances (n, n).
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, and as `continuity`.
+        ValueError: for an invalid distance matrix; see also `successor_rank`.
     """
-    return _continuity(distance_matrix("distances", distances), trajectory, order)
+    return _successor_rank(distance_matrix("distances", distances), trajectory, order)
 
 
-def _continuity(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    return count_nearer(distances, *_along(trajectory, order, len(distances)))
+def _successor_rank(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+    return count_nearer(distances, *_numbered(trajectory, order, len(distances)))
 
 
 def count_nearer(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return how many other points are nearer to each point than the next of its trajectory, as `continuity` does."""
+    """Return the `successor_rank` of points whose trajectories are numbered and whose arguments are checked."""
     rows = np.lexsort((order, trajectory))
     here, following = rows[:-1], rows[1:]
     same = trajectory[here] == trajectory[following]
@@ -120,23 +120,23 @@ def count_nearer(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarra
 
 
 def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return, for each trajectory, whether it moves out of the picture's centre or into it as it goes on.
+    """Return, for each trajectory, whether it moves away from the centre of the embedding or towards it.
 
     Args:
         embedding: (n, k); its centre is the mean of all points.
-        trajectory: (n,), the name or number of each point's trajectory.
-        order: (n,), where it comes in that, such as its epoch.
+        trajectory: (n,), name or number of the trajectory of each point.
+        order: (n,), position of the point in its trajectory, such as its epoch.
 
     Returns:
-        float64 (number of trajectories,): Spearman's correlation of the order with the distance from the centre; -1
-        moves inward at every point, 1 outward. NaN for a trajectory whose distance from the centre or whose order does
-        not change, such as one of one point. Trajectories come in the order of their names.
+        float64 (number of trajectories,): Spearman's correlation of the order with the distance from the centre. -1
+        moves inward at every point, 1 outward. NaN if the distance from the centre or the order is constant, as for a
+        trajectory of one point. Trajectories are sorted by name.
 
     Raises:
-        ValueError: for coordinates or orders that are not finite, or other lengths than the embedding's.
+        ValueError: for coordinates or orders that are not finite, or lengths that differ from the embedding's.
     """
     points, _ = without_unit(picture("embedding", embedding, fewest=1))
-    numbers, order = _along(trajectory, order, len(points))
+    numbers, order = _numbered(trajectory, order, len(points))
     radius = np.linalg.norm(points - points.mean(axis=0), axis=1)
     trends = []
     for number in range(numbers.max() + 1):
@@ -148,13 +148,13 @@ def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarra
 
 
 def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
-    """Return how unlike two pictures (n, k) of the same points are, 0 to 1: what is left of their squared distances.
+    """Return the Procrustes disparity of two embeddings (n, k) of the same points, 0 (the same) to 1.
 
-    After both are centred and scaled to one size, and one is turned and mirrored to lie best on the other. NaN where
-    either is one point, which has no size.
+    It is the residual sum of squares after both are centred and scaled to unit norm, and one is rotated and reflected
+    to fit the other best. NaN if either is a single point, which cannot be scaled.
 
     Raises:
-        ValueError: for coordinates that are not finite, shapes that differ, and fewer than 2 points.
+        ValueError: for coordinates that are not finite, shapes that differ, or fewer than 2 points.
     """
     one, _ = without_unit(picture("first", first, fewest=2))
     other, _ = without_unit(picture("second", second, fewest=2))
@@ -166,23 +166,22 @@ def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
-    """Return in words how a picture has collapsed; "" where it has not.
+    """Return in words how an embedding has collapsed; "" if it has not.
 
-    It is flat where its second or third axis extends less than a fiftieth as far as the first: a picture in the plane
-    has then become a line, one in space a line or a plane. It is crowded where nine points of ten lie within a
-    hundredth of the radius that holds all. It is neither where the distances are so themselves (below twice of these
-    shares), as those of points on a line are.
+    An embedding is flat if its second or third axis extends less than 1/50 as far as the first: in the plane it has
+    become a line, in space a line or a plane. It is crowded if 90 % of the points lie within 1/100 of the radius of
+    all. It is neither if the distances themselves have that property (at twice these ratios), as for points on a line.
 
-    Extents are root mean squares along the principal axes, those of the distances by classical scaling; radii are seen
-    from the point that is nearest to the median of the coordinates.
+    Extents are root mean squares along the principal axes; those of the distances come from classical scaling. Radii
+    are measured from the point nearest to the median of the coordinates.
 
     Args:
-        distances: (n, n), what was drawn.
+        distances: (n, n), the distances that were embedded.
         embedding: (n, k).
 
     Raises:
-        ValueError: for a matrix that is no distance matrix, coordinates that are not finite or of another number of
-            points, and fewer than 3 points.
+        ValueError: for an invalid distance matrix, coordinates that are not finite or of another number of points, or
+            fewer than 3 points.
     """
     points, _ = without_unit(picture("embedding", embedding, fewest=3))
     given, _ = without_unit(distance_matrix("distances", distances, count=len(points)))
@@ -198,9 +197,9 @@ def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
         flat = thin[true[thin] > 2 * FLAT]
         if len(flat):
             first = int(flat[0])
-            kept = "on a line" if first == 1 else "in a plane"
+            shape = "on a line" if first == 1 else "in a plane"
             return (
-                f"all points lie {kept}: axis {first + 1} of the picture extends {seen[first]:.1%} as far as the "
+                f"all points lie {shape}: axis {first + 1} of the picture extends {seen[first]:.1%} as far as the "
                 f"first, that of the distances {true[first]:.0%}"
             )
     away = np.linalg.norm(points - np.median(points, axis=0), axis=1)
@@ -216,39 +215,39 @@ def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
 
 
 def describe_degeneracy(reason: str) -> str:
-    """Return the warning of a degenerate picture."""
+    """Return the warning text for a degenerate embedding."""
     return f"the picture is degenerate: {reason}"
 
 
 def _extents(distances: np.ndarray, count: int) -> np.ndarray:
-    """Extents along the first axes (count,) of classical scaling, as shares of the first."""
+    """Return the extents along the first axes (count,) of classical scaling, relative to the first."""
     most = len(distances) - 1
     values = eigvalsh(double_center(distances), subset_by_index=(max(0, most - count + 1), most))[::-1]
-    found = np.zeros(count)
-    found[: len(values)] = np.sqrt(np.maximum(values, 0))
-    return found / found[0] if found[0] > 0 else found
+    extents = np.zeros(count)
+    extents[: len(values)] = np.sqrt(np.maximum(values, 0))
+    return extents / extents[0] if extents[0] > 0 else extents
 
 
 def _is_one_point(points: np.ndarray) -> bool:
-    # The norm too: differences may be so small beside the coordinates that their squares vanish.
+    # The norm is checked too: differences may be so small relative to the coordinates that their squares underflow.
     return bool((points == points[0]).all() or np.linalg.norm(points - points.mean(axis=0)) == 0)
 
 
-def drawn_distances(points: np.ndarray) -> np.ndarray:
-    """Return the distances (n, n) of points, in a unit in which their squares neither overflow nor vanish."""
+def embedded_distances(points: np.ndarray) -> np.ndarray:
+    """Return the distances (n, n) of points, in a unit in which their squares neither overflow nor underflow."""
     return squareform(pdist(without_unit(points)[0]))
 
 
-def _correlation(given: np.ndarray, kept: np.ndarray) -> float:
-    one, other = (squareform(matrix, checks=False) for matrix in (given, kept))
+def _correlation(given: np.ndarray, embedded: np.ndarray) -> float:
+    one, other = (squareform(matrix, checks=False) for matrix in (given, embedded))
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return np.nan
     return float(spearmanr(one, other).statistic)
 
 
-def _along(trajectory: np.ndarray, order: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """A number for the trajectory of each point, and its place in it."""
-    place = real_array("order", order, shape="(n,)")
-    if len(place) != count:
-        raise ValueError(f"order must have shape ({count},), one place per point, got {place.shape}")
-    return labels("trajectory", trajectory, count), place
+def _numbered(trajectory: np.ndarray, order: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an integer code for the trajectory of each point, and its checked position in that trajectory."""
+    position = real_array("order", order, shape="(n,)")
+    if len(position) != count:
+        raise ValueError(f"order must have shape ({count},), one position per point, got {position.shape}")
+    return labels("trajectory", trajectory, count), position

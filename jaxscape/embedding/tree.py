@@ -1,4 +1,4 @@
-"""An artificial tree whose distances are known, as in the paper's Fig. 1C."""
+"""An artificial tree with known geodesic distances, as in the paper's Fig. 1C."""
 
 from typing import NamedTuple
 
@@ -8,28 +8,29 @@ from jaxscape.embedding.arguments import check_whole, is_real, require
 
 
 class Tree(NamedTuple):
-    """Points about a tree."""
+    """Noisy points sampled along the branches of a tree."""
 
     points: np.ndarray  # float64 (n, size), with noise
     geodesics: np.ndarray  # float64 (n, n), along the tree, without noise
-    branch: np.ndarray  # int (n,)
-    place: np.ndarray  # int (n,): along the branch, from 0
+    branch: np.ndarray  # int (n,): branch of each point
+    place: np.ndarray  # int (n,): position along the branch, from 0
 
 
 def artificial_tree(
     *, branches: int = 10, points: int = 60, size: int = 100, noise: float = 0.0, seed: int = 0
 ) -> Tree:
-    """Return points of straight branches in random directions, each of which begins on an earlier one.
+    """Return points along straight branches in random directions, each of which starts on an earlier branch.
 
     Args:
-        branches: their number.
-        points: on each branch; neighbours are at distance 1.
-        size: dimensions of the space.
-        noise: standard deviation of a normal number that is added to every coordinate.
-        seed: of the tree and its noise.
+        branches: number of branches.
+        points: points per branch; neighbours are at distance 1.
+        size: dimension of the space.
+        noise: standard deviation of the Gaussian noise added to every coordinate.
+        seed: seed of the tree and its noise.
 
     Raises:
-        ValueError: for numbers that are not whole or below 1, a noise or a seed that is negative, an infinite noise.
+        ValueError: if a count is not a whole number of at least 1, the seed is negative, or the noise is negative or
+            infinite.
     """
     for name, value in {"branches": branches, "points": points, "size": size}.items():
         check_whole(name, value, 1)

@@ -1,1 +1,1 @@
-"""Copies thrown away from a minimum, and their retraining."""
+"""Perturbed copies of a minimum, and their retraining."""

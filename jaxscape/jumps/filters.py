@@ -1,8 +1,8 @@
-"""Which leaves are thrown, and over which axes the norm of a filter goes: by name, by shape, and as the user says.
+"""Decide which leaves are perturbed, and over which axes the norm of a filter is taken: by name, shape and user choice.
 
-A bias or a scale is no filter bank. The shape does not tell it alone: a bias may be (out,), (out, 1, 1) in Equinox's
-convolutions or (heads, head_dim) in an attention layer, and a dense kernel to one output is (in, 1). So the name
-decides first, and the shape where the name says nothing.
+A bias or a scale is not a filter bank. The shape alone does not identify one: a bias may be (out,), (out, 1, 1) in
+Equinox's convolutions or (heads, head_dim) in an attention layer, and a dense kernel with one output is (in, 1). So the
+name decides first, and the shape if the name says nothing.
 """
 
 import re
@@ -17,18 +17,18 @@ from jaxscape.problem import FilterAxis, Where
 
 PyTree = Any
 Path = tuple[Any, ...]
-Filter = tuple[int, ...]  # the axes of a leaf over which the norm of one filter goes
+Filter = tuple[int, ...]  # the axes of a leaf over which the norm of one filter is taken
 
 BIASES = ("bias", "scale")
 WEIGHTS = ("kernel", "weight", "w", "lora_a", "lora_b")  # LoRA of rank 1 has the shapes (in, 1) and (1, out)
 
 
 def leaf_filters(params: PyTree, filter_axis: FilterAxis, ignore: bool, where: Where | None) -> list[Filter | None]:
-    """What the filters of each leaf are, in tree order; None for a leaf that does not move.
+    """Return the filter axes of each leaf, in tree order; None for a leaf that is not perturbed.
 
     Raises:
-        TypeError: for a filter_axis or a where of another kind (names the leaf).
-        ValueError: for an axis out of range (names the leaf), or a where that does not fit the params or selects none.
+        TypeError: if filter_axis or where is of another kind (names the leaf).
+        ValueError: if an axis is out of range (names the leaf), or where does not match the params or selects no leaf.
     """
     if not callable(filter_axis):
         _axes(filter_axis)
@@ -41,16 +41,17 @@ def leaf_filters(params: PyTree, filter_axis: FilterAxis, ignore: bool, where: W
 
 
 def selected(where: Where | None, params: PyTree) -> list[bool]:
-    """Whether each leaf is thrown, in tree order.
+    """Return whether each leaf is perturbed, in tree order.
 
     Raises:
-        TypeError: for what is neither a mask of bools nor a function that answers them (names the leaf).
-        ValueError: for a mask of another structure, or where no leaf is selected.
+        TypeError: if where is neither a mask of bools nor a function that returns them (names the leaf).
+        ValueError: if a mask has another structure, or no leaf is selected.
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     if where is None:
         return [True] * len(paths)
-    # The mask of an Equinox model is a model itself, and so may be callable.
+    # A mask of an Equinox model is itself a model, and so may be callable; unlike a function it is not a leaf, which
+    # all_leaves of a one-element list tells.
     is_function = callable(where) and jax.tree_util.all_leaves([where])
     if not is_function and len({jax.tree.structure(where), jax.tree.structure(params)}) > 1:
         names = [{leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (where, params)]
@@ -65,16 +66,16 @@ def selected(where: Where | None, params: PyTree) -> list[bool]:
             )
     if paths and not any(answers):
         some = ", ".join(map(leaf_name, paths[:5])) + (", ..." if len(paths) > 5 else "")
-        raise ValueError(f"where must select one leaf or more, and selects none of {some}")
+        raise ValueError(f"where must select at least one leaf, but it selects none of {some}")
     return [bool(answer) for answer in answers]
 
 
 def is_ignored(ignore: bool, ignore_1d: bool | None) -> bool:
-    """Return `ignore`, or what its former name says.
+    """Return `ignore`, or the value given under its former name.
 
     Raises:
-        TypeError: where one is no bool.
-        ValueError: where they contradict each other.
+        TypeError: if either is not a bool.
+        ValueError: if they contradict each other.
     """
     for name, value in (("ignore", ignore), ("ignore_1d", False if ignore_1d is None else ignore_1d)):
         if not isinstance(value, bool | np.bool_):
@@ -89,7 +90,7 @@ def is_ignored(ignore: bool, ignore_1d: bool | None) -> bool:
 
 
 def ties(params: PyTree) -> list[tuple[int, int]]:
-    """Pairs of leaf numbers that are one array object; the first of them stands first in each pair."""
+    """Return pairs of leaf indices that are the same array object; each pair begins with the first occurrence."""
     first: dict[int, int] = {}
     pairs = []
     for number, leaf in enumerate(jax.tree.leaves(params)):
@@ -99,13 +100,13 @@ def ties(params: PyTree) -> list[tuple[int, int]]:
 
 
 def refuse_ties(params: PyTree, filters: Sequence[Filter | None]) -> None:
-    """Raise an error where one array is two leaves, and one of them moves.
+    """Raise an error if two leaves are the same array and one of them is perturbed.
 
-    Each would get a direction of its own, and after a jump an optimiser would train each by itself: no weights that
-    are tied would stay so.
+    Each would get its own direction, and after a jump an optimiser would train each separately, so that tied weights
+    would no longer be tied.
 
     Raises:
-        ValueError: names both leaves.
+        ValueError: with the names of both leaves.
     """
     for pair in ties(params):
         if any(filters[number] is not None for number in pair):
@@ -117,8 +118,8 @@ def tied(params: PyTree, pair: tuple[int, int]) -> ValueError:
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     one, other = (leaf_name(paths[number]) for number in pair)
     return ValueError(
-        f"params must not hold one array in two leaves, but {one} and {other} are the same object and would come "
-        "apart; keep tied weights in one leaf, which the model uses twice, or copy the array where they are not tied"
+        f"params must not hold one array in two leaves, but {one} and {other} are the same object and would not stay "
+        "tied; keep tied weights in one leaf that the model uses twice, or copy the array if they are not tied"
     )
 
 
@@ -128,21 +129,21 @@ def _leaf_filter(path: Path, shape: tuple[int, ...], filter_axis: FilterAxis, ig
     is_bias = name in BIASES or len(shape) <= 1
     if is_bias and ignore:
         return None
-    answer = filter_axis(path) if callable(filter_axis) else filter_axis
+    answer = filter_axis(path) if callable(filter_axis) else filter_axis  # an axis, several, None or "ignore"
     if callable(filter_axis) and (answer is None or (isinstance(answer, str) and answer == "ignore")):
         return None
     if is_bias:
         return one_filter
     outputs = _output_axes(answer, len(shape), path)
     long = {axis for axis, length in enumerate(shape) if length != 1}
-    # A pytree that is one array has no bias.
+    # A pytree that is a single array (an empty path) has no bias.
     if path and name not in WEIGHTS and len(long) <= 1 and long <= outputs:
         return one_filter
     return tuple(axis for axis in range(len(shape)) if axis not in outputs)
 
 
 def _last_name(path: Path) -> str:
-    """The last name of a key path, in lower case: no index of a list, no box around an array, no names before a dot."""
+    """Return the last name of a key path in lower case, without list indices, array boxes, or anything before a dot."""
     names = [getattr(key, "key", getattr(key, "name", None)) for key in path]
     texts = [name for name in names if isinstance(name, str)]
     if len(texts) > 1 and texts[-1] == "value":  # Flax boxes arrays, as in nnx.Param and Partitioned
@@ -151,7 +152,7 @@ def _last_name(path: Path) -> str:
 
 
 def _axes(filter_axis: Any, where: str = "") -> tuple[int, ...]:
-    """The axes that a user names, or a user's function for the leaf `where`, as a tuple."""
+    """Return the given axes as a tuple; `where` names the leaf in the message if a user's function gave them."""
     try:
         axes = tuple(filter_axis) if isinstance(filter_axis, tuple | list) else (filter_axis,)
         return tuple(whole_number("filter_axis", axis) for axis in axes)

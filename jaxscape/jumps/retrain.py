@@ -1,6 +1,6 @@
-"""The paper's experiment: retrain every jumped copy and let an observer see each epoch.
+"""The paper's experiment: retrain every perturbed copy and yield the states after each epoch.
 
-A thin layer over `jaxscape.training.train`: it gives each copy its stream of batches and yields the epochs.
+A thin layer over `jaxscape.training.train` that gives each copy its own stream of batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,41 +39,41 @@ def retrain(
     steps: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Epoch]:
-    """Retrain copies of a network from where they landed, all with fresh optimiser states.
+    """Retrain perturbed copies of a network, all with fresh optimiser states.
 
     Args:
         loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one network, augmentation
             included; from `flax_loss` or your own.
         optimizer: an optax transformation for one network.
         start: a `JumpGrid`; any pytree of stacked parameters [member, ...]; or a state yielded by an earlier call,
-            which goes on with its own keys and optimiser state (`key`, `model_state` and `data_order` are then
+            which is resumed with its own keys and optimiser state (`key`, `model_state` and `data_order` are then
             unused).
         data: a pytree of arrays [example, ...]; a function `(epoch, member keys) -> batches` with leaves
             [member, step, batch, ...]; or an iterable or an iterator of batches that all copies see, whatever
             `data_order`. See `jaxscape.training.train`.
         epochs: the last epoch to reach, counted from epoch 0.
-        key: a PRNG key, from which batch order and augmentation of every member follow. The directions of the jumps
-            do not.
-        model_state: the minimum's, of one network; every copy starts with it.
+        key: a PRNG key that determines the batch order and augmentation of every member, but not the directions of
+            the jumps.
+        model_state: the model state of the minimum (one network); every copy starts with it.
         evaluate: `(params, model_state) -> metrics` of one network, recorded after every epoch.
-        batch_size: examples a step; a last partial batch is dropped after shuffling.
-        data_order: which members see the same batches and augmentation: "member", none do; "seed", those jumped
-            along one direction (as in the paper's code); "shared", all. A member's stream follows from its seed and
-            step size (from its place in the stack where it has none), so that it does not depend on its company.
-        first_epoch: how many epochs a yielded `start` has behind it.
-        strategy: how the members run together; see `jaxscape.training.members`. "auto", or a function, chooses as in
+        batch_size: examples per step; a last partial batch is dropped after shuffling.
+        data_order: which members see the same batches and augmentation: "member", none of them; "seed", those perturbed
+            along one direction (as in the paper's code); "shared", all of them. The stream of a member follows from
+            its seed and step size (its index in the stack if it has none), so it does not depend on the other members.
+        first_epoch: number of epochs that a yielded `start` has already been trained for.
+        strategy: how the members run together; see `jaxscape.training.members`. "auto" or a function chooses as in
             `jaxscape.training.train`.
-        steps: yield after every so many steps, and count these as epochs; see `jaxscape.training.train`.
-        devices: those that share the copies out among them; all by default, those of other processes
-            (`jax.distributed`) too, as in `jaxscape.training.train`.
+        steps: yield after this many steps, and count these as epochs; see `jaxscape.training.train`.
+        devices: the devices over which the copies are sharded; all by default, including those of other processes
+            (`jax.distributed`), as in `jaxscape.training.train`.
 
     Yields:
-        `Epoch(epoch, states, metrics)`: the start first, unchanged, then one for each epoch; with `first_epoch` the
-        epochs after it alone. The states' buffers are donated to the next epoch: copy what you keep.
+        `Epoch(epoch, states, metrics)`: first the start, unchanged, then one for each epoch; with `first_epoch` only
+        the epochs after it. The buffers of the states are donated to the next epoch: copy what you keep.
 
     Raises:
-        TypeError, ValueError: before any work, for arguments of another kind or out of range, and for leaves that do
-            not fit; see `jaxscape.training.train`.
+        TypeError, ValueError: before any work, for arguments of another kind or out of range, and for leaves whose
+            shapes do not match; see `jaxscape.training.train`.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -92,7 +92,7 @@ def retrain(
     """
     _check_data_order(data_order)
     if isinstance(start, TrainState):
-        # Donation would delete the caller's state; a run must be able to start from it twice.
+        # Donation would delete the caller's state, but a run must be able to start from it twice.
         states = copy_states(start)
     else:
         states = start_states(start, optimizer, key=key, model_state=model_state, data_order=data_order)
@@ -119,18 +119,18 @@ def start_states(
     model_state: PyTree = None,
     data_order: str = "member",
 ) -> TrainState:
-    """The states that `retrain` starts from, for who wants to put several together (`concatenate_states`).
+    """Return the states that `retrain` starts from, for example to join several with `concatenate_states`.
 
     Args:
-        start: as for `retrain`, but for a yielded state; copied.
+        start: as in `retrain`, except for a yielded state; it is copied.
         optimizer: an optax transformation for one network.
-        key: a PRNG key, from which batch order and augmentation of every member follow.
-        model_state: the minimum's, of one network.
+        key: a PRNG key that determines the batch order and augmentation of every member.
+        model_state: the model state of the minimum (one network).
         data_order: which members see the same batches; see `retrain`.
 
     Raises:
-        TypeError: for a key that is none, and as `init_states`.
-        ValueError: for an unknown data_order, or leaves that do not fit.
+        TypeError: if key is not a PRNG key; see also `init_states`.
+        ValueError: if data_order is unknown, or the shapes of leaves do not match.
     """
     _check_data_order(data_order)
     params = start.params if isinstance(start, JumpGrid) else start
@@ -144,7 +144,7 @@ def _check_data_order(data_order: str) -> None:
 
 
 def _member_keys(key: jax.Array, start: JumpGrid | PyTree, members: int, data_order: str) -> jax.Array:
-    """A key a member, which follows from who the member is and not from who runs beside it."""
+    """Return one key per member, which depends on the member's labels and not on the other members."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, 0))
     keys = jnp.stack([key] * members)
     if data_order == "shared":
@@ -156,4 +156,5 @@ def _member_keys(key: jax.Array, start: JumpGrid | PyTree, members: int, data_or
     keys = fold(keys, np.asarray(start.seed, np.uint32))
     if data_order == "seed":
         return keys
+    # fold_in takes integers: the bits of the float32 step size are one, distinct for distinct step sizes.
     return fold(keys, np.asarray(start.step_size, np.float32).view(np.uint32))

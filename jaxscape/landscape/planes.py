@@ -20,7 +20,7 @@ from jaxscape.landscape.points import check_alike
 from jaxscape.problem import FilterAxis, Where
 from jaxscape.trajectories.arrays import describe_shape, differences, key_names
 from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.gram import Gram, gram
+from jaxscape.trajectories.gram import IncrementGram, gram
 from jaxscape.trajectories.sources import Members, Source, flatten_reference, open_source
 from jaxscape.trajectories.store import TrajectoryStore
 
@@ -162,7 +162,7 @@ def trajectory_plane(
     reference: PyTree | None = None,
     members: Members | None = None,
     like: PyTree | None = None,
-    products: Gram | None = None,
+    products: IncrementGram | None = None,
 ) -> Plane:
     """Return the plane, or the line, along principal axes of the points of trajectories, exactly.
 
@@ -180,7 +180,7 @@ def trajectory_plane(
         members: of a store, as `gram` takes them.
         like: parameters in the structure that the plane is to have; by default that of the points, of a store nested
             dictionaries.
-        products: the `Gram` of these points, where it is known.
+        products: the `IncrementGram` of these points, where it is known.
 
     Returns:
         A plane with orthonormal axes (float64 NumPy arrays), each with its largest coordinate positive, and `shares`.
@@ -214,11 +214,11 @@ def trajectory_plane(
     return _along((start, *flat_axes), "principal axes", names)._replace(shares=shares[: source.num_rows - 1])
 
 
-def principal_shares(points: Gram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree) -> np.ndarray:
+def principal_shares(points: IncrementGram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree) -> np.ndarray:
     """Return the share of the variance of points on each of their principal axes, the largest first.
 
     Args:
-        points: a `Gram`, such as one of `null_trajectories`, or whatever `gram` takes.
+        points: an `IncrementGram`, such as one of `null_trajectories`, or whatever `gram` takes.
 
     Returns:
         float64 (points - 1,), with the sum 1.
@@ -226,7 +226,7 @@ def principal_shares(points: Gram | TrajectoryStore | Sequence[TrajectoryStore] 
     Raises:
         ValueError: as `gram`, and for points that are all the same.
     """
-    values, _ = _principal_axes(points if isinstance(points, Gram) else gram(points))
+    values, _ = _principal_axes(points if isinstance(points, IncrementGram) else gram(points))
     if not values[0] > 0:
         raise ValueError("points must differ, and are all the same")
     return (values / values.sum())[:-1]
@@ -359,7 +359,7 @@ def _origin_weights(origin: str, points: int) -> np.ndarray:
     return np.full(points, 1 / points) if origin == "mean" else np.eye(points)[-1]
 
 
-def _principal_axes(products: Gram) -> tuple[np.ndarray, np.ndarray]:
+def _principal_axes(products: IncrementGram) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (n,) and unit eigenvectors (n, n) of the centred inner products, the largest first, none negative."""
     squared = pairwise_distances(products, metric="euclidean") ** 2
     row = squared.mean(axis=1)

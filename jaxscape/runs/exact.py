@@ -22,7 +22,7 @@ from jaxscape.runs.null import Nulls, nulls_of
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.scale_free import Filters, scale_free_table
 from jaxscape.trajectories.geometry import Departure, Geometry, trajectory_departure, trajectory_geometry
-from jaxscape.trajectories.gram import Gram, unscaled
+from jaxscape.trajectories.gram import IncrementGram, unscaled
 
 _DEPARTED = "random"  # rotated movements depart as the real ones do: what is kept of them is all that is seen
 _MOST_PANELS = 12  # for groups of trajectories
@@ -133,7 +133,7 @@ def _rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
     return panel._replace(**columns, surrogates=surrogates)
 
 
-def _surrogates(nulls: Nulls) -> dict[str, Gram]:
+def _surrogates(nulls: Nulls) -> dict[str, IncrementGram]:
     """Weight decay alone, where there is some, and what tells whether the loss brings copies back."""
     decays = nulls.factors is not None and bool((nulls.factors != 1).any())
     kinds = [*(["decay"] if decays else []), nulls.of_return]

@@ -13,13 +13,13 @@ from jaxscape.embedding.phate import phate
 from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.methods import CENTERS, METHODS
 from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.gram import Gram
+from jaxscape.trajectories.gram import IncrementGram
 
 
 class Picture(NamedTuple):
     """An embedding of trajectories; the minimum is its first row where it has one more than there are points."""
 
-    gram: Gram  # what is shown, n points
+    gram: IncrementGram  # what is shown, n points
     distances: np.ndarray  # float64 (n or n + 1, the same)
     embedding: np.ndarray  # float64 (n or n + 1, k)
     diagnostics: dict[str, Any]  # what is to be known of it
@@ -31,13 +31,13 @@ class Picture(NamedTuple):
         return len(self.distances) - self.gram.num_points
 
 
-def has_minimum(gram: Gram, config: EmbedConfig) -> bool:
+def has_minimum(gram: IncrementGram, config: EmbedConfig) -> bool:
     """Whether the minimum is a row: where it was asked for, or the method has it and it can be seen from elsewhere."""
     from_minimum = config.distance == "cosine" and config.center == "minimum"
     return config.include_minimum or (METHODS[config.method].has_minimum and gram.has_reference and not from_minimum)
 
 
-def draw(gram: Gram, config: EmbedConfig) -> Picture:
+def draw(gram: IncrementGram, config: EmbedConfig) -> Picture:
     """Embed trajectories with a setting.
 
     Raises:
@@ -52,7 +52,7 @@ def draw(gram: Gram, config: EmbedConfig) -> Picture:
     return lay_out(gram, distances, config)
 
 
-def lay_out(gram: Gram, distances: np.ndarray, config: EmbedConfig) -> Picture:
+def lay_out(gram: IncrementGram, distances: np.ndarray, config: EmbedConfig) -> Picture:
     """Embed trajectories whose distances are known."""
     embedding, diagnostics, columns = _coordinates(distances, config)
     collapsed = degeneracy(distances, embedding) if len(distances) >= 3 else ""

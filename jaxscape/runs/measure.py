@@ -28,7 +28,7 @@ from jaxscape.runs.tables import Columns, check_table, write_table
 from jaxscape.trajectories.drift import drift
 from jaxscape.trajectories.files import to_json
 from jaxscape.trajectories.geometry import Geometry, meanings, trajectory_geometry, trajectory_rows
-from jaxscape.trajectories.gram import Gram, gram, take_points
+from jaxscape.trajectories.gram import IncrementGram, gram, take_points
 from jaxscape.trajectories.null import split_displacements
 
 PyTree = Any
@@ -49,7 +49,7 @@ COMPARED = meanings(has_minimum=False)
 class Measured(NamedTuple):
     """The inner products of a run's trajectories, what each row is, and which trajectories they are: gram.npz."""
 
-    gram: Gram
+    gram: IncrementGram
     labels: dict[str, np.ndarray]  # member, seed, step_size, epoch, update: (n,) each
     fingerprint: str
     lineage: str  # the fingerprint without the number of epochs
@@ -274,7 +274,7 @@ def _number(name: str, value: float | None) -> str:
 
 def _products(
     sources: list[Source], minimum: PyTree, previous: Measured | None, *, joint: bool
-) -> tuple[Gram, dict[str, np.ndarray]]:
+) -> tuple[IncrementGram, dict[str, np.ndarray]]:
     """The inner products of the trajectories of finite parameters, and what each row is."""
     if joint:
         stores, members = [source.store for source in sources], [source.shown for source in sources]
@@ -295,12 +295,12 @@ def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> 
     )
 
 
-def _of_rows(products: Gram, geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
+def _of_rows(products: IncrementGram, geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Columns in the order of the rows."""
     return {name: by_row(products, getattr(geometry, name)) for name in names}
 
 
-def by_row(products: Gram, values: np.ndarray) -> np.ndarray:
+def by_row(products: IncrementGram, values: np.ndarray) -> np.ndarray:
     """Return values [epoch, member] in the order of the rows; a trajectory that is shorter has none at its end."""
     rows = trajectory_rows(products) - int(products.has_reference)
     column = np.empty(products.num_points)
@@ -378,7 +378,7 @@ def _kinds(nulls: Nulls, beside: Mapping[str, str], *, but: Sequence[str] = ()) 
     return [kind for kind in dict.fromkeys((NULL_KIND, *beside.values())) if kind not in but and nulls.has(kind)]
 
 
-def _summary_of_null(draw: Gram, kind: str, nulls: Nulls) -> dict[str, np.ndarray]:
+def _summary_of_null(draw: IncrementGram, kind: str, nulls: Nulls) -> dict[str, np.ndarray]:
     summary = trajectory_geometry(draw).summary()
     if draw.has_reference and nulls.factors is not None and BESIDE["inward_loss"] == kind:
         split = split_displacements(draw, nulls.factors)
@@ -425,12 +425,14 @@ def _load(run: RunFolder, console: Console) -> Measured | None:
     except ValueError as error:
         console.print(f"{error}; it is made again")
         return None
-    needed = {*Gram._fields, "fingerprint", "lineage", "label_member", "label_epoch", "label_update"}
-    if not needed <= arrays.keys() | Gram._field_defaults.keys():
+    needed = {*IncrementGram._fields, "fingerprint", "lineage", "label_member", "label_epoch", "label_update"}
+    if not needed <= arrays.keys() | IncrementGram._field_defaults.keys():
         return None
     labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
     # Single values come back as arrays without dimensions.
     fields: dict[str, Any] = {
-        name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in Gram._fields if name in arrays
+        name: arrays[name] if arrays[name].ndim else arrays[name].item()
+        for name in IncrementGram._fields
+        if name in arrays
     }
-    return Measured(Gram(**fields), labels, str(arrays["fingerprint"]), str(arrays["lineage"]))
+    return Measured(IncrementGram(**fields), labels, str(arrays["fingerprint"]), str(arrays["lineage"]))

@@ -11,7 +11,7 @@ from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.methods import BESIDE
 from jaxscape.training.optimizers import decay_factors, make_optimizer
-from jaxscape.trajectories.gram import Gram
+from jaxscape.trajectories.gram import IncrementGram
 from jaxscape.trajectories.null import NEED_FACTORS, null_trajectories
 
 NULL_KIND = "rotated"
@@ -21,12 +21,12 @@ NULL_DRAWS = 8
 class Nulls(NamedTuple):
     """Trajectories that nulls can be drawn of, and what is known of them; the arrays are (n,), a value a row."""
 
-    gram: Gram
+    gram: IncrementGram
     alike: np.ndarray  # the label of those that exchange: step sizes, or groups
     factors: np.ndarray | None  # what weight decay alone makes of each start; None where that is not known
     seed: int  # of the draws
 
-    def draw(self, kind: str, key: jax.Array) -> Gram:
+    def draw(self, kind: str, key: jax.Array) -> IncrementGram:
         """Draw null trajectories of a kind.
 
         Raises:
@@ -41,7 +41,7 @@ class Nulls(NamedTuple):
             return null_trajectories(self.gram, kind=kind, key=key, factors=self.factors, alike=self.alike)
         return null_trajectories(self.gram, kind=kind, key=key, factors=self.factors if kind in NEED_FACTORS else None)
 
-    def draws(self, kind: str = NULL_KIND) -> Iterator[Gram]:
+    def draws(self, kind: str = NULL_KIND) -> Iterator[IncrementGram]:
         """Yield the draws that numbers are held against; the first is the one of tables and pictures."""
         for key in jax.random.split(jax.random.key(self.seed), 1 if kind == "decay" else NULL_DRAWS):
             yield self.draw(kind, key)
@@ -59,7 +59,7 @@ class Nulls(NamedTuple):
         return kind not in NEED_FACTORS or self.factors is not None
 
 
-def nulls_of(run: Path, gram: Gram, labels: dict[str, np.ndarray], *, group: str = "") -> Nulls:
+def nulls_of(run: Path, gram: IncrementGram, labels: dict[str, np.ndarray], *, group: str = "") -> Nulls:
     """Return the null trajectories of trajectories of a run, of all or of some.
 
     Args:

@@ -476,9 +476,9 @@ class Run:
             controls: whether the copies that were not perturbed are among them.
 
         Returns:
-            `gram`, a `jaxscape.Gram` of n points, whose reference is the minimum where the run has one; and `labels`,
-            what each point is: arrays (n,) by name, of int64 "member", "epoch" and "update", and of what tells members
-            apart, such as "seed" and "step_size".
+            `gram`, a `jaxscape.IncrementGram` of n points, whose reference is the minimum where the run has one; and
+            `labels`, what each point is: arrays (n,) by name, of int64 "member", "epoch" and "update", and of what
+            tells members apart, such as "seed" and "step_size".
 
         Raises:
             FileNotFoundError: where there are no finished trajectories.

@@ -16,7 +16,7 @@ from jaxscape.runs.layouts import Picture, draw, lay_out
 from jaxscape.runs.methods import METHODS
 from jaxscape.runs.null import NULL_KIND
 from jaxscape.trajectories.distances import pairwise_distances
-from jaxscape.trajectories.gram import Gram
+from jaxscape.trajectories.gram import IncrementGram
 
 MOST_RANKED = 8_000  # points: four matrices of 64 million numbers, 2 GB
 MOST_COMPARED = 2_500  # points whose surrogates are embedded too: twice more the time of the picture, which is minutes
@@ -59,7 +59,9 @@ def picture_fidelity(picture: Picture, labels: Labels) -> dict[str, float]:
     )._asdict()
 
 
-def beside_surrogates(picture: Picture, config: EmbedConfig, labels: Labels, draws: Iterable[Gram]) -> dict[str, Any]:
+def beside_surrogates(
+    picture: Picture, config: EmbedConfig, labels: Labels, draws: Iterable[IncrementGram]
+) -> dict[str, Any]:
     """Return how the picture differs from those of its surrogates, by the same setting.
 
     Args:

@@ -1,7 +1,7 @@
-"""Which points are neighbours: a k-nearest-neighbour graph of points, or a line or a grid of samples.
+"""The domain of a loss: a k-nearest-neighbour graph of points, or a line or a grid of samples.
 
-Everything here that computes with losses computes with their order alone: points are ranked by their value, and equal
-values by their index. All results are therefore determined, and the same for a * values + b with a > 0.
+Only the order of the losses matters: points are ranked by value, and equal values by index. All results are therefore
+deterministic, and the same for a * values + b with a > 0.
 """
 
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from scipy.sparse.csgraph import connected_components
 from jaxscape.arguments import whole_number
 
 KNN = 5
-_ASYMMETRY = 1e-8  # of the largest distance, which rounding may leave
+_ASYMMETRY = 1e-8  # tolerance for symmetry, relative to the largest distance
 
 
 class NeighbourGraph(NamedTuple):
-    """Points that are joined to their nearest ones."""
+    """A graph that joins points to their nearest neighbours."""
 
     edges: NDArray[np.int64]  # (m, 2) pairs of points, the lower index first, in ascending order
     component: NDArray[np.int64]  # (n,) the connected component of each point, counted from 0 in the order of points
@@ -27,33 +27,33 @@ class NeighbourGraph(NamedTuple):
 
 
 class Domain(NamedTuple):
-    """Losses and where they lie; points outside of every sublevel set are left out of the edges."""
+    """Losses and their domain; points outside every sublevel set have no edges."""
 
-    values: NDArray[np.float64]  # (n,), a grid row by row
-    rank: NDArray[np.int64]  # (n,) place of each point in ascending order; those left out come last
-    kept: NDArray[np.bool_]  # (n,) whether a point is in some sublevel set
-    edges: NDArray[np.int64]  # (m, 2) neighbours among them
-    shape: tuple[int, ...] | None  # of a line or a grid
+    values: NDArray[np.float64]  # (n,), a grid in row-major order
+    rank: NDArray[np.int64]  # (n,) rank of each point in ascending order; excluded points come last
+    included: NDArray[np.bool_]  # (n,) whether a point is in some sublevel set
+    edges: NDArray[np.int64]  # (m, 2) neighbours among the included points
+    shape: tuple[int, ...] | None  # of a line or a grid, None for a graph
     components: int
     knn: int | None
 
 
 def neighbour_graph(distances: Any, *, knn: int = KNN) -> NeighbourGraph:
-    """Return the graph in which two points are joined where one of them is among the nearest of the other.
+    """Return the graph in which two points are joined if one of them is among the knn nearest neighbours of the other.
 
-    The nearest points have the SMALLEST distances; of equal ones the lower index is nearer. The point itself is not
-    among them, and points at distance 0 are.
+    The nearest points are those with the SMALLEST distances; of equal distances the lower index comes first. A point is
+    not its own neighbour, but other points at distance 0 are.
 
     Args:
         distances: (n, n) numbers, symmetric, 0 on the diagonal; n is at least 2.
         knn: neighbours of each point, from 1 to n - 1.
 
     Returns:
-        The graph. Where it has several components, groups of points are farther apart than their own neighbours.
+        The graph. If it is disconnected, groups of points are farther from each other than their nearest neighbours.
 
     Raises:
-        TypeError: where knn is no whole number.
-        ValueError: for anything that is no distance matrix, or knn out of range.
+        TypeError: if knn is not a whole number.
+        ValueError: for an invalid distance matrix, or knn out of range.
     """
     matrix = _distance_matrix(distances)
     points = len(matrix)
@@ -68,42 +68,42 @@ def neighbour_graph(distances: Any, *, knn: int = KNN) -> NeighbourGraph:
 
 
 def domain(values: Any, distances: Any = None, *, knn: int | None = None) -> Domain:
-    """Return losses with their neighbours: by distances, or as samples on a line or a grid.
+    """Return losses with their neighbours, given by distances or by a line or a grid of samples.
 
     Args:
-        values: (n,) losses with distances; without them (n,) on a line, or (rows, columns) on a grid, whose neighbours
-            are the points before and after, to the left and to the right.
-        distances: (n, n), as `neighbour_graph` takes them.
+        values: (n,) losses if distances are given; otherwise (n,) on a line, or (rows, columns) on a grid, where each
+            point has up to four neighbours.
+        distances: (n, n); see `neighbour_graph`.
         knn: neighbours of each point, 5 by default; None without distances.
 
     Raises:
-        TypeError: where knn is no whole number.
-        ValueError: for NaN or infinite values of points with distances, minus infinity anywhere, a line or a grid
-            without a finite value, and shapes that do not fit.
+        TypeError: if knn is not a whole number.
+        ValueError: for NaN or infinite values if distances are given, minus infinity anywhere, a line or a grid without
+            a finite value, or shapes that do not match.
     """
     array = _numbers("values", values)
     if distances is None:
         return _sampled(array, knn)
     if array.ndim != 1 or len(array) < 2:
-        raise ValueError(f"values must have shape (n,) with n of at least 2 where distances are given, {_got(array)}")
+        raise ValueError(f"values must have shape (n,) with n of at least 2 if distances are given, {_got(array)}")
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
         raise ValueError(
-            f"values must be finite where distances are given, got {len(bad)} NaN or infinite ones, the first at index "
-            f"{bad[0]}; leave these points out"
+            f"values must be finite if distances are given, got {len(bad)} NaN or infinite ones, the first at index "
+            f"{bad[0]}; remove these points"
         )
     graph = neighbour_graph(distances, knn=KNN if knn is None else knn)
     if len(graph.component) != len(array):
         raise ValueError(f"distances must have shape {(len(array),) * 2}, as there are values, {_got(graph.component)}")
-    kept = np.ones(len(array), bool)
-    return Domain(array, ranks(array), kept, graph.edges, None, graph.components, graph.knn)
+    included = np.ones(len(array), bool)
+    return Domain(array, ranks(array), included, graph.edges, None, graph.components, graph.knn)
 
 
 def ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the place of each value (n,) in ascending order; of equal values the lower index comes first."""
-    found = np.empty(len(values), np.int64)
-    found[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return found
+    """Return the rank of each value (n,) in ascending order; of equal values the lower index comes first."""
+    rank = np.empty(len(values), np.int64)
+    rank[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return rank
 
 
 def _sampled(array: NDArray[np.float64], knn: int | None) -> Domain:
@@ -114,16 +114,16 @@ def _sampled(array: NDArray[np.float64], knn: int | None) -> Domain:
     if np.isneginf(array).any():
         raise ValueError("values must not be minus infinity, which is below every level")
     flat = np.where(np.isfinite(array), array, np.inf).ravel()
-    kept = np.isfinite(flat)
-    if not kept.any():
-        raise ValueError("values must have a finite one, got NaN or infinity alone")
+    included = np.isfinite(flat)
+    if not included.any():
+        raise ValueError("values must have at least one finite value, got only NaN or infinity")
     index = np.arange(array.size).reshape(array.shape)
     steps = [(index[:-1], index[1:])] + ([(index[:, :-1], index[:, 1:])] if array.ndim == 2 else [])
     edges = np.concatenate([np.stack([one.ravel(), other.ravel()], axis=1) for one, other in steps])
-    edges = edges[kept[edges].all(axis=1)]
+    edges = edges[included[edges].all(axis=1)]
     count, component = _components(len(flat), edges)
-    components = len(np.unique(component[kept])) if count else 0
-    return Domain(flat, ranks(flat), kept, edges, array.shape, components, None)
+    components = len(np.unique(component[included])) if count else 0
+    return Domain(flat, ranks(flat), included, edges, array.shape, components, None)
 
 
 def _components(points: int, edges: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
@@ -133,7 +133,7 @@ def _components(points: int, edges: NDArray[np.int64]) -> tuple[int, NDArray[np.
 
 
 def _distance_matrix(distances: Any) -> NDArray[np.float64]:
-    """A copy of the distances."""
+    """Return a checked and symmetrised copy of the distances."""
     matrix = _numbers("distances", distances)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(f"distances must have shape (n, n) with n of at least 2, {_got(matrix)}")
@@ -154,7 +154,7 @@ def _numbers(name: str, values: Any) -> NDArray[np.float64]:
         raise ValueError(f"{name} must have no masked entries, got {np.ma.count_masked(values)}")
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError):  # rows of several lengths, keys of jax
+    except (TypeError, ValueError):  # ragged rows, JAX keys
         raise ValueError(f"{name} must be an array of numbers, got {type(values).__name__}") from None
     try:
         converted = array.astype(np.float64) if array.dtype.kind not in "bcmMOSU" else None

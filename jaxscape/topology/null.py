@@ -1,4 +1,4 @@
-"""A permutation null of persistence: what it would be if losses had nothing to do with where the points lie."""
+"""A permutation null for persistence: its distribution if losses are independent of the positions of the points."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -18,21 +18,21 @@ ALTERNATIVES = ("less", "greater", "two-sided")
 
 
 class NamedStatistic(NamedTuple):
-    """A number that is made of the pairs of dimension 0, and what it is in words."""
+    """A statistic of the pairs in dimension 0, and its name in words."""
 
     of: Statistic
     words: str
 
 
 STATISTICS: dict[str, NamedStatistic] = {
-    "total": NamedStatistic(lambda found: found.total[0], "total persistence"),
-    "largest": NamedStatistic(lambda found: float(lifetimes(found).max(initial=0.0)), "largest persistence"),
-    "basins": NamedStatistic(lambda found: float((found.dimension == 0).sum()), "number of basins"),
+    "total": NamedStatistic(lambda result: result.total[0], "total persistence"),
+    "largest": NamedStatistic(lambda result: float(lifetimes(result).max(initial=0.0)), "largest persistence"),
+    "basins": NamedStatistic(lambda result: float((result.dimension == 0).sum()), "number of basins"),
 }
 
 
 class PersistenceNull(NamedTuple):
-    """A statistic of persistence beside its distribution over shuffled losses."""
+    """A statistic of persistence with its distribution over shuffled losses."""
 
     statistic: str  # in words
     observed: float
@@ -40,7 +40,7 @@ class PersistenceNull(NamedTuple):
     p_value: float  # (1 + draws at least as extreme) / (1 + draws)
     alternative: Alternative
     lifetimes: NDArray[np.float64]  # (pairs,) observed death - birth in dimension 0, the longest first
-    # (draws, most) the same of each draw; 0 where a draw has fewer pairs than the draw or the observation with most.
+    # (draws, most) the same for each draw, padded with 0 to the largest number of pairs of any draw or the observation.
     null_lifetimes: NDArray[np.float64]
 
 
@@ -54,18 +54,17 @@ def persistence_null(
     statistic: str | Statistic = "total",
     alternative: Alternative = "less",
 ) -> PersistenceNull:
-    """Return a statistic of the persistence in dimension 0 beside that of losses that are shuffled over the points.
+    """Return a statistic of the persistence in dimension 0 and its permutation distribution over shuffled losses.
 
-    The domain and the set of losses stay as they are; which point has which loss does not. Losses that change little
-    between neighbours have fewer and shallower basins than shuffled ones, so that the default alternative is "less".
-    Points along one trajectory follow one another: a small p value says that losses of neighbours are alike, which any
-    trajectory of small steps shows.
+    The domain and the set of losses stay the same; the assignment of losses to points is shuffled. Losses that vary
+    little between neighbours have fewer and shallower basins than shuffled ones, so the default alternative is "less".
+    A small p value says that neighbours have similar losses, which is true of any trajectory of small steps.
 
     Args:
-        values: as `persistence`; on a line or a grid the finite values alone are shuffled.
-        distances: as `persistence`.
-        knn: as `persistence`.
-        draws: shuffles, at least 1; the smallest p value is 1 / (1 + draws).
+        values: see `persistence`; on a line or a grid only the finite values are shuffled.
+        distances: see `persistence`.
+        knn: see `persistence`.
+        draws: number of shuffles, at least 1; the smallest p value is 1 / (1 + draws).
         key: PRNG key of the shuffles, `jax.random.key(0)` by default.
         statistic: "total" (total persistence), "largest" (largest persistence that is not essential), "basins" (number
             of minima), or a function of a `Persistence` of dimension 0 that returns a finite number.
@@ -73,19 +72,19 @@ def persistence_null(
             the smaller of both p values, at most 1.
 
     Raises:
-        ImportError: where GUDHI is not installed.
-        TypeError: for a key or a count that is none.
-        ValueError: as `persistence`; for an unknown statistic or alternative, no draws, or a function whose result is
-            no finite number.
+        ImportError: if GUDHI is not installed.
+        TypeError: if key is not a PRNG key, or draws is not a whole number.
+        ValueError: for an unknown statistic or alternative, draws below 1, or a function whose result is not a finite
+            number; see also `persistence`.
     """
     of, words = _statistic(statistic)
     if alternative not in ALTERNATIVES:
         raise ValueError(f"alternative must be one of {', '.join(ALTERNATIVES)}, got {alternative!r}")
     keys = jax.random.split(typed_key(jax.random.key(0) if key is None else key), count("draws", draws))
     where = domain(values, distances, knn=knn)
-    found = [persistence_of(where), *(persistence_of(_shuffled(where, each)) for each in keys)]
-    observed, *null = (_finite(of(each)) for each in found)
-    lengths = [lifetimes(each) for each in found]
+    results = [persistence_of(where), *(persistence_of(_shuffled(where, each)) for each in keys)]
+    observed, *null = (_finite(of(each)) for each in results)
+    lengths = [lifetimes(each) for each in results]
     most = max(map(len, lengths))
     return PersistenceNull(
         statistic=words,
@@ -100,7 +99,7 @@ def persistence_null(
 
 def p_value(observed: float, null: NDArray[np.float64], alternative: Alternative) -> float:
     """Return (1 + draws at least as extreme) / (1 + draws) of a statistic and its null distribution (draws,)."""
-    # Sums of the same numbers in another order differ by rounding, and are equal.
+    # Sums of the same numbers in another order differ by rounding; they count as equal.
     margin = 1e-9 * max(abs(observed), float(np.abs(null).max()))
     less = (1 + int((null <= observed + margin).sum())) / (1 + len(null))
     greater = (1 + int((null >= observed - margin).sum())) / (1 + len(null))
@@ -108,7 +107,7 @@ def p_value(observed: float, null: NDArray[np.float64], alternative: Alternative
 
 
 def _shuffled(where: Domain, key: jax.Array) -> Domain:
-    rows = np.flatnonzero(where.kept)
+    rows = np.flatnonzero(where.included)
     values = where.values.copy()
     values[rows] = where.values[rows[np.asarray(jax.random.permutation(key, len(rows)))]]
     return where._replace(values=values, rank=ranks(values))

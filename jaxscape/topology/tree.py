@@ -1,4 +1,4 @@
-"""The merge tree of losses: which basin joins which, and at which saddle."""
+"""The merge tree of losses: which basins join, and at which saddle."""
 
 from typing import Any, NamedTuple
 
@@ -9,17 +9,17 @@ from jaxscape.topology.domain import Domain, domain
 
 
 class MergeTree(NamedTuple):
-    """Minima, the saddles at which their basins meet, and what each is part of.
+    """Minima, the saddles at which their basins meet, and the parent of each node.
 
-    Nodes are the minima, numbered from 0, and after them the saddles; both in ascending order of their values. The
-    basins of all nodes with the same parent meet there: two, or more where several meet at one point.
+    Nodes are the minima, numbered from 0, followed by the saddles, both in ascending order of their values. The basins
+    of all nodes with the same parent meet there: two, or more if several meet at one point.
     """
 
     minima: NDArray[np.int64]  # (m,) points, of a grid in row-major order
-    saddles: NDArray[np.int64]  # (s,) points; none twice
-    parent: NDArray[np.int64]  # (m + s,) the node in which a node's basin joins others; -1 for the last of a component
-    value: NDArray[np.float64]  # (m + s,) of the nodes
-    persistence: NDArray[np.float64]  # (m,) height of the saddle where a deeper minimum is met; infinity where none is
+    saddles: NDArray[np.int64]  # (s,) points, all distinct
+    parent: NDArray[np.int64]  # (m + s,) the saddle node at which a node's basin joins others; -1 for the root
+    value: NDArray[np.float64]  # (m + s,) loss at the nodes
+    persistence: NDArray[np.float64]  # (m,) height from the minimum to the saddle to a deeper one; infinity without one
     components: int
     left_out: int  # points that are NaN or infinite, and so in no basin
     knn: int | None
@@ -28,25 +28,25 @@ class MergeTree(NamedTuple):
 def merge_tree(values: Any, distances: Any = None, *, knn: int | None = None) -> MergeTree:
     """Return the merge tree of losses on a neighbour graph, a line or a grid.
 
-    Points enter in ascending order, equal losses by their index. A point without a lower neighbour is a minimum, and
-    one whose lower neighbours are of several basins is a saddle. Of basins that meet at the height of their own minimum
-    (a plateau) one is kept.
+    Points enter in ascending order, equal losses by their index. A point without a lower neighbour is a minimum. A
+    point whose lower neighbours belong to several basins is a saddle. Of basins that meet at the height of their own
+    minimum (a plateau), one is kept.
 
     Args:
-        values: as `persistence`.
-        distances: as `persistence`.
-        knn: as `persistence`.
+        values: see `persistence`.
+        distances: see `persistence`.
+        knn: see `persistence`.
 
     Raises:
-        TypeError: as `persistence`.
-        ValueError: as `persistence`.
+        TypeError: see `persistence`.
+        ValueError: see `persistence`.
     """
     where = domain(values, distances, knn=knn)
     neighbours = _neighbours(len(where.values), where.edges)
-    root = np.full(len(where.values), -1)  # of the union-find forest: the lowest point of each basin
-    node_of: dict[int, int] = {}  # the newest node of the basin with this lowest point
-    minimum_of: dict[int, int] = {}  # its first node
-    nodes: list[tuple[bool, int]] = []  # whether a saddle, and the point
+    root = np.full(len(where.values), -1)  # union-find forest whose roots are the lowest points of the basins
+    node_of: dict[int, int] = {}  # lowest point of a basin -> its newest node
+    minimum_of: dict[int, int] = {}  # lowest point of a basin -> the node of its minimum
+    nodes: list[tuple[bool, int]] = []  # (is it a saddle, its point)
     parent: list[int] = []
     lifetime: dict[int, float] = {}
 
@@ -61,7 +61,7 @@ def merge_tree(values: Any, distances: Any = None, *, knn: int | None = None) ->
         parent.append(-1)
         return len(nodes) - 1
 
-    for point in np.argsort(where.rank)[: where.kept.sum()].tolist():
+    for point in np.argsort(where.rank)[: where.included.sum()].tolist():
         height = where.values[point]
         lower = {find(each) for each in neighbours[point] if root[each] >= 0}
         if not lower:
@@ -98,14 +98,14 @@ def _sorted_tree(
         value=where.values[points],
         persistence=np.array([lifetime.get(node, np.inf) for node in minima], np.float64),
         components=where.components,
-        left_out=int((~where.kept).sum()),
+        left_out=int((~where.included).sum()),
         knn=where.knn,
     )
 
 
 def _neighbours(points: int, edges: NDArray[np.int64]) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in range(points)]
+    neighbours: list[list[int]] = [[] for _ in range(points)]
     for one, other in edges.tolist():
-        found[one].append(other)
-        found[other].append(one)
-    return found
+        neighbours[one].append(other)
+        neighbours[other].append(one)
+    return neighbours

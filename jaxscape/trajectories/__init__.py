@@ -1,1 +1,1 @@
-"""What the copies pass through: the store on disk, exact distances, geometry and its control."""
+"""Trajectories of parameters: the store on disk, exact distances, geometry, and surrogate (null) trajectories."""

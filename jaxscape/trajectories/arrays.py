@@ -1,4 +1,4 @@
-"""From a pytree of parameters to named arrays that a store takes, and back to nested dictionaries or to the pytree."""
+"""Conversion of a pytree of parameters to named arrays for a store, and back to nested dictionaries or the pytree."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -12,10 +12,10 @@ from jaxscape.trajectories.index import Leaf
 
 
 def named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
-    """Yield the arrays of params with their description, in tree order.
+    """Yield the arrays of params with their descriptions, in tree order.
 
     Raises:
-        ValueError: for what cannot be stored, by key path.
+        ValueError: for a leaf that cannot be stored (names its key path).
     """
     names = set()
     for path, array in jax.tree_util.tree_leaves_with_path(params):
@@ -39,18 +39,18 @@ def named_arrays(params: Any, num_members: int) -> Iterator[tuple[Leaf, Any]]:
 
 
 def key_names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """Return the names of a leaf's key path: those of the nested dictionaries that hold it on disk."""
+    """Return the names of a leaf's key path, the keys of the nested dictionaries that hold it on disk."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path) or ("params",)
 
 
 def dictionaries(tree: Any) -> dict[str, Any]:
-    """Return the leaves of any pytree in nested dictionaries, by their key paths."""
+    """Return the leaves of any pytree as nested dictionaries, by key path."""
     return nested((key_names(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree))
 
 
-def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
-    """Raise a ValueError where arrays differ from those of the first snapshot, by key path."""
-    new, old = ({leaf.name: leaf for leaf in leaves} for leaves in (found, first))
+def require_same(leaves: Iterable[Leaf], first: list[Leaf]) -> None:
+    """Raise a ValueError that names the key path if arrays differ from those of the first snapshot."""
+    new, old = ({leaf.name: leaf for leaf in each} for each in (leaves, first))
     for name, now, then in differences(new, old, type_and_shape):
         raise ValueError(f"params: {name!r} of a member is {now}; allowed: {then}, as in epoch 0")
 
@@ -58,12 +58,12 @@ def require_same(found: Iterable[Leaf], first: list[Leaf]) -> None:
 def differences[T](
     now: Mapping[str, T], then: Mapping[str, T], describe: Callable[[T], str] = str
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield the names of arrays in which two networks differ, and what each of the two has there, in words.
+    """Yield the names of arrays that differ between two networks, with a description of each side.
 
     Args:
-        now: what is known of the arrays of one network, by name: their shapes, say.
-        then: the same of the other, whose names come first.
-        describe: puts it into words.
+        now: a property of the arrays of one network, by name, such as their shapes.
+        then: the same property of the other network, whose names come first.
+        describe: turns the property into words.
     """
     for name in dict.fromkeys([*then, *now]):
         if now.get(name) != then.get(name):
@@ -72,21 +72,21 @@ def differences[T](
 
 
 def type_and_shape(array: Any) -> str:
-    """Say what an array is, such as "float32 (3, 4)"."""
+    """Describe an array, such as "float32 (3, 4)"."""
     return f"{array.dtype} {array.shape}"
 
 
 def describe_shape(shape: tuple[int, ...] | None) -> str:
-    """Say what shape an array has, such as "of shape (3, 4)"; None where there is no array."""
+    """Describe the shape of an array, such as "of shape (3, 4)"; None stands for a missing array."""
     return "absent" if shape is None else f"of shape {shape}"
 
 
 def outline(params: Any, *, leading_axes: int = 0) -> dict[str, str]:
-    """Return the type and the shape of each array of a pytree, by its key path, as records say them.
+    """Return the dtype and shape of each array of a pytree as text, by key path, in the form that records store.
 
     Args:
         params: a pytree of arrays or of their shapes.
-        leading_axes: how many axes are left out.
+        leading_axes: number of leading axes to leave out.
     """
     return {
         "/".join(key_names(path)): f"{jnp.result_type(leaf)} {np.shape(leaf)[leading_axes:]}"
@@ -95,10 +95,10 @@ def outline(params: Any, *, leading_axes: int = 0) -> dict[str, str]:
 
 
 def matching_names(known: Sequence[str], leaves: Collection[str]) -> list[str]:
-    """Return the names that are asked for by name or by pattern, each once, in the order of `known`.
+    """Return the names selected by name or by pattern, each once, in the order of `known`.
 
     Raises:
-        ValueError: for a name that is not known, a pattern that matches none, or anything but texts.
+        ValueError: for an unknown name, a pattern without a match, or anything but strings.
     """
     patterns = [leaves] if isinstance(leaves, str) else list(leaves) if isinstance(leaves, Collection) else []
     some = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
@@ -106,25 +106,25 @@ def matching_names(known: Sequence[str], leaves: Collection[str]) -> list[str]:
         raise ValueError(f"leaves={leaves!r:.100} must be names or patterns of arrays; known: {some}")
     chosen: set[str] = set()
     for pattern in patterns:
-        # A name itself first, for it may have brackets that a pattern understands in its own way.
-        found = {pattern} if pattern in known else {name for name in known if fnmatchcase(name, pattern)}
-        if not found:
+        # An exact name comes first, since it may hold brackets, which mean something else in a pattern.
+        matches = {pattern} if pattern in known else {name for name in known if fnmatchcase(name, pattern)}
+        if not matches:
             raise ValueError(f"leaves: {pattern!r} is the name of no array and matches none; known: {some}")
-        chosen |= found
+        chosen |= matches
     return [name for name in known if name in chosen]
 
 
 def host_copies(arrays: list[np.ndarray | jax.Array]) -> list[np.ndarray]:
-    """Copy arrays to the host, all at once."""
+    """Copy arrays to the host, with all transfers in parallel."""
     for array in arrays:
         if isinstance(array, jax.Array):
             array.copy_to_host_async()  # all transfers run together
-    # A copy in any case: on the CPU the host's view is the buffer itself, which the caller may donate.
+    # Always copy: on the CPU the NumPy view is the buffer itself, which the caller may donate.
     return [np.array(array, order="C") for array in arrays]
 
 
 def nested(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
-    """Return nested dictionaries of key paths and values."""
+    """Return nested dictionaries built from key paths and values."""
     tree: dict[str, Any] = {}
     for keys, value in items:
         node = tree
@@ -135,37 +135,37 @@ def nested(items: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
 
 
 def in_structure(like: Any, tree: Mapping[str, Any], *, leading_axes: int = 0) -> Any:
-    """Return the values of nested dictionaries in the structure of `like`, found by key path.
+    """Return the values of nested dictionaries in the structure of `like`, matched by key path.
 
-    The order of a structure's leaves is not that of the dictionaries' sorted keys, so that unflattening those would
-    put a weight in the place of a bias.
+    Values are matched by path and not by order: the leaves of a structure need not be in the order of sorted dictionary
+    keys, and unflattening by order could swap a weight and a bias.
 
     Args:
-        like: a pytree of arrays, or of what has a shape. In the place of a typed PRNG key comes what is stored, of
-            whatever shape; where nothing is, the key stays.
+        like: a pytree of arrays, or of objects with a shape. A typed PRNG key is replaced by what is stored, of any
+            shape; if nothing is stored, the key stays.
         tree: values with shapes, by the strings of the key paths; a bare array is under "params".
-        leading_axes: how many axes the values have before those of `like`.
+        leading_axes: number of axes that the values have before those of `like`.
 
     Raises:
-        ValueError: for key paths or shapes that differ, by name.
+        ValueError: if key paths or shapes differ (names the array).
     """
-    found = {key_names(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
+    stored = {key_names(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {key_names(path): leaf for path, leaf in leaves}
-    if len(wanted) < len(leaves):
-        raise ValueError(f"like has {len(leaves)} leaves and {len(wanted)} key paths; allowed: one key path each")
-    random_keys = {keys: found.get(keys, leaf) for keys, leaf in wanted.items() if _is_prng_key(leaf)}
-    for keys in [*wanted, *found]:
-        has, expected = _shape(wanted.get(keys)), _shape(found.get(keys))
-        expected = expected and expected[leading_axes:]
-        if keys not in random_keys and (has is None or has != expected):
-            now = "no array" if has is None and keys in wanted else describe_shape(has)
-            raise ValueError(f"like: {'/'.join(keys)!r} is {now}; allowed: {describe_shape(expected)}, as stored")
-    return jax.tree_util.tree_unflatten(structure, [(found | random_keys)[keys] for keys in wanted])
+    expected = {key_names(path): leaf for path, leaf in leaves}
+    if len(expected) < len(leaves):
+        raise ValueError(f"like has {len(leaves)} leaves and {len(expected)} key paths; allowed: one key path each")
+    random_keys = {keys: stored.get(keys, leaf) for keys, leaf in expected.items() if _is_prng_key(leaf)}
+    for keys in [*expected, *stored]:
+        shape, stored_shape = _shape(expected.get(keys)), _shape(stored.get(keys))
+        stored_shape = stored_shape and stored_shape[leading_axes:]
+        if keys not in random_keys and (shape is None or shape != stored_shape):
+            now = "no array" if shape is None and keys in expected else describe_shape(shape)
+            raise ValueError(f"like: {'/'.join(keys)!r} is {now}; allowed: {describe_shape(stored_shape)}, as stored")
+    return jax.tree_util.tree_unflatten(structure, [(stored | random_keys)[keys] for keys in expected])
 
 
 def shapes_of_one(like: Any, leaves: Iterable[Leaf], num_members: int) -> Any:
-    """Return the shapes of one member in the structure of `like`, where that has the arrays of all; else `like`."""
+    """Return `like` without its member axis if it holds the arrays of all members; otherwise return it unchanged."""
     stacked = {leaf.keys: (num_members, *leaf.shape) for leaf in leaves}
 
     def of_one(leaf: Any) -> Any:

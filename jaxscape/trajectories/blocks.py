@@ -1,8 +1,8 @@
-"""The matrix of all snapshots, some columns at a time, with every byte read once.
+"""Block-wise reading of the matrix of all snapshots, with every byte read once.
 
-A leaf of a large network is one chunk a member on disk, larger than what a block takes of it. tensorstore would read
-the whole chunk for each block that it reaches into, so the bytes of a block's columns are asked for by themselves. They
-come in order, each once, so that the checksum of a chunk goes along with them.
+A leaf of a large network is stored as one chunk per member, which is larger than the part that a block needs.
+tensorstore would read the whole chunk for every block that overlaps it, so byte ranges are requested directly. They
+arrive in order, each once, so the checksum of a chunk can be updated as they come.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from xxhash import xxh3_64
 from jaxscape.trajectories.index import Leaf
 from jaxscape.trajectories.snapshots import StoredArray, naming_damage
 
-# A chunk is the array as it lies in memory, alone in its file entry, the entry's index behind it.
+# The codec of a chunk that holds the array's bytes unchanged, in memory order.
 PLAIN_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}]
 
 
 class Piece(NamedTuple):
-    """The columns from start to stop of one flattened leaf."""
+    """A range of columns, from start to stop, of one flattened leaf."""
 
     leaf: Leaf
     start: int
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 def _plan_blocks(leaves: list[Leaf], width: int) -> Iterator[list[Piece]]:
-    """Cut the columns of all leaves into blocks of `width`, the last one narrower."""
+    """Split the columns of all leaves into blocks of `width`; the last one may be narrower."""
     pieces: list[Piece] = []
     room = width
     for leaf in leaves:
@@ -55,30 +55,30 @@ def read_blocks(
     """Read the matrix of all epochs and some members, `width` columns at a time.
 
     Args:
-        open_array: starts to open the array of a snapshot or pack, by its place in `counts`, and of a leaf.
-        leaves: their columns in this order, each leaf in C order.
-        width: columns of a block; the last one may be narrower.
-        counts: the epochs in each snapshot (1) or pack; rows go epoch by epoch, members within.
-        members: the numbers of the members.
+        open_array: starts to open the array of a leaf in a snapshot or pack, given its index in `counts`.
+        leaves: the leaves whose columns are read, in this order, each in C order.
+        width: columns per block; the last block may be narrower.
+        counts: number of epochs in each snapshot (1) or pack; rows go epoch by epoch, members within.
+        members: numbers of the members.
 
     Returns:
-        Iterator of float32 (epochs x members, columns). What it has given is verified, where checksums were
-        kept, once the block with the last column of a leaf has come.
+        Iterator of float32 (epochs x members, columns). If checksums were stored, a leaf is verified when the block
+        with its last column is returned.
 
     Raises:
-        ValueError: where a snapshot is damaged.
+        ValueError: if a snapshot is damaged.
     """
     opened: dict[Leaf, list[_Source]] = {}
     ends = np.cumsum(counts) * len(members)
     for pieces in _plan_blocks(leaves, width):
-        opened = {  # a leaf that reaches into several blocks stays open
+        opened = {  # a leaf that spans several blocks stays open
             leaf: opened.get(leaf) or _open_all([open_array(place, leaf) for place in range(len(counts))], members)
             for leaf, _, _ in pieces
         }
         stops = np.cumsum([stop - start for _, start, stop in pieces])
         block = np.empty((ends[-1], stops[-1]), np.float32)
         for place, rows in enumerate(np.split(block, ends[:-1])):
-            # The reads of a snapshot or a pack run together; more would hold more than the block in memory.
+            # The reads of one snapshot or pack run in parallel; more would need more memory than the block.
             parts = zip(pieces, np.split(rows, stops[:-1], axis=1), strict=True)
             fills = [opened[leaf][place].start_reading(start, stop, part) for (leaf, start, stop), part in parts]
             for fill in fills:
@@ -87,10 +87,10 @@ def read_blocks(
 
 
 class _Source(Protocol):
-    """The values of one leaf and some members in one snapshot or pack, on disk."""
+    """The values of one leaf and some members of a snapshot or pack on disk."""
 
     def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
-        """Start to read some columns; what comes back waits and writes them into `part`, (rows, columns)."""
+        """Start to read some columns; return a function that waits and writes them into `part`, (rows, columns)."""
         ...
 
 
@@ -99,7 +99,7 @@ def _open_all(arrays: list[StoredArray], members: np.ndarray) -> list[_Source]:
 
 
 class _Whole:
-    """Small leaves that share a chunk, and what lies otherwise on disk: read whole, whatever the columns."""
+    """A small leaf that shares a chunk, or any other layout on disk: read whole, whatever the columns."""
 
     def __init__(self, array: StoredArray, members: np.ndarray):
         self._array = array
@@ -115,7 +115,7 @@ class _Whole:
 
 
 class _Bytes:
-    """A leaf with a chunk for each row, as it lies in memory: ranges of bytes, in the order of the columns."""
+    """A leaf with one uncompressed chunk per row: byte ranges are read in the order of the columns."""
 
     def __init__(self, array: StoredArray, members: np.ndarray):
         self._array = array
@@ -125,7 +125,7 @@ class _Bytes:
         prefixes = [f"{place}/" for place in range(len(epochs))] if array.snapshot.packed else [""]
         end = "/0" * len(array.leaf.shape)
         self._keys = [f"c/{prefix}{member}{end}" for prefix in prefixes for member in members]
-        self._sums = [] if array.checksums is None else [xxh3_64() for _ in self._keys]  # of the bytes so far
+        self._sums = [] if array.checksums is None else [xxh3_64() for _ in self._keys]  # checksums of the bytes so far
 
     def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
         columns = slice(start * self._dtype.itemsize, stop * self._dtype.itemsize)
@@ -151,7 +151,7 @@ class _Bytes:
 
 
 def _has_chunk_by_row(stored: StoredArray) -> bool:
-    """Whether each row is a chunk of its own, as it lies in memory; small leaves are one chunk altogether."""
+    """Return whether each row is an uncompressed chunk of its own; a small leaf is one chunk for all rows."""
     chunk = [*([1] if stored.snapshot.packed else []), 1, *stored.leaf.shape]
     metadata = stored.result().spec().to_json()["metadata"]
     codecs = metadata["codecs"]

@@ -1,7 +1,7 @@
-"""The files of finished trainings, opened without running anything in them: orbax, NumPy, safetensors and PyTorch.
+"""Readers of checkpoint files that never execute code from them: orbax, NumPy, safetensors and PyTorch.
 
-Each is opened to the names, shapes and types of its arrays, and then read by name. A file is held against its own size
-before memory is asked for, for a few bytes may claim to be terabytes.
+A file is opened for the names, shapes and dtypes of its arrays, which are then read by name. The claimed sizes are
+compared with the size of the file before memory is allocated, since a few bytes may claim to be terabytes.
 """
 
 import json
@@ -21,8 +21,8 @@ from jaxscape.trajectories.index import naming_what_is_read
 from jaxscape.trajectories.snapshots import METADATA, orbax_silenced, reason
 
 TREE_METADATA = "_METADATA"  # of each pytree that orbax writes
-UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that orbax is writing, or was when it was killed
-DEFLATE_RATIO, ORBAX_RATIO = 1032, 2**16  # how far compression can go; zstd goes further than anybody's parameters
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that orbax is writing, or was writing when killed
+DEFLATE_RATIO, ORBAX_RATIO = 1032, 2**16  # largest compression ratios: deflate's limit, and a bound for orbax's zstd
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 OLDEST_TORCH = (2, 6)  # before it, weights_only=True could run code (CVE-2025-32434)
 SAFETENSORS_TYPES = {
@@ -34,27 +34,27 @@ SAFETENSORS_TYPES = {
 
 
 class Described(NamedTuple):
-    """An array that is not read yet."""
+    """The shape and dtype of an array that has not been read yet."""
 
     shape: tuple[int, ...]
-    dtype: str  # NumPy's name, or the format's own where NumPy has none
+    dtype: str  # NumPy's name, or the format's own name if NumPy has none
 
 
 class OpenedFile(NamedTuple):
-    """The arrays of a checkpoint: what they are, and how they are read."""
+    """The arrays of a checkpoint: their shapes and dtypes, and a function that reads them."""
 
     arrays: dict[str, Described]  # by key path
-    others: dict[str, str]  # what is no array, and what it is instead
+    others: dict[str, str]  # entries that are not arrays, with their types
     read: Callable[[Iterable[str]], dict[str, np.ndarray]]
 
 
 def open_checkpoint(path: Path) -> OpenedFile:
-    """Open a file or folder by its name's ending, or by what is in it.
+    """Open a file by its suffix, or a folder by its contents.
 
     Raises:
-        ValueError: where it is damaged, or none of the formats.
-        ImportError: for a PyTorch file without PyTorch; says what to install.
-        OSError: where it cannot be read.
+        ValueError: if it is damaged, or of no known format.
+        ImportError: for a PyTorch file if PyTorch is not installed; says what to install.
+        OSError: if it cannot be read.
     """
     if UNFINISHED in path.name:
         raise ValueError(f"{path} was never finished: orbax renames a checkpoint when all of it is written")
@@ -75,7 +75,7 @@ def open_checkpoint(path: Path) -> OpenedFile:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file or folder looks like a finished checkpoint, by its name or by the names of what is in it."""
+    """Return whether a file or folder looks like a finished checkpoint, by its name or the names of its entries."""
     if UNFINISHED in path.name:
         return False
     return bool(_orbax_items(path)) if path.is_dir() else path.suffix.lower() in _OPENERS
@@ -83,7 +83,7 @@ def is_checkpoint(path: Path) -> bool:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file brings about into one line that names it."""
+    """Turn any error that a damaged file causes into a one-line error that names the file."""
     try:
         yield
     except ImportError:
@@ -117,7 +117,7 @@ def _open_npz(path: Path) -> OpenedFile:
 
 
 def _npy_header(file: Any, name: str, size: int) -> tuple[Described, np.dtype[Any], bool]:
-    """Read the header of an array that has `size` bytes with it."""
+    """Read the header of an array; `size` is the number of bytes of the header and the array together."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name!r} has version {version} of NumPy's format; allowed: (1, 0) and (2, 0)")
@@ -163,13 +163,13 @@ def _open_safetensors(path: Path) -> OpenedFile:
         raise ValueError(f"its arrays have {stop} bytes, and the file {size - 8 - length}")
 
     def read(names: Iterable[str]) -> dict[str, np.ndarray]:
-        found = {}
+        values = {}
         with path.open("rb") as file:
             for name in names:
                 file.seek(8 + length + places[name][0])
                 content = file.read(places[name][1] - places[name][0])
-                found[name] = np.frombuffer(content, _little_endian(arrays[name].dtype)).reshape(arrays[name].shape)
-        return found
+                values[name] = np.frombuffer(content, _little_endian(arrays[name].dtype)).reshape(arrays[name].shape)
+        return values
 
     return OpenedFile(arrays, {}, read)
 
@@ -195,12 +195,12 @@ def _little_endian(name: str) -> np.dtype[Any]:
 
 
 def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in entries:
             raise ValueError(f"it has the name {name!r} twice")
-        found[name] = value
-    return found
+        entries[name] = value
+    return entries
 
 
 # PyTorch
@@ -217,12 +217,12 @@ def _open_torch(path: Path) -> OpenedFile:
     if installed < OLDEST_TORCH:
         raise ImportError(f"torch {torch.__version__} may run code that is hidden in {path}; pip install 'torch>=2.6'")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of old formats
+        warnings.simplefilter("ignore")  # about old formats
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, MemoryError):
             raise
-        except Exception:  # with advice to run what is in it
+        except Exception:  # torch's own message advises to allow code execution
             raise ValueError(
                 "it is damaged, or holds more than tensors (a whole module, a script), which could run code; save "
                 "model.state_dict() instead"
@@ -255,15 +255,15 @@ def _array_of_tensor(tensor: Any) -> np.ndarray:
     import torch
 
     plain = tensor.detach().resolve_neg().contiguous()
-    if plain.dtype == torch.bfloat16:  # NumPy has none of its own
+    if plain.dtype == torch.bfloat16:  # torch cannot convert bfloat16 to NumPy: pass its bits on as int16
         bits: np.ndarray = plain.view(torch.int16).numpy()
         return bits.view(jnp.bfloat16)
-    found: np.ndarray = plain.numpy()
-    return found
+    array: np.ndarray = plain.numpy()
+    return array
 
 
 def _named_leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what is in nested mappings and lists by key path."""
+    """Yield the leaves of nested mappings and lists by key path."""
     entries = node.items() if isinstance(node, Mapping) else enumerate(node)
     for key, value in entries:
         name = f"{above}{key}"
@@ -277,7 +277,7 @@ def _named_leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _orbax_items(folder: Path) -> dict[str, Path]:
-    """The pytrees of a checkpoint by name; of one that is the folder itself the name is empty."""
+    """Return the pytrees of a checkpoint by name; the name is empty if the folder itself is the pytree."""
     with naming_what_is_read(folder):
         if (folder / TREE_METADATA).is_file():
             return {"": folder}
@@ -304,16 +304,16 @@ def _open_orbax(folder: Path) -> OpenedFile:
     on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
     def read(names: Iterable[str]) -> dict[str, np.ndarray]:
-        wanted = list(names)
-        claimed = sum(math.prod(arrays[name].shape) * jnp.dtype(arrays[name].dtype).itemsize for name in wanted)
+        requested = list(names)
+        claimed = sum(math.prod(arrays[name].shape) * jnp.dtype(arrays[name].dtype).itemsize for name in requested)
         if claimed > ORBAX_RATIO * on_disk:
             raise ValueError(f"its arrays claim {claimed} bytes, and the folder has {on_disk}")
-        found: dict[str, np.ndarray] = {}
+        restored: dict[str, np.ndarray] = {}
         for item, tree in trees.items():
-            chosen = {named[name][1]: name for name in wanted if named[name][0] == item}
+            chosen = {named[name][1]: name for name in requested if named[name][0] == item}
             values = _restore(items[item], tree, set(chosen))
-            found |= {chosen[name]: np.asarray(value) for name, value in values.items()}
-        return {name: found[name] for name in wanted}
+            restored |= {chosen[name]: np.asarray(value) for name, value in values.items()}
+        return {name: restored[name] for name in requested}
 
     return OpenedFile(arrays, others, read)
 
@@ -343,7 +343,7 @@ def _describe_leaf(leaf: Any) -> Described | None:
 
 
 def _restore(folder: Path, tree: Any, names: set[str]) -> dict[str, Any]:
-    """Read some arrays of a pytree; the others are not touched."""
+    """Read some arrays of a pytree; the others are not read."""
     import orbax.checkpoint as ocp
 
     if not names:
@@ -353,10 +353,10 @@ def _restore(folder: Path, tree: Any, names: set[str]) -> dict[str, Any]:
     item = jax.tree.unflatten(structure, [0 if name in names else ocp.PLACEHOLDER for name in keys])
     arguments = jax.tree.unflatten(structure, [ocp.RestoreArgs(restore_type=np.ndarray)] * len(leaves))
     with orbax_silenced():
-        found = ocp.PyTreeCheckpointHandler().restore(
+        restored = ocp.PyTreeCheckpointHandler().restore(
             folder, args=ocp.args.PyTreeRestore(item=item, restore_args=arguments)
         )
-    return {name: value for name, value in _named_tree(found) if name in names}
+    return {name: value for name, value in _named_tree(restored) if name in names}
 
 
 _OPENERS: dict[str, Callable[[Path], OpenedFile]] = {

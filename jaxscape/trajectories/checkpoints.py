@@ -1,6 +1,6 @@
-"""Finished trainings: the parameters in the checkpoints that they left, step by step, whatever wrote them.
+"""Import of finished trainings from their checkpoints, step by step, whichever framework wrote them.
 
-Orbax folders, `.npz`, `.safetensors`, and the `.pt` and `.pth` of PyTorch. Nothing in a file is run.
+Orbax folders, `.npz`, `.safetensors`, and PyTorch's `.pt` and `.pth`. No code in a file is executed.
 """
 
 import os
@@ -19,7 +19,7 @@ KEPT = ("float32", "bfloat16", "float16")
 ROUNDED = "float64"  # to float32
 _LEFT_OUT = re.compile("bool|u?int(8|16|32|64)")  # counts and flags; smaller integers are packed weights
 _INTEGER = re.compile("[0-9]+")
-# Where checkpoints keep parameters, and what they keep beside them that nobody wants in a trajectory.
+# The usual names of the parameters in a checkpoint, and of entries beside them that do not belong in a trajectory.
 _PARAMETERS = ("params", "state_dict", "model_state_dict", "model_state", "model", "module", "net")
 _BESIDE = re.compile(r"opt(im|_).*|.*scheduler.*|.*scaler.*|batch_stats|rng.*|key|step|epoch|loss|lr", re.IGNORECASE)
 
@@ -27,21 +27,21 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Source(NamedTuple):
-    """What is imported from one file, decided before any array is read."""
+    """The selection of arrays to import from one file, made before any array is read."""
 
     path: Path
     opened: OpenedFile
-    key: str  # what stands before the names in the file
+    key: str  # prefix of the names in the file
     shapes: dict[str, Described]  # by key path
     in_file: dict[str, str]  # key path -> the name in the file, after the key
     left_out: dict[str, str]
 
 
 class Checkpoints:
-    """The checkpoints of one training, in the order of their steps; iterate to read them, one at a time."""
+    """The checkpoints of one training, in the order of their steps; iterate over them to read one at a time."""
 
     def __init__(self, steps: list[int], paths: list[Path], first: _Source, options: "_Options"):
-        """Not for callers: `import_checkpoints` makes them."""
+        """Use `import_checkpoints` instead."""
         self.steps = steps
         self.paths = paths
         self._first = first
@@ -49,37 +49,37 @@ class Checkpoints:
 
     @property
     def key(self) -> str:
-        """Where the parameters stand in each file, such as "model"; empty where that is everywhere."""
+        """Return where the parameters are in each file, such as "model"; empty if they are at the top level."""
         return self._first.key
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each array that is read, by name."""
+        """Return the shape of each array that is read, by name."""
         return {name: described.shape for name, described in self._first.shapes.items()}
 
     @property
     def left_out(self) -> dict[str, str]:
-        """What is not read of the first checkpoint: the names in the file, and why."""
+        """Return the names in the first checkpoint that are not read, and why."""
         return dict(self._first.left_out)
 
     @property
     def rounded(self) -> list[str]:
-        """The arrays of float64, which are rounded to float32."""
+        """Return the names of the float64 arrays, which are rounded to float32."""
         return [name for name, described in self._first.shapes.items() if described.dtype == ROUNDED]
 
     def after(self, step: int | None) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Yield those of later steps, as iterating does; None stands for all."""
+        """Yield the checkpoints after a step, as iteration does; None for all."""
         return self._read(step)
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Yield the number of each step and its arrays, of float32, bfloat16 or float16.
+        """Yield the number of each step and its arrays (float32, bfloat16 or float16).
 
         Raises:
-            ValueError: for a file that is damaged, or whose names, shapes or types are not those of the first.
-            OSError: where one cannot be read.
+            ValueError: if a file is damaged, or its names, shapes or dtypes differ from the first.
+            OSError: if a file cannot be read.
         """
         return self._read(None)
 
@@ -105,30 +105,30 @@ def import_checkpoints(
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] = (),
 ) -> Checkpoints:
-    """Open the checkpoints of a finished training; of all but the first only the name is looked at yet.
+    """Open the checkpoints of a finished training; only the first file is opened, the others when they are read.
 
     Args:
-        sources: one or several: files `.npz`, `.safetensors`, `.pt` and `.pth`, orbax folders of one step, and folders
-            that hold any of these. The number of a step is the last integer in a name, without its ending
-            (`step10.npz`, `checkpoint_10`), and the order is theirs. Where no name has one the steps are 0, 1, 2, ...:
-            sources in the order given, the entries of a folder by name.
-        key: where the parameters stand in a file of nested records, such as "model" or "state/params"; "" for
-            everywhere. By default the one place with a usual name ("params", "model", "state_dict", ...), where
-            there is nothing beside it but optimiser states and their kin, which are left out.
-        include: patterns as in a shell (`*`, `?`, `[ab]`) of the names to read, as the file has them after `key`; by
-            default all.
+        sources: one or several files (`.npz`, `.safetensors`, `.pt`, `.pth`), orbax folders of one step, or folders
+            that hold any of these. The step number is the last integer in a name, without its suffix (`step10.npz`,
+            `checkpoint_10`), and steps are sorted by it. If no name has a number the steps are 0, 1, 2, ...: sources in
+            the given order, entries of a folder sorted by name.
+        key: where the parameters are in a nested file, such as "model" or "state/params"; "" for the top level. By
+            default the only entry with a usual name ("params", "model", "state_dict", ...), if everything beside it is
+            optimiser state and the like, which is left out.
+        include: shell patterns (`*`, `?`, `[ab]`) of the names to read, as they are in the file after `key`; all by
+            default.
         exclude: patterns of names to leave out.
 
     Returns:
-        The checkpoints, their arrays by key path: `fc1.weight` of a file is fc1/weight, as JAX says it. Arrays of
-        integers and booleans (`num_batches_tracked`), and what is empty or no array, are left out, and float64 is
-        rounded to float32; `left_out` and `rounded` say which.
+        The checkpoints, with their arrays by key path: `fc1.weight` in a file becomes fc1/weight, as in JAX. Integer
+        and boolean arrays (`num_batches_tracked`), empty arrays and entries that are not arrays are left out, and
+        float64 is rounded to float32; see `left_out` and `rounded`.
 
     Raises:
-        ValueError: for no sources, numbers twice or in some names only, files of no known format or damaged, arrays of
-            other types (float8, complex, quantised), and patterns that no name matches.
-        ImportError: for a PyTorch file without PyTorch; says what to install.
-        OSError: for what is not there or cannot be read.
+        ValueError: if there are no sources, step numbers are repeated or in some names only, a file is damaged or of no
+            known format, an array has another dtype (float8, complex, quantised), or a pattern matches no name.
+        ImportError: for a PyTorch file if PyTorch is not installed; says what to install.
+        OSError: if a source does not exist or cannot be read.
     """
     options = _Options(key, None if include is None else _patterns("include", include), _patterns("exclude", exclude))
     if key is not None and not isinstance(key, str):
@@ -148,7 +148,7 @@ def _patterns(argument: str, given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _expanded(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files and folders of single steps."""
+    """Return the files and folders of single steps."""
     paths: list[Path] = []
     for source in sources:
         path = Path(source).expanduser().absolute()
@@ -166,13 +166,13 @@ def _expanded(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 def _step_numbers(paths: list[Path]) -> list[int]:
     names = [path.name if path.is_dir() else path.stem for path in paths]
-    found = [_INTEGER.findall(name) for name in names]
-    without = [path for path, integers in zip(paths, found, strict=True) if not integers]
+    numbers = [_INTEGER.findall(name) for name in names]
+    without = [path for path, integers in zip(paths, numbers, strict=True) if not integers]
     if len(without) == len(paths):
         return list(range(len(paths)))
     if without:
         raise ValueError(f"sources: {without[0].name} has no number of a step in its name, and others have")
-    steps = [int(integers[-1]) for integers in found]
+    steps = [int(integers[-1]) for integers in numbers]
     first: dict[int, Path] = {}
     for step, path in zip(steps, paths, strict=True):
         if step in first:
@@ -184,7 +184,7 @@ def _step_numbers(paths: list[Path]) -> list[int]:
 
 
 def _open(path: Path, options: _Options) -> _Source:
-    """Open a checkpoint, and decide what is read of it."""
+    """Open a checkpoint, and select the arrays to read."""
     opened = open_checkpoint(path)
     names = [*opened.arrays, *opened.others]
     for name in names:
@@ -210,9 +210,9 @@ def _open(path: Path, options: _Options) -> _Source:
 
 
 def _key_paths(names: Collection[str]) -> dict[str, str]:
-    """Key paths, and the name in the file of each: a dot parts a name as a slash does, where that is unambiguous.
+    """Return the name in the file by key path; dots separate a name like slashes do, if that is unambiguous.
 
-    So `fc1.weight` of PyTorch is the array that JAX calls fc1/weight.
+    `fc1.weight` of PyTorch thus becomes fc1/weight, as in JAX.
     """
     paths = {name.replace(".", "/"): name for name in names}
     above = {path.rsplit("/", parts)[0] for path in paths for parts in range(1, path.count("/") + 1)}
@@ -221,13 +221,13 @@ def _key_paths(names: Collection[str]) -> dict[str, str]:
     return paths
 
 
-def _find_key(path: Path, opened: OpenedFile, asked: str | None) -> str:
-    """Where the parameters stand; raises a ValueError that names the places where that is open."""
-    if asked is not None:
-        key = asked.strip("/")
+def _find_key(path: Path, opened: OpenedFile, given: str | None) -> str:
+    """Return where the parameters are; raise a ValueError that names the candidates if that is ambiguous."""
+    if given is not None:
+        key = given.strip("/")
         if key and not any(name.startswith(f"{key}/") for name in opened.arrays):
-            allowed = some_names(_groups(opened.arrays)) or "'', for nothing in it is nested"
-            raise ValueError(f"key={asked!r} is not in {path}; allowed: {allowed}")
+            allowed = some_names(_groups(opened.arrays)) or "'', since nothing in it is nested"
+            raise ValueError(f"key={given!r} is not in {path}; allowed: {allowed}")
         return key
     groups = _groups(opened.arrays)
     usual = [group for group in groups if group in _PARAMETERS]
@@ -276,10 +276,10 @@ def _require_same(source: _Source, first: _Source) -> None:
 
 def _read(source: _Source) -> dict[str, np.ndarray]:
     start = f"{source.key}/" if source.key else ""
-    found = source.opened.read([start + name for name in source.in_file.values()])
+    values = source.opened.read([start + name for name in source.in_file.values()])
     arrays = {}
     for name, described in source.shapes.items():
-        array = found[start + source.in_file[name]]
+        array = values[start + source.in_file[name]]
         if array.shape != described.shape or array.dtype.name != described.dtype:
             raise ValueError(f"{source.path}: {name!r} is {array.dtype} {array.shape}, and was said to be otherwise")
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -289,13 +289,13 @@ def _read(source: _Source) -> dict[str, np.ndarray]:
 
 def _rounded(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        found = array.astype(np.float32)
-    if np.any(np.isfinite(array) & ~np.isfinite(found)):
-        raise ValueError(f"{path}: {name!r} is float64 and has values beyond float32, which a trajectory is kept in")
-    return found
+        rounded = array.astype(np.float32)
+    if np.any(np.isfinite(array) & ~np.isfinite(rounded)):
+        raise ValueError(f"{path}: {name!r} is float64 and has values beyond the range of float32, the store's dtype")
+    return rounded
 
 
 def some_names(names: Iterable[str]) -> str:
-    """Names as a text of moderate length."""
+    """Return names as a text of moderate length."""
     known = list(names)
     return ", ".join(map(repr, known[:8])) + (f" and {len(known) - 8} more" if len(known) > 8 else "")

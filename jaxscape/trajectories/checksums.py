@@ -1,6 +1,6 @@
-"""A checksum for each array of each member, over its bytes as they lie in memory and on disk.
+"""Checksums of each member's arrays, computed over their bytes in memory and on disk.
 
-XXH3 with 64 bits (https://xxhash.com) keeps up with the page cache, 10 GB/s a core, and takes an array in pieces.
+XXH3 with 64 bits (https://xxhash.com) keeps up with the page cache, 10 GB/s per core, and can be updated in pieces.
 """
 
 import base64
@@ -23,28 +23,30 @@ def rows_checksums(array: np.ndarray) -> np.ndarray:
 
 
 def rows_checksums_among_processes(arrays: list[Any]) -> list[np.ndarray | None]:
-    """Return the checksums of rows that several processes hold; all of them call this together.
+    """Return the checksums of rows that several processes hold; all processes must call this together.
 
     Args:
-        arrays: NumPy arrays, which are the same everywhere, or JAX arrays [member, ...] on the devices of all.
+        arrays: NumPy arrays, replicated on all processes, or JAX arrays [member, ...] sharded over the devices of all.
 
     Returns:
-        For each array its checksums; None where no process holds whole rows of all members.
+        The checksums of each array; None if some member's row is not whole on any process.
     """
-    found = [_own_checksums(array) for array in arrays]
-    # As 32 bits, for JAX has none of 64 unless it is told to. A row that a process does not hold counts as None.
-    own = np.concatenate([np.stack([values.view(np.uint32).reshape(-1, 2), known]) for values, known in found], axis=1)
-    all_processes = np.asarray(multihost_utils.process_allgather(own)).reshape(-1, *own.shape)
+    local = [_local_checksums(array) for array in arrays]
+    # Each 64-bit checksum travels as two 32-bit numbers, since JAX truncates 64-bit integers unless x64 is enabled.
+    packed = np.concatenate(
+        [np.stack([values.view(np.uint32).reshape(-1, 2), known]) for values, known in local], axis=1
+    )
+    all_processes = np.asarray(multihost_utils.process_allgather(packed)).reshape(-1, *packed.shape)
     values, known = all_processes[:, 0], all_processes[:, 1, :, 0] > 0
-    holder = known.argmax(axis=0)
+    holder = known.argmax(axis=0)  # the first process that holds the row
     merged = np.ascontiguousarray(values[holder, np.arange(values.shape[1])]).view(np.uint64)[:, 0]
-    stops = np.cumsum([len(values) for values, _ in found])[:-1]
+    stops = np.cumsum([len(values) for values, _ in local])[:-1]
     parts = zip(np.split(merged, stops), np.split(known.any(axis=0), stops), strict=True)
     return [part if complete.all() else None for part, complete in parts]
 
 
-def _own_checksums(array: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The checksums of the rows that this process holds whole, and which they are, uint32 (member, 2)."""
+def _local_checksums(array: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the checksums of the rows that this process holds whole, and a mask of those rows, uint32 (member, 2)."""
     values, known = np.zeros(len(array), np.uint64), np.zeros((len(array), 2), np.uint32)
     if not isinstance(array, jax.Array):
         return rows_checksums(array), known + 1
@@ -56,29 +58,29 @@ def _own_checksums(array: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode(checksums: np.ndarray) -> str:
-    """Return checksums as text for JSON."""
+    """Encode checksums as text for JSON."""
     return base64.b64encode(checksums.astype("<u8").tobytes()).decode()
 
 
 def decode(text: str) -> np.ndarray:
-    """Return what `encode` was given.
+    """Decode the text of `encode`.
 
     Raises:
-        ValueError: for another text.
+        ValueError: for any other text.
     """
     return np.frombuffer(base64.b64decode(text, validate=True), "<u8")
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON record with a checksum of its own."""
+    """Return a JSON record with a checksum of its contents added."""
     return {**record, _SEAL: xxh3_64_hexdigest(json.dumps(dict(record), sort_keys=True).encode())}
 
 
 def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `sealed` was given.
+    """Return the record without the checksum that `sealed` added.
 
     Raises:
-        ValueError: where the checksum is missing or does not match.
+        ValueError: if the checksum is missing or does not match.
     """
     plain = {name: value for name, value in record.items() if name != _SEAL}
     if record.get(_SEAL) != sealed(plain)[_SEAL]:

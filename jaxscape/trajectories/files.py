@@ -1,7 +1,7 @@
-"""Files that are whole or absent: each is replaced in one step, and a record proves that it is as it was written.
+"""Atomic file replacement, and JSON records with checksums.
 
-A process may be killed, and a disk may fill up, at any moment. A reader then meets the old file or the new one. What a
-killed process leaves behind is a temporary file, which the next writer of the folder deletes (`delete_unfinished`).
+A process may be killed, or a disk may fill up, at any moment. A reader then finds either the old file or the new one. A
+killed process leaves a temporary file behind, which the next writer of the folder deletes (`delete_unfinished`).
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 
 CHECKSUM = "sha256"  # the entry of a record that holds the checksum of the others
 
-# Their names cannot be foreseen, so that nobody can put a link in their place.
+# Names of temporary files. They are random, so that nobody can put a symbolic link in their place beforehand.
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
@@ -27,7 +27,7 @@ def make_folder(path: Path) -> None:
     """Make a folder and its parents.
 
     Raises:
-        OSError: says which folder could not be made, and why.
+        OSError: with the name of the folder and the reason.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -37,15 +37,15 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file that takes the place of `path` when all of it is on disk.
+    """Open a temporary file that replaces `path` atomically once it is completely on disk.
 
     Raises:
-        OSError: says which file could not be written, and why; the old one stays as it was.
+        OSError: with the name of the file and the reason; the old file is unchanged.
     """
     make_folder(path.parent)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(unfinished, "xb") as file:  # x: never an existing file, nor what a link points to
+        with open(unfinished, "xb") as file:  # "x" refuses existing files and symbolic links
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -62,9 +62,9 @@ def delete_unfinished(folder: Path, *, older_than: float = 0.0) -> None:
     """Delete the temporary files that killed processes left in a folder.
 
     Args:
-        folder: need not exist.
-        older_than: seconds since they were written. 0 is for the folder's only writer; others leave the files that
-            may be in the making.
+        folder: the folder; it need not exist.
+        older_than: smallest age in seconds. 0 is for the only writer of the folder; others must spare files that may
+            still be being written.
     """
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         with suppress(FileNotFoundError):
@@ -76,7 +76,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Replace a JSON file by a record and its checksum; NaN and infinity become null.
 
     Raises:
-        OSError: where it cannot be written.
+        OSError: if it cannot be written.
     """
     plain = to_json(record)
     with replacing(path) as file:
@@ -84,16 +84,16 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path, *, sealed: bool = False) -> dict[str, Any]:
-    """Read a record as it was written.
+    """Read a record and verify its checksum.
 
     Args:
-        path: of the file.
-        sealed: whether it must have a checksum. Otherwise one without, of an earlier version or edited by hand, is
-            believed.
+        path: path of the file.
+        sealed: whether a checksum is required. Otherwise a record without one, from an earlier version or edited by
+            hand, is accepted.
 
     Raises:
-        FileNotFoundError: where there is no file.
-        ValueError: where it is damaged; says in which way.
+        FileNotFoundError: if there is no file.
+        ValueError: if it is damaged; says how.
     """
     try:
         record = json.loads(path.read_bytes())
@@ -113,7 +113,7 @@ def read_record(path: Path, *, sealed: bool = False) -> dict[str, Any]:
 
 
 def is_sealed(path: Path) -> bool:
-    """Return whether a record that `read_record` takes has a checksum."""
+    """Return whether a record file has a checksum."""
     return CHECKSUM in json.loads(path.read_bytes())
 
 
@@ -131,7 +131,7 @@ def to_json(value: Any) -> Any:
 
 
 def file_checksum(path: Path) -> str | None:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits; None where there is no such file."""
+    """Return the SHA-256 of a file's bytes as hexadecimal digits; None if there is no such file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -140,5 +140,5 @@ def file_checksum(path: Path) -> str | None:
 
 
 def _checksum(record: dict[str, Any]) -> str:
-    """The checksum of the values, whatever their order and layout in the file."""
+    """Return the checksum of the values, independent of their order and layout in the file."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,9 +1,10 @@
-"""What trajectories do, as numbers: return, outward movement, petals, lateral movement, lengths and angles.
+"""Statistics of trajectories: return, outward movement, petals, lateral movement, lengths and angles.
 
-All of it follows from the inner products of the increments (`jaxscape.trajectories.gram.gram`), so it costs
-nothing more, and the same numbers can be had of null trajectories (`jaxscape.trajectories.null`).
+All of them follow from the inner products of the increments (`jaxscape.trajectories.gram.gram`), without another pass
+over the parameters, and can be computed from null trajectories too (`jaxscape.trajectories.null`).
 
-With y_e the displacement of a copy from the minimum after epoch e, and m_e = y_e - y_(e-1) its movement:
+Notation: theta_e are the parameters of a copy after epoch e, y_e its displacement from the minimum, and
+m_e = y_e - y_(e-1) its movement.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxscape.trajectories.gram import (
-    Gram,
+    IncrementGram,
     inner_products,
     require_gram,
     rows_by_depth,
@@ -20,7 +21,8 @@ from jaxscape.trajectories.gram import (
     unscaled,
 )
 
-# What `Geometry.summary` gives, in the order of tables. Lengths are in units of |y_0|: a jump, or the norm of a start.
+# The statistics of `Geometry.summary`, in the order of tables. Lengths are in units of |y_0|: a jump, or the norm of a
+# start.
 STATISTICS = {
     "return": "1 - d(end) / d(start), d the distance from the minimum",
     "outward": "largest d / d(start), minus 1",
@@ -38,24 +40,24 @@ WITHOUT_MINIMUM = ("norm_change", "travel", "path", "tortuosity", "turning", "en
 
 
 def meanings(*, has_minimum: bool) -> dict[str, str]:
-    """Return the statistics of trajectories around a minimum, or of those without one, and what they mean."""
+    """Return the names and meanings of the statistics, for trajectories with or without a minimum."""
     names = STATISTICS if has_minimum else WITHOUT_MINIMUM
     return {name: STATISTICS[name].format(unit="jump" if has_minimum else "norm of the start") for name in names}
 
 
 class Geometry(NamedTuple):
-    """Trajectories epoch by epoch; float64 [epoch, member]. What has no value at an epoch is NaN there.
+    """The geometry of trajectories by epoch; float64 [epoch, member], NaN where a value is undefined.
 
-    A trajectory that ends before the longest one is NaN in all of them from there on. "The end" is a member's own.
-    Without a minimum (no reference in the Gram) everything is seen from the origin, and y_e is theta_e.
+    After the end of a trajectory that is shorter than the longest one, all values are NaN; "the end" is a member's own.
+    Without a minimum (no reference in the IncrementGram) displacements are from the origin, and y_e is theta_e.
     """
 
     norm: np.ndarray  # |theta_e|, the L2 norm of the parameters
-    distance: np.ndarray  # |y_e|, the distance from the minimum; 0 within 1e-7 of the way that led there
+    distance: np.ndarray  # |y_e|, the distance from the minimum; 0 if below 1e-7 of the path length
     chord: np.ndarray  # |y_e - y_0|, the distance from the start
     petal: np.ndarray  # cos(y_e, y_0): is the copy still where it was pushed?
     movement: np.ndarray  # |m_e|, from epoch 1
-    lateral: np.ndarray  # share of m_e orthogonal to y_(e-1), from 0 (straight in or out) to 1; from epoch 1
+    lateral: np.ndarray  # sine of the angle between m_e and y_(e-1): 0 is straight in or out; from epoch 1
     turning: np.ndarray  # angle between m_e and m_(e-1), radians from 0 to pi; from epoch 2
     falling: np.ndarray  # 1 where |y_e| < |y_(e-1)|, else 0; from epoch 1
     end_spread: np.ndarray  # [member]: mean distance of its end point from the others', NaN for one member
@@ -63,12 +65,12 @@ class Geometry(NamedTuple):
     def summary(self) -> dict[str, np.ndarray]:
         """Return the `STATISTICS` of each member, [member].
 
-        return: 1 - |y_end| / |y_0|; outward: max over epochs of |y_e| / |y_0|, minus 1 (0 where it never exceeds
-        the start); monotone: share of epochs in which the distance falls; petal: cos(y_end, y_0); lateral: mean
-        share of sideways movement; path: path length over |y_0|; tortuosity: path length over |y_end - y_0|
-        (1 is straight); travel: |y_end - y_0| over |y_0|; turning: mean turning angle; norm_change: |theta_end| /
-        |theta_0| - 1; end_spread: mean distance between end points over |y_0|. What a standing copy does not define
-        is NaN.
+        return: 1 - |y_end| / |y_0|; outward: max over epochs of |y_e| / |y_0|, minus 1 (0 if it never exceeds the
+        start); monotone: fraction of epochs in which the distance decreases; petal: cos(y_end, y_0); lateral: mean of
+        `lateral`; path: path length over |y_0|; tortuosity: path length over |y_end - y_0| (1 is straight); travel:
+        |y_end - y_0| over |y_0|; turning: mean turning angle; norm_change: |theta_end| / |theta_0| - 1; end_spread:
+        mean distance between end points over |y_0|. Statistics that are undefined for a copy that does not move are
+        NaN.
         """
         start = self.distance[0]
         ends = (~np.isnan(self.norm)).sum(axis=0) - 1, np.arange(self.norm.shape[1])
@@ -91,53 +93,50 @@ class Geometry(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """Trajectories as seen from where each of them begins; float64 [epoch, member].
+    """Displacements z_e of each trajectory from its own first point; float64 [epoch, member].
 
-    With z_e the displacement of a trajectory from its own first point. What has no value at an epoch is NaN there: all
-    of it after the end of a trajectory, angles where a displacement is 0.
+    Values are NaN after the end of a trajectory, and angles are NaN where a displacement is 0.
     """
 
-    distance: np.ndarray  # |z_e|; 0 within 1e-7 of the way that led there
-    angle: np.ndarray  # between z_e and z_end, the displacement in the end: radians from 0 to pi
+    distance: np.ndarray  # |z_e|; 0 if below 1e-7 of the path length
+    angle: np.ndarray  # between z_e and the final displacement z_end: radians from 0 to pi
 
 
-def trajectory_departure(gram: Gram) -> Departure:
-    """Return how far each trajectory is from its own first point, and in which direction relative to its end.
+def trajectory_departure(gram: IncrementGram) -> Departure:
+    """Return the distance of each trajectory from its own first point, and its direction relative to the end.
 
-    Both follow from the inner products of a trajectory's own movements, which are summed: nothing is lost where the
-    first point is large and the movements are small. Neither the reference nor the other trajectories enter.
+    Both are sums of inner products of a trajectory's own movements, so they keep their digits if the first point is
+    large and the movements are small. Neither the reference nor the other trajectories enter.
 
     Args:
-        gram: trajectories, of any lengths, with or without a reference.
+        gram: trajectories of any lengths, with or without a reference.
 
     Raises:
-        ValueError: where trajectories branch, lengths are beyond float64, or for anything but a Gram.
+        ValueError: if trajectories branch, lengths are beyond float64, or gram is not an IncrementGram.
     """
-    found = trajectory_rows(gram)
-    movements = np.maximum(found[1:], 0)
+    rows = trajectory_rows(gram)
+    movements = np.maximum(rows[1:], 0)
     blocks = gram.products[movements.T[:, :, None], movements.T[:, None, :]]  # [member, epoch, epoch]
-    moves = (found[1:] >= 0).T
-    blocks = np.where(moves[:, :, None] & moves[:, None, :], blocks, 0)  # a trajectory waits at its end
-    way = np.sqrt(np.diagonal(blocks, axis1=1, axis2=2)).cumsum(axis=1)
-    products = np.zeros((len(blocks),) + (len(found),) * 2)  # z_i . z_j
+    moves = (rows[1:] >= 0).T
+    blocks = np.where(moves[:, :, None] & moves[:, None, :], blocks, 0)  # a shorter trajectory stays at its end
+    path = np.sqrt(np.diagonal(blocks, axis1=1, axis2=2)).cumsum(axis=1)
+    products = np.zeros((len(blocks),) + (len(rows),) * 2)  # z_i . z_j
     products[:, 1:, 1:] = blocks.cumsum(axis=1).cumsum(axis=2)
     squared = np.diagonal(products, axis1=1, axis2=2).copy()
-    squared[:, 1:][squared[:, 1:] <= 1e-14 * way**2] = 0  # as `squared_rounding`
+    squared[:, 1:][squared[:, 1:] <= 1e-14 * path**2] = 0  # as in `squared_rounding`
     distance = np.sqrt(squared).T
     angle = np.arccos(_cosine(products[:, :, -1].T, distance, distance[-1]))
-    is_there = found >= 0
-    return Departure(
-        distance=np.where(is_there, unscaled(distance, gram), np.nan), angle=np.where(is_there, angle, np.nan)
-    )
+    exists = rows >= 0
+    return Departure(distance=np.where(exists, unscaled(distance, gram), np.nan), angle=np.where(exists, angle, np.nan))
 
 
-def trajectory_rows(gram: Gram) -> np.ndarray:
-    """Return the row numbers (within the Gram, reference counted) of each trajectory: int [epoch, member].
+def trajectory_rows(gram: IncrementGram) -> np.ndarray:
+    """Return the row numbers (of the IncrementGram, counting the reference) of each trajectory: int [epoch, member].
 
-    After the end of a trajectory that is shorter than the longest one its rows are -1.
+    After the end of a trajectory that is shorter than the longest one, its rows are -1.
 
     Raises:
-        ValueError: where trajectories branch, or for anything but a Gram.
+        ValueError: if trajectories branch, or gram is not an IncrementGram.
     """
     require_gram(gram)
     first = int(gram.has_reference)
@@ -151,7 +150,7 @@ def trajectory_rows(gram: Gram) -> np.ndarray:
         if rows[owner[parent]][-1] != parent:
             raise ValueError(
                 f"trajectories must not branch, but row {parent - first} has several successors; give gram() the "
-                f"parents of the rows where they do not come from a store"
+                f"parents of the rows if they do not come from a store"
             )
         owner[row] = owner[parent]
         rows[owner[row]].append(row)
@@ -159,25 +158,25 @@ def trajectory_rows(gram: Gram) -> np.ndarray:
     return np.stack([np.pad(chain, (0, longest - len(chain)), constant_values=-1) for chain in rows.values()], axis=1)
 
 
-def trajectory_geometry(gram: Gram) -> Geometry:
-    """Return the geometry of trajectories around their reference, or around the origin where they have none.
+def trajectory_geometry(gram: IncrementGram) -> Geometry:
+    """Return the geometry of trajectories around their reference, or around the origin if there is none.
 
     Args:
-        gram: trajectories, of any lengths. For the geometry of one layer, or of adapters, the Gram of their `leaves`.
+        gram: trajectories of any lengths. For the geometry of one layer, or of adapters, pass `gram(..., leaves=...)`.
 
     Raises:
-        ValueError: where trajectories branch, lengths are beyond float64, or for anything but a Gram.
+        ValueError: if trajectories branch, lengths are beyond float64, or gram is not an IncrementGram.
     """
-    found = trajectory_rows(gram)
-    is_there = found >= 0
-    ends = found[is_there.sum(axis=0) - 1, np.arange(found.shape[1])]
-    rows = np.where(is_there, found, ends)  # a trajectory waits at its end; what it has there is left out below
+    padded = trajectory_rows(gram)
+    exists = padded >= 0
+    ends = padded[exists.sum(axis=0) - 1, np.arange(padded.shape[1])]
+    rows = np.where(exists, padded, ends)  # a shorter trajectory stays at its end; its values there are masked below
     before, after = rows[:-1], rows[1:]
     center = "reference" if gram.has_reference else None
     between = np.ix_(ends, ends)
-    around, rest = inner_products(gram, center=center)
+    products, remainders = inner_products(gram, center=center)
     increments = gram.products
-    squared = np.diag(around)
+    squared = np.diag(products)
     absolute = np.maximum(squared + _from_origin(gram), 0)
     distance = np.sqrt(np.where(squared > squared_rounding(gram, center=center), squared, 0))[rows]
     length = np.sqrt(np.diag(increments))[after]
@@ -188,20 +187,20 @@ def trajectory_geometry(gram: Gram) -> Geometry:
         "norm": unscaled(np.sqrt(absolute)[rows], gram),
         "distance": unscaled(distance, gram),
         "chord": unscaled(distance_from_start(increments, after), gram),
-        "petal": _cosine(around[rows, rows[0]], distance, distance[0]),
+        "petal": _cosine(products[rows, rows[0]], distance, distance[0]),
         "movement": _from_epoch(1, unscaled(length, gram)),
         "lateral": _from_epoch(1, np.sqrt(1 - _cosine(outward, length, distance[:-1]) ** 2)),
         "turning": _from_epoch(2, turning)[: len(rows)],
         "falling": _from_epoch(1, (2 * outward + length**2 < 0).astype(np.float64)),
     }
     return Geometry(
-        **{name: np.where(is_there, values, np.nan) for name, values in by_epoch.items()},
-        end_spread=_mean_distance(unscaled(np.sqrt(squared_distances(around[between], rest[between])), gram)),
+        **{name: np.where(exists, values, np.nan) for name, values in by_epoch.items()},
+        end_spread=_mean_distance(unscaled(np.sqrt(squared_distances(products[between], remainders[between])), gram)),
     )
 
 
-def _from_origin(gram: Gram) -> np.ndarray:
-    """What the squared norm of each point (k,) has beyond that of its displacement from the reference r.
+def _from_origin(gram: IncrementGram) -> np.ndarray:
+    """Return |theta|^2 - |y|^2 of each point (k,), where y is its displacement from the reference r.
 
     |theta|^2 = |y|^2 + 2 y . r + |r|^2, and y . r is summed along the path.
     """
@@ -211,28 +210,31 @@ def _from_origin(gram: Gram) -> np.ndarray:
     with_reference[0] = 0
     for rows in rows_by_depth(gram.parents):
         with_reference[rows] += with_reference[gram.parents[rows]]
-    found: np.ndarray = 2 * with_reference + gram.products[0, 0]
-    return found
+    difference: np.ndarray = 2 * with_reference + gram.products[0, 0]
+    return difference
 
 
-def _along_path(gram: Gram) -> np.ndarray:
-    """Inner products of increments (rows) with displacements from the reference (columns)."""
+def _along_path(gram: IncrementGram) -> np.ndarray:
+    """Return inner products of increments (rows) with displacements from the reference (columns)."""
     products = gram.products.T.copy()
-    starts = int(gram.has_reference)  # their depth; a start is its own displacement
-    for rows in rows_by_depth(gram.parents)[starts:]:
+    depth = int(gram.has_reference)  # of the starts, whose increments are their displacements
+    for rows in rows_by_depth(gram.parents)[depth:]:
         products[rows] += products[gram.parents[rows]]
     return products.T
 
 
 def distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
-    """|m_1 + ... + m_e| from the products of the movements, rows [epoch - 1, member]; exactly 0 for a standing copy."""
+    """Return |m_1 + ... + m_e| [epoch, member], from the products of the movements, rows [epoch - 1, member].
+
+    It is exactly 0 for a copy that does not move.
+    """
     blocks = increments[movements.T[:, :, None], movements.T[:, None, :]]
     squared = np.diagonal(blocks.cumsum(axis=1).cumsum(axis=2), axis1=1, axis2=2).T
     return np.concatenate([np.zeros((1, movements.shape[1])), np.sqrt(np.maximum(squared, 0))])
 
 
 def _cosine(products: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosines from inner products and lengths, NaN where a length is 0."""
+    """Return cosines from inner products and lengths, NaN where a length is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(one * other > 0, np.clip(products / (one * other), -1, 1), np.nan)
 
@@ -242,7 +244,7 @@ def _from_epoch(first: int, values: np.ndarray) -> np.ndarray:
 
 
 def _mean_over_epochs(values: np.ndarray) -> np.ndarray:
-    """The mean of what is defined in each column, NaN where nothing is."""
+    """Return the mean of the defined values in each column, NaN if there are none."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)

@@ -1,13 +1,12 @@
 """Inner products of increments, summed over blocks of columns: the pass behind `gram`.
 
-A block is read while others are worked on, by threads of the host (NumPy's BLAS) or by accelerators, each with sums of
-its own. The sums of some hundred tiles of columns are carried in pairs of float64 (see `pairs`), and columns are
-rotated beforehand:
+A block is read while others are processed, by threads of the host (NumPy's BLAS) or by accelerators, each with its own
+sums. The sums of some hundred tiles of columns use double-double addition (see `pairs`), and columns are rotated first:
 
-The square of a float32 ends in a pattern of bits (odd^2 = 1 mod 8) that a float64 sum rounds down again and again.
-Squared norms came out 1e-15 too small while products of different rows did not, and two points 1e-5 of their norm
-apart lost 1e-5 of their distance. Pairs of columns are therefore mixed by a rotation, which leaves inner products as
-they are; rounding is random then and averages out.
+The square of a float32 ends in a bit pattern (odd^2 = 1 mod 8) that a float64 sum systematically rounds down. Squared
+norms came out 1e-15 too small while products of different rows did not, and two points 1e-5 of their norm apart lost
+1e-5 of their distance. Pairs of columns are therefore mixed by a rotation, which preserves inner products; rounding
+errors are then random and average out.
 """
 
 import math
@@ -23,17 +22,17 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from jaxscape.trajectories.pairs import Pair, add_pairs, two_sum
 
-ANGLE = 1.0  # of the rotation, in radians; any that is no simple fraction of a turn
-COLUMNS = 128  # of a tile are made at a time, and
-ROWS = 64  # of a sum are added at a time, so that they stay in the cache
-MAX_SUMS = 2**28  # bytes that the sums of all threads of the host may take
+ANGLE = 1.0  # of the rotation, in radians; any angle that is not a simple fraction of a full turn
+COLUMNS = 128  # columns of a tile that are computed at a time, so that they stay in the cache
+ROWS = 64  # rows of a sum that are added at a time, for the same reason
+MAX_SUMS = 2**28  # limit in bytes for the sums of all host threads
 
 
 Blocks = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 class Points(NamedTuple):
-    """Points (n, P), read in blocks of columns, and what their increments are."""
+    """Points (n, P), read in blocks of columns, with the parents that define their increments."""
 
     blocks: Callable[[int], Iterator[np.ndarray]]  # float32 or float64 (n, columns), given the bytes of a block
     reference: np.ndarray | None  # float64 (P,): row 0, where there is one
@@ -42,7 +41,7 @@ class Points(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What a thread of the host works in; overwritten as it goes."""
+    """The work arrays of a host thread, which are overwritten."""
 
     total: np.ndarray  # float64 (k - first, k)
     remainder: np.ndarray  # likewise
@@ -52,19 +51,19 @@ class Sums(NamedTuple):
 
 
 def sum_products(points: Points, first: int, devices: Sequence[jax.Device] | None, max_bytes: int) -> Pair:
-    """Inner products (k - first, k) of the increments from `first` on with all increments.
+    """Return the inner products (k - first, k) of the increments from `first` on with all increments.
 
     Args:
-        points: read once.
-        first: row number.
-        devices: they take blocks in turns; [] is threads of the host. By default GPUs, the host without any.
-        max_bytes: of all blocks that are held at a time.
+        points: the points, which are read once.
+        first: row number of the first increment to compute.
+        devices: devices that take blocks in turn; [] for threads of the host. By default GPUs, or the host without any.
+        max_bytes: limit for all blocks that are held at a time.
     """
     if devices is None:
         devices = jax.local_devices() if jax.default_backend() == "gpu" else []
     workers = len(devices) or _count_threads(len(points.parents))
     blocks = with_reference(points, max_bytes // (workers + 1))
-    # Rounding averages out over some hundred sums; wider tiles have fewer sums and faster products.
+    # Rounding errors average out over some hundred sums; wider tiles mean fewer sums and faster products.
     width = int(np.clip(points.dimension // 300, 128, 4096)) // 8 * 8
     if devices:
         parts = _sum_on_devices(blocks, points.parents, first, width, devices)
@@ -75,24 +74,24 @@ def sum_products(points: Points, first: int, devices: Sequence[jax.Device] | Non
         for part in parts[1:]:
             high, low = add_pairs((high, low), part)
         high, low = two_sum(high, low)
-    for part in (high, low):  # a device rounds (i, j) and (j, i) each in its own way
+    for part in (high, low):  # make it exactly symmetric: a device may round (i, j) and (j, i) differently
         square = part[:, first:]
         square[:] = np.tril(square) + np.tril(square, -1).T
     return high, low
 
 
 def _count_threads(num_rows: int) -> int:
-    """How many threads share the blocks of so many increments; as many as BLAS has, where memory allows.
+    """Return the number of threads that process blocks: as many as BLAS uses, if memory allows.
 
-    Threads with blocks of their own keep all cores busy, where those that share a product wait for one another and
-    for the next block. But each has sums of its own.
+    Threads with their own blocks keep all cores busy, while threads that share a product wait for one another and for
+    the next block. But each thread needs its own sums.
     """
     cores = max((library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"), default=1)
     return int(np.clip(MAX_SUMS // (3 * 8 * num_rows**2), 1, cores))
 
 
 def with_reference(points: Points, block_bytes: int) -> Blocks:
-    """Each block with its columns of the reference: (1, columns), or (0, columns) where there is none."""
+    """Yield each block with its columns of the reference: (1, columns), or (0, columns) without a reference."""
     reference = np.empty((0, points.dimension)) if points.reference is None else points.reference[None]
     column = 0
     for block in points.blocks(block_bytes):
@@ -110,10 +109,10 @@ def _sum_in_threads(blocks: Blocks, parents: np.ndarray, first: int, width: int,
     pending: list[Future[None]] = []
     one_each = 1 if workers > 1 else None
     with threadpool_limits(one_each, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        # By number and not by who is free: the same blocks always meet in the same sum.
+        # Blocks are assigned to sums by number and not by which thread is free, so that the result is deterministic.
         for number, (block, reference) in enumerate(blocks):
             if number >= workers:
-                pending[number - workers].result()  # that sum is free again
+                pending[number - workers].result()  # the previous block of this sum is done
             pending.append(pool.submit(_add_block, sums[number % workers], block, reference, parents, first))
         for task in pending:
             task.result()
@@ -123,7 +122,7 @@ def _sum_in_threads(blocks: Blocks, parents: np.ndarray, first: int, width: int,
 def _add_block(sums: Sums, block: np.ndarray, reference: np.ndarray, parents: np.ndarray, first: int) -> None:
     width = block.shape[1]
     step = math.ceil(width / math.ceil(width / sums.tile.shape[1]))  # equal tiles, no narrow last one
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity show in the sums
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are detected in the sums
         for start in range(0, width, step):
             tile = sums.tile[:, : min(step, width - start)]
             for column in range(0, tile.shape[1], COLUMNS):
@@ -132,7 +131,7 @@ def _add_block(sums: Sums, block: np.ndarray, reference: np.ndarray, parents: np
                 _write_increments(out, block[:, columns], reference[:, columns], parents, sums.scratch)
             new = tile[first:]
             np.matmul(new, tile[:first].T, out=sums.product[:, :first])
-            np.matmul(new, new.T, out=sums.product[:, first:])  # one matrix, as NumPy sees: half the work
+            np.matmul(new, new.T, out=sums.product[:, first:])  # NumPy recognises the transpose (syrk): half the work
             for row in range(0, len(new), ROWS):
                 rows = slice(row, row + ROWS)
                 sums.total[rows], error = two_sum(sums.total[rows], sums.product[rows])
@@ -142,29 +141,30 @@ def _add_block(sums: Sums, block: np.ndarray, reference: np.ndarray, parents: np
 def _write_increments(
     out: np.ndarray, block: np.ndarray, reference: np.ndarray, parents: np.ndarray, scratch: np.ndarray
 ) -> None:
-    """The increments of some columns, rotated, into float64 (k, columns)."""
+    """Write the rotated increments of some columns into `out`, float64 (k, columns)."""
     rows, before = scratch[:, :, : out.shape[1]]
     rows[: len(reference)] = reference
     rows[len(reference) :] = block
     np.take(rows, np.maximum(parents, 0), axis=0, out=before, mode="clip")
     before[parents < 0] = 0
     np.subtract(rows, before, out=out)
+    # Rotate pairs of neighbouring columns (x, y) in place: seen as x + iy, a rotation is a product with exp(i angle).
     even = out.shape[1] // 2 * 2
-    neighbours = out[:, :even].view(np.complex128)
-    neighbours *= np.exp(1j * ANGLE)
+    pairs = out[:, :even].view(np.complex128)
+    pairs *= np.exp(1j * ANGLE)
 
 
 def _sum_on_devices(
     blocks: Blocks, parents: np.ndarray, first: int, width: int, devices: Sequence[jax.Device]
 ) -> list[Pair]:
     k = len(parents)
-    room = 0
+    padded_width = 0
     with jax.enable_x64(True):
         parents_on = [jax.device_put(parents, device) for device in devices]
         sums = [jax.device_put((np.zeros((k - first, k)),) * 2, device) for device in devices]
         for number, (block, reference) in enumerate(blocks):
-            room = max(room, math.ceil(block.shape[1] / width) * width)
-            missing = room - block.shape[1]  # the last block is filled up, so that one program does for all
+            padded_width = max(padded_width, math.ceil(block.shape[1] / width) * width)
+            missing = padded_width - block.shape[1]  # the last block is padded, so that one compiled program serves all
             padded = [np.pad(rows, ((0, 0), (0, missing))) for rows in (block, reference)]
             turn = number % len(devices)
             jax.block_until_ready(sums[turn])  # a device holds one block at a time

@@ -1,4 +1,4 @@
-"""The index of a store, store.json: whose members they are, and which arrays each of them has."""
+"""The index of a store, store.json: the labels of its members and the arrays of each member."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from jaxscape.trajectories.files import delete_unfinished, make_folder, read_rec
 
 INDEX = "store.json"
 FORMAT = "jaxscape trajectories"
-VERSION, PACKED_VERSION = 1, 2  # a reader that does not know packs refuses their version
+VERSION, PACKED_VERSION = 1, 2  # packed stores have their own version, so that readers without support refuse them
 _ABOUT = {
     VERSION: "One folder an epoch, an orbax checkpoint whose item 'state' holds the parameters stacked [member, ...]. ",
     PACKED_VERSION: "One folder for consecutive epochs, a pack, named by the first: an orbax checkpoint whose item "
@@ -25,40 +25,40 @@ _ABOUT_ENTRIES = (
     "labels: a record a member, in that order. leaves: the arrays of one member, in the order of the columns."
 )
 DTYPES = ("float32", "bfloat16", "float16")
-# What a killed process leaves of an index: of this version, and of the first one.
+# Temporary files that a killed process may leave: of this version, and of the first one.
 _UNFINISHED = (f".{INDEX}.*.tmp", f"{INDEX}.tmp")
 
 
 class Leaf(NamedTuple):
     """One array of the parameters of one member."""
 
-    keys: tuple[str, ...]  # where it stands in the nested dictionaries
+    keys: tuple[str, ...]  # its key path in the nested dictionaries
     shape: tuple[int, ...]  # without the member axis
     dtype: str
 
     @property
     def name(self) -> str:
-        """The key path, such as "group1/conv/kernel"."""
+        """Return the key path as text, such as "group1/conv/kernel"."""
         return "/".join(self.keys)
 
     @property
     def size(self) -> int:
-        """Parameters in one member's array."""
+        """Return the number of parameters in one member's array."""
         return math.prod(self.shape)
 
 
 @contextmanager
 def naming_what_is_read(path: Path) -> Iterator[None]:
-    """Say of an error of the system's which file or folder could not be read.
+    """Name the file or folder that could not be read in any system error raised inside.
 
     Raises:
-        OSError: of the kind that the system reported.
+        OSError: of the type that the system reported.
     """
     try:
         yield
     except OSError as error:
         if error.strerror is None:
-            raise  # it has our own words
+            raise  # the message is our own
         raise type(error)(f"cannot read {path}: {error.strerror}") from None
 
 
@@ -69,33 +69,33 @@ def has_index(folder: Path) -> bool:
 
 
 class Index(NamedTuple):
-    """What store.json says."""
+    """The contents of store.json."""
 
-    labels: list[dict[str, Any]]
-    leaves: list[Leaf]
+    labels: list[dict[str, Any]]  # one record per member
+    leaves: list[Leaf]  # the arrays of one member
     packed: bool  # whether a folder holds several epochs
 
 
 def make_store_folder(folder: Path, index: Index) -> None:
-    """Make the folder of a store without snapshots.
+    """Make the folder of an empty store.
 
     Raises:
-        FileExistsError: where something is there already.
+        FileExistsError: if the folder is not new or empty.
     """
     with naming_what_is_read(folder):
         taken = folder.exists() and not (folder.is_dir() and all(_is_unfinished(entry) for entry in folder.iterdir()))
     if taken:
-        found = "a trajectory store" if has_index(folder) else "something"
-        raise FileExistsError(f"path={folder} holds {found} already; open it, or choose a new or empty folder")
+        content = "a trajectory store" if has_index(folder) else "something"
+        raise FileExistsError(f"path={folder} holds {content} already; open it, or choose a new or empty folder")
     make_folder(folder)
     write_index(folder, index)
 
 
 def write_index(folder: Path, index: Index) -> None:
-    """Replace the index in one step, so that a reader sees the old one or the new one.
+    """Replace the index atomically, so that a reader sees either the old or the new one.
 
     Raises:
-        OSError: where it cannot be written.
+        OSError: if it cannot be written.
     """
     delete_unfinished(folder)
     (folder / f"{INDEX}.tmp").unlink(missing_ok=True)
@@ -109,9 +109,9 @@ def read_index(folder: Path) -> Index:
     """Read the index of a store.
 
     Raises:
-        FileNotFoundError: where there is no folder.
-        ValueError: where it is not a store, or one of another version, or its index is damaged.
-        OSError: where the index cannot be read.
+        FileNotFoundError: if there is no folder.
+        ValueError: if it is not a store, is of another version, or its index is damaged.
+        OSError: if the index cannot be read.
     """
     path = folder / INDEX
     with naming_what_is_read(folder):
@@ -124,10 +124,10 @@ def read_index(folder: Path) -> Index:
         )
     with naming_what_is_read(path):
         index = read_record(path)
-    found = (index.get("format"), index.get("version"))
+    version = (index.get("format"), index.get("version"))
     allowed = [(FORMAT, VERSION), (FORMAT, PACKED_VERSION)]
-    if found not in allowed:
-        raise ValueError(f"path={folder} has format and version {found}; allowed: {allowed[0]} and {allowed[1]}")
+    if version not in allowed:
+        raise ValueError(f"path={folder} has format and version {version}; allowed: {allowed[0]} and {allowed[1]}")
     labels, leaves = index.get("labels"), index.get("leaves")
     if not _are_labels(labels):
         raise ValueError(f"{path} is damaged: labels must be records with the same columns, got {reprlib.repr(labels)}")
@@ -143,7 +143,7 @@ def plain_records(labels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the labels as JSON values.
 
     Raises:
-        ValueError: where they are empty, differ in their columns or hold something else.
+        ValueError: if they are empty, differ in their columns, or hold anything but JSON values.
     """
     if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(r, Mapping) for r in labels):
         raise ValueError(f"labels={reprlib.repr(labels)} must be a sequence of mappings, one record per member")

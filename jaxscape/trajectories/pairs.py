@@ -1,20 +1,20 @@
-"""Sums in pairs of float64, a value and the remainder that rounding cut off: twice the digits (Knuth; Dekker)."""
+"""Double-double addition: a sum is a float64 value plus the remainder that rounding cut off (Knuth; Dekker)."""
 
 from typing import Any
 
 import numpy as np
 
-Pair = tuple[np.ndarray, np.ndarray]  # value and remainder: their sum is exact to about 1e-32
+Pair = tuple[np.ndarray, np.ndarray]  # value and remainder, whose sum has a relative error of about 1e-32
 
 
 def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
-    """The sum of two arrays, exactly: the rounded sum and what rounding cut off."""
+    """Return the exact sum of two arrays: the rounded sum and the remainder that rounding cut off."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
 def add_pairs(a: Any, b: Any) -> Pair:
-    """The sum of two value-and-remainder pairs, normalised."""
+    """Return the normalised sum of two pairs of value and remainder."""
     total, error = two_sum(a[0], b[0])
     return two_sum(total, error + a[1] + b[1])

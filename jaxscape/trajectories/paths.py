@@ -1,7 +1,7 @@
-"""Paths that mean the same to every library below us.
+"""Paths that orbax, etils and tensorstore all interpret in the same way.
 
-Orbax takes some characters of a path as a pattern, etils takes some folders as buckets in a cloud, and tensorstore
-takes a backslash as a separator; each then writes elsewhere, or merges nothing, and reports success.
+Orbax interprets some characters of a path as a pattern, etils interprets some folders as cloud buckets, and tensorstore
+interprets a backslash as a separator. They would then write elsewhere, or merge nothing, and report success.
 """
 
 import hashlib
@@ -11,25 +11,25 @@ import stat
 import tempfile
 from pathlib import Path
 
-# What orbax, etils and tensorstore pass on as it is. Everything else goes through an alias.
+# Characters that orbax, etils and tensorstore pass on unchanged. Other paths are replaced by an alias.
 _PLAIN = re.compile(r"[\w/ .,+=@%~#-]*")
 _SCHEMES = re.compile(r"/*(gs|s3|az|hf)(/|$)")  # etils reads /gs/name as gs://name
-LONGEST = 1024  # bytes; orbax and tensorstore append up to 200 of theirs to what a system takes, often 4096
+LONGEST = 1024  # bytes; orbax and tensorstore append up to 200, and systems often limit a path to 4096
 
 
 def plain_path(folder: Path) -> Path:
-    """Return a path to the same folder that every library reads in the same way.
+    """Return a path to the same folder that every library interprets in the same way.
 
-    That is the path itself where it has plain characters only. Otherwise it is a symbolic link in a private folder
-    for temporary files, whose name follows from the path alone: all processes of a program have the same one, and a
-    killed one leaves nothing that another would trip over. It may be used for saving and for loading; ask again
-    before each use, for a system may clear its temporary files.
+    This is the path itself if it has plain characters only. Otherwise it is a symbolic link in a private folder for
+    temporary files. The name of the link depends on the path alone, so all processes use the same one, and a killed
+    process leaves nothing in the way of another. It can be used for saving and loading. Call this function before each
+    use, since a system may clear its temporary files.
 
     Args:
-        folder: absolute; should exist, for nothing can be made under a link that leads nowhere.
+        folder: absolute path, which should exist: nothing can be created under a dangling link.
 
     Raises:
-        ValueError: for a path that needs an alias where none can be made.
+        ValueError: if the path needs an alias and none can be made.
     """
     if _is_plain(folder):
         return folder
@@ -39,7 +39,7 @@ def plain_path(folder: Path) -> Path:
         _link(alias, target)
     except OSError as error:
         raise ValueError(
-            f"path={target!r} has characters that orbax reads otherwise, and an alias cannot be made in "
+            f"path={target!r} has characters that orbax interprets differently, and an alias cannot be made in "
             f"{tempfile.gettempdir()} ({error.strerror or error}); choose a folder with a plain name"
         ) from None
     return alias
@@ -50,21 +50,21 @@ def _is_plain(folder: Path) -> bool:
     return (
         _PLAIN.fullmatch(text.removeprefix(folder.drive)) is not None
         and _SCHEMES.match(text) is None
-        and ".." not in folder.parts  # tensorstore drops them by name, which is wrong after a link
+        and ".." not in folder.parts  # tensorstore resolves them by name, which is wrong after a symbolic link
         and not text.startswith("//")
         and len(os.fsencode(folder)) <= LONGEST
     )
 
 
 def _private_folder() -> Path:
-    """A folder that nobody else can write to."""
+    """Return a folder for temporary files that no other user can write to."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()).absolute() / f"jaxscape-{user}"
     if not _is_plain(folder):
         raise OSError("its own path is not plain")
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user or status.st_mode & 0o022:
         raise OSError(f"{folder} belongs to somebody else")
     return folder
 

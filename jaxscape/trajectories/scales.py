@@ -1,6 +1,7 @@
-"""Points whose squares do not fit float64: find them, and scale all points by one power of two, which is exact.
+"""Scaling of points whose squares would overflow or underflow float64, by a power of two, which is exact.
 
-float64 holds 1e-308 to 1e308, its squares only 1e-154 to 1e154. float32 and narrower types never come near it.
+float64 represents 1e-308 to 1e308, so squares limit values to 1e-154 to 1e154. float32 and narrower dtypes never reach
+these limits.
 """
 
 from collections.abc import Iterator
@@ -10,41 +11,41 @@ import numpy as np
 
 from jaxscape.trajectories.increments import Points, with_reference
 
-TINY, HUGE = 2.0**-960, 2.0**960  # squared lengths between them leave room for their parts and for sums of many
+TINY, HUGE = 2.0**-960, 2.0**960  # limits for squared lengths, with room for their remainders and for long sums
 
 
 class Scan(NamedTuple):
-    """What a pass over the values tells that their products do not."""
+    """Facts about the values of points that their products do not show."""
 
     is_finite: np.ndarray  # bool (k,)
-    moved: np.ndarray  # int: those of the given rows that differ from their parents
-    exponent: int  # the largest finite value is below 2**exponent, and not below half of it
+    moved: np.ndarray  # int: the given rows that differ from their parents
+    exponent: int  # 2**(exponent - 1) <= largest finite value < 2**exponent
 
 
 def is_narrow(values: np.ndarray) -> bool:
-    """Whether float32 holds the values, so that float64 holds their squares."""
+    """Return whether float32 represents the values exactly, so that float64 represents their squares."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return bool((values.astype(np.float32) == values).all())
 
 
 def out_of_range(squares: np.ndarray, *, narrow: bool) -> np.ndarray:
-    """Return the numbers of the squared lengths that may have overflowed or lost digits, int.
+    """Return the indices of squared lengths that may have overflowed or lost digits, int.
 
     Args:
         squares: float64 (k,).
-        narrow: whether the points are float32 or less, in which a square of zero means zero.
+        narrow: whether the points are float32 or narrower, so that a square of zero is exact.
     """
     fits = (squares >= TINY) & (squares <= HUGE)
     return np.flatnonzero(~(fits | (squares == 0)) if narrow else ~fits)
 
 
 def scan(points: Points, rows: np.ndarray, max_bytes: int) -> Scan:
-    """Read the points for what decides about their scale.
+    """Read the points once, for the facts that decide how to scale them.
 
     Args:
-        points: read once.
-        rows: those whose increments are in doubt.
-        max_bytes: of what is held at a time, about.
+        points: the points.
+        rows: rows whose increments may have overflowed or underflowed.
+        max_bytes: approximate limit for the memory that is used at a time.
     """
     is_finite = np.ones(len(points.parents), bool)
     is_moved = np.zeros(len(rows), bool)
@@ -60,7 +61,7 @@ def scan(points: Points, rows: np.ndarray, max_bytes: int) -> Scan:
 
 
 def scaled(points: Points, exponent: int) -> Points:
-    """Return the points divided by 2**exponent; values that vanish so are below 1e-300 of the largest."""
+    """Return the points divided by 2**exponent; only values below 1e-300 of the largest underflow."""
     if exponent == 0:
         return points
 

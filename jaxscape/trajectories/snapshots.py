@@ -1,9 +1,9 @@
-"""Snapshots on disk: an orbax checkpoint of all members at one epoch, and what proves that it is as it was written.
+"""Snapshots on disk: an orbax checkpoint of all members at one epoch, with checksums.
 
-Its arrays are uncompressed zarr in an OCDBT database, chunked by member, and tensorstore reads any part of them. The
-checksums of all rows, the epoch and the update stand in the checkpoint's own metadata, so that they are there exactly
-when it is complete. In a packed store a checkpoint holds the snapshots of several consecutive epochs, a pack; its
-folder has the name of the first, and its arrays have an axis more.
+Its arrays are uncompressed zarr in an OCDBT database, chunked by member, so that tensorstore can read any part of them.
+The checksums of all rows, the epoch and the update are in the checkpoint's own metadata, so they exist exactly if the
+checkpoint is complete. In a packed store a checkpoint holds the snapshots of several consecutive epochs, a pack. Its
+folder is named after the first epoch, and its arrays have an additional leading axis.
 """
 
 import errno
@@ -26,11 +26,11 @@ from jaxscape.trajectories.index import Leaf, naming_what_is_read
 from jaxscape.trajectories.paths import plain_path
 
 METADATA = "_CHECKPOINT_METADATA"
-PAGE = 4096  # bytes; nothing less is ever read from a disk
+PAGE = 4096  # bytes, the smallest unit that is read from a disk
 EPOCH = re.compile("0|[1-9][0-9]*")  # orbax writes to "3.orbax-checkpoint-tmp", renamed to "3" when all is on disk
 _STATUS = re.compile("[A-Z_]+(?=:)")
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
-# Something else stands where a file was; other errors of the system (too many open files, no permission) may pass.
+# Errors that mean a file is missing or replaced; others (too many open files, no permission) may be temporary.
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
@@ -38,60 +38,60 @@ class Snapshot(NamedTuple):
     """A complete folder of a store: the snapshot of one epoch, or a pack of several."""
 
     folder: Path
-    updates: tuple[int | None, ...]  # of each epoch: optimizer updates before it, where `append` was told
-    checksums: dict[str, str] | None  # by the name of a leaf, encoded; None in stores of an earlier version
-    packed: bool = False  # whether its arrays are [epoch, member, ...], and not [member, ...]
+    updates: tuple[int | None, ...]  # optimizer updates before each epoch, None if `append` was not given any
+    checksums: dict[str, str] | None  # encoded, by the name of a leaf; None in stores of an earlier version
+    packed: bool = False  # whether its arrays are [epoch, member, ...] rather than [member, ...]
 
     @property
     def epochs(self) -> range:
-        """The epochs in it, which follow one another."""
+        """Return the consecutive epochs in it."""
         first = int(self.folder.name)
         return range(first, first + len(self.updates))
 
     def update(self, epoch: int) -> int | None:
-        """Return how many optimizer updates came before one of its epochs."""
+        """Return the number of optimizer updates before one of its epochs."""
         return self.updates[epoch - self.epochs.start]
 
     def row_checksums(self, leaf: Leaf, num_members: int) -> np.ndarray | None:
-        """Return the checksums of the members' arrays, epoch by epoch, or None where none were kept."""
+        """Return the checksums of the members' arrays, epoch by epoch, or None if none were stored."""
         text = (self.checksums or {}).get(leaf.name)
-        found = None if text is None else checksums.decode(text)
+        stored = None if text is None else checksums.decode(text)
         expected = num_members * len(self.updates)
-        if found is not None and len(found) != expected:
+        if stored is not None and len(stored) != expected:
             rows = "rows" if self.packed else "members"
-            raise self.damaged(f"{leaf.name!r} has checksums of {len(found)} {rows}, not {expected}")
-        return found
+            raise self.damaged(f"{leaf.name!r} has checksums of {len(stored)} {rows}, not {expected}")
+        return stored
 
     def damaged(self, reason: str) -> ValueError:
-        """Return the error that says what is wrong with it, and the way out."""
+        """Return the error that says what is wrong with the snapshot and how to repair the store."""
         return damaged(self.folder, reason, self.packed)
 
 
 def find_snapshots(store: Path, packed: bool = False) -> dict[int, Snapshot]:
-    """Return the complete snapshots of a store by epoch; those of a pack are the same object.
+    """Return the complete snapshots of a store by epoch; the epochs of a pack share one object.
 
     Raises:
-        ValueError: where one is damaged; names it and the way out.
+        ValueError: if one is damaged; says which and how to repair the store.
     """
     with naming_what_is_read(store):
         first_epochs = sorted(int(entry.name) for entry in store.iterdir() if EPOCH.fullmatch(entry.name))
-    found: dict[int, Snapshot] = {}
+    snapshots: dict[int, Snapshot] = {}
     for first in first_epochs:
         snapshot = read_snapshot(store / str(first), packed)
-        if first in found:
-            raise snapshot.damaged(f"its epochs are in the pack {found[first].folder.name} too")
-        found |= dict.fromkeys(snapshot.epochs, snapshot)
-    return found
+        if first in snapshots:
+            raise snapshot.damaged(f"its epochs are in the pack {snapshots[first].folder.name} too")
+        snapshots |= dict.fromkeys(snapshot.epochs, snapshot)
+    return snapshots
 
 
 def read_snapshot(folder: Path, packed: bool = False) -> Snapshot:
-    """Read what is known of a snapshot, or of a pack, besides its arrays.
+    """Read the metadata of a snapshot or a pack.
 
-    Orbax's own reader opens every array (20 ms each), so its file is read here.
+    Orbax's own reader opens every array (20 ms each), so its file is read directly.
 
     Raises:
-        ValueError: where its metadata is missing or damaged.
-        OSError: where it cannot be read.
+        ValueError: if the metadata is missing or damaged.
+        OSError: if it cannot be read.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a snapshot but a file, in the place of one; delete it")
@@ -105,22 +105,22 @@ def read_snapshot(folder: Path, packed: bool = False) -> Snapshot:
         raise damaged(folder, f"its {METADATA} is not what was written", packed) from None
 
 
-def _parse(folder: Path, found: Any) -> Snapshot:
-    """Raise a ValueError, KeyError or TypeError for what `save_snapshot` does not write."""
-    update = found["update"]
+def _parse(folder: Path, metadata: Any) -> Snapshot:
+    """Return a snapshot; raise a ValueError, KeyError or TypeError for metadata that `save_snapshot` cannot write."""
+    update = metadata["update"]
     if update is not None and not isinstance(update, int):
         raise TypeError("update is no integer")
-    if found.keys() == {"update"}:
+    if metadata.keys() == {"update"}:
         return Snapshot(folder, (update,), None)
-    plain = checksums.unsealed(found)
+    plain = checksums.unsealed(metadata)
     if plain["epoch"] != int(folder.name):
         raise ValueError("it is the snapshot of another epoch")
     return Snapshot(folder, (update,), dict(plain["checksums"]))
 
 
-def _parse_pack(folder: Path, found: Any) -> Snapshot:
-    """Raise a ValueError, KeyError or TypeError for what `save_snapshot` does not write of a pack."""
-    plain = checksums.unsealed(found)
+def _parse_pack(folder: Path, metadata: Any) -> Snapshot:
+    """Return a pack; raise a ValueError, KeyError or TypeError for metadata that `save_snapshot` cannot write."""
+    plain = checksums.unsealed(metadata)
     updates = plain["updates"]
     if plain["epoch"] != int(folder.name) or not updates:
         raise ValueError("it is the pack of other epochs")
@@ -130,7 +130,7 @@ def _parse_pack(folder: Path, found: Any) -> Snapshot:
 
 
 def damaged(folder: Path, reason: str, packed: bool = False) -> ValueError:
-    """Return the error that says what is wrong with a snapshot or a pack, and the way out."""
+    """Return the error that says what is wrong with a snapshot or a pack, and how to repair the store."""
     if packed:
         return ValueError(
             f"pack {folder.name} of the store {folder.parent}, of the epochs from {folder.name} on, is damaged: "
@@ -144,11 +144,11 @@ def damaged(folder: Path, reason: str, packed: bool = False) -> ValueError:
 
 @contextmanager
 def naming_damage(snapshot: Snapshot) -> Iterator[None]:
-    """Turn a page of tensorstore's into one line about a snapshot.
+    """Turn tensorstore's long errors into one line about a snapshot.
 
     Raises:
-        OSError: where the system could not read a file that is there.
-        ValueError: where the snapshot is damaged.
+        OSError: if the system could not read an existing file.
+        ValueError: if the snapshot is damaged.
     """
     try:
         yield
@@ -158,12 +158,12 @@ def naming_damage(snapshot: Snapshot) -> Iterator[None]:
         number = _SYSTEM_ERROR.search(str(error))
         if number and int(number[1]) not in _DAMAGE:
             raise OSError(f"cannot read {snapshot.folder}: {os.strerror(int(number[1]))}") from None
-        status = _STATUS.match(str(error))  # what follows is a page
+        status = _STATUS.match(str(error))  # the rest of the message fills a page
         raise snapshot.damaged(f"its arrays cannot be read{f' ({status[0]})' if status else ''}") from None
 
 
 def reason(error: BaseException) -> str:
-    """Return the system's words where tensorstore reports a system error, otherwise the first words of an error."""
+    """Return the system's message if tensorstore reports a system error, otherwise the beginning of the message."""
     number = _SYSTEM_ERROR.search(str(error))
     if number:
         return os.strerror(int(number[1]))
@@ -174,19 +174,19 @@ def reason(error: BaseException) -> str:
 
 
 class StoredArray:
-    """One leaf of a snapshot, [member, ...], or of a pack, [epoch, member, ...]; it is opened in the background.
+    """One leaf of a snapshot, [member, ...], or of a pack, [epoch, member, ...], opened in the background.
 
     Its rows are the members' arrays, epoch by epoch.
     """
 
     def __init__(self, snapshot: Snapshot, leaf: Leaf, num_members: int, context: Any):
-        """Start to open it.
+        """Start to open the array.
 
         Args:
-            snapshot: of which epoch or epochs.
-            leaf: which array.
-            num_members: the length of the member axis that it must have.
-            context: tensorstore's, with its caches.
+            snapshot: the snapshot or pack.
+            leaf: the leaf.
+            num_members: the required length of the member axis.
+            context: tensorstore's context, with its caches.
         """
         import tensorstore as ts
 
@@ -210,77 +210,77 @@ class StoredArray:
         """Return tensorstore's array.
 
         Raises:
-            ValueError: where it cannot be opened, or is another array than the index says.
-            OSError: where the system cannot read it.
+            ValueError: if it cannot be opened, or its shape or dtype is not that of the index.
+            OSError: if the system cannot read it.
         """
         with naming_damage(self.snapshot):
             array = self._pending.result()
         if array.shape != self._shape or array.dtype.name != self.leaf.dtype:
-            found = f"{array.dtype.name} {array.shape}, not {self.leaf.dtype} {self._shape} as in the index"
-            raise self.snapshot.damaged(f"{self.leaf.name!r} is {found}")
+            difference = f"{array.dtype.name} {array.shape}, not {self.leaf.dtype} {self._shape} as in the index"
+            raise self.snapshot.damaged(f"{self.leaf.name!r} is {difference}")
         return array
 
     def rows(self, epochs: np.ndarray, members: np.ndarray) -> np.ndarray:
-        """Return the numbers of the rows of some epochs and members, epoch by epoch."""
+        """Return the row numbers of some epochs and members, epoch by epoch."""
         places = epochs - self.snapshot.epochs.start
         numbers: np.ndarray = (places[:, None] * self.num_members + members).ravel()
         return numbers
 
     def start_reading(self, epochs: np.ndarray, members: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start to read some epochs and members; what comes back waits, verifies and returns [epoch, member, ...]."""
+        """Start to read some epochs and members; return a function that waits, verifies and returns the array."""
         array = self.result() if self.snapshot.packed else self.result()[None]
         pending = array.oindex[epochs - self.snapshot.epochs.start, members].read()
 
         def wait() -> np.ndarray:
             with naming_damage(self.snapshot):
-                found: np.ndarray = pending.result()
+                values: np.ndarray = pending.result()  # [epoch, member, ...]
             if self.checksums is not None:
-                sums = checksums.rows_checksums(found.reshape(-1, *self.leaf.shape))
+                sums = checksums.rows_checksums(values.reshape(-1, *self.leaf.shape))
                 self.verify(self.rows(epochs, members), sums)
-            return found
+            return values
 
         return wait
 
-    def verify(self, rows: np.ndarray, found: np.ndarray) -> None:
-        """Raise a ValueError where the checksums of some rows are not those that were kept."""
+    def verify(self, rows: np.ndarray, sums: np.ndarray) -> None:
+        """Raise a ValueError if the checksums of some rows differ from the stored ones."""
         if self.checksums is None:
             return
-        wrong = rows[found != self.checksums[rows]]
+        wrong = rows[sums != self.checksums[rows]]
         if wrong.size:
             raise self.snapshot.damaged(f"{self.describe(wrong[0])} does not match its checksum")
 
     def describe(self, row: int) -> str:
-        """Return which array a row is, in words."""
+        """Return in words which array a row is."""
         place, member = divmod(int(row), self.num_members)
         epoch = f" at epoch {self.snapshot.epochs[place]}" if self.snapshot.packed else ""
         return f"{self.leaf.name!r} of member {member}{epoch}"
 
 
 def save_snapshot(snapshot: Snapshot, state: Any) -> None:
-    """Write the arrays of a snapshot, complete when this returns.
+    """Write the arrays of a snapshot; they are completely on disk when this returns.
 
     Raises:
-        FileExistsError: where one is there already.
-        OSError: where it cannot be written; or another error of orbax's.
+        FileExistsError: if the snapshot exists already.
+        OSError: if it cannot be written; orbax may raise other errors.
     """
     from orbax.checkpoint import v1 as ocp
 
-    if snapshot.folder.exists():  # orbax sees it too, and leaves a coroutine that was never awaited
+    if snapshot.folder.exists():  # orbax checks it too, but leaves a coroutine that was never awaited
         raise FileExistsError(f"{snapshot.folder} is there already")
     with orbax_silenced(), saving_context((0, 1) if snapshot.packed else (0,)):
         ocp.save(_where_to_write(snapshot), state, custom_metadata=_metadata(snapshot))
 
 
 def start_saving_among_processes(snapshot: Snapshot, state: Any) -> Any:
-    """Start to write the arrays of a snapshot that several processes hold; return orbax's response.
+    """Start to write the arrays of a snapshot that are sharded over several processes; return orbax's response.
 
-    All of them call this. What this process holds has been copied when this returns.
+    All processes must call this. The local shards have been copied when it returns.
     """
     from orbax.checkpoint import v1 as ocp
 
     context = saving_context()
-    # Named so, the processes meet through their coordinator. Otherwise they would run a program on all devices,
-    # in a thread of their own, and each must run such programs in the same order.
+    # With these settings the processes synchronise through their coordinator. Otherwise each would run a collective
+    # program on all devices from a thread of its own, and all processes must run such programs in the same order.
     context.multiprocessing.active_processes = set(range(jax.process_count()))
     context.multiprocessing.barrier_sync_key_prefix = f"{zlib.crc32(os.fsencode(snapshot.folder.parent)):08x}"
     with orbax_silenced(), context:
@@ -297,9 +297,9 @@ def _metadata(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def ending_context() -> Any:
-    """Return a context of orbax in which a folder that cannot be made ends in an error and in nothing else.
+    """Return an orbax context in which a folder that cannot be made raises an error and leaves no threads behind.
 
-    Otherwise threads that wait for it stay behind, 20 minutes, and keep Python alive.
+    Otherwise threads would wait for the folder for 20 minutes and keep Python alive.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -309,19 +309,19 @@ def ending_context() -> Any:
 
 
 def saving_context(row_axes: tuple[int, ...] = (0,)) -> Any:
-    """Return how a snapshot lies on disk; `row_axes` are (0,), the members, or (0, 1), epochs and members."""
+    """Return the orbax context for saving; `row_axes` are (0,), the members, or (0, 1), epochs and members."""
     from orbax.checkpoint import v1 as ocp
 
     options = ocp.options.ArrayOptions.Saving.StorageOptions
 
     def chunk_by_row(keys: Any, array: np.ndarray) -> Any:
         num_rows = math.prod(array.shape[: len(row_axes)])
-        small = array.nbytes < PAGE * num_rows  # then a chunk a row would only make more chunks
+        small = array.nbytes < PAGE * num_rows  # chunks smaller than a page would only be more chunks
         return options(shard_axes=() if small else row_axes)
 
     context = ending_context()
-    context.array.saving.use_compression = False  # parameters hardly compress (0.92), and it takes longer
-    context.array.saving.use_replica_parallel = False  # it cuts members into pieces
+    context.array.saving.use_compression = False  # parameters hardly compress (to 0.92), and it takes longer
+    context.array.saving.use_replica_parallel = False  # it would split the arrays of a member
     context.array.saving.scoped_storage_options_creator = chunk_by_row
     context.memory.deepcopy_host_arrays = False  # `append` has copied them
     return context
@@ -329,7 +329,7 @@ def saving_context(row_axes: tuple[int, ...] = (0,)) -> Any:
 
 @contextmanager
 def orbax_silenced() -> Iterator[None]:
-    """Silence orbax, which logs hundreds of lines of traceback, once a thread, of what `wait` raises in one."""
+    """Silence orbax, which logs hundreds of lines of traceback per thread for an error that `wait` raises anyway."""
     from absl import logging as absl_logging
 
     def from_elsewhere(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""What `gram` is given, checked before any of it is read: the points, the reference and the parents of the rows."""
+"""Checks of the inputs of `gram` before any data are read: the points, the reference and the parents of the rows."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,18 +19,18 @@ EXACT = 2**53  # integers up to this size are exact in float64
 
 
 class Source(NamedTuple):
-    """What the points are, before any of them is read."""
+    """A description of the points, with a function that reads them."""
 
     num_rows: int
     shapes: dict[str, tuple[int, ...]]  # of the arrays of one point, by key path, in the order of the columns
-    all_shapes: dict[str, tuple[int, ...]]  # likewise, with those of the arrays that were left out
-    parents: np.ndarray | None  # of the rows, where they are known
-    is_narrow: bool  # no wider than float32: float64 holds the squares of all finite values
-    blocks: Callable[[int], Iterator[np.ndarray]]  # given the bytes of a block as float32
+    all_shapes: dict[str, tuple[int, ...]]  # the same, including the arrays that are left out
+    parents: np.ndarray | None  # of the rows, if they are known
+    is_narrow: bool  # no wider than float32, so that float64 represents the squares of all finite values
+    blocks: Callable[[int], Iterator[np.ndarray]]  # from the size of a block in bytes (as float32) to the blocks
 
     @property
     def dimension(self) -> int:
-        """P, the number of parameters of a point."""
+        """Return P, the number of parameters of a point."""
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
 
@@ -38,7 +38,7 @@ Members = Sequence[int] | Sequence[Sequence[int] | None]
 
 
 def open_source(points: Any, members: Members | None, leaves: str | Sequence[str] | None) -> Source:
-    """Return what `points` are; raise ValueError for what cannot be rows of real numbers."""
+    """Return the description of `points`; raise a ValueError if they cannot be rows of real numbers."""
     if isinstance(points, TrajectoryStore):
         return _of_store(points, members, leaves)
     is_list = type(points) in (list, tuple) and len(points) > 0
@@ -53,7 +53,7 @@ def _of_store(store: TrajectoryStore, members: Any, leaves: str | Sequence[str] 
     chosen = None
     if members is not None:
         chosen = integers([members] if isinstance(members, int) else members, "members must be integers").tolist()
-    # Reads nothing; refuses an empty store, and members and leaves not in it.
+    # This reads nothing, but refuses an empty store, and members and leaves that are not in it.
     store.blocks(sys.maxsize, members=chosen, leaves=leaves)
     count = store.num_members if chosen is None else len(chosen)
     num_rows = store.num_epochs * count
@@ -64,10 +64,10 @@ def _of_store(store: TrajectoryStore, members: Any, leaves: str | Sequence[str] 
 
 
 def _of_stores(stores: Sequence[Any], members: Any, leaves: str | Sequence[str] | None) -> Source:
-    """The rows of several stores, one store after the other."""
+    """Return the rows of several stores, one store after the other."""
     for number, store in enumerate(stores):
         if not isinstance(store, TrajectoryStore):
-            raise ValueError(f"points must be stores all or none, but points[{number}] is a {type(store).__name__}")
+            raise ValueError(f"points must all be stores, or none, but points[{number}] is a {type(store).__name__}")
     parts = [_of_store(*each, leaves) for each in zip(stores, _members_by_store(members, len(stores)), strict=True)]
     for store in stores[1:]:
         _require_same_leaves(store, stores[0])
@@ -82,7 +82,7 @@ def _of_stores(stores: Sequence[Any], members: Any, leaves: str | Sequence[str] 
     def blocks(max_bytes: int) -> Iterator[np.ndarray]:
         if max_bytes < 4 * num_rows:
             raise ValueError(f"max_bytes={max_bytes} is less than one column, {4 * num_rows} bytes")
-        # Half of it, since the blocks of the stores are held beside the one that they make.
+        # Half of max_bytes, since the blocks of the stores and their concatenation are held at the same time.
         width = max(max_bytes // (8 * num_rows), 1)
         by_store = [part.blocks(4 * width * part.num_rows) for part in parts]
         return (np.concatenate(rows) for rows in zip(*by_store, strict=True))
@@ -112,7 +112,9 @@ def _require_same_leaves(store: TrajectoryStore, first: TrajectoryStore) -> None
             f"stores must hold the same arrays: {name!r} is {here} in {store.path} and {there} in {first.path}"
         )
     if list(now) != list(then):
-        raise ValueError(f"stores must hold the same arrays in the same order, {store.path} and {first.path} do not")
+        raise ValueError(
+            f"stores must hold the same arrays in the same order, but {store.path} and {first.path} do not"
+        )
 
 
 def _of_arrays(points: PyTree, leaves: str | Sequence[str] | None) -> Source:
@@ -131,17 +133,17 @@ def _of_arrays(points: PyTree, leaves: str | Sequence[str] | None) -> Source:
 
 
 def _of_list(points: Sequence[Any], leaves: str | Sequence[str] | None) -> Source:
-    """Points in a plain list or tuple, a network or a vector each."""
+    """Return the rows of a plain list or tuple, in which each item is a network or a vector."""
     items = [_named_arrays(f"points[{number}]", _as_vector(item)) for number, item in enumerate(points)]
     _refuse_unequal(items)
     shapes = [array.shape for array in items[0].values()]
     if not shapes:
         raise ValueError(f"points must hold arrays, but points[0] is {points[0]!r:.60}, without any")
     if _is_bare(_as_vector(points[0])) and len(shapes[0]) != 1:
-        found = "numbers" if shapes[0] == () else f"arrays of shape {shapes[0]}, which may be stacked themselves"
+        items_are = "numbers" if shapes[0] == () else f"arrays of shape {shapes[0]}, which may be stacked themselves"
         raise ValueError(
             f"points must be an array (n, P), a list of networks or of vectors, or a pytree of stacked arrays, got a "
-            f"{type(points).__name__} of {found}; {_STACK}"
+            f"{type(points).__name__} of {items_are}; {_STACK}"
         )
     of_one = {name: array.shape for name, array in items[0].items()}
     return _of_rows({name: [item[name] for item in items] for name in of_one}, of_one, len(items), leaves)
@@ -151,7 +153,7 @@ _STACK = "stack points on axis 0 (np.stack), and give arrays that are stacked al
 
 
 def _as_vector(item: Any) -> Any:
-    """A list of numbers as the vector that it stands for, anything else as it is."""
+    """Return a list of numbers as a vector, anything else unchanged."""
     is_numbers = type(item) in (list, tuple) and len(item) and all(isinstance(number, Real) for number in item)
     return np.array(item) if is_numbers else item
 
@@ -172,7 +174,7 @@ def _of_rows(
     num_rows: int,
     leaves: str | Sequence[str] | None,
 ) -> Source:
-    """Points of named arrays, each stacked on axis 0 or a list of the arrays of the points."""
+    """Return the rows of named arrays, each stacked on axis 0 or given as a list with one array per point."""
     shapes = _chosen(of_one, leaves)
     if num_rows == 0 or not any(np.prod(shape) for shape in shapes.values()):
         raise ValueError(f"points must not be empty, got shapes {[(num_rows, *shape) for shape in shapes.values()]}")
@@ -198,17 +200,17 @@ def _columns(rows: np.ndarray | list[np.ndarray], columns: slice) -> np.ndarray:
 
 
 def _chosen(shapes: dict[str, tuple[int, ...]], leaves: str | Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays that are asked for by name or pattern."""
+    """Return the shapes of the arrays that are selected by name or pattern."""
     return shapes if leaves is None else {name: shapes[name] for name in matching_names(list(shapes), leaves)}
 
 
 def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
-    """Return the reference as float64 (P,), its arrays in the order of the columns of the points.
+    """Return the reference as float64 (P,), with its arrays in the order of the columns of the points.
 
-    Where arrays of the points are left out, the reference may have them or not.
+    It may include the arrays that are left out of the points, or not.
 
     Raises:
-        ValueError: for anything but an array (P,) or the arrays of one point, by key path and shape.
+        ValueError: for anything but an array (P,) or the arrays of one point, with the same key paths and shapes.
     """
     arrays = _named_arrays("reference", reference)
     if type(reference) in (list, tuple) and all(array.ndim == 0 for array in arrays.values()):
@@ -218,17 +220,17 @@ def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
         (flat,) = arrays.values()
         return _chosen_columns(flat, source).astype(np.float64)
     for name in [*source.shapes, *arrays]:
-        found, expected = (arrays[name].shape if name in arrays else None), source.all_shapes.get(name)
-        if found != expected:
+        shape, expected = (arrays[name].shape if name in arrays else None), source.all_shapes.get(name)
+        if shape != expected:
             raise ValueError(
                 f"reference must have the arrays of one point, or be an array ({source.dimension},): {name!r} is "
-                f"{describe_shape(found)} in the reference and {describe_shape(expected)} in a point"
+                f"{describe_shape(shape)} in the reference and {describe_shape(expected)} in a point"
             )
     return np.concatenate([arrays[name].ravel().astype(np.float64) for name in source.shapes])
 
 
 def _chosen_columns(flat: np.ndarray, source: Source) -> np.ndarray:
-    """The chosen arrays of a flat reference, which has them alone or all arrays of a point."""
+    """Return the selected arrays of a flat reference, which holds either only these or all arrays of a point."""
     if flat.size == source.dimension:
         return flat
     sizes = [int(np.prod(shape)) for shape in source.all_shapes.values()]
@@ -239,7 +241,7 @@ def _chosen_columns(flat: np.ndarray, source: Source) -> np.ndarray:
 
 
 def check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndarray:
-    """Return the parents as int64 (n,); raise ValueError where one is not a row before its own, or -1."""
+    """Return the parents as int64 (n,); raise a ValueError unless each is an earlier row, or -1."""
     allowed = f"parents must be {num_rows} row numbers, each -1 (a start) or smaller than its own row"
     array = integers(parents, allowed)
     if len(array) != num_rows:
@@ -251,7 +253,7 @@ def check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndar
 
 
 def integers(values: Sequence[int] | np.ndarray, allowed: str) -> np.ndarray:
-    """Return a sequence of integers as int64 (n,); raise ValueError that says what is allowed."""
+    """Return a sequence of integers as int64 (n,); raise a ValueError that says what is allowed for anything else."""
     try:
         array = np.asarray(values)
     except ValueError:  # items of unequal lengths
@@ -262,7 +264,7 @@ def integers(values: Sequence[int] | np.ndarray, allowed: str) -> np.ndarray:
 
 
 def _named_arrays(argument: str, tree: PyTree) -> dict[str, np.ndarray]:
-    """The arrays of a pytree by key path, named as a store names them; refuses what is no array of real numbers."""
+    """Return the arrays of a pytree by key path, named as in a store; refuse anything but arrays of real numbers."""
     arrays: dict[str, np.ndarray] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_sparse):
         name = "/".join(jax.tree_util.keystr((key,), simple=True) for key in path) or "params"
@@ -294,4 +296,4 @@ def _is_sparse(node: Any) -> bool:
 
 
 def _is_bare(tree: PyTree) -> bool:
-    return jax.tree_util.all_leaves([tree])
+    return jax.tree_util.all_leaves([tree])  # a one-element list: is its element a leaf, and not a container?

@@ -1,10 +1,10 @@
-"""The trajectories on disk: every parameter that the members pass through, epoch by epoch.
+"""Trajectories on disk: the parameters of all members, epoch by epoch.
 
-Retraining appends a snapshot of all members an epoch, which is written while the next epoch runs. Distances,
-geometry and embeddings read them back by epoch, by member, or as blocks of columns, so that nobody holds a
-whole trajectory of a large network in memory. A snapshot is an orbax checkpoint
-(https://orbax.readthedocs.io), and everything that is read from one is held against the checksums in it.
-In a packed store many small snapshots share a checkpoint; it reads the same.
+Retraining appends a snapshot of all members per epoch, which is written while the next epoch runs. Distances, geometry
+and embeddings read snapshots by epoch, by member, or as blocks of columns, so that a whole trajectory of a large
+network need never be in memory. A snapshot is an orbax checkpoint (https://orbax.readthedocs.io), and everything that
+is read is verified against the checksums in it. In a packed store many small snapshots share a checkpoint; reading is
+the same.
 """
 
 import operator
@@ -45,19 +45,18 @@ from jaxscape.trajectories.snapshots import (
 
 
 class TrajectoryStore:
-    """A folder of snapshots, one an epoch, each with the parameters of all members.
+    """A folder of snapshots, one per epoch, each with the parameters of all members.
 
-    A snapshot counts once it is completely on disk: a process may be killed at any time, and the store resumes
-    after its last complete epoch. An epoch that was damaged can be deleted, and appended again. One program writes at
-    a time; any number may read. Where the program is several
-    processes (`jax.distributed`) all of them create the store, append and close together, on a file system that they
-    share, and each writes the members that its devices hold.
+    A snapshot exists once it is completely on disk: a process may be killed at any time, and the store resumes after
+        its
+    last complete epoch. A damaged epoch can be deleted and appended again. One program may write at a time; any number
+    may read. If the program has several processes (`jax.distributed`), all of them must create the store, append and
+    close together, on a shared file system; each process writes the members on its own devices.
 
-    A packed store is for many small snapshots, such as one a step of training. They wait in memory, and are written
-    together: by the first `append` after they fill 64 MB, or after the oldest has waited a minute; by `wait` and
-    `close`; and before anything is read. A process that is killed loses what waits and the pack that is being
-    written; every pack on disk is whole. Damage is named by pack, and concerns all of its epochs. It is written by
-    programs of one process.
+    A packed store is for many small snapshots, such as one per training step. They are buffered in memory and written
+    together: by the first `append` after they fill 64 MB or the oldest is a minute old, by `wait` and `close`, and
+    before anything is read. A process that is killed loses the buffer and the pack that is being written; every pack on
+    disk is whole. Damage affects all epochs of a pack. Only programs of one process can write a packed store.
 
     Example:
         >>> import tempfile
@@ -70,12 +69,12 @@ class TrajectoryStore:
     """
 
     def __init__(self, path: Path, index: Index):
-        """Not for callers: `create` and `open` make stores."""
+        """Use `create` or `open` instead."""
         self._path = path
         self._labels, self._leaves, self._packed = index
         self._snapshots = find_snapshots(path, self._packed)
         self._num_epochs = max(self._snapshots, default=-1) + 1
-        self._buffer: PackBuffer | None = None  # of a packed store: what waits to be written
+        self._buffer: PackBuffer | None = None  # of a packed store: snapshots that are not written yet
         self._reading = _reading_context()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trajectory-store")
         self._pending: tuple[range, Future[Snapshot]] | None = None
@@ -84,20 +83,20 @@ class TrajectoryStore:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], labels: Sequence[Mapping[str, Any]], *, packed: bool = False) -> Self:
-        """Start an empty store.
+        """Create an empty store.
 
         Args:
             path: a folder, new or empty.
-            labels: a record a member, in the order of the member axis, all with the same columns (seed,
-                step_size, optimizer, ...). Values are JSON values; NumPy and JAX scalars are converted.
-            packed: whether many small snapshots share a checkpoint: some ten files for 64 MB of them, and not for
-                each. Readers of version 0.1 refuse such a store.
+            labels: one record per member, in the order of the member axis, all with the same columns (seed, step_size,
+                optimizer, ...). Values are JSON values; NumPy and JAX scalars are converted.
+            packed: whether many small snapshots share a checkpoint: about ten files for 64 MB of snapshots, and not for
+                each snapshot. Version 0.1 cannot read such a store.
 
         Raises:
-            FileExistsError: where a store or anything else stands already.
-            ValueError: for labels that are empty, differ in their columns or hold something else, and for a packed
-                store among several processes.
-            OSError: where the folder cannot be made.
+            FileExistsError: if the folder holds a store or anything else already.
+            ValueError: if labels are empty, differ in their columns or hold anything but JSON values, or for a packed
+                store with several processes.
+            OSError: if the folder cannot be made.
         """
         folder = _absolute(path)
         index = Index(plain_records(labels), [], bool(packed))
@@ -112,70 +111,69 @@ class TrajectoryStore:
         """Open a store to read it or to append to it.
 
         Raises:
-            FileNotFoundError: when there is no folder.
-            ValueError: when the folder is not a trajectory store, or one of another version, or a file in it is
-                damaged.
-            OSError: when it cannot be read.
+            FileNotFoundError: if there is no folder.
+            ValueError: if the folder is not a trajectory store, is one of another version, or holds a damaged file.
+            OSError: if it cannot be read.
         """
         folder = _absolute(path)
         return cls(folder, read_index(folder))
 
     @property
     def path(self) -> Path:
-        """The folder, absolute."""
+        """Return the absolute path of the folder."""
         return self._path
 
     @property
     def num_epochs(self) -> int:
-        """One more than the last epoch, on disk or appended by this object; see `missing_epochs`."""
+        """Return the last epoch, on disk or appended by this object, plus one; see `missing_epochs`."""
         return self._num_epochs
 
     @property
     def packed(self) -> bool:
-        """Whether many snapshots share a checkpoint, as given to `create`."""
+        """Return whether many snapshots share a checkpoint, as given to `create`."""
         return self._packed
 
     @property
     def missing_epochs(self) -> list[int]:
-        """Epochs before the last one without a snapshot, since somebody deleted it; `append` takes them."""
+        """Return the epochs before the last one whose snapshot was deleted; `append` accepts them."""
         return [epoch for epoch in range(self.num_epochs) if epoch not in self._snapshots]
 
     @property
     def num_members(self) -> int:
-        """How many copies each snapshot holds."""
+        """Return the number of members in each snapshot."""
         return len(self._labels)
 
     @property
     def num_parameters(self) -> int:
-        """P, the parameters of one member; 0 before the first snapshot."""
+        """Return P, the number of parameters of one member; 0 before the first snapshot."""
         return sum(leaf.size for leaf in self._leaves)
 
     @property
     def labels(self) -> list[dict[str, Any]]:
-        """A record a member, as given to `create`."""
+        """Return one record per member, as given to `create`."""
         return [dict(record) for record in self._labels]
 
     @property
     def updates(self) -> list[int | None]:
-        """Optimizer updates before each snapshot, as given to `append`; None where none was, or no snapshot is."""
-        found = self._snapshots
-        return [found[epoch].update(epoch) if epoch in found else None for epoch in range(self.num_epochs)]
+        """Return the optimizer updates before each snapshot, as given to `append`; None if not given or missing."""
+        known = self._snapshots
+        return [known[epoch].update(epoch) if epoch in known else None for epoch in range(self.num_epochs)]
 
     def columns(self, members: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-        """Return what each row is, as tables and figures take it.
+        """Return labels for each row, in the form that tables and figures take.
 
-        With x the coordinates that an embedding of `pairwise_distances(gram(store))` gives,
+        With x the coordinates of an embedding of `pairwise_distances(gram(store))`,
         `jaxscape.figures.plots.plot_trajectories(ax, x, seed=..., epoch=..., member=...)` draws them.
 
         Args:
-            members: those whose rows to describe, in this order; all by default, as `gram(store, members=)`.
+            members: members whose rows to label, in this order; all by default, as in `gram(store, members=)`.
 
         Returns:
             Arrays (n,) by name, in the order of rows (epoch by epoch, members within): int64 "member" and "epoch", each
-            label under its own name, and int64 "update" where every step has a number.
+            label under its own name, and int64 "update" if every step has a number.
 
         Raises:
-            IndexError: for a member that is not there.
+            IndexError: if a member does not exist.
         """
         chosen = range(self.num_members) if members is None else members
         labels, updates = [self._labels[member] for member in chosen], self.updates
@@ -188,46 +186,46 @@ class TrajectoryStore:
 
     @property
     def last_update(self) -> int | None:
-        """The last of `updates`, without a look at the others; None before the first snapshot."""
+        """Return the last entry of `updates`, without reading the others; None before the first snapshot."""
         last = self._num_epochs - 1
         return self._snapshots[last].update(last) if last >= 0 else None
 
     @property
     def leaf_names(self) -> list[str]:
-        """Key paths of the arrays, such as "group1/conv/kernel", in the order of the columns of `blocks`."""
+        """Return the key paths of the arrays, such as "group1/conv/kernel", in the column order of `blocks`."""
         return [leaf.name for leaf in self._leaves]
 
     @property
     def leaf_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the arrays of one member, in the order of `leaf_names`."""
+        """Return the shapes of the arrays of one member, in the order of `leaf_names`."""
         return [leaf.shape for leaf in self._leaves]
 
     def append(self, epoch: int, params: Any, *, update: int | None = None) -> None:
-        """Add the snapshot of an epoch; the write goes on in the background.
+        """Add the snapshot of an epoch, which is written in the background.
 
-        The arrays are copied before this returns, so they may be donated or deleted at once. It waits for the
-        write of the epoch before, of which it raises the error. The last snapshot is safe after `wait` or
-        `close`, and lost when the program ends without either.
+        The arrays are copied before this returns, so they may be donated or deleted at once. It waits until the
+        previous epoch is written, and raises the error of that write. The last snapshot is safe after `wait` or
+        `close`, and lost if the program ends without either.
 
         The first snapshot that an object writes is read back and compared.
 
-        In a packed store this copies, and waits only where the pack before is still being written when the next
-        one is full. An error names all epochs of the pack that could not be written.
+        In a packed store this copies, and waits only if the previous pack is still being written when the next one is
+        full. An error names all epochs of the pack that could not be written.
 
         Args:
             epoch: the next epoch, `num_epochs`, or one of `missing_epochs`.
-            params: a pytree of JAX or NumPy arrays [member, ...] of float32, bfloat16 or float16. float64 is
-                refused, for `blocks` would round it. Structure, shapes and dtypes are those of epoch 0. Among several
-                processes, arrays that lie on the devices of all, or are the same everywhere.
-            update: how many optimizer updates came before this snapshot, kept with it. In a packed store, where it
-                is the number of a step, it increases from epoch to epoch.
+            params: a pytree of JAX or NumPy arrays [member, ...] of float32, bfloat16 or float16. float64 is refused,
+                since `blocks` would round it. Structure, shapes and dtypes are those of epoch 0. With several
+                processes, arrays that are sharded over the devices of all, or replicated on every process.
+            update: number of optimizer updates before this snapshot, which is stored with it. In a packed store, where
+                it is the number of a step, it must increase from epoch to epoch.
 
         Raises:
-            ValueError: for another epoch, arrays that do not fit (named by key path), an update that does not
+            ValueError: for another epoch, arrays that do not match (names the key path), an update that does not
                 increase in a packed store, or a closed store.
-            OSError: when the epoch before could not be written (a full disk). It does not count any more and
-                can be appended again; the other epochs are as they were.
-            FileExistsError: when another process has written the epoch before.
+            OSError: if the previous epoch could not be written (a full disk). That epoch is dropped and can be appended
+                again; the other epochs are unchanged.
+            FileExistsError: if another process has written the previous epoch.
         """
         self._make_room() if self._packed else self.wait()
         if self._closed:
@@ -244,12 +242,12 @@ class TrajectoryStore:
         else:
             start = self._start_writing if jax.process_count() == 1 else self._start_writing_among_processes
             self._pending = range(epoch, epoch + 1), start(epoch, arrays, update)
-        # Until it is on disk, without checksums.
+        # The entry has no checksums until the snapshot is on disk.
         self._snapshots[epoch] = Snapshot(self._path / str(epoch), (update,), None, self._packed)
         self._num_epochs = max(self._num_epochs, epoch + 1)
 
     def _require_structure(self, arrays: dict[Leaf, Any]) -> None:
-        """Refuse arrays unlike those of the first snapshot; write down those of the first."""
+        """Refuse arrays that differ from those of the first snapshot; record those of the first in the index."""
         if self.num_epochs > 0:
             return require_same(arrays, self._leaves)
         self._leaves = list(arrays)
@@ -257,16 +255,16 @@ class TrajectoryStore:
         return _by_first_process(lambda: write_index(self._path, index))
 
     def wait(self) -> None:
-        """Return when everything appended is on disk; raise the OSError of a write that failed."""
+        """Wait until everything appended is on disk; raise the OSError of a write that failed."""
         try:
             self._finish_writing()
-        finally:  # what waits is written although a pack before it could not be
+        finally:  # write the buffer even if the previous pack could not be written
             if self._buffer:
                 self._start_pack()
                 self._finish_writing()
 
     def _finish_writing(self) -> None:
-        """Wait for the write that is under way; raise its error."""
+        """Wait for the current write; raise its error."""
         if self._pending is None:
             return
         epochs, pending = self._pending
@@ -287,12 +285,12 @@ class TrajectoryStore:
                 ) from error
             raise OSError(
                 f"{words} could not be written to {self._path} and can be appended again; "
-                f"the other epochs are as they were: {reason(error)}"
+                f"the other epochs are unchanged: {reason(error)}"
             ) from error
         self._pending = None
 
     def _forget(self, epochs: range) -> None:
-        """Drop epochs that were not written, and what has been read of them."""
+        """Drop epochs that were not written, and the read cache."""
         self._pending = None
         for epoch in epochs:
             del self._snapshots[epoch]
@@ -300,7 +298,7 @@ class TrajectoryStore:
         self._reading = _reading_context()
 
     def _make_room(self) -> None:
-        """Start to write the buffer where it is full; raise the error of the pack before, where it is known by now."""
+        """Start to write the buffer if it is full; raise the error of the previous pack if that has failed already."""
         is_full = self._buffer is not None and self._buffer.is_full
         if self._pending and (is_full or self._pending[1].done()):
             self._finish_writing()
@@ -314,7 +312,7 @@ class TrajectoryStore:
         self._buffer.add(arrays, update)
 
     def _start_pack(self) -> None:
-        """Start to write what is in the buffer; nothing else is being written."""
+        """Start to write the buffer; the caller makes sure that nothing else is being written."""
         assert self._buffer is not None
         pack, self._buffer = self._buffer.pack(), None
         if pack.epochs:
@@ -322,7 +320,7 @@ class TrajectoryStore:
             self._pending = pack.epochs, self._writer.submit(self._write, snapshot, pack.arrays)
 
     def close(self) -> None:
-        """Wait, then end writing. Reading goes on working."""
+        """Wait, then stop writing. The store can still be read."""
         self._closed = True
         try:
             self.wait()
@@ -345,25 +343,26 @@ class TrajectoryStore:
         *,
         like: Any = None,
     ) -> Any:
-        """Read parameters; only the bytes asked for come from disk, and they are held against their checksums.
+        """Read parameters; only the requested bytes are read from disk, and they are verified against their checksums.
 
         Args:
-            epochs: one, several or (None) all. The axis stays in any case, in the order asked for.
-            members: likewise.
+            epochs: one, several, or None for all. The axis is always present, in the requested order.
+            members: one, several, or None for all, as for epochs.
             leaves: key paths (see `leaf_names`), or None for all.
-            like: parameters of one member, or of all as `append` takes them, or their shapes
-                (`jax.ShapeDtypeStruct`), whose structure is wanted; not with `leaves`. Its values are not used, but
-                for typed PRNG keys, which come back as they are.
+            like: a pytree whose structure the result gets: parameters of one member, or of all members as for `append`,
+                or their shapes (`jax.ShapeDtypeStruct`); not together with `leaves`. Its values are not used, except
+                typed PRNG keys, which are returned unchanged.
 
         Returns:
-            NumPy arrays [epoch, member, ...] of the dtypes that were appended. With `like` they stand in its
-            structure, otherwise in nested dictionaries with strings as keys: then a list, tuple, NamedTuple or other
-            node comes back as a dictionary by index or field ("0", "kernel"), a bare array as {"params": array}.
-            `jax.tree.unflatten` of these would take them in another order, that of sorted keys.
+            NumPy arrays [epoch, member, ...] of the dtypes that were appended. With `like` they have its structure,
+            otherwise they are in nested dictionaries with string keys: a list, tuple, NamedTuple or other node becomes
+                a
+            dictionary by index or field ("0", "kernel"), a bare array {"params": array}. Do not `jax.tree.unflatten`
+            these: their leaves are in another order, that of sorted keys.
 
         Raises:
-            ValueError: for an empty store, for what is not in it, for `like` with other key paths or shapes, or when
-                an epoch is damaged.
+            ValueError: for an empty store, epochs, members or leaves that do not exist, `like` with other key paths or
+                shapes, or a damaged epoch.
             FileNotFoundError: for missing epochs.
         """
         self._require_snapshots()
@@ -376,7 +375,7 @@ class TrajectoryStore:
                 raise ValueError(f"leaves={leaves!r} cannot be given with like; allowed: one of them")
             like = shapes_of_one(like, self._leaves, self.num_members)
             shapes = nested((leaf.keys, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)) for leaf in chosen)
-            in_structure(like, shapes)  # refuses before anything is read
+            in_structure(like, shapes)  # raises an error before anything is read
         arrays = self._read_arrays(chosen, epoch_numbers, member_numbers)
         dictionaries = nested((leaf.keys, array) for leaf, array in arrays)
         return dictionaries if like is None else in_structure(like, dictionaries, leading_axes=2)
@@ -384,7 +383,7 @@ class TrajectoryStore:
     def _read_arrays(
         self, leaves: list[Leaf], epochs: np.ndarray, members: np.ndarray
     ) -> Iterator[tuple[Leaf, np.ndarray]]:
-        """Read arrays [epoch, member, ...], all at the same time."""
+        """Read arrays [epoch, member, ...] in parallel."""
         snapshots = self._grouped(epochs.tolist())
         opened = {leaf: [self._open_array(snapshot, leaf) for snapshot, _ in snapshots] for leaf in leaves}
         all_places = [places for _, places in snapshots]
@@ -396,10 +395,10 @@ class TrajectoryStore:
             for leaf in leaves
         }
         for leaf in list(reads):
-            found = np.empty((len(epochs), len(members), *leaf.shape), leaf.dtype)
+            values = np.empty((len(epochs), len(members), *leaf.shape), leaf.dtype)
             for places, wait in reads.pop(leaf):
-                found[places] = wait()
-            yield leaf, found
+                values[places] = wait()
+            yield leaf, values
 
     def blocks(
         self,
@@ -411,22 +410,22 @@ class TrajectoryStore:
         """Read the matrix of all snapshots, some columns at a time.
 
         Args:
-            max_bytes: the size of a block; while one is filled the caller still holds the one before. A packed
-                store may need the size of a pack besides.
-            members: as for `read`. What the others hold is not read.
-            leaves: key paths (see `leaf_names`), or patterns of them such as "group1*/*/kernel", in which `*` stands
-                for any text, "/" included; None for all. What the others hold is not read.
+            max_bytes: size of a block; while a block is filled the caller still holds the previous one. A packed store
+                may need the size of a pack in addition.
+            members: as for `read`. Other members are not read.
+            leaves: key paths (see `leaf_names`), or patterns such as "group1*/*/kernel", in which `*` stands for any
+                text, "/" included; None for all. Other leaves are not read.
 
         Returns:
-            Iterator of float32 arrays (n, k). The n = epochs x members rows go epoch by epoch, members
-            within; the columns of all blocks are the parameters in the order of `leaf_names`, each leaf in C
-            order. All blocks but the last have the largest k that fits. An array has been held against its
-            checksum when the block with its last column comes.
+            Iterator of float32 arrays (n, k). The n = epochs x members rows go epoch by epoch, members within; the
+            columns of all blocks are the parameters in the order of `leaf_names`, each leaf in C order. All blocks but
+            the last have the largest k that fits. A leaf has been verified when the block with its last column is
+            returned.
 
         Raises:
-            ValueError: when not even one column fits, the store is empty, for members or leaves that are not in it,
-                or when an epoch is damaged.
-            FileNotFoundError: when epochs are missing.
+            ValueError: if not even one column fits, the store is empty, members or leaves do not exist, or an epoch is
+                damaged.
+            FileNotFoundError: if epochs are missing.
         """
         self._require_snapshots()
         self._require_epochs(range(self.num_epochs))
@@ -445,7 +444,7 @@ class TrajectoryStore:
         return read_blocks(open_array, self._by_name(names), width, counts, chosen)
 
     def _grouped(self, epochs: Sequence[int]) -> list[tuple[Snapshot, list[int]]]:
-        """Return the snapshots and packs that hold some epochs, each with the places of its epochs in `epochs`."""
+        """Return the snapshots and packs that hold some epochs, each with the indices of its epochs in `epochs`."""
         groups: dict[int, tuple[Snapshot, list[int]]] = {}
         for place, epoch in enumerate(epochs):
             snapshot = self._snapshots[epoch]
@@ -461,7 +460,7 @@ class TrajectoryStore:
 
     def _write(self, snapshot: Snapshot, copies: dict[Leaf, np.ndarray]) -> Snapshot:
         """Write a snapshot or a pack, and return it with its checksums."""
-        if not self._path.exists():  # orbax would make it, without an index
+        if not self._path.exists():  # orbax would create the folder, without an index
             raise FileNotFoundError("the folder is gone")
         rows = {leaf: array.reshape(-1, *leaf.shape) for leaf, array in copies.items()}
         sums = {leaf.name: encode(rows_checksums(array)) for leaf, array in rows.items()}
@@ -473,15 +472,15 @@ class TrajectoryStore:
     def _start_writing_among_processes(
         self, epoch: int, arrays: dict[Leaf, Any], update: int | None
     ) -> Future[Snapshot]:
-        found = zip(arrays, rows_checksums_among_processes(list(arrays.values())), strict=True)
-        sums = {leaf.name: encode(values) for leaf, values in found if values is not None}
+        by_leaf = zip(arrays, rows_checksums_among_processes(list(arrays.values())), strict=True)
+        sums = {leaf.name: encode(values) for leaf, values in by_leaf if values is not None}
         snapshot = Snapshot(self._path / str(epoch), (update,), sums)
         state = nested((leaf.keys, array) for leaf, array in arrays.items())
         try:
             saving = start_saving_among_processes(snapshot, state)
         except Exception as error:
             failed: Future[Snapshot] = Future()
-            failed.set_exception(error)  # `wait` raises it, as it does what comes later
+            failed.set_exception(error)  # `wait` raises it, like errors that occur later
             return failed
 
         def wait() -> Snapshot:
@@ -495,36 +494,36 @@ class TrajectoryStore:
     def _compare_first(self, written: Snapshot) -> None:
         """Read back the first snapshot that this object wrote, array by array.
 
-        What cannot be read where it lies fails now, and not after the last epoch.
+        A file system on which snapshots cannot be read back thus fails now, and not after the last epoch.
         """
         if self._read_back:
             return
-        everyone = np.arange(self.num_members)
+        all_members = np.arange(self.num_members)
         try:
-            found = read_snapshot(written.folder, written.packed)
-            if found != written:
+            stored = read_snapshot(written.folder, written.packed)
+            if stored != written:
                 raise written.damaged("its checksums are not those that were written")
             for leaf in self._leaves:
-                self._open_array(found, leaf).start_reading(np.array(found.epochs), everyone)()
+                self._open_array(stored, leaf).start_reading(np.array(stored.epochs), all_members)()
         except (ValueError, OSError) as error:
             raise _NotReadBackError(str(error)) from error
         self._read_back = True
 
-    def _free_epoch(self, asked: int) -> int:
-        if asked == self.num_epochs:
-            return int(asked)
+    def _free_epoch(self, epoch: int) -> int:
+        if epoch == self.num_epochs:
+            return int(epoch)
         missing = self.missing_epochs
-        if asked in missing:
-            return int(asked)
+        if epoch in missing:
+            return int(epoch)
         also = f", and {missing} are missing" if missing else ""
-        raise ValueError(f"epoch={asked} cannot be appended; the next epoch is {self.num_epochs}{also}")
+        raise ValueError(f"epoch={epoch} cannot be appended; the next epoch is {self.num_epochs}{also}")
 
     def _require_one_process(self) -> None:
         if jax.process_count() > 1:
             raise ValueError(f"the store {self._path} is packed; allowed: one process, and not {jax.process_count()}")
 
     def _require_increasing(self, epoch: int, update: int | None) -> None:
-        """Refuse the number of a step that does not lie between those before and after it."""
+        """Refuse a step number that is not between those of the neighbouring epochs."""
         if update is None:
             return
         for neighbors, is_right in (
@@ -532,7 +531,7 @@ class TrajectoryStore:
             (range(epoch + 1, self.num_epochs), operator.gt),
         ):
             known = (self._snapshots[e].update(e) for e in neighbors if e in self._snapshots)
-            nearest = next((found for found in known if found is not None), None)
+            nearest = next((number for number in known if number is not None), None)
             if nearest is not None and not is_right(nearest, update):
                 allowed = f"{'more' if is_right is operator.lt else 'less'} than {nearest}"
                 raise ValueError(f"update={update} of epoch {epoch} does not increase; allowed: {allowed}")
@@ -558,37 +557,37 @@ class TrajectoryStore:
 
 
 class _NotReadBackError(Exception):
-    """A snapshot was written and is not there as it was."""
+    """A snapshot was written but cannot be read back unchanged."""
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Return an absolute path, for orbax takes no other."""
+    """Return an absolute path, since orbax accepts no other."""
     text = os.fspath(path)
     if not isinstance(text, str) or not text or "\0" in text:
         raise ValueError(f"path={path!r} must be the name of a folder")
-    return Path(os.path.expanduser(text)).absolute()  # as in a shell, ~ and a name that no user has stay as they are
+    return Path(os.path.expanduser(text)).absolute()  # as in a shell, ~name is unchanged if there is no such user
 
 
 def _reading_context() -> Any:
-    """Return a cache for indices: each epoch is a database, whose index is read once for all of its leaves."""
+    """Return a tensorstore context with a cache, so that the database index of an epoch is read once for all leaves."""
     import tensorstore as ts
 
     return ts.Context({"cache_pool": {"total_bytes_limit": 2**26}})
 
 
 def _by_first_process(work: Callable[[], None]) -> None:
-    """Let the first of all processes do something; the others wait for it, and fail where it fails."""
+    """Run `work` on the first process only; the others wait for it, and fail if it fails."""
     error = None
     if jax.process_index() == 0:
         try:
             work()
-        except Exception as found:
-            error = found
+        except Exception as raised:
+            error = raised
     failed = multihost_utils.broadcast_one_to_all(np.array(error is not None)) if jax.process_count() > 1 else False
     if error is not None:
         raise error
     if failed:
-        raise OSError("the first process could not do this, and says why")
+        raise OSError("the first process failed; its own error says why")
 
 
 def _selection(argument: str, chosen: int | Sequence[int] | None, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What no function of this room takes, and the words in which it says so."""
+"""Arguments that no function of jaxscape.embedding accepts, and the error messages."""
 
 from fractions import Fraction
 
@@ -12,12 +12,12 @@ from jaxscape.embedding.arguments import without_unit
 from jaxscape.embedding.baselines import pca, phate_package, random_plane, tsne, umap
 from jaxscape.embedding.mds import check_distances, classical_mds, mds, metric_mds, normalized_stress
 from jaxscape.embedding.measures import (
-    continuity,
-    continuity_of_distances,
     demap,
     procrustes_disparity,
     radial_trend,
     rank_correlation,
+    successor_rank,
+    successor_rank_of_distances,
 )
 from jaxscape.embedding.phate import phate, project
 from jaxscape.embedding.tree import artificial_tree
@@ -51,9 +51,9 @@ TAKES_NUMBERS = [
     (demap, "embedding", {"geodesics": DISTANCES}),
     (rank_correlation, "distances", {"embedding": PICTURE}),
     (rank_correlation, "embedding", {"distances": DISTANCES, "neighbours": 3}),
-    (continuity, "embedding", ALONG),
-    (continuity, "order", {"embedding": PICTURE, "trajectory": TRAJECTORY}),
-    (continuity_of_distances, "distances", ALONG),
+    (successor_rank, "embedding", ALONG),
+    (successor_rank, "order", {"embedding": PICTURE, "trajectory": TRAJECTORY}),
+    (successor_rank_of_distances, "distances", ALONG),
     (radial_trend, "embedding", ALONG),
     (radial_trend, "order", {"embedding": PICTURE, "trajectory": TRAJECTORY}),
     (procrustes_disparity, "first", {"second": PICTURE}),
@@ -93,7 +93,7 @@ def refusal(function, arguments):
     TAKES_NUMBERS,
     ids=[f"{function.__name__}-{name}" for function, name, _ in TAKES_NUMBERS],
 )
-def test_what_is_no_array_of_numbers_is_refused_by_the_name_of_the_argument(function, name, others, kind, result):
+def test_anything_but_an_array_of_numbers_is_refused_by_argument_name(function, name, others, kind, result):
     others = others | ({"result": result} if function is project else {})
     words = refusal(function, {name: NO_NUMBERS[kind]} | others)
     assert words.startswith(f"{name} must ")
@@ -101,13 +101,13 @@ def test_what_is_no_array_of_numbers_is_refused_by_the_name_of_the_argument(func
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "uint64", "longdouble", "bfloat16"])
-def test_real_numbers_of_any_type_are_taken(dtype):
+def test_real_numbers_of_any_dtype_are_accepted(dtype):
     numbers = np.abs(np.subtract.outer(np.arange(6), np.arange(6))).astype(dtype)
     np.testing.assert_array_equal(check_distances(numbers), numbers.astype(np.float64))
     np.testing.assert_array_equal(check_distances(jax.numpy.asarray(numbers.astype(np.float32))), numbers)
 
 
-def test_a_masked_array_that_masks_nothing_is_an_array():
+def test_a_masked_array_without_masked_entries_is_accepted():
     np.testing.assert_array_equal(check_distances(np.ma.masked_array(DISTANCES)), DISTANCES)
 
 
@@ -160,7 +160,7 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
         (phate, D | {"previous": PICTURE}, "previous must be None or a result of phate, got array("),
         (project, {"new_distances": DISTANCES, "result": PICTURE}, "result must be what phate returns, got array("),
         *[
-            (tsne, D | {"perplexity": value}, "perplexity must be a number over 0 and below n = 12, got")
+            (tsne, D | {"perplexity": value}, "perplexity must be a number above 0 and below n = 12, got")
             for value in (np.nan, "5", True, 0, 12, np.inf, [5])
         ],
         *[
@@ -176,7 +176,7 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
             for value in (-1, 1.5, 2**32, None, True, "0")
         ],
         *[
-            (random_plane, D | {"key": value}, "key must be one key, such as jax.random.key(0), got")
+            (random_plane, D | {"key": value}, "key must be one PRNG key, such as jax.random.key(0), got")
             for value in (
                 0,
                 None,
@@ -236,16 +236,16 @@ D, E = {"distances": DISTANCES}, {"embedding": PICTURE}
         (procrustes_disparity, {"first": PICTURE, "second": PICTURE[:, :1]}, "second must have the shape of first"),
         *[
             (function, given | along, words)
-            for function, given in ((continuity, E), (continuity_of_distances, D), (radial_trend, E))
+            for function, given in ((successor_rank, E), (successor_rank_of_distances, D), (radial_trend, E))
             for along, words in [
-                (ALONG | {"order": ORDER[:5]}, "order must have shape (12,), one place per point, got (5,)"),
+                (ALONG | {"order": ORDER[:5]}, "order must have shape (12,), one position per point, got (5,)"),
                 (ALONG | {"order": ORDER.astype(str)}, "order must hold real numbers, got dtype <U21"),
                 (
                     ALONG | {"trajectory": TRAJECTORY[:5]},
                     "trajectory must have shape (12,), one label per point, got (5,)",
                 ),
                 (ALONG | {"trajectory": TRAJECTORY[:, None]}, "trajectory must have shape (12,)"),
-                (ALONG | {"trajectory": np.full(12, np.nan)}, "trajectory must name every point, but NaN"),
+                (ALONG | {"trajectory": np.full(12, np.nan)}, "trajectory must label every point, but NaN"),
                 (ALONG | {"trajectory": [0, "a"] * 5 + [None] * 2}, "trajectory must hold numbers or strings"),
                 (ALONG | {"trajectory": [[1], [1, 2]]}, "trajectory must be an array of shape (12,), got list"),
             ]
@@ -268,7 +268,7 @@ def test_the_unit_is_a_power_of_two_that_brings_the_largest_to_one(scale):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.3, 1, 1e6])
-def test_values_of_an_ordinary_scale_are_left_as_they_are(scale):
+def test_values_of_an_ordinary_scale_are_returned_unchanged(scale):
     values = scale * DISTANCES / DISTANCES.max()
     assert without_unit(values)[0] is values
     assert without_unit(np.zeros(3))[1] == 1

@@ -18,7 +18,7 @@ def points_and_distances(n=30, size=100, seed=0):
 
 
 @pytest.mark.parametrize("size", [2, 10, 100])
-def test_pca_is_scikit_learns_up_to_sign(size):
+def test_pca_equals_scikit_learns_up_to_sign(size):
     points, distances = points_and_distances(size=size)
     oracle = PCA(n_components=2).fit(points)
     result = pca(distances)
@@ -26,7 +26,7 @@ def test_pca_is_scikit_learns_up_to_sign(size):
     np.testing.assert_allclose(result.explained, oracle.explained_variance_ratio_.sum(), rtol=1e-12)
 
 
-def test_pca_in_three_dimensions_keeps_what_scikit_learn_keeps():
+def test_pca_in_three_dimensions_explains_the_variance_that_scikit_learn_explains():
     points, distances = points_and_distances()
     oracle = PCA(n_components=3).fit(points)
     result = pca(distances, n_components=3)
@@ -34,7 +34,7 @@ def test_pca_in_three_dimensions_keeps_what_scikit_learn_keeps():
     np.testing.assert_allclose(result.explained, oracle.explained_variance_ratio_.sum(), rtol=1e-12)
 
 
-def test_pca_of_points_that_are_all_the_same_keeps_nothing():
+def test_pca_of_identical_points_explains_nothing():
     result = pca(np.zeros((5, 5)))
     np.testing.assert_array_equal(result.embedding, 0)
     assert result.explained == 0
@@ -55,21 +55,21 @@ def test_a_random_plane_of_all_dimensions_keeps_every_distance():
     np.testing.assert_allclose(result.explained, 1, rtol=1e-12)
 
 
-def test_a_random_plane_keeps_its_share_of_the_dimensions_on_average():
-    """Of n - 1 dimensions a random plane sees 2: of the squared distances too."""
+def test_a_random_plane_explains_its_fraction_of_the_dimensions_on_average():
+    """A random plane has 2 of n - 1 dimensions, and so explains 2 / (n - 1) of the squared distances on average."""
     _, distances = points_and_distances(n=10)
     explained = [random_plane(distances, key=jax.random.key(seed)).explained for seed in range(100)]
     np.testing.assert_allclose(np.mean(explained), 2 / 9, rtol=0.1)
 
 
-def test_explained_is_the_share_of_squared_distances_that_the_plane_keeps():
+def test_explained_is_the_fraction_of_the_squared_distances_in_the_plane():
     _, distances = points_and_distances()
     result = random_plane(distances, key=jax.random.key(0))
     share = (pdist(result.embedding) ** 2).sum() / (squareform(distances) ** 2).sum()
     np.testing.assert_allclose(result.explained, share, rtol=1e-12)
 
 
-def test_no_more_than_everything_is_explained_of_distances_that_no_points_have():
+def test_explained_is_at_most_one_for_distances_that_are_not_euclidean():
     assert pca(np.array([[0.0, 1, 4], [1, 0, 1], [4, 1, 0]])).explained == pytest.approx(1)
 
 
@@ -80,7 +80,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_another_plane():
     assert not np.allclose(one, other)
 
 
-def test_the_callers_matrix_is_left_alone():
+def test_the_callers_matrix_is_not_changed():
     _, distances = points_and_distances()
     before = distances.copy()
     pca(distances)
@@ -88,7 +88,7 @@ def test_the_callers_matrix_is_left_alone():
     np.testing.assert_array_equal(distances, before)
 
 
-def test_what_is_no_distance_matrix_is_refused():
+def test_an_invalid_distance_matrix_is_refused():
     with pytest.raises(ValueError, match="must be finite"):
         pca(np.full((4, 4), np.nan))
     with pytest.raises(ValueError, match="must be a square matrix"):
@@ -167,11 +167,11 @@ def test_the_package_does_not_depend_on_the_unit():
 
 
 @pytest.mark.parametrize("embed", [pca, tsne, pytest.param(umap, marks=pytest.mark.slow)])
-def test_points_that_are_all_the_same_have_finite_places(embed):
+def test_identical_points_have_finite_coordinates(embed):
     assert np.isfinite(embed(np.zeros((20, 20))).embedding).all()
 
 
-def test_a_key_of_the_older_kind_gives_the_same_plane():
+def test_a_legacy_key_gives_the_same_plane():
     _, distances = points_and_distances()
     old, new = (random_plane(distances, key=key) for key in (jax.random.PRNGKey(3), jax.random.key(3)))
     assert old.embedding.tobytes() == new.embedding.tobytes()
@@ -184,7 +184,7 @@ def rank_of(picture, points):
 @pytest.mark.parametrize(
     ("embed", "message"),
     [
-        (lambda d: tsne(d, perplexity=30), "perplexity must be a number over 0 and below n = 30, got 30"),
+        (lambda d: tsne(d, perplexity=30), "perplexity must be a number above 0 and below n = 30, got 30"),
         (lambda d: tsne(d, n_components=4), "n_components of t-SNE must be from 1 to 3, got 4"),
         (lambda d: umap(d, n_neighbors=30), "n_neighbors must be None or a whole number from 2 to n - 1 = 29, got 30"),
         (lambda d: tsne(d[:, :-1]), "must be a square matrix"),
@@ -198,7 +198,7 @@ def test_what_cannot_be_embedded_is_refused(embed, message):
 
 
 @pytest.mark.parametrize(("embed", "module", "extra"), [(umap, "umap", "umap"), (phate_package, "phate", "phate")])
-def test_a_package_that_is_not_there_is_named(monkeypatch, embed, module, extra):
+def test_a_missing_package_is_named(monkeypatch, embed, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=f"pip install 'jaxscape-phate.{extra}.'"):
         embed(points_and_distances()[1])

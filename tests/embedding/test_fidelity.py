@@ -1,4 +1,4 @@
-"""What a picture keeps, against scikit-learn and against pictures of which it is known."""
+"""Fidelity measures against scikit-learn, and on embeddings with known values."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_trustworthiness_and_continuity_are_those_of_scikit_learn(neighbours):
     assert found.continuity == pytest.approx(trustworthiness(drawn, points, n_neighbors=neighbours))
 
 
-def test_a_picture_that_keeps_all_is_perfect():
+def test_an_exact_embedding_is_perfect():
     points = scattered(2)
     paths, order = np.repeat(np.arange(6), 20), np.tile(np.arange(20), 6)
     radius = np.linalg.norm(points - points.mean(axis=0), axis=1)
@@ -45,7 +45,7 @@ def test_the_radius_is_seen_from_the_place_of_the_reference():
     assert (away.radius, away.inward) == (pytest.approx(-1), 0)
 
 
-def test_a_torn_trajectory_has_broken_steps():
+def test_a_broken_trajectory_has_broken_steps():
     points = np.stack([np.arange(100.0), np.zeros(100)], axis=1)
     torn = points.copy()
     torn[50:, 0] += 1000
@@ -55,8 +55,8 @@ def test_a_torn_trajectory_has_broken_steps():
     assert fidelity(between(points), torn, **labels).broken == pytest.approx(1 / 99)
 
 
-def test_a_step_of_no_length_has_nobody_nearer_than_its_end():
-    """One point between the ends of a step is within a twentieth of 20, also where the true step has no length."""
+def test_a_step_of_length_zero_has_no_point_nearer_than_its_end():
+    """One point between the ends of a step is within 5 % of 20 points, even if the true step has length zero."""
     points = np.stack([np.arange(20.0) ** 2, np.zeros(20)], axis=1)
     points[1] = points[0]
     drawn = points.copy()
@@ -68,7 +68,7 @@ def test_a_step_of_no_length_has_nobody_nearer_than_its_end():
     assert fidelity(between(points), drawn, **labels).broken == 1
 
 
-def test_what_is_not_defined_is_nan():
+def test_undefined_measures_are_nan():
     points = scattered(2, count=12)
     alone = fidelity(between(points), points)
     assert np.isnan([alone.broken, alone.radius, alone.inward]).all()
@@ -101,7 +101,7 @@ def test_what_is_not_defined_is_nan():
         ),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(changes, words):
+def test_columns_of_the_wrong_shape_are_refused(changes, words):
     points = scattered()
     with pytest.raises(ValueError, match=words):
         fidelity(between(points), points[:, :2], **changes)

@@ -1,4 +1,4 @@
-"""Scaling against points that are known, scikit-learn, and a brute-force search."""
+"""Scaling against known points, scikit-learn, and a brute-force search."""
 
 import warnings
 from inspect import signature
@@ -76,13 +76,13 @@ def test_an_axis_of_negative_eigenvalue_is_empty():
     np.testing.assert_allclose(coordinates[:, 2], 0)
 
 
-def test_points_that_are_all_the_same_lie_at_the_origin():
+def test_identical_points_lie_at_the_origin():
     coordinates, _ = classical_mds(np.zeros((4, 4)))
     np.testing.assert_array_equal(coordinates, 0)
 
 
 def noisy(n=60, seed=0):
-    """Distances in eight dimensions, which no plane keeps."""
+    """Distances in eight dimensions, which no planar layout preserves."""
     return squareform(pdist(np.random.default_rng(seed).standard_normal((n, 8))))
 
 
@@ -108,7 +108,7 @@ def test_metric_scaling_reaches_the_stress_of_scikit_learns(n_components, seed):
     assert found.stress == normalized_stress(distances, found.embedding)
 
 
-def test_no_step_to_the_side_lowers_the_stress():
+def test_no_small_displacement_lowers_the_stress():
     distances = noisy()
     found = metric_mds(distances, tolerance=1e-12).embedding
     generator = np.random.default_rng(0)
@@ -135,7 +135,7 @@ def test_the_gradient_is_that_of_the_stress():
     assert raw_stress(distances, found) == pytest.approx(oracle.fun, rel=1e-6)
 
 
-def test_far_fewer_steps_than_guttmans_transform_alone():
+def test_lbfgs_takes_far_fewer_steps_than_guttmans_transform_alone():
     distances = noisy(200)
     start, _ = classical_mds(distances)
     found, steps, converged = minimize_stress(distances, start, tolerance=1e-5, max_iterations=1000)
@@ -148,24 +148,24 @@ def test_far_fewer_steps_than_guttmans_transform_alone():
     assert raw_stress(distances, found) < raw_stress(distances, points)
 
 
-def test_a_start_from_fewer_points_costs_no_stress():
+def test_a_start_from_a_sample_does_not_raise_the_stress():
     distances = noisy(400)
     start, _ = classical_mds(distances)
     found, *_ = minimize_stress(distances, start, tolerance=1e-6, max_iterations=1000)
     assert raw_stress(distances, metric_mds(distances).embedding) < 1.01 * raw_stress(distances, found)
 
 
-def test_many_axes_of_many_points():
+def test_many_points_can_be_laid_out_along_many_axes():
     _, distances = points_and_distances(n=320, size=90)
     assert metric_mds(distances, n_components=90).stress < 1e-6
 
 
-def test_an_end_before_convergence_is_said():
+def test_stopping_before_convergence_is_reported():
     found = metric_mds(noisy(), max_iterations=2)
     assert (found.iterations, found.converged) == (2, False)
 
 
-def test_a_layout_lies_about_its_mean_along_its_principal_axes():
+def test_a_layout_is_centred_and_rotated_to_its_principal_axes():
     found = metric_mds(noisy()).embedding
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-10)
     products = found.T @ found
@@ -174,7 +174,7 @@ def test_a_layout_lies_about_its_mean_along_its_principal_axes():
     assert (found.max(axis=0) == np.abs(found).max(axis=0)).all()
 
 
-def test_points_at_one_place_move_nowhere_and_divide_nothing_by_zero():
+def test_coinciding_points_stay_together_without_division_by_zero():
     found = metric_mds(np.zeros((5, 5)))
     np.testing.assert_array_equal(found.embedding, 0)
     assert found.converged
@@ -275,19 +275,19 @@ def spoiled(row, column, value):
         (spoiled(3, 3, 1e-9), "zero on the diagonal"),
     ],
 )
-def test_what_is_no_distance_matrix_is_refused(distances, message):
+def test_an_invalid_distance_matrix_is_refused(distances, message):
     with pytest.raises(ValueError, match=message):
         check_distances(distances)
 
 
-def test_symmetry_is_asked_for_to_rounding_only():
+def test_symmetry_is_required_up_to_rounding():
     _, distances = points_and_distances()
     distances[0, 1] *= 1 + 1e-12
     check_distances(distances)
 
 
 @pytest.mark.parametrize("n_components", [0, 20, 1.5, 2.0, "2", True, None])
-def test_a_number_of_axes_that_cannot_be_is_refused(n_components):
+def test_an_impossible_number_of_axes_is_refused(n_components):
     _, distances = points_and_distances()
     with pytest.raises(ValueError, match="n_components must be a whole number from 1 to n - 1 = 19"):
         check_distances(distances, n_components=n_components)

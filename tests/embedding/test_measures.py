@@ -1,4 +1,4 @@
-"""Measures against SciPy pair by pair, and on pictures whose answer is known."""
+"""Measures against SciPy pair by pair, and on embeddings with known values."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
 from jaxscape.embedding.measures import (
-    continuity,
-    continuity_of_distances,
     degeneracy,
     demap,
     procrustes_disparity,
     radial_trend,
     rank_correlation,
+    successor_rank,
+    successor_rank_of_distances,
 )
 
 
@@ -49,13 +49,13 @@ CONSTANT = [(1 - np.eye(10), points(10)), (squareform(pdist(points(10))), np.one
 
 @pytest.mark.parametrize(("distances", "picture"), CONSTANT)
 @pytest.mark.parametrize("neighbours", [None, 5])
-def test_the_correlation_of_distances_that_are_all_the_same_is_undefined(distances, picture, neighbours):
+def test_the_correlation_of_equal_distances_is_undefined(distances, picture, neighbours):
     assert np.isnan(rank_correlation(distances, picture, neighbours=neighbours))
     assert np.isnan(demap(distances, picture))
 
 
 def test_a_point_whose_neighbours_are_equally_far_counts_as_zero():
-    """Of the square's corners and its centre: to the centre all corners are equally far, and the picture is perfect."""
+    """The corners of a square are equally far from its centre, and the embedding is exact."""
     picture = np.array([[1.0, 1], [1, -1.1], [-1.2, -1.3], [-1.4, 1.5], [0, 0]])
     distances = squareform(pdist(picture))
     distances[4, :4] = distances[:4, 4] = 1
@@ -76,9 +76,9 @@ def test_measures_do_not_depend_on_the_unit_of_either(unit):
         assert found == pytest.approx(expected)
     assert demap(unit * distances, unit * picture) == pytest.approx(demap(distances, picture))
     where = trajectory, order
-    np.testing.assert_array_equal(continuity(unit * picture, *where), continuity(picture, *where))
-    found = continuity_of_distances(unit * distances, *where)
-    np.testing.assert_array_equal(found, continuity_of_distances(distances, *where))
+    np.testing.assert_array_equal(successor_rank(unit * picture, *where), successor_rank(picture, *where))
+    found = successor_rank_of_distances(unit * distances, *where)
+    np.testing.assert_array_equal(found, successor_rank_of_distances(distances, *where))
     np.testing.assert_allclose(radial_trend(unit * picture, *where), radial_trend(picture, *where))
     expected = procrustes_disparity(picture, points(30, 2, seed=1))
     assert procrustes_disparity(unit * picture, points(30, 2, seed=1)) == pytest.approx(expected)
@@ -89,15 +89,15 @@ def test_measures_do_not_depend_on_the_unit_of_either(unit):
 def test_trajectories_have_names_or_numbers(names):
     picture, trajectory, order = points(30, 2), np.repeat(np.argsort(np.argsort(names)), 10), np.tile(np.arange(10), 3)
     named = [names[number] for number in np.repeat(np.arange(3), 10)]
-    np.testing.assert_array_equal(continuity(picture, named, order), continuity(picture, trajectory, order))
+    np.testing.assert_array_equal(successor_rank(picture, named, order), successor_rank(picture, trajectory, order))
     np.testing.assert_array_equal(radial_trend(picture, named, order), radial_trend(picture, trajectory, order))
 
 
-def test_one_point_has_no_next_one():
-    assert continuity(np.zeros((1, 2)), [0], [0]).shape == (0,)
+def test_a_single_point_has_no_successor():
+    assert successor_rank(np.zeros((1, 2)), [0], [0]).shape == (0,)
 
 
-def test_a_picture_that_is_one_point_has_no_disparity():
+def test_the_disparity_of_a_single_point_is_undefined():
     assert np.isnan(procrustes_disparity(np.ones((5, 2)), points(5, 2)))
     assert np.isnan(procrustes_disparity(points(5, 2), np.ones((5, 2))))
     nearly = np.stack([np.ones(5), 1e-200 * np.arange(5)], axis=1)
@@ -105,7 +105,7 @@ def test_a_picture_that_is_one_point_has_no_disparity():
 
 
 @pytest.mark.parametrize("neighbours", [2, 40])
-def test_a_number_of_neighbours_that_cannot_be_is_refused(neighbours):
+def test_an_impossible_number_of_neighbours_is_refused(neighbours):
     with pytest.raises(
         ValueError, match=f"neighbours must be None or a whole number from 3 to n - 1 = 39, got {neighbours}"
     ):
@@ -119,7 +119,7 @@ def test_distances_of_another_number_of_points_are_refused():
 
 def test_a_straight_walk_is_never_broken():
     walk = np.stack([np.arange(20) ** 1.1, np.zeros(20)], axis=1)
-    ranks = continuity(walk, np.zeros(20), np.arange(20))
+    ranks = successor_rank(walk, np.zeros(20), np.arange(20))
     # From the second point on the one before is nearer than the next.
     np.testing.assert_array_equal(ranks, [0] + [1] * 18)
 
@@ -130,7 +130,7 @@ def test_a_jump_over_others_is_counted():
     second = np.array([[3, 0], [4.5, 0], [6, 0]], float)
     picture = np.concatenate([first, second])
     trajectory, order = [0, 0, 0, 0, 1, 1, 1], [0, 1, 2, 3, 0, 1, 2]
-    ranks = continuity(picture, np.array(trajectory), np.array(order))
+    ranks = successor_rank(picture, np.array(trajectory), np.array(order))
     # From 1 to 9 all of 0, 3, 4.5 and 6 are nearer.
     np.testing.assert_array_equal(ranks, [0, 4, 0, 0, 0])
 
@@ -138,15 +138,15 @@ def test_a_jump_over_others_is_counted():
 def test_the_order_of_the_rows_does_not_matter():
     picture, trajectory, order = points(30, 2), np.repeat(np.arange(3), 10), np.tile(np.arange(10), 3)
     shuffled = np.random.default_rng(1).permutation(30)
-    expected = continuity(picture, trajectory, order)
+    expected = successor_rank(picture, trajectory, order)
     assert expected.shape == (27,)
-    found = continuity(turned(picture)[shuffled], trajectory[shuffled], order[shuffled])
+    found = successor_rank(turned(picture)[shuffled], trajectory[shuffled], order[shuffled])
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(continuity_of_distances(squareform(pdist(picture)), trajectory, order), expected)
+    np.testing.assert_array_equal(successor_rank_of_distances(squareform(pdist(picture)), trajectory, order), expected)
 
 
-def test_points_at_one_place_are_the_nearest_of_all():
-    np.testing.assert_array_equal(continuity(np.zeros((4, 2)), np.zeros(4), np.arange(4)), 0)
+def test_coinciding_points_are_nearest_neighbours():
+    np.testing.assert_array_equal(successor_rank(np.zeros((4, 2)), np.zeros(4), np.arange(4)), 0)
 
 
 def test_disparity_is_zero_for_the_same_picture_turned_and_near_one_for_another():
@@ -172,7 +172,7 @@ def test_a_star_that_is_walked_inward_and_outward():
     np.testing.assert_allclose(radial_trend(picture, trajectory, np.tile(-np.arange(8), 5)), -1)
 
 
-def test_what_stands_still_has_no_trend():
+def test_a_trajectory_that_does_not_move_has_no_trend():
     picture = np.array([[0.0, 0], [0, 0], [1, 0], [2, 0], [5, 5]])
     found = radial_trend(picture, np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]))
     assert np.isnan(found[[0, 2]]).all()
@@ -210,7 +210,7 @@ def test_a_picture_that_is_flatter_than_its_distances_is_degenerate(true, drawn,
         assert words in found
 
 
-def test_the_extents_that_are_told_are_those_of_the_points():
+def test_the_reported_extents_are_those_of_the_points():
     points, picture = rectangle(1, 0.5), rectangle(1, 0.01)
     true, seen = (np.linalg.svd(each - each.mean(axis=0), compute_uv=False) for each in (points, picture))
     words = f"extends {seen[1] / seen[0]:.1%} as far as the first, that of the distances {true[1] / true[0]:.0%}"
@@ -234,7 +234,7 @@ def test_a_picture_that_is_one_point_is_degenerate_unless_the_points_are_one():
     assert degeneracy(np.zeros((5, 5)), np.ones((5, 2))) == ""
 
 
-def test_degeneracy_of_what_is_no_picture_is_refused():
+def test_degeneracy_refuses_invalid_coordinates():
     with pytest.raises(ValueError, match="distances must have shape"):
         degeneracy(np.zeros((4, 4)), np.zeros((5, 2)))
     with pytest.raises(ValueError, match="embedding must be finite"):

@@ -26,7 +26,7 @@ from jaxscape.embedding.phate import (
 
 
 def star(*, petals=4, copies=2, epochs=8, wander=0.1, size=60, seed=0):
-    """Copies thrown in a few directions that wander off: cosine distances from the minimum, which fall into petals."""
+    """Perturbed copies that wander off in a few directions: cosine distances from the minimum, grouped into petals."""
     generator = np.random.default_rng(seed)
     jumps = generator.standard_normal((petals, 1, 1, size)) * np.linspace(0.5, 1, copies)[:, None, None]
     walks = np.cumsum(wander * generator.standard_normal((petals, copies, epochs, size)), axis=2)
@@ -45,7 +45,7 @@ def clusters(sizes=(12, 20, 15), seed=0):
 
 
 def with_duplicates(copies, seed=0):
-    """A walk whose first point is there `copies` times."""
+    """Return a walk whose first point occurs `copies` times."""
     points = np.cumsum(np.random.default_rng(seed).standard_normal((40, 5)), axis=0)
     return squareform(pdist(np.concatenate([np.tile(points[0], (copies - 1, 1)), points])))
 
@@ -64,7 +64,7 @@ DATA = {
 
 
 def two_starts(*, snapshots=21, size=2000, seed=0):
-    """Cosine distances of trajectories from two starts by two optimisers each, which knn="connect" draws on a line."""
+    """Cosine distances of trajectories from two starts by two optimisers each, collapsed to a line by knn="connect"."""
     generator = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -80,7 +80,7 @@ def two_starts(*, snapshots=21, size=2000, seed=0):
 
 
 def operator(distances, *, t="auto", **arguments):
-    """The package itself, fitted."""
+    """Return the fitted `phate` package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import phate as package
@@ -99,7 +99,7 @@ def operator(distances, *, t="auto", **arguments):
 
 
 def components(fitted):
-    """Of the package's own kernel."""
+    """Return the components of the package's own kernel."""
     return connected_components(csr_array(np.asarray(fitted.graph.K)), directed=False)[0]
 
 
@@ -111,7 +111,7 @@ def embed(distances, **arguments):
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_every_stage_is_the_packages(name):
+def test_every_stage_equals_the_packages(name):
     fitted = operator(DATA[name])
     result = embed(DATA[name])
     np.testing.assert_allclose(result.affinity.toarray(), np.asarray(fitted.graph.K), atol=1e-12)
@@ -172,7 +172,7 @@ def test_diffusion_is_the_power_of_the_operator(name, t):
     np.testing.assert_allclose(diffuse(affinities, t), expected, rtol=1e-11, atol=1e-300)
 
 
-def test_diffusion_between_two_points_is_a_closed_form():
+def test_diffusion_between_two_points_has_the_closed_form():
     """A walker among two points, who stays with chance p, is at the other after t steps with (1 - (2p - 1)^t) / 2."""
     a = np.exp(-1)
     stay = 1 / (1 + a)
@@ -182,7 +182,7 @@ def test_diffusion_between_two_points_is_a_closed_form():
         np.testing.assert_allclose(diffuse(csr_array([[1, a], [a, 1]]), t), expected, rtol=1e-13)
 
 
-def test_the_entropy_of_points_that_do_not_know_one_another_is_the_logarithm_of_their_number():
+def test_the_entropy_of_points_without_neighbours_is_the_logarithm_of_their_number():
     np.testing.assert_allclose(von_neumann_entropy(csr_array(np.eye(7))), np.log(7), rtol=1e-13)
     np.testing.assert_allclose(von_neumann_entropy(csr_array(np.ones((7, 7)))), 0, atol=1e-12)
 
@@ -206,7 +206,7 @@ def test_the_knee_is_the_packages(name):
 
 
 def test_potential_distances_keep_their_digits_between_near_points():
-    """Two rows 1e-6 apart, a long way from the mean: inner products know nothing of that distance."""
+    """Two rows 1e-6 apart and far from the mean: their distance is lost in inner products."""
     rows = 10 * np.random.default_rng(0).standard_normal((50, 50))
     rows[1] = rows[0]
     rows[1, 3] += 1e-6
@@ -226,7 +226,7 @@ def test_components_are_those_of_the_packages_kernel(name, knn, decay):
     assert len(result.warnings) == (expected > 1)
 
 
-def test_the_data_of_these_tests_has_graphs_of_one_and_of_several_components():
+def test_the_test_data_has_connected_and_disconnected_graphs():
     counts = {name: connected_components(affinity(data), directed=False)[0] for name, data in DATA.items()}
     assert counts["walk"] == counts["equidistant"] == 1
     assert counts["star in petals"] == 4
@@ -251,7 +251,7 @@ def test_clusters_connect_when_the_smallest_runs_out_of_neighbours_of_its_own():
     assert embed(clusters((15, 20))).connecting_knn == 15
 
 
-def test_a_disconnected_graph_is_said_aloud_and_in_the_result():
+def test_a_disconnected_graph_is_warned_about_and_recorded_in_the_result():
     with pytest.warns(UserWarning, match="5 nearest neighbours has 3 disconnected components") as record:
         result = phate(clusters())
     (message,) = result.warnings
@@ -260,7 +260,7 @@ def test_a_disconnected_graph_is_said_aloud_and_in_the_result():
     assert record[0].filename == __file__
 
 
-def test_a_connected_graph_warns_of_nothing():
+def test_a_connected_graph_raises_no_warning():
     result = phate(walk())
     assert (result.n_connected_components, result.connecting_knn, result.warnings) == (1, 5, ())
 
@@ -272,7 +272,7 @@ def test_stress_is_that_of_the_picture_against_the_potential_distances():
 
 
 @pytest.mark.parametrize("name", ["walk", "clusters"])
-def test_the_same_input_gives_the_same_bytes_and_is_left_alone(name):
+def test_the_same_input_gives_the_same_bytes_and_is_not_changed(name):
     distances = DATA[name].copy()
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     one, other = embed(distances), embed(distances)
@@ -313,15 +313,15 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
 
 
 @pytest.mark.parametrize("copies", [2, 6, 7, 20])
-def test_duplicates_lie_on_one_another_and_the_rest_is_drawn(copies):
-    """From 7 on their bandwidth is zero: they know one another only, and the others may know them."""
+def test_duplicates_coincide_and_the_other_points_are_embedded(copies):
+    """From 7 duplicates on their bandwidth is zero: their kernel reaches only one another, others may reach them."""
     result = embed(with_duplicates(copies))
     assert np.isfinite(result.embedding).all()
     np.testing.assert_allclose(result.embedding[:copies], result.embedding[[0] * copies], atol=1e-3)
     assert (np.ptp(result.embedding[copies:], axis=0) > 0.1).all()
 
 
-def test_extreme_decays_overflow_nothing():
+def test_extreme_decays_do_not_overflow():
     """A decay of almost 0 joins all, in the package too; an infinite one joins nearest neighbours and no others."""
     assert components(operator(clusters(), decay=1e-3, t=1)) == 1
     assert phate(clusters(), decay=1e-3, t=1).n_connected_components == 1
@@ -333,8 +333,8 @@ def test_the_largest_knn_that_is_allowed_works():
     assert phate(walk(10), knn=8).n_connected_components == 1
 
 
-def test_a_t_that_leaves_only_rounding_is_refused():
-    with pytest.raises(ValueError, match="t=1000000000 leaves nothing to draw"):
+def test_a_diffusion_time_that_leaves_only_rounding_error_is_refused():
+    with pytest.raises(ValueError, match="t=1000000000 is too large"):
         phate(walk(), t=10**9)
 
 
@@ -358,7 +358,7 @@ def spoiled(row, column, value):
         (walk(6), "a whole number from 1 to n - 2 = 4, got 5"),
     ],
 )
-def test_what_is_no_distance_matrix_is_refused(distances, message):
+def test_an_invalid_distance_matrix_is_refused(distances, message):
     with pytest.raises(ValueError, match=message):
         phate(distances)
 
@@ -413,7 +413,7 @@ def test_connect_works_for_very_few_points():
     assert phate(walk(4), knn="connect", t=2).knn == 2
 
 
-def test_a_picture_that_collapses_to_a_line_is_said_aloud_and_in_the_result():
+def test_an_embedding_that_collapses_to_a_line_is_warned_about_and_recorded_in_the_result():
     with pytest.warns(UserWarning, match="the picture is degenerate: all points lie on a line: axis 2") as record:
         result = phate(two_starts(), knn="connect")
     assert (result.knn, result.n_connected_components) == (42, 1)
@@ -425,7 +425,7 @@ def test_a_picture_that_collapses_to_a_line_is_said_aloud_and_in_the_result():
     assert message == f"the picture is degenerate: {result.degenerate}"
 
 
-def test_points_on_a_line_are_no_degenerate_picture():
+def test_points_on_a_line_are_not_a_degenerate_embedding():
     places = np.random.default_rng(0).uniform(size=(60, 1))
     result = phate(squareform(pdist(places)), knn=20)
     assert (result.degenerate, result.warnings) == ("", ())
@@ -467,8 +467,8 @@ def test_auto_works_for_few_points(count):
     assert all(trial.knn <= count - 2 for trial in result.tried)
 
 
-def test_auto_tells_where_there_is_nothing_to_draw():
-    with pytest.raises(ValueError, match="t=1000000 leaves nothing to draw"):
+def test_auto_raises_an_error_if_t_is_too_large():
+    with pytest.raises(ValueError, match="t=1000000 is too large"):
         phate(DATA["walk"], knn="auto", t=10**6)
 
 
@@ -479,7 +479,7 @@ def test_components_are_numbered_from_the_largest():
     assert not phate(walk()).component.any()
 
 
-def test_points_that_are_no_landmarks_have_the_component_of_the_nearest():
+def test_points_other_than_landmarks_have_the_component_of_the_nearest_landmark():
     result = embed(clusters((12, 20, 15)), landmarks=30)
     np.testing.assert_array_equal(result.component, result.component[[0] * 12 + [12] * 20 + [32] * 15])
     assert len(set(result.component)) == 3
@@ -489,7 +489,7 @@ def test_points_that_are_no_landmarks_have_the_component_of_the_nearest():
     "changed",
     [{"t": 3}, {"t": "auto"}, {"potential_metric": "cosine"}, {"n_components": 3}, {"knn": 4}, {"decay": 10}, {"t": 5}],
 )
-def test_stages_that_are_kept_change_no_byte(changed):
+def test_reused_stages_change_no_byte(changed):
     distances = DATA["star"]
     before = embed(distances, t=5)
     fresh, again = embed(distances, **{"t": 5} | changed), embed(distances, **{"t": 5} | changed, previous=before)
@@ -561,12 +561,12 @@ def test_a_projected_point_has_the_least_stress():
         (np.full((1, 60), -1.0), "new_distances must not be negative, got -1.0"),
     ],
 )
-def test_new_distances_that_do_not_fit_are_refused(new, message):
+def test_new_distances_of_the_wrong_shape_or_value_are_refused(new, message):
     with pytest.raises(ValueError, match=message):
         project(new, phate(walk()))
 
 
-def test_no_new_points_have_no_places():
+def test_projecting_no_points_returns_no_coordinates():
     assert project(np.empty((0, 60)), phate(walk())).shape == (0, 2)
 
 
@@ -594,6 +594,6 @@ def test_farthest_points_are_far_from_one_another():
 
 def test_too_many_points_are_refused_before_any_work(monkeypatch):
     monkeypatch.setattr("jaxscape.embedding.phate.MOST_POINTS", 50)
-    with pytest.raises(ValueError, match="60 points are more than the 50 that are embedded exactly"):
+    with pytest.raises(ValueError, match="60 points are more than the 50 that can be embedded exactly"):
         phate(walk())
     assert phate(walk(), landmarks=40).embedding.shape == (60, 2)

@@ -28,13 +28,13 @@ def test_geodesics_are_the_shortest_paths_over_steps_of_length_one():
     np.testing.assert_allclose(shortest_path(steps), tree.geodesics, atol=1e-9)
 
 
-def test_noise_moves_points_and_no_geodesic():
+def test_noise_moves_points_but_changes_no_geodesic():
     exact, noisy = artificial_tree(seed=3), artificial_tree(seed=3, noise=0.5)
     np.testing.assert_array_equal(noisy.geodesics, exact.geodesics)
     assert (noisy.points - exact.points).std() == pytest.approx(0.5, rel=0.02)
 
 
-def test_a_seed_is_a_tree():
+def test_a_seed_determines_the_tree():
     one, same, other = (artificial_tree(seed=seed).points for seed in (0, 0, 1))
     assert one.tobytes() == same.tobytes()
     assert not np.allclose(one, other)

@@ -28,7 +28,7 @@ def parameters(seed=0):
 
 
 def norms(leaf, kept_axes):
-    """The norm of every filter, the output axes kept."""
+    """Return the norm of every filter, keeping the output axes."""
     leaf = np.asarray(leaf, np.float64)
     kept = {axis % leaf.ndim for axis in kept_axes}
     return np.sqrt((leaf**2).sum(axis=tuple(axis for axis in range(leaf.ndim) if axis not in kept)))
@@ -54,7 +54,7 @@ def test_a_random_direction_follows_from_its_key_alone():
     assert not any(different.values())
 
 
-def test_the_direction_of_no_parameters_is_none():
+def test_the_direction_of_an_empty_pytree_is_empty():
     assert random_direction(KEY, {}) == {}
 
 
@@ -82,7 +82,7 @@ def test_every_filter_of_the_direction_gets_the_norm_of_the_parameters_filter(fi
     direction = filter_normalize(raw, params, filter_axis=filter_axis)
     for name, axes in kept.items():
         np.testing.assert_allclose(norms(direction[name], axes), norms(params[name], axes), rtol=1e-5)
-        # Each filter keeps its own orientation: one positive factor a filter.
+        # Each filter keeps its orientation: one positive factor per filter.
         factors = np.asarray(direction[name]) / np.asarray(raw[name])
         kept_axes = {axis % factors.ndim for axis in axes}
         spread = np.ptp(factors, axis=tuple(axis for axis in range(factors.ndim) if axis not in kept_axes))
@@ -120,7 +120,7 @@ def test_leaves_of_one_dimension_do_not_move():
     assert direction["temperature"] == 0
 
 
-def test_leaves_of_one_dimension_are_a_filter_each_where_asked_for():
+def test_leaves_of_one_dimension_are_one_filter_each_with_ignore_false():
     params = parameters()
     direction = filter_normalize(random_direction(KEY, params), params, ignore_1d=False)
     for name in ("bias", "temperature"):
@@ -128,7 +128,7 @@ def test_leaves_of_one_dimension_are_a_filter_each_where_asked_for():
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("bfloat16", 2e-2), ("float16", 2e-3), ("float64", 1e-12)])
-def test_every_float_dtype_is_kept_with_the_norms_right_to_its_precision(dtype, rtol):
+def test_the_dtype_is_kept_and_norms_are_accurate_to_its_precision(dtype, rtol):
     with jax.enable_x64(True):
         # 200 squared is out of the range of float16.
         params = {"kernel": jnp.full((3, 2), 200.0, dtype), "bias": jnp.ones(2, dtype)}
@@ -140,7 +140,7 @@ def test_every_float_dtype_is_kept_with_the_norms_right_to_its_precision(dtype, 
 
 
 @pytest.mark.parametrize("factor", [4.0, 0.01])
-def test_the_loss_along_the_direction_does_not_see_how_a_relu_network_scales_its_layers(factor):
+def test_the_loss_along_the_direction_does_not_depend_on_how_a_relu_network_scales_its_layers(factor):
     # Li et al. 2018, section 4: f is the same function for (a W, V / a), and so is its picture.
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(20, 3)).astype(np.float32)
@@ -307,7 +307,7 @@ def test_a_grid_of_no_parameters_is_refused(params):
 
 
 @pytest.mark.parametrize("key", [3, None, "key", 1.5, jax.random.split(KEY, 2), jnp.zeros(2), np.zeros(3, np.uint32)])
-def test_what_is_no_single_key_is_refused(key):
+def test_anything_but_one_prng_key_is_refused(key):
     with pytest.raises(TypeError, match=r"key must be a PRNG key, as from jax.random.key\(0\), got"):
         random_direction(key, parameters())
 

@@ -1,4 +1,4 @@
-"""Which leaves of people's models are thrown: biases by name and shape, masks, ties, and what rounding keeps."""
+"""Which leaves of users' models are perturbed: biases by name and shape, masks, tied weights, rounding."""
 
 import warnings
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def drawn(shape, seed=0, dtype=jnp.float32):
 
 
 def moving(params, **settings):
-    """Whether each leaf moves."""
+    """Return whether each leaf is perturbed."""
     direction = filter_normalize(random_direction(KEY, params), params, **settings)
     return jax.tree.map(lambda leaf: bool(np.any(leaf)), direction)
 
@@ -56,7 +56,7 @@ def test_the_biases_of_convolutions_and_attention_do_not_move_in_equinoxs_layout
 @pytest.mark.parametrize("name", ["kernel", "weight", "w", "W", "lora_a", "lora_b"])
 @pytest.mark.parametrize("shape", [(64, 1), (1, 64), (1, 1, 8, 1), (1, 1, 1, 8), (1, 1)])
 @pytest.mark.parametrize("filter_axis", [0, -1])
-def test_what_is_called_a_weight_moves_whatever_its_shape(name, shape, filter_axis):
+def test_a_leaf_named_as_a_weight_is_perturbed_whatever_its_shape(name, shape, filter_axis):
     assert moving({"dense": {name: drawn(shape)}}, filter_axis=filter_axis) == {"dense": {name: True}}
 
 
@@ -72,7 +72,7 @@ def test_what_is_called_a_weight_moves_whatever_its_shape(name, shape, filter_ax
         lambda leaf: {"bias": {"value": leaf}},
     ],
 )
-def test_what_is_called_a_bias_or_a_scale_stays_whatever_its_shape(path, shape):
+def test_a_leaf_named_as_a_bias_or_a_scale_is_not_perturbed_whatever_its_shape(path, shape):
     params = {"kernel": drawn((2, 2)), "layer": path(drawn(shape))}
     assert jax.tree.leaves(moving(params)) == [True, False]
 
@@ -91,7 +91,7 @@ def test_what_is_called_a_bias_or_a_scale_stays_whatever_its_shape(path, shape):
         ((8,), 0, False),
     ],
 )
-def test_under_another_name_filters_of_single_numbers_along_one_axis_are_a_bias(shape, filter_axis, moves):
+def test_under_other_names_a_leaf_whose_filters_are_single_numbers_is_a_bias(shape, filter_axis, moves):
     for params in ({"b": drawn(shape)}, [drawn(shape)]):
         assert jax.tree.leaves(moving(params, filter_axis=filter_axis)) == [moves]
 
@@ -129,8 +129,8 @@ def test_a_bias_counts_for_the_distance_only_where_it_is_not_ignored():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_the_built_in_network_is_thrown_as_by_the_number_of_dimensions_to_the_byte():
-    """Li et al.'s code leaves out what has one dimension; all leaves of the network are named otherwise alike."""
+def test_the_built_in_network_is_perturbed_byte_for_byte_as_by_the_number_of_dimensions():
+    """The code of Li et al. leaves out leaves with one dimension; here the names of the leaves give the same choice."""
     shapes = jax.eval_shape(WideResNet(10, 1, 10).init, KEY, jnp.zeros((1, 8, 8, 1)))["params"]
     params = jax.tree.map(lambda leaf: drawn(leaf.shape), shapes)
     grid = jump_grid(params, seeds=[5], step_sizes=[0.5])
@@ -151,7 +151,7 @@ def test_the_built_in_network_is_thrown_as_by_the_number_of_dimensions_to_the_by
 
 @pytest.mark.parametrize("answer", [None, "ignore"])
 @pytest.mark.parametrize("ignore", [True, False])
-def test_a_function_of_the_path_may_keep_a_leaf_where_it_is(answer, ignore):
+def test_a_function_of_the_path_may_leave_a_leaf_unperturbed(answer, ignore):
     params = {name: drawn((3, 2)) for name in ("first", "head", "bias")}
 
     def filter_axis(path):
@@ -178,7 +178,7 @@ MASK = {"base": {"kernel": False, "bias": False}, "lora_a": True, "lora_b": np.T
 
 
 @pytest.mark.parametrize("where", [MASK, lambda path: path[0].key != "base"], ids=["mask", "function"])
-def test_only_what_is_selected_is_thrown_and_as_it_is_without_the_selection(where):
+def test_only_selected_leaves_are_perturbed_and_in_the_same_direction_as_without_a_selection(where):
     params = {**LAYERS, "base": {"kernel": LAYERS["base"]["kernel"] * -0.0, "bias": LAYERS["base"]["bias"]}}
     grid, whole = (jump_grid(params, seeds=[3, 1], where=each).params for each in (where, None))
     for name, leaf in params["base"].items():
@@ -190,7 +190,7 @@ def test_only_what_is_selected_is_thrown_and_as_it_is_without_the_selection(wher
     assert moving(LAYERS, where=where, ignore=False) == expected
 
 
-def test_what_is_not_selected_may_be_anything():
+def test_leaves_that_are_not_selected_are_not_checked():
     params = {"w": drawn((3, 2)), "mask": jnp.full((2, 2), -jnp.inf), "step": jnp.arange(3), "key": jax.random.key(7)}
     grid = jump_grid(params, seeds=[0], step_sizes=[1.0], where=lambda path: last_name(path) == "w")
     np.testing.assert_array_equal(grid.params["step"], [[0, 1, 2]])
@@ -200,7 +200,7 @@ def test_what_is_not_selected_may_be_anything():
 
 @jax.tree_util.register_pytree_node_class
 class CallableModel:
-    """A model that is called itself, as Equinox's are: so is the mask of it."""
+    """A callable model, as in Equinox, whose mask is callable too."""
 
     def __init__(self, weight, head):
         self.weight, self.head = weight, head
@@ -232,10 +232,10 @@ def test_a_mask_may_be_a_callable_model():
         (lambda path: "yes", TypeError, r"got 'yes' for the leaf \['v'\]"),
         (lambda path: None, TypeError, r"got None for the leaf \['v'\]"),
         ({"w": False, "v": False}, ValueError, r"selects none of \['v'\], \['w'\]"),
-        (lambda path: False, ValueError, r"where must select one leaf or more, and selects none of \['v'\], \['w'\]"),
+        (lambda path: False, ValueError, r"where must select at least one leaf, but .* none of \['v'\], \['w'\]"),
     ],
 )
-def test_a_selection_that_does_not_fit_is_refused(where, error, message):
+def test_a_selection_that_does_not_match_the_parameters_is_refused(where, error, message):
     params = {"w": drawn((3, 2)), "v": drawn((3, 2), 1)}
     for function in (lambda: filter_normalize(params, params, where=where), lambda: jump_grid(params, where=where)):
         with pytest.raises(error, match=message):
@@ -250,10 +250,10 @@ def test_a_problem_refuses_a_selection_that_takes_no_path():
 # Tied weights.
 
 
-def test_one_array_in_two_leaves_that_move_is_refused_by_their_names():
+def test_tied_leaves_that_are_perturbed_are_refused_by_name():
     table = drawn((4, 3))
     params = {"embedding": table, "head": table, "kernel": drawn((3, 3))}
-    message = r"one array in two leaves, but \['embedding'\] and \['head'\] are the same object and would come apart"
+    message = r"one array in two leaves, but \['embedding'\] and \['head'\] are the same object and would not stay tied"
     for settings in ({}, {"where": lambda path: last_name(path) == "head"}):
         with pytest.raises(ValueError, match=message):
             jump_grid(params, **settings)
@@ -263,7 +263,7 @@ def test_one_array_in_two_leaves_that_move_is_refused_by_their_names():
         jump(params, random_direction(KEY, params), 0.5)
 
 
-def test_one_array_in_two_leaves_that_stay_together_is_taken():
+def test_tied_leaves_that_are_not_perturbed_are_accepted():
     zeros, table = jnp.zeros(3), drawn((4, 3))
     params = {"a": {"bias": zeros}, "b": {"bias": zeros}, "embedding": table, "head": table, "kernel": drawn((3, 3))}
     grid = jump_grid(params, where=lambda path: last_name(path) in ("kernel", "bias")).params
@@ -285,15 +285,15 @@ def test_one_array_in_two_leaves_that_stay_together_is_taken():
         (np.ones((2, 2), np.complex64), "keep a complex array as two real ones"),
     ],
 )
-def test_a_leaf_of_another_type_is_refused_with_a_way_out(leaf, way_out):
+def test_a_leaf_of_another_type_is_refused_with_a_suggestion(leaf, way_out):
     with pytest.raises(TypeError, match=rf"params must hold .* at \['bad'\]; {way_out}"):
         jump_grid({"w": drawn((2, 2)), "bad": leaf})
 
 
 @pytest.mark.parametrize(("dtype", "step_size"), [("bfloat16", 1e-3), ("float16", 1e-4), ("float32", 1e-8)])
-def test_a_step_that_rounding_swallows_is_said_with_the_share_that_stayed(dtype, step_size):
+def test_a_step_lost_in_rounding_is_warned_about_with_the_fraction_of_unchanged_parameters(dtype, step_size):
     params = {"kernel": drawn((200, 50), dtype=dtype), "bias": drawn((50,), dtype=dtype)}
-    with pytest.warns(UserWarning, match=f"lost in the rounding of {dtype}; give params of a wider type") as caught:
+    with pytest.warns(UserWarning, match=f"lost in the rounding of {dtype}; give params of a wider dtype") as caught:
         grid = jump_grid(params, seeds=[0, 1], step_sizes=[0.5, step_size, -1.0, 0.0])
     assert len(caught) == 1
     stayed = (np.asarray(grid.params["kernel"]) == np.asarray(params["kernel"]))[[1, 5]]
@@ -301,7 +301,7 @@ def test_a_step_that_rounding_swallows_is_said_with_the_share_that_stayed(dtype,
     assert caught[0].filename == __file__
 
 
-def test_the_share_of_normal_weights_that_stay_in_bfloat16_is_what_rounding_says():
+def test_the_fraction_of_normal_weights_unchanged_in_bfloat16_is_the_one_that_rounding_predicts():
     """|d / w| is Cauchy; a step is lost below half of bfloat16's spacing, 2**-9 to 2**-8 of a weight."""
     params = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((300, 100)), jnp.bfloat16)}
     with pytest.warns(UserWarning, match="at 0.001 (7[5-9]|80)% of the parameters"):
@@ -309,14 +309,14 @@ def test_the_share_of_normal_weights_that_stay_in_bfloat16_is_what_rounding_says
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_the_papers_steps_are_kept_by_every_type_and_say_nothing(dtype):
+def test_the_papers_steps_survive_rounding_in_every_dtype_without_a_warning(dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         jump_grid({"kernel": drawn((200, 50), dtype=dtype)})
         jump_grid({"kernel": jnp.zeros((20, 5), dtype)}, step_sizes=[1e-3, 0.0])  # nothing is to move
 
 
-def test_a_step_is_lost_in_the_type_in_which_it_is_taken():
+def test_rounding_is_judged_in_the_dtype_in_which_the_step_is_taken():
     """NumPy's float64 becomes float32 where JAX has no float64."""
     with pytest.warns(UserWarning, match="100% of the parameters .* lost in the rounding of float32"):
         jump_grid({"kernel": np.random.default_rng(0).standard_normal((40, 5))}, seeds=[0], step_sizes=[1e-12, 0.0])

@@ -1,4 +1,4 @@
-"""Retraining: who shares batches with whom, and that a copy's path does not depend on its company."""
+"""Retraining: which members share batches, and that a trajectory does not depend on the other members."""
 
 import doctest
 
@@ -55,7 +55,7 @@ def grid():
 
 
 def streams(start, data_order, **arguments):
-    """What each member's last step was given: its batch and random bits, as one string of bytes."""
+    """Return the batch and random bits of each member's last step, as one byte string."""
     blank = {"rows": jnp.zeros(4, jnp.int32), "bits": jnp.uint32(0)}
     last = final(
         start, loss_fn=recording_loss, data=np.arange(20), model_state=blank, data_order=data_order, **arguments
@@ -120,7 +120,7 @@ def test_every_copy_starts_with_the_minimums_model_state_and_a_fresh_optimizer(g
     assert not any(leaf.any() for leaf in jax.tree.leaves(first.states.opt_state))
 
 
-def test_retraining_goes_on_from_a_yielded_state_whatever_key_is_given(grid):
+def test_retraining_resumes_from_a_yielded_state_whatever_key_is_given(grid):
     run = retrain(noisy_loss, SGD, grid, DATA, epochs=3, key=KEY, batch_size=4)
     kept = [copy_states(epoch.states) for epoch in run]
     resumed = final(kept[1], loss_fn=noisy_loss, epochs=3, first_epoch=1, key=jax.random.key(9)).states
@@ -128,7 +128,7 @@ def test_retraining_goes_on_from_a_yielded_state_whatever_key_is_given(grid):
     assert as_bytes(resumed.opt_state) == as_bytes(kept[3].opt_state)
 
 
-def test_a_loop_that_goes_on_by_calling_again_sees_every_epoch_once(grid):
+def test_a_loop_resumed_by_a_second_call_sees_every_epoch_once(grid):
     seen, state = [], grid
     for first, last in ((0, 1), (1, 1), (1, 3)):
         run = retrain(regression_loss, SGD, state, DATA, epochs=last, first_epoch=first, key=KEY, batch_size=4)
@@ -138,7 +138,7 @@ def test_a_loop_that_goes_on_by_calling_again_sees_every_epoch_once(grid):
     assert seen == [0, 1, 2, 3]
 
 
-def test_epochs_of_so_many_steps_end_where_whole_passes_end(grid):
+def test_epochs_of_a_fixed_number_of_steps_end_in_the_same_state_as_whole_passes(grid):
     # A pass has two steps. The loss is without noise, which follows from the numbers of epoch and step.
     by_steps, in_passes = final(grid, epochs=4, steps=1), final(grid, epochs=2)
     assert as_bytes(by_steps.states.params) == as_bytes(in_passes.states.params)
@@ -151,7 +151,7 @@ def test_the_callers_grid_and_state_survive(grid):
 
 
 @pytest.mark.usefixtures("optimized")
-def test_retraining_by_a_chain_of_ones_own_is_a_loop_by_hand_to_the_bit(grid):
+def test_retraining_with_a_custom_optax_chain_equals_a_handwritten_loop_bit_for_bit(grid):
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.add_decayed_weights(1e-3, mask=lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)),
@@ -181,7 +181,7 @@ def test_retraining_by_a_chain_of_ones_own_is_a_loop_by_hand_to_the_bit(grid):
         assert as_bytes(own) == as_bytes((params, opt_state))
 
 
-def test_retraining_brings_the_loss_of_every_copy_down(grid):
+def test_retraining_lowers_the_loss_of_every_copy(grid):
     def evaluate(params, model_state):
         return {"loss": jnp.mean((DATA @ params["kernel"] + params["bias"][None] - 1.0) ** 2)}
 
@@ -208,7 +208,7 @@ def test_the_order_by_seed_needs_seeds(grid):
         retrain(regression_loss, SGD, grid.params, DATA, epochs=1, key=KEY, batch_size=4, data_order="seed")
 
 
-def test_a_grid_whose_labels_do_not_fit_its_parameters_is_refused(grid):
+def test_a_grid_whose_labels_do_not_match_its_parameters_is_refused(grid):
     broken = JumpGrid(grid.params, grid.seed[:2], grid.step_size)
     with pytest.raises(ValueError, match=r"\.params\['bias'\] of shape \(4, 2\) and \.seed of shape \(2,\)"):
         retrain(regression_loss, SGD, broken, DATA, epochs=1, key=KEY, batch_size=4)

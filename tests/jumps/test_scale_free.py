@@ -1,4 +1,4 @@
-"""Scale-free positions against explicit vectors in extended precision, and what they do not see."""
+"""Scale-free positions against explicit vectors in extended precision, and their invariances."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def network(seed):
 
 
 def copies():
-    """A minimum, copies thrown from it, and the same after some training."""
+    """A minimum, perturbed copies of it, and the same copies after some training."""
     minimum = network(0)
     starts = jump_grid(minimum, seeds=[0, 1], step_sizes=[0.5, 1.0]).params
     moved = jax.tree.map(lambda leaf, noise: leaf + 0.3 * noise[None], starts, network(7))
@@ -44,7 +44,7 @@ def exact(minimum, starts, params):
     return length, np.arccos((y * y0).sum(axis=1) / (length * first))
 
 
-def test_distances_and_angles_are_what_the_vectors_say():
+def test_distances_and_angles_equal_those_of_the_explicit_vectors():
     minimum, starts, moved = copies()
     found = scale_free(moved, minimum, starts)
     distance, angle = exact(minimum, starts, moved)
@@ -61,7 +61,7 @@ def test_the_distance_is_the_filter_normalized_one():
     np.testing.assert_allclose(scale_free(moved, minimum, starts).distance, expected, rtol=1e-5)
 
 
-def test_the_norms_of_filters_biases_and_scales_are_not_seen():
+def test_positions_do_not_depend_on_filter_norms_biases_or_scales():
     minimum, starts, moved = copies()
     decayed = jax.tree.map(lambda leaf: 0.5 * leaf, moved)  # a power of two: exactly the same directions
     found, same = scale_free(moved, minimum, starts), scale_free(decayed, minimum, starts)
@@ -96,7 +96,7 @@ def test_filters_of_another_axis():
         (lambda moved, minimum, starts: (moved, minimum, minimum), "number of members"),
         (lambda moved, minimum, starts: (moved, starts, starts), "params must hold copies of minimum"),
         (lambda moved, minimum, starts: (jax.tree.map(lambda x: x * jnp.nan, moved), minimum, starts), "NaN"),
-        (lambda moved, minimum, starts: (moved["norm"], minimum["norm"], starts["norm"]), "no leaf that counts"),
+        (lambda moved, minimum, starts: (moved["norm"], minimum["norm"], starts["norm"]), "no leaf to measure"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, words):

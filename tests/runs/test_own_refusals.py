@@ -79,8 +79,8 @@ def test_a_class_is_no_module():
     ("update", "words"),
     [
         (lambda grads, state, params=None: ({"w": grads["w"].sum()}, state), r"float32\[4, 3\] at \['w'\] became"),
-        (lambda grads, state, params=None: ({}, state), "updates of the structure of params"),
-        (lambda grads, state, params=None: (grads, (1.0,)), "opt_state of the structure of the last one"),
+        (lambda grads, state, params=None: ({}, state), "updates with the structure of params"),
+        (lambda grads, state, params=None: (grads, (1.0,)), "opt_state with the structure of the last one"),
         (lambda grads, state, params=None: grads, "got a result of a dict of 'w'"),
     ],
 )

@@ -123,7 +123,7 @@ def test_surrogates_that_cannot_be_drawn_are_no_error(monkeypatch):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     config = EmbedConfig(method="phate", knn=20, t=10**6)
     found = compared(picture, config)
-    assert found["skipped"].startswith("the surrogates cannot be drawn: t=1000000 leaves nothing to draw")
+    assert found["skipped"].startswith("the surrogates cannot be drawn: t=1000000 is too large")
 
 
 def test_the_caption_says_what_the_surrogates_draw():

@@ -46,7 +46,7 @@ def elder_rule(values, edges):
     return sorted((birth, death) for birth, death in found if death > birth)
 
 
-def test_a_line_has_the_minima_and_saddles_that_were_put_there():
+def test_a_line_has_the_minima_and_saddles_it_was_built_with():
     found = persistence(LINE)
     assert pairs(found) == [(0, INF, 1, -1), (1, 6, 5, 4), (2, 4, 3, 2)]
     assert found.total == {0: 7.0, 1: 0.0}
@@ -214,7 +214,7 @@ def test_points_at_one_place_are_neighbours_of_each_other_and_not_of_themselves(
         ([[1, 2], [3]], None, {}, "values must be an array of numbers, got list"),
         (np.ma.masked_equal([1, 2], 1), None, {}, "values must have no masked entries, got 1"),
         ([], None, {}, "values must have shape"),
-        ([np.nan, np.inf], None, {}, "values must have a finite one"),
+        ([np.nan, np.inf], None, {}, "values must have at least one finite value"),
         ([0, -np.inf], None, {}, "values must not be minus infinity"),
         (np.zeros((2, 2, 2)), None, {}, r"values must have shape \(n,\) or \(rows, columns\)"),
     ],
@@ -232,7 +232,7 @@ def test_a_missing_package_is_named_with_what_to_install(monkeypatch):
         persistence([1, 0, 2])
 
 
-def test_arguments_are_left_as_they_are():
+def test_arguments_are_not_changed():
     values, distances = np.arange(6.0), points(6)
     before = distances.copy()
     persistence(values, distances, knn=2)

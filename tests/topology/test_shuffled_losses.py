@@ -64,7 +64,7 @@ def test_lifetimes_of_draws_are_sorted_padded_and_sum_to_the_statistic():
     np.testing.assert_allclose(found.null_lifetimes.sum(axis=1), found.null)
 
 
-def test_on_a_grid_walls_stay_where_they_are():
+def test_shuffling_on_a_grid_leaves_excluded_points_in_place():
     grid = np.array([[1, np.nan, 0], [2, np.nan, 3.0]])
     found = persistence_null(grid, draws=20, statistic=lambda each: each.components)
     assert set(found.null) == {2.0}

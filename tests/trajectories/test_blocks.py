@@ -36,14 +36,14 @@ def bytes_read():
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
 @pytest.mark.parametrize("width", [77, 333, 2000, 10**4])
-def test_large_leaves_are_cut_where_a_block_ends(tmp_path, dtype, width):
+def test_large_leaves_are_split_at_the_end_of_a_block(tmp_path, dtype, width):
     store, expected = written(tmp_path / "store", dtype)
     blocks = list(store.blocks(4 * len(expected) * width))
     assert [block.shape[1] for block in blocks[:-1]] == [width] * (len(blocks) - 1)
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), expected)
 
 
-def test_members_are_read_in_the_order_asked_for(tmp_path):
+def test_members_are_read_in_the_requested_order(tmp_path):
     store, expected = written(tmp_path / "store")
     chosen = expected.reshape(EPOCHS, MEMBERS, -1)[:, [2, 0]].reshape(EPOCHS * 2, -1)
     np.testing.assert_array_equal(np.concatenate(list(store.blocks(10**4, members=[2, 0])), axis=1), chosen)
@@ -68,7 +68,7 @@ def test_no_byte_is_read_twice(tmp_path):
     assert bytes_read() - before <= expected.nbytes * 1.02
 
 
-def test_a_member_costs_its_own_bytes(tmp_path):
+def test_reading_a_member_reads_only_its_own_bytes(tmp_path):
     store, expected = written(tmp_path / "store")
     list(store.blocks(10**7))
     before = bytes_read()
@@ -77,7 +77,7 @@ def test_a_member_costs_its_own_bytes(tmp_path):
 
 
 def test_a_store_with_other_chunks_and_compression_reads_the_same(tmp_path, monkeypatch):
-    """As orbax writes by default, or another version of this package may."""
+    """Orbax writes in this way by default, and another version of this package may."""
     from orbax.checkpoint import v1 as ocp
 
     monkeypatch.setattr(snapshots, "saving_context", lambda row_axes=(0,): ocp.Context())

@@ -31,7 +31,7 @@ def nested(step):
 
 
 def safetensors_bytes(arrays, **entries):
-    """As the documentation of the format says."""
+    """Return the bytes of a safetensors file, written as its documentation defines."""
     names = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "bool": "BOOL"}
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, array in arrays.items():
@@ -70,7 +70,7 @@ def assert_one_line(error, *words):
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
-def test_files_come_in_the_order_of_their_steps(tmp_path, ending):
+def test_files_are_read_in_the_order_of_their_steps(tmp_path, ending):
     write = {"npz": npz_bytes, "safetensors": safetensors_bytes}[ending]
     for step in (10, 9, 1):
         (tmp_path / f"v2_step{step}.{ending}").write_bytes(write(params(step)))
@@ -130,7 +130,7 @@ def test_orbax_in_its_other_forms(tmp_path, form):
     assert_equal(arrays, params(3))
 
 
-def test_a_training_state_gives_its_parameters_and_says_what_it_left_out(tmp_path):
+def test_the_parameters_of_a_training_state_are_read_and_the_rest_is_listed_as_left_out(tmp_path):
     from orbax.checkpoint import v1
 
     state = {"params": nested(0), "opt_state": optax.adam(0.1).init(nested(0)), "step": jnp.int32(5), "name": "x"}
@@ -155,7 +155,7 @@ def test_one_of_several_items_is_chosen_by_key(tmp_path):
     assert found.left_out["ema/scale"] == "not in 'weights'"
 
 
-def test_the_snapshots_of_a_store_come_in_and_its_packs_are_refused(tmp_path):
+def test_the_snapshots_of_a_store_can_be_imported_and_its_packs_are_refused(tmp_path):
     stacked = {name: values[None] for name, values in params(4).items()}
     for packed in (False, True):
         with TrajectoryStore.create(tmp_path / str(packed), [{"seed": 0}], packed=packed) as store:
@@ -193,7 +193,7 @@ def test_torch_state_dicts(tmp_path):
     np.testing.assert_array_equal(arrays["half"], np.arange(3).astype(jnp.bfloat16))
 
 
-def test_torch_files_run_nothing(tmp_path):
+def test_reading_torch_files_executes_no_code(tmp_path):
     save_torch(tmp_path / "step1.pt", lambda torch: {"a": torch.ones(2), "evil": Evil(tmp_path / "ran")})
     with pytest.raises(ValueError, match=r"cannot be read: it is damaged, or holds more than tensors") as caught:
         import_checkpoints(tmp_path)
@@ -210,7 +210,7 @@ def test_damaged_torch_files_end_in_one_line(tmp_path, content):
     assert_one_line(caught.value, tmp_path)
 
 
-def test_a_whole_module_is_refused_with_the_way_out(tmp_path):
+def test_a_whole_module_is_refused_with_a_suggestion(tmp_path):
     save_torch(tmp_path / "a.pt", lambda torch: torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"save model.state_dict\(\) instead"):
         import_checkpoints(tmp_path)
@@ -276,7 +276,7 @@ def test_bfloat16_keeps_its_bits(tmp_path):
 
 def test_float64_beyond_float32_is_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(npz_bytes({"w": np.array([1e300])}))
-    with pytest.raises(ValueError, match=r"a.npz: 'w' is float64 and has values beyond float32"):
+    with pytest.raises(ValueError, match=r"a.npz: 'w' is float64 and has values beyond the range of float32"):
         list(import_checkpoints(tmp_path))
 
 
@@ -358,7 +358,7 @@ def test_names_that_give_no_order_are_refused(tmp_path, names, message):
         import_checkpoints([tmp_path / name for name in names])
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"sources=\[\] is empty"):
         import_checkpoints([])
     with pytest.raises(ValueError, match="holds no checkpoints"):
@@ -515,7 +515,7 @@ def test_every_file_of_an_orbax_checkpoint_damaged_in_turn(tmp_path):
     assert reported > 8
 
 
-def test_an_orbax_array_that_claims_more_than_is_there_is_refused(tmp_path):
+def test_an_orbax_array_that_claims_more_bytes_than_the_folder_can_hold_is_refused(tmp_path):
     import orbax.checkpoint as ocp
 
     made = ocp.PyTreeCheckpointer(use_ocdbt=False)
@@ -542,7 +542,7 @@ def test_an_orbax_array_that_claims_more_than_is_there_is_refused(tmp_path):
         (["a.b", "w."], ["a.b", "w."]),
     ],
 )
-def test_a_dot_parts_a_name_as_a_slash_does_where_that_is_unambiguous(tmp_path, names, paths):
+def test_dots_separate_names_like_slashes_if_that_is_unambiguous(tmp_path, names, paths):
     np.savez(tmp_path / "step0.npz", **{name: np.full(2, number, np.float32) for number, name in enumerate(names)})
     found = import_checkpoints(tmp_path / "step0.npz")
     assert list(found.shapes) == paths
@@ -556,7 +556,7 @@ def test_patterns_are_of_the_names_in_the_file(tmp_path):
     assert list(import_checkpoints(tmp_path / "step0.npz", include="fc1.*").shapes) == ["fc1/weight"]
 
 
-def test_a_key_into_a_flat_file_is_told_that_nothing_is_nested(tmp_path):
+def test_the_error_for_a_key_into_a_flat_file_says_that_nothing_is_nested(tmp_path):
     np.savez(tmp_path / "step0.npz", w=np.ones(2, np.float32))
-    with pytest.raises(ValueError, match=r"key='model' is not in .*; allowed: '', for nothing in it is nested"):
+    with pytest.raises(ValueError, match=r"key='model' is not in .*; allowed: '', since nothing in it is nested"):
         import_checkpoints(tmp_path / "step0.npz", key="model")

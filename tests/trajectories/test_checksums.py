@@ -17,7 +17,7 @@ def test_a_checksum_is_xxh3_of_a_rows_bytes(dtype, shape):
     assert checksums.rows_checksums(np.asarray(array, order="F")).tolist() == expected
 
 
-def test_text_gives_checksums_back():
+def test_checksums_can_be_decoded_from_text():
     values = np.array([0, 2**64 - 1, 7], np.uint64)
     np.testing.assert_array_equal(checksums.decode(checksums.encode(values)), values)
 
@@ -30,8 +30,8 @@ def test_a_record_that_was_changed_is_noticed(change):
         checksums.unsealed(checksums.sealed(record) | change)
 
 
-def test_processes_put_together_what_each_holds(monkeypatch):
-    """Of the first array each process holds two rows, of the second one row is held by nobody."""
+def test_processes_merge_the_checksums_of_their_rows(monkeypatch):
+    """Each process holds two rows of the first array; no process holds one row of the second."""
     generator = np.random.default_rng(0)
     arrays = [
         generator.standard_normal((4, 5)).astype(np.float32),

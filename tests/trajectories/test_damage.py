@@ -161,7 +161,7 @@ def test_a_snapshot_in_the_place_of_another_is_noticed(path):
 
 @pytest.mark.parametrize("name", ["²", "02", "-1", "3.orbax-checkpoint-tmp", "notes"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_is_no_epoch_is_left_alone(path, name, kind):
+def test_entries_that_are_not_epochs_are_not_touched(path, name, kind):
     (path / name).touch() if kind == "file" else (path / name).mkdir()
     assert TrajectoryStore.open(path).num_epochs == EPOCHS
 
@@ -170,7 +170,7 @@ def test_what_is_no_epoch_is_left_alone(path, name, kind):
 @pytest.mark.parametrize(
     ("kind", "words"), [("file", "is not a snapshot but a file"), ("folder", "is damaged: it has")]
 )
-def test_what_has_the_name_of_an_epoch_and_is_none_is_refused(path, name, kind, words):
+def test_an_entry_named_like_an_epoch_that_is_not_one_is_refused(path, name, kind, words):
     (path / name).touch() if kind == "file" else (path / name).mkdir()
     with pytest.raises(ValueError, match=words) as caught:
         TrajectoryStore.open(path)
@@ -206,7 +206,7 @@ def test_an_index_without_checksum_and_of_other_types_is_named(path, entries):
 @pytest.mark.parametrize(
     "leaf", [{"shape": [30, 51]}, {"shape": [30, 49]}, {"dtype": "bfloat16"}, {"keys": ["other"]}, {"keys": ["../1"]}]
 )
-def test_an_index_that_does_not_fit_the_arrays_is_named(path, leaf):
+def test_an_index_that_does_not_match_the_arrays_is_named(path, leaf):
     index = json.loads((path / "store.json").read_text())
     del index["sha256"]
     index["leaves"][1] |= leaf
@@ -237,7 +237,7 @@ def test_a_damaged_epoch_can_be_deleted_and_appended_again(path):
         np.testing.assert_array_equal(values, EXPECTED[name])
 
 
-def test_a_store_with_gaps_goes_on_at_its_end_and_keeps_its_structure(path):
+def test_a_store_with_gaps_resumes_at_its_end_and_keeps_its_structure(path):
     for epoch in (0, 1):
         shutil.rmtree(path / str(epoch))
     with TrajectoryStore.open(path) as store:

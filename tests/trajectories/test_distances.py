@@ -27,7 +27,7 @@ def exact_distances(points, metric, center=None, reference=None):
 
 
 def jumped_trajectories(separation, *, epochs=6, members=4, size=30_000, seed=0):
-    """A minimum and float32 copies thrown by their own norm that then move by `separation` of it an epoch."""
+    """A minimum and float32 copies displaced by its norm, which then move by `separation` of it per epoch."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(size).astype(np.float32)
     start = minimum + generator.standard_normal((members, size)).astype(np.float32)
@@ -50,7 +50,7 @@ def relative_error(distances, exact):
 @pytest.mark.parametrize("center", [None, "mean", "reference"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("separation", [1e-2, 1e-4, 1e-5])
-def test_within_a_trajectory_distances_are_right_to_1e_9(metric, center, separation):
+def test_distances_within_a_trajectory_are_accurate_to_1e_9(metric, center, separation):
     minimum, points = jumped_trajectories(separation)
     rows, parents = epochs_then_members(points)
     products = gram(rows, reference=minimum, parents=parents)
@@ -64,8 +64,8 @@ def test_within_a_trajectory_distances_are_right_to_1e_9(metric, center, separat
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize(("separation", "size"), [(1e-3, 300_000), (1e-4, 300_000), (1e-5, 300_000), (1e-5, 1_467_610)])
-def test_across_trajectories_that_meet_distances_are_right_to_1e_6(metric, separation, size):
-    """Two copies thrown far apart that end `separation` of their norm from one another."""
+def test_distances_between_trajectories_that_meet_are_accurate_to_1e_6(metric, separation, size):
+    """Two copies displaced far apart, which end `separation` of their norm from each other."""
     generator = np.random.default_rng(1)
     minimum = generator.standard_normal(size)
     ends = minimum + separation * generator.standard_normal((2, size))
@@ -77,7 +77,7 @@ def test_across_trajectories_that_meet_distances_are_right_to_1e_6(metric, separ
     assert relative_error(distances, exact_distances(rows, metric)).max() <= 1e-6
 
 
-def test_a_float64_gram_matrix_of_raw_vectors_would_not_do():
+def test_a_float64_gram_matrix_of_raw_vectors_is_not_accurate_enough():
     """The trap that the increments avoid, so that the tests above cannot pass by luck."""
     _, points = jumped_trajectories(1e-5)
     rows, _ = epochs_then_members(points)

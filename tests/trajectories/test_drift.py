@@ -19,7 +19,7 @@ def drifting(*, start=None):
     return minimum, points, gram(points.reshape(-1, SIZE), reference=minimum, parents=parents)
 
 
-def test_drift_is_that_of_the_vectors():
+def test_drift_equals_that_of_the_explicit_vectors():
     minimum, points, products = drifting()
     found = drift(products, UNPERTURBED)
     ends = points[-1, UNPERTURBED]
@@ -28,10 +28,10 @@ def test_drift_is_that_of_the_vectors():
     np.testing.assert_allclose(found.spread, np.sqrt(((ends - mean) ** 2).sum(axis=1).mean()), rtol=1e-12)
     expected = np.linalg.norm(points - points[:, UNPERTURBED].mean(axis=1)[:, None], axis=-1)
     np.testing.assert_allclose(found.to_mean, expected, rtol=1e-12, atol=1e-7)
-    thrown = ~UNPERTURBED
-    jump = np.linalg.norm(points[0] - minimum, axis=-1)[thrown]
-    expected = 1 - np.linalg.norm(points[-1] - mean, axis=-1)[thrown] / jump
-    np.testing.assert_allclose(found.returned[thrown], expected, rtol=1e-9)
+    perturbed = ~UNPERTURBED
+    jump = np.linalg.norm(points[0] - minimum, axis=-1)[perturbed]
+    expected = 1 - np.linalg.norm(points[-1] - mean, axis=-1)[perturbed] / jump
+    np.testing.assert_allclose(found.returned[perturbed], expected, rtol=1e-9)
 
 
 def test_one_copy_has_no_spread_and_ends_at_the_mean():
@@ -54,7 +54,7 @@ def test_a_trajectory_that_ends_early_has_no_distance_after_its_end():
     np.testing.assert_allclose(found.returned[0], 1 - expected[1] / expected[0])
 
 
-def test_what_is_no_choice_of_members_is_refused():
+def test_an_invalid_choice_of_members_is_refused():
     _, points, products = drifting()
     for wrong in (np.zeros(MEMBERS, bool), np.ones(3, bool), np.ones(MEMBERS)):
         with pytest.raises(ValueError, match="unperturbed must be 5 booleans, at least one of them true, got"):

@@ -21,7 +21,7 @@ def test_arrays_become_lists_and_what_is_not_finite_null(tmp_path):
     assert read_record(tmp_path / "a.json") == {"a": [0, 1], "b": None, "c": [None, 3]}
 
 
-def test_a_record_without_a_checksum_is_believed(tmp_path):
+def test_a_record_without_a_checksum_is_accepted(tmp_path):
     (tmp_path / "a.json").write_text('{"epochs": 3}')
     assert read_record(tmp_path / "a.json") == {"epochs": 3}
 
@@ -39,13 +39,13 @@ def test_any_changed_value_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"\0" * 20, b"[" * 100_000, b'{"a":' * 100_000]
 )
-def test_what_is_no_record_is_damaged(tmp_path, content):
+def test_anything_but_a_record_is_reported_as_damaged(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.json is damaged"):
         read_record(tmp_path / "a.json")
 
 
-def test_a_reader_meets_the_old_file_until_the_new_one_is_whole(tmp_path):
+def test_a_reader_finds_the_old_file_until_the_new_one_is_complete(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     with replacing(tmp_path / "a") as file:
         file.write(b"new")
@@ -108,7 +108,7 @@ def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
     delete_unfinished(tmp_path / "nowhere")
 
 
-def test_what_may_still_be_in_the_making_stays(tmp_path):
+def test_recent_temporary_files_are_not_deleted(tmp_path):
     old, new = (tmp_path / f".a.{digit * 16}.tmp" for digit in "01")
     old.touch()
     new.touch()

@@ -62,7 +62,7 @@ def exact_geometry(points, minimum):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_statistic_is_what_the_vectors_say(seed):
+def test_every_statistic_equals_that_of_the_explicit_vectors(seed):
     points, minimum = random_trajectories(seed)
     exact = exact_geometry(points, minimum)
     geometry = geometry_of(points, minimum)._asdict()
@@ -72,7 +72,7 @@ def test_every_statistic_is_what_the_vectors_say(seed):
         np.testing.assert_allclose(geometry[name], values, rtol=1e-10, err_msg=name)
 
 
-def test_the_summary_is_what_the_statistics_say():
+def test_the_summary_follows_from_the_statistics():
     points, minimum = random_trajectories(0)
     exact = exact_geometry(points, minimum)
     start, end = exact["distance"][[0, -1]]
@@ -169,7 +169,7 @@ def test_turns_are_measured_in_radians():
 
 
 @pytest.mark.parametrize("size", [3, 300, 30_000])
-def test_a_standing_copy_has_the_numbers_it_defines_and_nan_for_the_others(size):
+def test_a_copy_that_does_not_move_has_nan_for_undefined_statistics(size):
     generator = np.random.default_rng(0)
     minimum, start = generator.standard_normal((2, size)).astype(np.float32)
     summary = geometry_of(np.tile(start, (5, 1, 1)), minimum).summary()
@@ -178,7 +178,7 @@ def test_a_standing_copy_has_the_numbers_it_defines_and_nan_for_the_others(size)
         np.testing.assert_allclose(summary[name], defined.get(name, np.nan), atol=1e-15, err_msg=name)
 
 
-def test_a_copy_that_waits_is_averaged_over_the_epochs_in_which_it_moves():
+def test_means_of_a_copy_that_pauses_are_over_the_epochs_in_which_it_moves():
     points = np.array([[2.0, 0], [2, 0], [2, 1], [2, 1], [2, 2]])[:, None]
     geometry = geometry_of(points)
     np.testing.assert_array_equal(np.isnan(geometry.lateral[:, 0]), [True, True, False, True, False])
@@ -227,7 +227,7 @@ def test_one_copy_has_no_spread_of_ends():
 
 
 def jumped_copies(movement, *, epochs=5, members=4, size=20_000):
-    """float32 copies thrown by the norm of their minimum, that then move by `movement` of it, half of it inward."""
+    """float32 copies displaced by the norm of their minimum, which then move by `movement` of it, half of it inward."""
     generator = np.random.default_rng(0)
     minimum = generator.standard_normal(size).astype(np.float32)
     jump = generator.standard_normal((members, size))
@@ -345,7 +345,7 @@ def exact_departure(points):
 
 
 @pytest.mark.parametrize("has_reference", [False, True])
-def test_departures_are_what_the_vectors_say(has_reference):
+def test_departures_equal_those_of_the_explicit_vectors(has_reference):
     points, minimum = random_trajectories(0, epochs=9, members=3, size=20)
     distance, angle = exact_departure(points)
     found = trajectory_departure(gram_of(points, minimum if has_reference else None))
@@ -375,7 +375,7 @@ def test_departures_of_trajectories_of_other_lengths_end_where_they_end():
     assert np.isnan(both.angle[4:, 1]).all()
 
 
-def test_who_stands_has_no_direction_and_who_comes_back_neither():
+def test_a_copy_that_does_not_move_or_that_returns_has_no_direction():
     away = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
     points = np.stack([away, np.zeros_like(away)], axis=1) + 7
     found = trajectory_departure(gram_of(points, None))

@@ -133,7 +133,7 @@ def test_points_of_which_one_is_infinite_are_named_by_a_device_too():
 @pytest.mark.parametrize("devices", [[], None])
 @pytest.mark.parametrize("reference", [True, False])
 @pytest.mark.parametrize("kept", [1, 2, MEMBERS, 3 * MEMBERS, EPOCHS * MEMBERS])
-def test_new_rows_join_the_old(kept, reference, devices):
+def test_new_rows_extend_a_previous_result(kept, reference, devices):
     minimum, rows, parents = trajectories()
     minimum = minimum if reference else None
     devices = jax.devices() if devices is None else devices
@@ -163,7 +163,7 @@ def test_only_new_products_are_computed(monkeypatch):
     assert set(shapes) == {(MEMBERS + 1, len(rows) + 1)}  # one old row tells whether the rows are the same
 
 
-def test_a_longer_store_keeps_what_was_computed(tmp_path):
+def test_a_longer_store_reuses_a_previous_result(tmp_path):
     minimum, rows, _ = trajectories()
     with TrajectoryStore.create(tmp_path / "store", [{"seed": member} for member in range(MEMBERS)]) as store:
         for epoch in range(EPOCHS):
@@ -180,7 +180,7 @@ def test_a_longer_store_keeps_what_was_computed(tmp_path):
     )
 
 
-def test_a_former_pass_over_other_points_is_refused():
+def test_a_previous_result_for_other_points_is_refused():
     minimum, rows, parents = trajectories()
     half = 3 * MEMBERS
     old = gram(rows[:half], reference=minimum, parents=parents[:half])
@@ -221,7 +221,7 @@ def test_nan_in_old_and_in_new_rows_is_refused():
             gram(broken, reference=minimum, parents=parents, previous=old)
 
 
-def test_copies_that_stand_still_can_be_joined():
+def test_copies_that_do_not_move_can_extend_a_previous_result():
     """Their last increments are zero and tell nothing; an earlier one is computed again instead."""
     minimum, rows, parents = trajectories()
     rows = np.tile(rows[:MEMBERS], (EPOCHS, 1))
@@ -247,14 +247,14 @@ def test_the_gram_of_some_trajectories_is_that_of_their_points(with_reference):
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([4, 5], "points 4, 5 are taken without those before them"),
+        ([4, 5], "points must include the predecessors of points 4, 5"),
         ([], "increasing numbers from 0 to 23"),
         ([1, 0], "increasing numbers from 0 to 23"),
         ([24], "increasing numbers from 0 to 23"),
         ([-1], "increasing numbers from 0 to 23"),
     ],
 )
-def test_points_without_those_before_them_are_not_taken(points, message):
+def test_points_without_their_predecessors_are_refused(points, message):
     minimum, rows, parents = trajectories()
     with pytest.raises(ValueError, match=message):
         take_points(gram(rows, reference=minimum, parents=parents), points)
@@ -363,7 +363,7 @@ def test_stores_of_other_arrays_are_refused_by_the_arrays_name(tmp_path, params,
 def test_stores_beside_something_else_or_with_too_little_room_are_refused(tmp_path):
     one, rows = store_of(tmp_path / "one", 2, 2, 0)
     for points in ([one, rows], [rows, one]):
-        with pytest.raises(ValueError, match=r"points must be stores all or none, but points\[\d\] is a ndarray"):
+        with pytest.raises(ValueError, match=r"points must all be stores, or none, but points\[\d\] is a ndarray"):
             gram(points)
     with pytest.raises(ValueError, match=r"max_bytes=.* is less than one column, 32 bytes"):
         gram([one, one], max_bytes=10)

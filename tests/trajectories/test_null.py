@@ -66,7 +66,7 @@ def draws(real, kind, count):
 
 @pytest.mark.parametrize("size", [3, 10, 1000])
 @pytest.mark.parametrize("kind", ["rotated", "random"])
-def test_what_is_kept_is_kept_to_the_bit(kind, size):
+def test_a_null_keeps_its_invariants_bit_for_bit(kind, size):
     real = real_gram(size)
     null = null_trajectories(real, kind=kind, key=jax.random.key(0))
     crossing = crossings(real, kind)
@@ -197,7 +197,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_another_null(kind):
 
 @pytest.mark.parametrize("kind", WITHOUT_FACTORS)
 @pytest.mark.parametrize("size", [3, 10, 40])
-def test_distances_and_geometry_can_be_had_of_a_null(kind, size):
+def test_a_null_has_distances_and_a_geometry(kind, size):
     null = null_trajectories(real_gram(size), kind=kind, key=jax.random.key(0))
     for metric, center in (("euclidean", None), ("cosine", None), ("cosine", "mean"), ("cosine", "reference")):
         distances = pairwise_distances(null, metric=metric, center=center)
@@ -282,7 +282,7 @@ def test_a_null_keeps_trajectories_of_any_lengths_and_what_its_kind_keeps_of_eac
 
 @pytest.mark.parametrize("kind", ["rotated", "random"])
 def test_the_cosine_of_movements_of_trajectories_of_other_lengths_is_that_of_random_directions(kind):
-    """Of the last movement of the first copy with those of the third and with its jump: Beta(1/2, (P - 1)/2)."""
+    """Cosines of the first copy's last movement with the third's and with its jump, squared: Beta(1/2, (P - 1)/2)."""
     cosine = draws(unequal(size=20), kind, 400)
     for other in (7, 11, 12, 1):
         assert stats.kstest(cosine[:, 4, other] ** 2, stats.beta(0.5, 19 / 2).cdf).pvalue > 1e-3, other
@@ -332,12 +332,12 @@ def test_without_decay_copies_stay_where_they_are():
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        (np.ones(3), "factors must be 15 finite numbers, one a point, got shape"),
+        (np.ones(3), "factors must be 15 finite numbers, one per point, got shape"),
         (np.full(15, np.nan), "finite"),
         (np.full(15, 0.5), "factors must be 1 for the starts"),
     ],
 )
-def test_factors_that_cannot_be_are_refused(factors, words):
+def test_impossible_factors_are_refused(factors, words):
     with pytest.raises(ValueError, match=words):
         decay_trajectories(real_gram(30), factors)
 
@@ -362,7 +362,7 @@ FACTORS = np.array([1, 0.9, 0.75, 0.7, 0.69])
 
 
 def decaying(*, size=40, members=4, reference=True, seed=7):
-    """Points (epoch, member, size) of an optimiser that is linear, with gradients that are known, and their Gram."""
+    """Return points (epoch, member, size) of a linear optimiser with known gradients, and their IncrementGram."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(size) * reference
     starts = minimum + generator.standard_normal((members, size))
@@ -375,7 +375,7 @@ def decaying(*, size=40, members=4, reference=True, seed=7):
 
 
 @pytest.mark.parametrize("reference", [True, False])
-def test_the_split_of_displacements_is_that_of_the_vectors(reference):
+def test_the_split_of_displacements_equals_that_of_the_explicit_vectors(reference):
     minimum, starts, responses, found = decaying(reference=reference)
     split = split_displacements(found, np.repeat(FACTORS, 4))
     inward = minimum - starts
@@ -428,7 +428,7 @@ def test_trajectories_of_unequal_length_have_no_split_after_their_end():
     np.testing.assert_array_equal(np.nan_to_num(split.decay), 0)
 
 
-def test_a_copy_that_was_not_thrown_has_no_split():
+def test_an_unperturbed_copy_has_no_split():
     minimum = np.random.default_rng(0).standard_normal(5)
     points = np.stack([minimum, minimum + 1, minimum + 1, minimum])
     split = split_displacements(gram(points, reference=minimum, parents=[-1, -1, 0, 1]), np.ones(4))
@@ -445,8 +445,8 @@ def exchange(real, **settings):
 
 @pytest.mark.parametrize("reference", [True, False])
 @pytest.mark.parametrize("decays", [True, False])
-def test_exchange_is_that_of_the_vectors(decays, reference):
-    """Of four copies in two pairs that are alike, each ends where the other's gradient part leads it."""
+def test_exchange_equals_that_of_the_explicit_vectors(decays, reference):
+    """In two pairs of copies with the same label, each copy ends where the other's gradient part leads it."""
     minimum, starts, responses, real = decaying(reference=reference)
     factors, alike = (np.repeat(FACTORS, 4), np.tile([0.5, 1, 1, 0.5], EPOCHS))
     moved = responses if decays else responses + (FACTORS[:, None, None] - 1) * starts
@@ -459,7 +459,7 @@ def test_exchange_is_that_of_the_vectors(decays, reference):
     assert np.linalg.eigvalsh(found.products).min() > -1e-12
 
 
-def test_nobody_keeps_its_own_movements():
+def test_no_member_keeps_its_own_movements():
     real = real_gram(40, members=7)
     lengths = trajectory_geometry(real).movement[1:]
     for seed in range(20):
@@ -469,15 +469,15 @@ def test_nobody_keeps_its_own_movements():
         np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(lengths, axis=1))
 
 
-def test_who_is_alone_has_nobody_to_exchange_with():
+def test_a_member_without_a_partner_cannot_exchange():
     alike = np.tile([1, 2, 1], EPOCHS)
     with pytest.raises(
-        ValueError, match=r"exchange needs two trajectories or more of each label and length.* one of 2"
+        ValueError, match=r"exchange needs at least two trajectories of each label and length.* one of 2"
     ):
         exchange(real_gram(10), alike=alike)
-    with pytest.raises(ValueError, match="and there is one of 0 with 4 points"):
+    with pytest.raises(ValueError, match="but there is one of 0 with 4 points"):
         exchange(unequal())
-    with pytest.raises(ValueError, match=r"alike must have shape \(15,\), a label a point, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"alike must have shape \(15,\), one label per point, got \(3,\)"):
         exchange(real_gram(10), alike=np.ones(3))
 
 

@@ -79,7 +79,7 @@ def test_a_folder_holds_as_many_epochs_as_fit(written):
     assert folders(written[0]) == ["0", "3", "6"]
 
 
-def test_it_knows_the_same(both):
+def test_a_packed_store_has_the_same_properties(both):
     packed, plain = both
     assert (packed.packed, plain.packed) == (True, False)
     for name in ("num_epochs", "num_members", "num_parameters", "missing_epochs", "updates", "labels", "leaf_names"):
@@ -92,7 +92,7 @@ def test_it_knows_the_same(both):
     "selection",
     [{}, {"epochs": 4}, {"epochs": [6, 0, 5, 5, 2]}, {"members": [2, 0]}, {"epochs": [3, 1], "leaves": ["matrix"]}],
 )
-def test_what_is_read_is_the_same(both, selection):
+def test_reading_a_packed_store_returns_the_same(both, selection):
     packed, plain = (store.read(**selection) for store in both)
     assert packed.keys() == plain.keys()
     for name in packed:
@@ -158,7 +158,7 @@ def test_orbax_alone_reads_a_pack(written):
 # What is on disk, and when
 
 
-def test_the_index_says_the_form_by_its_version(written):
+def test_the_version_in_the_index_says_whether_a_store_is_packed(written):
     packed, plain = (json.loads((path / "store.json").read_text()) for path in written)
     assert (packed["version"], plain["version"]) == (2, 1)  # version 0.1 opens 1 alone
     assert "[epoch, member, ...]" in packed["about"]
@@ -176,7 +176,7 @@ def test_a_pack_is_bounded_in_each_way(tmp_path, monkeypatch, limit, value):
     np.testing.assert_array_equal(TrajectoryStore.open(path).read()["bias"], stacked("bias", 0, 1, 2, 3))
 
 
-def test_a_full_pack_is_on_disk_while_later_ones_wait(tmp_path):
+def test_a_full_pack_is_written_while_later_snapshots_are_buffered(tmp_path):
     with TrajectoryStore.create(tmp_path / "store", LABELS, packed=True) as store:
         for epoch in range(IN_PACK + 2):
             store.append(epoch, snapshot(epoch))
@@ -188,7 +188,7 @@ def test_a_full_pack_is_on_disk_while_later_ones_wait(tmp_path):
     assert folders(store.path) == ["0", "3"]
 
 
-def test_reading_writes_what_waits_first(tmp_path):
+def test_reading_writes_the_buffer_first(tmp_path):
     with TrajectoryStore.create(tmp_path / "store", LABELS, packed=True) as store:
         store.append(0, snapshot(0))
         np.testing.assert_array_equal(store.read()["kernel"], stacked("kernel", 0))
@@ -206,7 +206,7 @@ def test_arrays_may_be_overwritten_as_soon_as_append_returns(tmp_path):
         np.testing.assert_array_equal(store.read()["bias"], np.stack([snapshot(0)["bias"], snapshot(0)["bias"] + 1]))
 
 
-def test_a_killed_process_loses_what_waited_and_the_store_goes_on_after_the_last_pack(tmp_path):
+def test_a_killed_process_loses_the_buffer_and_the_store_resumes_after_the_last_pack(tmp_path):
     program = """
         import os, signal, sys
         import numpy as np
@@ -258,7 +258,7 @@ def test_steps_that_do_not_increase_are_refused(path, update):
     assert TrajectoryStore.open(path).updates[7:] == [61, None]
 
 
-def test_arrays_unlike_the_first_are_refused_by_key_path_while_they_wait(tmp_path):
+def test_buffered_arrays_unlike_the_first_are_refused_by_key_path(tmp_path):
     with TrajectoryStore.create(tmp_path / "store", LABELS, packed=True) as store:
         store.append(0, snapshot(0))
         with pytest.raises(ValueError, match=r"'bias' of a member is float32 \(8,\); allowed: float32 \(100,\)"):
@@ -363,7 +363,7 @@ def test_the_pack_of_another_process_is_told_apart_from_a_failed_write(path):
             second.wait()
 
 
-def test_a_failed_write_names_its_epochs_and_keeps_those_that_wait(tmp_path):
+def test_a_failed_write_names_its_epochs_and_keeps_the_buffer(tmp_path):
     with TrajectoryStore.create(tmp_path / "store", LABELS, packed=True) as store:
         for epoch in range(IN_PACK):
             store.append(epoch, snapshot(epoch), update=epoch)

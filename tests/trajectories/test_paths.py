@@ -87,7 +87,7 @@ def test_a_pattern_takes_nothing_of_another_store(tmp_path):
     assert_stored(tmp_path / "x*y")
 
 
-def test_plain_paths_stay_as_they_are(tmp_path):
+def test_plain_paths_are_not_changed(tmp_path):
     for path in (tmp_path, tmp_path / "lr=0.1, sgd+é_2 @50%~"):
         assert plain_path(path) == path
 

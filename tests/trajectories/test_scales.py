@@ -60,7 +60,7 @@ def points_of_many_sizes(draw):
 @pytest.mark.slow
 @given(points_of_many_sizes(), st.sampled_from([None, "mean", "reference"]), st.booleans(), st.data())
 @settings(max_examples=150, deadline=None)
-def test_cosines_are_right_to_1e_6_or_refused(case, center, with_reference, data):
+def test_cosines_are_accurate_to_1e_6_or_refused(case, center, with_reference, data):
     rows, reference = case
     reference = reference if with_reference or center == "reference" else None
     choices = [st.integers(-1, row - 1) for row in range(len(rows))]
@@ -77,7 +77,7 @@ def test_cosines_are_right_to_1e_6_or_refused(case, center, with_reference, data
 @pytest.mark.slow
 @given(points_of_many_sizes())
 @settings(max_examples=80, deadline=None)
-def test_euclidean_distances_are_right_to_1e_6(case):
+def test_euclidean_distances_are_accurate_to_1e_6(case):
     rows, _ = case
     np.testing.assert_allclose(pairwise_distances(rows, metric="euclidean"), exact_distances(rows, "euclidean"), 1e-6)
 
@@ -97,7 +97,7 @@ def test_a_small_child_of_a_large_parent_is_refused_where_its_digits_are_lost():
     near = gram(np.stack([1e3 * x, y]), parents=[-1, 0])
     np.testing.assert_allclose(pairwise_distances(near), exact_distances([1e3 * x, y], "cosine"), atol=1e-9)
     far = gram(np.stack([1e6 * x, y]), parents=[-1, 0])
-    with pytest.raises(ValueError, match=r"rows 1 are the centre itself, or within 2e-05 of the way that led there"):
+    with pytest.raises(ValueError, match=r"rows 1 are the centre itself, or within 2e-05 of their path length"):
         pairwise_distances(far)
 
 
@@ -165,7 +165,7 @@ def test_a_power_of_two_changes_no_bit():
 
 
 @pytest.mark.parametrize(("old", "new"), [(1.0, 1e160), (1e160, 1.0), (1e-170, 1.0), (1e-170, 1e-170), (1e200, 1e300)])
-def test_new_rows_of_another_size_join_the_old(old, new):
+def test_new_rows_of_another_scale_extend_a_previous_result(old, new):
     rows = np.random.default_rng(0).standard_normal((6, 40))
     rows[:3] *= old
     rows[3:] *= new
@@ -195,7 +195,7 @@ def test_sizes_whose_squares_no_float64_holds_together_are_refused():
         gram(np.ones((2, 2)), reference=np.array([1e-170, 0]), parents=[-1, -1])
 
 
-def test_copies_that_stand_still_are_no_lost_digits():
+def test_copies_that_do_not_move_are_not_taken_for_lost_digits():
     rows = np.tile(np.random.default_rng(0).standard_normal((2, 40)), (3, 1))
     found = gram(rows, parents=[-1, -1, 0, 1, 2, 3])
     assert found.exponent == 0

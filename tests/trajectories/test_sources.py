@@ -63,7 +63,7 @@ def one(tree):
         ({"a/b": ROWS, "a": {"b": ROWS}}, "two arrays have the key path 'a/b'"),
     ],
 )
-def test_what_is_no_points_is_refused(points, message):
+def test_anything_but_points_is_refused(points, message):
     for function in (gram, pairwise_distances):
         with pytest.raises(ValueError, match=message):
             function(points)
@@ -176,7 +176,7 @@ def test_a_store_takes_its_arrays_as_it_gives_them_back(tmp_path):
         (ROWS, (), "reference has 0 parameters"),
     ],
 )
-def test_a_reference_that_does_not_fit_is_refused(points, reference, message):
+def test_a_reference_that_does_not_match_is_refused(points, reference, message):
     with pytest.raises(ValueError, match=message):
         gram(points, reference=reference)
 
@@ -232,7 +232,7 @@ def test_a_reference_may_have_the_chosen_leaves_alone():
         gram(LAYERS, reference={**chosen, "c": ROWS}, leaves="a/kernel")
 
 
-def test_more_rows_of_some_leaves_join_the_former():
+def test_more_rows_of_some_leaves_extend_a_previous_result():
     for leaves in (["a/*"], "b/kernel"):
         old = gram(jax.tree.map(lambda leaf: leaf[:3], LAYERS), parents=PARENTS[:3], leaves=leaves)
         found = gram(LAYERS, parents=PARENTS, leaves=leaves, previous=old)
@@ -255,7 +255,7 @@ def test_more_rows_of_some_leaves_join_the_former():
         ([0], r"leaves=\[0\] must be names or patterns"),
     ],
 )
-def test_leaves_that_are_not_there_are_refused_with_some_that_are(leaves, message, store):
+def test_unknown_leaves_are_refused_with_some_known_ones(leaves, message, store):
     with pytest.raises(ValueError, match=message):
         gram(LAYERS, leaves=leaves)
     with pytest.raises(ValueError, match=message.split("; known")[0]):
@@ -276,7 +276,7 @@ def store(tmp_path):
         yield made
 
 
-def test_members_come_in_the_order_asked_for(store):
+def test_members_are_returned_in_the_requested_order(store):
     rows = store.read()["params"].reshape(6, 5)
     for members, numbers in (([2, 0], [2, 0, 5, 3]), ([1, 1], [1, 1, 4, 4]), (1, [1, 4]), (range(2), [0, 1, 3, 4])):
         count = len(numbers) // 2
@@ -291,7 +291,7 @@ def test_members_come_in_the_order_asked_for(store):
     [True, [True, False, True], [0.0], "01", {0, 1}, [[0, 1]], [[0], [1, 2]], [], [3], [-1], [None]],
     ids=repr,
 )
-def test_members_that_are_no_numbers_of_members_are_refused(store, members):
+def test_invalid_members_are_refused(store, members):
     with pytest.raises(ValueError, match="members"):
         gram(store, members=members)
 
@@ -312,7 +312,7 @@ def test_members_that_are_no_numbers_of_members_are_refused(store, members):
     ],
     ids=repr,
 )
-def test_parents_that_are_no_rows_before_are_refused(parents):
+def test_parents_that_are_not_earlier_rows_are_refused(parents):
     with pytest.raises(ValueError, match="parents must be 4 row numbers, each -1"):
         gram(ROWS, parents=parents)
 
@@ -325,11 +325,11 @@ def test_parents_that_are_no_rows_before_are_refused(parents):
         ({"max_bytes": "all"}, "max_bytes must be a positive number"),
         ({"devices": "cpu"}, r"devices must be a sequence of jax.Device, \[\] for the host, got 'cpu'"),
         ({"devices": [0]}, "devices must be a sequence"),
-        ({"previous": ROWS}, "previous must be a Gram, as made by gram"),
+        ({"previous": ROWS}, "previous must be an IncrementGram, as returned by gram"),
         ({"members": [0]}, "members can be chosen from a TrajectoryStore only"),
     ],
 )
-def test_other_arguments_that_do_not_fit_are_refused(arguments, message):
+def test_other_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         gram(ROWS, parents=PARENTS, **arguments)
 
@@ -348,14 +348,14 @@ NO_GRAMS = [
 
 
 @pytest.mark.parametrize("number", range(len(NO_GRAMS)))
-def test_what_is_no_gram_is_refused(number):
+def test_anything_but_an_increment_gram_is_refused(number):
     for function in (
         trajectory_geometry,
         trajectory_rows,
         lambda gram: take_points(gram, [0]),
         lambda gram: null_trajectories(gram, key=jax.random.key(0)),
     ):
-        with pytest.raises(ValueError, match=r"gram (must be a Gram|has )"):
+        with pytest.raises(ValueError, match=r"gram (must be an IncrementGram|has )"):
             function(NO_GRAMS[number])
 
 
@@ -375,12 +375,12 @@ def test_points_to_take_are_integers(points):
     ids=lambda key: str(type(key).__name__),
 )
 @pytest.mark.parametrize("kind", ["rotated", "shuffled"])
-def test_a_seed_or_a_stack_is_no_key(key, kind):
+def test_a_seed_or_a_stack_of_keys_is_not_a_key(key, kind):
     with pytest.raises(ValueError, match="key must be one PRNG key"):
         null_trajectories(FOUND, kind=kind, key=key)
 
 
-def test_an_old_key_draws_as_the_new_one():
+def test_a_legacy_key_draws_the_same_as_a_typed_one():
     old, new = (null_trajectories(FOUND, key=key) for key in (jax.random.PRNGKey(3), jax.random.key(3)))
     np.testing.assert_array_equal(old.products, new.products)
 

@@ -69,7 +69,7 @@ def test_one_epoch_keeps_its_axis(full):
     assert_trees_equal(full.read(epochs=2), jax.tree.map(lambda leaf: leaf[None], snapshot(2)))
 
 
-def test_members_come_in_the_order_asked_for(full):
+def test_members_are_returned_in_the_requested_order(full):
     found = full.read(epochs=[3, 1], members=[2, 0])
     expected = jax.tree.map(lambda a, b: np.stack([a[[2, 0]], b[[2, 0]]]), snapshot(3), snapshot(1))
     assert_trees_equal(found, expected)
@@ -80,7 +80,7 @@ def test_leaves_prune_the_tree(full):
     assert_trees_equal(found, {"norm": {"scale": snapshot(0)["norm"]["scale"][None]}})
 
 
-def test_a_store_knows_its_rows_and_columns(full):
+def test_a_store_has_labels_and_leaf_names(full):
     assert (full.num_epochs, full.num_members) == (EPOCHS, MEMBERS)
     assert full.num_parameters == ravel_pytree(jax.tree.map(lambda leaf: leaf[0], snapshot(0)))[0].size
     assert full.leaf_names == ["conv/bias", "conv/kernel", "norm/scale", "norm/wide"]
@@ -128,7 +128,7 @@ def test_columns_of_a_long_list_follow_the_list_and_not_its_spelling(fresh):
         {"members": 10**30},
     ],
 )
-def test_what_is_not_there_is_refused_with_what_is(full, selection):
+def test_missing_epochs_and_members_are_refused_with_the_existing_ones(full, selection):
     with pytest.raises(ValueError, match=r"must be one or several of 0 to \d"):
         full.read(**selection)
 
@@ -255,7 +255,7 @@ def test_array_scalars_become_plain_values(tmp_path):
         ([{"seed": float("nan")}], r"labels\[0\]"),
     ],
 )
-def test_labels_that_are_no_table_are_refused(tmp_path, labels, message):
+def test_labels_that_are_not_a_table_are_refused(tmp_path, labels, message):
     with pytest.raises(ValueError, match=message):
         TrajectoryStore.create(tmp_path / "store", labels)
     assert not (tmp_path / "store").exists()
@@ -298,7 +298,7 @@ def test_numbers_of_other_types_name_the_same_epoch(fresh):
     assert TrajectoryStore.open(fresh.path).updates == [7, 7, 7]
 
 
-def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
+def test_a_relative_path_is_resolved_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with TrajectoryStore.create("run/trajectories", LABELS) as store:
         (tmp_path / "other").mkdir()
@@ -366,7 +366,7 @@ def test_the_unfinished_snapshot_of_a_crash_does_not_count(fresh):
     np.testing.assert_array_equal(next(again.blocks(10**6)), matrix(*[snapshot(epoch) for epoch in range(3)]))
 
 
-def test_a_first_snapshot_that_never_finished_binds_nobody_to_its_structure(fresh):
+def test_a_first_snapshot_that_never_finished_does_not_fix_the_structure(fresh):
     fresh.append(0, snapshot(0))
     fresh.close()
     (fresh.path / "0").rename(fresh.path / "0.orbax-checkpoint-tmp")
@@ -498,7 +498,7 @@ def test_leaves_and_like_are_not_given_together(full):
         full.read(leaves=["norm/scale"], like=snapshot(0))
 
 
-def test_typed_keys_stay_as_they_are():
+def test_typed_keys_are_returned_unchanged():
     key, weight = jax.random.key(3), np.ones(2)
     found = in_structure({"key": key, "weight": np.zeros(2)}, {"weight": weight})
     assert found["key"] is key

@@ -12,7 +12,7 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 
 def main(process, port, path):
-    """Write two epochs: arrays shared out by members, arrays that every device has, and NumPy arrays."""
+    """Write two epochs: arrays sharded by member, replicated arrays, and NumPy arrays."""
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"localhost:{port}", 2, int(process))
     mesh = jax.make_mesh((4,), ("member",), axis_types=(jax.sharding.AxisType.Auto,))
