@@ -90,17 +90,7 @@ def evaluate_chunks(
                 rows, result = pending.popleft()
                 values = _values(result.result() if isinstance(result, Future) else result, rows, kind, wanted)
             except jax.errors.JaxRuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise MemoryError(
-                        "one point does not fit into the device's memory; a smaller batch_size takes less "
-                        f"({str(error).splitlines()[0]:.200})"
-                    ) from error
-                fewer = -(-size // 2)
-                message = f"{size} points at once do not fit into the device's memory; going on with {fewer}"
-                warn(message, RuntimeWarning, stacklevel=3)
-                size = fewer
+                size = fewer_at_once(error, size)
                 pending.clear()
                 first = done
                 continue
@@ -121,3 +111,23 @@ def _values(found: Metrics, rows: np.ndarray, kind: str, wanted: Sequence[str] |
             raise ValueError(f"metrics must be scalars, got shape {value.shape[kind == 'vmap' :]} at {name!r}")
         values[name] = value.reshape(-1)[: len(rows)]
     return values
+
+
+def fewer_at_once(error: jax.errors.JaxRuntimeError, size: int) -> int:
+    """Return how many points to go on with where so many did not fit into the device's memory, and warn.
+
+    Raises:
+        jax.errors.JaxRuntimeError: the error itself, where it is another one.
+        MemoryError: where not even one point fits.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if size == 1:
+        raise MemoryError(
+            "one point does not fit into the device's memory; a smaller batch_size takes less "
+            f"({str(error).splitlines()[0]:.200})"
+        ) from error
+    fewer = -(-size // 2)
+    message = f"{size} points at once do not fit into the device's memory; going on with {fewer}"
+    warn(message, RuntimeWarning, stacklevel=4)
+    return fewer
