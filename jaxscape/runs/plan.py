@@ -363,4 +363,6 @@ def _sizes(disk: Mapping[str, int]) -> str:
 
 
 def _size(size: int) -> str:
+    if size < 1e6:
+        return f"{size / 1e3:.3g} kB"
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
