@@ -34,7 +34,7 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
     """Measure the curvature of a run, resume an interrupted measurement, or find it done.
 
     Running statistics (batch norm) are measured anew at every point. Several points are measured together by the
-    strategy; the bytes are the same for the same strategy, and for "loop" and "threads".
+    strategy, and what is finished is kept after each group of them.
 
     Args:
         run: a run folder with a minimum; with finished trajectories for that of the copies.

@@ -343,6 +343,16 @@ def test_stacks_of_copies_have_the_curvature_of_each_and_go_on_to_the_same_bytes
         assert (folder / name).read_bytes() == (together / name).read_bytes()
 
 
+def test_copies_side_by_side_have_the_curvature_of_each(tiny, tmp_path):
+    one, other = (
+        read_kept(tiny_run(tiny, "retrained", tmp_path / name).curvature(k=1, steps=12, at="ends", strategy=strategy))
+        for name, strategy in (("one", "loop"), ("other", "threads:3"))
+    )
+    assert one.values.keys() == other.values.keys()
+    for name in ("eigenvalues", "lowest", "trace", "column:member"):
+        np.testing.assert_allclose(one.values[name], other.values[name], rtol=1e-6)
+
+
 def test_stacks_that_do_not_fit_are_halved(tiny, tmp_path, monkeypatch):
     run = tiny_run(tiny, "retrained", tmp_path / "run")
     sizes, spectrum = [], curvature.hessian_spectrum
