@@ -146,9 +146,7 @@ def check_same(name: str, tree: PyTree, like: str, other: PyTree, *, dtypes: boo
         ValueError: names what differs.
     """
     if len({jax.tree.structure(tree), jax.tree.structure(other)}) > 1:
-        names = [
-            {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (tree, other)
-        ]
+        names = [{leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (tree, other)]
         only = ", ".join(sorted(names[0] ^ names[1])) or "the containers"
         raise ValueError(f"{name} and {like} must have the same structure, but {only} differ")
     check_parameters(name, tree)

@@ -6,7 +6,7 @@ the settings of any problem, the others have those of the built-in one.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, Union
+from typing import Annotated, Any, Literal, NamedTuple, Self, Union
 
 import tyro
 
@@ -120,9 +120,15 @@ class Plan:
     """As in `retrain`."""
     seed_list: tuple[int, ...] | None = None
     """As in `retrain`."""
+    landscape: tuple[Literal["surface", "curvature", "path"], ...] = ("surface", "curvature")
+    """Measurements of the landscape to plan too, those after the retraining; none without a name. A path takes as long
+    to any minimum of the same network."""
     own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
     train: TrainConfig = field(default_factory=TrainConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
+    surface: SurfaceConfig = field(default_factory=SurfaceConfig)
+    curvature: CurvatureConfig = field(default_factory=CurvatureConfig)
+    path: PathConfig = field(default_factory=PathConfig)
 
 
 @dataclass(frozen=True)

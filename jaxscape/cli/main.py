@@ -84,7 +84,15 @@ def _run(line: Line, console: Console) -> None:
         case Plan(run, devices):
             from jaxscape.runs.plan import describe_plan, plan_run
 
-            describe_plan(plan_run(run, *_stages(line, run), devices=devices, console=console), console=console)
+            plan = plan_run(
+                run,
+                *_stages(line, run),
+                devices=devices,
+                landscape=[getattr(command, stage) for stage in dict.fromkeys(command.landscape)],
+                axes=_unit_axes(line) if command.path.match else None,
+                console=console,
+            )
+            describe_plan(plan, console=console)
         case Train():
             from jaxscape.runs.train import find_minima
 

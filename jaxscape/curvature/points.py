@@ -17,7 +17,7 @@ from jax.extend import core
 from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.curvature.leaves import Layout, Leaves, layout
 from jaxscape.problem import Problem
-from jaxscape.training.members import num_members, num_workers
+from jaxscape.training.members import EVALUATIONS, num_members, num_workers, parse_strategy
 from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective
 from jaxscape.xla_cpu import compiler
 
@@ -25,7 +25,6 @@ PyTree = Any
 T = TypeVar("T")
 Precision = Literal["float32", "float64"]
 
-STRATEGIES = ("loop", "threads", "vmap")
 PRECISIONS = ("float32", "float64")
 
 
@@ -207,9 +206,10 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     stacked = strategy is not None
-    at_once, workers = _parsed(strategy)
+    kind, number = ("loop", None) if strategy is None else parse_strategy(strategy, EVALUATIONS)
     members = num_members(params) if stacked else 1
-    together = at_once or members
+    together = (number or members) if kind == "vmap" else 1
+    workers = (number or num_workers(kind)) if kind == "threads" else 1
     check_parameters("params", params)
     found = layout(params, options.get("leaves"), stacked=stacked)
     if not found.dimension:
@@ -243,22 +243,6 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
         if dtype == "float64":
             _require_float64(groups[0])
     return Points(groups, found, stacked, dtype, workers)
-
-
-def _parsed(strategy: str | None) -> tuple[int | None, int]:
-    """How many members a program takes at once, None for all, and how many threads run them."""
-    if strategy is None:
-        return 1, 1
-    kind, colon, number = strategy.partition(":") if isinstance(strategy, str) else (strategy, "", "")
-    is_number = number.isdecimal() and int(number) >= 1
-    if kind not in STRATEGIES or (colon and (kind == "loop" or not is_number)):
-        raise ValueError(
-            f"strategy must be None for one network, or for a stack one of {', '.join(STRATEGIES)}, the last two also "
-            f"with the number of members at once, as in 'vmap:4'; got {strategy!r}"
-        )
-    if kind == "vmap":
-        return (int(number) if number else None), 1
-    return 1, (num_workers(strategy) if kind == "threads" else 1)
 
 
 def _widened(tree: PyTree) -> PyTree:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
+from jaxscape.landscape.options import Options
 from jaxscape.landscape.planes import distance, plane
-from jaxscape.landscape.points import Options
 from jaxscape.landscape.surfaces import check_range, surface
 from jaxscape.problem import Problem
 
@@ -22,7 +22,7 @@ class Line(NamedTuple):
     t: np.ndarray  # float64 (points,), 0 at a and 1 at b
     metrics: dict[str, np.ndarray]  # float64 (points,) by name
     length: float  # |b - a|, in the parameters
-    statistics: str  # of `jaxscape.landscape.points.STATISTICS`
+    statistics: str  # of `jaxscape.landscape.options.STATISTICS`
     split: str | None  # "train" or "test" data; None: what the problem's own `evaluate` measures
 
 

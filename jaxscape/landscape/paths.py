@@ -24,7 +24,8 @@ import optax
 
 from jaxscape.arguments import check_finite, check_same, count, number, typed_key
 from jaxscape.landscape.lines import Barrier, Line, line_barrier
-from jaxscape.landscape.points import Options, points_evaluator, split_of
+from jaxscape.landscape.options import Options, split_of
+from jaxscape.landscape.points import points_evaluator
 from jaxscape.landscape.surfaces import check_range
 from jaxscape.problem import LossFn, Metrics, Problem, checked_loss
 from jaxscape.training.members import stack_members, take_member

@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxscape.arguments import check_finite, count, whole_number
+from jaxscape.arguments import check_finite, check_same, count, whole_number
 from jaxscape.jumps.directions import checked_grid, filter_normalize, random_direction
 from jaxscape.landscape.networks import network_reader
-from jaxscape.landscape.points import check_alike
 from jaxscape.problem import FilterAxis, Where
 from jaxscape.trajectories.arrays import describe_shape, differences, key_names
 from jaxscape.trajectories.distances import pairwise_distances
@@ -81,8 +80,8 @@ def plane(a: PyTree, b: PyTree, c: PyTree | None = None, d: PyTree | None = None
     if c is None and d is not None:
         raise ValueError("d must be None where c is None: give two, three or four networks")
     networks = {name: tree for name, tree in zip("abcd", (a, b, c, d), strict=True) if tree is not None}
-    check_alike("networks", tuple(networks.values()))
     for name, tree in networks.items():
+        check_same(name, tree, "a", a)
         check_finite(name, tree)
         for other in networks:
             if other < name and not _products(_differences(tree, networks[other]))[0, 0]:

@@ -4,61 +4,41 @@ A point of a plane is a weighted sum of a few networks or directions, which lie 
 each point are its weights. A point that is NaN or infinite stays one value, and the others are untouched.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, lru_cache, partial
-from typing import Any, Literal, NamedTuple, TypedDict
-from warnings import warn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxscape.arguments import check_finite, check_parameters, count, leaf_name
+from jaxscape.arguments import check_finite, check_parameters, check_same, count
+from jaxscape.landscape.chunks import Chunk, evaluate_chunks, points_at_once
+from jaxscape.landscape.options import (
+    Options,
+    Statistics,
+    check_states,
+    check_weights,
+    checked_devices,
+    chosen_metrics,
+    resolved_statistics,
+)
 from jaxscape.problem import Metrics, Problem, checked_evaluate, debiased
-from jaxscape.training.devices import member_mesh
-from jaxscape.training.members import is_out_of_memory, num_workers, stack_members
+from jaxscape.training.members import stack_members
 from jaxscape.training.objective import Split, batch_metrics, mean_metrics, objective
 from jaxscape.training.statistics import recalibration
 from jaxscape.xla_cpu import compiler
 
 PyTree = Any
-Statistics = Literal["recalibrated", "interpolated", "kept"]
-Chunk = tuple[np.ndarray, dict[str, np.ndarray]]  # int64 (rows,) and float64 (rows,) by name
-
-# What a result says of the running statistics (batch norm) behind its losses. The first three can be asked for.
-STATISTICS = {
-    "recalibrated": "running statistics measured anew at each point, on the training data",
-    "interpolated": "running statistics interpolated between those of the corners",
-    "kept": "running statistics of one network, kept",
-    "batch": "statistics of each batch, as in training",
-    "none": "a model without running statistics",
-}
-CHOICES = ("recalibrated", "interpolated", "kept")
-STRATEGIES = ("loop", "threads", "vmap")
-AT_ONCE = 16  # points in one program where "vmap" comes without a number; fewer where these do not fit
-
-
-class Options(TypedDict, total=False):
-    """How points are evaluated: the keywords of `evaluate_points`, which says what they mean."""
-
-    model_state: PyTree
-    model_states: Sequence[PyTree] | None
-    statistics: Statistics
-    split: Split | None
-    batch_size: int
-    metrics: Sequence[str] | None
-    strategy: str | None
-    devices: Sequence[jax.Device] | None
 
 
 class Evaluator(NamedTuple):
     """An evaluation that is ready to run."""
 
     names: tuple[str, ...] | None  # of the metrics; None where the first point tells them (see `_names`)
-    statistics: str  # of `STATISTICS`
+    statistics: str  # of `jaxscape.landscape.options.STATISTICS`
     chunks: Callable[[Any, int], Iterator[Chunk]]  # (what makes the points of some rows, how many rows)
+    at_once: int  # points under way at a time, on all devices
 
 
 def evaluate_points(
@@ -145,10 +125,12 @@ def points_evaluator(
         statistics: of a point; and
         how: the other options.
     """
-    check_alike("vectors", vectors)
+    if not vectors:
+        raise ValueError("vectors must be one pytree or more, got none")
     for number, vector in enumerate(vectors):
+        check_same(f"vectors[{number}]", vector, "vectors[0]", vectors[0])
         check_finite(f"vectors[{number}]", vector)
-    states = _states(model_state, model_states, statistics, len(vectors))
+    states = check_states(model_state, model_states, statistics, len(vectors))
     if statistics == "interpolated":
         states = tuple(debiased(problem, state) for state in states)
     weighted = _compiled_sum()
@@ -187,7 +169,7 @@ def networks_evaluator(
         raise ValueError("model_states are of the corners of a plane; give one model_state for networks")
     if statistics == "interpolated":
         raise ValueError('statistics must be "recalibrated" or "kept" for networks that are no points of a plane')
-    states = _states(model_state, None, statistics, 1)
+    states = check_states(model_state, None, statistics, 1)
 
     def place_on(device: jax.Device | None) -> tuple[_Place, _StateOf]:
         (state_here,) = _on(device, states)
@@ -240,8 +222,8 @@ def _evaluator(
     check_parameters("params", params)
     count("batch_size", batch_size)
     used = jax.local_devices() if devices is None else checked_devices(devices)
-    kind, together = _parse(strategy, used)
-    found = _resolved(problem, model_state, statistics, split)
+    kind, together = points_at_once(strategy, used)
+    found = resolved_statistics(problem, model_state, statistics, split)
 
     def on(device: jax.Device | None) -> tuple[_One, _Measure]:
         with jax.default_device(device):
@@ -262,102 +244,13 @@ def _evaluator(
     places = [None] if devices is None and len(used) == 1 else used
     ready = [on(device) for device in places]
     names = _names(ready[0][1], params, model_state)
-    chosen = _chosen(metrics, names)
+    chosen = chosen_metrics(metrics, names)
     if names is None and strategy is None and kind == "vmap":
         kind, together = "loop", 1  # what cannot be traced cannot be stacked
     ones = [one for one, _ in ready]
-    return Evaluator(chosen, found, partial(_chunks, ones, places, payload, kind, together, metrics))
-
-
-def split_of(problem: Problem, split: Split | None) -> Split | None:
-    """Return whose means the metrics are: "train" or "test" data, or None for what `problem.evaluate` measures."""
-    return split or (None if problem.evaluate is not None else "train")
-
-
-def check_weights(weights: Any, vectors: int) -> np.ndarray:
-    """Return weights as float64 (points, vectors).
-
-    Raises:
-        ValueError: for another shape, or NaN and infinity.
-    """
-    found = np.asarray(weights, np.float64)
-    if found.ndim != 2 or found.shape[1] != vectors or not np.isfinite(found).all():
-        raise ValueError(f"weights must be finite numbers (points, {vectors}), got shape {found.shape}")
-    return found
-
-
-def check_alike(name: str, trees: Sequence[PyTree]) -> None:
-    """Raise an error where pytrees of real floating-point numbers differ in structure or shapes.
-
-    Raises:
-        TypeError: for leaves of another kind (names the leaf).
-        ValueError: names what differs.
-    """
-    if not trees:
-        raise ValueError(f"{name} must be one pytree or more, got none")
-    for number, tree in enumerate(trees):
-        check_parameters(f"{name}[{number}]", tree)
-        if len({jax.tree.structure(tree), jax.tree.structure(trees[0])}) > 1:
-            names = [{leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(t)} for t in (trees[0], tree)]
-            only = ", ".join(sorted(names[0] ^ names[1])) or "the containers"
-            raise ValueError(f"{name}[{number}] and {name}[0] must have the same structure, but {only} differ")
-        pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(trees[0]), strict=True)
-        for (path, leaf), first in pairs:
-            if np.shape(leaf) != np.shape(first):
-                raise ValueError(
-                    f"{name}[{number}] and {name}[0] must have the same shapes, got {np.shape(leaf)} and "
-                    f"{np.shape(first)} at {leaf_name(path)}"
-                )
-
-
-def checked_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Return devices of this process.
-
-    Raises:
-        TypeError: for what is no sequence of devices.
-        ValueError: for none, one that is named twice, or one of another process.
-    """
-    mesh = member_mesh(max(np.size(devices), 1), devices)
-    assert mesh is not None
-    return list(mesh.local_devices)
-
-
-def _states(model_state: PyTree, model_states: Any, statistics: Any, vectors: int) -> tuple[PyTree, ...]:
-    if statistics not in CHOICES:
-        raise ValueError(f"statistics must be one of {', '.join(CHOICES)}, got {statistics!r}")
-    if model_states is None:
-        if statistics == "interpolated":
-            raise ValueError('statistics="interpolated" needs model_states, one for each corner')
-        return ({} if model_state is None else model_state,)
-    if model_state is not None:
-        raise ValueError("give model_state, or model_states (one for each corner), and not both")
-    states = tuple(model_states)
-    if len(states) != vectors:
-        raise ValueError(f"model_states must be one for each of the {vectors} corners, got {len(states)}")
-    shapes = [(jax.tree.structure(state), [np.shape(leaf) for leaf in jax.tree.leaves(state)]) for state in states]
-    if any(each != shapes[0] for each in shapes):
-        raise ValueError("model_states must have the same structure and shapes")
-    return states
-
-
-def _parse(strategy: Any, devices: Sequence[jax.Device]) -> tuple[str, int]:
-    """A strategy's kind, and how many points run at once."""
-    if strategy is None:
-        strategy = "threads" if devices[0].platform == "cpu" else "vmap"
-    kind, colon, number = strategy.partition(":") if isinstance(strategy, str) else (strategy, "", "")
-    is_number = number.isdecimal() and int(number) >= 1
-    if kind not in STRATEGIES or (colon and (kind == "loop" or not is_number)):
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, threads:4 or vmap:8, got {strategy!r:.100}")
-    if kind == "threads" and len(devices) == 1:
-        return kind, num_workers(strategy)
-    return ("vmap", int(number or AT_ONCE)) if kind == "vmap" else ("loop", 1)
-
-
-def _resolved(problem: Problem, model_state: PyTree, statistics: str, split: str | None) -> str:
-    if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(model_state)):
-        return "none"
-    is_training = problem.predict is None and (split is not None or problem.evaluate is None)
-    return "batch" if is_training else statistics
+    return Evaluator(
+        chosen, found, partial(evaluate_chunks, ones, places, payload, kind, together, metrics), together * len(places)
+    )
 
 
 class _Measure(NamedTuple):
@@ -391,18 +284,6 @@ def _names(measure: _Measure, params: PyTree, model_state: PyTree) -> tuple[str,
         return None
 
 
-def _chosen(wanted: Sequence[str] | None, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The names of those metrics that are wanted, checked where names are known."""
-    if isinstance(wanted, str):
-        raise TypeError(f"metrics must be a sequence of names, got {wanted!r:.100}")
-    if wanted is None or names is None:
-        return None if names is None else tuple(names)
-    for name in wanted:
-        if name not in names:
-            raise ValueError(f"unknown metric {name!r}; known: {', '.join(names)}")
-    return tuple(wanted)
-
-
 def _weighted_sum(weights: jax.Array, trees: Sequence[PyTree]) -> PyTree:
     """The sum of weights[j] * trees[j], leaf by leaf; of a leaf that is no real number the first one.
 
@@ -423,85 +304,3 @@ def _weighted_sum(weights: jax.Array, trees: Sequence[PyTree]) -> PyTree:
 def _on(device: jax.Device | None, trees: Sequence[PyTree]) -> Any:
     """Pytrees as arrays on a device, or where jax puts them."""
     return jax.tree.map(jnp.asarray, trees) if device is None else jax.device_put(trees, device)
-
-
-class _UnderWay(NamedTuple):
-    rows: np.ndarray
-    result: Future[Metrics] | Metrics  # of the one row; or [row], with what fills up the stack
-
-
-def _chunks(
-    ones: Sequence[_One],
-    places: Sequence[jax.Device | None],
-    payload: Callable[[Any, Any], PyTree],
-    kind: str,
-    together: int,
-    wanted: Sequence[str] | None,
-    points: Any,
-    number: int,
-) -> Iterator[Chunk]:
-    """Give the rows in order while others are under way: as many tasks as there are workers or devices, and one more.
-
-    A task is one point, or a stack of `size` of them, of which the last is filled up with copies of the last point.
-    """
-    size = min(together, number) if kind == "vmap" else 1
-    workers = together if kind == "threads" else 0
-    wide = bool(jax.config.jax_enable_x64)  # which a thread does not know by itself
-    pool = ThreadPoolExecutor(workers) if workers else None
-    pending: deque[_UnderWay] = deque()
-
-    def start(rows: np.ndarray, turn: int) -> Future[Metrics] | Metrics:
-        one, device = ones[turn % len(ones)], places[turn % len(ones)]
-        filled = np.append(rows, np.full(size - len(rows), rows[-1]))
-        made = payload(points, filled if kind == "vmap" else int(rows[0]))
-        made = made if device is None else jax.device_put(made, device)
-        if kind == "vmap":
-            return jax.vmap(one)(made)
-        return pool.submit(in_thread, one, made) if pool else one(made)
-
-    def in_thread(one: _One, made: Any) -> Metrics:
-        with jax.enable_x64(wide):
-            return jax.block_until_ready(one(made))
-
-    first = done = turn = 0
-    try:
-        while done < number:
-            try:
-                while first < number and len(pending) <= max(workers, len(ones)):
-                    rows = np.arange(first, min(first + size, number))
-                    pending.append(_UnderWay(rows, start(rows, turn)))
-                    first, turn = first + len(rows), turn + 1
-                rows, result = pending.popleft()
-                values = _values(result.result() if isinstance(result, Future) else result, rows, kind, wanted)
-            except jax.errors.JaxRuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise MemoryError(
-                        "one point does not fit into the device's memory; a smaller batch_size takes less "
-                        f"({str(error).splitlines()[0]:.200})"
-                    ) from error
-                fewer = -(-size // 2)
-                message = f"{size} points at once do not fit into the device's memory; going on with {fewer}"
-                warn(message, RuntimeWarning, stacklevel=3)
-                size = fewer
-                pending.clear()
-                first = done
-                continue
-            done += len(rows)
-            yield rows, values
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-
-
-def _values(found: Metrics, rows: np.ndarray, kind: str, wanted: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """The metrics of some rows as float64, those that are wanted alone."""
-    host = jax.device_get(dict(found))
-    values = {}
-    for name in _chosen(wanted, tuple(host)) or ():
-        value = np.asarray(host[name], np.float64)
-        if value.ndim != (kind == "vmap"):
-            raise ValueError(f"metrics must be scalars, got shape {value.shape[kind == 'vmap' :]} at {name!r}")
-        values[name] = value.reshape(-1)[: len(rows)]
-    return values

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxscape.landscape.networks import network_reader
+from jaxscape.landscape.options import Options, split_of
 from jaxscape.landscape.planes import MAX_BYTES, Plane, is_bilinear, plane_weights
-from jaxscape.landscape.points import Options, networks_evaluator, points_evaluator, split_of
+from jaxscape.landscape.points import networks_evaluator, points_evaluator
 from jaxscape.landscape.surfaces import check_plane
 from jaxscape.problem import Problem
 from jaxscape.trajectories.sources import Members, flatten_reference, integers, open_source
@@ -37,7 +38,7 @@ class TrajectoryOnPlane(NamedTuple):
     rows: np.ndarray  # int64: the points whose metrics follow
     metrics: dict[str, np.ndarray]  # of the points themselves
     plane_metrics: dict[str, np.ndarray]  # of the plane under them
-    statistics: str  # of `jaxscape.landscape.points.STATISTICS`
+    statistics: str  # of `jaxscape.landscape.options.STATISTICS`
     split: str | None  # "train" or "test" data; None: what the problem's own `evaluate` measures
 
 

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
+from jaxscape.landscape.options import Options, split_of
 from jaxscape.landscape.planes import Plane, plane_weights
-from jaxscape.landscape.points import Options, points_evaluator, split_of
+from jaxscape.landscape.points import points_evaluator
 from jaxscape.problem import Problem
 
 PyTree = Any
@@ -19,7 +20,7 @@ class Surface(NamedTuple):
     y: np.ndarray | None  # float64; None on a line
     metrics: dict[str, np.ndarray]  # float64 [shape] by name; NaN where it is not done, and where the metric is NaN
     done: np.ndarray  # bool [shape]: which points were evaluated
-    statistics: str  # of `jaxscape.landscape.points.STATISTICS`: the running statistics behind the metrics
+    statistics: str  # of `jaxscape.landscape.options.STATISTICS`: the running statistics behind the metrics
     split: str | None  # "train" or "test" data; None: what the problem's own `evaluate` measures
 
 

@@ -118,6 +118,10 @@ def _check_measurement(settings: MeasurementSettings) -> None:
         if get_origin(kind := get_type_hints(type(settings))[each.name]) is Literal:
             check_name(each.name, getattr(settings, each.name), get_args(kind))
     _check_at_least("batch_size", settings.batch_size, 1)
+    if settings.strategy is not None:
+        from jaxscape.training.members import EVALUATIONS, parse_strategy
+
+        parse_strategy(settings.strategy, EVALUATIONS)
 
 
 def check_retrain(settings: RetrainSettings) -> None:

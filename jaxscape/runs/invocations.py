@@ -1,7 +1,7 @@
-"""The commands that make a run again, from its record: options that are not the defaults, those alone."""
+"""The commands that make a run and its measurements again, from its record: options that are not the defaults."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,32 @@ from jaxscape.runs.config import (
     RetrainSettings,
     TrainSettings,
     compare_preset,
+    from_record,
     retrain_preset,
     train_preset,
 )
 from jaxscape.runs.embeddings import embeddings, read_setting
 from jaxscape.runs.folder import JOINT, RECORDED, RunFolder
+from jaxscape.runs.kept import RECORD, kept_names
+from jaxscape.runs.landscape_config import CurvatureConfig, MeasurementSettings, PathConfig, SurfaceConfig
 from jaxscape.runs.methods import METHODS
+from jaxscape.trajectories.files import read_record
+
+# A stage of the landscape -> where a run keeps its measurements, and its settings.
+_MEASUREMENTS: dict[str, tuple[Callable[[RunFolder], Path], type[MeasurementSettings]]] = {
+    "surface": (lambda run: run.surfaces, SurfaceConfig),
+    "path": (lambda run: run.paths, PathConfig),
+    "curvature": (lambda run: run.curvature, CurvatureConfig),
+}
 
 
 def commands(run: Path) -> list[str]:
-    """Return the lines that make the trajectories of a run and embed them; what Python began is a comment."""
+    """Return the lines that make the trajectories of a run, embed them and measure its landscape.
+
+    What Python began is a comment.
+    """
     run = RunFolder(run)
-    return [*_makes(run), *_embeds(run)]
+    return [*_makes(run), *_embeds(run), *_measures(run)]
 
 
 def _makes(run: RunFolder) -> Iterator[str]:
@@ -47,10 +61,7 @@ def _makes(run: RunFolder) -> Iterator[str]:
             continue
         words = ["jaxscape", stage, str(run)]
         if problem is not None:
-            words += ["--problem", str(problem["source"])]
-            arguments = [f"{name}={value}" for name, value in problem.get("arguments", {}).items()]
-            words += ["--problem-args", *arguments] if arguments else []
-            yield _line([*words, *_options(asked, _defaults_of_own(run, stage))])
+            yield _line([*words, *_names(problem), *_options(asked, _defaults_of_own(run, stage))])
         else:
             yield _line([*words, *_options(asked, _defaults(run, stage, asked))])
 
@@ -73,6 +84,12 @@ def _defaults_of_own(run: RunFolder, stage: str) -> Any:
     return CompareSettings()
 
 
+def _names(problem: Mapping[str, Any]) -> list[str]:
+    """The options that name a problem of the user's own."""
+    arguments = [f"{name}={value}" for name, value in problem.get("arguments", {}).items()]
+    return ["--problem", str(problem["source"]), *(["--problem-args", *arguments] if arguments else [])]
+
+
 def _options(asked: Any, defaults: Any) -> list[str]:
     """The settings that differ from the defaults, and the preset that the defaults follow from."""
     words: list[str] = []
@@ -85,7 +102,9 @@ def _options(asked: Any, defaults: Any) -> list[str]:
         default = named.get(name, getattr(defaults, name) if name in known else None)
         if name in ("given", "data_dir") or value == default:
             continue
-        option = "--" + ("seed_list" if name == "seeds" else name).replace("_", "-")
+        # `seeds` of copies is their number on the command line; of a surface's directions it is what it says.
+        is_counted = name == "seeds" and not isinstance(asked, MeasurementSettings)
+        option = "--" + ("seed_list" if is_counted else name).replace("_", "-")
         words += [option, *map(_word, value)] if isinstance(value, tuple) else _said(option, value)
     return words
 
@@ -112,6 +131,25 @@ def _embeds(run: RunFolder) -> Iterator[str]:
         words = _options(asked, EmbedConfig(method=asked.method, metric=METHODS[asked.method].metric))
         words = ["--method", asked.method, *words] if asked.method != EmbedConfig().method or words else []
         yield _line(["jaxscape", "embed", *sources, *words])
+
+
+def _measures(run: RunFolder) -> Iterator[str]:
+    is_own = run.read_config().get("problem") is not None or run.kind is RECORDED
+    for stage, (of_stage, config) in _MEASUREMENTS.items():
+        for name in kept_names(of_stage(run)):
+            try:
+                record = read_record(of_stage(run) / name / RECORD)
+                made = record["made_of"]
+                asked = from_record(config, made["setting"])
+                problem, others = made["problem"], [record["other"]] if stage == "path" else []
+            except (OSError, ValueError, LookupError, TypeError):
+                continue  # `jaxscape info` names what is damaged
+            # Which units of one's own network can change places is known to Python alone.
+            if is_own and (not problem.get("source") or (stage == "path" and made["matched"])):
+                yield f"# {stage} {name} of {str(run)!r} was measured in Python: Run.{stage}"
+                continue
+            words = ["jaxscape", stage, str(run), *others, *(_names(problem) if is_own else [])]
+            yield _line([*words, *_options(asked, config())])
 
 
 def _line(words: list[str]) -> str:

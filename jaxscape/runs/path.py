@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from jaxscape.landscape.paths import Curve, connect_epochs, path_profile
 from jaxscape.problem import Problem, is_arrays
 from jaxscape.runs.checks import check_path
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.kept import find_kept, read_partial, write_kept, write_partial
+from jaxscape.runs.kept import read_partial, write_partial
 from jaxscape.runs.keys import path_key
 from jaxscape.runs.landscape_config import SPLITS, PathConfig
-from jaxscape.runs.lock import writing
+from jaxscape.runs.landscape_stage import is_there, keeping, made_of
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import track
@@ -65,21 +64,19 @@ def measure_path(
     a, b = (read_minimum(each, like=own.structure) for each in (run, other))
     batch_size = _train_batch(own.problem, config, a)
     steps_per_epoch(own.problem, batch_size)  # refuses an iterator
-    made_of = {
-        "setting": asdict(config) | {"strategy": None},
-        "problem": own.record(),
-        "minima": [checksum(plain(each.params, each.model_state)) for each in (a, b)],
-        "matched": axes is not None,
-        "train_batch": batch_size,
-    }
+    made = made_of(
+        config,
+        own,
+        minima=[checksum(plain(each.params, each.model_state)) for each in (a, b)],
+        matched=axes is not None,
+        train_batch=batch_size,
+    )
     folder = path_folder(run, other, config)
-    if find_kept(folder, made_of) is not None:
-        console.print(f"{run}: path {folder.name} is there")
+    if is_there(run, "path", folder, made, console):
         return folder
-    started = time.monotonic()
     how: Any = {"split": SPLITS[config.split], "batch_size": config.batch_size, "strategy": config.strategy}
     t = np.linspace(0, 1, config.points)
-    with writing(run, wait=console):
+    with keeping(run, "path", folder, made, console) as keep:
         lines = {}
         if axes is not None:
             with console.status(f"{run.name} to {other.name}: straight line, units matched"):
@@ -92,7 +89,7 @@ def measure_path(
                     model_state=b.model_state,
                 )
                 b = b._replace(params=found.params, model_state=found.model_state)
-        curve = _train_curve(folder, made_of, config, own.problem, a, b, f"{run.name} to {other.name}", console)
+        curve = _train_curve(folder, made, config, own.problem, a, b, f"{run.name} to {other.name}", console)
         with console.status(f"{run.name} to {other.name}: along the curve"):
             profile = path_profile(own.problem, curve, t=t, model_state=a.model_state, **how)
         lines["straight" if axes is None else "matched"] = profile.straight.line
@@ -108,10 +105,8 @@ def measure_path(
             }
             for way, along in lines.items()
         }
-        write_kept(
-            folder,
+        keep(
             values,
-            made_of,
             other=str(other.absolute()),
             statistics=profile.curve.line.statistics,
             split=profile.curve.line.split,
@@ -120,7 +115,6 @@ def measure_path(
             lengths={way: along.length for way, along in lines.items()},
         )
         delete_states(folder / "resume")
-        run.record_seconds("path", time.monotonic() - started)
     return folder
 
 
@@ -151,7 +145,7 @@ def _optimizer(problem: Problem, config: PathConfig, batch_size: int) -> optax.G
 
 def _train_curve(
     folder: Path,
-    made_of: Mapping[str, Any],
+    made: Mapping[str, Any],
     config: PathConfig,
     problem: Problem,
     a: Minimum,
@@ -170,14 +164,14 @@ def _train_curve(
             bends=config.bends,
             start=None if start is None else [start],
             model_state=a.model_state,
-            optimizer=_optimizer(problem, config, made_of["train_batch"]),
+            optimizer=_optimizer(problem, config, made["train_batch"]),
             epochs=config.epochs,
-            batch_size=made_of["train_batch"],
+            batch_size=made["train_batch"],
         )
         return (curve for (curve,) in found)
 
     states = folder / "resume"
-    losses = read_partial(folder, made_of).get("losses", np.zeros(0))
+    losses = read_partial(folder, made).get("losses", np.zeros(0))
     if not len(losses):
         delete_states(states)  # of other minima
     curve = next(epochs_from(None))
@@ -198,7 +192,7 @@ def _train_curve(
         done = len(curve.losses)
         if done and (time.monotonic() - written > SECONDS_BETWEEN_STATES or done == config.epochs):
             # Losses first: those of a state's epochs are there when the state is.
-            write_partial(folder, {"losses": curve.losses}, made_of)
+            write_partial(folder, {"losses": curve.losses}, made)
             save_state(states, done, stack_members([curve.state]))
             written = time.monotonic()
     return curve

@@ -1,10 +1,8 @@
 """The command `plan`: what a run will take, from a few measured steps, before anything of it is started."""
 
 import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +18,12 @@ from jaxscape.runs.checks import check_compare, check_retrain, check_train
 from jaxscape.runs.compare import Comparison, snapshots
 from jaxscape.runs.keys import init_key
 from jaxscape.runs.minimum import read_accuracy
+from jaxscape.runs.path import MakeAxes
+from jaxscape.runs.plan_landscape import LandscapePlan, MeasurementConfig, check_landscape, plan_landscape
 from jaxscape.runs.resume import save_state
 from jaxscape.runs.retrain import Retraining
 from jaxscape.runs.strategy import fastest_strategy
+from jaxscape.runs.timing import TURNS, Stage, time_work
 from jaxscape.runs.train import Training, steps_per_epoch
 from jaxscape.training.choice import DeviceMemory, estimate_memory, num_bytes
 from jaxscape.training.members import Update, epoch_runner, map_members, num_members, num_workers
@@ -33,17 +34,7 @@ from jaxscape.trajectories.store import TrajectoryStore
 PyTree = Any
 
 _STEPS = 4  # of a measured turn
-_TURNS = 3
 _POINTS_BYTES = 2**27  # of the points whose inner products are measured
-
-
-class Stage(NamedTuple):
-    """What a stage takes."""
-
-    name: str
-    work: str
-    seconds: float
-    compile_seconds: float
 
 
 class Plan(NamedTuple):
@@ -56,6 +47,7 @@ class Plan(NamedTuple):
     device_bytes: int | None  # what a device has, where it tells
     disk: dict[str, int]  # name in the run folder -> bytes
     free_disk: int
+    landscape: LandscapePlan = LandscapePlan([], {}, {})  # which comes after the report, and is not counted there
 
     @property
     def seconds(self) -> float:
@@ -64,7 +56,14 @@ class Plan(NamedTuple):
 
 
 def plan_run(
-    run: Path, training: Training | None, retraining: Retraining, *, devices: int | None = None, console: Console
+    run: Path,
+    training: Training | None,
+    retraining: Retraining,
+    *,
+    devices: int | None = None,
+    landscape: Sequence[MeasurementConfig] = (),
+    axes: MakeAxes | None = None,
+    console: Console,
 ) -> Plan:
     """Measure a few steps of everything that takes long and say what the whole takes. The run folder is left alone.
 
@@ -73,6 +72,8 @@ def plan_run(
         training: of the minimum; not counted where the run has one.
         retraining: of the copies.
         devices: how many of this kind share the copies; those of this process by default.
+        landscape: measurements of the landscape to plan beside them, on the devices of this process.
+        axes: of a path, as `measure_path` takes them.
         console: where to say what is measured.
 
     Raises:
@@ -83,6 +84,7 @@ def plan_run(
         check_train(training.settings)
     settings = retraining.settings
     check_retrain(settings)
+    check_landscape(landscape)
     if devices is not None and devices < 1:
         raise ValueError(f"devices must be at least 1, got {devices}")
     members = settings.num_copies
@@ -103,8 +105,12 @@ def plan_run(
         points = stack.members * (settings.epochs + 1)
         stages.append(_plan_distances(points, stack.num_parameters))
         memory = _memory(stack)
+        minimum = retraining if training is None else training
+        measured = plan_landscape(
+            minimum.problem, landscape, settings, train_batch=minimum.settings.batch_size, axes=axes
+        )
     disk = {"minimum": 2 * stack.state_bytes, **_disk([stack], points)}
-    return Plan(stages, devices, stack.strategy, memory, _device_bytes(), disk, _free_disk(run))
+    return Plan(stages, devices, stack.strategy, memory, _device_bytes(), disk, _free_disk(run), measured)
 
 
 def plan_comparison(run: Path, comparison: Comparison, *, console: Console) -> Plan:
@@ -140,13 +146,7 @@ def plan_comparison(run: Path, comparison: Comparison, *, console: Console) -> P
 
 def describe_plan(plan: Plan, *, console: Console) -> None:
     """Print a plan as tables."""
-    table = Table(
-        title=f"Time on {plan.devices} x {jax.devices()[0].device_kind}", box=SIMPLE_HEAD, title_justify="left"
-    )
-    for heading, justify in (("", "left"), ("work", "left"), ("run", "right"), ("compile", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for stage in plan.stages:
-        table.add_row(stage.name, stage.work, _duration(stage.seconds), _duration(stage.compile_seconds))
+    table = _table(f"Time on {plan.devices} x {jax.devices()[0].device_kind}", plan.stages)
     table.add_row("together", "", _duration(plan.seconds), "")
     console.print(table)
     memory = plan.memory
@@ -155,12 +155,32 @@ def describe_plan(plan: Plan, *, console: Console) -> None:
         f"memory of a device while copies are retrained ({plan.strategy}): {_size(memory.total)}{has}; "
         f"states {_size(memory.states)}, data {_size(memory.data)}, program {_size(memory.program)}"
     )
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in plan.disk.items())
+    parts = _sizes(plan.disk)
     console.print(f"disk: {_size(sum(plan.disk.values()))} of {_size(plan.free_disk)} free; {parts}")
     if sum(plan.disk.values()) > plan.free_disk:
         console.print(
             "This disk has too little room. A snapshot is kept for each epoch: fewer epochs or copies take less."
         )
+    _describe_landscape(plan.landscape, console)
+
+
+def _describe_landscape(plan: LandscapePlan, console: Console) -> None:
+    """Print what the landscape takes where it is measured, which no other stage needs."""
+    if plan.stages:
+        title = f"Then, where it is asked for, on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
+        console.print(_table(title, plan.stages))
+        console.print(f"disk: {_sizes(plan.disk)}")
+    for name, reason in plan.refused.items():
+        console.print(f"{name} cannot be measured: {reason}")
+
+
+def _table(title: str, stages: Sequence[Stage]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    for heading, justify in (("", "left"), ("work", "left"), ("run", "right"), ("compile", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for stage in stages:
+        table.add_row(stage.name, stage.work, _duration(stage.seconds), _duration(stage.compile_seconds))
+    return table
 
 
 class _Stack(NamedTuple):
@@ -218,10 +238,10 @@ def _plan_epochs(
     workers = num_workers(stack.strategy)
     of_evaluation = compiling_evaluation = 0.0
     if (evaluate := stack.problem.evaluate) is not None:
-        of_evaluation, compiling_evaluation = _time(lambda: map_members(evaluate, *networks, workers=workers))
+        of_evaluation, compiling_evaluation = time_work(lambda: map_members(evaluate, *networks, workers=workers))
     devices = stack.members / stack.on_device
     with tempfile.TemporaryDirectory(dir=_existing(run)) as folder:  # on the disk that the run will be on
-        of_state, _ = _time(lambda: save_state(Path(folder), 0, stack.states))
+        of_state, _ = time_work(lambda: save_state(Path(folder), 0, stack.states))
         of_snapshot = _time_snapshot(Path(folder) / "store", stack) * devices
     busy = steps * of_steps + of_evaluation + of_state * devices
     return Stage(
@@ -234,21 +254,21 @@ def _plan_epochs(
 
 def _time_snapshot(path: Path, stack: _Stack) -> float:
     with TrajectoryStore.create(path, [{"member": member} for member in range(stack.on_device)]) as store:
-        epochs = iter(range(_TURNS + 1))
+        epochs = iter(range(TURNS + 1))
 
         def write() -> None:
             store.append(next(epochs), stack.states.params)
             store.wait()
 
-        return _time(write)[0]
+        return time_work(write)[0]
 
 
 def _plan_distances(n: int, num_parameters: int) -> Stage:
     """Inner products of all points, from those of some columns; reading is not counted."""
     columns = min(_POINTS_BYTES // (4 * n), num_parameters)
     points = np.random.default_rng(0).standard_normal((n, columns), np.float32)
-    seconds, compiling = _time(lambda: gram(points), turns=1)
-    of_half, _ = _time(lambda: gram(points[:, : columns // 2]), turns=1)
+    seconds, compiling = time_work(lambda: gram(points), turns=1)
+    of_half, _ = time_work(lambda: gram(points[:, : columns // 2]), turns=1)
     of_column = max(seconds - of_half, 0) / (columns - columns // 2)  # the rest goes once over the products
     return Stage(
         "distances",
@@ -311,19 +331,8 @@ def _time_steps(
         mine, _ = run(mine, problem.data, jax.numpy.asarray(rows), 1)
         jax.block_until_ready(mine)
 
-    seconds, compiling = _time(turn)
+    seconds, compiling = time_work(turn)
     return seconds / _STEPS, compiling
-
-
-def _time(work: Callable[[], Any], *, turns: int = _TURNS) -> tuple[float, float]:
-    """The median of some turns, and how much longer the first one took, in which things are compiled."""
-    times = []
-    for _ in range(turns + 1):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    usual = statistics.median(times[1:])
-    return usual, max(times[0] - usual, 0.0)
 
 
 def has_minimum(run: Path) -> bool:
@@ -349,5 +358,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
 
 
+def _sizes(disk: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {_size(size)}" for name, size in disk.items())
+
+
 def _size(size: int) -> str:
+    if size < 1e6:
+        return f"{size / 1e3:.3g} kB"
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

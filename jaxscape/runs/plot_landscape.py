@@ -15,7 +15,7 @@ from jaxscape.figures.landscapes import (
     trajectory_figure,
 )
 from jaxscape.figures.plots import save_figure
-from jaxscape.landscape.points import STATISTICS
+from jaxscape.landscape.options import STATISTICS
 from jaxscape.runs import captions
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import Kept, kept_names, read_kept

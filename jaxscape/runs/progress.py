@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -42,33 +43,47 @@ def track[T](
         describe: a few words on an item, shown when it is there.
         every: items a line.
     """
-    if console.is_terminal:
-        return _bar(items, title, total, console, describe)
-    return _lines(items, title, total, console, describe, every)
-
-
-def _bar[T](items: Iterable[T], title: str, total: int, console: Console, describe: Callable[[T], str]) -> Iterator[T]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total, note="")
-        for item in items:
-            progress.update(task, advance=1, note=describe(item))
+    with progress(title=title, total=total, console=console, every=every) as say:
+        for count, item in enumerate(items, start=1):
+            say(count, describe(item))
             yield item
 
 
-def _lines[T](
-    items: Iterable[T], title: str, total: int, console: Console, describe: Callable[[T], str], every: int
-) -> Iterator[T]:
-    started = time.monotonic()
-    for count, item in enumerate(items, start=1):
-        if count % every == 0 or count == total:
-            left = (time.monotonic() - started) / count * (total - count)
-            words = ", ".join(filter(None, (f"{count}/{total}", f"{left:.0f} s left", describe(item))))
-            console.print(f"{title}: {words}")
-        yield item
+@contextmanager
+def progress(
+    *, title: str, total: int, console: Console, every: int = 1, first: int = 0
+) -> Iterator[Callable[[int, str], None]]:
+    """Show how far something is, with the time left.
+
+    Args:
+        title: what is done.
+        total: how much there is to do.
+        console: where to print; a bar where it is a terminal, otherwise lines.
+        every: how much of it is done between two lines.
+        first: how much was done before.
+
+    Yields:
+        `say(done, note)`, to be called with how much is done, and a few words or none.
+    """
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total, completed=first, note="")
+            yield lambda done, note: bar.update(task, completed=done, note=note)
+        return
+    started, said = time.monotonic(), first
+
+    def say(done: int, note: str) -> None:
+        nonlocal said
+        if done // every > said // every or said < done == total:
+            said = done
+            left = (time.monotonic() - started) / (done - first) * (total - done)
+            console.print(f"{title}: {', '.join(filter(None, (f'{done}/{total}', f'{left:.0f} s left', note)))}")
+
+    yield say

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -12,62 +11,21 @@ from rich.console import Console
 from jaxscape.landscape.planes import Plane, filter_plane, principal_shares, random_walk_shares, trajectory_plane
 from jaxscape.landscape.projections import Projection, project_on_plane, trajectory_on_plane
 from jaxscape.landscape.surfaces import Surface, surface
-from jaxscape.problem import Problem
 from jaxscape.runs.checks import check_surface
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.kept import find_kept, read_partial, write_kept, write_partial
-from jaxscape.runs.keys import init_key
+from jaxscape.runs.kept import read_partial, write_partial
 from jaxscape.runs.landscape_config import SPLITS, SurfaceConfig
-from jaxscape.runs.lock import writing
+from jaxscape.runs.landscape_stage import Place, is_there, keeping, made_of, read_place, read_source
 from jaxscape.runs.measure import measure, perturbed
-from jaxscape.runs.minimum import checksum, plain, read_minimum
 from jaxscape.runs.null import nulls_of
 from jaxscape.runs.own import OwnProblem
-from jaxscape.runs.sources import Source, read_sources
-
-PyTree = Any
+from jaxscape.runs.progress import progress
+from jaxscape.runs.sources import Source
 
 SECONDS_BETWEEN_PARTS = 20  # losing this much of a surface is no great loss
 
 GRID = "grid:"  # before the names of metrics, among the arrays of a surface
 OF_POINTS, UNDER_POINTS = "points:", "under:"
-
-
-class Place(NamedTuple):
-    """Where a run's landscape is measured."""
-
-    problem: Problem
-    minimum: PyTree | None  # parameters; None where the run has no minimum
-    model_state: PyTree  # of the minimum, or of a fresh network
-    like: PyTree  # parameters, or their shapes, in the problem's own structure
-
-
-def read_place(run: RunFolder, own: OwnProblem) -> Place:
-    """Return where a run's landscape is measured: at its minimum, or around its trajectories.
-
-    Raises:
-        FileNotFoundError: where a run that has a minimum has none yet.
-        ValueError: where the minimum is damaged or of another network.
-    """
-    if run.kind.has_minimum:
-        found = read_minimum(run, like=own.structure)
-        return Place(own.problem, found.params, found.model_state, own.structure[0])
-    if own.problem.init is None:
-        raise ValueError("a run without a minimum needs a problem with init, which makes a fresh model state")
-    return Place(own.problem, None, own.problem.init(init_key(0))[1], own.structure[0])
-
-
-def read_source(run: RunFolder) -> Source:
-    """Return the finished trajectories of a run.
-
-    Raises:
-        FileNotFoundError: where some are missing or unfinished.
-        ValueError: for a run that joins several.
-    """
-    _, sources = read_sources(run)
-    if len(sources) > 1:
-        raise ValueError(f"{run} joins several runs; take one of them")
-    return sources[0]
 
 
 def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, console: Console) -> Path:
@@ -94,19 +52,12 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
         raise ValueError(f"plane filter needs a minimum, and {run} has none; take --plane trajectory")
     place = read_place(run, own)
     source = read_source(run) if along else None
-    made_of = {
-        "setting": asdict(config) | {"strategy": None},  # how it ran changes rounding alone
-        "problem": own.record(),
-        "minimum": None if place.minimum is None else checksum(plain(place.minimum, place.model_state)),
-        "trajectories": run.fingerprint() if along else None,
-    }
+    made = made_of(config, own, minimum=place.checksum, trajectories=run.fingerprint() if along else None)
     folder = run.surfaces / config.name
-    if find_kept(folder, made_of) is not None:
-        console.print(f"{run}: surface {config.name} is there")
+    if is_there(run, "surface", folder, made, console):
         return folder
     null_shares = _null_shares(run, console) if along else np.zeros(0)  # may write tables, and so before the lock
-    started = time.monotonic()
-    with writing(run, wait=console):
+    with keeping(run, "surface", folder, made, console) as keep:
         with console.status(f"{run.name}: the plane"):
             plane, projection = _plane(config, place, source)
         x, y = _ranges(config, plane, projection)
@@ -117,28 +68,32 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
             "batch_size": config.batch_size,
             "strategy": config.strategy,
         }
-        found = _grid(folder, made_of, place, plane, x, y, how, f"{run.name} {config.name}", console)
+        found = _grid(folder, made, place, plane, x, y, how, f"{run.name} {config.name}", console)
         values = {"x": x, **({} if y is None else {"y": y})}
         values |= {GRID + name: each for name, each in found.metrics.items()}
         if source is not None and projection is not None:
             values |= _trajectories(config, place, plane, projection, source, how, f"{run.name} points", console)
-        numbers: dict[str, Any] = {
-            "statistics": found.statistics,
-            "split": found.split,
-            "kind": plane.kind,
-            "axis_names": plane.axis_names,
-            "metrics": sorted(found.metrics),
-            "lowest": {name: _extreme(np.nanmin, each) for name, each in found.metrics.items()},
-            "highest": {name: _extreme(np.nanmax, each) for name, each in found.metrics.items()},
-            "not_finite": {name: int(np.sum(~np.isfinite(each))) for name, each in found.metrics.items()},
-        }
-        if plane.shares is not None:
-            numbers["shares"] = plane.shares[:10]
-            numbers["random_walk_shares"] = random_walk_shares(len(plane.shares) + 1)[:10]
-            numbers["null_shares"] = null_shares[:10]
-        write_kept(folder, values, made_of, **numbers)
-        run.record_seconds("surface", time.monotonic() - started)
+        keep(values, **_numbers(plane, found, null_shares))
     return folder
+
+
+def _numbers(plane: Plane, found: Surface, null_shares: np.ndarray) -> dict[str, Any]:
+    """What the record of a surface says of it."""
+    numbers: dict[str, Any] = {
+        "statistics": found.statistics,
+        "split": found.split,
+        "kind": plane.kind,
+        "axis_names": plane.axis_names,
+        "metrics": sorted(found.metrics),
+        "lowest": {name: _extreme(np.nanmin, each) for name, each in found.metrics.items()},
+        "highest": {name: _extreme(np.nanmax, each) for name, each in found.metrics.items()},
+        "not_finite": {name: int(np.sum(~np.isfinite(each))) for name, each in found.metrics.items()},
+    }
+    if plane.shares is not None:
+        numbers["shares"] = plane.shares[:10]
+        numbers["random_walk_shares"] = random_walk_shares(len(plane.shares) + 1)[:10]
+        numbers["null_shares"] = null_shares[:10]
+    return numbers
 
 
 def _plane(config: SurfaceConfig, place: Place, source: Source | None) -> tuple[Plane, Projection | None]:
@@ -165,7 +120,7 @@ def _ranges(config: SurfaceConfig, plane: Plane, projection: Projection | None) 
 
 def _grid(
     folder: Path,
-    made_of: dict[str, Any],
+    made: dict[str, Any],
     place: Place,
     plane: Plane,
     x: np.ndarray,
@@ -175,25 +130,27 @@ def _grid(
     console: Console,
 ) -> Surface:
     """The metrics on the grid, those that an interrupted call had among them."""
-    part = read_partial(folder, made_of)
+    part = read_partial(folder, made)
     done = None
     if part:
         metrics = {name.removeprefix(GRID): part[name] for name in part if name.startswith(GRID)}
         done = Surface(x, y, metrics, part["done"], str(part["statistics"]), str(part["split"]) or None)
         console.print(f"{title}: {int(done.done.sum())} points are there")
-    say = _progress(title, len(x) * (1 if y is None else len(y)), console)
+    points = len(x) * (1 if y is None else len(y))
+    first = 0 if done is None else int(done.done.sum())
     written = time.monotonic()
 
     def keep(found: Surface) -> None:
         nonlocal written
-        say(int(found.done.sum()))
+        say(int(found.done.sum()), "")
         if time.monotonic() - written > SECONDS_BETWEEN_PARTS:
             grids = {GRID + name: each for name, each in found.metrics.items()}
             of_kind = {"statistics": np.array(found.statistics), "split": np.array(found.split or "")}
-            write_partial(folder, grids | of_kind | {"done": found.done}, made_of)
+            write_partial(folder, grids | of_kind | {"done": found.done}, made)
             written = time.monotonic()
 
-    return surface(place.problem, plane, x, y, done=done, on_rows=keep, **how)
+    with progress(title=title, total=points, console=console, every=max(1, points // 10), first=first) as say:
+        return surface(place.problem, plane, x, y, done=done, on_rows=keep, **how)
 
 
 def _trajectories(
@@ -212,17 +169,18 @@ def _trajectories(
     epochs = np.unique(columns["epoch"])
     asked = np.isin(columns["epoch"], np.append(epochs[:: config.every], epochs[-1]))
     rows = np.flatnonzero(asked)
-    say = _progress(title, 2 * len(rows), console)
-    found = trajectory_on_plane(
-        place.problem,
-        plane,
-        source.store,
-        rows=rows,
-        members=members,
-        projection=projection,
-        on_rows=lambda done, total: say(done),
-        **how,
-    )
+    total = 2 * len(rows)  # each point, and the plane under it
+    with progress(title=title, total=total, console=console, every=max(1, total // 10)) as say:
+        found = trajectory_on_plane(
+            place.problem,
+            plane,
+            source.store,
+            rows=rows,
+            members=members,
+            projection=projection,
+            on_rows=lambda done, total: say(done, ""),
+            **how,
+        )
     numbers = {name: values for name, values in columns.items() if np.asarray(values).dtype.kind in "iuf"}
     arrays: dict[str, np.ndarray] = {f"column:{name}": np.asarray(values) for name, values in numbers.items()}
     arrays |= {"coordinates": found.projection.coordinates, "outside": found.projection.outside, "rows": rows}
@@ -236,20 +194,6 @@ def _null_shares(run: RunFolder, console: Console) -> np.ndarray:
     draws = nulls_of(run, measured.gram, measured.labels).draws("rotated")
     shares: np.ndarray = np.mean([principal_shares(draw) for draw in draws], axis=0)
     return shares
-
-
-def _progress(title: str, total: int, console: Console) -> Callable[[int], None]:
-    """A function of the number that is done, which says it every tenth of the way."""
-    started, said = time.monotonic(), 0
-
-    def say(done: int) -> None:
-        nonlocal said
-        if done * 10 // total > said:
-            said = done * 10 // total
-            left = (time.monotonic() - started) / done * (total - done)
-            console.print(f"{title}: {done}/{total}, {left:.0f} s left")
-
-    return say
 
 
 def _extreme(of: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None:

@@ -47,6 +47,7 @@ from jaxscape.xla_cpu import compiler
 PyTree = Any
 
 STRATEGIES = ("loop", "threads", "vmap_grad", "grad_vmap")
+EVALUATIONS = ("loop", "threads", "vmap")  # strategies where nothing is trained
 
 
 class Update(NamedTuple):
@@ -171,8 +172,12 @@ def _stacked_step(update: Update, strategy: str) -> Callable[..., tuple[PyTree, 
     return update.stack
 
 
-def parse_strategy(strategy: str) -> tuple[str, int | None]:
-    """A strategy's kind and the number of members at once, None where it has none.
+def parse_strategy(strategy: str, known: Sequence[str] = STRATEGIES) -> tuple[str, int | None]:
+    """Return a strategy's kind and the number of members at once, None where it has none.
+
+    Args:
+        strategy: a kind, all but "loop" also with a number, as in "threads:4".
+        known: the kinds that are allowed: `STRATEGIES` or `EVALUATIONS`.
 
     Raises:
         TypeError: for a strategy that is no string.
@@ -181,11 +186,23 @@ def parse_strategy(strategy: str) -> tuple[str, int | None]:
     if not isinstance(strategy, str):
         raise TypeError(f"strategy must be a name such as 'loop', got {strategy!r:.100}")
     kind, colon, number = strategy.partition(":")
-    if kind not in STRATEGIES or (colon and kind == "loop"):
-        raise ValueError(f"unknown strategy {strategy!r}; known: auto, {', '.join(STRATEGIES)}")
+    if kind not in known or (colon and kind == "loop"):
+        automatic = ("auto",) if known is STRATEGIES else ()  # which callers replace by one of the others
+        raise ValueError(f"unknown strategy {strategy!r:.100}; known: {', '.join((*automatic, *known))}")
     if colon and not (number.isdecimal() and int(number) >= 1):
         raise ValueError(f"the number of members at once must be a whole number of at least 1, got {strategy!r}")
     return kind, int(number) if colon else None
+
+
+def parse_evaluation(strategy: str | None, platform: str) -> tuple[str, int | None]:
+    """Return what `parse_strategy` does of one of `EVALUATIONS`; by default "threads" on a CPU, "vmap" elsewhere.
+
+    Raises:
+        TypeError, ValueError: as `parse_strategy`.
+    """
+    if strategy is None:
+        strategy = "threads" if platform == "cpu" else "vmap"
+    return parse_strategy(strategy, EVALUATIONS)
 
 
 def map_members(

@@ -124,8 +124,8 @@ def test_a_loss_that_rounds_to_float32_is_refused_in_float64():
     ("more", "message"),
     [
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
-        ({"strategy": "grad_vmap"}, "strategy must be None for one network, or for a stack one of loop, threads, vmap"),
-        ({"strategy": "vmap:0"}, "strategy must be None"),
+        ({"strategy": "grad_vmap"}, "unknown strategy 'grad_vmap'; known: loop, threads, vmap"),
+        ({"strategy": "vmap:0"}, "the number of members at once must be a whole number of at least 1, got 'vmap:0'"),
         ({"leaves": "tail/*"}, "leaves: 'tail/\\*' is the name of no array"),
         ({"mode": "test"}, "mode must be one of evaluate, train"),
         ({"split": "valid"}, "split must be one of train, test"),

@@ -140,7 +140,7 @@ def test_an_evaluate_in_numpy_runs_one_point_after_the_other():
 
 
 def test_what_cannot_be_traced_is_not_stacked_by_default(monkeypatch):
-    monkeypatch.setattr(points, "_parse", lambda strategy, devices: ("vmap", 4))  # as on a GPU
+    monkeypatch.setattr(points, "points_at_once", lambda strategy, devices: ("vmap", 4))  # as on a GPU
     problem, params = quadratic(), quadratic_params(0)
     bare = Problem(
         problem.loss_fn, problem.data, evaluate=lambda params, state: {"sum": np.asarray(params["bias"]).sum()}
@@ -222,12 +222,9 @@ def test_a_point_that_does_not_fit_by_itself_is_an_error_in_words(monkeypatch):
         ({"model_states": [{}]}, "one for each of the 2 corners, got 1"),
         ({"model_states": [{}, {}], "model_state": {}}, "and not both"),
         ({"model_states": [{}, {"mean": np.ones(2)}]}, "the same structure and shapes"),
-        (
-            {"strategy": "vmap_grad"},
-            "strategy must be one of loop, threads, vmap, threads:4 or vmap:8, got 'vmap_grad'",
-        ),
-        ({"strategy": "loop:2"}, "strategy must be"),
-        ({"strategy": "vmap:0"}, "strategy must be"),
+        ({"strategy": "vmap_grad"}, "unknown strategy 'vmap_grad'; known: loop, threads, vmap"),
+        ({"strategy": "loop:2"}, "unknown strategy 'loop:2'"),
+        ({"strategy": "vmap:0"}, "the number of members at once must be a whole number of at least 1, got 'vmap:0'"),
         ({"metrics": ["error"]}, "unknown metric 'error'; known: accuracy, loss"),
         ({"split": "test"}, "split 'test' needs mode 'evaluate'"),
         ({"split": "all"}, "split must be one of train, test"),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from jaxscape.runs.images import image_axes, image_landscape
 from jaxscape.runs.kept import kept_names, read_kept
 from jaxscape.runs.landscape_config import CurvatureConfig, PathConfig, SurfaceConfig
 from jaxscape.runs.minimum import read_minimum
+from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.path import measure_path
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.surface import measure_surface
@@ -245,8 +247,9 @@ def test_commands_measure_and_draw(jaxscape, run):
         (("surface", "--seeds", 1, 1), "seeds"),
         (("surface", "--extent", 0), "extent must be a finite number above 0, got 0.0"),
         (("surface", "--every", 0), "every must be at least 1, got 0"),
-        (("surface", "--strategy", "fast"), "strategy must be one of loop, threads, vmap"),
+        (("surface", "--strategy", "fast"), "unknown strategy 'fast'; known: loop, threads, vmap"),
         (("surface", "--plane", "trajectory", "--axes", 0, 99), "axes must be one or two distinct numbers"),
+        (("curvature", "--strategy", "grad_vmap"), "unknown strategy 'grad_vmap'; known: loop, threads, vmap"),
         (("curvature", "--k", 0), "k must be at least 1, got 0"),
         (("curvature", "--k", 5, "--steps", 4), "steps must be at least 5, got 4"),
         (("curvature", "--split", "evaluate"), "split must be train or test"),
@@ -308,6 +311,63 @@ def test_a_way_on_a_convex_loss_has_no_barrier(tiny, tmp_path):
     a, b = (np.asarray(each.minimum().params["w"], float) for each in (run, other))
     np.testing.assert_allclose(kept.values["straight:loss"][2], np.mean(((a + b) / 2 - 1) ** 2), rtol=1e-5)
     np.testing.assert_allclose(kept.record["lengths"]["straight"], np.linalg.norm(a - b), rtol=1e-6)
+
+
+def test_stacks_of_copies_have_the_curvature_of_each_and_go_on_to_the_same_bytes(tiny, tmp_path, monkeypatch):
+    config = CurvatureConfig(k=2, steps=12, probes=1, at="ends", strategy="vmap:2")
+    runs = [tiny_run(tiny, "retrained", tmp_path / name) for name in ("run", "loop", "killed")]
+    own = OwnProblem(tiny_runs.problem())
+    together = measure_curvature(runs[0].folder, config, own, console=QUIET)
+    one_by_one = measure_curvature(runs[1].folder, replace(config, strategy="loop"), own, console=QUIET)
+    found, expected = read_kept(together).values, read_kept(one_by_one).values
+    assert found["column:member"].tolist() == [-1, 0, 1, 2, 3]
+    assert found.keys() == expected.keys()
+    for name in ("eigenvalues", "lowest", "trace", "grid", "column:seed", "column:step_size"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    stacks = []
+    spectrum = curvature.hessian_spectrum
+
+    def counted(problem, params, **how):
+        stacks.append((params["w"].shape, how["strategy"]))
+        return spectrum(problem, params, **how)
+
+    monkeypatch.setattr(curvature, "hessian_spectrum", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(curvature, "write_partial", killed_after(2, curvature.write_partial))
+        with pytest.raises(Killed):
+            measure_curvature(runs[2].folder, config, own, console=QUIET)
+    folder = measure_curvature(runs[2].folder, config, own, console=QUIET)
+    # The third stack, which was not kept, and once more: its one point beside a copy of it.
+    assert stacks == 4 * [((2, 4, 3), "vmap")]
+    for name in ("values.npz", "record.json"):
+        assert (folder / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_copies_side_by_side_have_the_curvature_of_each(tiny, tmp_path):
+    one, other = (
+        read_kept(tiny_run(tiny, "retrained", tmp_path / name).curvature(k=1, steps=12, at="ends", strategy=strategy))
+        for name, strategy in (("one", "loop"), ("other", "threads:3"))
+    )
+    assert one.values.keys() == other.values.keys()
+    for name in ("eigenvalues", "lowest", "trace", "column:member"):
+        np.testing.assert_allclose(one.values[name], other.values[name], rtol=1e-6)
+
+
+def test_stacks_that_do_not_fit_are_halved(tiny, tmp_path, monkeypatch):
+    run = tiny_run(tiny, "retrained", tmp_path / "run")
+    sizes, spectrum = [], curvature.hessian_spectrum
+
+    def small_device(problem, params, **how):
+        sizes.append(len(params["w"]) if how["strategy"] else 1)
+        if sizes[-1] > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return spectrum(problem, params, **how)
+
+    monkeypatch.setattr(curvature, "hessian_spectrum", small_device)
+    with pytest.warns(RuntimeWarning, match="4 points at once do not fit into the device's memory; going on with 2"):
+        folder = run.curvature(k=1, steps=12, probes=1, at="starts", strategy="vmap:4")
+    assert sizes == [4, 2, 2, 2]
+    assert len(read_kept(folder).values["trace"]) == 5
 
 
 def test_settings_of_python_are_checked(tiny, tmp_path):

@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,12 @@ from jaxscape.runs.embeddings import read_coordinates
 from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.invocations import commands
+from jaxscape.runs.kept import write_kept
+from jaxscape.runs.landscape_config import CurvatureConfig, PathConfig, SurfaceConfig
 from jaxscape.runs.methods import BESIDE, NULLS
 from jaxscape.runs.page import read_page, trust_words, write_page
 from jaxscape.runs.tables import read_table
+from jaxscape.trajectories.files import write_record
 
 SILENT = Console(quiet=True)
 
@@ -294,3 +297,40 @@ def test_what_python_began_is_said_in_a_comment(tiny):
     assert commands(tiny["retrained"].folder)[0].startswith("# ")
     assert commands(tiny["recorded"].folder)[0].startswith("# ")
     assert " --into " in commands(tiny["joined"].folder)[0]
+
+
+MEASUREMENTS = [
+    SurfaceConfig(plane="trajectory", axes=(1,), extent=0.5, points=4, every=2, statistics="kept"),
+    SurfaceConfig(seeds=(3, 4), split="test"),
+    CurvatureConfig(matrix="gauss_newton", k=2, leaves=("group1*", "head/*"), at="starts", seed=5),
+    PathConfig(kind="polygon", bends=2, learning_rate=1 / 3, train_batch=7, match=False),
+    PathConfig(),
+]
+
+
+@pytest.mark.parametrize("asked", MEASUREMENTS, ids=range(len(MEASUREMENTS)))
+@pytest.mark.parametrize("problem", [{}, {"source": "module:function", "arguments": {"depth": 10}}])
+def test_commands_measure_the_landscape_that_is_there(tmp_path, monkeypatch, asked, problem):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder("a run")
+    write_record(run.config, {"problem": problem} if problem else {})
+    folders = {"SurfaceConfig": run.surfaces, "PathConfig": run.paths, "CurvatureConfig": run.curvature}
+    made_of = {"setting": asdict(replace(asked, strategy=None)), "problem": problem, "matched": False}
+    folder = folders[type(asked).__name__] / "name"
+    write_kept(folder, {}, made_of, **({"other": "/another run"} if isinstance(asked, PathConfig) else {}))
+    [line] = commands(run)
+    read = parse(shlex.split(line)[1:])
+    assert (read.command.run, read.command.config) == (Path("a run"), asked)
+    if isinstance(asked, PathConfig):
+        assert read.command.other == Path("/another run")
+    if problem:
+        assert (read.own.problem, read.own.problem_args) == ("module:function", ("depth=10",))
+    (folder / "record.json").write_text("{")
+    assert commands(run) == []
+
+
+def test_what_python_measured_is_said_in_a_comment(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    write_record(run.config, {"problem": {"describe": {}}})
+    write_kept(run.surfaces / "line", {}, {"setting": asdict(SurfaceConfig()), "problem": {"describe": {}}})
+    assert commands(run)[-1] == f"# surface line of {str(run)!r} was measured in Python: Run.surface"
