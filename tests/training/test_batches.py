@@ -102,7 +102,7 @@ def test_every_member_sees_the_same_batches_and_every_pass_its_own():
 
 
 def test_a_smaller_last_batch_is_dropped_and_said_once():
-    with pytest.warns(RuntimeWarning, match="has 2 examples, the others 4; it is dropped") as warned:
+    with pytest.warns(RuntimeWarning, match="has 2 examples, the others have 4; it is dropped") as warned:
         dropped = final_bytes(Loader(examples=10))
     assert len(warned) == 1
     assert dropped == final_bytes(Loader(examples=8))
@@ -124,16 +124,16 @@ def test_steps_drop_the_smaller_last_batch_of_every_pass():
 
 
 def test_a_loader_without_batches_is_refused():
-    with pytest.raises(ValueError, match="data must give at least one batch a pass, got none"):
+    with pytest.raises(ValueError, match="data must give at least one batch per pass, got none"):
         run(Loader(examples=0))
 
 
-def test_batches_of_other_shapes_are_refused_by_number():
+def test_batches_of_different_shapes_are_rejected_by_index():
     class Uneven:
         def __iter__(self):
             return iter([np.zeros((4, 2)), np.zeros((5, 2)), np.zeros((4, 2))])
 
-    with pytest.raises(ValueError, match=r"got float64\[4, 2\] first and float64\[5, 2\] as number 1"):
+    with pytest.raises(ValueError, match=r"got float64\[4, 2\] at index 0 and float64\[5, 2\] at index 1"):
         run(Uneven())
 
 
@@ -177,12 +177,12 @@ def test_an_iterator_gives_no_more_batches_than_it_is_asked_for():
 
 
 def test_an_iterator_needs_steps():
-    with pytest.raises(ValueError, match="steps must be given where data is an iterator"):
+    with pytest.raises(ValueError, match="steps must be given if data is an iterator"):
         run(endless())
 
 
 def test_an_iterator_cannot_be_resumed():
-    with pytest.raises(ValueError, match="first_epoch must be 0 where data is an iterator, which cannot be resumed"):
+    with pytest.raises(ValueError, match="first_epoch must be 0 if data is an iterator, which cannot be resumed"):
         run(endless(), steps=3, first_epoch=1)
 
 
@@ -224,11 +224,13 @@ def test_streams_for_each_resume_to_the_same_bytes():
 def test_members_with_other_numbers_of_batches_are_refused():
     sizes = iter([4, 6])
     data = batches_for_each(lambda epoch, seed: Loader(next(sizes)))
-    with pytest.raises(ValueError, match=r"make must give every member as many batches in an epoch, got \[3, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"make must give every member the same number of batches in an epoch, got \[3, 2\]"
+    ):
         data(1, KEYS[:2])
 
 
-# The axis of the members.
+# The member axis.
 
 
 def shared_by_mistake(epoch, keys):
@@ -245,9 +247,7 @@ def autoencoder(params, model_state, batch, key):
 def test_batches_without_the_axis_of_the_members_are_refused_where_the_steps_are_as_many(loss_fn):
     for data in (shared_by_mistake, lambda epoch, keys: {"x": X.reshape(3, 4, 2)}):
         if loss_fn is autoencoder or data is shared_by_mistake:
-            with pytest.raises(
-                ValueError, match=r"takes as \[step, batch, ...\] alone: the axis of the members is mis"
-            ):
+            with pytest.raises(ValueError, match=r"accepts only as \[step, batch, ...\]: the member axis is mis"):
                 run(data, loss_fn=loss_fn)
 
 
@@ -278,7 +278,7 @@ def test_a_function_shares_the_batches_of_every_epoch_or_of_none():
         batches = shared_by_mistake(epoch, keys)
         return SharedBatches(batches) if epoch == 1 else by_function(epoch, keys)
 
-    with pytest.raises(ValueError, match="SharedBatches for every epoch or for none, but not so for epoch 2"):
+    with pytest.raises(ValueError, match="SharedBatches for every epoch or for none, which epoch 2 breaks"):
         run(data)
 
 
@@ -300,5 +300,5 @@ def test_a_pass_without_an_end_is_refused_before_the_memory_is_full(monkeypatch)
             return endless()
 
     monkeypatch.setattr("jaxscape.training.batches._memory", lambda: 2**12)
-    with pytest.raises(ValueError, match="data must give passes that end, and fit into memory"):
+    with pytest.raises(ValueError, match="data must give passes that end and fit into memory"):
         run(Endless())

@@ -174,7 +174,7 @@ def test_strategies_that_make_no_sense_are_refused(strategy, message):
 
 
 def test_the_gradient_of_a_sum_needs_a_step_of_a_stack():
-    with pytest.raises(ValueError, match="'grad_vmap' needs an update of a stack of members"):
+    with pytest.raises(ValueError, match="'grad_vmap' needs an update with a step for a stack of members"):
         epoch_runner(Update(lambda *_: None), strategy="grad_vmap")
 
 
@@ -220,9 +220,9 @@ def test_members_that_do_not_fit_together_run_by_fewer(monkeypatch, strategy):
     expected, expected_metrics = epoch_runner(update)(copy_states(states), data, rows, 3)
     no_room_for_more_than(monkeypatch, 2)
     run = epoch_runner(update, strategy=strategy)
-    with pytest.warns(RuntimeWarning, match="at once do not fit into the device's memory; going on with") as warned:
+    with pytest.warns(RuntimeWarning, match="at once do not fit into the device's memory; continuing with") as warned:
         found, metrics = run(states, data, rows, 3)
-    assert str(warned[-1].message).endswith("going on with 2")
+    assert str(warned[-1].message).endswith("continuing with 2")
     for ours, loops in zip(*map(jax.tree.leaves, (found.params, expected.params)), strict=True):
         np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], expected_metrics["loss"], rtol=1e-5)

@@ -117,7 +117,7 @@ def test_data_that_would_be_used_up_are_refused():
     with pytest.raises(ValueError, match=r"got an iterator$"):
         objective(Problem(linear_loss, iter([(X, Y)])))
     loader = type("Loader", (), {"__iter__": lambda self: iter([(X, Y)])})()
-    with pytest.raises(ValueError, match=r"^examples must be None where data are no arrays, got 3$"):
+    with pytest.raises(ValueError, match=r"^examples must be None if data are not arrays, got 3$"):
         objective(Problem(linear_loss, loader), examples=3)
     with pytest.raises(ValueError, match=r"^split 'test' needs a problem with test_data; this one has none$"):
         objective(Problem(linear_loss, (X, Y), predict=predict, score=classification_score), split="test")

@@ -128,7 +128,7 @@ def test_decay_factors_of_sgd_are_powers_and_follow_the_schedule():
 
 def test_decoupled_decay_shrinks_alike_and_that_of_an_adam_does_not():
     np.testing.assert_allclose(decay_factors(optax.adamw(0.1, weight_decay=0.01), 3), 0.999 ** np.arange(4), rtol=1e-6)
-    with pytest.raises(ValueError, match="does not shrink all parameters alike"):
+    with pytest.raises(ValueError, match="must shrink all parameters by the same factor"):
         decay_factors(make_optimizer("adam", 0.01, weight_decay=0.01), 5)
 
 

@@ -12,7 +12,7 @@ from eight_devices import dense, own_batches
 
 from jaxscape import jump_grid, make_optimizer, retrain
 from jaxscape.training import members
-from jaxscape.training.devices import member_mesh, own_rows, share_out
+from jaxscape.training.devices import local_members, member_mesh, shard_members
 
 # name -> members, strategy, whether an epoch is a program as on a GPU, whether the caller gives the batches
 CASES = {
@@ -65,7 +65,7 @@ def run(problem, data, count, strategy, devices):
             found |= {f"{metric}/{epoch}": values for metric, values in metrics.items()}
             start, first = states, epoch
     mesh = member_mesh(count, devices)
-    rows = own_rows(share_out(states.params, mesh), mesh) if devices is None else states.params
+    rows = local_members(shard_members(states.params, mesh), mesh) if devices is None else states.params
     return found | {
         f"params{jax.tree_util.keystr(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(rows)
     }
