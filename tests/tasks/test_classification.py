@@ -201,7 +201,11 @@ PAIR = (np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0]))
 
 # Each is said of labels beside four images and three logits.
 BAD_LABELS = [
-    (np.array([1, 2, 3, 1]), ValueError, "labels from 0 to 2, for the module gives 3 logits; got labels from 1 to 3"),
+    (
+        np.array([1, 2, 3, 1]),
+        ValueError,
+        "labels from 0 to 2, because the module gives 3 logits; got labels from 1 to 3",
+    ),
     (np.array([0, 1, 2, 255], np.uint8), ValueError, "got labels from 0 to 255"),
     (np.array([0, 1, -1, 2]), ValueError, "got labels from -1 to 2"),
     (np.eye(4, 3, dtype=np.int32), ValueError, r"shape \(4, 3\) for .* one-hot labels as labels.argmax\(axis=-1\)"),

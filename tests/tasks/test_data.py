@@ -214,7 +214,7 @@ def test_a_cifar_file_without_whole_rows_is_refused(tmp_path, removed):
     contents = dict.fromkeys(CIFAR10_FILES, cifar_content(3, 1))
     contents[CIFAR10_FILES[2]] = contents[CIFAR10_FILES[2]][:-removed]
     write_archive(tmp_path / ARCHIVE, contents)
-    with pytest.raises(ValueError, match=r"data_batch_3\.bin has .* bytes, which is no whole number of rows"):
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin has .* bytes, which is not a whole number of rows"):
         load_dataset("cifar10", data_dir=tmp_path, unchecked=True)
 
 
@@ -352,7 +352,7 @@ def test_a_half_extracted_archive_is_refused_with_the_absent_file(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if not name.startswith("digits")])
 def test_a_folder_that_does_not_exist_is_refused(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=r"nowhere', which is no folder, and which must hold .*\.gz"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere', which is not a folder, and which must hold .*\.gz"):
         load_dataset(name, data_dir=tmp_path / "nowhere")
 
 
@@ -644,7 +644,7 @@ def test_cifar_without_a_class_draws_a_warning_for_all_training_files_together(t
         (
             {"unchecked": True},
             ValueError,
-            r"unchecked needs data_dir \(--data-dir\): what is downloaded is always checked",
+            r"unchecked needs data_dir \(--data-dir\): downloaded files are always checked",
         ),
     ],
 )
@@ -710,7 +710,7 @@ HOSTILE = {
     "a long name": (header("x", size=2**30, kind=tarfile.GNUTYPE_LONGNAME) + bytes(2**22), "holds more than 1,048,576"),
     "names for names": (header("x", kind=tarfile.GNUTYPE_LONGNAME) * 1500, "is not a whole tar file"),
     "zeros": (bytes(2**26), "holds more than 1,048,576 bytes"),
-    "a folder in a file's place": (header(FIRST, kind=tarfile.DIRTYPE), "no whole number of rows|holds 0 bytes"),
+    "a folder in a file's place": (header(FIRST, kind=tarfile.DIRTYPE), "not a whole number of rows|holds 0 bytes"),
 }
 
 
