@@ -107,14 +107,14 @@ def test_a_panel_draws_a_frame_around_each_component_and_none_around_all():
     for box in boxes_of(boxed):
         assert np.all(low < box.get_corners()[0])
         assert np.all(high > box.get_corners()[2])
-    assert "A box is a component of the graph" in fig.texts[-1].get_text().replace("\n", " ")
+    assert "Each box is a component of the embedded graph" in fig.texts[-1].get_text().replace("\n", " ")
     assert not plots.comparison_figure([panel()]).texts
 
 
 def test_in_space_components_stay_and_the_note_says_so():
     given = panel(by_direction_and_size(), dimensions=3)
     fig = plots.minimum_figure(given, note="a note")
-    assert "how they lie beside one another means nothing" in fig.texts[-1].get_text().replace("\n", " ")
+    assert "their relative positions mean nothing" in fig.texts[-1].get_text().replace("\n", " ")
     moved, boxes = put_in_boxes(given)
     assert boxes is None
     np.testing.assert_array_equal(moved.embedding, given.embedding)

@@ -119,12 +119,12 @@ def test_an_embedding_in_space_is_drawn_on_axes_in_space():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": np.zeros(3)}, r"seed has shape \(3,\); \(180,\) is needed"),
+        ({"seed": np.zeros(3)}, r"seed has shape \(3,\); it needs \(180,\)"),
         ({"step_size": np.full(180, np.nan)}, "step_size holds 180 NaN"),
         ({"embedding": np.full((180, 2), np.nan)}, "embedding holds 360 NaN"),
         ({"embedding": np.zeros((180, 4))}, r"embedding has shape \(180, 4\)"),
-        ({"embedding": np.zeros((180, 3))}, "embedding has 3 columns; these axes take 2"),
-        ({"member": np.zeros(180)}, "member and epoch name some row twice"),
+        ({"embedding": np.zeros((180, 3))}, "embedding has 3 columns; these axes need 2"),
+        ({"member": np.zeros(180)}, "member and epoch must be unique together"),
         ({"minimum": [0.0, 0.0, 0.0]}, r"minimum has shape \(3,\)"),
         ({"minimum": [0.0, np.inf]}, "minimum holds 1 NaN or infinite"),
         ({"begin": "end"}, "begin is 'end'; choose one of"),

@@ -242,8 +242,8 @@ def test_texts_are_readable_and_cover_nothing(make, panels):
     ("changes", "words"),
     [
         ({"begin": "end"}, "begin is 'end'; choose one of"),
-        ({"distance": np.ones(4 * (EPOCHS + 1))}, "start at another distance than 0"),
-        ({"distance": np.zeros(4 * (EPOCHS + 1))}, "end where they began; leave them out"),
+        ({"distance": np.ones(4 * (EPOCHS + 1))}, "first point does not start at 0"),
+        ({"distance": np.zeros(4 * (EPOCHS + 1))}, "end where they started; leave them out"),
     ],
 )
 def test_departures_that_cannot_be_drawn_are_refused(changes, words):
