@@ -361,7 +361,10 @@ def test_a_diagram_has_every_pair_and_the_band_of_the_null():
         (lambda: landscapes.line_figure([line(position=-POSITION)]), "position must ascend"),
         (lambda: landscapes.line_figure([line(curves={"a": [1]}, barrier="")]), r"curves\['a'\] has shape \(1,\)"),
         (lambda: landscapes.line_figure([line(curves={"a": PEAK - 1}, barrier="")], log=True), "values reach -"),
-        (lambda: landscapes.contour_figure([surface(values=BOWL[:3])]), r"values has shape \(3, 15\); it needs \(15, 15\)"),
+        (
+            lambda: landscapes.contour_figure([surface(values=BOWL[:3])]),
+            r"values has shape \(3, 15\); it needs \(15, 15\)",
+        ),
         (lambda: landscapes.contour_figure([surface(values=np.nan * BOWL)]), "has no finite value"),
         (lambda: landscapes.contour_figure([surface(points={"a": (2, 0)})]), r"points\['a'\] must lie on the grid"),
         (lambda: landscapes.surface_figure([surface(x=AXIS[::-1])]), "x must ascend"),

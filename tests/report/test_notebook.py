@@ -6,13 +6,13 @@ import pytest
 from pages import page
 
 from jaxscape.report import widget
-from jaxscape.report.page import parts
+from jaxscape.report.page import page_parts
 
 
 def test_it_has_the_data_and_the_modules_of_the_page():
     pytest.importorskip("anywidget")
     found = widget(page())
-    packed, body = parts(page())
+    packed, body = page_parts(page())
     assert (found.text, found.numbers, found.body) == (packed.text, packed.numbers, str(body))
     assert "export default" in found._esm
     assert "class Page" in found._esm

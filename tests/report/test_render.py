@@ -147,7 +147,7 @@ def test_modules_are_written_in_the_order_of_their_imports():
         ({"hue": ["0"]}, "a label for each of 4 trajectories, got 1"),
         ({"hue": ["0", "0", "1", "2"]}, "the palette has no '2'"),
         ({"step_size": np.array([0.5, 1, 0.5, 3])}, "the palette has no 3"),
-        ({"member": np.arange(22) % 4}, "must stand together"),
+        ({"member": np.arange(22) % 4}, "must be contiguous"),
         ({"member": np.zeros(0)}, "has no rows"),
     ],
 )
