@@ -175,7 +175,7 @@ def test_embeddings_have_two_or_three_dimensions(part):
 def test_parts_and_boxes_belong_together():
     run = trajectories()
     broken = run.embeddings[0]._replace(part=np.zeros(22))
-    with pytest.raises(ValueError, match="must have part and boxes, in the plane, or neither"):
+    with pytest.raises(ValueError, match="must have part and boxes, in 2-D, or neither"):
         render(page([run._replace(embeddings=[broken])]))
 
 
