@@ -46,7 +46,7 @@ def test_every_point_lies_in_the_box_of_its_component_and_no_two_boxes_overlap()
     assert apart[~np.eye(7, dtype=bool)].min() > boxes.side
 
 
-def test_lengths_within_all_boxes_stay_what_they_were():
+def test_lengths_within_all_boxes_are_preserved():
     given = panel(by_direction_and_size())
     moved, _ = put_in_boxes(given)
     for component in range(7):
@@ -66,7 +66,7 @@ def test_boxes_are_sorted_by_direction_and_step_size_row_by_row():
     assert order == list(range(20))  # members are numbered by direction and step size
 
 
-def test_where_the_boxes_stand_does_not_depend_on_where_the_method_put_the_components():
+def test_box_positions_do_not_depend_on_where_the_method_put_the_components():
     one = panel(by_direction_and_size())
     pushed = one.embedding + 100.0 * one.component[:, None]
     other = one._replace(embedding=pushed, minimum=np.zeros(2))
@@ -74,7 +74,7 @@ def test_where_the_boxes_stand_does_not_depend_on_where_the_method_put_the_compo
 
 
 @pytest.mark.parametrize("component", [None, np.zeros(180, int)])
-def test_one_component_stays_as_it_is(component):
+def test_a_single_component_is_unchanged(component):
     given = panel(component)
     moved, boxes = put_in_boxes(given)
     assert boxes is None
@@ -111,7 +111,7 @@ def test_a_panel_draws_a_frame_around_each_component_and_none_around_all():
     assert not plots.comparison_figure([panel()]).texts
 
 
-def test_in_space_components_stay_and_the_note_says_so():
+def test_in_3d_components_are_not_moved_and_the_note_says_so():
     given = panel(by_direction_and_size(), dimensions=3)
     fig = plots.minimum_figure(given, note="a note")
     assert "their relative positions mean nothing" in fig.texts[-1].get_text().replace("\n", " ")
@@ -140,6 +140,6 @@ def test_a_film_moves_its_lines_within_the_boxes():
         ({"component": np.zeros(180), "minimum_component": None}, "minimum_component is None"),
     ],
 )
-def test_components_that_do_not_fit_are_refused(changes, words):
+def test_invalid_components_are_rejected(changes, words):
     with pytest.raises(ValueError, match=words):
         checked_panel(panel()._replace(**changes))

@@ -107,7 +107,7 @@ def test_settings_change_no_byte_of_a_film(settings, tmp_path, monkeypatch):
         assert film.save_film([panel()], tmp_path / "plain", **options)[0].read_bytes() == gif.read_bytes()
 
 
-def test_settings_come_back_after_a_refusal():
+def test_settings_are_restored_after_an_error():
     before = dict(matplotlib.rcParams)
     with pytest.raises(ValueError, match="panels is empty"):
         plots.comparison_figure([])
@@ -139,7 +139,7 @@ def test_a_process_with_settings_writes_the_same_bytes(tmp_path, backend, matplo
 
 
 @pytest.mark.parametrize("name", ["a$b$c", r"$\nothing$", "one $"])
-def test_the_name_of_a_run_is_no_formula(tmp_path, name):
+def test_the_name_of_a_run_is_not_parsed_as_a_formula(tmp_path, name):
     named = panel()._replace(title=name, note=name)
     figures = [
         plots.minimum_figure(named, note=name),
@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 @pytest.mark.parametrize(("ends", "written"), [(0, True), (1, False)])
-def test_an_ffmpeg_that_fails_leaves_no_half_film(tmp_path, ends, written):
+def test_a_failing_ffmpeg_leaves_no_partial_film(tmp_path, ends, written):
     """It is found where the user's settings say."""
     program = tmp_path / "ffmpeg"
     program.write_text(f'#!/bin/sh\nfor last; do :; done\ncat > "$last"\nexit {ends}\n')

@@ -117,7 +117,7 @@ def opened(browser, tmp_path):
         watched.context.close()
 
 
-def test_the_slider_draws_trajectories_as_far_as_its_time(opened):
+def test_the_slider_draws_trajectories_up_to_its_time(opened):
     watched = opened()
     whole = watched.ink()
     watched.go_to(2)
@@ -165,7 +165,7 @@ def point_at_the_top(watched):
     watched.settle()
 
 
-def test_the_pointer_tells_what_it_is_on_and_marks_it_everywhere(opened):
+def test_the_pointer_shows_the_numbers_of_a_trajectory_and_highlights_it_everywhere(opened):
     watched = opened()
     others = [watched.picture(number) for number in (1, 2, 3)]
     point_at_the_top(watched)
@@ -184,7 +184,7 @@ def test_the_pointer_tells_what_it_is_on_and_marks_it_everywhere(opened):
     np.testing.assert_array_equal(watched.picture(1), others[0])
 
 
-def test_a_click_keeps_a_trajectory_and_empty_ground_shows_all(opened):
+def test_a_click_selects_a_trajectory_and_an_empty_place_shows_all(opened):
     watched = opened()
     before = watched.picture(3)
     point_at_the_top(watched)
@@ -199,7 +199,7 @@ def test_a_click_keeps_a_trajectory_and_empty_ground_shows_all(opened):
     np.testing.assert_array_equal(watched.picture(3), before)
 
 
-def test_a_tap_tells_and_keeps(opened):
+def test_a_tap_shows_the_numbers_and_selects(opened):
     watched = opened(has_touch=True)
     x, y = places(watched)
     top = np.argmin(y)
@@ -209,7 +209,7 @@ def test_a_tap_tells_and_keeps(opened):
     assert watched.tab.get_by_role("button", name="Show all").is_visible()
 
 
-def test_the_legend_chooses(opened):
+def test_the_legend_selects(opened):
     watched = opened()
     whole = watched.ink()
     key = watched.tab.locator(".key", has_text="0.5")
@@ -250,7 +250,7 @@ def test_colours_follow_the_choice(opened, color):
     assert watched.tab.locator(".scale").is_visible() == (color != "step size")
 
 
-def test_surrogates_go_and_come(opened):
+def test_surrogates_can_be_hidden_and_shown(opened):
     watched = opened()
     before = watched.picture()
     watched.tab.get_by_label("null").uncheck()
@@ -259,7 +259,7 @@ def test_surrogates_go_and_come(opened):
     np.testing.assert_array_equal(watched.picture(), before)
 
 
-def test_three_dimensions_turn_and_zoom(opened):
+def test_three_dimensions_rotate_and_zoom(opened):
     watched = opened()
     watched.choose_tab("3-D")
     first, neighbour = watched.picture(0), watched.picture(1)
@@ -343,7 +343,7 @@ def test_every_kind_of_picture_is_well_formed_svg(opened, tmp_path):
             assert not [name for name in element.attrib if name.startswith("on")]
 
 
-def test_hostile_names_stay_texts(opened):
+def test_hostile_names_are_only_text(opened):
     watched = opened(hostile_page())
     assert watched.tab.evaluate("document.querySelectorAll('img, [onmouseover], [onerror]').length") == 0
     assert watched.tab.locator("script").count() == 3
@@ -382,7 +382,7 @@ def test_it_is_one_column_on_a_phone(opened):
     assert len(set(left)) == 1
 
 
-def test_on_paper_everything_is_white_and_every_picture_is_there(opened):
+def test_a_printed_page_is_white_and_has_every_picture(opened):
     watched = opened(color_scheme="dark")
     watched.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     watched.tab.emulate_media(media="print", color_scheme="dark")
@@ -398,7 +398,7 @@ def test_on_paper_everything_is_white_and_every_picture_is_there(opened):
     assert watched.tab.locator(".view:visible").count() == 2
 
 
-def test_trajectories_that_begin_at_their_reference(opened):
+def test_trajectories_that_start_at_their_reference(opened):
     watched = opened(page([trajectories("adam", ("adam", "sgd"), begin="initial")], hue="optimizer", unit="step"))
     for name in ("Polar", "Along and across", "Distance"):
         watched.choose_tab(name)
@@ -442,7 +442,7 @@ def test_a_notebook_shows_the_page_in_a_frame(opened, tiny, tmp_path):
     assert failed == []
 
 
-def test_the_widget_brings_itself_to_life(opened, tiny, tmp_path):
+def test_the_widget_starts_itself(opened, tiny, tmp_path):
     pytest.importorskip("anywidget")
     found = tiny["retrained"].widget()
     traits = {name: getattr(found, name) for name in ("body", "style", "text", "numbers")}

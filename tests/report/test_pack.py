@@ -42,7 +42,7 @@ def as_numbers(texts):
 
 
 @needs_node
-def test_numbers_come_back_to_sixteen_bits():
+def test_numbers_are_recovered_to_sixteen_bits():
     random = np.random.default_rng(0)
     values = np.exp(20 * random.standard_normal(1000)) * random.choice([-1, 1], 1000)
     values = np.concatenate([values, [0.0, np.nan, np.inf, -np.inf, 1.0]])
@@ -51,7 +51,7 @@ def test_numbers_come_back_to_sixteen_bits():
 
 
 @needs_node
-def test_positions_come_back_to_half_a_line():
+def test_positions_are_recovered_to_half_a_grid_line():
     values = np.random.default_rng(1).standard_normal(500) - 40
     values[7] = np.nan
     found, after = unpacked([Positions(values), np.array([2.5])])
@@ -68,12 +68,12 @@ def test_positions_without_a_range(values):
 
 
 @needs_node
-def test_all_else_comes_back_as_it_is():
+def test_everything_else_is_recovered_unchanged():
     value = [1, -2.5, "</script>\u2028", True, None, np.arange(3), np.float32(0.5), float("nan")]
     assert unpacked(value) == [1, -2.5, "</script>\u2028", True, None, [0, 1, 2], 0.5, None]
 
 
-def test_keys_of_mappings_cannot_be_taken_for_arrays():
+def test_keys_of_mappings_cannot_be_mistaken_for_arrays():
     assert json.loads(pack({"array": [0, 1], "__proto__": 2}).text) == [["array", [0, 1]], ["__proto__", 2]]
 
 

@@ -44,7 +44,7 @@ def test_the_same_page_is_the_same_text(make):
     assert render(make()) == render(make())
 
 
-def test_it_needs_nothing_from_elsewhere():
+def test_it_loads_no_other_resource():
     text = render(page())
     names = {"src", "href", "action", "data", "srcset", "poster"}
     assert not [(tag, attrs) for tag, attrs in Elements(text).found if names & attrs.keys()]
@@ -53,7 +53,7 @@ def test_it_needs_nothing_from_elsewhere():
     assert set(found) <= {"http://www.w3.org/2000/svg"}  # a name, not an address
 
 
-def test_the_browser_is_told_to_run_this_script_alone():
+def test_the_browser_may_run_only_this_script():
     text = render(page())
     [policy] = [attrs["content"] for tag, attrs in Elements(text).found if attrs.get("http-equiv")]
     [script] = [content for attributes, content in scripts(text) if "module" in attributes]
@@ -62,7 +62,7 @@ def test_the_browser_is_told_to_run_this_script_alone():
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_stills_are_in_the_page_as_they_are_with_their_words_escaped():
+def test_stills_are_in_the_page_unchanged_with_escaped_texts():
     png = b"\x89PNG\r\n\x1a\n rest"
     elements = Elements(render(page()._replace(stills=[Still(HOSTILE[0], png, "a < b")])))
     [image] = [attrs for tag, attrs in elements.found if tag == "img"]
@@ -85,7 +85,7 @@ def test_hostile_texts_make_no_elements():
     )
 
 
-def test_the_data_are_json_that_holds_the_texts_as_they_are():
+def test_the_data_are_json_with_the_texts_unchanged():
     [data] = [content for attributes, content in scripts(render(hostile_page())) if "json" in attributes]
     assert not set(data) & set("<>&\u2028\u2029")
     read = json.loads(data)
@@ -100,7 +100,7 @@ def test_half_a_surrogate_pair_is_replaced():
     assert '"title":"a\ufffd"' in text
 
 
-def test_what_the_views_are():
+def test_the_views_of_a_page():
     labels = [(view.kind, view.label) for view in page_views(page())]
     assert labels == [
         ("polar", "Polar"),
@@ -113,7 +113,7 @@ def test_what_the_views_are():
     ]
 
 
-def test_runs_that_begin_otherwise_have_exact_views_of_their_own():
+def test_runs_without_jumps_have_separate_exact_views():
     views = page_views(page([trajectories("a"), trajectories("b", begin="initial")]))
     exact = [(view.kind, [panel.run for panel in view.panels]) for view in views if view.kind in ("polar", "plane")]
     assert exact == [("polar", [0]), ("plane", [0]), ("polar", [1]), ("plane", [1])]
@@ -125,7 +125,7 @@ def test_an_embedding_that_a_run_lacks_leaves_a_panel_out():
     assert [panel.run for panel in views[2].panels] == [1]
 
 
-def test_without_exact_views_or_embeddings_there_are_curves_alone():
+def test_without_exact_views_or_embeddings_there_are_only_curves():
     bare = trajectories()._replace(exact=None, embeddings=[])
     assert {view.kind for view in page_views(page([bare]))} == {"curve"}
     render(page([bare]))
@@ -151,13 +151,13 @@ def test_modules_are_written_in_the_order_of_their_imports():
         ({"member": np.zeros(0)}, "has no rows"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(change, message):
+def test_invalid_runs_are_rejected(change, message):
     whole = page([trajectories()])
     with pytest.raises(ValueError, match=message):
         render(whole._replace(runs=[whole.runs[0]._replace(**change)]))
 
 
-def test_pages_without_runs_and_tables_with_holes_are_refused():
+def test_pages_without_runs_and_incomplete_tables_are_rejected():
     with pytest.raises(ValueError, match="runs is empty"):
         render(page([]))
     with pytest.raises(ValueError, match="2 columns, and a row"):
@@ -172,7 +172,7 @@ def test_embeddings_have_two_or_three_dimensions(part):
         render(page([run._replace(embeddings=[broken])]))
 
 
-def test_parts_and_boxes_belong_together():
+def test_part_and_boxes_are_given_together():
     run = trajectories()
     broken = run.embeddings[0]._replace(part=np.zeros(22))
     with pytest.raises(ValueError, match="must have part and boxes, in 2-D, or neither"):

@@ -86,7 +86,7 @@ def test_a_quarter_turn_is_counter_clockwise():
     np.testing.assert_array_equal(rotate(jnp.asarray(square), jnp.array([90.0])), np.rot90(square, axes=(1, 2)))
 
 
-def test_every_image_turns_by_its_own_angle_uniform_to_45_degrees():
+def test_every_image_is_rotated_by_its_own_angle_uniform_to_45_degrees():
     # Inside, a plane stays a plane, and its slopes give the angle.
     columns = np.broadcast_to(np.arange(5, dtype=np.float32)[:, np.newaxis], (5, 5, 1))
     turned = np.asarray(random_rotate(KEY, copies(columns, 2000)))[..., 0]
@@ -95,7 +95,7 @@ def test_every_image_turns_by_its_own_angle_uniform_to_45_degrees():
     assert_uniform(np.rad2deg(np.arctan2(-down, right)), -45, 45)
 
 
-def test_a_rotation_by_at_most_nothing_is_the_identity():
+def test_a_rotation_by_at_most_0_degrees_is_the_identity():
     np.testing.assert_array_equal(random_rotate(KEY, copies(IMAGE, 3), degrees=0), copies(IMAGE, 3))
 
 
@@ -146,7 +146,7 @@ def test_the_four_changes_of_an_image_are_drawn_independently():
     assert np.abs(correlations[np.triu_indices(4, 1)]).max() < 4 / np.sqrt(2000)
 
 
-def test_with_no_amounts_colours_stay():
+def test_with_zero_amounts_colours_do_not_change():
     images = np.random.default_rng(3).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
     np.testing.assert_array_equal(random_color(KEY, jnp.asarray(images), **UNCHANGED), images)
 
@@ -206,7 +206,7 @@ def test_compose_applies_from_left_to_right_with_a_key_each():
     assert keys[0] != keys[1]
 
 
-def test_parts_apply_in_the_order_named_and_each_draws_by_its_place():
+def test_parts_apply_in_the_given_order_each_with_a_key_for_its_position():
     images = copies(PHOTOGRAPH, 10)
     first, second = jax.random.fold_in(KEY, 0), jax.random.fold_in(KEY, 1)
     for name, expected in {
@@ -218,7 +218,7 @@ def test_parts_apply_in_the_order_named_and_each_draws_by_its_place():
         np.testing.assert_array_equal(augmentation(name, padding=2)(KEY, images), expected, err_msg=name)
 
 
-def test_members_and_steps_draw_as_one_does_alone():
+def test_under_vmap_members_and_steps_draw_as_they_do_alone():
     augment = augmentation("crop+flip+rotate+color")
     images = jnp.asarray(np.random.default_rng(6).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
     keys = jax.random.split(KEY, (3, 2))  # of steps and members
@@ -232,17 +232,17 @@ def test_members_and_steps_draw_as_one_does_alone():
     np.testing.assert_allclose(train(keys).astype(int), np.array(alone), rtol=0, atol=1)
 
 
-def test_none_is_no_function():
+def test_none_gives_no_function():
     assert augmentation("none") is None
 
 
 @pytest.mark.parametrize("name", ["spin", "", "crop+", "crop+spin", "crop+crop", "none+crop", "crop+flip+crop"])
-def test_unknown_and_repeated_parts_are_refused_with_the_known_ones(name):
+def test_unknown_and_repeated_parts_are_rejected_with_the_known_ones(name):
     with pytest.raises(ValueError, match="none, or some of crop, flip, rotate, color joined by") as caught:
         augmentation(name)
     assert str(caught.value).endswith(f"got {name!r}")
 
 
-def test_negative_padding_is_refused():
+def test_negative_padding_is_rejected():
     with pytest.raises(ValueError, match="padding must be at least 0 pixels, got -1"):
         augmentation("crop", padding=-1)

@@ -90,7 +90,7 @@ def test_gradient_norms_are_those_of_pytorch(passes):
         assert_close(np.linalg.norm(ours["gradient"][our_path(name)].ravel()), norm)
 
 
-def test_running_statistics_move_as_in_pytorch_but_for_the_unbiased_variance(passes):
+def test_running_statistics_update_as_in_pytorch_except_for_the_unbiased_variance(passes):
     record, ours = passes
     for name, after in record["statistics_after"].items():
         mean, var = our_path(f"{name}/mean"), our_path(f"{name}/var")
@@ -129,13 +129,13 @@ def test_bfloat16_activations_leave_parameters_statistics_and_logits_in_float32(
 
 
 @pytest.mark.parametrize("depth", [27, 4, -2, 0])
-def test_depths_other_than_6n_plus_4_are_refused(depth):
+def test_depths_other_than_6n_plus_4_are_rejected(depth):
     with pytest.raises(ValueError, match=rf"depth must be 6 n \+ 4 \(10, 16, 22, 28, ...\), got {depth}"):
         WideResNet(depth, 1, 10)
 
 
 @pytest.mark.parametrize(("widen_factor", "num_classes", "name"), [(0, 10, "widen_factor"), (1, 0, "num_classes")])
-def test_a_network_without_channels_or_classes_is_refused(widen_factor, num_classes, name):
+def test_a_network_without_channels_or_classes_is_rejected(widen_factor, num_classes, name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         WideResNet(10, widen_factor, num_classes)
 
@@ -194,18 +194,18 @@ def test_without_momentum_the_running_statistics_are_the_batchs_own(initial):
         ({"norm_momentum": "0.9"}, "norm_momentum must be a number, got '0.9'"),
     ],
 )
-def test_settings_of_another_kind_are_refused(arguments, message):
+def test_settings_of_the_wrong_type_are_rejected(arguments, message):
     with pytest.raises(TypeError, match=message):
         WideResNet(**{"depth": 10, "widen_factor": 1, "num_classes": 10} | arguments)
 
 
 @pytest.mark.parametrize("norm_momentum", [-0.1, 1.1, float("nan")])
-def test_a_momentum_that_is_no_share_is_refused(norm_momentum):
+def test_a_momentum_outside_0_to_1_is_rejected(norm_momentum):
     with pytest.raises(ValueError, match=f"norm_momentum must be between 0 and 1, got {norm_momentum}"):
         WideResNet(10, 1, 10, norm_momentum=norm_momentum)
 
 
-def test_one_image_without_a_batch_is_refused():
+def test_one_image_without_a_batch_is_rejected():
     # Flax's convolution takes it, and the mean over the pixels would be one over a row and the channels.
     with pytest.raises(ValueError, match=r"images must have the shape \(batch, H, W, C\), got \(8, 8, 1\)"):
         jax.eval_shape(WideResNet(10, 1, 10).init, KEY, jnp.zeros((8, 8, 1)))

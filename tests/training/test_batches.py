@@ -74,13 +74,13 @@ def by_function(epoch, keys):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("wrap", [np.asarray, jnp.asarray, Tensor])
-def test_a_loaders_batches_are_those_of_a_function_that_gives_them_to_all(strategy, wrap):
+def test_a_loader_gives_the_same_batches_as_a_function_for_all_members(strategy, wrap):
     assert final_bytes(Loader(wrap=wrap), strategy=strategy) == final_bytes(by_function, strategy=strategy)
 
 
 @pytest.mark.usefixtures("by_epoch")
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_loaders_batches_are_the_same_where_epochs_are_programs(strategy):
+def test_a_loader_gives_the_same_batches_if_an_epoch_is_one_program(strategy):
     assert final_bytes(Loader(), strategy=strategy) == final_bytes(by_function, strategy=strategy)
 
 
@@ -101,7 +101,7 @@ def test_every_member_sees_the_same_batches_and_every_pass_its_own():
     assert first[0] != second[0]
 
 
-def test_a_smaller_last_batch_is_dropped_and_said_once():
+def test_a_smaller_last_batch_is_dropped_with_one_warning():
     with pytest.warns(RuntimeWarning, match="has 2 examples, the others have 4; it is dropped") as warned:
         dropped = final_bytes(Loader(examples=10))
     assert len(warned) == 1
@@ -112,7 +112,7 @@ def test_a_pass_of_one_batch_is_an_epoch_of_one_step():
     assert final_bytes(Loader(12)) == final_bytes(lambda epoch, keys: SharedBatches({"x": X[None], "y": Y[None]}))
 
 
-def test_steps_go_on_through_the_passes():
+def test_steps_continue_across_passes():
     # Four epochs of three steps are two passes of six.
     assert final_bytes(Loader(2), epochs=4, steps=3) == final_bytes(Loader(2), epochs=2)
 
@@ -123,7 +123,7 @@ def test_steps_drop_the_smaller_last_batch_of_every_pass():
     assert found == final_bytes(Loader(examples=8), epochs=2)
 
 
-def test_a_loader_without_batches_is_refused():
+def test_a_loader_without_batches_is_rejected():
     with pytest.raises(ValueError, match="data must give at least one batch per pass, got none"):
         run(Loader(examples=0))
 
@@ -138,7 +138,7 @@ def test_batches_of_different_shapes_are_rejected_by_index():
 
 
 @pytest.mark.parametrize("batch", [{"x": np.array(["a"])}, [], None])
-def test_batches_that_are_no_numbers_are_refused(batch):
+def test_batches_that_are_not_numbers_are_rejected(batch):
     class Texts:
         def __iter__(self):
             return iter([batch])
@@ -166,11 +166,11 @@ def endless():
         yield from Loader()
 
 
-def test_an_iterator_gives_so_many_batches_an_epoch():
+def test_an_iterator_gives_the_requested_batches_per_epoch():
     assert final_bytes(endless(), steps=3) == final_bytes(Loader())
 
 
-def test_an_iterator_gives_no_more_batches_than_it_is_asked_for():
+def test_an_iterator_is_not_read_ahead():
     batches = iter(Loader())
     run(batches, epochs=1, steps=2)
     np.testing.assert_array_equal(next(batches)["y"], Y[8:])
@@ -194,7 +194,7 @@ def test_an_iterator_that_ends_early_says_where():
 # A stream for each member.
 
 
-def test_every_member_has_the_stream_of_its_key_whatever_its_company():
+def test_every_member_has_the_stream_of_its_key_whatever_the_other_members():
     seeds = []
 
     def make(epoch, seed):
@@ -211,7 +211,7 @@ def test_every_member_has_the_stream_of_its_key_whatever_its_company():
     assert seeds[3] == seeds[1]
 
 
-def test_streams_for_each_resume_to_the_same_bytes():
+def test_a_stream_per_member_resumes_to_the_same_bytes():
     def data(epoch, seed):
         return Loader(shuffle=np.random.default_rng(seed))
 
@@ -221,7 +221,7 @@ def test_streams_for_each_resume_to_the_same_bytes():
     assert np.asarray(last.states.params["w"]).tobytes() == np.asarray(whole.params["w"]).tobytes()
 
 
-def test_members_with_other_numbers_of_batches_are_refused():
+def test_members_with_different_numbers_of_batches_are_rejected():
     sizes = iter([4, 6])
     data = batches_for_each(lambda epoch, seed: Loader(next(sizes)))
     with pytest.raises(
@@ -244,14 +244,14 @@ def autoencoder(params, model_state, batch, key):
 
 
 @pytest.mark.parametrize("loss_fn", [loss_fn, autoencoder])
-def test_batches_without_the_axis_of_the_members_are_refused_where_the_steps_are_as_many(loss_fn):
+def test_batches_without_the_member_axis_are_rejected_even_with_as_many_steps(loss_fn):
     for data in (shared_by_mistake, lambda epoch, keys: {"x": X.reshape(3, 4, 2)}):
         if loss_fn is autoencoder or data is shared_by_mistake:
             with pytest.raises(ValueError, match=r"accepts only as \[step, batch, ...\]: the member axis is mis"):
                 run(data, loss_fn=loss_fn)
 
 
-def test_a_loss_that_takes_one_size_of_batch_alone_is_no_mistake():
+def test_a_loss_for_a_single_batch_size_is_accepted():
     def fixed(params, model_state, batch, key):
         return loss_fn(
             params, model_state, jax.tree.map(lambda leaf: leaf + jnp.zeros((4, *leaf.shape[1:])), batch), key
@@ -260,7 +260,7 @@ def test_a_loss_that_takes_one_size_of_batch_alone_is_no_mistake():
     assert final_bytes(by_function, loss_fn=fixed) == final_bytes(by_function)
 
 
-def test_weights_of_whole_batches_are_no_mistake():
+def test_weights_of_whole_batches_are_accepted():
     def weighted(params, model_state, batch, key):
         loss, rest = loss_fn(params, model_state, batch, key)
         return batch["weight"] * loss, rest
@@ -269,7 +269,7 @@ def test_weights_of_whole_batches_are_no_mistake():
     assert found == final_bytes(by_function)
 
 
-def test_a_function_may_say_that_all_members_share_its_batches():
+def test_a_function_may_return_batches_that_all_members_share():
     assert final_bytes(lambda epoch, keys: SharedBatches(shared_by_mistake(epoch, keys))) == final_bytes(by_function)
 
 
@@ -294,7 +294,7 @@ def test_a_problem_may_have_a_loader_whose_updates_the_stages_count():
     assert [updates.after(epoch) for epoch in range(3)] == [0, 2, 4]
 
 
-def test_a_pass_without_an_end_is_refused_before_the_memory_is_full(monkeypatch):
+def test_a_pass_without_an_end_is_rejected_before_the_memory_is_full(monkeypatch):
     class Endless:
         def __iter__(self):
             return endless()

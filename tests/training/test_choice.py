@@ -18,7 +18,7 @@ from jaxscape.training.members import lower_epoch
 from jaxscape.training.train import init_states, member_update
 
 
-def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch):
+def test_the_fastest_strategy_is_chosen_and_arguments_are_not_changed(monkeypatch):
     update, states, data, rows = dense_members(4)
     before = jax.tree.map(np.asarray, states._replace(key=0))
     pace = {"loop": 3.0, "threads": 2.0, "vmap_grad": 1.0}
@@ -47,7 +47,7 @@ def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch
         np.testing.assert_array_equal(now, then)
 
 
-def test_a_strategy_that_fails_is_out(monkeypatch):
+def test_a_strategy_that_fails_is_dropped(monkeypatch):
     def trial(run, strategy, *arguments):
         if "vmap" in strategy:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
@@ -60,7 +60,7 @@ def test_a_strategy_that_fails_is_out(monkeypatch):
         choose_strategy(update, states, data, rows, candidates=["vmap_grad", "vmap_grad:2"])
 
 
-def test_the_key_of_a_choice_names_network_shapes_and_members():
+def test_the_key_of_a_choice_depends_on_network_shapes_and_members():
     update, states, data, rows = dense_members(3)
     key = choose_strategy(update, states, data, rows, candidates=["loop"]).key
     again = choose_strategy(*dense_members(3), candidates=["loop"]).key
@@ -73,7 +73,7 @@ def test_the_key_of_a_choice_names_network_shapes_and_members():
     assert len({key, *(choose_strategy(*other, candidates=["loop"]).key for other in others)}) == 4
 
 
-def test_networks_with_convolutions_are_not_tried_all_at_once_on_a_cpu():
+def test_on_a_cpu_networks_with_convolutions_are_not_tried_in_one_program():
     loss_fn = flax_loss(WideResNet(10, 1, 10))
     params, model_state = small_networks(2)
     optimizer = optax.sgd(0.1)
@@ -158,7 +158,7 @@ def test_the_padding_of_a_device_is_counted():
 
 
 @pytest.mark.usefixtures("by_epoch")
-def test_what_is_compiled_for_a_mesh_is_what_each_device_compiles():
+def test_the_program_for_a_mesh_is_the_program_of_each_device():
     update, states, data, rows = wide_members(4)
     mesh = Mesh(np.array(jax.devices()[:1]), ("member",))
     shapes = jax.eval_shape(lambda: (states, data, rows))
@@ -171,14 +171,14 @@ def test_what_is_compiled_for_a_mesh_is_what_each_device_compiles():
 
 
 @pytest.mark.usefixtures("by_epoch")
-def test_an_epoch_as_a_program_takes_what_its_steps_take():
+def test_an_epoch_as_one_program_takes_the_memory_of_its_steps():
     work = wide_members(4)
     for strategy, count in {"loop": 1, "vmap_grad:2": 2, "vmap_grad": 4}.items():
         assert count * 1e6 < estimate_memory(*work, strategy=strategy).program < count * 4e6
 
 
 @pytest.mark.usefixtures("by_epoch")
-def test_what_does_not_fit_is_not_tried(monkeypatch):
+def test_strategies_that_do_not_fit_are_not_tried(monkeypatch):
     work = wide_members(6)
     tried = []
 
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_not_tried(monkeypatch):
         choose_strategy(*work, max_bytes=min(takes.values()) - 1)
 
 
-def test_a_device_that_tells_what_it_has_free_is_believed(monkeypatch):
+def test_the_free_memory_that_a_device_reports_is_used(monkeypatch):
     work = wide_members(6)
     placed = num_bytes(work[1:])
     assert choice_room._free_bytes(*work[1:]) is None  # a CPU

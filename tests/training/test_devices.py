@@ -52,7 +52,7 @@ def of(found, network, name):
 
 
 @pytest.mark.parametrize(("network", "name"), LIKE_ALONE)
-def test_members_are_those_of_one_device(found, network, name):
+def test_members_equal_those_on_one_device(found, network, name):
     """After ten updates, parameters, statistics and optimiser states to 1e-5 of each array's size."""
     expected, shared = of(found, network, "alone"), of(found, network, name)
     assert expected.keys() == shared.keys()
@@ -65,7 +65,7 @@ def test_members_are_those_of_one_device(found, network, name):
 
 
 @pytest.mark.parametrize(("network", "name"), LIKE_ALONE)
-def test_metrics_are_those_of_one_device_in_the_order_of_the_members(found, network, name):
+def test_metrics_equal_those_on_one_device_in_the_order_of_the_members(found, network, name):
     expected, shared = of(found, network, "alone"), of(found, network, name)
     metrics = [key for key in expected if "/" in key]
     assert len(metrics) == {"residual": 3 * 5 + 2 * 2, "dense": 3 * 3 + 2}[network]
@@ -75,25 +75,25 @@ def test_metrics_are_those_of_one_device_in_the_order_of_the_members(found, netw
         np.testing.assert_allclose(shared[key], expected[key], rtol=1e-4, atol=1e-6, err_msg=key)
 
 
-def test_a_function_of_the_callers_gives_batches_for_the_members_alone(found):
+def test_a_data_function_gives_batches_only_for_real_members(found):
     """Five members on two devices are six places; the sixth sees the batches of the fifth."""
     assert np.isfinite(of(found, "dense", "batches of one's own on 2")["epoch_loss/2"]).all()
 
 
 @pytest.mark.parametrize("name", ["batches of a loader on 3", "batches of a loader on 2, by epoch"])
-def test_the_batches_of_a_loader_are_the_same_on_every_device(found, name):
+def test_the_batches_of_a_loader_are_replicated_to_every_device(found, name):
     expected, shared = of(found, "dense", "batches of a loader"), of(found, "dense", name)
     for key in expected.keys() - {"devices"}:
         np.testing.assert_allclose(shared[key], expected[key], rtol=1e-4, atol=1e-6, err_msg=key)
 
 
 @pytest.mark.parametrize(("network", "name"), SHARED)
-def test_devices_that_would_stand_idle_are_not_used(found, network, name):
+def test_devices_that_would_idle_are_not_used(found, network, name):
     """Five members on eight devices take five; on three, two rounds of three."""
     assert found[f"{network}: {name}/devices"] == min(CASES[network][name][0], MEMBERS)
 
 
-def test_a_single_device_needs_no_mesh_unless_it_is_named():
+def test_a_single_device_needs_no_mesh_unless_it_is_given():
     assert member_mesh(20) is None
     assert member_mesh(20, jax.devices()).size == 1
     with pytest.raises(ValueError, match="at least one device"):
@@ -101,7 +101,7 @@ def test_a_single_device_needs_no_mesh_unless_it_is_named():
 
 
 @pytest.mark.parametrize("name", two_processes.CASES)
-def test_two_processes_see_the_metrics_of_all_and_hold_their_own_members(of_two_processes, name):
+def test_two_processes_see_all_metrics_and_hold_their_own_members(of_two_processes, name):
     """After ten updates, of two times two devices, five members being filled up to eight."""
     members = two_processes.CASES[name][0]
     alone, together = (
@@ -123,7 +123,7 @@ def test_two_processes_see_the_metrics_of_all_and_hold_their_own_members(of_two_
             np.testing.assert_allclose(together[key][:rows], expected[:rows], atol=1e-5 * np.abs(expected).max())
 
 
-def test_devices_are_those_of_this_process_or_of_all():
+def test_devices_must_belong_to_this_process_or_to_all():
     class Device:
         def __init__(self, process_index):
             self.process_index = process_index

@@ -56,12 +56,12 @@ def test_batches_of_any_size_give_the_mean_over_all_examples(split, data, batch_
     np.testing.assert_allclose(found["accuracy"], accuracy, rtol=1e-6)
 
 
-def test_the_first_examples_alone():
+def test_only_the_first_examples():
     np.testing.assert_allclose(value(SCORED, examples=4)["loss"], cross_entropy(X[:4], Y[:4])[0], rtol=1e-6)
     np.testing.assert_allclose(value(SCORED, examples=400)["loss"], cross_entropy(X, Y)[0], rtol=1e-6)
 
 
-def test_the_loss_of_training_has_a_key_that_stays_the_same():
+def test_the_training_loss_has_a_fixed_key():
     assert objective(PLAIN).predict is None
     same = [float(value(PLAIN, batch_size=3)["loss"]) for _ in range(2)]
     assert same[0] == same[1] != value(PLAIN, batch_size=3, key=jax.random.key(1))["loss"]
@@ -108,12 +108,12 @@ def test_gradients_and_stacks_pass_through():
         ({"examples": 0}, "examples must be at least 1, got 0"),
     ],
 )
-def test_what_a_problem_does_not_have_is_refused(options, message):
+def test_missing_parts_of_a_problem_are_rejected(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         objective(PLAIN, **options)
 
 
-def test_data_that_would_be_used_up_are_refused():
+def test_data_from_an_iterator_are_rejected():
     with pytest.raises(ValueError, match=r"got an iterator$"):
         objective(Problem(linear_loss, iter([(X, Y)])))
     loader = type("Loader", (), {"__iter__": lambda self: iter([(X, Y)])})()
@@ -133,7 +133,7 @@ def test_data_that_would_be_used_up_are_refused():
         ({"test_data": lambda epoch, keys: X}, TypeError, "test_data must be a pytree of arrays"),
     ],
 )
-def test_a_problem_refuses_what_is_no_measurement(options, error, message):
+def test_a_problem_rejects_invalid_measurements(options, error, message):
     with pytest.raises(error, match=f"^{message}"):
         Problem(linear_loss, (X, Y), **options)
 
@@ -271,7 +271,7 @@ def test_an_adapter_evaluates_with_running_statistics(name):
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_statistics_measured_anew_are_those_of_all_the_data(name):
+def test_recalibrated_statistics_are_those_of_all_the_data(name):
     """In one batch, where the variance of the data is that of the batch; whatever the momentum of the framework."""
     problem = FRAMEWORKS[name]
     params, model_state = problem.init(jax.random.key(0))
@@ -295,7 +295,7 @@ def test_statistics_are_the_mean_over_batches_by_their_sizes():
     np.testing.assert_allclose(new["batch_stats"]["BatchNorm_0"]["var"], expected, rtol=1e-4)
 
 
-def test_a_stack_of_networks_is_measured_anew_at_once():
+def test_a_stack_of_networks_is_recalibrated_at_once():
     problem = FRAMEWORKS["linen"]
     params, model_state = problem.init(jax.random.key(0))
     again = recalibration(problem, params, model_state)
@@ -317,7 +317,7 @@ def counting_loss(params, model_state, batch, key):
     return (params**2).sum(), (new, {})
 
 
-def test_counters_and_what_a_step_leaves_alone_stay():
+def test_counters_and_constant_leaves_are_unchanged():
     problem = Problem(counting_loss, (X, Y))
     model_state = {"count": jnp.int32(7), "mean": jnp.float32(3), "fixed": jnp.float32(-2)}
     new = recalibration(problem, PARAMS, model_state)(PARAMS, model_state)
@@ -325,14 +325,14 @@ def test_counters_and_what_a_step_leaves_alone_stay():
     np.testing.assert_allclose(new["mean"], X.mean(), rtol=1e-5)
 
 
-def test_without_running_statistics_the_state_is_given_back():
+def test_without_running_statistics_the_state_is_returned_unchanged():
     model_state = {"fixed": jnp.float32(-2)}
     problem = Problem(lambda p, s, b, k: ((p**2).sum(), (s, {})), (X, Y))
     assert recalibration(problem, PARAMS, model_state)(PARAMS, model_state) is model_state
     assert recalibration(problem, PARAMS, {})(PARAMS, {}) == {}
 
 
-def test_a_state_that_is_no_moving_average_is_refused():
+def test_a_state_that_is_not_a_moving_average_is_rejected():
     problem = Problem(lambda p, s, b, k: ((p**2).sum(), ({"power": s["power"] ** 2 + b[0].mean()}, {})), (X, Y))
     model_state = {"power": jnp.arange(3, dtype=jnp.float32)}
     with pytest.raises(ValueError, match=r"^the model state at \['power'\] is no moving average"):

@@ -173,7 +173,7 @@ def assert_same(ours, theirs, words):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_training_is_a_loop_over_optaxs_calls(name):
+def test_training_equals_a_loop_over_optaxs_calls(name):
     optimizer = OPTIMIZERS[name]()
     states = trained(optimizer)
     for member, theirs in enumerate(by_hand(name, optimizer)):
@@ -182,7 +182,7 @@ def test_training_is_a_loop_over_optaxs_calls(name):
     assert not np.array_equal(states.params["kernel"], PARAMS["kernel"])
 
 
-def test_the_table_of_the_docs_has_every_optimiser_here():
+def test_the_table_of_the_docs_lists_every_optimiser_tested_here():
     assert TABLE.keys() == OPTIMIZERS.keys()
 
 
@@ -219,7 +219,7 @@ def test_lookahead_works_as_the_docs_wrap_it():
     ],
     ids=["sophia", "private"],
 )
-def test_what_the_docs_call_refused_is_refused_before_any_work(optimizer, error, message):
+def test_what_the_docs_call_rejected_is_rejected_before_any_work(optimizer, error, message):
     with pytest.raises(error, match=message):
         train(loss_fn, optimizer, init_states(PARAMS, optimizer, keys=KEYS), batches, epochs=1)
 
@@ -258,7 +258,7 @@ def test_an_optimiser_that_takes_extra_arguments_and_uses_none_is_the_same_progr
 
 @pytest.mark.parametrize("strategy", ["vmap_grad", "grad_vmap"])
 @pytest.mark.parametrize("name", ["lbfgs", "contrib.reduce_on_plateau", "contrib.sam, opaque"])
-def test_optimisers_that_ask_for_the_loss_run_as_a_stack_too(name, strategy):
+def test_optimisers_that_use_the_loss_run_as_a_stack_too(name, strategy):
     optimizer = WITH_MORE[name]()
     one, stack = trained(optimizer), trained(optimizer, strategy=strategy)
     for ours, theirs in zip(*(jax.tree.leaves(states.params) for states in (one, stack)), strict=True):

@@ -24,19 +24,19 @@ def test_every_argument_is_passed_on():
     assert call([sys.executable, "-X", "utf8", "-c", PROGRAM, *ODD]) == f"{ODD} True\n"
 
 
-def test_a_program_that_was_read_from_a_pipe_goes_on():
+def test_a_program_read_from_a_pipe_continues():
     assert call([sys.executable, "-", "a"], input=PROGRAM) == "['a'] False\n"
 
 
 @pytest.mark.parametrize("attribute", ["executable", "orig_argv"])
-def test_without_a_command_line_nothing_is_started(monkeypatch, attribute):
+def test_without_a_command_line_nothing_is_restarted(monkeypatch, attribute):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(sys, attribute, type(getattr(sys, attribute))())
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
     memory.restart_with_kept_memory()
 
 
-def test_a_process_that_cannot_be_started_anew_goes_on(monkeypatch):
+def test_a_process_that_cannot_be_restarted_continues(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     asked = []
 
