@@ -1,4 +1,4 @@
-"""Components of a disconnected graph: each in a box of its own, and nothing that suggests how they lie."""
+"""Components of a disconnected graph: each in a box of its own, without suggesting relative positions."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def panel(component=None, **options):
 
 
 def by_direction_and_size(count=7):
-    """Trajectories of one direction and step size together, in an order of their own."""
+    """Return one component per direction and step size, numbered in an arbitrary order."""
     rows = petals()
     return (rows["member"] * 5) % count
 
@@ -59,7 +59,7 @@ def test_lengths_within_all_boxes_are_preserved():
 
 def test_boxes_are_sorted_by_direction_and_step_size_row_by_row():
     rows = petals()
-    given = panel(19 - rows["member"])._replace(minimum_component=19)  # a component a member, numbered backwards
+    given = panel(19 - rows["member"])._replace(minimum_component=19)  # one component per member, numbered backwards
     moved, _ = put_in_boxes(given)
     middles = np.array([moved.embedding[rows["member"] == member].mean(axis=0) for member in range(20)])
     order = sorted(range(20), key=lambda member: (-round(middles[member, 1]), middles[member, 0]))

@@ -24,7 +24,7 @@ def exact_panel(title="good", *, inward=True, surrogates=True, **changes):
 
 
 def departures(members=4, title="runs", **changes):
-    """Trajectories that leave their first points, each longer than the one before, and turn to their ends."""
+    """Return trajectories that leave their first points, each longer than the one before, with turning ends."""
     member, epoch = (each.ravel() for each in np.meshgrid(range(members), range(EPOCHS + 1), indexing="ij"))
     progress = epoch / EPOCHS
     distance, angle = 10.0 * (member + 1) * progress, np.where(progress > 0, 1 - progress, 0)
@@ -36,16 +36,16 @@ def departures(members=4, title="runs", **changes):
 
 
 def curves(ax):
-    return [np.array(found.get_segments()) for found in ax.collections if isinstance(found, LineCollection)]
+    return [np.array(each.get_segments()) for each in ax.collections if isinstance(each, LineCollection)]
 
 
 def test_radius_and_angle_are_those_of_the_panel():
     panel = exact_panel()
     (ax,) = polar_figure([panel]).axes
-    found = curves(ax)
-    assert len(found) == SEEDS * len(STEP_SIZES)
+    lines = curves(ax)
+    assert len(lines) == SEEDS * len(STEP_SIZES)
     drawn = {}
-    for segments in found:
+    for segments in lines:
         places = np.concatenate([segments[:1, 0], segments[:, 1]])
         radius, angle = np.hypot(*places.T), np.arctan2(places[:, 1], places[:, 0])
         spoke = angle[0]
@@ -158,12 +158,12 @@ def test_no_panels_are_rejected():
 def test_trajectories_start_in_the_centre_and_end_on_their_own_spokes(members):
     panel = departures(members)
     (ax,) = polar_figure([panel]).axes
-    found = curves(ax)
+    lines = curves(ax)
     count = min(members, MOST_SPOKES)
-    assert len(found) == count
+    assert len(lines) == count
     order = sorted(range(members), key=lambda member: (member % 2, member))  # adam, then sgd
     order = [order[number] for number in np.linspace(0, members - 1, count).round().astype(int)]
-    for number, (member, segments) in enumerate(zip(order, found, strict=True)):
+    for number, (member, segments) in enumerate(zip(order, lines, strict=True)):
         places = np.concatenate([segments[:1, 0], segments[:, 1]])
         rows = np.flatnonzero(panel.member == member)
         spoke = np.pi / 2 - 2 * np.pi * number / count

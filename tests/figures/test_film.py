@@ -1,4 +1,4 @@
-"""Films: what is shown by when, and what stands in the files."""
+"""Films: the content of frames, and of the files."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ SMALL = {"seconds": 1.0, "hold": 0.5, "dpi": 40}
 def panel(epochs=None, **options):
     rows = petals(seeds=2, **options)
     if epochs is not None:
-        kept = np.isin(rows["epoch"], epochs)
-        rows = {name: column[kept] for name, column in rows.items()}
+        selected = np.isin(rows["epoch"], epochs)
+        rows = {name: column[selected] for name, column in rows.items()}
     return plots.Panel("good", **rows)
 
 

@@ -96,14 +96,14 @@ def fig(request):
 
 
 def level(fig):
-    """The texts that show; without those along axes in space, whose boxes are larger than what is written aslant."""
+    """Return the visible texts, except those along 3-D axes, whose boxes are larger than the slanted text."""
     space = [ax for ax in fig.axes if ax.name == "3d"]
     aslant = {id(text) for ax in space for axis in (ax.xaxis, ax.yaxis, ax.zaxis) for text in axis.findobj(Text)}
     return [text for text in written(fig) if id(text) not in aslant]
 
 
 def under(ax):
-    """The note under the panel, without its line breaks."""
+    """Return the note under the panel, without line breaks."""
     return ax.texts[-1].get_text().replace("\n", " ")
 
 
@@ -265,7 +265,7 @@ def test_each_plane_keeps_its_own_range_and_the_losses_share_one():
 
 
 def test_several_trajectories_are_separate_lines_with_the_medians_of_their_losses():
-    """Points epoch by epoch, three trajectories; the losses of two epochs are known, and one is infinite."""
+    """Three trajectories, epoch by epoch; the losses of two epochs are known, and one is infinite."""
     place = np.random.default_rng(0).uniform(-0.5, 0.5, (9, 2))
     losses = np.array([3.0, 1, 2, 9, np.inf, 7])
     given = trajectory(

@@ -28,7 +28,7 @@ def distances(null=None):
 
 
 def networks():
-    """Trajectories from initial parameters, a hue an optimiser."""
+    """Return trajectories from initial parameters, one hue per optimiser."""
     named = np.array(["sgd", "momentum", "adam", "adagrad", "lion"])
     rows = petals()
     return plots.Panel("networks", **rows | {"seed": named[rows["seed"]]}, hue="optimizer", begin="initial")
@@ -45,7 +45,7 @@ LONG = "a long title " * 9
 
 
 def in_components(**changes):
-    """A component a direction, the last two of them together."""
+    """Return a panel with one component per direction, the last two directions in one."""
     given = panel(TITLE, **changes)
     return given._replace(component=np.minimum(given.seed, SEEDS - 2), minimum_component=0)
 
@@ -83,13 +83,13 @@ def fig(request):
 
 
 def parts(fig):
-    """Boxes in inches around the panels and everything that is written beside them."""
+    """Return boxes in inches around the panels and all texts beside them."""
     texts = [ax.title for ax in fig.axes] + [ax._left_title for ax in fig.axes]
     texts += [text for ax in fig.axes for text in ax.texts]
     boxes = [text.get_window_extent() for text in (*texts, *fig.texts) if text.get_text().strip()]
     boxes += [ax.get_window_extent() for ax in fig.axes] + [legend.get_window_extent() for legend in fig.legends]
     axes = [axis.get_tightbbox() for ax in fig.axes if ax.name != "3d" for axis in (ax.xaxis, ax.yaxis)]
-    boxes += [box for box in axes if box]  # None where there are no ticks
+    boxes += [box for box in axes if box]  # None if there are no ticks
     boxes += [bar.get_tightbbox() for ax in fig.axes for bar in ax.child_axes]
     return [box.transformed(fig.dpi_scale_trans.inverted()) for box in boxes]
 
@@ -131,7 +131,7 @@ def test_a_shorter_row_is_centred_and_no_row_has_a_single_panel():
 def test_no_strip_of_a_figure_is_left_empty(fig):
     used = [0.0]
     for box in sorted(parts(fig), key=lambda box: box.y0):
-        assert box.y0 - max(used) < 0.12  # inches: the gap between parts, and what a font leaves above its letters
+        assert box.y0 - max(used) < 0.12  # inches: the gap between parts, and the font's leading above its letters
         used.append(box.y1)
     assert fig.get_figheight() - max(used) < 0.12
 
@@ -263,16 +263,16 @@ def test_names_at_the_ends_of_curves_follow_their_order_and_replace_the_legend()
 
 def test_names_of_curves_that_end_together_are_spread_as_little_as_needed():
     heights = np.array([0.2, 0.5, 0.5, 0.5, 0.9])
-    found = _spread(heights, 0.1)
-    np.testing.assert_allclose(found, [0.2, 0.4, 0.5, 0.6, 0.9])
+    actual = _spread(heights, 0.1)
+    np.testing.assert_allclose(actual, [0.2, 0.4, 0.5, 0.6, 0.9])
     np.testing.assert_allclose(_spread(np.full(3, 1.0), 0.1), [0.8, 0.9, 1.0])
     np.testing.assert_allclose(_spread(np.full(3, 0.0), 0.1), [0.0, 0.1, 0.2])
 
 
 def test_hues_of_trajectories_of_different_lengths_darken_from_first_to_last_row():
     rows = petals(seeds=2)
-    kept = (rows["seed"] == 0) | (rows["epoch"] <= EPOCHS // 2)
-    rows = {name: column[kept] for name, column in rows.items()}
+    selected = (rows["seed"] == 0) | (rows["epoch"] <= EPOCHS // 2)
+    rows = {name: column[selected] for name, column in rows.items()}
     del rows["step_size"]
     long_and_short = plots.Panel("runs", **rows, begin="first", unit="step")
     fig, (drawn,) = plots.draw_comparison([long_and_short], ["dark"])

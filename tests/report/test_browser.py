@@ -1,4 +1,4 @@
-"""The page in a real browser, opened from a file: Debian's chromium, without a screen."""
+"""The page in a real browser, opened from a file: Debian's chromium, headless."""
 
 import base64
 import io
@@ -25,13 +25,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 def browser():
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 class Watched:
-    """A page that was opened, and all that it must not do."""
+    """An open page, which records everything that it must not do."""
 
     def __init__(self, browser, file, **settings):
         self.context = browser.new_context(viewport={"width": 900, "height": 760}, **settings)
@@ -50,7 +50,7 @@ class Watched:
         self.tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def until(self, is_so):
-        """Wait for something; the page itself forbids what playwright would wait with."""
+        """Wait for a condition; the page's policy forbids playwright's own way of waiting."""
         for _ in range(200):
             if is_so():
                 return
@@ -58,7 +58,7 @@ class Watched:
         raise AssertionError("waited in vain")
 
     def picture(self, number=0, kind="live"):
-        """The pixels of a canvas that is in view, (height, width, 4)."""
+        """Return the pixels of a visible canvas, (height, width, 4)."""
         script = """([number, kind]) => [...document.querySelectorAll(`canvas.${kind}`)]
           .filter((each) => each.clientWidth)[number].toDataURL()"""
         self.settle()
@@ -67,7 +67,7 @@ class Watched:
             return np.array(image.convert("RGBA"))
 
     def ink(self, number=0):
-        """How many pixels of a picture are drawn upon."""
+        """Return the number of drawn pixels of a picture."""
         return int((self.picture(number)[..., 3] > 40).sum())
 
     def shown(self, number=0):
@@ -98,7 +98,7 @@ class Watched:
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """`opened(page)`: a page in the browser; at the end nothing went wrong, and nothing but the file was asked for."""
+    """Open a page in the browser; at the end check that there was no error, and no request but for the file."""
     all_opened = []
 
     def open_page(content=None, **settings):
@@ -146,11 +146,11 @@ def test_it_plays_and_pauses(opened):
     watched.go_to(28)
     watched.tab.get_by_role("button", name="Play").click()
     watched.until(lambda: slider.input_value() == "30")
-    watched.tab.get_by_role("button", name="Play").wait_for()  # at the end it stops
+    watched.tab.get_by_role("button", name="Play").wait_for()  # it stops at the end
 
 
 def places(watched):
-    """Where the rows of the first picture are on the screen, (n, 2): the start of its first spoke is the topmost."""
+    """Return the screen positions of the first picture's rows, (n, 2): the start of its first spoke is the topmost."""
     box = watched.shown().bounding_box()
     alpha = watched.picture()[..., 3] > 40
     rows, columns = np.nonzero(alpha)
@@ -271,7 +271,7 @@ def test_three_dimensions_rotate_and_zoom(opened):
     watched.tab.mouse.up()
     watched.tab.mouse.move(3, 3)
     assert (watched.picture(0) != first).any()
-    np.testing.assert_array_equal(watched.picture(1), neighbour)  # each has a camera of its own
+    np.testing.assert_array_equal(watched.picture(1), neighbour)  # each has its own camera
     canvas.focus()
     for key in ("ArrowLeft", "ArrowUp", "+", "-", "-"):
         before = watched.picture(0)
@@ -325,7 +325,7 @@ def test_pictures_are_saved_as_they_are_shown(opened, tmp_path):
     assert root.find(f"{SVG}title").text == "good: Polar, epoch 3"
     words = [each.text for each in root.iter(f"{SVG}text")]
     assert {"good: Polar, epoch 3", "direction 0", "direction 1", "null"} <= set(words)
-    assert len(list(root.iter(f"{SVG}polygon"))) == 5  # a start each, and the minimum
+    assert len(list(root.iter(f"{SVG}polygon"))) == 5  # one per start, and the minimum
     png = watched.saved(panel.get_by_role("button", name="as PNG"), tmp_path)
     with Image.open(png) as image:
         assert image.size == (3 * int(root.get("width")), 3 * int(root.get("height")))
@@ -444,8 +444,8 @@ def test_a_notebook_shows_the_page_in_a_frame(opened, tiny, tmp_path):
 
 def test_the_widget_starts_itself(opened, tiny, tmp_path):
     pytest.importorskip("anywidget")
-    found = tiny["retrained"].widget()
-    traits = {name: getattr(found, name) for name in ("body", "style", "text", "numbers")}
+    shown = tiny["retrained"].widget()
+    traits = {name: getattr(shown, name) for name in ("body", "style", "text", "numbers")}
     watched = opened()
     script = """async ([code, traits]) => {
       const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
@@ -460,4 +460,4 @@ def test_the_widget_starts_itself(opened, tiny, tmp_path):
     }"""
     tab = watched.context.new_page()
     tab.goto("about:blank")
-    assert tab.evaluate(script, [found._esm, traits]) == [True, True]
+    assert tab.evaluate(script, [shown._esm, traits]) == [True, True]

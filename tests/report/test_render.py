@@ -1,4 +1,4 @@
-"""The page as a text: complete in itself, the same for the same data, and safe whatever labels hold."""
+"""The text of the page: self-contained, equal for equal data, and safe whatever the labels hold."""
 
 import base64
 import hashlib
@@ -15,15 +15,15 @@ from jaxscape.report.page import MODULES, ROOM, javascript, page_views
 
 
 class Elements(HTMLParser):
-    """The elements of a page: (name, attributes), and the text in each kind of element."""
+    """Parser that collects the elements of a page, (name, attributes), and the text in each kind of element."""
 
     def __init__(self, text):
         super().__init__()
-        self.found, self.texts, self._open = [], {}, []
+        self.elements, self.texts, self._open = [], {}, []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         self._open.append(tag)
 
     def handle_endtag(self, tag):
@@ -47,15 +47,15 @@ def test_the_same_page_is_the_same_text(make):
 def test_it_loads_no_other_resource():
     text = render(page())
     names = {"src", "href", "action", "data", "srcset", "poster"}
-    assert not [(tag, attrs) for tag, attrs in Elements(text).found if names & attrs.keys()]
+    assert not [(tag, attrs) for tag, attrs in Elements(text).elements if names & attrs.keys()]
     assert not re.search(r"@import|url\(|import\s*\(|fetch\(|XMLHttpRequest|WebSocket", text)
-    found = re.findall(r"https?://[^\s\"'<>)]+", text)
-    assert set(found) <= {"http://www.w3.org/2000/svg"}  # a name, not an address
+    addresses = re.findall(r"https?://[^\s\"'<>)]+", text)
+    assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, not an address
 
 
 def test_the_browser_may_run_only_this_script():
     text = render(page())
-    [policy] = [attrs["content"] for tag, attrs in Elements(text).found if attrs.get("http-equiv")]
+    [policy] = [attrs["content"] for tag, attrs in Elements(text).elements if attrs.get("http-equiv")]
     [script] = [content for attributes, content in scripts(text) if "module" in attributes]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.startswith("default-src 'none'")
@@ -65,10 +65,10 @@ def test_the_browser_may_run_only_this_script():
 def test_stills_are_in_the_page_unchanged_with_escaped_texts():
     png = b"\x89PNG\r\n\x1a\n rest"
     elements = Elements(render(page()._replace(stills=[Still(HOSTILE[0], png, "a < b")])))
-    [image] = [attrs for tag, attrs in elements.found if tag == "img"]
+    [image] = [attrs for tag, attrs in elements.elements if tag == "img"]
     assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == png
     assert image["alt"] == f"{HOSTILE[0]}: a < b"
-    assert not [attrs for tag, attrs in elements.found if any(name.startswith("on") for name in attrs)]
+    assert not [attrs for tag, attrs in elements.elements if any(name.startswith("on") for name in attrs)]
     with pytest.raises(ValueError, match=r"^still 'x' must be a PNG picture"):
         render(page()._replace(stills=[Still("x", b"GIF89a")]))
 
@@ -77,7 +77,7 @@ def test_hostile_texts_make_no_elements():
     text = render(hostile_page())
     elements = Elements(text)
     assert len(scripts(text)) == text.count("<script") == 3
-    assert not [tag for tag, attrs in elements.found if tag == "img" or any(name.startswith("on") for name in attrs)]
+    assert not [tag for tag, attrs in elements.elements if tag == "img" or any(name.startswith("on") for name in attrs)]
     assert "49" not in {each.strip() for each in elements.texts["h1"]}
     assert (
         " ".join(HOSTILE).replace("\u2028", " ").split()

@@ -1,4 +1,4 @@
-"""Adapters: a step of training is the framework's own step, written by hand, to the bit."""
+"""Adapters: a training step equals the framework's own step, written by hand, to the bit."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -31,12 +31,12 @@ def cross_entropy(logits, labels):
 
 
 def step_key(member, step):
-    """The key of a step of epoch 1, as `train` documents it by what it draws."""
+    """Return the key of a step of epoch 1, as `train` documents it."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEYS[member], 1), 1), step)
 
 
 def batches(epoch, keys):
-    """Two steps, of a batch in another order for each member."""
+    """Return two steps of a batch, in a different order for each member."""
     orders = np.array([[[0, 1, 2, 3], [4, 5, 0, 1]], [[5, 4, 3, 2], [1, 0, 5, 4]]])
     return X[orders], Y[orders]
 
@@ -68,7 +68,7 @@ class Linen(nn.Module):
 
 
 class Deterministic(nn.Module):
-    """Another name for the mode, and tokens."""
+    """A module with another name for its mode, on tokens."""
 
     @nn.compact
     def __call__(self, tokens, deterministic):
@@ -125,10 +125,10 @@ def test_a_linen_module_is_called_as_the_loss_calls_it():
     problem = flax_problem(Deterministic(), (tokens, Y), loss=loss, optimizer=OPTIMIZER)
     params, model_state = problem.init(jax.random.key(1))
     assert model_state == {}
-    found, (_, metrics) = problem.loss_fn(params, model_state, (tokens, Y), KEYS[0])
+    value, (_, metrics) = problem.loss_fn(params, model_state, (tokens, Y), KEYS[0])
     rngs = {"dropout": dropout_key(KEYS[0])}
     logits = Deterministic().apply({"params": params}, tokens, deterministic=False, rngs=rngs)
-    assert found == metrics["loss"] == cross_entropy(logits, Y)
+    assert value == metrics["loss"] == cross_entropy(logits, Y)
 
 
 def test_a_batch_initializes_a_linen_module_where_data_are_a_function():
@@ -188,7 +188,7 @@ def test_a_step_of_an_nnx_module_equals_a_handwritten_step():
         fresh = nnx.state(nnx_model(), nnx.RngState)
         for index in range(STEPS):
             images, labels = member(batches(1, None), number)
-            # Every step begins with the streams as they were.
+            # Every step begins with the initial streams.
             nnx.update(model, jax.tree.map(jnp.copy, fresh))
             step(model, optimizer, images[index], labels[index], step_key(number, index))
         assert as_bytes(member(states.params, number)) == as_bytes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
@@ -330,7 +330,7 @@ def test_without_equinox_the_adapter_says_what_to_install(monkeypatch):
         equinox_problem(None, DATA, loss=plain_loss)
 
 
-# What all have in common.
+# Common to all adapters.
 
 
 def problems():

@@ -1,4 +1,4 @@
-"""Augmentations against the windows and mirror images that they may give, SciPy's rotations and Matplotlib's HSV."""
+"""Augmentations against all possible crops and mirror images, SciPy's rotations and Matplotlib's HSV."""
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ from jaxscape.tasks.augment import (
 )
 
 KEY = jax.random.key(0)
-# One image without symmetries, not square, in two channels; no pixel is black.
+# One image without symmetries, not square, with two channels; no pixel is black.
 IMAGE = np.arange(1, 25, dtype=np.uint8).reshape(3, 4, 2)
-# Colours far enough from black, white and gray that the usual changes leave them inside 0 to 255.
+# Colours far enough from black, white and gray that the default changes keep them inside 0 to 255.
 PHOTOGRAPH = np.random.default_rng(0).uniform([110, 80, 60], [140, 110, 90], (5, 6, 3)).astype(np.float32)
 UNCHANGED = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
@@ -87,7 +87,7 @@ def test_a_quarter_turn_is_counter_clockwise():
 
 
 def test_every_image_is_rotated_by_its_own_angle_uniform_to_45_degrees():
-    # Inside, a plane stays a plane, and its slopes give the angle.
+    # In the interior, a linear image stays linear, and its slopes give the angle.
     columns = np.broadcast_to(np.arange(5, dtype=np.float32)[:, np.newaxis], (5, 5, 1))
     turned = np.asarray(random_rotate(KEY, copies(columns, 2000)))[..., 0]
     right, down = turned[:, 2, 3] - turned[:, 2, 2], turned[:, 3, 2] - turned[:, 2, 2]
@@ -140,7 +140,7 @@ def test_the_four_changes_of_an_image_are_drawn_independently():
         return np.asarray(random_color(KEY, copies(PHOTOGRAPH, 2000), **UNCHANGED | amount))[:, 0, 0]
 
     shifts = rgb_to_hsv(change(hue=0.1) / 255)[:, 0] - rgb_to_hsv(PHOTOGRAPH[0, 0] / 255)[0]
-    # A value of the pixel follows each of the other three draws in a straight line.
+    # One value of the pixel depends linearly on each of the other three draws.
     draws = [change(brightness=0.4)[:, 0], change(contrast=0.4)[:, 0], change(saturation=0.4)[:, 2]]
     correlations = np.corrcoef([*draws, (shifts + 0.5) % 1])
     assert np.abs(correlations[np.triu_indices(4, 1)]).max() < 4 / np.sqrt(2000)
@@ -161,7 +161,7 @@ def test_saturation_and_hue_leave_gray_images_alone_whether_in_one_channel_or_th
 
 @pytest.mark.parametrize("name", ["rotate", "color"])
 def test_values_stay_from_0_to_255_and_whole_numbers_are_the_nearest(name):
-    # Black and white alone: a value that is not clipped, or wraps around from 256 to 0, shows.
+    # Only black and white: a value that is not clipped, or wraps around from 256 to 0, is visible.
     images = jnp.asarray(np.random.default_rng(5).choice([0, 255], (200, 4, 4, 3)), jnp.uint8)
     whole = np.asarray(augmentation(name)(KEY, images))
     exact = np.asarray(augmentation(name)(KEY, images.astype(jnp.float32)))
@@ -221,14 +221,14 @@ def test_parts_apply_in_the_given_order_each_with_a_key_for_its_position():
 def test_under_vmap_members_and_steps_draw_as_they_do_alone():
     augment = augmentation("crop+flip+rotate+color")
     images = jnp.asarray(np.random.default_rng(6).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
-    keys = jax.random.split(KEY, (3, 2))  # of steps and members
+    keys = jax.random.split(KEY, (3, 2))  # [step, member]
 
     @jax.jit
     def train(keys):
         return jax.lax.scan(lambda _, keys: (None, jax.vmap(augment, in_axes=(0, None))(keys, images)), None, keys)[1]
 
     alone = [[augment(key, images) for key in members] for members in keys]
-    # Compiled together, roundings differ.
+    # Compiled together, rounding differs.
     np.testing.assert_allclose(train(keys).astype(int), np.array(alone), rtol=0, atol=1)
 
 

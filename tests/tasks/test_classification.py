@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 
 
 class Identity(nn.Module):
-    """The images are the logits."""
+    """A module whose logits are the images."""
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -26,7 +26,7 @@ class Identity(nn.Module):
 
 
 class Rows(nn.Module):
-    """Every row of an image is a row of logits."""
+    """A module for which every row of an image is a row of logits."""
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -34,7 +34,7 @@ class Rows(nn.Module):
 
 
 class Normalized(nn.Module):
-    """The logits are the images under batch norm."""
+    """A module whose logits are the images after batch norm."""
 
     momentum: float = 0.9
 
@@ -97,7 +97,7 @@ def test_training_normalises_by_the_batch_and_returns_its_running_statistics():
 
 
 class Dropped(nn.Module):
-    """The logits are the images under dropout."""
+    """A module whose logits are the images after dropout."""
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -175,7 +175,7 @@ def test_on_a_training_set_of_one_batch_the_recalibrated_loss_is_the_training_lo
     loss, (_, training) = jax.jit(flax_loss(Normalized()))(SCALE, UNMEASURED, train, KEY)
     np.testing.assert_allclose(metrics["recalibrated_train_loss"], loss, rtol=1e-6)
     assert metrics["recalibrated_train_accuracy"] == training["accuracy"]
-    assert abs(metrics["train_loss"] - loss) > 0.1  # which the running statistics do not give
+    assert abs(metrics["train_loss"] - loss) > 0.1  # the running statistics give another loss
 
 
 def test_recalibrated_statistics_are_means_over_batches_weighted_by_size():
@@ -199,7 +199,7 @@ def test_evaluation_with_a_batch_size_of_zero_is_rejected():
 BIAS = {"bias": jnp.zeros(3)}
 PAIR = (np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0]))
 
-# Each is said of labels beside four images and three logits.
+# Each is the message for labels beside four images and three logits.
 BAD_LABELS = [
     (
         np.array([1, 2, 3, 1]),
@@ -233,7 +233,7 @@ def test_labels_that_do_not_fit_the_logits_are_rejected_by_training(labels, erro
 
 @pytest.mark.parametrize(("labels", "error", "message"), [bad for bad in BAD_LABELS if bad[0].ndim])
 def test_labels_that_do_not_fit_the_logits_are_rejected_in_batches_of_a_function(labels, error, message):
-    # [member, step, batch, ...] of one member and one step.
+    # [member, step, batch, ...] with one member and one step.
     batch = (PAIR[0][None, None], labels[None, None])
     if labels.shape != (4,):
         message = r"got labels of shape \(1, 1.*\) for images of shape \(1, 1, 4, 3\)"

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from jaxscape.tasks import originals
 from jaxscape.tasks.data import DATASETS, Dataset, corrupt_labels, load_dataset, pair_images, take_training
 
-# Most of the made-up files here have a few images alone.
+# Most of the synthetic files here have only a few images.
 pytestmark = pytest.mark.filterwarnings("ignore:.* no label is of the classes:UserWarning")
 
 CIFAR10_FILES = [
@@ -67,7 +67,7 @@ def idx_dir(tmp_path):
 
 @pytest.fixture
 def recognize(monkeypatch):
-    """`recognize(name, contents)`: these small files are the original ones of that data set."""
+    """Return `recognize(name, contents)`, which registers small files as the original ones of that data set."""
 
     def patch(name, contents):
         known = {
@@ -481,7 +481,7 @@ def write_files(folder, contents):
         lambda folder: pack(folder, ARCHIVE),
         lambda folder: pack(folder, ARCHIVE, lambda name: f"./{name}"),
         lambda folder: pack(folder, ARCHIVE, lambda name: Path(name).name),
-        lambda folder: pack(folder, ARCHIVE, gz=False),  # a browser unpacked it
+        lambda folder: pack(folder, ARCHIVE, gz=False),  # a browser decompressed it
         lambda folder: pack(folder, "cifar-10-binary.tar", gz=False),
         lambda folder: pack(folder, "cifar-10-binary.tar"),
         lambda folder: write_files(folder, CIFAR10),
@@ -505,7 +505,7 @@ def dotted(name):
     [
         lambda folder, _: write_files(folder, IDX),
         lambda folder, _: write_files(folder, {f"{name}.gz": gzip.compress(IDX[name]) for name in IDX}),
-        lambda folder, _: write_files(folder, {f"{name}.gz": IDX[name] for name in IDX}),  # a browser unpacked it
+        lambda folder, _: write_files(folder, {f"{name}.gz": IDX[name] for name in IDX}),  # a browser decompressed it
         lambda folder, _: write_files(folder, {dotted(name): IDX[name] for name in IDX}),
         lambda folder, _: write_files(folder, {f"{dotted(name)}.gz": gzip.compress(IDX[name]) for name in IDX}),
         lambda folder, torch: write_files(folder, {f"{torch}/raw/{name}": IDX[name] for name in IDX}),
@@ -659,7 +659,7 @@ def test_an_invalid_data_folder_is_rejected(name, arguments, error, words):
 
 @contextmanager
 def little_memory(most=6 * 2**20):
-    """Bound the peak of what is allocated in the block."""
+    """Bound the peak of the allocations in the block."""
     tracemalloc.start()
     try:
         yield
@@ -675,7 +675,7 @@ def header(name, *, size=0, kind=tarfile.REGTYPE, target="", pax=None):
 
 
 def sparse(name, size):
-    """A sparse file of GNU tar, as old versions write it: one header, whose 12 bytes from 483 are its real size."""
+    """Return a sparse file of GNU tar in the old format: one header, whose 12 bytes from 483 are its real size."""
     block = bytearray(header(name, kind=tarfile.GNUTYPE_SPARSE))
     block[483:495] = b"\x80" + size.to_bytes(11, "big")
     block[148:156] = b" " * 8
@@ -684,7 +684,7 @@ def sparse(name, size):
 
 
 def sparse_pax(name, size):
-    """The same as new versions write it: extended headers, and a list of no parts."""
+    """Return a sparse file of GNU tar in the new format: extended headers, and an empty list of parts."""
     pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name, "GNU.sparse.realsize": str(size)}
     return header(name, size=512, pax=pax) + b"0\n".ljust(512, b"\0")
 
@@ -770,7 +770,7 @@ def test_any_header_of_a_tar_ends_in_a_one_line_error(tmp_path):
 
 
 def unequal_classes():
-    """A data set of 3 classes of unequal size, whose images are all different."""
+    """Return a data set of 3 classes of unequal size, whose images are all different."""
     rng = np.random.default_rng(0)
     train, test = (
         rng.permutation(np.repeat(np.arange(3, dtype=np.int32), sizes)) for sizes in ([2, 12, 36], [1, 9, 4])
@@ -785,7 +785,7 @@ def source(request):
 
 
 def halves(pairs):
-    """The left and the right images of an array of pairs, as bytes."""
+    """Return the left and the right images of an array of pairs, as bytes."""
     width = pairs.shape[2] // 2
     return [[image.tobytes() for image in half] for half in (pairs[:, :, :width], pairs[:, :, width:])]
 
@@ -806,7 +806,7 @@ def test_pairs_of_digits_have_the_promised_shapes_and_dtypes():
 
 @pytest.mark.parametrize(("images", "labels"), PARTS)
 def test_the_class_of_a_pair_is_that_of_its_halves_which_are_images_of_the_same_part(source, images, labels):
-    # All images are different, so that each half has one class, and training and test halves are apart.
+    # All images are different, so each half identifies its class, and training and test halves are disjoint.
     every = [image.tobytes() for image in (*source.train_images, *source.test_images)]
     assert len(set(every)) == len(every)
     classes = {
@@ -836,7 +836,7 @@ def test_a_subset_of_pairs_has_as_many_of_each_of_the_100_classes():
 
 
 def test_pairs_are_shuffled():
-    # Neighbours in the source would otherwise stay together; images by their number, of one class.
+    # Neighbours in the source would otherwise stay together; images are their indices, of one class.
     count = 1000
     numbers = np.arange(count, dtype=np.uint16).view(np.uint8).reshape(count, 1, 1, 2)
     labels = np.zeros(count, np.int32)
@@ -959,7 +959,7 @@ def test_a_fraction_of_zero_changes_no_label():
 
 @pytest.mark.parametrize(("fraction", "drawn"), [(0.1, 2), (0.2, 5), (0.999, 25), (1.0, 25)])
 def test_exactly_the_rounded_number_of_labels_is_drawn(fraction, drawn):
-    # With a million classes next to no label is drawn as it was.
+    # With a million classes practically no label is drawn as it was.
     labels = np.zeros(25, np.int32)
     corrupted = corrupt_labels(jax.random.key(3), labels, num_classes=1_000_000, fraction=fraction)
     assert (corrupted != labels).sum() == drawn

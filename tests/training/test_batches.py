@@ -1,4 +1,4 @@
-"""Batches from loaders, iterators and functions, and what tells a missing member axis."""
+"""Batches from loaders, iterators and functions, and the detection of a missing member axis."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ STRATEGIES = ["loop", "vmap_grad", "grad_vmap"]
 
 
 class Tensor:
-    """What a tensor of another framework shows of itself: `np.asarray` works, `dtype` is none of NumPy's."""
+    """A tensor of another framework: `np.asarray` works, `dtype` is none of NumPy's."""
 
     dtype = "float"
 
@@ -31,7 +31,7 @@ class Tensor:
 
 
 class Loader:
-    """Passes over X and Y, as a DataLoader makes them; in its own order in every pass if it shuffles."""
+    """Passes over X and Y, like a DataLoader; in a new order in every pass if it shuffles."""
 
     def __init__(self, batch_size=4, *, examples=12, wrap=np.asarray, shuffle=None):
         self.size, self.examples, self.wrap, self.passes, self.shuffle = batch_size, examples, wrap, 0, shuffle
@@ -62,14 +62,14 @@ def final_bytes(data, **arguments):
 
 
 def by_function(epoch, keys):
-    """The batches of the loader for every member."""
+    """Return the batches of the loader for every member."""
     return {
         "x": np.broadcast_to(X.reshape(3, 4, 2), (3, 3, 4, 2)),
         "y": np.broadcast_to(Y.reshape(3, 4), (3, 3, 4)),
     }
 
 
-# An iterable: an epoch is a pass.
+# An iterable: an epoch is one pass.
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -87,7 +87,7 @@ def test_a_loader_gives_the_same_batches_if_an_epoch_is_one_program(strategy):
 def test_an_epoch_is_one_pass_and_none_is_drawn_before_it_is_needed():
     loader = Loader()
     epochs = train(loss_fn, SGD, states_of(), loader, epochs=3)
-    assert loader.passes == 1  # the first, whose shapes are checked
+    assert loader.passes == 1  # the first one, whose shapes are checked
     assert [(epoch.epoch, loader.passes) for epoch in epochs] == [(0, 1), (1, 1), (2, 2), (3, 3)]
 
 
@@ -119,8 +119,8 @@ def test_steps_continue_across_passes():
 
 def test_steps_drop_the_smaller_last_batch_of_every_pass():
     with pytest.warns(RuntimeWarning, match="it is dropped"):
-        found = final_bytes(Loader(examples=10), epochs=2, steps=2)
-    assert found == final_bytes(Loader(examples=8), epochs=2)
+        actual = final_bytes(Loader(examples=10), epochs=2, steps=2)
+    assert actual == final_bytes(Loader(examples=8), epochs=2)
 
 
 def test_a_loader_without_batches_is_rejected():
@@ -158,7 +158,7 @@ def test_the_values_of_a_loaders_batches_are_checked():
     assert seen == [(1, 3, 4, 2)] * 2
 
 
-# An iterator: an epoch is so many steps.
+# An iterator: an epoch is a given number of steps.
 
 
 def endless():
@@ -191,7 +191,7 @@ def test_an_iterator_that_ends_early_says_where():
         run(iter(Loader()), steps=2)
 
 
-# A stream for each member.
+# A stream per member.
 
 
 def test_every_member_has_the_stream_of_its_key_whatever_the_other_members():
@@ -234,12 +234,12 @@ def test_members_with_different_numbers_of_batches_are_rejected():
 
 
 def shared_by_mistake(epoch, keys):
-    """As many steps as there are members, and no axis for these."""
+    """Return batches with as many steps as there are members, and no member axis."""
     return {"x": X.reshape(3, 4, 2), "y": Y.reshape(3, 4)}
 
 
 def autoencoder(params, model_state, batch, key):
-    """Takes an example in place of a batch."""
+    """Compute a loss that accepts a single example in place of a batch."""
     return jnp.mean((batch["x"] @ params["w"]) ** 2), (model_state, {})
 
 
@@ -265,8 +265,8 @@ def test_weights_of_whole_batches_are_accepted():
         loss, rest = loss_fn(params, model_state, batch, key)
         return batch["weight"] * loss, rest
 
-    found = final_bytes(lambda epoch, keys: by_function(epoch, keys) | {"weight": np.ones((3, 3))}, loss_fn=weighted)
-    assert found == final_bytes(by_function)
+    actual = final_bytes(lambda epoch, keys: by_function(epoch, keys) | {"weight": np.ones((3, 3))}, loss_fn=weighted)
+    assert actual == final_bytes(by_function)
 
 
 def test_a_function_may_return_batches_that_all_members_share():
@@ -289,8 +289,8 @@ def test_a_problem_may_have_a_loader_whose_updates_the_stages_count():
     problem = Problem(loss_fn, Loader(examples=10))
     updates = Updates(problem.data, None, done=0, before=None)
     with pytest.warns(RuntimeWarning, match="dropped"):
-        found = final_bytes(updates.data)
-    assert found == final_bytes(Loader(examples=8))
+        actual = final_bytes(updates.data)
+    assert actual == final_bytes(Loader(examples=8))
     assert [updates.after(epoch) for epoch in range(3)] == [0, 2, 4]
 
 

@@ -1,4 +1,4 @@
-"""Stacks of members, and that a member sees the same arithmetic alone and beside others."""
+"""Stacks of members, and that the arithmetic of a member is the same alone and beside others."""
 
 import jax
 import jax.numpy as jnp
@@ -80,11 +80,11 @@ ALL = (
 def assert_like_the_loop(strategy):
     update, states, data, rows = dense_members(5)
     expected, expected_metrics = epoch_runner(update)(copy_states(states), data, rows, 3)
-    found, metrics = epoch_runner(update, strategy=strategy)(copy_states(states), data, rows, 3)
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for ours, loops in zip(*map(jax.tree.leaves, (found._replace(key=0), expected._replace(key=0))), strict=True):
+    actual, metrics = epoch_runner(update, strategy=strategy)(copy_states(states), data, rows, 3)
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for ours, loops in zip(*map(jax.tree.leaves, (actual._replace(key=0), expected._replace(key=0))), strict=True):
         np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
-    assert found.model_state["seen"].tolist() == [5] * 5
+    assert actual.model_state["seen"].tolist() == [5] * 5
     for name in ("loss", "hidden"):
         assert metrics[name].dtype == np.float64
         np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-5, atol=1e-6)
@@ -115,19 +115,19 @@ def test_whole_epochs_equal_single_steps(monkeypatch):
 
 
 def test_a_stacked_step_keeps_members_independent():
-    # One member with NaN: the gradient of the sum must not carry it to the others.
+    # One member with NaN: the gradient of the sum must not spread it to the others.
     update, states, data, rows = dense_members(3)
     expected, _ = epoch_runner(update, strategy="grad_vmap")(copy_states(states), data, rows, 1)
     broken = states._replace(params=jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), states.params))
-    found, metrics = epoch_runner(update, strategy="grad_vmap")(broken, data, rows, 1)
-    for ours, alone in zip(*map(jax.tree.leaves, (found.params, expected.params)), strict=True):
+    actual, metrics = epoch_runner(update, strategy="grad_vmap")(broken, data, rows, 1)
+    for ours, alone in zip(*map(jax.tree.leaves, (actual.params, expected.params)), strict=True):
         assert np.isnan(ours[1]).all()
         np.testing.assert_array_equal(np.delete(ours, 1, 0), np.delete(alone, 1, 0))
     assert np.isnan(metrics["loss"]).tolist() == [False, True, False]
 
 
 def counted_traces(strategy, members_count):
-    """How often the step is traced in three epochs of four steps."""
+    """Return how often the step is traced in three epochs of four steps."""
     traces = []
 
     def one(state, data, batch, epoch, step):
@@ -148,7 +148,7 @@ def counted_traces(strategy, members_count):
     [("loop", 1), ("threads", 1), ("vmap_grad", 1), ("grad_vmap", 1), ("vmap_grad:3", 1), ("vmap_grad:4", 2)],
 )
 def test_nothing_is_traced_again_between_steps_chunks_and_epochs(strategy, count):
-    assert counted_traces(strategy, 6) == count  # 4 do not divide 6: the rest of 2 has a program of its own
+    assert counted_traces(strategy, 6) == count  # 4 does not divide 6: the remaining 2 have a program of their own
 
 
 @pytest.mark.usefixtures("by_epoch")
@@ -191,11 +191,11 @@ def test_unknown_strategies_list_the_known_ones():
         epoch_runner(Update(lambda *_: None), strategy="vmap2")
 
 
-# No room on the device
+# Out of memory on the device
 
 
 def no_room_for_more_than(monkeypatch, most, *, lost=False):
-    """Programs of so many members fail, as on a GPU whose memory is full; `lost`: with their donated states."""
+    """Make programs with more than `most` members fail, as on a GPU whose memory is full; `lost`: donated states go."""
     real = members._advance
 
     def advance(step, mesh):
@@ -221,12 +221,12 @@ def test_if_members_do_not_fit_at_once_fewer_run_at_once(monkeypatch, strategy):
     no_room_for_more_than(monkeypatch, 2)
     run = epoch_runner(update, strategy=strategy)
     with pytest.warns(RuntimeWarning, match="at once do not fit into the device's memory; continuing with") as warned:
-        found, metrics = run(states, data, rows, 3)
+        actual, metrics = run(states, data, rows, 3)
     assert str(warned[-1].message).endswith("continuing with 2")
-    for ours, loops in zip(*map(jax.tree.leaves, (found.params, expected.params)), strict=True):
+    for ours, loops in zip(*map(jax.tree.leaves, (actual.params, expected.params)), strict=True):
         np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], expected_metrics["loss"], rtol=1e-5)
-    run(found, data, rows, 4)  # it has learned how many fit: a warning would be an error
+    run(actual, data, rows, 4)  # it remembers how many fit: a warning would be an error
 
 
 def test_a_single_member_that_does_not_fit_is_a_memory_error(monkeypatch):

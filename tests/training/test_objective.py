@@ -1,4 +1,4 @@
-"""The loss of a data set in batches is the loss of all of it at once, and a function of the parameters alone."""
+"""The loss of a data set in batches equals its loss at once, and is a function of the parameters alone."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -50,10 +50,10 @@ def cross_entropy(x, y):
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 1000])
 @pytest.mark.parametrize(("split", "data"), [("train", (X, Y)), ("test", (X_TEST, Y_TEST))])
 def test_batches_of_any_size_give_the_mean_over_all_examples(split, data, batch_size):
-    found = value(SCORED, split=split, batch_size=batch_size)
+    actual = value(SCORED, split=split, batch_size=batch_size)
     loss, accuracy = cross_entropy(*data)
-    np.testing.assert_allclose(found["loss"], loss, rtol=1e-6)
-    np.testing.assert_allclose(found["accuracy"], accuracy, rtol=1e-6)
+    np.testing.assert_allclose(actual["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(actual["accuracy"], accuracy, rtol=1e-6)
 
 
 def test_only_the_first_examples():
@@ -147,7 +147,7 @@ def test_a_score_must_give_a_loss_for_each_example(score):
         value(Problem(linear_loss, (X, Y), predict=predict, score=score))
 
 
-# The adapters give what their framework gives in evaluation mode.
+# Adapters give the results of their framework in evaluation mode.
 
 
 class Linen(nn.Module):
@@ -223,7 +223,7 @@ FRAMEWORKS = dict(frameworks())
 
 
 def by_hand(name, params, model_state, x, *, statistics):
-    """Logits of Dense, batch norm with these statistics (mean, variance), relu, Dense, in NumPy."""
+    """Return logits of Dense, batch norm with these statistics (mean, variance), relu, Dense, in NumPy."""
     leaf = jax.tree.map(np.asarray, params)
     if name == "linen":
         first, norm, last = leaf["Dense_0"], leaf["BatchNorm_0"], leaf["Dense_1"]
@@ -265,25 +265,25 @@ def test_an_adapter_evaluates_with_running_statistics(name):
     problem = FRAMEWORKS[name]
     params, model_state = problem.init(jax.random.key(0))
     over = objective(problem, split="test")
-    found = mean_metrics(jax.jit(over.metrics), over, params, model_state)
+    actual = mean_metrics(jax.jit(over.metrics), over, params, model_state)
     expected = loss_of(by_hand(name, params, model_state, X_TEST, statistics=(0, 1)), Y_TEST)
-    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(actual["loss"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_recalibrated_statistics_are_those_of_all_the_data(name):
-    """In one batch, where the variance of the data is that of the batch; whatever the momentum of the framework."""
+    """In one batch, the variance of the data is that of the batch, whatever the framework's momentum."""
     problem = FRAMEWORKS[name]
     params, model_state = problem.init(jax.random.key(0))
     new = recalibration(problem, params, model_state)(params, model_state)
     assert jax.tree.structure(new) == jax.tree.structure(model_state)
     assert [leaf.dtype for leaf in jax.tree.leaves(new)] == [leaf.dtype for leaf in jax.tree.leaves(model_state)]
     over = objective(problem, split="test")
-    found = mean_metrics(jax.jit(over.metrics), over, params, new)["loss"]
+    actual = mean_metrics(jax.jit(over.metrics), over, params, new)["loss"]
     hidden = {}
     by_hand(name, params, model_state, X, statistics=lambda h: hidden.setdefault("of", (h.mean(axis=0), h.var(axis=0))))
     expected = loss_of(by_hand(name, params, model_state, X_TEST, statistics=hidden["of"]), Y_TEST)
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
 def test_statistics_are_the_mean_over_batches_by_their_sizes():
@@ -303,8 +303,8 @@ def test_a_stack_of_networks_is_recalibrated_at_once():
     both = jax.vmap(again, in_axes=(0, None))(stack, model_state)
     for number, scale in enumerate((1, 2)):
         one = again(jax.tree.map(lambda leaf, scale=scale: scale * leaf, params), model_state)
-        for found, expected in zip(jax.tree.leaves(both), jax.tree.leaves(one), strict=True):
-            np.testing.assert_allclose(found[number], expected, rtol=1e-5)
+        for actual, expected in zip(jax.tree.leaves(both), jax.tree.leaves(one), strict=True):
+            np.testing.assert_allclose(actual[number], expected, rtol=1e-5)
 
 
 def counting_loss(params, model_state, batch, key):

@@ -1,4 +1,4 @@
-"""Optimisers of optax: each row of docs/optimizers.md is a loop over optax's own calls, to the bit."""
+"""Optimisers of optax: each row of docs/optimizers.md equals a loop of direct optax calls, to the bit."""
 
 import re
 from pathlib import Path
@@ -111,7 +111,7 @@ WITH_MORE = {
 
 
 OPTIMIZERS = GRADIENTS_ALONE | WITH_MORE
-# Name -> what docs/optimizers.md says of it.
+# Name -> its text in docs/optimizers.md.
 TABLE = dict(re.findall(r"^\| `(.+)` \| (the same bytes|the same to rounding)", DOCS.read_text(), re.MULTILINE))
 
 
@@ -120,7 +120,7 @@ def batches(epoch, keys):
 
 
 def extras(name, value, grads, value_fn):
-    """What optax's documentation of this optimiser passes to update."""
+    """Return what optax's documentation of this optimiser passes to update."""
     if name not in WITH_MORE:
         return {}
     if "sam" in name:
@@ -131,7 +131,7 @@ def extras(name, value, grads, value_fn):
 
 
 def by_hand(name, optimizer):
-    """The loop that optax's users write, for one member after the other."""
+    """Run the loop that users of optax write, for one member after the other."""
 
     @jax.jit
     def step(params, opt_state, batch):
@@ -236,7 +236,7 @@ def test_the_loss_function_is_traced_again_only_for_an_optimiser_that_calls_it()
         list(train(counted, optimizer, init_states(PARAMS, optimizer, keys=KEYS), data, epochs=1, batch_size=5))
         return len(calls)
 
-    # An update that takes extra arguments and uses none of them, and one that uses the loss alone.
+    # An update that takes extra arguments and uses none of them, and one that uses only the loss.
     ignoring = optax.with_extra_args_support(optax.adam(0.1))
     assert [traces(each) for each in (optax.adam(0.1), ignoring, WITH_MORE["polyak_sgd"]())] == [1, 1, 1]
     assert traces(WITH_MORE["lbfgs"]()) > 1

@@ -18,7 +18,7 @@ RECORDED = json.loads((Path(__file__).parents[1] / "oracles" / "pytorch.json").r
 def test_updates_are_those_of_pytorch(record):
     learning_rate = record["learning_rate"]
     if record["milestones"]:
-        # Milestones count updates; here two updates are an epoch.
+        # Milestones count updates; here an epoch has two updates.
         epochs = [milestone // 2 for milestone in record["milestones"]]
         learning_rate = step_decay(learning_rate, epochs, steps_per_epoch=2)
     name = record["optimizer"].removesuffix("_multistep")
@@ -104,24 +104,24 @@ def test_bad_weight_decays_are_rejected(weight_decay):
         make_optimizer("sgd", 0.1, weight_decay=weight_decay)
 
 
-# Weight decay alone
+# Only weight decay
 
 
 def test_decay_factors_follow_the_recursion_of_momentum():
-    found = decay_factors(make_optimizer("momentum", 0.05, weight_decay=1e-3), 200)
+    actual = decay_factors(make_optimizer("momentum", 0.05, weight_decay=1e-3), 200)
     x, velocity = 1.0, 0.0
     expected = [x]
     for _ in range(200):
         velocity = 0.9 * velocity + 1e-3 * x
         x -= 0.05 * velocity
         expected.append(x)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 def test_decay_factors_of_sgd_are_powers_and_follow_the_schedule():
-    found = decay_factors(make_optimizer("sgd", 0.1, weight_decay=0.01), 10)
-    np.testing.assert_allclose(found, 0.999 ** np.arange(11), rtol=1e-12)
+    actual = decay_factors(make_optimizer("sgd", 0.1, weight_decay=0.01), 10)
+    np.testing.assert_allclose(actual, 0.999 ** np.arange(11), rtol=1e-12)
     scheduled = decay_factors(make_optimizer("sgd", step_decay(0.1, [1], steps_per_epoch=2), weight_decay=0.01), 4)
     np.testing.assert_allclose(scheduled, [1, 0.999, 0.999**2, 0.999**2 * 0.9999, 0.999**2 * 0.9999**2], rtol=1e-7)
 

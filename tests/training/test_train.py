@@ -1,4 +1,4 @@
-"""Training against closed forms and loops written out; its batches, keys and counts as a recording loss sees them."""
+"""Training against closed forms and explicit loops; its batches, keys and counts as recorded by a loss."""
 
 import functools
 
@@ -22,7 +22,7 @@ REGRESSION_DATA = (
 
 
 def regression_loss(params, model_state, batch, key):
-    """Mean squared error of a line whose inputs are augmented with noise."""
+    """Return the mean squared error of a line whose inputs are augmented with noise."""
     inputs, targets = batch
     noisy = inputs + 0.1 * jax.random.normal(key, inputs.shape)
     loss = jnp.mean((noisy @ params["kernel"] + params["bias"] - targets) ** 2)
@@ -34,7 +34,7 @@ def regression_evaluate(params, model_state):
 
 
 def regression_epochs(states=None, *, start=(0.0, 1.0, 2.0), **arguments):
-    """Copies of the epochs of a noisy linear regression, from new states or given ones."""
+    """Return copies of the epochs of a noisy linear regression, from new states or given ones."""
     if states is None:
         params = {"kernel": jnp.tile(jnp.array(start)[:, None], (1, 2)), "bias": jnp.zeros((3, 1))}
         states = init_states(params, MOMENTUM, keys=KEYS, model_state={"last": 0.0})
@@ -54,7 +54,7 @@ def uninterrupted():
 
 
 def square_loss(params, model_state, batch, key):
-    """A loss as simple as can be: half the squared distances from the numbers of the batch."""
+    """Return half the squared distances from the numbers of the batch."""
     return 0.5 * jnp.sum((params - batch) ** 2), (model_state, {})
 
 
@@ -63,7 +63,7 @@ def square_states(optimizer=SGD, keys=KEYS):
 
 
 def recording_loss(params, model_state, batch, key):
-    """Train nothing; write each step's batch and random bits down."""
+    """Train nothing; record each step's batch and random bits."""
     step = model_state["step"]
     model_state = {
         "step": step + 1,
@@ -75,7 +75,7 @@ def recording_loss(params, model_state, batch, key):
 
 @functools.cache
 def recorded(members=(0, 1, 2), *, epochs=4, num_examples=11, batch_size=4, **options):
-    """Rows [member, epoch, step, batch] and random bits [member, epoch, step] that the steps got; the last metrics."""
+    """Return the steps' rows [member, epoch, step, batch], random bits [member, epoch, step], and the last metrics."""
     steps = options.get("steps", num_examples // batch_size)
     blank = {
         "step": 0,
@@ -96,7 +96,7 @@ def as_bytes(states):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(states)]
 
 
-# What a step does.
+# The training step.
 
 
 def test_gradient_descent_on_a_quadratic_follows_its_closed_form():
@@ -137,7 +137,7 @@ def test_training_equals_an_optax_loop_over_the_batches_for_every_member():
         np.testing.assert_allclose(metrics["epoch_loss"][member], np.mean(losses[4:]), rtol=1e-5)
 
 
-# Which batches and keys the steps get.
+# Batches and keys of the steps.
 
 
 def test_an_epoch_uses_an_example_at_most_once_and_drops_the_last_partial_batch():
@@ -195,7 +195,7 @@ def test_a_function_is_called_for_epochs_1_2_3_with_the_members_keys():
     assert calls == [(epoch, np.array(jax.random.key_data(KEYS)).tobytes()) for epoch in (1, 2, 3)]
 
 
-# Going on from a yielded state.
+# Resuming from a yielded state.
 
 
 def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(uninterrupted):
@@ -214,7 +214,7 @@ def test_a_resumed_run_does_not_yield_epochs_of_an_earlier_run(first_epoch):
     assert len(yielded) == num_yielded(3, first_epoch)
 
 
-# What an epoch yields.
+# The content of a yielded epoch.
 
 
 def test_epoch_0_is_the_start_with_only_the_metrics_of_evaluate(uninterrupted):
@@ -255,7 +255,7 @@ def test_members_that_diverge_do_not_change_the_bytes_of_the_others(uninterrupte
         assert as_bytes(own[0]) == as_bytes(own[1])
 
 
-# What is promised to the caller.
+# Guarantees to the caller.
 
 
 def test_the_callers_arrays_outlive_the_run():
@@ -266,7 +266,7 @@ def test_the_callers_arrays_outlive_the_run():
 
 
 def test_an_optimizer_may_keep_the_parameters_in_its_state():
-    # DoG keeps the very arrays that it was given, and one buffer cannot be donated twice.
+    # DoG keeps the very arrays that it is given, and one buffer cannot be donated twice.
     optimizer = optax.contrib.dog(1.0)
     *_, last = train(square_loss, optimizer, square_states(optimizer), np.zeros(4), epochs=1, batch_size=2)
     assert last.metrics["finite"].all()
@@ -301,7 +301,7 @@ def test_a_number_is_rejected_as_a_key():
         typed_key(3)
 
 
-# What is refused, before any work.
+# Input that is rejected, before any work.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Compilation for a CPU: a training step, threads, the switch for oneDNN, and what XLA must not fuse into its calls."""
+"""Compilation for a CPU: a training step, threads, the option for oneDNN, and what XLA must not fuse into its calls."""
 
 import subprocess
 import sys
@@ -22,9 +22,9 @@ MEMBERS = 4
 
 @pytest.fixture(autouse=True)
 def fresh_options(monkeypatch):
-    """Nothing that a test pretends about the compiler outlives it."""
+    """Clear the cached compiler options before and after each test."""
     monkeypatch.delenv("JAXSCAPE_ONEDNN", raising=False)
-    monkeypatch.setattr(compiler, "ONEDNN_FLOPS", 0)  # the small networks here are to have it too
+    monkeypatch.setattr(compiler, "ONEDNN_FLOPS", 0)  # so that the small networks here use it too
     options = compiler.onednn_options
     options.cache_clear()
     yield
@@ -33,7 +33,7 @@ def fresh_options(monkeypatch):
 
 @pytest.fixture(scope="module")
 def training():
-    """A step of a small network, and the first states and batches of some members."""
+    """Return a step of a small network, and the first states and batches of some members."""
     model = WideResNet(10, 1, 10)
     optimizer = optax.sgd(0.1, momentum=0.9)
 
@@ -51,7 +51,7 @@ def training():
 
 
 def numbers(tree):
-    """The leaves, keys as the numbers that they are, after they are there."""
+    """Return the leaves once they are computed, with keys as their numbers."""
     as_data = [
         jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         for leaf in jax.tree.leaves(tree)
@@ -90,7 +90,7 @@ def test_a_training_step_has_the_same_bytes_beside_other_threads(training):
     alone = [steps(member) for member in members]
     assert len({b"".join(leaves) for leaves in alone}) == MEMBERS
     with ThreadPoolExecutor(MEMBERS) as threads:
-        for _ in range(15):  # A race shows now and then.
+        for _ in range(15):  # a race shows only now and then
             assert list(threads.map(steps, members)) == alone
 
 
@@ -99,7 +99,7 @@ def convolution(images, kernel):
 
 
 def watch_jit(monkeypatch):
-    """The keyword arguments of every call of `jax.jit`."""
+    """Record the keyword arguments of every call of `jax.jit`."""
     original, calls = jax.jit, []
 
     def watched(function, **options):
@@ -118,7 +118,7 @@ def test_the_option_is_tried_once(monkeypatch):
 
 def test_no_option_if_the_compiler_rejects_it(monkeypatch):
     original = jax.jit
-    # The compiler's own error for a name that it does not know.
+    # The compiler's own error for an unknown name.
     monkeypatch.setattr(
         jax, "jit", lambda function, compiler_options: original(function, compiler_options={"xla_no_such_option": True})
     )
@@ -213,8 +213,8 @@ def test_donated_arguments_are_deleted(monkeypatch, backend, donated, gone):
     assert (first["leaf"].is_deleted(), second["leaf"].is_deleted()) == gone
 
 
-# Run in a process of its own, for XLA may kill it. As many rows and columns as features: it was found to fuse a
-# broadcast addition into oneDNN's call along whichever axis has the length of the features.
+# Run in a separate process, because XLA may kill it. As many rows and columns as features: XLA fuses a broadcast
+# addition into oneDNN's call along whichever axis has the length of the features.
 AFTERWARDS = """
 import jax, jax.numpy as jnp, numpy as np
 from jaxscape.xla_cpu import compiler

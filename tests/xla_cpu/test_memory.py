@@ -1,4 +1,4 @@
-"""A process is started anew with the same command line, or goes on as it is."""
+"""A process is restarted with the same command line, or continues unchanged."""
 
 import os
 import subprocess
@@ -38,12 +38,12 @@ def test_without_a_command_line_nothing_is_restarted(monkeypatch, attribute):
 
 def test_a_process_that_cannot_be_restarted_continues(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    asked = []
+    calls = []
 
     def too_long(*arguments):
-        asked.append(arguments)
+        calls.append(arguments)
         raise OSError(7, "Argument list too long")
 
     monkeypatch.setattr(os, "execve", too_long)
     memory.restart_with_kept_memory()
-    assert len(asked) == 1
+    assert len(calls) == 1
