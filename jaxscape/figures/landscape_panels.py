@@ -127,7 +127,7 @@ def checked_trajectory(panel: TrajectoryPanel) -> TrajectoryPanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: as `checked_surface`; for columns of different lengths, shares outside 0 to 1, epochs that do not
+        ValueError: as `checked_surface`; for columns of different lengths, fractions beyond 0 to 1, epochs that do not
             ascend on a trajectory, and rows that do not exist.
     """
     place = np.asarray(panel.place, float)

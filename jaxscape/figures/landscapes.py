@@ -270,11 +270,11 @@ def trajectory_figure(
         ax.scatter(*panel.place.T, c=panel.outside, cmap=OUTSIDE_SCALE, norm=shares, **style)
         draw_points(ax, panel.surface)
         write_over(ax, panel.surface.title)
-        far = f"outside of the plane {panel.outside.min():.0%} to {panel.outside.max():.0%} of the distance"
+        far = f"outside the plane {panel.outside.min():.0%} to {panel.outside.max():.0%} of the distance"
         gap = gap_words(panel.surface.values, "hatched")
         low, high = (np.array([panel.surface.x[end], panel.surface.y[end]]) for end in (0, -1))
         beyond = int(np.any((panel.place < low) | (panel.place > high), axis=1).sum())
-        cut = f"{beyond} points lie beyond the picture" if beyond else ""
+        cut = f"{beyond} points outside the picture" if beyond else ""
         write_under(ax, joined_lines([panel.surface.note, far.replace("%", "\N{NO-BREAK SPACE}%"), cut, gap]))
         epochs, loss, plane_loss = median_by_epoch(panel)
         below.plot(epochs, gapped(loss), color=HUES[0], linewidth=1.2, zorder=3)
@@ -285,7 +285,7 @@ def trajectory_figure(
     set_scale(axes[1, 0], log=log)
     label_rows(axes[1:], quantity)
     draw_colorbar(
-        axes[0, -1], ScalarMappable(shares, OUTSIDE_SCALE), "share outside of the plane", [0, 0.25, 0.5, 0.75, 1]
+        axes[0, -1], ScalarMappable(shares, OUTSIDE_SCALE), "fraction outside the plane", [0, 0.25, 0.5, 0.75, 1]
     )
     arrange_panels(fig, axes)
     several = any(panel.member is not None and len(np.unique(panel.member)) > 1 for panel in panels)

@@ -21,7 +21,7 @@ class TooLarge(ValueError):
     """Raised if a file holds more bytes than allowed; the message names both."""
 
 
-class _Refused(ValueError):
+class _Rejected(ValueError):
     """Raised if a file is rejected; the message gives the reason."""
 
 
@@ -50,7 +50,7 @@ class _Bounded:
         try:
             chunk = self._stream.read(min(size, self._left + 1))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise _Refused(f"{self._path} is not a whole gzip file: {error}") from None
+            raise _Rejected(f"{self._path} is not a whole gzip file: {error}") from None
         self._left -= len(chunk)
         if self._left < 0:
             raise TooLarge(f"{self._path} holds more than {self._allowed:,} bytes")
@@ -95,11 +95,11 @@ def read_members(archive: Path, most: Mapping[str, int]) -> dict[str, bytes]:
                 for member in tar:
                     name = _check_member(archive, member, most)
                     if name in contents:
-                        raise _Refused(f"{archive} contains {name} twice")
+                        raise _Rejected(f"{archive} contains {name} twice")
                     if name in most:
                         stream.allow(member.size)
                         contents[name] = _read_member(tar, member)
-        except (TooLarge, _Refused):
+        except (TooLarge, _Rejected):
             raise
         # A forged header can raise any of these inside tarfile; a long chain of headers raises the last.
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
@@ -120,7 +120,7 @@ def file_sha256(path: Path) -> str:
 def _check_member(archive: Path, member: tarfile.TarInfo, most: Mapping[str, int]) -> str:
     """Return the name of a member without its directories, after checking in its header that it may be read."""
     if not (member.isdir() or member.isreg()) or member.issparse():
-        raise _Refused(f"{archive} contains {member.name!r:.100}, which is a link, a device or a sparse file")
+        raise _Rejected(f"{archive} contains {member.name!r:.100}, which is a link, a device or a sparse file")
     name = PurePosixPath(member.name).name
     if member.size > most.get(name, _OVERHEAD):
         allowed = f"where at most {most[name]:,} are allowed" if name in most else "which does not belong to it"

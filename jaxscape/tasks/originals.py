@@ -40,7 +40,7 @@ class Archive(NamedTuple):
 
 
 # In the order in which `data.py` takes them: training before test, images before labels.
-# MNIST: the same values stand beside the checksums of the .gz files in public repositories without a common author.
+# MNIST: the same values are listed with the checksums of the .gz files in public repositories without a common author.
 # Fashion-MNIST: from the files in Debian's package dataset-fashion-mnist, and the same in public repositories.
 # CIFAR: from the gem torchvision (lib/torchvision/datasets/cifar10.rb, cifar100.rb), whose tests download the archive,
 # verify that it has the checksum in `ARCHIVES`, unpack it and verify these.

@@ -392,8 +392,8 @@ def take_range(stacked: PyTree, first: int, count: int, axis: int = 0, mesh: Mes
     def take(stacked: PyTree, first: jax.Array) -> PyTree:
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, count, axis), stacked)
 
-    lies = BY_STEP_AND_MEMBER if axis else BY_MEMBER
-    return per_device(take, mesh, (lies, REPLICATED), lies)(stacked, first)
+    spec = BY_STEP_AND_MEMBER if axis else BY_MEMBER
+    return per_device(take, mesh, (spec, REPLICATED), spec)(stacked, first)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -89,9 +89,9 @@ def step_decay(
     """Return a learning rate that is multiplied by `factor` at the start of each of `decay_epochs` (counted from 0).
 
     Raises:
-        TypeError: for numbers of another kind.
-        ValueError: where the epochs are not increasing positive integers or lie beyond 2**31 updates, there is no step
-            in an epoch, or a number is not finite.
+        TypeError: for arguments of the wrong type.
+        ValueError: if the epochs are not increasing positive integers or exceed 2**31 updates, an epoch has no step, or
+            a number is not finite.
     """
     finite_number("learning_rate", learning_rate)
     finite_number("factor", factor)

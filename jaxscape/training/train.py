@@ -224,7 +224,7 @@ def train(
         optimizer: an optax transformation of one member's parameters; docs/optimizers.md says which ones work.
         states: stacked, from `init_states` or yielded by an earlier call. Donated: gone after the first epoch.
         data: one of
-            - a pytree of arrays [example, ...], shuffled anew for each member and epoch (the last partial batch is
+            - a pytree of arrays [example, ...], reshuffled for each member and epoch (the last partial batch is
               dropped);
             - a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs counted from 1
               and the members' keys; `batches_for_each` makes one from one loader per member. It may also return
@@ -311,7 +311,7 @@ def num_yielded(epochs: int, first_epoch: int) -> int:
 
 
 def _check_states(states: TrainState) -> int:
-    """The number of members of states that can be trained."""
+    """Return the number of members of the states, after checking that they can be trained."""
     if not isinstance(states, TrainState):
         raise TypeError(f"states must be a TrainState, as from init_states, got a {type(states).__name__}")
     members = num_members(states)  # raises for leaves that disagree
@@ -341,7 +341,7 @@ def _values_check(loss_fn: LossFn, states: TrainState) -> Callable[[PyTree], Non
 
 
 def _trace(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> None:
-    """Trace one step of one member; jax keeps the result for the strategies that compile this step."""
+    """Trace one step of one member; JAX caches the result for the strategies that compile this step."""
     state, steps = _first_shapes((states, batches))
     jax.eval_shape(update.one, state, data, _first_shapes(steps), np.int32(0), np.int32(0))
 

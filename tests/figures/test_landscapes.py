@@ -251,7 +251,7 @@ def test_a_projected_trajectory_is_coloured_by_its_share_outside_with_both_losse
     np.testing.assert_array_equal(below.lines[0].get_ydata(), given.loss)
     np.testing.assert_array_equal(below.lines[1].get_ydata(), given.plane_loss)
     assert below.get_xlabel() == "epoch"
-    assert "outside of the plane 0\N{NO-BREAK SPACE}% to 90\N{NO-BREAK SPACE}% of the distance" in under(above)
+    assert "outside the plane 0\N{NO-BREAK SPACE}% to 90\N{NO-BREAK SPACE}% of the distance" in under(above)
 
 
 def test_each_plane_keeps_its_own_range_and_the_losses_share_one():
@@ -307,7 +307,7 @@ def test_points_of_a_trajectory_outside_the_picture_are_counted():
     far = trajectory().place.copy()
     far[[0, 1], 0] = -2
     above, _ = landscapes.trajectory_figure([trajectory(place=far)]).axes
-    assert "2 points lie beyond the picture" in under(above)
+    assert "2 points outside the picture" in under(above)
     assert above.get_xlim() == (-1, 1)
 
 
