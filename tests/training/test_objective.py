@@ -335,5 +335,5 @@ def test_without_running_statistics_the_state_is_returned_unchanged():
 def test_a_state_that_is_not_a_moving_average_is_rejected():
     problem = Problem(lambda p, s, b, k: ((p**2).sum(), ({"power": s["power"] ** 2 + b[0].mean()}, {})), (X, Y))
     model_state = {"power": jnp.arange(3, dtype=jnp.float32)}
-    with pytest.raises(ValueError, match=r"^the model state at \['power'\] is no moving average"):
+    with pytest.raises(ValueError, match=r"^the model state at \['power'\] is not a moving average"):
         recalibration(problem, PARAMS, model_state)
