@@ -1,4 +1,4 @@
-"""A small causal transformer on this file's own characters: python transformer.py RUN [EPOCHS]."""
+"""A small causal transformer on the characters of this file: python transformer.py RUN [EPOCHS]."""
 
 import sys
 from pathlib import Path

@@ -326,7 +326,7 @@ def test_arguments_of_another_kind_are_refused_by_name(arguments, message):
 
 
 def test_a_device_that_is_named_twice_is_refused():
-    with pytest.raises(ValueError, match="devices must be named once each"):
+    with pytest.raises(ValueError, match="devices must be distinct"):
         start(devices=[jax.devices()[0]] * 2)
 
 

@@ -1,8 +1,8 @@
-"""From coordinates and row labels to pictures: the last room of the journey; `plots` holds its public names.
+"""Figures from coordinates and row labels; the public names are in `plots`, `exact`, `landscapes` and `film`.
 
-`palette` says what the colours stand for, `panels` what a panel shows, `drawing` draws one, `layout` gives
-everything its place, `legend` writes the foot, `plots` makes whole figures of them, and `style` is what all of them
-are drawn and saved in.
+`palette` defines the colours, `panels` the data of a panel, `drawing` draws one, `layout` places everything, `legend`
+draws the legend and the note, `plots` builds whole figures, and `style` holds the settings in which they are drawn and
+saved.
 """
 
-from jaxscape.figures import style  # noqa: F401  # it imports matplotlib, before any other module here does
+from jaxscape.figures import style  # noqa: F401  # imports matplotlib, before any other module of this room does

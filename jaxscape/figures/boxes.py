@@ -1,7 +1,8 @@
-"""Boxes for the components of a disconnected graph: how one lies beside another means nothing, and it shows.
+"""Boxes for the components of a disconnected graph, whose relative positions have no meaning.
 
-An embedding of a graph with several components arranges them arbitrarily. Each is moved, neither turned nor scaled, to
-a box of its own: lengths within all boxes can be compared, and no distance between two boxes is suggested.
+An embedding of a graph with several components arranges them arbitrarily. Each component is translated, without
+rotation or scaling, into a box of its own: lengths within all boxes can be compared, and no distance between two boxes
+is suggested.
 """
 
 from typing import NamedTuple
@@ -12,37 +13,37 @@ from numpy.typing import NDArray
 from jaxscape.figures.layout import row_lengths
 from jaxscape.figures.panels import Array, Panel, step_sizes
 
-_MARGIN = 0.08  # of the side of a box, free around the points in it
+_MARGIN = 0.08  # free margin around the points, as a fraction of the side of a box
 _GAP = 0.06  # between boxes, in sides
-# What a figure says of components, by the number of its dimensions.
+# The note of a figure with several components, by its number of dimensions.
 COMPONENTS = {
-    2: "A box is a component of the graph that was embedded. All have one scale; their places and turns mean nothing.",
-    3: "The graph that was embedded has several components; how they lie beside one another means nothing.",
+    2: "Each box is a component of the embedded graph, all at one scale; their relative positions mean nothing.",
+    3: "The embedded graph has several components; their relative positions mean nothing.",
 }
 
 
 class Boxes(NamedTuple):
-    """Squares of one size, sorted by the direction and the step size of what lies in them, row by row from the top."""
+    """Squares of one size, sorted by the direction and the step size of their content, row by row from the top."""
 
-    corners: NDArray[np.float64]  # (boxes, 2), the lower left ones
+    corners: NDArray[np.float64]  # (boxes, 2), lower left
     side: float
 
     @property
     def limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The corners of all boxes together, lower left and upper right."""
+        """Return the lower left and the upper right corner of all boxes together."""
         return self.corners.min(axis=0), self.corners.max(axis=0) + self.side
 
 
 def has_components(panel: Panel) -> bool:
-    """Whether the graph that was embedded has several components."""
+    """Return whether the embedded graph has several components."""
     return panel.component is not None and len(set(_components(panel))) > 1
 
 
 def put_in_boxes(panel: Panel) -> tuple[Panel, Boxes | None]:
-    """Return the panel with the points of each component in a box; as it is where there is but one, or in space.
+    """Return the panel with each component in a box, or unchanged if there is only one or the panel is 3-D.
 
     Args:
-        panel: as `checked_panel` gives it.
+        panel: from `checked_panel`.
     """
     if not has_components(panel) or panel.embedding.shape[1] != 2:
         return panel, None
@@ -65,7 +66,7 @@ def put_in_boxes(panel: Panel) -> tuple[Panel, Boxes | None]:
 
 
 def path(panel: Panel, rows: NDArray[np.intp]) -> Array:
-    """The places of these rows as a line that is broken, by NaN, where it would lead from one box into another."""
+    """Return the positions of these rows as a line that is broken, by NaN, where it would cross between boxes."""
     places = panel.embedding[rows]
     if panel.component is None or panel.embedding.shape[1] != 2:
         return places
@@ -74,19 +75,19 @@ def path(panel: Panel, rows: NDArray[np.intp]) -> Array:
 
 
 def _components(panel: Panel) -> list[int]:
-    """The component of each row, and of the minimum after them."""
+    """Return the component of each row, and of the minimum after them."""
     rows: list[int] = [] if panel.component is None else panel.component.tolist()
     return rows if panel.minimum is None or panel.minimum_component is None else [*rows, panel.minimum_component]
 
 
 def _ordered(panel: Panel) -> list[int]:
-    """The components by direction and step size, that of the minimum first."""
+    """Return the components sorted by direction and step size, that of the minimum first."""
     rows = sorted(zip(panel.seed.tolist(), step_sizes(panel).tolist(), _components(panel), strict=False))
     return list(dict.fromkeys([*_components(panel)[len(rows) :], *(each for *_, each in rows)]))
 
 
 def _grid(count: int) -> NDArray[np.float64]:
-    """Lower left corners of unit squares with gaps, row by row from the top; short rows stand in the middle."""
+    """Return lower left corners of unit squares with gaps, row by row from the top; shorter rows are centred."""
     lengths = row_lengths(count, int(np.ceil(np.sqrt(count))))
     pitch, corners = 1 + _GAP, []
     for number, length in enumerate(lengths):

@@ -1,6 +1,6 @@
-"""One panel: trajectories in the plane or in space, or distances by epoch, on axes that the caller made.
+"""One panel: trajectories in 2-D or 3-D, or distances by epoch, on axes that the caller made.
 
-Coordinates and row labels come in, matplotlib artists go out.
+Coordinates and row labels in, matplotlib artists out.
 """
 
 from collections.abc import Callable, Hashable
@@ -42,8 +42,8 @@ from jaxscape.figures.panels import (
     Panel,
     checked_column,
     checked_panel,
+    progress,
     rows_by_member,
-    shares_of_way,
     step_sizes,
 )
 from jaxscape.figures.texts import PLAIN_NUMBERS, log_ticks
@@ -57,12 +57,12 @@ NULL: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (4, 2)
 
 
 class Trajectories(NamedTuple):
-    """The artists of one panel."""
+    """The artists of a panel."""
 
     points: PathCollection
-    rows: NDArray[np.intp]  # (n,), the row that each point shows: what is darkest is drawn last
+    rows: NDArray[np.intp]  # (n,), the row that each point shows: the darkest are drawn last
     lines: dict[Hashable, Line2D]  # by member
-    starts: PathCollection  # diamonds, small ones of small steps over large ones; or stars
+    starts: PathCollection  # diamonds, those of small steps on top; or stars
     minimum: PathCollection | None
     colorbar: Colorbar | None
 
@@ -88,36 +88,36 @@ def plot_trajectories(
     colorbar: bool = True,
     point_size: float = POINT_SIZE,
 ) -> Trajectories:
-    """Draws trajectories: a point a row, a thin line a member, a diamond a jump, a star for minimum or initial point.
+    """Draw trajectories: a point per row, a line per member, diamonds at jumps, a star at the minimum or the start.
 
     Args:
-        ax: axes to draw on; 3-D ones for an embedding in space.
+        ax: axes to draw on; 3-D axes for a 3-D embedding.
         embedding: (n, 2) or (n, 3) coordinates.
         seed: (n,) direction of the jump.
         epoch: (n,) epoch of retraining; 0 is right after the jump.
         member: (n,) the trajectory that a row belongs to.
-        step_size: (n,) floats; None where nothing was thrown.
-        color_by: "seed" (a hue a direction), "step_size" (as the diamonds), "epoch" or "values" (a scale).
-        fade: with color_by="seed", the hue grows "dark" or "white" with the epochs (Fig. 2, top and bottom).
+        step_size: (n,) floats; None if the members were not perturbed.
+        color_by: "seed" (one hue per direction), "step_size" (as the diamonds), "epoch" or "values" (a colour scale).
+        fade: with color_by="seed", the hue becomes "dark" or "white" with the epochs (Fig. 2, top and bottom).
         values: (n,) floats for color_by="values", such as the loss (Appendix B).
         label: name of the values, beside their colour bar.
-        norm: scale of the values, `LogNorm()` for a logarithmic one; linear over their range by default.
-        minimum: (2,) or (3,) coordinates of the minimum, where it was embedded with the trajectories.
-        begin: what a trajectory begins with: a "jump" (a diamond at epoch 0, coloured by its step size), "initial"
-            parameters or the "first" that were recorded (a star).
-        component: (n,) ints, the connected component of each row in the graph that was embedded. Where there are
-            several, each is drawn in a box of its own, all of one scale, sorted by direction and step size: the places
-            of components beside one another have no meaning. In space they stay where they are.
-        minimum_component: that of the minimum, so that it has its place in a box.
+        norm: normalization of the values, `LogNorm()` for a logarithmic scale; linear over their range by default.
+        minimum: (2,) or (3,) coordinates of the minimum, if it was embedded with the trajectories.
+        begin: the start of a trajectory: a "jump" (a diamond at epoch 0, coloured by its step size), "initial"
+            parameters or the "first" recorded ones (a star).
+        component: (n,) ints, the connected component of each row in the embedded graph. With several components in
+            2-D, each is drawn in a box of its own, all at one scale, sorted by direction and step size, because their
+            relative positions have no meaning. In 3-D they are not moved.
+        minimum_component: the component of the minimum, which puts it into a box.
         palette: colours shared with other panels; by default made from these labels.
-        colorbar: whether a colour scale gets its bar beside the axes.
-        point_size: area of a point in square points; diamonds and star grow with it.
+        colorbar: whether a colour scale gets a colour bar beside the axes.
+        point_size: area of a point in square points; diamonds and star scale with it.
 
     Returns:
         The artists.
 
     Raises:
-        ValueError: lengths that differ, NaN, coordinates that do not fit the axes, unknown options.
+        ValueError: for lengths that differ, NaN, coordinates that do not fit the axes, unknown options.
     """
     panel = Panel(
         title="",
@@ -161,7 +161,7 @@ def plot_trajectories(
 
 
 def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
-    """Draws a thin bar for the colour scale of `points` beside the axes, which keep their size."""
+    """Draw a thin colour bar for the colour scale of `points` beside the axes, whose size does not change."""
     bar = ax.figure.colorbar(points, cax=ax.inset_axes((1.03, 0, 0.03, 1)))
     bar.set_label(label, fontsize=NORMAL, color=INK)
     bar.ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
@@ -174,9 +174,9 @@ def add_colorbar(points: PathCollection, ax: Axes, label: str) -> Colorbar:
 
 
 def plot_lines(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"]) -> None:
-    """Draws a thin line a member over its epochs.
+    """Draw one thin line per member over its epochs.
 
-    The panel comes from `checked_distances`, and the palette knows its labels.
+    The panel comes from `checked_distances`, and the palette must have its labels.
     """
     for rows in rows_by_member(panel).values():
         color = _label_color(panel, rows[0], palette, color_by)
@@ -190,7 +190,7 @@ def plot_lines(ax: Axes, panel: DistancePanel, palette: Palette, color_by: Liter
 def plot_distances(
     ax: Axes, panel: DistancePanel, palette: Palette, color_by: Literal["seed", "step_size"], level: float = 1
 ) -> None:
-    """Draws a thin line a member, dashed grey ones for null trajectories, and the median in bold, as `plot_lines`."""
+    """Draw one thin line per member, dashed grey lines for null trajectories, and the median in bold."""
     ax.axhline(level, color=FRAME, linewidth=0.6, zorder=0)
     plot_lines(ax, panel, palette, color_by)
     if panel.null is not None:
@@ -204,7 +204,7 @@ def plot_distances(
 def _check_axes(ax: Axes, panel: Panel) -> None:
     wanted = 3 if isinstance(ax, Axes3D) else 2
     if panel.embedding.shape[1] != wanted:
-        raise ValueError(f"embedding has {panel.embedding.shape[1]} columns; these axes take {wanted}")
+        raise ValueError(f"embedding has {panel.embedding.shape[1]} columns; these axes need {wanted}")
 
 
 def _check_palette(palette: Palette, panel: Panel) -> None:
@@ -224,15 +224,15 @@ def _check_coloring(color_by: ColorBy, fade: Fade | None, values: ArrayLike | No
     if (values is not None) != (color_by == "values"):
         raise ValueError(f"color_by is {color_by!r} and values is {'not ' * (values is not None)}None")
     if values is not None and isinstance(norm, LogNorm) and np.min(np.asarray(values)) <= 0:
-        raise ValueError(f"values reach {np.min(np.asarray(values)):g}; a logarithmic scale begins over 0")
+        raise ValueError(f"values reach {np.min(np.asarray(values)):g}; a logarithmic scale needs values above 0")
 
 
 def _row_colors(panel: Panel, palette: Palette, color_by: ColorBy, fade: Fade | None) -> NDArray[np.float64]:
     if color_by == "step_size":
         return np.array([palette.step_sizes[size] for size in step_sizes(panel).tolist()])
-    progress = shares_of_way(panel, palette)
-    darkness = {None: np.full(len(progress), 0.5), "dark": progress, "white": 1 - progress}[fade]
-    colors = np.empty((len(progress), 3))
+    share = progress(panel, palette)
+    darkness = {None: np.full(len(share), 0.5), "dark": share, "white": 1 - share}[fade]
+    colors = np.empty((len(share), 3))
     for seed, hue in palette.directions.items():
         colors[panel.seed == seed] = shade(hue, darkness[panel.seed == seed])
     return colors
@@ -274,18 +274,18 @@ def _draw_minimum(ax: Axes, panel: Panel, size: float) -> PathCollection | None:
 
 def _scatter(ax: Axes, places: Array, **style: Any) -> PathCollection:
     draw: Callable[..., PathCollection] = ax.scatter
-    if isinstance(ax, Axes3D):  # nothing may fade with depth where a shade stands for the epoch
+    if isinstance(ax, Axes3D):  # no fading with depth, because the shade stands for the epoch
         return draw(*places.T, depthshade=False, **style)
     return draw(*places.T, **style)
 
 
 def _set_frame(ax: Axes, panel: Panel, boxes: Boxes | None) -> None:
-    """One scale for all axes, no ticks (PHATE's axes have no meaning), a light frame, or one around each box."""
+    """Set one scale for all axes, no ticks (PHATE's axes have no meaning), a light frame, or one around each box."""
     places = panel.embedding if panel.minimum is None else np.vstack([panel.embedding, panel.minimum])
     center, half = (places.max(0) + places.min(0)) / 2, 0.55 * np.ptp(places, axis=0)
     if boxes is not None:
         low, high = boxes.limits
-        center, half = (low + high) / 2, 0.503 * (high - low)  # the outermost frames are whole
+        center, half = (low + high) / 2, 0.503 * (high - low)  # slightly larger, so that the outer frames are complete
         for corner in boxes.corners:
             frame = Rectangle(tuple(corner), boxes.side, boxes.side, fill=False, edgecolor=FRAME, linewidth=0.6)
             ax.add_patch(frame).set(zorder=0, clip_on=False)
@@ -297,7 +297,7 @@ def _set_frame(ax: Axes, panel: Panel, boxes: Boxes | None) -> None:
         spine.set(color=FRAME, linewidth=0.6, visible=boxes is None)
     if isinstance(ax, Axes3D):
         ax.set_box_aspect(half.tolist())
-        ax.computed_zorder = False  # diamonds and the star stay on top
+        ax.computed_zorder = False  # keeps diamonds and the star on top
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.line.set(color=FRAME, linewidth=0.6)
             axis.set_pane_color("white")

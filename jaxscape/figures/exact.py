@@ -1,10 +1,10 @@
-"""Views in which every position is exact: distances and angles seen from one point.
+"""Views in which every position is exact: distances and angles relative to one reference point.
 
-An embedding bends distances to fit into the plane. Here nothing is fitted: the radius of a point is its distance from
-the point it is seen from, and its angle off a spoke, or its height over an axis, follows from the angle between its
-displacement and another one. Copies that were perturbed are seen from the minimum, and the other displacement is the
-jump. Other trajectories are seen from their own first point, and it is their displacement in the end. What a plane
-cannot show, the distances between trajectories, is not shown.
+An embedding distorts distances to fit them into the plane. Here nothing is fitted: the radius of a point is its
+distance from the reference, and its angle to a spoke, or its height above an axis, follows from the angle between its
+displacement and a reference displacement. For perturbed copies the reference is the minimum, and the reference
+displacement is the jump. For other trajectories it is their own first point, and their final displacement. Distances
+between trajectories, which a plane cannot show, are not shown.
 """
 
 from collections.abc import Hashable, Sequence
@@ -27,19 +27,19 @@ from jaxscape.figures.panels import (
     Array,
     ExactPanel,
     check_exact,
+    progress,
     rows_by_member,
     shading_words,
     shared_palette,
-    shares_of_way,
     step_sizes,
 )
 from jaxscape.figures.style import own_style
 from jaxscape.figures.texts import write_over, write_under
 
-DASHES: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (4, 1, 1, 1)))  # of the surrogates, in their order
-MOST_SPOKES = 24  # of trajectories that have one each
-_A_ROW = 3  # panels at most
-_CHOSEN = 8  # copies of one direction whose sides are chosen together: 2^8 ways
+DASHES: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (4, 1, 1, 1)))  # of the surrogates, in order
+MOST_SPOKES = 24  # for trajectories with one spoke each
+_A_ROW = 3  # most panels per row
+_CHOSEN = 8  # most copies of one direction whose sides are optimized together: 2^8 combinations
 
 
 class Curve(NamedTuple):
@@ -49,10 +49,10 @@ class Curve(NamedTuple):
     epochs: Array
     line: LineCollection | Line2D
     end: PathCollection
-    shades: NDArray[np.float64] | None  # (epochs, 3) of a real one
+    shades: NDArray[np.float64] | None  # (epochs, 3); None for a surrogate
 
     def show(self, epoch: float) -> None:
-        """Show what there is by an epoch."""
+        """Show the trajectory up to an epoch."""
         count = int(np.searchsorted(self.epochs, epoch, side="right"))
         if isinstance(self.line, Line2D):
             self.line.set_data(*self.places[:count].T)
@@ -64,22 +64,22 @@ class Curve(NamedTuple):
 
 
 class _Spoke(NamedTuple):
-    """A ray from the centre, and the trajectories whose angles are counted from it."""
+    """A ray from the centre, and the trajectories whose angles are measured from it."""
 
     angle: float
     seed: Hashable
-    members: list[NDArray[np.intp]]  # rows, in the order of epochs
+    members: list[NDArray[np.intp]]  # the rows of each, in the order of epochs
 
 
 def ended_nearer(panel: ExactPanel, distance: Array | None = None) -> tuple[int, int]:
-    """Return how many trajectories end nearer to the minimum than they began, and how many there are."""
+    """Return how many trajectories end nearer to the minimum than they started, and how many there are."""
     distances = np.asarray(panel.distance if distance is None else distance)
     rows = list(rows_by_member(panel).values())
     return sum(bool(distances[each[-1]] < distances[each[0]]) for each in rows), len(rows)
 
 
 def count_words(panel: ExactPanel) -> tuple[str, list[str]]:
-    """Return in words how many trajectories end nearer than they began, and how many of each of the surrogates."""
+    """Return as text how many trajectories end nearer than they started, and how many of each kind of surrogates."""
     nearer, of = ended_nearer(panel)
     others = [f"{each.label} {ended_nearer(panel, each.distance)[0]}" for each in panel.surrogates]
     return f"{nearer} of {of} ended nearer", others
@@ -87,27 +87,27 @@ def count_words(panel: ExactPanel) -> tuple[str, list[str]]:
 
 @own_style()
 def polar_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
-    """A spoke for each direction, or each trajectory: the radius is the distance, the angle off the spoke the angle.
+    """Draw one spoke per direction, or per trajectory: radius is the distance, angle to the spoke is the angle.
 
-    Copies that were perturbed: the minimum is a star in the middle, and there is a spoke a direction. A copy begins on
-    its spoke, as a diamond, and ends in a dot. Its radius is its distance from the minimum, on one linear scale for all
-    panels, and the angle between its point and the spoke that between its displacement and the jump. Dotted arcs have
-    the radius of each start: inside of its arc a copy is nearer than it began. The side of the spoke on which a copy
-    lies has no meaning; it is chosen so that curves do not cross.
+    Perturbed copies: the minimum is a star in the centre, and there is one spoke per direction. A copy starts on its
+    spoke, as a diamond, and ends in a dot. Its radius is its distance from the minimum, on one linear scale for all
+    panels, and the angle between its point and the spoke is that between its displacement and the jump. Dotted arcs
+    have the radius of each start: inside its arc a copy is nearer than it started. The side of the spoke on which a
+    copy lies has no meaning; it is chosen so that curves do not cross.
 
     Other trajectories: the star is the first point of each, and each has a spoke, on which it ends. Its radius is its
-    distance from its first point, on a linear scale of each panel, and the angle off the spoke that between its
-    displacement so far and its displacement in the end: a straight way lies on the spoke. All lie on the same side. Of
-    more than 24 in a panel 24 are drawn, in equal steps through all of them, and the panel says so.
+    distance from its first point, on a separate linear scale for each panel, and the angle to the spoke is that between
+    its displacement so far and its final displacement: a straight path lies on the spoke. All lie on the same side. If
+    a panel has more than 24, then 24 of them, evenly spaced in order, are drawn, and the panel says so.
 
-    Spokes are equally spaced, whatever the angles between the displacements. A bar shows the scale.
+    Spokes are evenly spaced, whatever the angles between the displacements. A bar shows the scale.
 
     Args:
-        panels: the minima with copies that were perturbed, or groups of trajectories that begin otherwise.
+        panels: minima with perturbed copies, or groups of trajectories that start otherwise.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `check_exact`; no panels, panels that differ in their hue, beginning, unit or length.
+        ValueError: as `check_exact`; for no panels, or panels that differ in their hue, beginning, unit or length.
     """
     fig, _, words = draw_polar(panels)
     figure_note(fig, f"{words}\n{note}".rstrip("\n"))
@@ -116,10 +116,10 @@ def polar_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
 
 @own_style()
 def draw_polar(panels: Sequence[ExactPanel]) -> tuple[Figure, list[Curve], str]:
-    """As `polar_figure`, without a note, and with the artists of its trajectories, for a film that moves them.
+    """Draw `polar_figure` without a note, and return the artists of its trajectories too, for a film that moves them.
 
     Returns:
-        The figure, the curves, and what the note has to say of positions.
+        The figure, the curves, and the text about positions for the note.
     """
     panels, palette, dashes = _checked(panels)
     fig = Figure()
@@ -141,18 +141,18 @@ def draw_polar(panels: Sequence[ExactPanel]) -> tuple[Figure, list[Curve], str]:
 
 @own_style()
 def plane_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
-    """The way along a displacement against the way across it, in units of that displacement.
+    """Draw the component along a displacement against the component across it, in units of that displacement.
 
-    Copies that were perturbed: along the jump, in jumps; the minimum is at 0, every start at 1. Arcs have equal
-    distances from the minimum; the black one is that of the starts, and left of it is nearer. Other trajectories: along
-    the displacement in the end; every one leads from 0 to 1.
+    Perturbed copies: along the jump, in jumps; the minimum is at 0, every start at 1. Arcs have equal distances from
+    the minimum; the black one is that of the starts, and left of it is nearer. Other trajectories: along the final
+    displacement; every one leads from 0 to 1.
 
     Args:
-        panels: as `polar_figure`; the axes of all have one range.
+        panels: as in `polar_figure`; all share one range of the axes.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `polar_figure`.
+        ValueError: as in `polar_figure`.
     """
     panels, palette, dashes = _checked(panels)
     fig = Figure()
@@ -173,16 +173,16 @@ def plane_figure(panels: Sequence[ExactPanel], *, note: str = "") -> Figure:
 
 
 def choose_sides(curves: Sequence[NDArray[Any]], mirrored: Sequence[NDArray[Any]]) -> list[bool]:
-    """Return for each curve of a direction whether it takes its mirror image: the fewest crossings, by turns if equal.
+    """Return for each curve of a direction whether to mirror it: the fewest crossings, alternating sides if equal.
 
     Args:
         curves: (m, 2) points each, on one side of the spoke.
-        mirrored: the same on the other side.
+        mirrored: the same curves on the other side.
     """
     count = len(curves)
-    turns = [number % 2 == 1 for number in range(count)]
+    alternating = [number % 2 == 1 for number in range(count)]
     if count > _CHOSEN:
-        return turns
+        return alternating
     crossings: dict[tuple[int, bool, int, bool], bool] = {}
 
     def cross(one: int, side: bool, other: int, its_side: bool) -> bool:
@@ -194,14 +194,14 @@ def choose_sides(curves: Sequence[NDArray[Any]], mirrored: Sequence[NDArray[Any]
     def cost(sides: Any) -> tuple[int, int]:
         pairs = [(one, other) for other in range(count) for one in range(other)]
         crossed = sum(cross(one, sides[one], other, sides[other]) for one, other in pairs)
-        return crossed, sum(side != turn for side, turn in zip(sides, turns, strict=True))
+        return crossed, sum(side != default for side, default in zip(sides, alternating, strict=True))
 
     return list(min(product((False, True), repeat=count), key=cost))
 
 
 def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str, Any], reach: float) -> list[Curve]:
     spokes, areas, curves = _spokes(panel), diamond_areas(palette), []
-    half, shares = np.pi / max(len(spokes), 3), shares_of_way(panel, palette)
+    half, shares = np.pi / max(len(spokes), 3), progress(panel, palette)
     for spoke in spokes:
         ax.plot(*places_of(np.array([0, reach]), np.full(2, spoke.angle)).T, color=FRAME, linewidth=0.5, zorder=0)
         sided = [
@@ -233,7 +233,7 @@ def _draw_polar(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
 
 
 def _draw_bar(ax: Axes, reach: float) -> None:
-    """A bar of a round length in the lower left corner, which no circle fills, and its length."""
+    """Draw a bar of a round length in the lower left corner, which no circle reaches, and its length."""
     _, length, *_ = MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(0, 0.75 * reach)
     ax.plot([-reach, -reach + length], [-0.97 * reach] * 2, color=INK, linewidth=1.2, solid_capstyle="butt", zorder=1)
     style: dict[str, Any] = {**PLAIN, "fontsize": SMALL, "color": INK, "ha": "left", "va": "bottom"}
@@ -260,7 +260,7 @@ def _draw_plane(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
         _dot(ax, places[-1], s=6, color=color, linewidths=0, zorder=3, clip_on=False)
     if not has_jumps:
         _draw_star(ax)
-    ax.set_xlabel(f"along the {'jump' if has_jumps else 'displacement in the end'}", fontsize=NORMAL, color=INK)
+    ax.set_xlabel(f"along the {'jump' if has_jumps else 'final displacement'}", fontsize=NORMAL, color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.tick_params(which="both", labelsize=SMALL, width=0.5, length=2, color=INK, labelcolor=INK)
     for name, spine in ax.spines.items():
@@ -268,7 +268,7 @@ def _draw_plane(ax: Axes, panel: ExactPanel, palette: Palette, dashes: dict[str,
 
 
 def _set_range(axes: Sequence[Axes], *, has_jumps: bool) -> None:
-    """One range for all panels, and the arcs of equal distance in it."""
+    """Set one range for all panels, and draw the arcs of equal distance in it."""
     low, high = axes[0].dataLim.get_points()
     for ax in axes[1:]:
         points = ax.dataLim.get_points()
@@ -308,29 +308,29 @@ def _dot(ax: Axes, place: NDArray[Any], **style: Any) -> PathCollection:
 
 
 def _spokes(panel: ExactPanel) -> list[_Spoke]:
-    """Equally spaced, clockwise from the top: one a direction, or one a trajectory, those of one label together."""
+    """Return evenly spaced spokes, clockwise from the top: one per direction, or one per trajectory sorted by label."""
     members, seeds = list(rows_by_member(panel).values()), panel.seed.tolist()
     if panel.begin == "jump":
         members.sort(key=lambda rows: panel.distance[rows[0]])
         groups = {seed: [rows for rows in members if seeds[rows[0]] == seed] for seed in np.unique(panel.seed).tolist()}
-        found = list(groups.items())
+        spokes = list(groups.items())
     else:
         members.sort(key=lambda rows: seeds[rows[0]])
         if len(members) > MOST_SPOKES:
             members = [members[number] for number in np.linspace(0, len(members) - 1, MOST_SPOKES).round().astype(int)]
-        found = [(seeds[rows[0]], [rows]) for rows in members]
+        spokes = [(seeds[rows[0]], [rows]) for rows in members]
     return [
-        _Spoke(np.pi / 2 - 2 * np.pi * number / len(found), seed, each) for number, (seed, each) in enumerate(found)
+        _Spoke(np.pi / 2 - 2 * np.pi * number / len(spokes), seed, each) for number, (seed, each) in enumerate(spokes)
     ]
 
 
 def places_of(radius: NDArray[Any], angle: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the places (m, 2) of points at these distances and angles (m,), in radians, from the origin."""
+    """Return the points (m, 2) at these distances and angles (m,), in radians, from the origin."""
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
 def _cross(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether two polylines cross: whether a segment of each has the ends of the other on both of its sides."""
+    """Return whether two polylines cross: a segment of each has the ends of the other on different sides."""
     a, b = one[:-1, None], one[1:, None]
     c, d = other[None, :-1], other[None, 1:]
 
@@ -338,12 +338,12 @@ def _cross(one: NDArray[Any], other: NDArray[Any]) -> bool:
         along, to = end - start, point - start
         return np.asarray(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
 
-    apart = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
-    return bool(apart.any())
+    crossing = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
+    return bool(crossing.any())
 
 
 def _write_around(ax: Axes, panel: ExactPanel, *, drawn: int | None = None) -> None:
-    """The title; under the panel what it is of, and where its trajectories and their surrogates ended."""
+    """Write the title, and under the panel its note and where its trajectories and their surrogates ended."""
     write_over(ax, panel.title)
     lines = [panel.note] if panel.note else []
     if panel.begin == "jump":
@@ -361,7 +361,7 @@ def _write_around(ax: Axes, panel: ExactPanel, *, drawn: int | None = None) -> N
 
 
 def _ends(panel: ExactPanel, distance: Array) -> str:
-    """The distances in the end, from the least to the greatest."""
+    """Return the range of the final distances as text."""
     ends = [distance[rows[-1]] for rows in rows_by_member(panel).values()]
     least, greatest = f"{min(ends):.3g}", f"{max(ends):.3g}"
     return least if least == greatest else f"{least} to {greatest}"
@@ -376,15 +376,15 @@ def _polar_words(panels: Sequence[ExactPanel]) -> str:
     unit = f", in {length}" if length else ""
     if begin == "jump":
         return (
-            f"Every position is exact. Radius: distance from the minimum{unit} (bar); angle off the spoke: between "
-            "displacement and jump. Inside of its dotted arc a copy is nearer than it began. Spokes are evenly spaced, "
+            f"Every position is exact. Radius: distance from the minimum{unit} (bar); angle to the spoke: between "
+            "displacement and jump. Inside its dotted arc a copy is nearer than it started. Spokes are evenly spaced, "
             "their sides have no meaning, and distances between copies are not shown."
         )
     scales = "; each panel has its own scale" if len(panels) > 1 else ""
     return (
         f"Every position is exact. Radius: distance from the trajectory's own {REFERENCES[begin]}{unit} (bar{scales}); "
-        "angle off the spoke: between the displacement so far and that in the end. A straight way lies on its spoke. "
-        "Spokes are equally spaced, one a trajectory; distances between trajectories are not shown."
+        "angle to the spoke: between the displacement so far and the final one. A straight path lies on its spoke. "
+        "Spokes are evenly spaced, one per trajectory; distances between trajectories are not shown."
     )
 
 
@@ -392,18 +392,18 @@ def _plane_words(panels: Sequence[ExactPanel]) -> str:
     begin = panels[0].begin
     if begin == "jump":
         return (
-            "Every position is exact, in jumps. Arcs: equal distance from the minimum (black: of the starts; left of "
-            "it is nearer). Dots: ends."
+            "Every position is exact, in units of the jump. Arcs: equal distance from the minimum (black: of the "
+            "starts; left of it is nearer). Dots: ends."
         )
     return (
-        f"Every position is exact, in units of each trajectory's own displacement in the end: all lead from 0, the "
-        f"{REFERENCES[begin]}, to 1. Arcs: equal distance from there. A straight way lies on the axis, one of steps at "
-        "right angles to each other, as random steps nearly are in many dimensions, on half a circle."
+        f"Every position is exact, in units of each trajectory's final displacement: all lead from 0, the "
+        f"{REFERENCES[begin]}, to 1. Arcs: equal distance from there. A straight path lies on the axis, one of "
+        "orthogonal steps, as random steps nearly are in many dimensions, on a semicircle."
     )
 
 
 def _checked(panels: Sequence[ExactPanel]) -> tuple[list[ExactPanel], Palette, dict[str, Any]]:
-    """The panels, their palette, and the dashes of each surrogate, which are the same in all panels."""
+    """Return the panels, their palette, and the dashes of each surrogate, which are the same in all panels."""
     checked = [check_exact(panel) for panel in panels]
     words = {(panel.hue, panel.begin, panel.unit, panel.length) for panel in checked}
     if len(words) > 1:
@@ -422,13 +422,13 @@ def _arrange(
     *,
     polar: bool,
 ) -> None:
-    """Put the panels in their places, and a legend under them."""
+    """Place the panels, and draw a legend under them."""
     arrange_panels(fig, axes, center=True)
     extra = [Line2D([], [], color=GREY, linewidth=0.8, label=label, linestyle=each) for label, each in dashes.items()]
     fades: list[Fade] = ["dark"] if polar else []
     first = panels[0]
     has_jumps = first.begin == "jump"
-    # A panel of one group has its name for a title, and needs no legend of hues.
+    # A panel with a single group has its name as the title, and needs no legend of hues.
     named = all({panel.title} == set(map(str, panel.seed.tolist())) for panel in panels)
     signs: dict[str, Any] = {
         "directions": polar if has_jumps else not named,

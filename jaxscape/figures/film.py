@@ -1,7 +1,7 @@
 """Films: trajectories that grow epoch by epoch, several minima side by side.
 
-A film moves the artists of `plots.comparison_figure`, the paper's supplementary film, or those of `exact.polar_figure`;
-its last frame is that picture.
+A film animates the artists of `plots.comparison_figure`, the paper's supplementary film, or those of
+`exact.polar_figure`; its last frame is that figure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,15 +30,15 @@ from jaxscape.figures.style import own_style, replacing
 
 NEWEST_SIZE = 4 * POINT_SIZE
 RANGES = {"seconds": (0.1, 600), "hold": (0.1, 600), "dpi": (30, 600), "max_frames": (2, 1000)}
-COLORS = 255  # in a GIF: one of 256 stands for what stays as it was
+COLORS = 255  # in a GIF: one of the 256 is reserved for pixels that do not change
 
 
 class Film(NamedTuple):
-    """A figure and what changes in it; `_show` sets its epoch."""
+    """A figure and its animated artists; `_show` sets the epoch."""
 
     fig: Figure
-    panels: Sequence[Panel]  # of an embedding; none of a polar view
-    drawn: Sequence[Trajectories]  # a panel each
+    panels: Sequence[Panel]  # of embeddings; empty for a polar view
+    drawn: Sequence[Trajectories]  # one per panel
     curves: Sequence[Curve]  # of a polar view
     clock: Text
     epochs: Array  # (frame,), ascending
@@ -57,32 +57,32 @@ def save_film(
     max_frames: int = 101,
     note: str = "",
 ) -> list[Path]:
-    """Writes STEM.gif and, where an ffmpeg is there, STEM.mp4 with twice the pixels a side.
+    """Write STEM.gif and, if ffmpeg is available, STEM.mp4 with twice the resolution.
 
-    Of embeddings a frame shows the points and lines up to its epoch, the newest points larger than the others; the last
-    frame is the picture of `plots.comparison_figure`. Of exact panels it shows the polar view up to its epoch, with the
-    surrogates; the last frame is the picture of `exact.polar_figure`. The time stands under the panels. Jumps and
-    minima are there from the first frame, and the axes stay those of all epochs. The same panels give the same bytes of
-    the GIF. Missing folders are made.
+    For embeddings, a frame shows the points and lines up to its epoch, the newest points larger than the others; the
+    last frame is the figure of `plots.comparison_figure`. For exact panels it shows the polar view up to its epoch,
+    with the surrogates; the last frame is the figure of `exact.polar_figure`. The time is written under the panels.
+    Jumps and minima are shown from the first frame, and the axes have the range of all epochs. The same panels give
+    the same bytes of the GIF. Missing folders are created.
 
     Args:
-        panels: the minima, embedded (all in the plane or all in space) or as the exact views take them; each may have
-            epochs of its own.
-        stem: path of the files, less their endings.
-        look: of embeddings: "dark" or "white" (hues that darken, whiten) or "epoch" (one scale).
-        seconds: from the first epoch to the last one.
-        hold: for which the last frame stays, before the GIF begins anew.
-        dpi: pixels an inch of the GIF; three panels are about 6.5 inches wide.
-        max_frames: of more epochs than this, every k-th is shown, and the last one.
+        panels: the minima, embedded (all in 2-D or all in 3-D) or as the exact views take them; their epochs may
+            differ.
+        stem: path of the files without suffix.
+        look: for embeddings: "dark" or "white" (hues that become darker or whiter) or "epoch" (one colour scale).
+        seconds: duration from the first to the last epoch.
+        hold: seconds for which the last frame stays, before the GIF restarts.
+        dpi: resolution of the GIF; three panels are about 6.5 inches wide.
+        max_frames: with more epochs than this, every k-th is shown, and the last one.
         note: for the foot of the figure.
 
     Returns:
         The files: [STEM.gif], or [STEM.gif, STEM.mp4].
 
     Raises:
-        ValueError: as `plots.comparison_figure` or `exact.polar_figure`; panels of both kinds; numbers out of `RANGES`,
-            an unknown look.
-        OSError: says which file could not be written, and why; an old one stays as it was.
+        ValueError: as `plots.comparison_figure` or `exact.polar_figure`; for panels of both kinds, numbers outside
+            `RANGES`, an unknown look.
+        OSError: if a file cannot be written; the message names the file and the reason, and an old file is kept.
     """
     for name, value in (("seconds", seconds), ("hold", hold), ("dpi", dpi), ("max_frames", max_frames)):
         low, high = RANGES[name]
@@ -90,7 +90,7 @@ def save_film(
             raise ValueError(f"{name} is {value!r}; allowed are {low:g} to {high:g}")
     if look not in LOOKS:
         raise ValueError(f"look is {look!r}; choose one of {list(LOOKS)}")
-    # Browsers slow down a GIF of more than 50 frames a second.
+    # Browsers slow down a GIF with more than 50 frames per second.
     film = _make_film(panels, look, max_frames=min(max_frames, int(50 * seconds) + 1), note=note)
     gif, mp4 = Path(f"{stem}.gif"), Path(f"{stem}.mp4")
     with replacing(gif) as path:
@@ -128,7 +128,7 @@ def _make_film(panels: Sequence[Panel] | Sequence[ExactPanel], look: Look, *, ma
 def _show(film: Film, epoch: float) -> None:
     last = film.epochs[-1]
     width = max(len(f"{known:g}") for known in film.epochs)
-    # Spaces as wide as a digit: the words stay where they are.
+    # Padded with spaces as wide as a digit, so that the text does not move.
     film.clock.set_text(f"{film.unit} {f'{epoch:g}'.rjust(width, chr(0x2007))} of {last:g}")
     for curve in film.curves:
         curve.show(epoch)
@@ -138,7 +138,7 @@ def _show(film: Film, epoch: float) -> None:
             shown = rows[panel.epoch[rows] <= epoch]
             _set_places(drawn.lines[member], path(panel, shown))
             if epoch < last:
-                newest = shown[panel.epoch[shown] > 0][-1:]  # at epoch 0 a diamond or star stands out
+                newest = shown[panel.epoch[shown] > 0][-1:]  # at epoch 0 a diamond or star is visible already
                 sizes[newest], edges[newest] = NEWEST_SIZE, EDGE["linewidths"]
         drawn.points.set(sizes=sizes[drawn.rows], linewidths=edges[drawn.rows], edgecolors=EDGE["edgecolors"])
 
@@ -160,20 +160,20 @@ def _pictures(film: Film, epochs: Array, dpi: float) -> Iterator[Image.Image]:
 
 
 def _save_gif(film: Film, path: Path, seconds: float, hold: float, dpi: float) -> None:
-    """One palette for all frames, and of each only what changes: a fifth of what `PillowWriter` would take."""
+    """Write one palette for all frames, and only the changes of each: a fifth of the size that `PillowWriter` gives."""
     n = len(film.epochs)
     few = [np.asarray(picture) for picture in _pictures(film, film.epochs[[0, n // 2, -1]], dpi)]
-    # The other methods let white become a light grey.
+    # The other methods turn white into a light grey.
     palette = Image.fromarray(np.concatenate(few)).quantize(COLORS, Image.Quantize.MAXCOVERAGE)
     pictures = _pictures(film, film.epochs, dpi)
     first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    ends = np.linspace(0, 100 * seconds, n).round()  # a GIF counts hundredths of a second
+    ends = np.linspace(0, 100 * seconds, n).round()  # GIF durations are in hundredths of a second
     durations = [10 * int(hundredths) for hundredths in (*np.diff(ends), round(100 * hold))]
     first.save(path, format="GIF", save_all=True, append_images=others, duration=durations, loop=0, disposal=1)
 
 
 def _save_mp4(film: Film, path: Path, seconds: float, hold: float, dpi: float) -> None:
-    """H.264 with an even number of pixels a side, in the one pixel format that every player shows."""
+    """Write H.264 with even width and height, in the one pixel format that every player shows."""
     step = seconds / (len(film.epochs) - 1) if len(film.epochs) > 1 else hold
     still = f"tpad=stop_mode=clone:stop_duration={max(hold - step, 0):g}"
     options = ["-pix_fmt", "yuv420p", "-vf", still, "-movflags", "+faststart", "-f", "mp4"]

@@ -1,7 +1,7 @@
-"""What a panel of a landscape figure shows: losses along a line or a path, on a plane, a spectrum, a diagram.
+"""The data of a panel of a landscape figure: losses along a line or a path, on a plane, a spectrum, a diagram.
 
-Arrays alone, which are checked before anything is drawn. NaN and infinite losses are allowed: they are gaps, and the
-figure says how many there are.
+Only arrays, which are checked before anything is drawn. NaN and infinite losses are allowed: they are drawn as gaps,
+and the figure says how many there are.
 """
 
 from collections.abc import Mapping
@@ -34,23 +34,23 @@ class SurfacePanel(NamedTuple):
     x: Array  # (columns,) ascending
     y: Array  # (rows,) ascending
     values: Array  # (rows, columns)
-    points: Mapping[str, tuple[float, float]] = {}  # marked places (x, y) by name
+    points: Mapping[str, tuple[float, float]] = {}  # marked positions (x, y) by name
     labels: tuple[str, str] = ("", "")  # of the two axes
     note: str = ""
 
 
 class TrajectoryPanel(NamedTuple):
-    """One or several trajectories projected on a plane, and how far they are from it."""
+    """One or several trajectories projected on a plane, and their distance from it."""
 
     surface: SurfacePanel
     place: Array  # (m, 2) projected points
-    outside: Array  # (m,) share of the distance from the plane's origin that lies outside of the plane, 0 to 1
+    outside: Array  # (m,) fraction of the distance from the plane's origin that lies outside the plane, 0 to 1
     epoch: Array  # (m,) ascending on each trajectory
-    loss: Array  # (k,) of the points themselves
-    plane_loss: Array  # (k,) of the plane under them
+    loss: Array  # (k,) at the points themselves
+    plane_loss: Array  # (k,) at their projections on the plane
     unit: str = "epoch"
-    member: Array | None = None  # (m,) which trajectory a point is of; None for one
-    rows: Array | None = None  # (k,) ascending, the points whose losses are known; all by default
+    member: Array | None = None  # (m,) the trajectory of each point; None if there is one
+    rows: Array | None = None  # (k,) ascending, the points with known losses; all by default
 
 
 class PathPanel(NamedTuple):
@@ -78,7 +78,7 @@ class PersistencePanel(NamedTuple):
 
     title: str
     birth: Array  # (pairs,)
-    death: Array  # (pairs,) infinity where a class does not die
+    death: Array  # (pairs,) infinity if a class never dies
     null: Array | None = None  # (draws, most) lifetimes of each draw, the longest first
     note: str = ""
 
@@ -87,8 +87,8 @@ def checked_line(panel: LinePanel) -> LinePanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: shapes that differ, positions that do not ascend, no curve, an unknown curve of the barrier, or one
-            that has no finite value at 0 and 1.
+        ValueError: for shapes that differ, positions that do not ascend, no curve, an unknown curve of the barrier, or
+            one without a finite value at 0 and 1.
     """
     position = _ascending("position", panel.position, 2)
     if not panel.curves:
@@ -108,12 +108,12 @@ def checked_surface(panel: SurfacePanel) -> SurfacePanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: shapes that do not fit, axes that do not ascend, no finite value, or points outside of the grid.
+        ValueError: for shapes that do not fit, axes that do not ascend, no finite value, or points outside the grid.
     """
     x, y = _ascending("x", panel.x, 2), _ascending("y", panel.y, 2)
     values = np.asarray(panel.values, float)
     if values.shape != (len(y), len(x)):
-        raise ValueError(f"values has shape {values.shape}; {(len(y), len(x))} is needed, a row for each y")
+        raise ValueError(f"values has shape {values.shape}; it needs {(len(y), len(x))}, one row for each y")
     if not np.isfinite(values).any():
         raise ValueError(f"panel {panel.title!r} has no finite value")
     for name, place in panel.points.items():
@@ -127,8 +127,8 @@ def checked_trajectory(panel: TrajectoryPanel) -> TrajectoryPanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: as `checked_surface`; columns of other lengths, shares beyond 0 to 1, epochs that do not ascend on
-            a trajectory, and rows that are not there.
+        ValueError: as `checked_surface`; for columns of different lengths, fractions beyond 0 to 1, epochs that do not
+            ascend on a trajectory, and rows that do not exist.
     """
     place = np.asarray(panel.place, float)
     if place.ndim != 2 or place.shape[1] != 2 or len(place) < 2 or not np.isfinite(place).all():
@@ -157,10 +157,10 @@ def checked_trajectory(panel: TrajectoryPanel) -> TrajectoryPanel:
 
 
 def median_by_epoch(panel: TrajectoryPanel) -> tuple[Array, Array, Array]:
-    """Return the epochs (e,) whose losses are known, and the medians (e,) over the points and over the plane.
+    """Return the epochs (e,) with known losses, and the medians (e,) of the losses at the points and on the plane.
 
     Args:
-        panel: as `checked_trajectory` returns it.
+        panel: from `checked_trajectory`.
     """
     epoch = panel.epoch[panel.rows]
     epochs = np.unique(epoch)
@@ -172,7 +172,7 @@ def checked_path(panel: PathPanel) -> PathPanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: columns of other lengths, positions that do not ascend.
+        ValueError: for columns of different lengths, positions that do not ascend.
     """
     position = _ascending("position", panel.position, 2)
     curve, straight = (_column(name, getattr(panel, name), len(position)) for name in ("curve", "straight"))
@@ -183,12 +183,14 @@ def checked_spectrum(panel: SpectrumPanel) -> SpectrumPanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: columns of other lengths, NaN, a density that is negative or 0 everywhere.
+        ValueError: for columns of different lengths, NaN, a density that is negative or 0 everywhere.
     """
     value = _ascending("value", panel.value, 2)
     density = checked_column("density", panel.density, len(value), numeric=True)
     if density.min() < 0 or density.max() == 0:
-        raise ValueError(f"density must be at least 0 and somewhere more, got {density.min():g} to {density.max():g}")
+        raise ValueError(
+            f"density must be at least 0, and above 0 somewhere, got {density.min():g} to {density.max():g}"
+        )
     eigenvalues = np.asarray(panel.eigenvalues, float)
     return panel._replace(
         value=value,
@@ -201,8 +203,8 @@ def checked_persistence(panel: PersistencePanel) -> PersistencePanel:
     """Return the panel with arrays of floats.
 
     Raises:
-        ValueError: columns of other lengths, no pairs, births that are not finite, deaths before births, null lifetimes
-            that are negative or not sorted.
+        ValueError: for columns of different lengths, no pairs, births that are not finite, deaths before births, null
+            lifetimes that are negative or not sorted.
     """
     birth = np.asarray(panel.birth, float)
     birth = checked_column("birth", birth, birth.size, numeric=True)
@@ -225,12 +227,12 @@ def gaps(*columns: Array) -> int:
 
 
 def height_above_chord(panel: LinePanel) -> tuple[float, float, Array]:
-    """Return where the barrier is, its height there, and the chord (n,) between the values at 0 and 1.
+    """Return the position of the barrier, its height there, and the chord (n,) between the values at 0 and 1.
 
-    The barrier is the largest value between 0 and 1 above the linear interpolation of those at 0 and 1.
+    The barrier is the largest excess, between 0 and 1, over the linear interpolation of the values at 0 and 1.
 
     Args:
-        panel: as `checked_line` returns it, with a barrier.
+        panel: from `checked_line`, with a barrier.
     """
     values, inside = panel.curves[panel.barrier], (panel.position >= 0) & (panel.position <= 1)
     first, last = (values[panel.position == end][0] for end in (0, 1))
@@ -241,7 +243,7 @@ def height_above_chord(panel: LinePanel) -> tuple[float, float, Array]:
 
 
 def _column(name: str, column: ArrayLike, n: int) -> Array:
-    """As `checked_column`; NaN and infinity are allowed."""
+    """Return the column as `checked_column` does, but allow NaN and infinity."""
     array = np.asarray(column, float)
     checked_column(name, np.zeros(array.shape), n)
     return array

@@ -1,6 +1,6 @@
 """Figures of the landscape itself: lines, planes, paths, spectra and persistence diagrams.
 
-Arrays in, artists out. Titles are names; what was used stands in the notes under the panels.
+Arrays in, artists out. Titles are names; settings are in the notes under the panels.
 """
 
 from collections.abc import Sequence
@@ -86,8 +86,8 @@ __all__ = [
     "trajectory_figure",
 ]
 
-LOWEST_DENSITY = 1e-6  # of the highest, where the axis of a spectrum begins
-BAND = (5, 95)  # percentiles of the null between which a band is drawn
+LOWEST_DENSITY = 1e-6  # start of a spectrum's density axis, as a fraction of the highest density
+BAND = (5, 95)  # percentiles of the null, drawn as a band
 OUTSIDE_SCALE = "plasma"
 _A_ROW = 3
 _NULL: dict[str, Any] = {"color": FRAME, "linewidth": 0}
@@ -97,16 +97,16 @@ _NULL: dict[str, Any] = {"color": FRAME, "linewidth": 0}
 def line_figure(
     panels: Sequence[LinePanel], *, quantity: str = "loss", log: bool | None = None, note: str = ""
 ) -> Figure:
-    """Values along straight lines, with both ends marked and the barrier drawn; all panels share the vertical axis.
+    """Draw values along straight lines, with both ends marked and the barrier; all panels share the vertical axis.
 
     Args:
-        panels: lines, each with one or more curves; a curve of one name has one colour in all panels.
-        quantity: what is drawn, for the axis.
-        log: whether the scale is logarithmic; by default as `is_log` has it.
+        panels: lines, each with one or more curves; curves with the same name have the same colour in all panels.
+        quantity: label of the vertical axis.
+        log: whether the scale is logarithmic; by default decided by `is_log`.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: no panels; as `checked_line`; a logarithmic scale of values that are not positive.
+        ValueError: for no panels; as `checked_line`; for a logarithmic scale with values that are not positive.
     """
     panels = [checked_line(panel) for panel in some_panels(panels)]
     log = is_log_scale([each for panel in panels for each in panel.curves.values()], log)
@@ -149,16 +149,16 @@ def line_figure(
 def contour_figure(
     panels: Sequence[SurfacePanel], *, quantity: str = "loss", log: bool | None = None, note: str = ""
 ) -> Figure:
-    """Surfaces as filled contours with labelled levels; all panels share levels and colours.
+    """Draw surfaces as filled contours with labelled levels; all panels share levels and colours.
 
     Args:
-        panels: surfaces. What is NaN or infinite is hatched.
-        quantity: what is drawn, beside the colour bar.
-        log: whether the levels are those of a logarithmic scale; by default as `is_log` has it.
+        panels: surfaces. NaN and infinite values are hatched.
+        quantity: label of the colour bar.
+        log: whether the levels are logarithmic; by default decided by `is_log`.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: no panels; as `checked_surface`; a logarithmic scale of values that are not positive.
+        ValueError: for no panels; as `checked_surface`; for a logarithmic scale with values that are not positive.
     """
     panels = [checked_surface(panel) for panel in some_panels(panels)]
     log = is_log_scale([panel.values for panel in panels], log)
@@ -184,18 +184,18 @@ def contour_figure(
 def surface_figure(
     panels: Sequence[SurfacePanel], *, quantity: str = "loss", log: bool | None = None, note: str = ""
 ) -> Figure:
-    """Surfaces in space; all panels share the vertical axis and the colours. What is NaN or infinite is a hole.
+    """Draw surfaces in 3-D; all panels share the vertical axis and the colours. NaN and infinite values are holes.
 
-    A marked point has the height of the grid's nearest point, and is left out where that is a hole.
+    A marked point has the height of the nearest grid point, and is omitted if that is a hole.
 
     Args:
-        panels: as `contour_figure`.
-        quantity: as `contour_figure`.
-        log: as `contour_figure`.
+        panels: as in `contour_figure`.
+        quantity: as in `contour_figure`.
+        log: as in `contour_figure`.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `contour_figure`.
+        ValueError: as in `contour_figure`.
     """
     panels = [checked_surface(panel) for panel in some_panels(panels)]
     log = is_log_scale([panel.values for panel in panels], log)
@@ -209,7 +209,7 @@ def surface_figure(
     for ax, panel in zip(shown, panels, strict=True):
         values = gapped(panel.values)
         colors = matplotlib.colormaps[SCALE](scale(np.nan_to_num(values, nan=levels[0])))
-        colors[np.isnan(values)] = 0  # no part of a facet at a missing corner is filled
+        colors[np.isnan(values)] = 0  # facets with a missing corner are not filled
         x, y = np.meshgrid(panel.x, panel.y)
         style: dict[str, Any] = {"rstride": 1, "cstride": 1, "linewidth": 0.15, "edgecolor": "white", "shade": False}
         ax.plot_surface(x, y, height(values), facecolors=colors, antialiased=True, **style)
@@ -234,20 +234,20 @@ def surface_figure(
 def trajectory_figure(
     panels: Sequence[TrajectoryPanel], *, quantity: str = "loss", log: bool | None = None, note: str = ""
 ) -> Figure:
-    """Trajectories projected on a plane, and below the loss of their points beside that of the plane under them.
+    """Draw trajectories projected on a plane, and below the loss of their points beside that of the plane.
 
-    Above, the contours are those of the plane, and a point has the colour of the share of its distance from the plane's
-    origin that lies outside of the plane. Below, where both lines differ, the contours are not the loss that the
-    trajectory met.
+    Above, the contours are those of the plane, and the colour of a point is the fraction of its distance from the
+    plane's origin that lies outside the plane. Where the two lines below differ, the contours are not the loss that
+    the trajectory encountered.
 
     Args:
         panels: trajectories, each on its plane; all share levels and scales.
-        quantity: what the contours and lines are.
-        log: whether the scale of the losses is logarithmic; by default as `is_log` has it.
+        quantity: label of the contours and lines.
+        log: whether the scale of the losses is logarithmic; by default decided by `is_log`.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: no panels; as `checked_trajectory`; a logarithmic scale of values that are not positive.
+        ValueError: for no panels; as `checked_trajectory`; for a logarithmic scale with values that are not positive.
     """
     panels = [checked_trajectory(panel) for panel in some_panels(panels)]
     surfaces = [panel.surface.values for panel in panels]
@@ -257,7 +257,7 @@ def trajectory_figure(
     scale, cmap = level_colors(levels, light)
     shares = Normalize(0, 1)
     fig = Figure()
-    axes = panel_axes(fig, [len(panels)] * 2)  # planes have ranges of their own
+    axes = panel_axes(fig, [len(panels)] * 2)  # each plane has its own range
     for below in axes[1, 1:]:
         below.sharey(axes[1, 0])
         below.tick_params(labelleft=False)
@@ -270,11 +270,11 @@ def trajectory_figure(
         ax.scatter(*panel.place.T, c=panel.outside, cmap=OUTSIDE_SCALE, norm=shares, **style)
         draw_points(ax, panel.surface)
         write_over(ax, panel.surface.title)
-        far = f"outside of the plane {panel.outside.min():.0%} to {panel.outside.max():.0%} of the distance"
+        far = f"outside the plane {panel.outside.min():.0%} to {panel.outside.max():.0%} of the distance"
         gap = gap_words(panel.surface.values, "hatched")
         low, high = (np.array([panel.surface.x[end], panel.surface.y[end]]) for end in (0, -1))
         beyond = int(np.any((panel.place < low) | (panel.place > high), axis=1).sum())
-        cut = f"{beyond} points lie beyond the picture" if beyond else ""
+        cut = f"{beyond} points outside the picture" if beyond else ""
         write_under(ax, joined_lines([panel.surface.note, far.replace("%", "\N{NO-BREAK SPACE}%"), cut, gap]))
         epochs, loss, plane_loss = median_by_epoch(panel)
         below.plot(epochs, gapped(loss), color=HUES[0], linewidth=1.2, zorder=3)
@@ -285,7 +285,7 @@ def trajectory_figure(
     set_scale(axes[1, 0], log=log)
     label_rows(axes[1:], quantity)
     draw_colorbar(
-        axes[0, -1], ScalarMappable(shares, OUTSIDE_SCALE), "share outside of the plane", [0, 0.25, 0.5, 0.75, 1]
+        axes[0, -1], ScalarMappable(shares, OUTSIDE_SCALE), "fraction outside the plane", [0, 0.25, 0.5, 0.75, 1]
     )
     arrange_panels(fig, axes)
     several = any(panel.member is not None and len(np.unique(panel.member)) > 1 for panel in panels)
@@ -303,15 +303,15 @@ def trajectory_figure(
 
 @own_style()
 def path_figure(panels: Sequence[PathPanel], *, ends: tuple[str, str] = ("0", "1"), note: str = "") -> Figure:
-    """Quantities along a curve of low loss and along the straight line between its ends, a panel a quantity.
+    """Draw quantities along a low-loss curve and along the straight line between its ends, one panel per quantity.
 
     Args:
-        panels: such as loss and error; each has its own vertical axis, logarithmic as `is_log` has it.
+        panels: such as loss and error; each has its own vertical axis, logarithmic if `is_log` says so.
         ends: names of the two ends.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: no panels; as `checked_path`.
+        ValueError: for no panels; as `checked_path`.
     """
     panels = [checked_path(panel) for panel in some_panels(panels)]
     fig = Figure()
@@ -341,15 +341,15 @@ def path_figure(panels: Sequence[PathPanel], *, ends: tuple[str, str] = ("0", "1
 
 @own_style()
 def spectrum_figure(panels: Sequence[SpectrumPanel], *, quantity: str = "eigenvalue", note: str = "") -> Figure:
-    """Spectral densities on a logarithmic axis, a row a network; single eigenvalues are ticks over the horizontal axis.
+    """Draw spectral densities on a logarithmic axis, one row per network; single eigenvalues are ticks on the x axis.
 
     Args:
         panels: spectra, which share both axes.
-        quantity: for the horizontal axis.
+        quantity: label of the horizontal axis.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: no panels; as `checked_spectrum`.
+        ValueError: for no panels; as `checked_spectrum`.
     """
     panels = [checked_spectrum(panel) for panel in some_panels(panels)]
     top = max(panel.density.max() for panel in panels)
@@ -362,7 +362,7 @@ def spectrum_figure(panels: Sequence[SpectrumPanel], *, quantity: str = "eigenva
     axes = panel_axes(fig, [1] * len(panels), sharex=True, sharey=True)
     width, height = 2.2 * PANEL_INCHES, 0.55 * PANEL_INCHES
     for ax, panel in zip(axes[:, 0], panels, strict=True):
-        density = np.maximum(panel.density, 1e-6 * floor)  # under the axis, where both are cut
+        density = np.maximum(panel.density, 1e-6 * floor)  # below the axis, where both are clipped
         ax.fill_between(panel.value, 1e-6 * floor, density, color=HUES[3], alpha=0.4, linewidth=0, zorder=1)
         ax.plot(panel.value, density, color=HUES[0], linewidth=0.9, zorder=2)
         ax.vlines(
@@ -391,18 +391,19 @@ def spectrum_figure(panels: Sequence[SpectrumPanel], *, quantity: str = "eigenva
 
 @own_style()
 def persistence_figure(panels: Sequence[PersistencePanel], *, quantity: str = "loss", note: str = "") -> Figure:
-    """Persistence diagrams, and below lifetimes by rank beside those of shuffled losses.
+    """Draw persistence diagrams, and below them lifetimes by rank beside those of shuffled losses.
 
-    Above, a point is a basin: born at its minimum, dead where it joins a deeper one. A triangle on the dashed line
-    has no death. Below, the lifetimes from the longest on, and the band that holds 90 % of shuffled losses.
+    In the diagram, a point is a basin: born at its minimum, dead where it merges into a deeper one. A triangle on the
+    dashed line never dies. Below are the lifetimes in descending order, and the band that holds 90 % of shuffled
+    losses.
 
     Args:
         panels: diagrams; all share their scales.
-        quantity: what births and deaths are, for the axes.
+        quantity: what births and deaths measure, for the axes.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: no panels; as `checked_persistence`.
+        ValueError: for no panels; as `checked_persistence`.
     """
     panels = [checked_persistence(panel) for panel in some_panels(panels)]
     finite = np.concatenate([each[np.isfinite(each)] for panel in panels for each in (panel.birth, panel.death)])
@@ -448,14 +449,14 @@ def persistence_figure(panels: Sequence[PersistencePanel], *, quantity: str = "l
 
 def _draw_lifetimes(ax: Axes, panel: PersistencePanel) -> None:
     shown = np.isfinite(panel.death)
-    found = np.sort(panel.death[shown] - panel.birth[shown])[::-1]
+    lifetimes = np.sort(panel.death[shown] - panel.birth[shown])[::-1]
     if panel.null is not None:
         rank = np.arange(1, panel.null.shape[1] + 1)
         low, high = np.percentile(panel.null, BAND, axis=0)
         ax.fill_between(rank, low, high, zorder=1, **_NULL)
         ax.plot(rank, np.median(panel.null, axis=0), color=GREY, linewidth=0.8, zorder=2)
     style: dict[str, Any] = {"markersize": 3, "linewidth": 0.8, "zorder": 3}
-    ax.plot(np.arange(1, len(found) + 1), found, color=HUES[0], marker="o", markeredgewidth=0, **style)
+    ax.plot(np.arange(1, len(lifetimes) + 1), lifetimes, color=HUES[0], marker="o", markeredgewidth=0, **style)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.set_xlabel("rank", fontsize=NORMAL, color=INK)
     plain_axes(ax)

@@ -1,7 +1,7 @@
-"""The size of a figure and the places of its parts, in inches, once its panels are drawn.
+"""The size of a figure and the positions of its parts, in inches, once its panels are drawn.
 
-Panels have one size, texts are measured, and the figure becomes as large as its content: nothing overlaps
-and no gap is left. What stands at the foot (legend, note) lengthens the figure.
+Panels have one size, texts are measured, and the figure grows to fit its content: nothing overlaps and no gap is left.
+Legend and note are added at the foot and lengthen the figure.
 """
 
 from collections.abc import Sequence
@@ -16,32 +16,32 @@ from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Bbox, BboxTransformTo, ScaledTranslation, Transform, blended_transform_factory
 from numpy.typing import NDArray
 
-SMALL, NORMAL, LARGE = 7.0, 7.5, 9.0  # type in points, for a figure printed at its own size: none smaller than 7
-PANEL_INCHES = 2.0  # the side of a square panel: three columns fill the width of a page
-SMALLEST_PANEL = 1.1  # where there are more columns
+SMALL, NORMAL, LARGE = 7.0, 7.5, 9.0  # font sizes in points, for a figure printed at its own size: at least 7
+PANEL_INCHES = 2.0  # side of a square panel: three columns fill the width of a page
+SMALLEST_PANEL = 1.1  # with more columns
 NARROWEST = 3.4  # the width of one column of text
 GAP = 0.08  # between the parts of a figure, and around it
-PLAIN: dict[str, Any] = {"parse_math": False}  # text with names that are not ours: a $ in one is no formula
+PLAIN: dict[str, Any] = {"parse_math": False}  # for texts with users' names: a $ in one does not start a formula
 
 
 def panel_side(columns: int) -> float:
-    """The side of a square panel, in inches: up to five columns fit a page, on which text keeps its size."""
+    """Return the side of a square panel, in inches: up to five columns fit a page, on which text keeps its size."""
     return PANEL_INCHES if columns <= 3 else max(SMALLEST_PANEL, 2.9 * PANEL_INCHES / columns)
 
 
 def row_lengths(count: int, most: int) -> list[int]:
-    """How many panels each row has: at most so many, as equal as can be, so that no panel stands alone in a row."""
+    """Return the number of panels in each row: at most `most`, as equal as possible, no row with a single one."""
     rows = -(-count // most)
     return [count // rows + (row < count % rows) for row in range(rows)]
 
 
 def panel_axes(fig: Figure, lengths: Sequence[int], **options: Any) -> NDArray[Any]:
-    """Axes (rows, columns) of which a row has the first so many; what stands for the others is None.
+    """Return axes (rows, columns), where row i has axes in its first `lengths[i]` columns and None in the others.
 
     Args:
         fig: a new figure.
-        lengths: of the rows.
-        options: of `Figure.subplots`.
+        lengths: number of axes in each row.
+        options: for `Figure.subplots`.
     """
     axes = fig.subplots(len(lengths), max(lengths), squeeze=False, **options)
     for row, length in zip(axes, lengths, strict=True):
@@ -60,21 +60,21 @@ def arrange_panels(
     head: float = 0.0,
     center: bool = False,
 ) -> None:
-    """Gives every panel its size and its texts their room, and the figure the size of all.
+    """Give every panel its size, make room for its texts, and fit the figure to them.
 
     Args:
         fig: a figure without a layout engine.
-        axes: (rows, columns) axes, with all their titles, labels and notes; as `panel_axes` gives them.
+        axes: (rows, columns) axes from `panel_axes`, with all their titles, labels and notes.
         width: of a panel, in inches.
         height: likewise.
         head: inches left free above the panels.
-        center: whether a row with fewer panels than others stands in the middle, in columns of its own.
+        center: whether a row with fewer panels than others is centred, in columns of its own.
     """
     for ax in filter(None, axes.flat):
         ax.set_position((0, 0, width / fig.get_figwidth(), height / fig.get_figheight()))
     overhangs = np.array([[_overhang(ax) if ax else np.zeros(4) for ax in row] for row in axes])  # (row, column, side)
     center = center and any(ax is None for ax in axes.flat)
-    if center:  # its columns have the width of any
+    if center:  # column widths then depend on all columns
         overhangs[:, :, [0, 2]] = overhangs.max(1, keepdims=True)[:, :, [0, 2]].max(0)
     (left, _, right, _), (_, bottom, _, top) = overhangs.max(0).T, overhangs.max(1).T
 
@@ -91,9 +91,9 @@ def arrange_panels(
 
 
 def add_strip(fig: Figure, artist: Artist) -> float:
-    """Lengthens the figure at its foot for the artist; gives the strip's upper edge as a height `from_top`.
+    """Lengthen the figure at its foot for the artist; return the strip's upper edge as a height in `from_top`.
 
-    Axes keep their places on the paper. A layout engine has its last word here.
+    Axes keep their positions on the paper. A layout engine runs a last time here.
     """
     settle_layout(fig)
     old = fig.get_figheight()
@@ -106,25 +106,24 @@ def add_strip(fig: Figure, artist: Artist) -> float:
 
 
 def from_top(fig: Figure) -> Transform:
-    """Coordinates that stay as the figure grows at its foot: a share of its width, inches up from its top."""
+    """Return coordinates that do not change as the figure grows: fraction of its width, inches up from its top."""
     top = ScaledTranslation(0, 1, BboxTransformTo(fig.bbox))
     return blended_transform_factory(fig.transFigure, fig.dpi_scale_trans + top)
 
 
 def settle_layout(fig: Figure) -> None:
-    """Lets a layout engine place the axes and then fixes them, since every drawing would move them a little."""
+    """Let a layout engine place the axes and then fix them, since every drawing would move them a little."""
     if fig.get_layout_engine() is None:
         return
-    for _ in range(2):  # the first drawing finds the sizes of all texts, the second their places
+    for _ in range(2):  # the first pass finds the sizes of all texts, the second their positions
         fig.draw_without_rendering()
     fig.set_layout_engine("none")
 
 
 def wrapped(text: str, inches: float, size: float, *, most: int | None = None) -> str:
-    """The text in lines of at most so many inches, at a size in points.
+    """Return the text wrapped to lines of at most `inches`, at a font size in points.
 
-    Its own lines stay lines, and a no-break space stays a space. Of more lines than `most` the others are left out,
-    and three dots stand for them.
+    Its own line breaks and no-break spaces are kept. Lines beyond `most` are replaced by an ellipsis.
     """
     lines = []
     for paragraph in text.splitlines():
@@ -142,13 +141,13 @@ def wrapped(text: str, inches: float, size: float, *, most: int | None = None) -
 
 
 def text_inches(text: str, size: float) -> float:
-    """The width of a line of text, in inches, at a size in points."""
+    """Return the width of a line of text, in inches, at a font size in points."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return width / 72
 
 
 def _overhang(ax: Axes) -> NDArray[np.float64]:
-    """How far the texts of the axes reach out of their panel: to the left, below, to the right, above."""
+    """Return how far the texts of the axes extend beyond their panel: left, bottom, right, top."""
     panel = ax.get_position(original=True).transformed(ax.figure.transFigure)
     whole = Bbox.union([panel, ax.get_tightbbox(bbox_extra_artists=[*ax.texts, *ax.child_axes]) or panel])
     return np.abs(np.subtract(whole.extents, panel.extents)) / ax.figure.dpi

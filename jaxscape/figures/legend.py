@@ -1,6 +1,6 @@
 """The foot of a figure: a legend for hues, diamonds and fading, and a note in small type.
 
-Each takes a strip of its own under what stands there already, so that neither covers a point.
+Each takes a strip of its own below the existing content, so that neither covers a point.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,22 +49,22 @@ def legend(
     shading: str = "",
     extra: Sequence[Artist] = (),
 ) -> Legend:
-    """Puts a legend at the foot of the figure, in a strip of its own: outside of the points.
+    """Draw a legend at the foot of the figure, in a strip of its own below the points.
 
-    A row explains the hues, a row the diamonds; where the figure is too narrow there are more rows.
+    One row explains the hues, one the diamonds; a narrow figure gets more rows.
 
     Args:
         fig: a figure; it grows by the strip, and its layout is fixed from then on.
-        palette: what the colours stand for.
-        directions: whether the hues are explained.
-        step_sizes: whether the diamonds are.
-        fades: for each of these, a gradient.
-        minimum: whether the star is, as the minimum.
+        palette: the colours.
+        directions: whether to explain the hues.
+        step_sizes: whether to explain the diamonds.
+        fades: draw a gradient for each of these.
+        minimum: whether to explain the star as the minimum.
         hue: what the hues stand for.
-        initial: what the star at the beginning of each trajectory is, where there is one.
+        initial: what the star at the start of each trajectory stands for, if there is one.
         unit: what is counted: the epoch, or the step.
-        shading: what the gradient stands for, where that is not the unit from 0 to the last one of all.
-        extra: more artists, under their own labels.
+        shading: what the gradient stands for, if not the unit from 0 to the last one of all.
+        extra: more artists, with their own labels.
     """
     groups: dict[str, list[Entry]] = {}
     if directions:
@@ -83,9 +83,9 @@ def legend(
 
 
 def figure_note(fig: Figure, text: str) -> Text:
-    """Writes a note in small type at the foot of the figure, wrapped to its width, in a strip of its own.
+    """Write a note in small type at the foot of the figure, wrapped to its width, in a strip of its own.
 
-    What it should say (distance, centring, knn, t, components, data, run) only the caller knows.
+    Its content (distance, centring, knn, t, components, data, run) is up to the caller.
     """
     text = wrapped(text, fig.get_figwidth() - 4 * GAP, SMALL)
     style: dict[str, Any] = {**PLAIN, "ha": "center", "va": "top", "linespacing": 1.3, "transform": from_top(fig)}
@@ -106,7 +106,7 @@ def _gradient(fade: Fade) -> tuple[Patch, ...]:
 
 
 def _fitting_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry]) -> Legend:
-    """A row a group and the other entries to their right; under them, and in several rows, where that is too wide."""
+    """Draw one row per group with the other entries to their right; if too wide, below them, and in several rows."""
     longest = max(map(len, groups.values()), default=1)
     stacked = {**groups, "": others}
     trials = [_table(groups, others, longest), *(_table(stacked, [], n) for n in range(longest, 0, -1))]
@@ -123,7 +123,7 @@ def _fitting_legend(fig: Figure, groups: Mapping[str, Sequence[Entry]], others: 
 def _table(
     groups: Mapping[str, Sequence[Entry]], others: Sequence[Entry], per_row: int
 ) -> tuple[list[Any], list[str], int]:
-    """Handles, labels and the number of columns, in matplotlib's order: column by column."""
+    """Return handles, labels and the number of columns, in matplotlib's order: column by column."""
     blank = Line2D([], [], linestyle="none")
     rows = [
         [(blank, name if i == 0 else ""), *entries[i : i + per_row]]

@@ -1,7 +1,6 @@
-"""What each colour of a figure stands for: hues for directions, light to dark for step sizes.
+"""The meaning of the colours of a figure: hues for directions, light to dark for step sizes.
 
-One palette serves all the panels of a figure and their legend. The encodings are those of Horoi et al.,
-Figures 2 and 5.
+All panels of a figure and their legend share one palette. The encodings are those of Horoi et al., Figures 2 and 5.
 """
 
 import warnings
@@ -16,14 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 type Fade = Literal["dark", "white"]
 type Color = tuple[float, float, float]
 
-# Okabe and Ito's colours first, then some of Tol's and Brewer's. A search chose the order: the first five, at
-# every darkness of `shade`, stay apart under protanopia, deuteranopia and tritanopia (Machado et al. 2009).
+# Okabe and Ito's colours first, then some of Tol's and Brewer's. The order was found by search: the first five, at
+# every darkness of `shade`, are distinguishable under protanopia, deuteranopia and tritanopia (Machado et al. 2009).
 HUES = (
     *("#1F3F9E", "#E69F00", "#009E73", "#56B4E9", "#D55E00"),
     *("#CC79A7", "#882255", "#999933", "#8C510A", "#0072B2"),
 )
 FADES: tuple[Fade, ...] = ("dark", "white")
-SCALE = "viridis"  # perceptually uniform: for epochs and for any other number
+SCALE = "viridis"  # perceptually uniform: for epochs and other numbers
 STEP_SCALE = "magma"
 INK, GREY, FRAME = "#222222", "#777777", "#D0D0D0"
 MINIMUM = "#FFD700"
@@ -31,7 +30,7 @@ POINT_SIZE = 4.0  # area of a point, in square points
 
 
 class Palette(NamedTuple):
-    """What each colour stands for: one palette for all the panels of a figure and their legend."""
+    """The colours of seeds and step sizes, shared by all the panels of a figure and their legend."""
 
     directions: dict[Hashable, Color]  # seed: its hue
     step_sizes: dict[float, Color]  # in ascending order, light to dark
@@ -39,10 +38,10 @@ class Palette(NamedTuple):
 
 
 def make_palette(seed: ArrayLike, step_size: ArrayLike, epoch: ArrayLike) -> Palette:
-    """Gives each seed a hue and each step size a colour, in ascending order.
+    """Assign a hue to each seed and a colour to each step size, in ascending order.
 
     Args:
-        seed: (n,) directions, labels of one sortable kind; more than ten share hues, with a warning.
+        seed: (n,) directions, sortable labels; more than ten share hues, with a warning.
         step_size: (n,) floats.
         epoch: (n,) numbers.
     """
@@ -58,17 +57,17 @@ def make_palette(seed: ArrayLike, step_size: ArrayLike, epoch: ArrayLike) -> Pal
 
 
 def diamond_areas(palette: Palette, point_size: float = POINT_SIZE) -> dict[float, float]:
-    """Areas in square points: a larger step has a larger diamond, which lies under the smaller ones and shows."""
+    """Return areas in square points: larger steps have larger diamonds, which are drawn below the smaller ones."""
     sides = np.linspace(1.4, 2.5, len(palette.step_sizes))
     return dict(zip(palette.step_sizes, (point_size * sides**2).tolist(), strict=True))
 
 
 def rounded_step_size(step_size: ArrayLike) -> NDArray[np.float64]:
-    """Step sizes as keys: 0.1 in float32 from one run and in float64 from another are one step size."""
+    """Return step sizes as keys: 0.1 in float32 from one run and in float64 from another are the same step size."""
     return np.asarray(step_size, float).round(6)
 
 
 def shade(hue: str | Color, darkness: ArrayLike) -> NDArray[np.float64]:
-    """Colours (..., 3) from a tint of the hue (darkness 0) through the hue itself to a deep shade (1)."""
+    """Return colours (..., 3) from a tint of the hue (darkness 0) through the hue itself to a deep shade (1)."""
     darkness = np.asarray(darkness, float)
     return np.stack([np.interp(darkness, [0, 0.5, 1], [0.7 + 0.3 * c, c, 0.4 * c]) for c in to_rgb(hue)], -1)

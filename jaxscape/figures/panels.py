@@ -1,6 +1,6 @@
-"""What a panel shows: the coordinates or distances of one minimum's trajectories, and a label a row.
+"""The data of a panel: coordinates or distances of one minimum's trajectories, with labels for each row.
 
-Whatever a caller gives is checked here, before anything is drawn.
+All input is checked here, before anything is drawn.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from jaxscape.figures.palette import Palette, make_palette, rounded_step_size
 
 type Array = NDArray[Any]
-# How trajectories begin: a jump is a diamond of its step size; initial parameters, or the first ones that were
-# recorded, are a golden star.
+# The start of trajectories: a jump is a diamond coloured by its step size; initial parameters, or the first recorded
+# ones, are a golden star.
 type Begin = Literal["jump", "initial", "first"]
 BEGINS = ("jump", "initial", "first")
-# What the distances of the exact views are measured from, and the star that stands there.
+# The reference point of the distances in the exact views, marked by a star.
 REFERENCES: dict[Begin, str] = {
     "jump": "minimum",
     "initial": "initial parameters",
@@ -25,41 +25,41 @@ REFERENCES: dict[Begin, str] = {
 
 
 class Panel(NamedTuple):
-    """Trajectories, of copies of one minimum or of networks; the labels are (n,), a value a row of the embedding."""
+    """Trajectories of copies of one minimum or of networks; the labels are (n,), one value per row of the embedding."""
 
-    title: str  # the name alone: of more than three lines the others are left out
+    title: str  # only the name; at most three lines are drawn
     embedding: Array  # (n, 2) or (n, 3)
-    seed: Array  # what the hue stands for: the direction of the jump, or another label
+    seed: Array  # label shown by the hue: the direction of the jump, or another one
     epoch: Array
     member: Array
-    step_size: Array | None = None  # where they begin with a jump
-    minimum: Array | None = None  # (2,) or (3,), where the minimum was embedded too
+    step_size: Array | None = None  # if they begin with a jump
+    minimum: Array | None = None  # (2,) or (3,), if the minimum was embedded too
     note: str = ""  # a line under the panels of this minimum
-    hue: str = "direction"  # the legend's word for the labels `seed`
+    hue: str = "direction"  # name of the labels `seed` in the legend
     begin: Begin = "jump"
     unit: str = "epoch"  # of the numbers `epoch`
-    # The connected component of each row, ints (n,), where the embedding was made of a graph that has several: each is
-    # drawn in a box of its own, for its place beside another one means nothing.
+    # The connected component of each row, ints (n,), if the embedded graph has several: each is drawn in a box of its
+    # own, because their relative positions have no meaning.
     component: Array | None = None
-    minimum_component: int | None = None  # that of the minimum, where both are given
+    minimum_component: int | None = None  # component of the minimum, if both are given
 
 
 class DistancePanel(NamedTuple):
-    """The distances of one minimum's trajectories from it; every array is (n,), a value a row."""
+    """The distances of one minimum's trajectories from it; every array is (n,), one value per row."""
 
     title: str
-    distance: Array  # as a share of the jump: 1 at epoch 0
+    distance: Array  # in units of the jump: 1 at epoch 0
     seed: Array
     epoch: Array
     member: Array
     step_size: Array | None = None
-    null: Array | None = None  # the same of null trajectories with the same labels
+    null: Array | None = None  # distances of null trajectories with the same labels
     unit: str = "epoch"
     note: str = ""  # under the panel
 
 
 class Surrogate(NamedTuple):
-    """Surrogate trajectories with the labels of the real ones; arrays are (n,), a value a row."""
+    """Surrogate trajectories with the labels of the real ones; arrays are (n,), one value per row."""
 
     label: str
     distance: Array
@@ -67,33 +67,32 @@ class Surrogate(NamedTuple):
 
 
 class ExactPanel(NamedTuple):
-    """Trajectories as seen from one point each; every array is (n,), a value a row.
+    """Trajectories relative to one reference point each; every array is (n,), one value per row.
 
-    Copies that were perturbed (begin "jump") are seen from the minimum, and their angle is that with the jump. Whatever
-    else begins is seen from its own first point: its distance there is 0, and the angle is that with the displacement
-    in the end.
+    For perturbed copies (begin "jump") the reference is the minimum, and angles are those with the jump. For all
+    others it is their own first point: the distance there is 0, and angles are those with the final displacement.
     """
 
-    title: str  # the name alone
+    title: str  # only the name
     distance: Array  # from the minimum, or from the trajectory's own first point
-    angle: Array  # between the displacement of the row and that of its start, or of its end; radians from 0 to pi
-    seed: Array  # what the hue stands for: the direction of the jump, or another label
+    angle: Array  # between the displacement of the row and that of the start, or of the end; radians from 0 to pi
+    seed: Array  # label shown by the hue: the direction of the jump, or another one
     epoch: Array
     member: Array
     step_size: Array | None = None
     surrogates: Sequence[Surrogate] = ()
     unit: str = "epoch"  # of the numbers `epoch`
     note: str = ""  # under the panel
-    hue: str = "direction"  # the legend's word for the labels `seed`
+    hue: str = "direction"  # name of the labels `seed` in the legend
     begin: Begin = "jump"
-    length: str = ""  # the unit of the distances, in words
+    length: str = ""  # name of the unit of the distances
 
 
 def checked_panel(panel: Panel) -> Panel:
-    """The panel with its columns as arrays.
+    """Return the panel with its columns as arrays.
 
     Raises:
-        ValueError: lengths that differ, no rows, NaN, a row named twice.
+        ValueError: for lengths that differ, no rows, NaN, or duplicate rows.
     """
     panel = panel._replace(embedding=np.asarray(panel.embedding, float))
     shape = panel.embedding.shape
@@ -105,12 +104,12 @@ def checked_panel(panel: Panel) -> Panel:
     if panel.component is not None:
         panel = panel._replace(component=checked_column("component", panel.component, shape[0]))
         if panel.minimum is not None and panel.minimum_component is None:
-            raise ValueError("minimum_component is None; say which of the components is that of the minimum")
+            raise ValueError("minimum_component is None; it must be the component of the minimum")
     return _with_checked_labels(panel, shape[0])
 
 
 def checked_distances(panel: DistancePanel) -> DistancePanel:
-    """As `checked_panel`."""
+    """Return the panel with its columns as arrays; errors as in `checked_panel`."""
     n = len(panel.distance)
     panel = panel._replace(distance=checked_column("distance", panel.distance, n, numeric=True))
     if panel.null is not None:
@@ -122,8 +121,8 @@ def check_exact(panel: ExactPanel) -> ExactPanel:
     """Return the panel with its columns as arrays.
 
     Raises:
-        ValueError: lengths that differ, no rows, NaN, a row named twice, an unknown beginning, a copy that starts at
-            the minimum itself, a trajectory seen from its own first point that starts elsewhere or ends there.
+        ValueError: for lengths that differ, no rows, NaN, duplicate rows, an unknown beginning, a copy that starts at
+            the minimum itself, or a trajectory with another reference that does not start there or ends there.
     """
     if panel.begin not in BEGINS:
         raise ValueError(f"begin is {panel.begin!r}; choose one of {list(BEGINS)}")
@@ -139,29 +138,29 @@ def check_exact(panel: ExactPanel) -> ExactPanel:
         raise ValueError(f"panel {panel.title!r} has trajectories that start at the minimum; leave them out")
     if panel.begin != "jump" and np.any(panel.distance[starts] != 0):
         raise ValueError(
-            f"panel {panel.title!r} begins with {panel.begin!r}, and has trajectories that start at another distance "
-            "than 0 from their own first point"
+            f"panel {panel.title!r} begins with {panel.begin!r}, and has trajectories whose distance from their own "
+            "first point does not start at 0"
         )
     if panel.begin != "jump" and np.any(panel.distance[ends] == 0):
-        raise ValueError(f"panel {panel.title!r} has trajectories that end where they began; leave them out")
+        raise ValueError(f"panel {panel.title!r} has trajectories that end where they started; leave them out")
     return panel
 
 
 def checked_column(name: str, column: ArrayLike, n: int, *, numeric: bool = False) -> Array:
-    """The column as an array (n,); refuses other lengths, NaN and infinity."""
+    """Return the column as an array (n,); raise an error for other lengths, NaN and infinity."""
     array = np.asarray(column, float) if numeric else np.asarray(column)
     if array.shape != (n,):
-        raise ValueError(f"{name} has shape {array.shape}; ({n},) is needed")
+        raise ValueError(f"{name} has shape {array.shape}; it needs ({n},)")
     if array.dtype.kind == "f":
         _check_finite(name, array)
     return array
 
 
 def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel] | Sequence[ExactPanel]) -> Palette:
-    """The palette of all the rows of all the panels.
+    """Return one palette for all rows of all panels.
 
     Raises:
-        ValueError: no panels.
+        ValueError: for no panels.
     """
     if not panels:
         raise ValueError("panels is empty; give one or more")
@@ -171,15 +170,16 @@ def shared_palette(panels: Sequence[Panel] | Sequence[DistancePanel] | Sequence[
 
 
 def step_sizes(panel: Panel | DistancePanel | ExactPanel) -> Array:
-    """The step size of each row; 0 where nothing was thrown."""
+    """Return the step size of each row, or 0 if the members were not perturbed."""
     return np.zeros(len(panel.member)) if panel.step_size is None else panel.step_size
 
 
-def shares_of_way(panel: Panel | ExactPanel, palette: Palette) -> NDArray[np.float64]:
-    """How far each row is on its way, from 0 to 1: what the hues darken with.
+def progress(panel: Panel | ExactPanel, palette: Palette) -> NDArray[np.float64]:
+    """Return the progress of each row, from 0 to 1, which the shade shows.
 
-    Copies of a minimum are retrained as long as each other, and the shades of all panels of a figure mean the same
-    epochs. Trajectories that begin otherwise may have any lengths: each darkens from its own first row to its last.
+    Copies of a minimum are all retrained for the same number of epochs, so the shades of all panels of a figure mean
+    the same epochs. Other trajectories may have different lengths: the progress of each runs from its first row to its
+    last.
     """
     if panel.begin == "jump":
         return np.asarray(panel.epoch / (palette.last_epoch or 1))
@@ -191,7 +191,7 @@ def shares_of_way(panel: Panel | ExactPanel, palette: Palette) -> NDArray[np.flo
 
 
 def shading_words(panels: Sequence[Panel] | Sequence[ExactPanel]) -> str:
-    """What the shades stand for, as the legend says it."""
+    """Return the legend's text for the shades."""
     unit = panels[0].unit
     spans = {
         (panel.epoch[rows[0]].item(), panel.epoch[rows[-1]].item())
@@ -206,7 +206,7 @@ def shading_words(panels: Sequence[Panel] | Sequence[ExactPanel]) -> str:
 
 
 def rows_by_member(panel: Panel | DistancePanel | ExactPanel) -> dict[Hashable, NDArray[np.intp]]:
-    """The rows of each member, in the order of epochs."""
+    """Return the rows of each member, in the order of epochs."""
     order = np.argsort(panel.epoch, kind="stable")
     return {member: order[panel.member[order] == member] for member in np.unique(panel.member).tolist()}
 
@@ -221,22 +221,22 @@ def _with_checked_labels[P: (Panel, DistancePanel, ExactPanel)](panel: P, n: int
         member=checked_column("member", panel.member, n),
     )
     if len(set(zip(panel.member.tolist(), panel.epoch.tolist(), strict=True))) < n:
-        raise ValueError("member and epoch name some row twice; a member has one row an epoch")
+        raise ValueError("member and epoch must be unique together; a member has one row per epoch")
     return panel
 
 
 def _checked_places(prefix: str, distance: Array, angle: Array, n: int) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "distance": checked_column(f"{prefix}distance", distance, n, numeric=True),
         "angle": checked_column(f"{prefix}angle", angle, n, numeric=True),
     }
-    if found["distance"].min(initial=0) < 0:
-        raise ValueError(f"{prefix}distance must be at least 0, got {found['distance'].min():g}")
-    if found["angle"].min(initial=0) < 0 or found["angle"].max(initial=0) > np.pi:
+    if columns["distance"].min(initial=0) < 0:
+        raise ValueError(f"{prefix}distance must be at least 0, got {columns['distance'].min():g}")
+    if columns["angle"].min(initial=0) < 0 or columns["angle"].max(initial=0) > np.pi:
         raise ValueError(
-            f"{prefix}angle must be from 0 to pi, got {found['angle'].min():g} to {found['angle'].max():g}"
+            f"{prefix}angle must be from 0 to pi, got {columns['angle'].min():g} to {columns['angle'].max():g}"
         )
-    return found
+    return columns
 
 
 def _check_finite(name: str, array: Array) -> None:

@@ -1,9 +1,8 @@
-"""Whole figures of retraining: trajectories in the plane or in space, and the distance from the minimum by epoch.
+"""Whole figures of retraining: trajectories in 2-D or 3-D, and the distance from the minimum by epoch.
 
-The last stop of the journey. The encodings are those of Horoi et al., Figures 2 and 5: a hue for each
-direction, darker or whiter by epoch, or one colour scale over epochs; a diamond for each jump, coloured by
-its step size. Only matplotlib's object-oriented interface is used: no backend, no window, no list of open
-figures.
+The encodings are those of Horoi et al., Figures 2 and 5: one hue per direction, darker or whiter by epoch, or one
+colour scale over epochs; a diamond for each jump, coloured by its step size. Only matplotlib's object-oriented
+interface is used: no backend, no window, no global list of figures.
 """
 
 import string
@@ -87,8 +86,8 @@ __all__ = [
 type Look = Literal["dark", "white", "epoch"]
 
 _LABELS = ("seed", "step_size", "epoch", "member", "minimum", "begin", "component", "minimum_component")
-_A_ROW = 3  # panels at most, where rows can be chosen: the width of a page
-_NAMED = 8  # curves or groups at most whose names stand at their ends in place of a legend
+_A_ROW = 3  # most panels per row where rows are free: the width of a page
+_NAMED = 8  # most curves or groups whose names are written at their ends instead of in a legend
 
 LOOKS: dict[Look, str] = {
     "dark": "darker with every epoch",
@@ -99,10 +98,10 @@ LOOKS: dict[Look, str] = {
 
 @own_style()
 def minimum_figure(panel: Panel, *, note: str = "") -> Figure:
-    """One minimum three times: hues that darken, hues that whiten, and one colour scale over epochs.
+    """Draw one minimum three times: hues that become darker, hues that become whiter, one colour scale over epochs.
 
     Args:
-        panel: the trajectories, in the plane or in space.
+        panel: the trajectories, in 2-D or 3-D.
         note: for the foot of the figure.
 
     Raises:
@@ -115,18 +114,17 @@ def minimum_figure(panel: Panel, *, note: str = "") -> Figure:
 
 @own_style()
 def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark", "white"), note: str = "") -> Figure:
-    """Minima side by side as in Figure 2: a column a minimum, a row a look, letters from "a", one legend.
+    """Draw minima side by side as in Figure 2: one column per minimum, one row per look, letters from "a", one legend.
 
-    The panels share hues, step size colours and the scale over epochs; their coordinates have nothing in
-    common.
+    The panels share hues, step size colours and the scale over epochs; their coordinates are unrelated.
 
     Args:
-        panels: the minima, all in the plane or all in space.
-        looks: the rows from the top: "dark" and "white" (hues that darken, whiten) or "epoch" (one scale).
+        panels: the minima, all in 2-D or all in 3-D.
+        looks: the rows from the top: "dark" and "white" (hues that become darker or whiter) or "epoch" (one scale).
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `plot_trajectories`; no panels, unknown looks, panels of differing dimensions.
+        ValueError: as `plot_trajectories`; for no panels, unknown looks, panels of different dimensions.
     """
     return draw_comparison(panels, looks, note=note)[0]
 
@@ -135,7 +133,7 @@ def comparison_figure(panels: Sequence[Panel], *, looks: Sequence[Look] = ("dark
 def draw_comparison(
     panels: Sequence[Panel], looks: Sequence[Look], *, note: str = ""
 ) -> tuple[Figure, list[Trajectories]]:
-    """As `comparison_figure`, and the artists of its panels row by row, for a film that moves them."""
+    """Draw `comparison_figure`, and return the artists of its panels row by row too, for a film that moves them."""
     if not looks or set(looks) - set(LOOKS):
         raise ValueError(f"looks is {looks!r}; choose one or more of {list(LOOKS)}")
     cells = [[(panel, look) for panel in panels] for look in looks]
@@ -145,20 +143,20 @@ def draw_comparison(
 
 @own_style()
 def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (), note: str = "") -> Figure:
-    """The same trajectories by several methods, as in Figure 1: hues that darken, a title over and a note under each.
+    """Draw the same trajectories by several methods, as in Figure 1: dark hues, a title above and a note below each.
 
     Args:
-        rows: the panels, row by row; rows may have different lengths. A row shares hues and step size colours, and the
-            first row's are in the legend; their coordinates have nothing in common. Without `left` short rows stand in
-            the middle.
+        rows: the panels, row by row; rows may have different lengths. The panels of a row share hues and step size
+            colours, and the legend shows those of the first row; their coordinates are unrelated. Without `left`,
+            shorter rows are centred.
         left: a text to the left of each row.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `plot_trajectories`; no panels, texts that are not one a row, panels of differing dimensions.
+        ValueError: as `plot_trajectories`; for no panels, a wrong number of texts, panels of different dimensions.
     """
     if not rows or not all(rows):
-        raise ValueError(f"rows has {[len(row) for row in rows]} panels; give one or more rows of one or more")
+        raise ValueError(f"rows has {[len(row) for row in rows]} panels; give at least one row, with at least one each")
     if left and len(left) != len(rows):
         raise ValueError(f"left has {len(left)} texts for {len(rows)} rows")
     checked = [[checked_panel(panel) for panel in row] for row in rows]
@@ -180,20 +178,20 @@ def methods_figure(rows: Sequence[Sequence[Panel]], *, left: Sequence[str] = (),
 def values_figure(
     panels: Sequence[Panel], values: Sequence[NDArray[Any]], label: str, *, log: bool = False, note: str = ""
 ) -> Figure:
-    """Trajectories coloured by a number, such as the loss (Appendix B of the paper); one scale for all panels.
+    """Draw trajectories coloured by a number, such as the loss (Appendix B of the paper); one scale for all panels.
 
     Args:
-        panels: the minima, all in the plane or all in space.
-        values: for each panel a number a row, (n,).
+        panels: the minima, all in 2-D or all in 3-D.
+        values: for each panel one number per row, (n,).
         label: name of the numbers, beside their colour bar.
         log: whether the scale is logarithmic.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: as `plot_trajectories`; values that are not one array a panel.
+        ValueError: as `plot_trajectories`; for a wrong number of arrays in values.
     """
     if len(panels) != len(values) or not panels:
-        raise ValueError(f"values has {len(values)} arrays for {len(panels)} panels; give one for each, of one or more")
+        raise ValueError(f"values has {len(values)} arrays for {len(panels)} panels; give one for each, at least one")
     panels = [checked_panel(panel) for panel in panels]
     fig, axes = _panel_axes([len(panels)], panels)
     palette, every = shared_palette(panels), np.concatenate([np.ravel(each) for each in values])
@@ -223,21 +221,21 @@ def distance_figure(
     dashed: str = "null trajectories",
     note: str = "",
 ) -> Figure:
-    """Distance from the minimum by epoch, as a share of the jump, or another number: what no embedding can show.
+    """Draw the distance from the minimum by epoch, in units of the jump, or another number: exact, unlike embeddings.
 
-    A thin line a member, the median over members in bold; null trajectories, where given, in dashed grey. A
+    One thin line per member, the median over members in bold; null trajectories, if given, in dashed grey. Each
     minimum has its own axes; all share one scale.
 
     Args:
         panels: the minima.
         color_by: what the colours of the lines stand for.
-        quantity: what is drawn in place of the distances, for the axis.
-        level: the number that all begin with, where a thin line is.
-        dashed: the legend's words for the dashed lines, where they are something else.
+        quantity: label of the vertical axis, if other numbers are drawn.
+        level: the common start of all lines, marked by a thin line.
+        dashed: label of the dashed lines in the legend, if they are something else.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: lengths that differ, NaN, no panels, unknown options.
+        ValueError: for lengths that differ, NaN, no panels, unknown options.
     """
     if color_by not in ("seed", "step_size"):
         raise ValueError(f"color_by is {color_by!r}; choose 'seed' or 'step_size'")
@@ -269,21 +267,21 @@ def distance_figure(
 
 @own_style()
 def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
-    """L2 norm of the parameters by epoch, on a logarithmic scale: a thin line a member, a hue a label.
+    """Draw the L2 norm of the parameters by epoch, on a logarithmic scale: one line per member, one hue per label.
 
-    Up to eight labels stand where their lines end; more of them are in a legend.
+    Up to eight labels are written where their lines end; more of them go into a legend.
 
     Args:
-        panel: its distances are the norms, its `seed` is what the hue stands for.
-        hue: the legend's word for that.
+        panel: its distances are the norms, its `seed` the labels shown by the hues.
+        hue: name of these labels in the legend.
         note: for the foot of the figure.
 
     Raises:
-        ValueError: lengths that differ, NaN, a norm of 0 or less.
+        ValueError: for lengths that differ, NaN, a norm of 0 or less.
     """
     panel = checked_distances(panel)
     if panel.distance.min() <= 0:
-        raise ValueError(f"distance reaches {panel.distance.min():g}; a logarithmic scale begins over 0")
+        raise ValueError(f"distance reaches {panel.distance.min():g}; a logarithmic scale needs values above 0")
     palette, width = shared_palette([panel]), 1.5 * PANEL_INCHES
     fig = Figure()
     axes = panel_axes(fig, [1])
@@ -315,15 +313,15 @@ def norm_figure(panel: DistancePanel, *, hue: str, note: str = "") -> Figure:
 
 @own_style()
 def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
-    """Writes STEM.png (200 dpi), STEM.svg and STEM.pdf; the same figure always gives the same bytes.
+    """Write STEM.png (200 dpi), STEM.svg and STEM.pdf; the same figure always gives the same bytes.
 
-    Missing folders are made. The layout is fixed from then on.
+    Missing folders are created. The layout is fixed from then on.
 
     Raises:
-        OSError: says which file could not be written, and why; an old one stays as it was.
+        OSError: if a file cannot be written; the message names the file and the reason, and an old file is kept.
     """
     settle_layout(fig)
-    # What would say when, and by which version, a file was made.
+    # Without the metadata that record when, and with which version, a file was made.
     options: dict[str, dict[str, Any]] = {
         "png": {"dpi": 200},
         "svg": {"metadata": {"Date": None}},
@@ -332,7 +330,7 @@ def save_figure(fig: Figure, stem: str | Path) -> list[Path]:
     files = []
     for ending, how in options.items():
         files.append(Path(f"{stem}.{ending}"))
-        # In memory first: where a disk is full, matplotlib's PDF hides the OSError behind an error of its own.
+        # In memory first: if the disk is full, matplotlib's PDF backend hides the OSError behind an error of its own.
         picture = BytesIO()
         fig.savefig(picture, format=ending, **how)
         with replacing(files[-1]) as path:
@@ -349,7 +347,7 @@ def _grid_figure(
     under: Sequence[str],
     note: str,
 ) -> tuple[Figure, list[Trajectories]]:
-    """A figure of trajectories: rows from the top, with the texts over and under each column and left of each row."""
+    """Draw a figure of trajectories: rows from the top, texts over and under each column and left of each row."""
     panels = [checked_panel(panel) for panel, _ in cells[0]]
     palette = shared_palette(panels)
     fig, axes = _panel_axes([len(panels)] * len(cells), panels)
@@ -369,7 +367,7 @@ def _grid_figure(
 def _explain(
     fig: Figure, palette: Palette, panels: Sequence[Panel], fades: Sequence[Fade], *, directions: bool = True
 ) -> None:
-    """The legend of these panels, which mean the same by hues and beginnings."""
+    """Draw the legend of these panels, whose hues and beginnings must mean the same."""
     words = {(panel.hue, panel.begin, panel.unit) for panel in panels}
     if len(words) != 1:
         raise ValueError(f"panels differ in their hue, begin and unit: {sorted(words)}")
@@ -381,7 +379,7 @@ def _explain(
 
 
 def _write_foot(fig: Figure, panels: Sequence[Panel], note: str) -> None:
-    """The note, and what there is to be known of components, where panels have several."""
+    """Write the note, and an explanation of components if panels have several."""
     dimensions = {panel.embedding.shape[1] for panel in panels if has_components(panel)}
     lines = ([COMPONENTS[min(dimensions)]] if dimensions else []) + ([note] if note else [])
     if lines:
@@ -389,7 +387,7 @@ def _write_foot(fig: Figure, panels: Sequence[Panel], note: str) -> None:
 
 
 def _name_step_sizes(axes: NDArray[Any], panels: Sequence[DistancePanel], palette: Palette) -> None:
-    """The step sizes to the right of each row, where their lines end in its last panel."""
+    """Write the step sizes to the right of each row, where their lines end in its last panel."""
     first = 0
     for row in axes:
         shown = [ax for ax in row if ax]
@@ -404,7 +402,7 @@ def _name_step_sizes(axes: NDArray[Any], panels: Sequence[DistancePanel], palett
 
 
 def _panel_axes(lengths: Sequence[int], panels: Sequence[Panel]) -> tuple[Figure, NDArray[Any]]:
-    """A figure with rows of so many axes, in the plane or in space as the panels are."""
+    """Return a figure with rows of axes, in 2-D or 3-D as the panels are."""
     dimensions = {panel.embedding.shape[1] for panel in panels}
     if len(dimensions) != 1:
         raise ValueError(f"panels have {sorted(dimensions)} columns; give panels of one dimension")
@@ -419,7 +417,7 @@ def _draw_row(axes: Sequence[Axes], cells: Sequence[tuple[Panel, Look]], palette
         coloring: dict[str, Any] = {"color_by": "epoch"} if look == "epoch" else {"fade": look}
         options = _drawn_labels(panel) | coloring
         drawn.append(plot_trajectories(ax, panel.embedding, **options, palette=palette, colorbar=False))
-        drawn[-1].points.set(clip_on=False, in_layout=False)  # no point lies outside, and an SVG clips each by itself
+        drawn[-1].points.set(clip_on=False, in_layout=False)  # none lies outside, and SVG would clip each separately
     scaled = [(ax, artists) for ax, artists, (_, look) in zip(axes, drawn, cells, strict=True) if look == "epoch"]
     if scaled:
         add_colorbar(scaled[-1][1].points, scaled[-1][0], cells[0][0].unit)
@@ -437,5 +435,5 @@ def _write_texts(axes: NDArray[Any], over: Sequence[str], left: Sequence[str], u
 
 
 def _drawn_labels(panel: Panel) -> dict[str, Any]:
-    """What `plot_trajectories` takes of a panel beside its embedding."""
+    """Return the arguments of `plot_trajectories` that a panel has, except its embedding."""
     return {name: getattr(panel, name) for name in _LABELS}

@@ -1,6 +1,6 @@
-"""The style that every figure is drawn and saved in: matplotlib's defaults, whatever the user's settings are.
+"""The style in which every figure is drawn and saved: matplotlib's defaults, independent of the user's settings.
 
-A figure takes its settings when its parts are made and again when it is written, so both happen in here.
+A figure reads settings when its parts are made and again when it is written, so both happen within the style.
 """
 
 import os
@@ -13,9 +13,9 @@ from typing import Any
 
 
 def _import_matplotlib() -> None:
-    """Import matplotlib, which refuses to be imported where MPLBACKEND names a backend that it does not know.
+    """Import matplotlib, whose import fails if MPLBACKEND names a backend that it does not know.
 
-    No figure here needs a backend; one that is known is set, as matplotlib does it, for whoever needs one.
+    No figure here needs a backend; a known one is set, as matplotlib does it, for other code.
     """
     if "matplotlib" in sys.modules:
         return
@@ -33,27 +33,27 @@ def _import_matplotlib() -> None:
 _import_matplotlib()
 import matplotlib  # noqa: E402
 
-# What the house style changes in matplotlib's defaults; sizes and colours are in `layout` and `palette`.
+# Changes to matplotlib's defaults; sizes and colours are in `layout` and `palette`.
 HOUSE: dict[Any, Any] = {
-    "font.size": 7.0,  # no text is smaller, whoever writes it
+    "font.size": 7.0,  # the smallest text
     "axes.titlesize": 7.5,
     "legend.fontsize": 7.5,
     "axes.labelsize": 7.5,
     "xtick.labelsize": 7.0,
     "ytick.labelsize": 7.0,
     "svg.hashsalt": "jaxscape",  # SVG elements have random ids unless they are salted
-    "pdf.fonttype": 42,  # letters, not outlines: text in a PDF can be searched and edited
+    "pdf.fonttype": 42,  # text, not outlines: it can be searched and edited
 }
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draw in the house style, whatever matplotlibrc, style or rcParams there are; the caller's come back afterwards.
+    """Draw in jaxscape's style, whatever matplotlibrc, style or rcParams are set; restore the caller's afterwards.
 
     Also a decorator of functions: `@own_style()`.
     """
     with matplotlib.rc_context():
-        ffmpeg = matplotlib.rcParams["animation.ffmpeg_path"]  # where a program lies is no matter of style
+        ffmpeg = matplotlib.rcParams["animation.ffmpeg_path"]  # the path of a program is not a matter of style
         matplotlib.rcdefaults()
         matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg
         matplotlib.rcParams.update(HOUSE)
@@ -62,12 +62,12 @@ def own_style() -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a new file, which takes the place of `path` when it is whole. Missing folders are made.
+    """Yield the path of a new file, which replaces `path` when it is complete. Missing folders are created.
 
     Raises:
-        OSError: says which file could not be written, and why; the old one stays as it was.
+        OSError: if the file cannot be written; the message names it and the reason, and the old one is kept.
     """
-    # As `trajectories.files` names its own; whoever clears up after a killed process finds this one too.
+    # Named like those of `trajectories.files`, so that cleaning up after a killed process finds this one too.
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""What is written around a panel: its title over it, its note under it, and the names of its curves at their ends.
+"""The texts around a panel: its title above, its note below, and the names of its curves at their ends.
 
-Titles are short; accuracies, counts and settings stand under the panel.
+Titles are short; accuracies, counts and settings go under the panel.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from jaxscape.figures.layout import GAP, LARGE, NORMAL, PANEL_INCHES, PLAIN, SMA
 from jaxscape.figures.palette import GREY, INK, Color
 
 MOST_LINES = 3  # of a title
-PLAIN_NUMBERS = FuncFormatter(lambda number, _: f"{number:.6g}")  # 0.001 and 1e-06: a raised exponent is too small
+PLAIN_NUMBERS = FuncFormatter(lambda number, _: f"{number:.6g}")  # 0.001 and 1e-06: raised exponents are too small
 
 
 def write_over(ax: Axes, text: str, width: float = PANEL_INCHES, *, letter: str = "") -> None:
-    """Write a title in at most three lines, and a letter level with the first, outside of the panel's corner."""
+    """Write a title of at most three lines, and a letter level with its first line, left of the panel's corner."""
     text = wrapped(text, width, NORMAL, most=MOST_LINES)
-    style: dict[str, Any] = {**PLAIN, "fontsize": NORMAL, "color": INK}  # one size: the lines of both are level
+    style: dict[str, Any] = {**PLAIN, "fontsize": NORMAL, "color": INK}  # one size, so that both are level
     ax.set_title(text, **style)
     ax.set_title(letter + "\n" * text.count("\n"), loc="left", x=-0.03, ha="right", fontweight="bold", **style)
 
 
 def write_under(ax: Axes, text: str, width: float = PANEL_INCHES) -> None:
-    """Write a note under the panel, and under its ticks and their label where there are any."""
+    """Write a note under the panel, below its tick labels and axis label if there are any."""
     if not text:
         return
     ticks = ax.xaxis.get_tightbbox() if ax.name != "3d" else None
@@ -47,14 +47,14 @@ def write_left(axes: NDArray[Any], texts: Sequence[str], height: float = PANEL_I
 
 
 def write_heading(fig: Figure, text: str) -> float:
-    """Write a title of the whole figure in one line; gives the height that it takes, in inches."""
+    """Write a title of the whole figure in one line; return the height that it takes, in inches."""
     style: dict[str, Any] = {**PLAIN, "ha": "center", "va": "top", "transform": from_top(fig)}
     title = fig.text(0.5, -GAP, ": ".join(text.splitlines()), fontsize=LARGE, color=INK, **style)
     return title.get_window_extent().height / fig.dpi + GAP
 
 
 def label_ends(ax: Axes, heights: Sequence[float], texts: Sequence[str], colors: Sequence[str | Color]) -> None:
-    """Write names to the right of the panel, each after a dash of its curve's colour, near the height of its end.
+    """Write names to the right of the panel, each after a dash in its curve's colour, near the height of its end.
 
     Args:
         ax: axes whose range is set.
@@ -68,14 +68,14 @@ def label_ends(ax: Axes, heights: Sequence[float], texts: Sequence[str], colors:
     for height, which in zip(_spread(shares[order], line), order, strict=True):
         dash: dict[str, Any] = {"color": colors[which], "linewidth": 1.6, "solid_capstyle": "butt"}
         ax.plot([1.015, 1.05], [height] * 2, transform=ax.transAxes, clip_on=False, **dash)
-        # In ink: a name in the light colour of its curve could not be read.
+        # In ink: a name in a light colour would be hard to read.
         style: dict[str, Any] = {**PLAIN, "fontsize": SMALL, "color": INK, "ha": "left", "va": "center"}
         ax.annotate(texts[which], (1.065, height), xycoords="axes fraction", **style)
 
 
 def _spread(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Ascending heights moved as little as needed to be that far from one another, within 0 and 1 if there is room."""
-    free = heights - gap * np.arange(len(heights))  # to be made ascending: blocks of equals are the means of theirs
+    """Return ascending heights moved as little as needed to be `gap` apart, within 0 and 1 if there is room."""
+    free = heights - gap * np.arange(len(heights))  # isotonic regression: pool adjacent violators into block means
     blocks: list[list[float]] = []
     for value in free:
         blocks.append([value])
@@ -88,7 +88,7 @@ def _spread(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Four to nine round numbers within a range of a logarithmic axis, as far apart as that many can be."""
+    """Return four to nine round numbers within a range of a logarithmic axis, as widely spaced as possible."""
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
         ticks = np.outer(decades, mantissas).ravel()

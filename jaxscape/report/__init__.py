@@ -1,7 +1,7 @@
-"""The page: one HTML file in which trajectories can be explored; numbers and labels in, text out.
+"""The interactive page: one HTML file to explore trajectories in; numbers and labels in, text out.
 
-`data` says what a page shows, `pack` puts numbers and labels into a page, `page` makes the file, `notebook` shows the
-same in a notebook. What draws is JavaScript, in `js/`: modules without a build step, which also run under node.
+`data` defines the content of a page, `pack` encodes numbers and labels, `page` renders the file, `notebook` shows the
+same in a notebook. The drawing is JavaScript, in `js/`: modules without a build step, which also run under node.
 """
 
 from jaxscape.report.data import Column, Embedding, Exact, Fact, Page, Palette, Still, Surrogate, Table, Trajectories

@@ -1,7 +1,7 @@
-"""What a page shows: records of arrays and texts. Texts may hold anything; they are escaped where they are written.
+"""The content of a page: records of arrays and texts. Texts may hold anything; they are escaped when written.
 
-A row is a trajectory at one time. The rows of a trajectory stand together, in the order of time. Where something is
-not known of a row, its number is NaN, and lines have a gap.
+A row is a trajectory at one time. The rows of a trajectory are contiguous and sorted by time. An unknown number is NaN,
+and lines have a gap there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ type Color = tuple[float, float, float]  # red, green and blue, from 0 to 1
 
 
 class Column(NamedTuple):
-    """A number of every row, such as a loss; it has a curve and a colour scale."""
+    """A number for every row, such as a loss; it gets a curve and a colour scale."""
 
     label: str
     values: np.ndarray  # (n,)
@@ -21,7 +21,7 @@ class Column(NamedTuple):
 
 
 class Surrogate(NamedTuple):
-    """Surrogate trajectories with the rows of the real ones."""
+    """Surrogate trajectories with the same rows as the real ones."""
 
     label: str
     distance: np.ndarray  # (n,)
@@ -29,82 +29,80 @@ class Surrogate(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """Distances and angles seen from a reference: the minimum of copies that begin with a jump.
+    """Distances and angles relative to a reference: the minimum, for copies that begin with a jump.
 
-    Any other trajectory is seen from its own first point. Its distance there is 0, and its angles are those with its
-    displacement in the end.
+    For any other trajectory the reference is its own first point: the distance there is 0, and the angles are those
+    with its final displacement.
     """
 
     distance: np.ndarray  # (n,)
-    angle: np.ndarray  # (n,) off the spoke, radians from 0 to pi
+    angle: np.ndarray  # (n,) to the spoke, radians from 0 to pi
     side: np.ndarray  # (trajectories,) 1 or -1: the side of its spoke on which a trajectory is drawn
     surrogates: Sequence[Surrogate] = ()
-    heading: str = ""  # a line over the panels, such as how many end nearer
-    unit: str = ""  # of the distances, in words
+    heading: str = ""  # a line above the panels, such as how many end nearer
+    unit: str = ""  # name of the unit of the distances
 
 
 class Embedding(NamedTuple):
     """Coordinates of the rows."""
 
-    name: str  # of the setting; embeddings of one name stand side by side
+    name: str  # of the setting; embeddings with the same name are shown side by side
     label: str  # of its tab
     points: np.ndarray  # (n, 2) or (n, 3)
     minimum: np.ndarray | None = None  # (2,) or (3,)
     caption: str = ""  # what was embedded, and how
-    is_disconnected: bool = False  # whether it has parts whose arrangement is arbitrary
-    part: np.ndarray | None = (
-        None  # (n,) the number of the box in which a row lies, where parts have boxes of their own
-    )
-    boxes: np.ndarray | None = None  # (boxes, 3): the left and the lower edge of each, and its side
-    words: str = ""  # how far it can be trusted
+    is_disconnected: bool = False  # whether it has components whose arrangement is arbitrary
+    part: np.ndarray | None = None  # (n,) the index of each row's box, if components have boxes of their own
+    boxes: np.ndarray | None = None  # (boxes, 3): left edge, lower edge and side of each
+    words: str = ""  # how reliable it is
 
 
 class Trajectories(NamedTuple):
     """The trajectories of a run."""
 
     title: str
-    member: np.ndarray  # (n,) the number of the trajectory of each row
+    member: np.ndarray  # (n,) the trajectory of each row
     time: np.ndarray  # (n,) epochs or steps
     hue: Sequence[str]  # (trajectories,) the label that gives the colour: a direction, an optimiser
     step_size: np.ndarray | None = None  # (trajectories,) of the jump with which it begins
-    begin: Literal["jump", "initial", "first"] = "jump"  # else with initial parameters, or the first recorded ones
+    begin: Literal["jump", "initial", "first"] = "jump"  # or initial parameters, or the first recorded ones
     columns: Sequence[Column] = ()
     exact: Exact | None = None
     embeddings: Sequence[Embedding] = ()
-    note: str = ""  # a line under the title
+    note: str = ""  # a line below the title
 
 
 class Palette(NamedTuple):
-    """Colours."""
+    """The colours of a page."""
 
-    hues: Mapping[str, Sequence[Color]]  # label: from the beginning of a trajectory to its end
+    hues: Mapping[str, Sequence[Color]]  # per label, from the start of a trajectory to its end
     step_sizes: Mapping[float, Color]  # ascending
-    scale: Sequence[Color]  # of any number, from the least to the greatest
-    ink: str  # CSS colours
+    scale: Sequence[Color]  # for numbers, from the smallest to the largest
+    ink: str  # CSS colours, here and below
     grey: str
     frame: str
     minimum: str
 
 
 class Table(NamedTuple):
-    """A table of numbers: a row has as many cells as there are columns."""
+    """A table of numbers: every row has one cell per column."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
-    meanings: Mapping[str, str] = {}  # of the names in it
+    meanings: Mapping[str, str] = {}  # explanations of the names in it
 
 
 class Fact(NamedTuple):
-    """Settings, versions or commands: a heading, and lines of a name and a value."""
+    """Settings, versions or commands: a heading, and lines with a name and a value."""
 
     title: str
     lines: Sequence[tuple[str, str]]
 
 
 class Still(NamedTuple):
-    """A picture as it is, which the script leaves alone."""
+    """A static picture, which the script does not change."""
 
     title: str
     png: bytes
@@ -117,7 +115,7 @@ class Page(NamedTuple):
     title: str
     runs: Sequence[Trajectories]
     palette: Palette
-    hue: str = "direction"  # what the hues tell apart
+    hue: str = "direction"  # what the hues stand for
     unit: str = "epoch"  # of time
     note: str = ""
     tables: Sequence[Table] = ()
@@ -127,7 +125,7 @@ class Page(NamedTuple):
 
 
 def check_page(page: Page) -> None:
-    """Raise a ValueError for what cannot be shown: no runs, columns of other lengths, rows that are not in order."""
+    """Raise a ValueError for no runs, columns with wrong lengths, or rows that are not in order."""
     if not page.runs:
         raise ValueError("runs is empty; give one or more")
     for number, run in enumerate(page.runs):
@@ -141,7 +139,7 @@ def check_page(page: Page) -> None:
 
 
 def first_rows(member: np.ndarray) -> np.ndarray:
-    """Return the rows at which a trajectory begins, ascending: int (trajectories,)."""
+    """Return the first row of each trajectory, ascending: int (trajectories,)."""
     return np.concatenate([[0], np.flatnonzero(np.diff(member)) + 1]) if len(member) else np.zeros(0, int)
 
 
@@ -151,19 +149,19 @@ def _check_run(name: str, run: Trajectories, palette: Palette) -> None:
         raise ValueError(f"{name} has no rows")
     firsts = first_rows(run.member)
     if len(np.unique(run.member)) != len(firsts):
-        raise ValueError(f"{name}.member: the rows of a trajectory must stand together")
+        raise ValueError(f"{name}.member: the rows of a trajectory must be contiguous")
     starts = np.isin(np.arange(count), firsts)
     _require(f"{name}.time", run.time, (count,))
     if not np.all(np.isfinite(run.time)) or np.any((np.diff(run.time) <= 0) & ~starts[1:]):
         raise ValueError(f"{name}.time must be finite, and ascend within each trajectory")
     if len(run.hue) != len(firsts):
         raise ValueError(f"{name}.hue must have a label for each of {len(firsts)} trajectories, got {len(run.hue)}")
-    if strange := sorted(set(run.hue) - palette.hues.keys()):
-        raise ValueError(f"{name}.hue: the palette has no {strange[0]!r}")
+    if unknown := sorted(set(run.hue) - palette.hues.keys()):
+        raise ValueError(f"{name}.hue: the palette has no {unknown[0]!r}")
     if run.step_size is not None:
         _require(f"{name}.step_size", run.step_size, (len(firsts),))
-        if strange := sorted(set(np.asarray(run.step_size).tolist()) - palette.step_sizes.keys()):
-            raise ValueError(f"{name}.step_size: the palette has no {strange[0]:g}")
+        if unknown := sorted(set(np.asarray(run.step_size).tolist()) - palette.step_sizes.keys()):
+            raise ValueError(f"{name}.step_size: the palette has no {unknown[0]:g}")
     for column in run.columns:
         _require(f"{name}: column {column.label!r}", column.values, (count,))
     for embedding in run.embeddings:
@@ -173,7 +171,7 @@ def _check_run(name: str, run: Trajectories, palette: Palette) -> None:
         _require(f"{name}: embedding {embedding.name!r}", embedding.points, (count, dimensions))
         part, boxes = embedding.part, embedding.boxes
         if (part is None) != (boxes is None) or (part is not None and dimensions != 2):
-            raise ValueError(f"{name}: embedding {embedding.name!r} must have part and boxes, in the plane, or neither")
+            raise ValueError(f"{name}: embedding {embedding.name!r} must have part and boxes, in 2-D, or neither")
         if part is not None and boxes is not None:
             _require(f"{name}: part of embedding {embedding.name!r}", part, (count,))
             _require(f"{name}: boxes of embedding {embedding.name!r}", boxes, (len(boxes), 3))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jaxscape.report.data import Page
-from jaxscape.report.page import javascript, parts, stylesheet
+from jaxscape.report.page import javascript, page_parts, stylesheet
 
 _SHOW = """
 export default {
@@ -25,7 +25,7 @@ def widget(page: Page) -> Any:
     """Return the page as a widget for Jupyter, JupyterLab, VS Code, Colab or marimo.
 
     Raises:
-        ImportError: where anywidget is not installed; says how to install it.
+        ImportError: if anywidget is not installed; the message says how to install it.
         ValueError: as `jaxscape.report.render`.
     """
     try:
@@ -41,5 +41,5 @@ def widget(page: Page) -> Any:
         text = traitlets.Unicode().tag(sync=True)
         numbers = traitlets.Unicode().tag(sync=True)
 
-    packed, body = parts(page)
+    packed, body = page_parts(page)
     return PageWidget(body=str(body), style=stylesheet(), text=packed.text, numbers=packed.numbers)

@@ -1,9 +1,9 @@
-"""Records as text for a page: labels as JSON, and all numbers of all arrays in one block of base64.
+"""Encoding of records for a page: labels as JSON, and the numbers of all arrays in one block of base64.
 
-Numbers that are told are float32 whose last byte is dropped: 16 significant bits, an error of at most 1 in 65,000.
-Positions, which are drawn alone, are rounded to a grid. Both are integers then, and neighbours in a trajectory are
-alike: the block holds their differences, byte by byte of the same significance, deflated. Arrays of integers and texts
-stay as they are, in the JSON.
+Numbers that are shown as text are float32 without the last byte: 16 significant bits, an error of at most 1 in 65,000.
+Positions, which are only drawn, are rounded to a grid. Both are then integers, and neighbours in a trajectory are
+similar: the block holds their differences, grouped by byte significance and deflated. Integer arrays and texts are
+stored as they are, in the JSON.
 """
 
 import base64
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LINES = 2**13  # of the grid, across the range of an array: a twentieth of a pixel
+LINES = 2**13  # grid lines across the range of an array: a twentieth of a pixel each
 
 
 class Packed(NamedTuple):
@@ -26,7 +26,7 @@ class Packed(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """Numbers that are drawn and not told."""
+    """Numbers that are drawn and not shown as text."""
 
     values: np.ndarray  # (n,)
 
@@ -34,21 +34,21 @@ class Positions(NamedTuple):
 def pack(value: Any) -> Packed:
     """Pack mappings, records, sequences, texts, numbers and arrays of numbers.
 
-    An array of floats becomes {"array": [first, count]}, which says where its integers stand in the block, and
-    `Positions` {"grid": [first, count, low, step]}, with -1 for NaN. Mappings become lists of pairs, so that no key can
-    be mistaken for something else.
+    An array of floats becomes {"array": [first, count]}, the position of its integers in the block, and `Positions`
+    become {"grid": [first, count, low, step]}, with -1 for NaN. Mappings become lists of pairs, so that no key can be
+    mistaken for one of these.
     """
     blocks: list[np.ndarray] = []
     plain = _plain(value, blocks)
     integers = np.concatenate([np.zeros(0, np.int64), *blocks])
     steps = np.diff(integers, prepend=0)
-    folded = ((steps << 1) ^ (steps >> 63)).astype("<u4")  # small ones stay small, whatever their sign
+    folded = ((steps << 1) ^ (steps >> 63)).astype("<u4")  # zigzag: small for small steps of either sign
     planes = folded.view(np.uint8).reshape(-1, 4).T
     return Packed(script_json(plain), base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode())
 
 
 def script_json(value: Any) -> str:
-    """Return JSON that may stand inside <script>, whatever texts it holds."""
+    """Return JSON that is safe inside <script>, whatever texts it holds."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
@@ -56,7 +56,7 @@ def script_json(value: Any) -> str:
 
 
 def well_formed(text: str) -> str:
-    """Return the text without halves of surrogate pairs, such as names of files may hold; no file takes them."""
+    """Return the text without unpaired surrogates, which names of files may hold, but UTF-8 cannot encode."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
@@ -86,13 +86,13 @@ def _plain(value: Any, blocks: list[np.ndarray]) -> Any:
 
 
 def _bits(numbers: np.ndarray) -> np.ndarray:
-    """The first three bytes of float32 numbers, rounded to the nearest, as integers; equal shares are equal steps."""
+    """Return the first three bytes of float32 numbers, rounded to nearest, as integers; equal floats stay equal."""
     bits = numbers.view(np.uint32).astype(np.int64)
     return np.where(np.isfinite(numbers), bits + 0x80, bits) >> 8
 
 
 def _on_grid(positions: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The line of each position, the place of the first line, and how far lines are apart."""
+    """Return the grid line of each position, the position of the first line, and the spacing of the lines."""
     is_known = np.isfinite(positions)
     low, high = _range(positions[is_known])
     step = (high - low) / LINES or 1.0

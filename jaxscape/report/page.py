@@ -1,7 +1,7 @@
-"""From the records of a page to its text: one HTML file that needs nothing else, and no network.
+"""Rendering of a page: one HTML file that needs nothing else, and no network.
 
-Jinja2 fills `template.html`; the style and the JavaScript modules are written into the page. The browser is told to
-load nothing and to run this one script alone (Content-Security-Policy), whatever the labels hold.
+Jinja2 fills `template.html`; the style and the JavaScript modules are written into the page. A Content-Security-Policy
+tells the browser to load nothing and to run only this script, whatever the labels hold.
 """
 
 import base64
@@ -21,62 +21,61 @@ from jaxscape.report.pack import Packed, Positions, pack, well_formed
 
 ROOM = Path(__file__).parent
 
-# The modules, each after those that it imports.
+# The modules, each after its imports.
 MODULES = ("numbers", "geometry", "scales", "colors", "painters", "scenes", "state", "page")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(async )?function |class |const )", re.MULTILINE)
 
 _WORDS = {
-    "polar": "Every position is exact: the radius is the distance from the minimum, the angle off its spoke that "
-    "between displacement and jump. Inside of its dotted arc a trajectory is nearer than it began. Spokes are equally "
+    "polar": "Every position is exact: the radius is the distance from the minimum, the angle to its spoke is that "
+    "between displacement and jump. Inside its dotted arc a trajectory is nearer than it started. Spokes are evenly "
     "spaced; the side of the spoke has no meaning, and distances between trajectories are not shown.",
-    "plane": "Every position is exact, in jumps: the way along the jump to the right, the way across it upwards. The "
-    "minimum is at 0, every start at 1. Arcs have equal distances from the minimum; the strong one goes through the "
-    "starts, and inside of it is nearer.",
-    "polar initial": "Every position is exact: the radius is the distance from the initial point, the angle off its "
-    "spoke that between the displacement so far and the whole one. Each trajectory has a spoke, on which it ends; the "
-    "side of the spoke has no meaning, and distances between trajectories are not shown.",
-    "plane initial": "Every position is exact, in whole displacements: the way along the whole displacement to the "
-    "right, the way across it upwards. Every trajectory begins at 0 and ends at 1. Arcs have equal distances from the "
-    "initial point.",
+    "plane": "Every position is exact, in units of the jump: along the jump to the right, across it upwards. The "
+    "minimum is at 0, every start at 1. Arcs have equal distances from the minimum; the bold one goes through the "
+    "starts, and inside it is nearer.",
+    "polar initial": "Every position is exact: the radius is the distance from the initial point, the angle to its "
+    "spoke is that between the displacement so far and the final one. Each trajectory has a spoke, on which it ends; "
+    "the side of the spoke has no meaning, and distances between trajectories are not shown.",
+    "plane initial": "Every position is exact, in units of the final displacement: along it to the right, across it "
+    "upwards. Every trajectory starts at 0 and ends at 1. Arcs have equal distances from the initial point.",
 }
 
 
 class Panel(NamedTuple):
-    """A picture of a run: its number in the data, a line over it and one under it."""
+    """A picture of a run: its index in the data, a line above it and one below it."""
 
     run: int
     title: str
     heading: str = ""
     words: str = ""
-    embedding: int | None = None  # its number among those of the run
+    embedding: int | None = None  # its index among those of the run
 
 
 class View(NamedTuple):
-    """A tab: pictures of one kind side by side, a panel for each run that has it."""
+    """A tab: pictures of one kind side by side, one panel for each run that has it."""
 
     kind: str  # polar, plane, embedding or curve
     label: str
     caption: str
     panels: list[Panel]
-    column: str = ""  # of a curve; "" is the distance
+    column: str = ""  # for a curve; "" means the distance
     dimensions: int = 2
 
     @property
     def is_curve(self) -> bool:
-        """Whether time runs to the right."""
+        """Return whether the horizontal axis is time."""
         return self.kind == "curve"
 
 
 class _Shown(NamedTuple):
-    """What the script is given of a panel."""
+    """The script's data of a panel."""
 
     run: int
     embedding: int | None
 
 
 class _View(NamedTuple):
-    """What the script is given of a tab; the texts of its panels stand in the HTML."""
+    """The script's data of a tab; the texts of its panels are in the HTML."""
 
     kind: str
     label: str
@@ -85,7 +84,7 @@ class _View(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """What the script is given of an embedding; it need not know the texts."""
+    """The script's data of an embedding, without its texts."""
 
     axes: list[Positions]  # 2 or 3
     minimum: list[float] | None
@@ -95,14 +94,14 @@ class _Drawn(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """What the script is given of a column."""
+    """The script's data of a column."""
 
     label: str
     values: np.ndarray
 
 
 class _Surrogate(NamedTuple):
-    """What the script is given of surrogates, which are drawn and not told."""
+    """The script's data of surrogates, which are drawn and not shown as text."""
 
     label: str
     distance: Positions
@@ -110,7 +109,7 @@ class _Surrogate(NamedTuple):
 
 
 class _Exact(NamedTuple):
-    """What the script is given of exact views."""
+    """The script's data of exact views."""
 
     distance: np.ndarray
     angle: np.ndarray
@@ -120,13 +119,13 @@ class _Exact(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What the script is given of a run."""
+    """The script's data of a run."""
 
     title: str
-    first: np.ndarray  # the rows at which trajectories begin, then the number of rows
+    first: np.ndarray  # the first row of each trajectory, then the number of rows
     member: np.ndarray  # (trajectories,)
-    times: list[float]  # those that there are, ascending
-    place: np.ndarray  # (n,) of the time of each row among them
+    times: list[float]  # unique, ascending
+    place: np.ndarray  # (n,) index of each row's time in `times`
     hue: list[str]
     step_size: np.ndarray | None
     begin: str
@@ -136,7 +135,7 @@ class _Run(NamedTuple):
 
 
 class _Data(NamedTuple):
-    """What the script is given."""
+    """The script's data."""
 
     hue: str
     unit: str
@@ -146,12 +145,12 @@ class _Data(NamedTuple):
 
 
 def render(page: Page) -> str:
-    """Return the text of an HTML file: the same text for the same page.
+    """Return the text of an HTML file; equal pages give equal texts.
 
     Raises:
         ValueError: as `jaxscape.report.data.check_page`.
     """
-    packed, body = parts(page)
+    packed, body = page_parts(page)
     script = javascript() + "\nstart(document);\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return well_formed(
@@ -169,8 +168,8 @@ def render(page: Page) -> str:
     )
 
 
-def parts(page: Page) -> tuple[Packed, Markup]:
-    """Return the data of a page for its script, and the HTML that the script brings to life.
+def page_parts(page: Page) -> tuple[Packed, Markup]:
+    """Return the data of a page for its script, and the HTML that the script works on.
 
     Raises:
         ValueError: as `jaxscape.report.data.check_page`.
@@ -200,23 +199,23 @@ def parts(page: Page) -> tuple[Packed, Markup]:
 def page_views(page: Page) -> list[View]:
     """Return the tabs of a page: exact views, embeddings, and curves over time."""
     views: list[View] = []
-    for jumps, found in _by_beginning(page):
+    for jumps, exact_of in _by_beginning(page):
         for kind, label in (("polar", "Polar"), ("plane", "Along and across")):
-            panels = [_panel(page, number, exact.heading) for number, exact in found.items()]
+            panels = [_panel(page, number, exact.heading) for number, exact in exact_of.items()]
             views.append(View(kind, label, _WORDS[kind if jumps else f"{kind} initial"], panels))
     return views + _embedding_views(page) + _curve_views(page)
 
 
 def _by_beginning(page: Page) -> Iterator[tuple[bool, dict[int, Exact]]]:
-    """What is exact of the runs that begin with jumps, and of the others, by the number of the run."""
+    """Yield the exact views of the runs that begin with jumps, and those of the others, by the index of the run."""
     for jumps in (True, False):
-        found = {
+        exact_of = {
             number: run.exact
             for number, run in enumerate(page.runs)
             if run.exact is not None and (run.begin == "jump") == jumps
         }
-        if found:
-            yield jumps, found
+        if exact_of:
+            yield jumps, exact_of
 
 
 def _panel(page: Page, number: int, heading: str = "", words: str = "", embedding: int | None = None) -> Panel:
@@ -227,27 +226,29 @@ def _panel(page: Page, number: int, heading: str = "", words: str = "", embeddin
 def _embedding_views(page: Page) -> list[View]:
     views: list[View] = []
     for name in dict.fromkeys(each.name for run in page.runs for each in run.embeddings):
-        panels, found = [], []
+        panels, embeddings = [], []
         for number, run in enumerate(page.runs):
             for place, each in enumerate(run.embeddings):
                 if each.name == name:
-                    found.append(each)
+                    embeddings.append(each)
                     panels.append(_panel(page, number, each.caption, each.words, place))
-        dimensions = max(np.shape(each.points)[1] for each in found)
-        about = "Positions are fitted: an embedding bends distances to get them into the picture. "
+        dimensions = max(np.shape(each.points)[1] for each in embeddings)
+        about = "Positions are fitted: an embedding distorts distances to fit them into the picture. "
         if dimensions == 3:
             about += "Drag, or use the arrow keys, to turn it; + and - zoom. "
-        if any(each.boxes is not None for each in found):
-            about += "Parts that nothing connects have boxes of their own, of one scale, whose places mean nothing."
-        views.append(View("embedding", found[0].label, about.strip(), panels, dimensions=dimensions))
+        if any(each.boxes is not None for each in embeddings):
+            about += (
+                "Disconnected components have boxes of their own, at one scale; their relative positions mean nothing."
+            )
+        views.append(View("embedding", embeddings[0].label, about.strip(), panels, dimensions=dimensions))
     return views
 
 
 def _curve_views(page: Page) -> list[View]:
     views: list[View] = []
-    for jumps, found in _by_beginning(page):
-        about = "in jumps: 1 is the start, below it is nearer" if jumps else "from the initial point"
-        panels = [Panel(number, page.runs[number].title) for number in found]
+    for jumps, exact_of in _by_beginning(page):
+        about = "in units of the jump: 1 is the start, below 1 is nearer" if jumps else "from the initial point"
+        panels = [Panel(number, page.runs[number].title) for number in exact_of]
         views.append(
             View(
                 "curve",
@@ -316,16 +317,16 @@ def _drawn(embedding: Embedding) -> _Drawn:
 def javascript() -> str:
     """Return all modules as one script, without comments and indentation.
 
-    Imports are left out, for what they name stands above.
+    Imports are removed, because the imported names are defined above them.
 
     Raises:
-        ValueError: for a module that imports what does not stand above it.
+        ValueError: for a module that imports one that is not above it.
     """
     written: list[str] = []
     for name in MODULES:
         text = (ROOM / "js" / f"{name}.js").read_text(encoding="utf-8")
         if unknown := [each for each in _IMPORT.findall(text) if each not in MODULES[: len(written)]]:
-            raise ValueError(f"js/{name}.js imports {', '.join(unknown)}, which MODULES does not name before it")
+            raise ValueError(f"js/{name}.js imports {', '.join(unknown)}, which MODULES does not list before it")
         text = _EXPORT.sub("", _IMPORT.sub("", text))
         written.append(
             "\n".join(line.strip() for line in text.splitlines() if line and not line.lstrip().startswith("//"))

@@ -1,7 +1,7 @@
-"""Data augmentation, a batch at a time and on the device, inside the compiled training step.
+"""Data augmentation, one batch at a time and on the device, inside the compiled training step.
 
-An augmentation is a function `(key, images) -> images` over uint8 or float images (batch, H, W, C); it is called
-inside `loss_fn`, with a key of its own for every step of every member.
+An augmentation is a function `(key, images) -> images` of uint8 or float images (batch, H, W, C). It is called inside
+`loss_fn`, with a separate key for every step of every member.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def random_crop(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.Array:
-    """Pad each image by `padding` black pixels and cut its own size out again at a random place."""
+    """Pad each image with `padding` black pixels on every side, and crop it to its own size at a random position."""
     batch, height, width, channels = images.shape
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
@@ -29,13 +29,13 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.A
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirror each image left to right with probability one half."""
+    """Flip each image horizontally with probability one half."""
     flipped = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
 def rotate(images: jax.Array, angles: jax.Array) -> jax.Array:
-    """Turn each image about its centre: bilinear, black outside, whole-number images rounded.
+    """Rotate each image about its centre: bilinear, black outside, integer images rounded.
 
     Args:
         images: (batch, H, W, C).
@@ -49,7 +49,7 @@ def rotate(images: jax.Array, angles: jax.Array) -> jax.Array:
     def turn(image: jax.Array, angle: jax.Array) -> jax.Array:
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         source = (cosine * down + sine * right + middle_row, cosine * right - sine * down + middle_column)
-        # dm_pix.rotate interpolates between channels too, which on a CPU takes 40 times as long.
+        # dm_pix.rotate also interpolates between channels, which takes 40 times as long on a CPU.
         plane = partial(map_coordinates, coordinates=source, order=1, mode="constant")
         return jax.vmap(plane, in_axes=-1, out_axes=-1)(image)
 
@@ -57,7 +57,7 @@ def rotate(images: jax.Array, angles: jax.Array) -> jax.Array:
 
 
 def random_rotate(key: jax.Array, images: jax.Array, *, degrees: float = 45) -> jax.Array:
-    """Turn each image by an angle of its own, uniform from -degrees to degrees (see `rotate`)."""
+    """Rotate each image by a random angle, uniform from -degrees to degrees (see `rotate`)."""
     return rotate(images, jax.random.uniform(key, images.shape[:1], minval=-degrees, maxval=degrees))
 
 
@@ -70,18 +70,19 @@ def random_color(
     saturation: float = 0.4,
     hue: float = 0.1,
 ) -> jax.Array:
-    """Change each image's brightness, contrast, saturation and hue, in this order, by amounts of its own.
+    """Change each image's brightness, contrast, saturation and hue, in this order, by random amounts.
 
-    The paper names the four and gives no amounts; these are those of torchvision's ColorJitter in MoCo v2 (Chen et
-    al. 2020, https://arxiv.org/abs/2003.04297). Saturation and hue are those of HSV; without 3 channels they stay.
+    The paper names the four without amounts; the defaults are those of torchvision's ColorJitter in MoCo v2 (Chen et
+    al. 2020, https://arxiv.org/abs/2003.04297). Saturation and hue are those of HSV; images without 3 channels keep
+    them.
 
     Args:
         key: a PRNG key.
-        images: (batch, H, W, C) with values from 0 to 255, and so are the results.
+        images: (batch, H, W, C) with values from 0 to 255, as in the result.
         brightness: all values are multiplied by a factor uniform from 1 - brightness to 1 + brightness.
-        contrast: the same for the distance of the values from the mean of their channel.
-        saturation: the same for the saturation.
-        hue: the hue moves by a part of the full circle uniform from -hue to hue.
+        contrast: so are the differences between the values and the mean of their channel.
+        saturation: so is the saturation.
+        hue: the hue is shifted by a fraction of the full circle, uniform from -hue to hue.
     """
     import dm_pix as pix
 
@@ -98,7 +99,7 @@ def random_color(
 
 
 def compose(*augmentations: Augmentation) -> Augmentation:
-    """The augmentations one after the other, each with its own key."""
+    """Return the composition of augmentations, applied in order, each with its own key."""
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         for position, augmentation in enumerate(augmentations):
@@ -109,14 +110,14 @@ def compose(*augmentations: Augmentation) -> Augmentation:
 
 
 def augmentation(name: str, *, padding: int = 4) -> Augmentation | None:
-    """The augmentation of that name: "none" (gives None), or parts joined by "+", applied in the order named.
+    """Return an augmentation by name: None for "none", or parts joined by "+", applied in the order given.
 
-    The parts are crop, flip, rotate and color: "crop", "crop+flip", "crop+flip+rotate+color". A flip belongs to
-    photographs and clothes; it makes no sense for digits, and gives a pair of images the class of another.
+    The parts are crop, flip, rotate and color: "crop", "crop+flip", "crop+flip+rotate+color". Flips suit photographs
+    and clothes. They do not suit digits, and they change the class of a pair of images.
 
     Raises:
-        TypeError: for a padding that is no whole number.
-        ValueError: for an unknown or repeated part (lists the known ones) or a negative padding.
+        TypeError: for a padding that is not a whole number.
+        ValueError: for an unknown or repeated part (the message lists the known ones) or a negative padding.
     """
     if whole_number("padding", padding) < 0:
         raise ValueError(f"padding must be at least 0 pixels, got {padding}")
@@ -131,7 +132,7 @@ def augmentation(name: str, *, padding: int = 4) -> Augmentation | None:
     parts = str(name).split("+")
     if not known.keys() >= set(parts) or len(set(parts)) < len(parts):
         raise ValueError(
-            f"augmentation must be none, or some of {', '.join(known)} joined by + and each named once, got {name!r}"
+            f"augmentation must be none, or some of {', '.join(known)} joined by +, each at most once, got {name!r}"
         )
     augmentations = [known[part] for part in parts]
     return compose(*augmentations) if len(parts) > 1 else augmentations[0]

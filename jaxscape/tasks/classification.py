@@ -1,4 +1,4 @@
-"""The loss and the evaluation of an image classifier, made from a Flax Linen module."""
+"""Loss and evaluation of an image classifier, from a Flax Linen module."""
 
 import operator
 from collections.abc import Callable
@@ -20,50 +20,50 @@ Preprocess = Callable[[jax.Array], jax.Array]
 
 
 def standardization(images: np.ndarray) -> Preprocess:
-    """A function from uint8 images to float32 ones with mean 0 and deviation 1 a channel over `images`.
+    """Return a function from uint8 images to float32 ones with mean 0 and standard deviation 1 per channel.
 
     Args:
-        images: uint8 (n, H, W, C), the training images.
+        images: uint8 (n, H, W, C), the training images, which give the mean and the standard deviation.
 
     Raises:
-        ValueError: for another number of dimensions, or no images.
+        ValueError: for a wrong number of dimensions, or no images.
     """
     if np.ndim(images) != 4 or not np.size(images):
         raise ValueError(f"images must be one or more images (n, H, W, C), got shape {np.shape(images)}")
     mean = images.mean(axis=(0, 1, 2), keepdims=True, dtype=np.float64)
-    # A constant channel has deviation 0 and carries nothing: leave it at 0.
+    # A constant channel has deviation 0 and carries no information: it becomes 0.
     deviation = np.maximum(images.std(axis=(0, 1, 2), keepdims=True, dtype=np.float64), 1e-6)
     shift, scale = np.float32(mean), np.float32(1 / deviation)
     return lambda batch: (batch.astype(jnp.float32) - shift) * scale
 
 
-# Of the streams of a step's key the one of dropout; augmentation has the key itself, and `compose` small numbers.
+# Folded into a step's key for dropout; augmentation uses the step's key itself, and `compose` folds small numbers.
 _DROPOUT = 0xD20
 
 
 def dropout_key(key: jax.Array) -> jax.Array:
-    """Return the key of a module's dropout, for the key of a step."""
+    """Return the dropout key that belongs to the key of a step."""
     return jax.random.fold_in(key, _DROPOUT)
 
 
 def flax_loss(
     module: nn.Module, *, preprocess: Preprocess | None = None, augment: Augmentation | None = None
 ) -> LossFn:
-    """The training loss of an image classifier: mean cross-entropy of a batch `(images, labels)`.
+    """Return the training loss of an image classifier: the mean cross-entropy of a batch `(images, labels)`.
 
     Args:
-        module: called as `module(images, train=True)`, gives logits; with the stream "dropout", which follows from the
-            step's key. For a module of other arguments, give `flax_problem` a loss that calls it.
+        module: called as `module(images, train=True)`, returns logits. Its stream "dropout" gets a key derived from the
+            step's key. For a module with other arguments, give `flax_problem` a loss that calls it.
         preprocess: applied to the images after augmentation (see `standardization`).
         augment: `(key, images) -> images`, called with the step's key.
 
     Returns:
-        `loss_fn`, whose metrics are "loss" and "accuracy" of the batch. Its `check_data` refuses labels that are not
+        `loss_fn`, whose metrics are "loss" and "accuracy" of the batch. Its `check_data` rejects labels that are not
         integers from 0 to the number of logits - 1; `train` calls it.
 
     Raises:
-        TypeError: by `loss_fn`, while it is traced, for a batch that is no pair or labels that are no integers.
-        ValueError: likewise for labels or logits of another shape.
+        TypeError: from `loss_fn`, while it is traced, for a batch that is not a pair or labels that are not integers.
+        ValueError: likewise for labels or logits of the wrong shape.
     """
 
     def logits_of(params: PyTree, model_state: PyTree, images: jax.Array, key: jax.Array) -> tuple[jax.Array, PyTree]:
@@ -72,7 +72,7 @@ def flax_loss(
         if preprocess is not None:
             images = preprocess(images)
         variables = {"params": params, **model_state}
-        rngs = {"dropout": dropout_key(key)}  # costs nothing in a module without any
+        rngs = {"dropout": dropout_key(key)}  # unused by a module without dropout
         return module.apply(variables, images, train=True, mutable=list(model_state), rngs=rngs)
 
     def loss_fn(
@@ -99,7 +99,7 @@ def flax_loss(
 
 
 def flax_predict(module: nn.Module, *, preprocess: Preprocess | None = None) -> Predict:
-    """Return the logits of an image classifier, `module(images, train=False)`, of a batch `(images, labels)`."""
+    """Return a function that gives the logits of a batch `(images, labels)`, `module(images, train=False)`."""
 
     def predict(params: PyTree, model_state: PyTree, batch: PyTree) -> jax.Array:
         images = batch[0] if preprocess is None else preprocess(batch[0])
@@ -110,11 +110,11 @@ def flax_predict(module: nn.Module, *, preprocess: Preprocess | None = None) -> 
 
 
 def classification_score(logits: jax.Array, batch: PyTree) -> Metrics:
-    """Return each image's cross-entropy, "loss", and whether it is classified rightly, "accuracy", 0 or 1.
+    """Return each image's cross-entropy, "loss", and whether it is classified correctly, "accuracy", 0 or 1.
 
     Raises:
-        TypeError: while it is traced, for a batch that is no pair or labels that are no integers.
-        ValueError: likewise for labels or logits of another shape.
+        TypeError: while it is traced, for a batch that is not a pair or labels that are not integers.
+        ValueError: likewise for labels or logits of the wrong shape.
     """
     images, labels = _pair("batch", batch)
     _check_labels("batch", images, labels, axes=1)
@@ -132,25 +132,25 @@ def flax_evaluate(
     recalibration: nn.Module | None = None,
     batch_size: int = 1000,
 ) -> Evaluate:
-    """Loss and accuracy of an image classifier on whole training and test sets, without augmentation.
+    """Return `evaluate` of an image classifier: loss and accuracy on whole training and test sets, not augmented.
 
     Args:
-        module: called as `module(images, train=False)`, gives logits.
+        module: called as `module(images, train=False)`, returns logits.
         train: images (n, H, W, C) and integer labels (n,).
-        test: the same.
+        test: likewise.
         preprocess: as in `flax_loss`.
-        recalibration: the same module with a batch norm that keeps the last batch alone (for `WideResNet`,
-            `module.clone(norm_momentum=0.0)`). Given, the losses and accuracies are recorded a second time with
-            statistics measured anew on the training set, as names that begin with "recalibrated_".
-        batch_size: images a call; recalibrated statistics are the mean over such batches, weighted by their sizes.
+        recalibration: the same module with a batch norm that keeps only the last batch (for `WideResNet`,
+            `module.clone(norm_momentum=0.0)`). If given, losses and accuracies are also recorded with running
+            statistics recalibrated on the training set, under names that begin with "recalibrated_".
+        batch_size: images per call; recalibrated statistics are the mean over such batches, weighted by their sizes.
 
     Returns:
-        `evaluate`, with the metrics train_loss, train_accuracy, test_loss, test_accuracy and, where asked for,
+        `evaluate`, with the metrics train_loss, train_accuracy, test_loss, test_accuracy and, with recalibration,
         recalibrated_train_loss and so on. Sums are taken batch by batch, in order.
 
     Raises:
-        TypeError: for a set that is no pair, or labels that are no integers.
-        ValueError: for a batch_size below 1, an empty set, labels of another shape or below 0; by `evaluate`, when
+        TypeError: for a set that is not a pair, or labels that are not integers.
+        ValueError: for a batch_size below 1, an empty set, labels of the wrong shape or below 0; from `evaluate`, while
             it is traced, for labels beyond the number of logits.
     """
     batch_size = count("batch_size", batch_size)
@@ -164,10 +164,10 @@ def flax_evaluate(
     @compiler.jit
     def totals(params: PyTree, model_state: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits = predict(params, model_state, (images, labels))
-        found = classification_score(logits, (images, labels))
-        for name, (lowest, highest) in ranges.items():  # numbers of Python: nothing of this is compiled
+        scores = classification_score(logits, (images, labels))
+        for name, (lowest, highest) in ranges.items():  # Python numbers, checked while tracing
             _check_range(name, lowest, highest, logits.shape[-1])
-        return jnp.stack([found["loss"].sum(), found["accuracy"].sum()])
+        return jnp.stack([scores["loss"].sum(), scores["accuracy"].sum()])
 
     @compiler.jit
     def statistics(params: PyTree, model_state: PyTree, images: jax.Array) -> PyTree:
@@ -201,7 +201,7 @@ def _pair(name: str, data: PyTree) -> tuple[Any, Any]:
 
 
 def _check_labels(name: str, images: Any, labels: Any, *, axes: int) -> None:
-    """Labels are integers, one for each image; both have so many leading axes before those of an image."""
+    """Check that labels are integers, one per image; both have `axes` leading axes before those of an image."""
     dtype, shape = jnp.result_type(labels), np.shape(labels)
     words = f"{name} must hold one integer label for each image"
     if np.shape(images)[:axes] != shape:
@@ -219,7 +219,7 @@ def _check_logits(logits: Any, batch: int) -> None:
 def _check_range(name: str, lowest: int, highest: int, classes: int) -> None:
     if lowest < 0 or highest >= classes:
         raise ValueError(
-            f"{name} must have labels from 0 to {classes - 1}, for the module gives {classes} logits; "
+            f"{name} must have labels from 0 to {classes - 1}, because the module gives {classes} logits; "
             f"got labels from {lowest} to {highest}"
         )
 
@@ -229,7 +229,7 @@ def _range(labels: Any) -> tuple[int, int]:
 
 
 def _check_set(name: str, data: Any) -> tuple[int, int]:
-    """The smallest and the largest label of a set that can be evaluated."""
+    """Return the smallest and the largest label of a set, after checking the set."""
     images, labels = _pair(name, data)
     _check_labels(name, images, labels, axes=1)
     if not len(labels):
@@ -241,6 +241,6 @@ def _check_set(name: str, data: Any) -> tuple[int, int]:
 
 
 def _batches(data: tuple[jax.Array, jax.Array], batch_size: int) -> list[tuple[jax.Array, jax.Array]]:
-    images, labels = map(jnp.asarray, data)  # on the device once, not once a call
+    images, labels = map(jnp.asarray, data)  # to the device once, not in every call
     starts = range(0, len(labels), batch_size)
     return [(images[start : start + batch_size], labels[start : start + batch_size]) for start in starts]

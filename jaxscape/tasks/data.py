@@ -1,9 +1,8 @@
-"""Data sets as NumPy arrays: the first step of the journey, before the model and its training.
+"""Data sets as NumPy arrays.
 
-The digits come with scikit-learn; CIFAR-10/100 (https://www.cs.toronto.edu/~kriz/cifar.html), Fashion-MNIST
-and MNIST are read from their original files, downloaded or in a local folder (`originals.py`). A file is taken
-whole or refused. Random labels follow Zhang et al. 2017, "Understanding deep learning requires rethinking
-generalization".
+The digits come with scikit-learn. CIFAR-10/100 (https://www.cs.toronto.edu/~kriz/cifar.html), Fashion-MNIST and MNIST
+are read from their original files, downloaded or in a local folder (`originals.py`). A file is either read whole or
+rejected. Random labels follow Zhang et al. 2017, "Understanding deep learning requires rethinking generalization".
 """
 
 import math
@@ -56,7 +55,7 @@ class Dataset(NamedTuple):
 
 
 class _Cifar(NamedTuple):
-    """A CIFAR file: rows of `label_bytes` labels (the last counts) and 3,072 bytes of colour planes."""
+    """The layout of a CIFAR file: rows of `label_bytes` labels (the last counts) and 3,072 bytes of colour planes."""
 
     label_bytes: int
     num_classes: int
@@ -77,35 +76,35 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None, u
     | any but cifar100, and +pairs | as many | twice as wide | 100 (see `pair_images`) |
     | fashion_mnist, mnist, and +padded | as many | 32x32x1, two black pixels at each edge | 10 |
 
-    The digits are those of `sklearn.datasets.load_digits`, the values 0 to 16 scaled to 0 to 255 and rounded
-    to the nearest (8, the only tie, becomes 128). scikit-learn has no split of them. Ours is fixed: a
-    permutation from the raw bits of NumPy's PCG64(0), then the same share of every class for training. In
-    scikit-learn the images of a writer follow one another, and the permutation spreads them over both parts:
-    test accuracy is that on known hands.
+    The digits are those of `sklearn.datasets.load_digits`, with the values 0 to 16 scaled to 0 to 255 and rounded
+    to the nearest integer (8, the only tie, becomes 128). scikit-learn does not split them. Our split is fixed: a
+    permutation from the raw bits of NumPy's PCG64(0), then the same fraction of every class for training. In
+    scikit-learn the images of one writer are consecutive, and the permutation spreads them over both parts: test
+    accuracy is measured on known writers.
 
     >>> load_dataset("digits").train_images.shape
     (1000, 8, 8, 1)
 
     Args:
         name: one of `DATASETS`.
-        data_dir: a folder with the original files, in place of a download. CIFAR: the archive
-            (`cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz`, or `.tar`) or what it unpacks to
+        data_dir: a folder with the original files, instead of a download. CIFAR: the archive
+            (`cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz`, or `.tar`) or its unpacked content
             (`cifar-10-batches-bin/`, `cifar-100-binary/`, or that folder itself). MNIST and Fashion-MNIST: the
             four IDX files, gzip or plain, also named like `train-images.idx3-ubyte`, in the folder or where
-            torchvision keeps them (`MNIST/raw/`, `FashionMNIST/raw/`); the two share their file names.
-        unchecked: take files of `data_dir` that are not the original ones, if they are well formed.
+            torchvision keeps them (`MNIST/raw/`, `FashionMNIST/raw/`); both use the same file names.
+        unchecked: accept well-formed files in `data_dir` that are not the original ones.
 
     Returns:
         The data set.
 
     Raises:
         ValueError: The name is unknown, `data_dir` is given for the digits, or a file is damaged, too large, or not
-            the original one, which the SHA-256 of its content shows.
+            the original one by the SHA-256 of its content.
         FileNotFoundError: `data_dir` does not exist or lacks a file.
         ConnectionError: The download failed; the message says which files to put where.
 
     Warns:
-        UserWarning: The files have no image of some class, which happens with `unchecked` alone.
+        UserWarning: The files have no image of some class, which is possible only with `unchecked`.
     """
     if name not in DATASETS:
         raise ValueError(f"name must be one of {', '.join(DATASETS)}, got {name!r}")
@@ -124,12 +123,12 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None, u
 
 
 def pair_images(dataset: Dataset) -> Dataset:
-    """A harder data set: two images side by side, whose class is the ordered pair of theirs.
+    """Return a harder data set: two images side by side, whose class is the ordered pair of their classes.
 
-    There are as many pairs as images, of training images and of test images apart. The classes follow one another
-    from 0 to the last and again, so that their numbers differ by at most one. Each is `num_classes * left + right`.
-    The images of a class are used equally often, to within one. Which are paired follows from raw bits of NumPy's
-    PCG64, the same always.
+    There are as many pairs as images, for training and test images separately. The classes run from 0 to the last and
+    start over, so that their counts differ by at most one. A pair has the class `num_classes * left + right`. The
+    images of a class are used equally often, to within one. The pairing is fixed: it comes from raw bits of NumPy's
+    PCG64.
 
     >>> pairs = pair_images(load_dataset("digits"))
     >>> pairs.train_images.shape, pairs.num_classes
@@ -139,7 +138,7 @@ def pair_images(dataset: Dataset) -> Dataset:
         dataset: images of height x width.
 
     Returns:
-        Images of height x (2 width), of num_classes^2 classes.
+        Images of height x (2 width), with num_classes^2 classes.
 
     Raises:
         ValueError: A class has no training image, or no test image.
@@ -153,15 +152,14 @@ def pair_images(dataset: Dataset) -> Dataset:
 
 
 def take_training(dataset: Dataset, size: int) -> Dataset:
-    """The same data set with fewer training images, as equal in number over the classes as can be.
+    """Return the same data set with fewer training images, balanced over the classes as far as possible.
 
-    It takes the first images of each class and keeps their order. Numbers differ by at most one between
-    classes, unless a class has no more images. The smaller of two sizes is contained in the larger one. The
-    test images stay.
+    It keeps the first images of each class, in their order. The counts of two classes differ by at most one, unless a
+    class has no more images. A smaller subset is contained in a larger one. The test images do not change.
 
     Args:
-        dataset: where to take from.
-        size: how many training images to keep, from 1 to all.
+        dataset: the data set.
+        size: the number of training images to keep, from 1 to all.
 
     Returns:
         The smaller data set.
@@ -175,23 +173,23 @@ def take_training(dataset: Dataset, size: int) -> Dataset:
         raise TypeError(f"size must be an integer, got {size!r}")
     if not 1 <= size <= available:
         raise ValueError(f"size must be from 1 to {available}, the number of training images, got {size}")
-    in_turns = np.lexsort((dataset.train_labels, _rank_in_class(dataset.train_labels)))
-    kept = np.sort(in_turns[:size])
-    return dataset._replace(train_images=dataset.train_images[kept], train_labels=dataset.train_labels[kept])
+    round_robin = np.lexsort((dataset.train_labels, _rank_in_class(dataset.train_labels)))
+    rows = np.sort(round_robin[:size])
+    return dataset._replace(train_images=dataset.train_images[rows], train_labels=dataset.train_labels[rows])
 
 
 def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, fraction: float = 1.0) -> Labels:
-    """Labels of which a random part is replaced by random classes (Zhang et al. 2017).
+    """Return labels of which a random fraction is replaced by random classes (Zhang et al. 2017).
 
-    Exactly `round(fraction * n)` labels are drawn anew, uniformly from all classes, so that the true class
-    comes back with probability 1 / num_classes. With the same key, a larger fraction changes what a smaller
-    one changes, to the same classes, and more.
+    Exactly `round(fraction * n)` labels are redrawn uniformly from all classes, so that the true class is drawn with
+    probability 1 / num_classes. With the same key, a larger fraction makes the same changes as a smaller one, and
+    more.
 
     Args:
         key: a JAX random key, typed or not.
         labels: integers (n,), from 0 to num_classes - 1.
         num_classes: number of classes.
-        fraction: which part is drawn anew, from 0 to 1.
+        fraction: the fraction to redraw, from 0 to 1.
 
     Returns:
         New labels, int32 (n,).
@@ -218,7 +216,7 @@ def corrupt_labels(key: jax.Array, labels: npt.ArrayLike, *, num_classes: int, f
 
 
 def _pad(dataset: Dataset, *, size: int) -> Dataset:
-    """The same images in the middle of a black frame, size x size."""
+    """Return the same images centred in a black frame, size x size."""
 
     def framed(images: Images) -> Images:
         around = [(size - length) // 2 for length in images.shape[1:3]]
@@ -228,18 +226,18 @@ def _pad(dataset: Dataset, *, size: int) -> Dataset:
 
 
 def _pair(images: Images, labels: Labels, num_classes: int, *, seed: int) -> tuple[Images, Labels]:
-    """Pairs of the images (n, height, 2 width, channels) and their classes (n,)."""
+    """Return pairs of the images (n, height, 2 width, channels) and their classes (n,)."""
     pair_labels = np.arange(len(labels), dtype=np.int32) % num_classes**2
     bits_left, bits_right = np.random.PCG64(seed).random_raw((2, len(labels)))
     left = _deal(labels, pair_labels // num_classes, order=np.argsort(bits_left, kind="stable"))
-    # What the left side used least comes first on the right.
+    # On the right, the images that the left side used least come first.
     uses = np.bincount(left, minlength=len(labels))
     right = _deal(labels, pair_labels % num_classes, order=np.lexsort((bits_right, uses)))
     return np.concatenate([images[left], images[right]], axis=2), pair_labels
 
 
 def _deal(labels: Labels, classes: Labels, *, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """For each of `classes` an image of that class: those of a class one after the other in `order`, and again."""
+    """Return an image of each of `classes`: those of a class in `order`, starting over at its end."""
     by_class = order[np.argsort(labels[order], kind="stable")]
     sizes = np.bincount(labels)
     first_of_class = np.cumsum(sizes) - sizes
@@ -247,7 +245,7 @@ def _deal(labels: Labels, classes: Labels, *, order: npt.NDArray[np.intp]) -> np
 
 
 def _rank_in_class(labels: Labels) -> npt.NDArray[np.intp]:
-    """How many images of its own class precede each image, (n,)."""
+    """Return how many images of its own class precede each image, (n,)."""
     by_class = np.argsort(labels, kind="stable")
     first_of_class = np.searchsorted(labels[by_class], labels)
     rank = np.empty(len(labels), np.intp)
@@ -259,13 +257,13 @@ def _load_digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    # NumPy promises these raw bits for ever, but not what Generator.permutation makes of them.
+    # NumPy guarantees that these raw bits never change, but not the result of Generator.permutation.
     permutation = np.argsort(np.random.PCG64(0).random_raw(len(digits.target)), kind="stable")
     images = np.rint(digits.images[permutation, :, :, np.newaxis] * (255 / 16)).astype(np.uint8)
     labels = digits.target[permutation].astype(np.int32)
-    # Sorted by the share of their class that precedes them, any first part has every class in proportion.
-    share_before = (_rank_in_class(labels) + 0.5) / np.bincount(labels)[labels]
-    in_proportion = np.argsort(share_before, kind="stable")
+    # Sorted by the fraction of their class that precedes them, every prefix has all classes in proportion.
+    fraction_before = (_rank_in_class(labels) + 0.5) / np.bincount(labels)[labels]
+    in_proportion = np.argsort(fraction_before, kind="stable")
     train, test = np.sort(in_proportion[:1000]), np.sort(in_proportion[1000:])
     return Dataset(images[train], labels[train], images[test], labels[test], num_classes=10)
 
@@ -276,7 +274,7 @@ def _check_data_dir(data_dir: object, *, unchecked: bool) -> None:
     if data_dir is not None and not os.fspath(data_dir):
         raise ValueError("data_dir must name a folder, got ''")
     if unchecked and data_dir is None:
-        raise ValueError("unchecked needs data_dir (--data-dir): what is downloaded is always checked")
+        raise ValueError("unchecked needs data_dir (--data-dir): downloaded files are always checked")
 
 
 def _parse_cifar_files(contents: list[tuple[Path, bytes | bytearray]], layout: _Cifar) -> Dataset:
@@ -291,7 +289,7 @@ def _parse_cifar_files(contents: list[tuple[Path, bytes | bytearray]], layout: _
 def _parse_cifar(path: Path, content: bytes | bytearray, layout: _Cifar) -> tuple[Images, Labels]:
     row_bytes = layout.label_bytes + 3 * 32 * 32
     if not content or len(content) % row_bytes:
-        raise ValueError(f"{path} has {len(content):,} bytes, which is no whole number of rows of {row_bytes:,}")
+        raise ValueError(f"{path} has {len(content):,} bytes, which is not a whole number of rows of {row_bytes:,}")
     rows = np.frombuffer(content, np.uint8).reshape(-1, row_bytes)
     labels = rows[:, layout.label_bytes - 1]
     _check_labels(path, labels, layout.num_classes)
@@ -319,7 +317,7 @@ def _parse_idx_pair(
 
 
 def _parse_idx(path: Path, content: bytes | bytearray, *, ndim: int) -> npt.NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: 0, 0, 8 and ndim as bytes, ndim big-endian sizes, then the values."""
+    """Parse an IDX file of unsigned bytes: 0, 0, 8 and ndim as bytes, ndim big-endian sizes, then the values."""
     magic, header_bytes = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
     if len(content) < header_bytes or content[:4] != magic:
         raise ValueError(

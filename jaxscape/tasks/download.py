@@ -1,7 +1,7 @@
-"""Fetches the original files of a data set over the network, through TensorFlow Datasets (TFDS).
+"""Download of the original files of a data set, through TensorFlow Datasets (TFDS).
 
-Used by `data.py`, which parses the files, when no local folder is given. Only TFDS's DownloadManager takes
-part (it downloads, checks the sha256 that TFDS ships, and caches): the rest of TFDS needs TensorFlow.
+Used by `data.py`, which parses the files, if no local folder is given. Only TFDS's DownloadManager is used (it
+downloads, checks the sha256 that TFDS ships, and caches): the rest of TFDS needs TensorFlow.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _TIMEOUT = (5, 30)  # seconds: to connect, and between two packets
 
 
 def download(name: str) -> dict[str, Path]:
-    """Original files of a data set, from TFDS's cache or else from the network.
+    """Return the original files of a data set, from TFDS's cache or from the network.
 
     The cache is TFDS's own: the folder `downloads` in `$TFDS_DATA_DIR`, or in `~/tensorflow_datasets`.
 
@@ -26,7 +26,7 @@ def download(name: str) -> dict[str, Path]:
         The path of each file under its original name, which is not the name it has in the cache.
 
     Raises:
-        ConnectionError: A file could not be had, or its sha256 is wrong. The message says how to do without.
+        ConnectionError: A download failed, or its sha256 is wrong. The message says how to provide the files.
     """
     import tensorflow_datasets as tfds
 
@@ -50,20 +50,20 @@ def download(name: str) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def _brief_and_quiet() -> Iterator[None]:
-    """Gives TFDS time limits, which it lacks, for no more than this block.
+    """Set time limits, which TFDS lacks, within this block only.
 
-    By itself it tries ten times (205 s without a network), waits for ever on a firewall that does not answer,
+    Without them it retries ten times (205 s without a network), waits forever for a firewall that does not answer,
     and leaves broken progress bars above the error.
     """
     import requests
     from tensorflow_datasets.core.download import downloader
     from tensorflow_datasets.core.utils import tqdm_utils
 
-    impatient_get = functools.partialmethod(requests.Session.get, timeout=_TIMEOUT)
+    get_with_timeout = functools.partialmethod(requests.Session.get, timeout=_TIMEOUT)
     settings = [
         (downloader, "MAX_RETRIES", 0),
         (tqdm_utils, "_active", False),
-        (requests.Session, "get", impatient_get),
+        (requests.Session, "get", get_with_timeout),
     ]
     saved = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in settings]
     try:

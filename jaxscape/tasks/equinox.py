@@ -1,4 +1,4 @@
-"""A model of Equinox as a problem."""
+"""An Equinox model as a problem."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,34 +36,35 @@ def equinox_problem(
 ) -> Problem:
     """Return the problem of an Equinox model.
 
-    Its floating-point arrays (`eqx.is_inexact_array`) are what is trained; whatever else it holds stays as it is. A
-    model with an `eqx.nn.State` (batch norm) has it as model_state.
+    The floating-point arrays of the model (`eqx.is_inexact_array`) are trained; everything else stays as it is. If the
+    model has an `eqx.nn.State` (batch norm), this is the model_state.
 
     Args:
-        model: a module of Equinox, or any pytree with arrays.
+        model: an Equinox module, or any pytree with arrays.
         data: as `Problem` takes it.
         loss: `(model, batch, key) -> loss or (loss, metrics)`; with a state
             `(model, state, batch, key) -> (loss, state) or (loss, (state, metrics))`. Equinox's layers take one
             example: the loss maps them over the batch (`jax.vmap`), and splits the key for dropout.
-        state: of the model, from `eqx.nn.make_with_state`.
-        evaluate: `model -> metrics`; with a state `(model, state) -> metrics`. The model is in the mode of
-            `eqx.nn.inference_mode`.
-        optimizer: as in `Problem`; likewise
-        describe: captions,
-        version: of the problem, and
-        filter_axis: the output axis of the parameters, the first one in Equinox; of an embedding, one row per token.
+        state: the state of the model, from `eqx.nn.make_with_state`.
+        evaluate: `model -> metrics`; with a state `(model, state) -> metrics`. The model is in inference mode
+            (`eqx.nn.inference_mode`).
+        optimizer: as in `Problem`.
+        describe: captions, as in `Problem`.
+        version: version of the problem, as in `Problem`.
+        filter_axis: the output axis of the parameters, as in `Problem`; by default the first one, as in Equinox; for
+            an embedding this means one row per token.
         predict: `(model, batch) -> outputs [example, ...]`; with a state `(model, state, batch) -> outputs`. The model
-            is in the mode of `eqx.nn.inference_mode`.
-        score: as in `Problem`; likewise
-        test_data: arrays like `data`.
+            is in inference mode.
+        score: as in `Problem`.
+        test_data: arrays like `data`, as in `Problem`.
 
     Returns:
-        A problem whose `init` gives the model's own parameters and state, whatever the key; both are nested dicts of
-        arrays. `problem.loss_fn.merge(params, model_state)` gives the model again, or `(model, state)`.
+        A problem whose `init` returns the model's own parameters and state for every key; both are nested dicts of
+        arrays. `problem.loss_fn.merge(params, model_state)` returns the model, or `(model, state)`.
 
     Raises:
-        ImportError: where Equinox is not installed.
-        TypeError: for functions of other arguments, or as `Problem` says.
+        ImportError: if Equinox is not installed.
+        TypeError: for functions with other arguments, and as in `Problem`.
     """
     try:
         import equinox as eqx
@@ -79,7 +80,7 @@ def equinox_problem(
     trained, rest = eqx.partition(model, eqx.is_inexact_array)
     arrays, static = eqx.partition(state, eqx.is_array)
     of_model, of_state = Layout(trained), Layout(arrays)
-    # A state may be used once: what is kept of it are its arrays.
+    # Equinox allows a state to be used once, so only its arrays are kept.
     start = of_model.to_dicts(trained), of_state.to_dicts(arrays)
 
     def merge(params: PyTree, model_state: PyTree) -> Any:
@@ -90,10 +91,10 @@ def equinox_problem(
         params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         if state is None:
-            found, metrics = loss_and_metrics(loss(merge(params, model_state), batch, key))
-            return found, (model_state, metrics)
-        found, new, metrics = _with_state(loss(*merge(params, model_state), batch, key))
-        return found, (of_state.to_dicts(eqx.filter(new, eqx.is_array)), metrics)
+            value, metrics = loss_and_metrics(loss(merge(params, model_state), batch, key))
+            return value, (model_state, metrics)
+        value, new, metrics = _with_state(loss(*merge(params, model_state), batch, key))
+        return value, (of_state.to_dicts(eqx.filter(new, eqx.is_array)), metrics)
 
     def evaluate_one(params: PyTree, model_state: PyTree) -> Metrics:
         assert evaluate is not None

@@ -1,4 +1,4 @@
-"""A module of Flax Linen as a problem."""
+"""A Flax Linen module as a problem."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -34,13 +34,13 @@ PREDICT = "predict(model, batch) -> outputs [example, ...]"
 
 
 class OutputAxes:
-    """The filter axis of each parameter of Flax's layers: a function of its path.
+    """The filter axis of each parameter of Flax's layers, as a function of its path.
 
-    Of a kernel the axes that its bias has, or else the last, and of an attention layer's query, key and value
-    (in, heads, head_dim) the last two. Of an embedding the first, one row per token.
+    For a kernel these are the axes that its bias has, or else the last one; for the query, key and value of an
+    attention layer (in, heads, head_dim) the last two; for an embedding the first, one row per token.
 
     Args:
-        params: makes the parameters, or their shapes, when the first path is asked for.
+        params: returns the parameters, or their shapes; called at the first lookup.
     """
 
     def __init__(self, params: Callable[[], PyTree]):
@@ -80,35 +80,36 @@ def flax_problem(
 ) -> Problem:
     """Return the problem of a Flax Linen module.
 
-    The collection "params" is what is trained; all others (the "batch_stats" of batch norm) are the model_state, and
-    a step keeps what the module changes in them. The stream "dropout" follows from the step's key.
+    The collection "params" is trained; all others (such as the "batch_stats" of batch norm) are the model_state, and a
+    step keeps the changes that the module makes in them. The key of the stream "dropout" is derived from the step's
+    key.
 
     Args:
-        module: of Flax Linen.
+        module: a Flax Linen module.
         data: as `Problem` takes it.
         loss: `(model, batch, key) -> loss or (loss, metrics)`, where `model(*args, **kwargs)` calls the module, as in
             `model(images, train=True)`. By default the module is an image classifier, as `flax_loss` takes it: the
-            batch is (images, labels), and `module(images, train=True)` gives logits.
-        example: a batch, of any size, to initialize the module with; by default the first example of arrays.
+            batch is (images, labels), and `module(images, train=True)` returns logits.
+        example: a batch, of any size, to initialize the module with; by default the first example, if data are arrays.
         evaluate: `(params, model_state) -> metrics` of one network; from `flax_evaluate`, or your own with
             `module.apply({"params": params, **model_state}, ...)`.
-        optimizer: as in `Problem`; likewise
-        describe: captions,
-        version: of the problem, and
-        filter_axis: the output axis of the parameters, by default that of Flax's layers: of a kernel the axes that its
-            bias has, else the last; both the heads and their features of an attention layer's query, key and value
-            (in, heads, head_dim); the rows of an embedding.
-        predict: `(model, batch) -> outputs [example, ...]`, as in `model(batch[0], train=False)`; the logits where the
-            module is an image classifier.
-        score: as in `Problem`; cross-entropy and accuracy where the module is an image classifier; likewise
-        test_data: arrays like `data`.
+        optimizer: as in `Problem`.
+        describe: captions, as in `Problem`.
+        version: version of the problem, as in `Problem`.
+        filter_axis: the output axis of the parameters, as in `Problem`; by default that of Flax's layers: for a kernel
+            the axes that its bias has, or else the last one; for the query, key and value of an attention layer (in,
+            heads, head_dim) the heads and their features; for an embedding the first, one row per token.
+        predict: `(model, batch) -> outputs [example, ...]`, as in `model(batch[0], train=False)`; by default the logits
+            of an image classifier.
+        score: as in `Problem`; by default cross-entropy and accuracy of an image classifier.
+        test_data: arrays like `data`, as in `Problem`.
 
     Returns:
         A problem whose `init` calls the module once, as `loss` does, with the streams "params" and "dropout".
 
     Raises:
-        TypeError: for what is no module, a loss of other arguments, or as `Problem` says.
-        ValueError: for data that are no arrays without an example.
+        TypeError: if module is not a Flax Linen module, for a loss with other arguments, and as in `Problem`.
+        ValueError: if data are not arrays and there is no example.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a module of flax.linen, such as Network(), got {module!r:.100}")
@@ -119,7 +120,7 @@ def flax_problem(
     check_data(data)
     if example is None:
         if not is_arrays(data):
-            raise ValueError("example must be a batch to initialize the module with, where data are no arrays")
+            raise ValueError("example must be a batch to initialize the module with if data are not arrays")
         example = jax.tree.map(lambda array: array[:1], data)
     init = _init(module, loss or _classify, example)
     of_params = _predict(module, predict) if predict is not None else None
@@ -166,12 +167,12 @@ def _loss_fn(module: nn.Module, loss: Loss) -> LossFn:
 
         def model(*args: Any, **kwargs: Any) -> Any:
             variables, rngs = {"params": params, **changed}, {"dropout": dropout_key(key)}
-            outputs, own = module.apply(variables, *args, rngs=rngs, mutable=list(model_state), **kwargs)
-            changed.update(own)
+            outputs, updated = module.apply(variables, *args, rngs=rngs, mutable=list(model_state), **kwargs)
+            changed.update(updated)
             return outputs
 
-        found, metrics = loss_and_metrics(loss(model, batch, key))
-        return found, (changed, metrics)
+        value, metrics = loss_and_metrics(loss(model, batch, key))
+        return value, (changed, metrics)
 
     return loss_fn
 
@@ -183,8 +184,8 @@ def _init(module: nn.Module, loss: Loss, example: PyTree) -> Callable[[jax.Array
         def model(*args: Any, **kwargs: Any) -> Any:
             if variables:  # a loss may call its model several times
                 return module.apply(variables, *args, rngs=rngs, mutable=list(variables), **kwargs)[0]
-            outputs, found = module.init_with_output({"params": key} | rngs, *args, **kwargs)
-            variables.update(found)
+            outputs, initial = module.init_with_output({"params": key} | rngs, *args, **kwargs)
+            variables.update(initial)
             return outputs
 
         rngs = {"dropout": dropout_key(key)}

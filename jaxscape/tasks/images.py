@@ -1,4 +1,4 @@
-"""The problem of the paper: a wide residual network that classifies the images of a data set."""
+"""The paper's problem: a wide residual network that classifies the images of a data set."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -21,38 +21,38 @@ from jaxscape.tasks.models import WideResNet
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What a network learns from which images; two that are equal stand for the same problem."""
+    """Settings of an image classification problem; equal settings mean the same problem."""
 
     dataset: str = "digits"
     data_dir: str | None = None
     data_unchecked: bool = False
-    train_size: int | None = None  # of each class the same number of images; None takes all
-    label_noise: float = 0.0  # share of the training labels that are random
-    label_seed: int | None = None  # of these; needed where there are any
+    train_size: int | None = None  # the same number of images of each class; None takes all
+    label_noise: float = 0.0  # fraction of the training labels that are random
+    label_seed: int | None = None  # seed of the random labels; required if there are any
     depth: int = 10
     widen_factor: int = 1
-    precision: str = "float32"  # of the activations
+    precision: str = "float32"  # dtype of the activations
     augmentation: str = "none"
-    padding: int = 4  # of an augmentation that crops
-    eval_size: int | None = None  # let `evaluate` see the first that many training and test images alone
+    padding: int = 4  # pixels, for an augmentation that crops
+    eval_size: int | None = None  # `evaluate` uses only this many training and test images, the first ones
 
 
 def image_problem(task: ImageTask) -> Problem:
     """Load the data and set up the network.
 
-    `data` is a pair of images, uint8 (n, H, W, C), and labels, int32 (n,), on the device. Images are standardized by
-    the whole training set, for training and evaluation alike; `evaluate` computes in the type of the parameters,
-    whatever the precision.
+    `data` is a pair of images, uint8 (n, H, W, C), and labels, int32 (n,), on the device. Images are standardized with
+    the statistics of the whole training set, for training and evaluation. `evaluate` computes in the dtype of the
+    parameters, whatever the precision.
 
     Raises:
         ValueError: for settings that do not fit the data.
-        OSError: where the data cannot be read.
+        OSError: if the data cannot be read.
     """
     data = _dataset(task.dataset, task.data_dir, task.data_unchecked)
     if task.train_size is not None:
         data = take_training(data, task.train_size)
     side = min(data.train_images.shape[1:3])
-    if task.padding > side:  # a crop may move as far as that, and would show nothing of an image
+    if task.padding > side:  # a crop could move beyond the image and show nothing of it
         raise ValueError(f"padding must be at most the side of the images, {side}, got {task.padding}")
     labels = data.train_labels
     if task.label_noise:
@@ -60,7 +60,7 @@ def image_problem(task: ImageTask) -> Problem:
             raise ValueError("random labels need label_seed, got None")
         key = jax.random.fold_in(jax.random.key(task.label_seed), _LABELS)
         labels = corrupt_labels(key, labels, num_classes=data.num_classes, fraction=task.label_noise)
-    # None is the type of the parameters: float32, or float64 where curvature is measured in it.
+    # None means the dtype of the parameters: float32, or float64 if curvature is measured in it.
     dtype = None if task.precision == "float32" else jnp.dtype(task.precision)
     module = WideResNet(task.depth, task.widen_factor, data.num_classes, dtype=dtype)
     measured = module.clone(dtype=None)
@@ -92,12 +92,12 @@ def image_problem(task: ImageTask) -> Problem:
 
 
 def describe_images(task: ImageTask) -> dict[str, str]:
-    """Data and model in words, as `Problem.describe` takes them; loads nothing."""
+    """Return data and model as captions for `Problem.describe`; loads nothing."""
     part = f" ({task.train_size} training images)" if task.train_size else ""
     return {"data": f"{task.dataset}{part}", "model": f"WRN-{task.depth}-{task.widen_factor}"}
 
 
-_LABELS = 2  # of the streams of a seed; the others are those of training
+_LABELS = 2  # folded into a seed's key for its labels; the other numbers are those of training
 
 
 @cache

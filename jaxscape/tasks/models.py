@@ -1,8 +1,7 @@
 """The wide residual network of the paper, in Flax Linen.
 
-First room of the journey. Zagoruyko & Komodakis (2016), pre-activation blocks without dropout; batch norm and
-initialisation follow the PyTorch networks of the paper, so that `WideResNet(28, 2, 10)` has exactly 1,467,610
-parameters on 32x32x3 images.
+Zagoruyko & Komodakis (2016), pre-activation blocks without dropout. Batch norm and initialisation follow the PyTorch
+networks of the paper, so that `WideResNet(28, 2, 10)` has exactly 1,467,610 parameters on 32x32x3 images.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +31,7 @@ _conv1x1 = partial(nn.Conv, kernel_size=(1, 1), padding=0, use_bias=False, kerne
 
 
 class WideBlock(nn.Module):
-    """BN-ReLU-conv-BN-ReLU-conv plus a shortcut; where the shape changes the shortcut is a strided 1x1 convolution."""
+    """BN-ReLU-conv-BN-ReLU-conv plus a shortcut, which is a strided 1x1 convolution if the shape changes."""
 
     channels: int
     stride: int
@@ -41,7 +40,7 @@ class WideBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(batch, H, W, C) -> (batch, H / stride, W / stride, channels)."""
+        """Map (batch, H, W, C) to (batch, H / stride, W / stride, channels)."""
         activated = nn.relu(self.norm(name="norm1")(x))
         h = _conv3x3(self.channels, strides=self.stride, dtype=self.dtype, name="conv1")(activated)
         h = nn.relu(self.norm(name="norm2")(h))
@@ -55,21 +54,21 @@ class WideResNet(nn.Module):
     """Wide residual network WRN-depth-widen_factor, for images of any size and number of channels.
 
     Args:
-        depth: 6 n + 4 for n >= 1 blocks a group (10, 16, 22, 28, ...).
+        depth: 6 n + 4 for n >= 1 blocks per group (10, 16, 22, 28, ...).
         widen_factor: multiplies the channels 16, 32, 64 of the three groups.
         num_classes: number of logits.
-        norm_momentum: share of the old running statistics kept at a step; 0.9 is PyTorch's momentum 0.1. With 0.0
-            they are the last batch's own, which is how statistics are recalibrated. The running variance is the
-            biased one (PyTorch keeps the unbiased one; this touches evaluation only).
-        dtype: of the activations; parameters and statistics stay float32, as do the logits. None computes in the widest
-            type of the images and the parameters, which may be float64 then.
-        fast_variance: take a batch's variance in one pass, E[x^2] - E[x]^2, as Flax does by default; with False in two,
-            E[(x - E[x])^2], which rounds less (benchmarks/batch_norm.py).
+        norm_momentum: fraction of the old running statistics kept in a step; 0.9 is PyTorch's momentum 0.1. With 0.0
+            they are the statistics of the last batch, which is used for recalibration. The running variance is the
+            biased one (PyTorch keeps the unbiased one; this affects evaluation only).
+        dtype: dtype of the activations; parameters, statistics and logits stay float32. None computes in the wider
+            dtype of images and parameters, which may then be float64.
+        fast_variance: compute the variance of a batch in one pass, E[x^2] - E[x]^2, as Flax does by default; if False
+            in two passes, E[(x - E[x])^2], which rounds less (benchmarks/batch_norm.py).
 
     Raises:
-        TypeError: for numbers of another kind.
-        ValueError: for a depth that is not 6 n + 4, a widen_factor or num_classes below 1, a norm_momentum outside of
-            0 to 1, or, when it is called, images of another number of dimensions.
+        TypeError: for arguments of the wrong type.
+        ValueError: for a depth that is not 6 n + 4, a widen_factor or num_classes below 1, a norm_momentum outside 0 to
+            1, or, when the module is called, images that do not have four dimensions.
 
     Reference:
         Zagoruyko & Komodakis, "Wide Residual Networks", BMVC 2016.
@@ -93,11 +92,11 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Float images (batch, H, W, C) -> logits (batch, num_classes).
+        """Map float images (batch, H, W, C) to logits (batch, num_classes).
 
-        `train=True` normalises by the batch and updates the collection "batch_stats".
+        `train=True` normalises with the batch statistics and updates the collection "batch_stats".
         """
-        if images.ndim != 4:  # Flax's convolution would take (H, W, C) for one image, and the mean for another axis
+        if images.ndim != 4:  # Flax would take (H, W, C) as a single image, and the mean over the wrong axes
             raise ValueError(f"images must have the shape (batch, H, W, C), got {images.shape}")
         norm = partial(
             nn.BatchNorm,
@@ -120,17 +119,18 @@ class WideResNet(nn.Module):
 
 
 def wide_resnet_axes(params: Any, model_state: Any = None) -> dict[str, tuple[str | None, ...]]:
-    """Which order of channels acts on which axis of a `WideResNet`, as `jaxscape.match_units` takes it.
+    """Return which permutation of channels acts on which axis of a `WideResNet`, as `jaxscape.match_units` takes it.
 
-    The channels between the two convolutions of a block have an order of their own. Those of the residual stream share
-    one from each shortcut convolution (or the stem) to the next, for what a block adds must stand where it is added.
+    The channels between the two convolutions of a block have their own permutation. Those of the residual stream share
+    one from each shortcut convolution (or the stem) to the next, because a block adds its output to the stream channel
+    by channel.
 
     Args:
-        params: of a `WideResNet` of any depth and width.
-        model_state: of the same network, for its running statistics.
+        params: parameters of a `WideResNet` of any depth and width.
+        model_state: its model state, to include the running statistics.
 
     Returns:
-        By name of an array, such as "group1_block1/conv1/kernel", the name of an order or None for each axis.
+        For each array by name, such as "group1_block1/conv1/kernel", the name of a permutation or None for each axis.
 
     Raises:
         ValueError: for parameters of another network.

@@ -1,4 +1,4 @@
-"""A module of Flax NNX as a problem."""
+"""A Flax NNX module as a problem."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -36,30 +36,31 @@ def nnx_problem(
 ) -> Problem:
     """Return the problem of a Flax NNX module.
 
-    Its `nnx.Param` are what is trained; other variables (the statistics of batch norm) are the model_state, and a step
-    keeps what the module changes in them. Its random streams (`nnx.RngState`) are no state here: in every step each
-    has its own key, folded with bits of the step's key, and begins to count where it stood. So dropout follows
-    from the member's key and the step, and a resumed run draws what an uninterrupted one would have drawn.
+    Its `nnx.Param` are trained; other variables (such as the statistics of batch norm) are the model_state, and a step
+    keeps the changes that the module makes in them. Its random streams (`nnx.RngState`) are not part of the state: in
+    every step each stream starts from its initial count with its own key, folded with bits of the step's key. So
+    dropout is a function of the member's key and the step, and a resumed run draws the same numbers as an
+    uninterrupted one.
 
     Args:
-        model: of Flax NNX, in the mode that it trains in (`model.train()`); copied, and never changed.
+        model: a Flax NNX module in training mode (`model.train()`); copied, and never changed.
         data: as `Problem` takes it.
         loss: `(model, batch, key) -> loss or (loss, metrics)`.
-        evaluate: `model -> metrics`; the model is a copy in the mode of `model.eval()`.
-        optimizer: as in `Problem`; likewise
-        describe: captions,
-        version: of the problem, and
+        evaluate: `model -> metrics`; the model is a copy in evaluation mode (`model.eval()`).
+        optimizer: as in `Problem`.
+        describe: captions, as in `Problem`.
+        version: version of the problem, as in `Problem`.
         filter_axis: the output axis of the parameters, by default as in `flax_problem`.
-        predict: `(model, batch) -> outputs [example, ...]`; the model is a copy in the mode of `model.eval()`.
-        score: as in `Problem`; likewise
-        test_data: arrays like `data`.
+        predict: `(model, batch) -> outputs [example, ...]`; the model is a copy in evaluation mode.
+        score: as in `Problem`.
+        test_data: arrays like `data`, as in `Problem`.
 
     Returns:
-        A problem whose `init` gives the model's own parameters, whatever the key; params and model_state are nested
-        dicts of arrays. `problem.loss_fn.merge(params, model_state)` gives a model again.
+        A problem whose `init` returns the model's own parameters for every key; params and model_state are nested
+        dicts of arrays. `problem.loss_fn.merge(params, model_state)` returns a model.
 
     Raises:
-        TypeError: for a model that is no module, functions of other arguments, or as `Problem` says.
+        TypeError: if model is not an NNX module, for functions with other arguments, and as in `Problem`.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model must be a module of flax.nnx, got {model!r:.100}")
@@ -74,8 +75,8 @@ def nnx_problem(
         params: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         network = merge(params, model_state, key)
-        found, metrics = loss_and_metrics(loss(network, batch, key))
-        return found, (_split(network)[1], metrics)
+        value, metrics = loss_and_metrics(loss(network, batch, key))
+        return value, (_split(network)[1], metrics)
 
     def evaluate_one(params: PyTree, model_state: PyTree) -> Metrics:
         assert evaluate is not None
@@ -106,10 +107,10 @@ def nnx_problem(
 
 
 def _split(model: nnx.Module) -> tuple[PyTree, PyTree, Merge]:
-    """Params and model_state as nested dicts, and what makes a model of them: (params, model_state[, key]) -> model."""
+    """Return params and model_state as nested dicts, and a function (params, model_state[, key]) -> model."""
     graph, *states = nnx.split(model, nnx.Param, nnx.RngState, ...)
     params, random, rest = states
-    # Every variable is a node with its value as the only leaf.
+    # Every variable is a node whose only leaf is its value.
     of_params, of_rest = Layout(params, leave_out=1), Layout(rest, leave_out=1)
 
     def merge(params: PyTree, model_state: PyTree, key: jax.Array | None = None) -> Any:
@@ -120,7 +121,7 @@ def _split(model: nnx.Module) -> tuple[PyTree, PyTree, Merge]:
 
 
 def _reseed(random: PyTree, key: jax.Array) -> PyTree:
-    """Random streams with keys that follow from their own and from a step's."""
+    """Return random streams whose keys are their own, folded with bits of a step's key."""
     bits = jax.random.bits(key)
 
     def reseed(leaf: Any) -> Any:

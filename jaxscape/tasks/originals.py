@@ -1,7 +1,7 @@
-"""The original files of the data sets: where people keep them, and what proves that they are the original ones.
+"""The original files of the data sets: where they are usually stored, and how they are verified.
 
-`data.py` parses what `read_originals` returns. Files are proven by what they hold: it does not matter who packed
-them again, nor under which of the usual names they lie.
+`data.py` parses what `read_originals` returns. Files are verified by their content: it does not matter who compressed
+them, nor which of the usual names they have.
 """
 
 import hashlib
@@ -13,23 +13,23 @@ from jaxscape.tasks.download import download
 
 
 class Original(NamedTuple):
-    """What is known of the content of an original file, unpacked."""
+    """The size and the SHA-256 of the decompressed content of an original file."""
 
     size: int
     sha256: str
 
 
 class _NotOriginal(ValueError):
-    """Says which file is not the original one, and in what it differs."""
+    """Raised for a file that is not the original one; the message says how it differs."""
 
 
 class Archive(NamedTuple):
-    """What is known of the archive of a data set.
+    """The archive of a data set.
 
     Attributes:
-        name: without the ending .tar.gz.
-        sha256: of the file itself.
-        folder: what it unpacks to.
+        name: its file name without .tar.gz.
+        sha256: of the archive itself.
+        folder: the folder that it unpacks to.
         others: archives and folders of the versions for MATLAB and for Python, whose pickles can run any code.
     """
 
@@ -40,10 +40,10 @@ class Archive(NamedTuple):
 
 
 # In the order in which `data.py` takes them: training before test, images before labels.
-# MNIST: recorded alike, beside the checksums of the .gz files, in public repositories that have no author in common.
-# Fashion-MNIST: of the files in Debian's package dataset-fashion-mnist, and recorded in public repositories.
-# CIFAR: recorded in the gem torchvision (lib/torchvision/datasets/cifar10.rb, cifar100.rb), whose tests download the
-# archive, check that it has the checksum of `ARCHIVES`, unpack it and check these.
+# MNIST: the same values are listed with the checksums of the .gz files in public repositories without a common author.
+# Fashion-MNIST: from the files in Debian's package dataset-fashion-mnist, and the same in public repositories.
+# CIFAR: from the gem torchvision (lib/torchvision/datasets/cifar10.rb, cifar100.rb), whose tests download the archive,
+# verify that it has the checksum in `ARCHIVES`, unpack it and verify these.
 ORIGINALS = {
     "cifar10": {
         "data_batch_1.bin": Original(30_730_000, "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5"),
@@ -94,20 +94,20 @@ ARCHIVES = {
     ),
 }
 
-# Where torchvision keeps IDX files, below the folder that it is given.
+# Where torchvision keeps IDX files, below its root folder.
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
-# The most that is read of an unchecked file or archive, unpacked: 20 times the original training images of MNIST.
+# The largest decompressed size of an unchecked file or archive: 20 times the original training images of MNIST.
 UNCHECKED_SIZE = 2**30
 
 
 def read_originals(name: str, data_dir: str | None, *, unchecked: bool) -> list[tuple[Path, bytes | bytearray]]:
-    """Return the content of the files of a data set, each with a path that says where it comes from.
+    """Return the content of the files of a data set, each with the path that it comes from.
 
     Args:
         name: one of `ORIGINALS`.
-        data_dir: where the files are; None downloads them.
-        unchecked: take files that are not the original ones, of `UNCHECKED_SIZE` bytes at most.
+        data_dir: the folder with the files; None downloads them.
+        unchecked: accept files that are not the original ones, of at most `UNCHECKED_SIZE` bytes.
 
     Returns:
         Paths and contents in the order of `ORIGINALS[name]`.
@@ -117,29 +117,29 @@ def read_originals(name: str, data_dir: str | None, *, unchecked: bool) -> list[
         FileNotFoundError: `data_dir` does not exist or lacks a file.
         ConnectionError: The download failed.
     """
-    found = _download(name) if data_dir is None else _find(name, Path(data_dir).expanduser())
+    source = _download(name) if data_dir is None else _find(name, Path(data_dir).expanduser())
     try:
-        contents = _read(name, found, unchecked=unchecked)
-        if not (unchecked or _is_original_archive(name, found)):
+        contents = _read(name, source, unchecked=unchecked)
+        if not (unchecked or _is_original_archive(name, source)):
             for file, (path, content) in zip(ORIGINALS[name], contents, strict=True):
                 _check_original(name, file, path, content)
     except (_NotOriginal, TooLarge) as error:
-        way_out = "Delete the file, and it is downloaded again" if data_dir is None else _way_out(name, unchecked)
-        raise ValueError(f"{error}. {way_out}") from None
+        hint = "Delete the file, and it is downloaded again" if data_dir is None else _hint(name, unchecked)
+        raise ValueError(f"{error}. {hint}") from None
     return contents
 
 
-def _read(name: str, found: Path | list[Path], *, unchecked: bool) -> list[tuple[Path, bytes | bytearray]]:
+def _read(name: str, source: Path | list[Path], *, unchecked: bool) -> list[tuple[Path, bytes | bytearray]]:
     most = {file: original.size for file, original in ORIGINALS[name].items()}
-    if isinstance(found, Path):
-        members = read_members(found, dict.fromkeys(most, UNCHECKED_SIZE // len(most)) if unchecked else most)
-        return [(found / file, members[file]) for file in most]
+    if isinstance(source, Path):
+        members = read_members(source, dict.fromkeys(most, UNCHECKED_SIZE // len(most)) if unchecked else most)
+        return [(source / file, members[file]) for file in most]
     sizes = [UNCHECKED_SIZE] * len(most) if unchecked else list(most.values())
-    return [(path, read_file(path, most=size)) for path, size in zip(found, sizes, strict=True)]
+    return [(path, read_file(path, most=size)) for path, size in zip(source, sizes, strict=True)]
 
 
-def _is_original_archive(name: str, found: Path | list[Path]) -> bool:
-    return isinstance(found, Path) and file_sha256(found) == ARCHIVES[name].sha256
+def _is_original_archive(name: str, source: Path | list[Path]) -> bool:
+    return isinstance(source, Path) and file_sha256(source) == ARCHIVES[name].sha256
 
 
 def _check_original(name: str, file: str, path: Path, content: bytes | bytearray) -> None:
@@ -155,7 +155,7 @@ def _check_original(name: str, file: str, path: Path, content: bytes | bytearray
     raise _NotOriginal(f"{path} is not the original file of {name}: {differs}")
 
 
-def _way_out(name: str, unchecked: bool) -> str:
+def _hint(name: str, unchecked: bool) -> str:
     if unchecked:
         return f"At most {UNCHECKED_SIZE:,} bytes are read of a file or an archive"
     files = f"{ARCHIVES[name].name}.tar.gz or what it unpacks to" if name in ARCHIVES else "IDX, gzip or plain"
@@ -170,20 +170,20 @@ def _download(name: str) -> Path | list[Path]:
 
 
 def _find(name: str, folder: Path) -> Path | list[Path]:
-    """Return the archive of a data set in a folder, or else its files in their order.
+    """Return the archive of a data set in a folder, or else its files in order.
 
     Raises:
-        FileNotFoundError: says which files are missing.
+        FileNotFoundError: the message says which files are missing.
     """
-    found, missing = _find_cifar(name, folder) if name in ARCHIVES else _find_idx(name, folder)
+    source, missing = _find_cifar(name, folder) if name in ARCHIVES else _find_idx(name, folder)
     if missing:
-        state = "which lacks" if folder.is_dir() else "which is no folder, and which must hold"
+        state = "which lacks" if folder.is_dir() else "which is not a folder, and which must hold"
         raise FileNotFoundError(f"data_dir is {str(folder)!r}, {state} {missing}")
-    return found
+    return source
 
 
 def _find_cifar(name: str, folder: Path) -> tuple[Path | list[Path], str]:
-    """Return what is there, and words for what is missing."""
+    """Return the files that exist, and a description of those that are missing."""
     archive = ARCHIVES[name]
     for ending in (".tar.gz", ".tar"):
         if (path := folder / f"{archive.name}{ending}").is_file():
@@ -201,7 +201,7 @@ def _find_cifar(name: str, folder: Path) -> tuple[Path | list[Path], str]:
 
 
 def _unread_version(folder: Path, archive: Archive) -> str | None:
-    """Return the name of another version of an archive: in a folder, or the folder itself."""
+    """Return the name of another version of an archive, in a folder or as the folder itself."""
     if folder.name in archive.others:
         return folder.name
     names = [name + ending for name in archive.others for ending in ("", ".tar.gz", ".tar")]
@@ -209,23 +209,23 @@ def _unread_version(folder: Path, archive: Archive) -> str | None:
 
 
 def _find_idx(name: str, folder: Path) -> tuple[list[Path], str]:
-    """Return what is there, and words for what is missing."""
+    """Return the files that exist, and a description of those that are missing."""
     places = [Path(), Path("raw"), Path(_TORCHVISION[name], "raw")]
     spellings = {file: _spell_idx(file) for file in ORIGINALS[name]}
     every = [spelling for names in spellings.values() for spelling in names]
     place = next((place for place in places if _holds_any(folder / place, every)), Path())
-    found = []
+    files = []
     missing = []
     for names in spellings.values():
-        there = [path for path in (folder / place / spelling for spelling in names) if path.is_file()]
-        found += there[:1]
-        if not there:
+        existing = [path for path in (folder / place / spelling for spelling in names) if path.is_file()]
+        files += existing[:1]
+        if not existing:
             missing.append(f"{place / names[0]} or instead {place / names[1]}")
-    return found, "; and ".join(missing)
+    return files, "; and ".join(missing)
 
 
 def _spell_idx(file: str) -> list[str]:
-    """Return the usual names of an IDX file; some sites have a dot for the second hyphen."""
+    """Return the usual names of an IDX file; some sites replace the second hyphen with a dot."""
     return [name + ending for name in (file, file.replace("-idx", ".idx")) for ending in (".gz", "")]
 
 

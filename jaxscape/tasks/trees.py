@@ -1,4 +1,4 @@
-"""Models of other frameworks as plain parameters, and what their losses return as the protocol has it."""
+"""Models of other frameworks as nested dicts of parameters, and the results of their losses in one form."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,17 +11,17 @@ PyTree = Any
 
 
 class Layout:
-    """Where the arrays of a pytree lie, to turn it into nested dicts of arrays and back.
+    """The paths of the arrays of a pytree, to convert it to nested dicts of arrays and back.
 
-    Dicts are what checkpoints give back, whatever class a framework's parameters have.
+    Checkpoints restore nested dicts, whatever class a framework's parameters have.
     """
 
     def __init__(self, tree: PyTree, *, leave_out: int = 0):
-        """Note the paths of a pytree, without so many keys at the end of each."""
-        found, treedef = jax.tree_util.tree_flatten_with_path(tree)
+        """Record the paths of a pytree, without the last `leave_out` keys of each."""
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
         self._treedef: Any = treedef
-        # One array alone has no path.
-        self._paths = [path_names(path[: len(path) - leave_out]) or ("array",) for path, _ in found]
+        # A single array has an empty path.
+        self._paths = [path_names(path[: len(path) - leave_out]) or ("array",) for path, _ in leaves]
         assert len(set(self._paths)) == len(self._paths)
 
     def to_dicts(self, tree: PyTree) -> PyTree:
@@ -49,7 +49,7 @@ def loss_and_metrics(result: Any) -> tuple[Any, Metrics]:
     """Return the loss and the metrics of a loss function that gives `loss` or `(loss, metrics)`.
 
     Raises:
-        TypeError: where metrics are no dict.
+        TypeError: if metrics is not a dict.
     """
     loss, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
     if not isinstance(metrics, Mapping):
@@ -58,7 +58,7 @@ def loss_and_metrics(result: Any) -> tuple[Any, Metrics]:
 
 
 def path_names(path: Iterable[Any]) -> tuple[str, ...]:
-    """Return the names and numbers in the key path of a leaf."""
+    """Return the names and indices in the key path of a leaf."""
     return tuple(map(_name, path))
 
 

@@ -1,1 +1,1 @@
-"""From a name and a seed to a minimum, or to many networks trained at once."""
+"""Training of one network to a minimum, or of a stack of networks at once."""

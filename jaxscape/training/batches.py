@@ -1,6 +1,6 @@
-"""The batches of an epoch: row numbers of arrays, or what a user's function, loader or iterator gives.
+"""The batches of an epoch: row indices into arrays, or batches from a user's function, loader or iterator.
 
-Where all members see the same batches these are kept once, as an array over the steps that every member picks from.
+Batches that all members share are stored once, as arrays with a leading step axis that every member indexes.
 """
 
 import itertools
@@ -17,41 +17,42 @@ from jax.sharding import Mesh
 
 from jaxscape.arguments import leaf_name
 from jaxscape.problem import Data, LossFn, checked_loss, is_arrays, is_number
-from jaxscape.training.devices import BY_MEMBER, EVERYWHERE, gather, on_each, own_rows, replicate, share_out
+from jaxscape.training.devices import BY_MEMBER, REPLICATED, gather, local_members, per_device, replicate, shard_members
 from jaxscape.training.members import num_members
 
 PyTree = Any
 
-# Of the streams of a member's key the one of its order; the directions of the jumps have keys of their own.
+# Folded into a member's key for its batch order; the directions of the jumps use keys of their own.
 ORDER = 0
 
 
 class SharedBatches(NamedTuple):
-    """The batches of an epoch that all members see, [step, batch, ...]; a data function may return them so."""
+    """Batches of an epoch that all members share, with leaves [step, batch, ...]; a data function may return one."""
 
     batches: PyTree
 
 
-class Work(NamedTuple):
-    """An epoch's work, as the strategies take it."""
+class EpochInputs(NamedTuple):
+    """The inputs of one epoch, in the form that the strategies take."""
 
-    data: PyTree  # arrays that all members pick from; None where each has batches of its own
-    batches: PyTree  # [member, step, ...]: batches, or what is picked
+    data: PyTree  # arrays that all members index; None where every member has its own batches
+    batches: PyTree  # [member, step, ...]: batches, or row indices into data
 
 
 def batches_for_each(make: Callable[[int, int], Iterable[PyTree]]) -> Callable[[int, jax.Array], PyTree]:
-    """Return a data function that gives every member a stream of its own.
+    """Return a data function that gives every member its own stream of batches.
 
     Args:
-        make: `(epoch, seed) -> iterable of batches`, such as a DataLoader that shuffles by this seed. The seed follows
-            from the member's key and the epoch: members that share a key share it, and a resumed run has the same.
+        make: `(epoch, seed) -> iterable of batches`, such as a DataLoader that shuffles with this seed. The seed is
+            derived from the member's key and the epoch: members with the same key get the same seed, and so does a
+            resumed run.
 
     Returns:
         `(epoch, keys) -> batches` with leaves [member, step, batch, ...], as `train` and `Problem` take it. A last
-        batch that is smaller than the others is dropped. All of an epoch's batches are in memory at once.
+        batch that is smaller than the others is dropped. All batches of an epoch are in memory at once.
 
     Raises:
-        ValueError: by this function, where members differ in their numbers of batches, or batches in their shapes.
+        ValueError: from the returned function, if members differ in their numbers of batches, or batches in shape.
     """
     warn = _WarnOnce()
 
@@ -60,18 +61,18 @@ def batches_for_each(make: Callable[[int, int], Iterable[PyTree]]) -> Callable[[
         members = [_stack(list(_full_batches(make(epoch, int(seed)), warn))) for seed in np.asarray(draw(keys))]
         steps = [num_members(batches) for batches in members]
         if len(set(steps)) > 1:
-            raise ValueError(f"make must give every member as many batches in an epoch, got {steps}")
+            raise ValueError(f"make must give every member the same number of batches in an epoch, got {steps}")
         return _stack(members)
 
     return data
 
 
 def data_function(data: Data, steps: int | None = None) -> Callable[[int, jax.Array], PyTree]:
-    """Return data that are no arrays as a function `(epoch, keys) -> batches`.
+    """Return a function `(epoch, keys) -> batches` for data that are not arrays.
 
     Args:
-        data: a function, which is returned as it is; or an iterable or an iterator of batches.
-        steps: batches an epoch; None for one pass over an iterable.
+        data: a function, which is returned unchanged; or an iterable or an iterator of batches.
+        steps: batches per epoch; None for one pass over an iterable.
     """
     if callable(data):
         return data
@@ -82,7 +83,7 @@ def data_function(data: Data, steps: int | None = None) -> Callable[[int, jax.Ar
         stream = None if steps is None else itertools.chain.from_iterable(passes() for _ in itertools.count())
 
     def draw(epoch: int, keys: jax.Array) -> SharedBatches:
-        batches = list(_ending(passes()) if stream is None else itertools.islice(stream, steps))
+        batches = list(_finite_pass(passes()) if stream is None else itertools.islice(stream, steps))
         if steps is not None and len(batches) < steps:
             raise ValueError(
                 f"data must give steps = {steps} batches for every epoch, but it ended after {len(batches)} of "
@@ -94,7 +95,7 @@ def data_function(data: Data, steps: int | None = None) -> Callable[[int, jax.Ar
 
 
 class EpochBatches:
-    """The work of every epoch, from data of any kind."""
+    """Makes the inputs of every epoch, from data of any kind."""
 
     def __init__(
         self,
@@ -110,10 +111,10 @@ class EpochBatches:
 
         Args:
             data: as `train` takes it.
-            batch_size: examples a step, of arrays.
-            steps: of an epoch; None for one pass over the data.
-            members: how many there are, those that fill up a mesh aside.
-            mesh: of devices that share the members out among them.
+            batch_size: examples per step, if data are arrays.
+            steps: steps per epoch; None for one pass over the data.
+            members: the number of members, without those that pad a mesh.
+            mesh: the mesh of devices that the members are sharded over.
             check_values: raises an error for batches [member, step, batch, ...] that cannot be trained on.
         """
         self._batch_size, self._steps = batch_size, steps
@@ -122,11 +123,11 @@ class EpochBatches:
         self._function = None if is_arrays(data) else data_function(data, steps)
         self._shared: bool | None = None
 
-    def __call__(self, keys: jax.Array, epoch: int) -> Work:
-        """Draw the epoch's batches, for the members' keys as they lie on the mesh."""
+    def __call__(self, keys: jax.Array, epoch: int) -> EpochInputs:
+        """Draw the epoch's batches for the members' keys, which are sharded over the mesh."""
         if self._function is None:
-            return Work(self._arrays, self._rows(keys, epoch))
-        own = own_rows(jax.random.key_data(keys), self._mesh)
+            return EpochInputs(self._arrays, self._rows(keys, epoch))
+        own = local_members(jax.random.key_data(keys), self._mesh)
         own = jax.random.wrap_key_data(gather(own, self._mesh)[: self._members], impl=jax.random.key_impl(keys))
         try:
             batches = self._function(epoch, own)
@@ -134,58 +135,60 @@ class EpochBatches:
             raise ValueError(f"data must give batches for every epoch, but it ended before epoch {epoch}") from error
         shared = isinstance(batches, SharedBatches)
         if self._shared not in (None, shared):
-            raise ValueError(f"data must give SharedBatches for every epoch or for none, but not so for epoch {epoch}")
+            raise ValueError(f"data must give SharedBatches for every epoch or for none, which epoch {epoch} breaks")
         self._shared = shared
-        return self._share(batches.batches) if shared else self._share_out(batches)
+        return self._replicated(batches.batches) if shared else self._sharded(batches)
 
     def _rows(self, keys: jax.Array, epoch: int) -> PyTree:
-        """Row numbers [member, step, batch] of arrays."""
+        """Return the row indices [member, step, batch] into the arrays."""
         examples, size = num_members(self._arrays), self._batch_size
         order = partial(_orders, keys, num_examples=examples, batch_size=size, mesh=self._mesh)
         return order(epoch) if self._steps is None else _some_steps(order, epoch, self._steps, examples // size)
 
-    def _share_out(self, batches: PyTree) -> Work:
+    def _sharded(self, batches: PyTree) -> EpochInputs:
         _check_batches(batches, self._members)
         self._check_values(batches)
-        return Work(None, share_out(batches, self._mesh))
+        return EpochInputs(None, shard_members(batches, self._mesh))
 
-    def _share(self, batches: PyTree) -> Work:
+    def _replicated(self, batches: PyTree) -> EpochInputs:
         with_member = jax.tree.map(lambda leaf: np.asarray(leaf)[None], batches)
         _check_batches(with_member, 1)
         self._check_values(with_member)
         steps = np.shape(jax.tree.leaves(batches)[0])[0]
         numbers = jnp.tile(jnp.arange(steps, dtype=jnp.int32), (self._members, 1))
-        return Work(replicate(jax.tree.map(jnp.asarray, batches), self._mesh), share_out(numbers, self._mesh))
+        return EpochInputs(
+            replicate(jax.tree.map(jnp.asarray, batches), self._mesh), shard_members(numbers, self._mesh)
+        )
 
 
 def check_member_axis(loss_fn: LossFn, network: tuple[PyTree, PyTree], batches: PyTree) -> None:
-    """Raise an error where batches [step, batch, ...] seem to stand for [member, step, batch, ...].
+    """Raise an error if batches [step, batch, ...] seem to be given in place of [member, step, batch, ...].
 
-    The numbers of members and of steps may be the same, and many losses take one example in place of a batch. What
-    tells the readings apart is that a loss takes any number of examples: it is traced with one example more. Where it
-    takes that along the third axis, or does not along the second one either, the batches are right, or nothing can
-    be told: a loss that takes arrays of any shape accepts both.
+    The number of members may equal the number of steps, and many losses accept a single example in place of a batch,
+    so shapes alone do not decide. But a loss accepts any number of examples: it is traced with one example more. If it
+    accepts this along the third axis, the batches are right. If it does not accept it along the second axis either,
+    nothing can be decided, and the batches pass; so do those of a loss that accepts arrays of any shape.
 
     Args:
-        loss_fn: of one member.
+        loss_fn: the loss of one member.
         network: params and model_state of one member, arrays or their shapes.
-        batches: with leaves whose first axis has the length of the members.
+        batches: a pytree whose leaves have a first axis as long as the number of members.
 
     Raises:
-        ValueError: says how the loss takes the batches.
+        ValueError: the message says how the loss takes the batches.
     """
     takes = partial(_takes, loss_fn, network, batches)
     if not takes(axis=2, more=1) and takes(axis=1, more=0) and takes(axis=1, more=1):
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batches)]
         raise ValueError(
             f"data must give batches with leaves [member, step, batch, ...], got leaves of shapes {shapes}, which "
-            "loss_fn takes as [step, batch, ...] alone: the axis of the members is missing; for batches that all "
-            "members see return SharedBatches(batches)"
+            "loss_fn accepts only as [step, batch, ...]: the member axis is missing; for batches that all "
+            "members share, return SharedBatches(batches)"
         )
 
 
 def _takes(loss_fn: LossFn, network: tuple[PyTree, PyTree], batches: PyTree, *, axis: int, more: int) -> bool:
-    """Whether the loss can be traced for a batch that has this axis first, with so many examples more."""
+    """Return whether the loss can be traced for a batch whose first axis is `axis`, with `more` examples added."""
 
     def batch_of(leaf: Any) -> jax.ShapeDtypeStruct:
         size, *rest = np.shape(leaf)[axis:]
@@ -194,34 +197,35 @@ def _takes(loss_fn: LossFn, network: tuple[PyTree, PyTree], batches: PyTree, *, 
     try:
         batch = jax.tree.map(batch_of, batches)
         jax.eval_shape(checked_loss(loss_fn), *network, batch, jax.eval_shape(jax.random.key, 0))
-    except Exception:  # whatever a user's function makes of shapes that it does not take
+    except Exception:  # a user's function may raise anything for shapes that it does not take
         return False
     return True
 
 
-def _ending(batches: Iterable[PyTree]) -> Iterator[PyTree]:
-    """The batches of one pass, as long as they fit into memory: a loader that repeats its data has no end."""
-    most, size = _memory() // 2, 0  # they are stacked, and so are there twice
+def _finite_pass(batches: Iterable[PyTree]) -> Iterator[PyTree]:
+    """Yield the batches of one pass while they fit into memory: a loader that repeats its data never ends."""
+    most, size = _memory() // 2, 0  # half, because stacking the batches makes a second copy
     for number, batch in enumerate(batches, 1):
         size += sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
         if size > most:
             raise ValueError(
-                f"data must give passes that end, and fit into memory: {number} batches of one pass have {size} bytes, "
-                f"half the memory of this machine; of data that repeat give one pass, or steps= to jaxscape.train"
+                f"data must give passes that end and fit into memory: {number} batches of one pass have {size} bytes, "
+                "half the memory of this machine; for data that repeat, give a single pass, or pass steps= to "
+                "jaxscape.train"
             )
         yield batch
 
 
 def _memory() -> int:
-    """The memory of this machine in bytes; a large number where it does not tell."""
+    """Return the memory of this machine in bytes, or a large number if it is not known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has none of it
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return 2**62
 
 
 class _WarnOnce:
-    """Says once that the last batch of a pass is smaller than the others."""
+    """Warn once that the last batch of a pass is smaller than the others."""
 
     def __init__(self) -> None:
         self._done = False
@@ -229,15 +233,15 @@ class _WarnOnce:
     def __call__(self, last: int, others: int) -> None:
         if not self._done:
             message = (
-                f"the last batch of a pass over data has {last} examples, the others {others}; it is dropped, as in "
-                "every pass (drop_last=True says so to a DataLoader)"
+                f"the last batch of a pass over data has {last} examples, the others have {others}; it is dropped in "
+                "every pass (a DataLoader does the same with drop_last=True)"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         self._done = True
 
 
 def _full_batches(batches: Iterable[PyTree], warn: _WarnOnce) -> Iterator[PyTree]:
-    """The batches of one pass as NumPy arrays, without a last one that is smaller than the first."""
+    """Yield the batches of one pass as NumPy arrays, without a last one that is smaller than the first."""
     first = before = None
     for batch in map(_as_arrays, batches):
         if before is not None:
@@ -245,7 +249,7 @@ def _full_batches(batches: Iterable[PyTree], warn: _WarnOnce) -> Iterator[PyTree
         before = batch
         first = batch if first is None else first
     if before is None:
-        raise ValueError("data must give at least one batch a pass, got none")
+        raise ValueError("data must give at least one batch per pass, got none")
     last, others = _num_examples(before), _num_examples(first)
     if last < others:
         warn(last, others)
@@ -258,7 +262,7 @@ def _num_examples(batch: PyTree) -> int:
 
 
 def _as_arrays(batch: PyTree) -> PyTree:
-    """A batch as NumPy arrays, which tensors of other frameworks turn into too."""
+    """Return a batch as NumPy arrays; tensors of other frameworks are converted too."""
     arrays = jax.tree.map(np.asarray, batch)
     for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
         if not is_number(leaf):
@@ -269,42 +273,42 @@ def _as_arrays(batch: PyTree) -> PyTree:
 
 
 def _stack(batches: list[PyTree]) -> PyTree:
-    """Batches of one structure -> [step, ...]."""
+    """Stack batches of one structure along a new leading axis, [step, ...]."""
     for number, batch in enumerate(batches):
-        if _outline(batch) != _outline(batches[0]):
+        if _shapes(batch) != _shapes(batches[0]):
             raise ValueError(
                 "data must give batches of the same structure and shapes in an epoch (the last one of a pass over an "
-                f"iterable may be smaller), got {_outline(batches[0])} first and {_outline(batch)} as number {number}"
+                f"iterable may be smaller), got {_shapes(batches[0])} at index 0 and {_shapes(batch)} at index {number}"
             )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
-def _outline(batch: PyTree) -> PyTree:
+def _shapes(batch: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", batch)
 
 
-def _some_steps(order: Callable[[int], jax.Array], epoch: int, steps: int, a_pass: int) -> jax.Array:
-    """Row numbers [member, step, batch] of an epoch of so many steps, from those of the passes it lies in."""
+def _some_steps(order: Callable[[int], jax.Array], epoch: int, steps: int, steps_per_pass: int) -> jax.Array:
+    """Return the row indices [member, step, batch] of an epoch of `steps` steps, from the passes that it spans."""
     first = (epoch - 1) * steps
-    passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
-    begin = first - passes.start * a_pass
+    passes = range(first // steps_per_pass, (first + steps - 1) // steps_per_pass + 1)
+    begin = first - passes.start * steps_per_pass
     return jnp.concatenate([order(number + 1) for number in passes], axis=1)[:, begin : begin + steps]
 
 
 @partial(jax.jit, static_argnames=("num_examples", "batch_size", "mesh"))
 def _orders(keys: jax.Array, epoch: int, *, num_examples: int, batch_size: int, mesh: Mesh | None) -> jax.Array:
-    """Row numbers [member, step, batch] of an epoch: each member's shuffle, its last partial batch dropped."""
+    """Return the row indices [member, step, batch] of an epoch: a shuffle per member, the partial batch dropped."""
     steps = num_examples // batch_size
 
     def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
         epoch_key = jax.random.fold_in(jax.random.fold_in(key, ORDER), epoch)
         return jax.random.permutation(epoch_key, num_examples)[: steps * batch_size].reshape(steps, batch_size)
 
-    return on_each(jax.vmap(order, in_axes=(0, None)), mesh, (BY_MEMBER, EVERYWHERE), BY_MEMBER)(keys, epoch)
+    return per_device(jax.vmap(order, in_axes=(0, None)), mesh, (BY_MEMBER, REPLICATED), BY_MEMBER)(keys, epoch)
 
 
 def _check_batches(batches: PyTree, members: int) -> None:
-    # An index out of range would be clamped without a word.
+    # JAX would silently clamp an index that is out of range.
     leading = sorted({np.shape(leaf)[:2] for leaf in jax.tree.leaves(batches)})
     if not leading:
         raise ValueError(f"data must give batches [member, step, batch, ...], got {batches!r:.100}")

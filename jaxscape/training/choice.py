@@ -1,4 +1,4 @@
-"""Which strategy is the fastest here, and which of them fit into the device's memory: measured before the work."""
+"""Autotuning of the execution strategy: measure which one is the fastest here, of those that fit into memory."""
 
 import hashlib
 import os
@@ -27,32 +27,33 @@ PyTree = Any
 
 
 class Choice(NamedTuple):
-    """The outcome of a measurement of strategies."""
+    """The result of autotuning."""
 
     strategy: str
     seconds: dict[str, float]  # strategy -> median time of one step of one member; empty where nothing was measured
-    key: str  # of the network, the shapes, the number of members, the device and the versions
+    key: str  # hash of the network, the shapes, the number of members, the device and the versions
 
 
 class DeviceMemory(NamedTuple):
-    """Bytes that the retraining takes on one device; evaluation comes between epochs, when the programs are at rest."""
+    """Bytes that training takes on one device. Evaluation runs between epochs, when no training program runs."""
 
     states: int  # of all members
-    data: int  # and the batches of an epoch
-    program: int  # what the running program adds: intermediate results and the states that it works on
+    data: int  # with the batches of an epoch
+    program: int  # added by the running program: intermediate results and the states that it works on
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Return the sum of all parts."""
         return sum(self)
 
 
 def estimate_memory(update: Update, states: PyTree, data: PyTree, batches: PyTree, *, strategy: str) -> DeviceMemory:
-    """What a strategy will take of a device's memory, by the compiler's own account; nothing is run.
+    """Estimate the device memory of a strategy from the compiler's memory analysis, without running it.
 
     Args:
         update: one step.
-        states: [member, ...] of the members of one device; arrays or their shapes (`jax.eval_shape`), here and below.
+        states: [member, ...] of the members of one device. States, data and batches may be arrays or their shapes
+            (`jax.eval_shape`).
         data: as the update takes it.
         batches: [member, step, ...].
         strategy: as for `epoch_runner`.
@@ -62,25 +63,25 @@ def estimate_memory(update: Update, states: PyTree, data: PyTree, batches: PyTre
 
 
 def memory_of(compiled: Any, states: PyTree, data: PyTree, batches: PyTree, *, strategy: str) -> DeviceMemory:
-    """`estimate_memory` by the program that is compiled already (`jax.stages.Compiled`)."""
+    """Return what `estimate_memory` returns, given the compiled program (`jax.stages.Compiled`)."""
     members = num_members(states)
     kind, together = parse_strategy(strategy)
-    apart = kind in ("loop", "threads")
-    at_once = 1 if apart else min(together or members, members)
+    separate = kind in ("loop", "threads")
+    at_once = 1 if separate else min(together or members, members)
     programs = min(num_workers(strategy), members)
-    found = compiled.memory_analysis()
-    new = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    # A device may pad arrays (a TPU does): what takes the place of donated states has the size that these have there.
-    of_states = max(found.alias_size_in_bytes, at_once * num_bytes(states) // members)
+    analysis = compiled.memory_analysis()
+    new = analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    # A device may pad arrays (a TPU does): the aliased outputs of donated states show their padded size.
+    of_states = max(analysis.alias_size_in_bytes, at_once * num_bytes(states) // members)
     of_batches = num_bytes(batches)
-    of_data = max(found.argument_size_in_bytes - of_states - at_once * of_batches // members, num_bytes(data))
-    part = 0 if at_once == members and not apart else of_states
-    # The order of the batches' axes is turned, which is a copy.
+    of_data = max(analysis.argument_size_in_bytes - of_states - at_once * of_batches // members, num_bytes(data))
+    part = 0 if at_once == members and not separate else of_states
+    # Twice the batches: swapping their member and step axes makes a copy.
     return DeviceMemory(members * of_states // at_once, of_data + 2 * of_batches, programs * (new + part))
 
 
 def num_bytes(tree: PyTree) -> int:
-    """Of all arrays, or shapes of arrays, in a pytree."""
+    """Return the bytes of all arrays, or shapes of arrays, in a pytree."""
 
     def of_leaf(leaf: Any) -> int:
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -101,34 +102,35 @@ def choose_strategy(
     seconds: float = 5.0,
     max_bytes: int | None = None,
 ) -> Choice:
-    """The fastest strategy for this work on this machine, by a short measurement, of those that fit into its memory.
+    """Time the candidates briefly, and return the fastest strategy that fits into the device's memory.
 
-    Each candidate runs a few steps of a few members (copies: nothing given is changed), in turn and three to seven
-    times, after a first time that compiles. The first candidate is kept unless another is 3 % faster.
+    Each candidate runs a few steps of a few members (on copies: the arguments are not changed). After a first run that
+    compiles, the candidates are timed in turn, three to seven times each. The first candidate is chosen unless another
+    is 3 % faster.
 
     Args:
         update: one step.
         states: [member, ...].
         data: as the update takes it.
         batches: [member, step, ...], of any epoch.
-        candidates: strategies; by default what suits the kind of device. One that fails (for want of memory, say)
-            is out.
-        known: choices of earlier measurements by `Choice.key`; one that is there is not measured again.
-        seconds: stop after the third turn when the measurement has taken that long.
-        max_bytes: of the device's memory; by default what it has free, where it tells (a CPU does not).
+        candidates: strategies; the default depends on the kind of device. A candidate that fails (out of memory, for
+            example) is dropped.
+        known: results of earlier measurements by `Choice.key`; a known key is not measured again.
+        seconds: stop after the third round once the measurement has taken this long.
+        max_bytes: device memory to use; by default what is free, if the device reports it (a CPU does not).
 
     Raises:
-        ValueError: where no candidate runs.
-        MemoryError: where not even one member fits.
+        ValueError: if no candidate runs.
+        MemoryError: if not even one member fits.
     """
     key = _key(update, states, data, batches)
     if known is not None and key in known:
         return Choice(known[key], {}, key)
     members = num_members(states)
     candidates = candidates or _candidates(update, states, data, batches)
-    room = _free_bytes(states, data, batches) if max_bytes is None else max_bytes
-    if room is not None:
-        candidates = _fitting(update, states, data, batches, candidates, room)
+    available = _free_bytes(states, data, batches) if max_bytes is None else max_bytes
+    if available is not None:
+        candidates = _fitting(update, states, data, batches, candidates, available)
     if len(candidates) == 1:
         return Choice(candidates[0], {}, key)
     trials = {name: partial(_trial, epoch_runner(update, strategy=name), name, members) for name in candidates}
@@ -142,10 +144,10 @@ def choose_strategy(
     if not times:
         raise ValueError(f"none of the strategies {', '.join(candidates)} runs on this device")
     started = time.monotonic()
-    for turn in range(7):
+    for repeat in range(7):
         for name, measured in times.items():
             measured.append(trials[name](states, data, batches))
-        if turn >= 2 and time.monotonic() - started > seconds:
+        if repeat >= 2 and time.monotonic() - started > seconds:
             break
     medians = {name: float(np.median(measured)) for name, measured in times.items()}
     first, best = next(iter(medians)), min(medians, key=lambda name: medians[name])
@@ -153,32 +155,32 @@ def choose_strategy(
 
 
 def _free_bytes(states: PyTree, data: PyTree, batches: PyTree) -> int | None:
-    """What the device has for the whole of the work, part of which lies on it already; None where it does not tell."""
+    """Return the device memory for training: what is free, and what the arguments occupy. None if it is not known."""
     (device, *_) = jax.tree.leaves(states)[0].devices()
-    found = device.memory_stats() or {}
-    if not {"bytes_limit", "bytes_in_use"} <= found.keys():
+    stats = device.memory_stats() or {}
+    if not {"bytes_limit", "bytes_in_use"} <= stats.keys():
         return None
-    return int(found["bytes_limit"] - found["bytes_in_use"]) + num_bytes((states, data, batches))
+    return int(stats["bytes_limit"] - stats["bytes_in_use"]) + num_bytes((states, data, batches))
 
 
 def _fitting(
-    update: Update, states: PyTree, data: PyTree, batches: PyTree, candidates: Sequence[str], room: int
+    update: Update, states: PyTree, data: PyTree, batches: PyTree, candidates: Sequence[str], available: int
 ) -> list[str]:
-    """The candidates that fit, in their order."""
-    takes = {name: estimate_memory(update, states, data, batches, strategy=name).total for name in candidates}
-    fitting = [name for name in candidates if takes[name] <= room]
+    """Return the candidates that fit into memory, in the given order."""
+    needed = {name: estimate_memory(update, states, data, batches, strategy=name).total for name in candidates}
+    fitting = [name for name in candidates if needed[name] <= available]
     if not fitting:
-        name = min(takes, key=lambda name: takes[name])
+        name = min(needed, key=lambda name: needed[name])
         raise MemoryError(
             f"not even one member fits into the device's memory: with {num_members(states)} members on it {name} takes "
-            f"{takes[name] / 2**30:.2f} GiB of {room / 2**30:.2f}; fewer members, a smaller batch_size or bfloat16 "
-            "activations take less"
+            f"{needed[name] / 2**30:.2f} GiB of {available / 2**30:.2f}; fewer members, a smaller batch_size or "
+            "bfloat16 activations take less"
         )
     return fitting
 
 
 def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Sequence[str]:
-    """The strategies that are worth a trial."""
+    """Return the strategies to measure."""
     members = num_members(states)
     if members == 1:
         return ["loop"]
@@ -186,12 +188,12 @@ def _candidates(update: Update, states: PyTree, data: PyTree, batches: PyTree) -
     if jax.default_backend() != "cpu":
         kinds = ("vmap_grad", "grad_vmap") if update.stack else ("vmap_grad",)
         return ["loop", *(kind + number for kind in kinds for number in together)]
-    # Convolutions of several networks at once are many times slower on a CPU, and slow to compile.
+    # A CPU runs the convolutions of several networks in one program many times slower, and compiles them slowly.
     return ["loop", "threads", *([] if convolution_flops(_program(update, states, data, batches)) else ["vmap_grad"])]
 
 
 def _trial(run: EpochRunner, strategy: str, members: int, states: PyTree, data: PyTree, batches: PyTree) -> float:
-    """Seconds for a step of a member, measured over a few steps of as many members as the strategy takes at once."""
+    """Return seconds per step and member, over a few steps of as many members as the strategy runs at once."""
     kind, together = parse_strategy(strategy)
     together = {"loop": 2, "threads": 2 * num_workers(strategy)}.get(kind, together or members)
     count, steps = min(together, members), min(4, jax.tree.leaves(batches)[0].shape[1])
@@ -203,15 +205,15 @@ def _trial(run: EpochRunner, strategy: str, members: int, states: PyTree, data: 
 
 
 def _program(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> Any:
-    """The step of one member as a jaxpr."""
+    """Return the jaxpr of the step of one member."""
     state = jax.eval_shape(lambda states: jax.tree.map(lambda leaf: leaf[0], states), states)
     batch = jax.eval_shape(lambda batches: jax.tree.map(lambda leaf: leaf[0, 0], batches), batches)
     return jax.make_jaxpr(update.one)(state, data, batch, np.int32(0), np.int32(0))
 
 
 def _key(update: Update, states: PyTree, data: PyTree, batches: PyTree) -> str:
-    """A short name for what the speed of a strategy follows from."""
-    # Functions and arrays inside a program are printed with their addresses.
+    """Return a hash of everything that the speed of a strategy depends on."""
+    # A jaxpr prints the functions and arrays in it with their memory addresses.
     program = re.sub(r"0x[0-9a-f]+", "", str(_program(update, states, data, batches)))
     device = jax.devices()[0].device_kind
     facts = (program, num_members(states), device, jax.device_count(), os.cpu_count(), jax.__version__)

@@ -1,23 +1,23 @@
-"""How many copies of a network run together, and where: the seam between the experiment and the machine.
+"""Execution strategies: how a stack of members runs on the hardware.
 
 A strategy turns the step of one member into an epoch of a stack of members (pytrees whose leaves have a leading
-`member` axis). Callers name a strategy and know nothing else of it:
+`member` axis). Callers only name the strategy:
 
     run = epoch_runner(update, strategy="loop")
     states, metrics = run(states, data, batches, epoch)
 
     loop           one member after the other
-    threads        several at once, each in a thread of its own: for a CPU, which one small network cannot fill
-    vmap_grad      all in one program, gradients first: vmap(grad(f))
-    grad_vmap      all in one program, members first: grad(sum of vmap(f)); XLA makes other convolutions of it
-    vmap_grad:4    four in one program, and the next four after them; so too grad_vmap:4 and threads:4
+    threads        several at once, each in its own thread: for a CPU, which one small network cannot saturate
+    vmap_grad      all in one program, gradients inside: vmap(grad(f))
+    grad_vmap      all in one program, members inside: grad(sum of vmap(f)); XLA generates different convolutions
+    vmap_grad:4    four in one program, then the next four; likewise grad_vmap:4 and threads:4
 
-With "loop" and "threads" a member sees the same arithmetic whether it runs alone or beside others, and ends in the
-same bytes, whichever of the two it is. Between the others rounding differs.
+With "loop" and "threads" the arithmetic of a member does not depend on the other members, and both give the same
+bytes. Between the other strategies rounding differs.
 
-What is compiled is a whole epoch (a `lax.scan` over its steps) on a GPU or TPU and a step on a CPU, where loops
-inside a program hold others up. On several devices (`jaxscape.training.devices`) each runs its own members by the
-strategy, all at the same time; "threads" is "loop" there.
+On a GPU or TPU a whole epoch is compiled (a `lax.scan` over its steps). On a CPU a single step is compiled, because
+loops inside a program are slow there. On several devices (`jaxscape.training.devices`) each device runs its own
+members with the strategy, all at the same time; "threads" means "loop" there.
 """
 
 import os
@@ -35,11 +35,11 @@ from jax.sharding import Mesh
 from jaxscape.training.devices import (
     BY_MEMBER,
     BY_STEP_AND_MEMBER,
-    EVERYWHERE,
-    num_parts,
-    on_each,
-    own_rows,
-    parts,
+    REPLICATED,
+    local_members,
+    local_stacks,
+    num_local_devices,
+    per_device,
     shapes_on,
 )
 from jaxscape.xla_cpu import compiler
@@ -51,39 +51,39 @@ EVALUATIONS = ("loop", "threads", "vmap")  # strategies where nothing is trained
 
 
 class Update(NamedTuple):
-    """One step, as one member takes it and as a stack of members takes it together.
+    """One training step, for one member and for a stack of members at once.
 
-    Both are pure: (state, data, batch, epoch, step) -> (state, metrics), where data, epoch and step (int32) are the
-    same for all members.
+    Both functions are pure: (state, data, batch, epoch, step) -> (state, metrics), where data, epoch and step (int32)
+    are the same for all members.
     """
 
     one: Callable[..., tuple[PyTree, PyTree]]
-    stack: Callable[..., tuple[PyTree, PyTree]] | None = None  # where it is not `vmap` of one; "grad_vmap" needs it
+    stack: Callable[..., tuple[PyTree, PyTree]] | None = None  # other than `vmap` of one; needed by "grad_vmap"
 
 
 class EpochRunner(Protocol):
-    """One epoch of every member."""
+    """A function that runs one epoch of every member."""
 
     def __call__(self, states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
-        """Take states [member, ...] (donated) and batches [member, step, ...]; give states and metrics [member]."""
+        """Run states [member, ...] (donated) on batches [member, step, ...]; return states and metrics [member]."""
         ...
 
 
 def take_member(stacked: PyTree, member: int) -> PyTree:
-    """One member of a stack."""
+    """Return one member of a stack."""
     return _take(stacked, member)
 
 
 def stack_members(members: list[PyTree]) -> PyTree:
-    """Members of one structure -> a stack of them."""
+    """Return a stack of members that share one structure."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
 def num_members(stacked: PyTree) -> int:
-    """The length of the leading axis that all leaves share.
+    """Return the length of the leading axis that all leaves share.
 
     Raises:
-        ValueError: where there is no leaf or no member, or the leaves disagree (names two of them).
+        ValueError: if there is no leaf or no member, or the leaves disagree (the message names two of them).
     """
     leaves = jax.tree_util.tree_leaves_with_path(stacked)
     if not leaves:
@@ -102,45 +102,49 @@ def num_members(stacked: PyTree) -> int:
 
 
 def epoch_runner(update: Update, *, strategy: str = "loop", mesh: Mesh | None = None) -> EpochRunner:
-    """A function that runs one epoch of all members.
+    """Return a function that runs one epoch of all members.
 
     Args:
         update: one step.
-        strategy: how the members run together: one of `STRATEGIES`, those with several at once also with their
-            number, as in "vmap_grad:4". On a mesh it is each device's.
-        mesh: of devices that the members are shared out over; then states and batches lie there (`share_out`), and
-            data everywhere on it.
+        strategy: how the members run together: one of `STRATEGIES`. Those that run several members at once accept
+            their number, as in "vmap_grad:4". On a mesh, every device uses this strategy.
+        mesh: the mesh of devices that the members are sharded over. States and batches must be sharded over it
+            (`shard_members`), and data replicated.
 
     Returns:
-        `run(states, data, batches, epoch) -> (states, metrics)`; metrics are means over the steps, NumPy [member], of
-        the members that this process's devices hold. It compiles once for a number of members; where the number at a
-        time does not divide them, once more.
+        `run(states, data, batches, epoch) -> (states, metrics)`. Metrics are means over the steps, NumPy [member], of
+        the members on this process's devices. The function compiles once per number of members, and once more if the
+        number at once does not divide it.
 
     Raises:
-        ValueError: for an unknown strategy (lists the known ones), or a number below 1.
-        MemoryError: by the function that is returned, where not even one member fits into the device's memory.
-            Where several at once do not fit, it goes on with half as many, and warns.
+        ValueError: for an unknown strategy (the message lists the known ones), or a number below 1.
+        MemoryError: from the returned function, if not even one member fits into the device's memory. If several at
+            once do not fit, it continues with half as many and warns.
     """
     kind, together = parse_strategy(strategy)
     if kind in ("loop", "threads"):
         if mesh is None:
-            return _apart(_advance(update.one, None), num_workers(strategy))
-        return _together(_advance(_stack_of_one(update.one), mesh), mesh, 1)
-    return _together(_advance(_stacked_step(update, strategy), mesh), mesh, together)
+            return _run_separately(_advance(update.one, None), num_workers(strategy))
+        return _run_together(_advance(_stack_of_one(update.one), mesh), mesh, 1)
+    return _run_together(_advance(_stacked_step(update, strategy), mesh), mesh, together)
 
 
 def lower_epoch(
     update: Update, strategy: str, states: PyTree, data: PyTree, batches: PyTree, mesh: Mesh | None = None
 ) -> Any:
-    """What a strategy compiles for the members that it takes at once, as `jax.jit(...).lower` gives it; nothing is run.
+    """Lower the program of a strategy, for as many members as it runs at once, without running it.
 
     Args:
         update: one step.
         strategy: as for `epoch_runner`.
-        states: [member, ...], arrays or their shapes (`jax.eval_shape`); likewise
-        data: as the update takes it, and
+        states: [member, ...]. States, data and batches may be arrays or their shapes (`jax.eval_shape`).
+        data: as the update takes it.
         batches: [member, step, ...].
-        mesh: as for `epoch_runner`; its devices divide the members. They need not be there (a described topology).
+        mesh: as for `epoch_runner`; its size must divide the number of members. Its devices need not be attached (a
+            topology description will do).
+
+    Returns:
+        The result of `jax.jit(...).lower`.
     """
     kind, together = parse_strategy(strategy)
     devices = 1 if mesh is None else mesh.size
@@ -160,7 +164,7 @@ def lower_epoch(
     of_some, own = jax.eval_shape(some, states, batches)
     if mesh is not None:
         of_some, own = shapes_on(mesh, BY_MEMBER, of_some), shapes_on(mesh, BY_STEP_AND_MEMBER, own)
-        data = shapes_on(mesh, EVERYWHERE, data)
+        data = shapes_on(mesh, REPLICATED, data)
     return _advance(step, mesh).lower(of_some, data, own, 1)
 
 
@@ -168,7 +172,7 @@ def _stacked_step(update: Update, strategy: str) -> Callable[..., tuple[PyTree, 
     if parse_strategy(strategy)[0] == "vmap_grad":
         return _vmapped(update.one)
     if update.stack is None:
-        raise ValueError(f"strategy {strategy!r} needs an update of a stack of members, and this one has none")
+        raise ValueError(f"strategy {strategy!r} needs an update with a step for a stack of members; this one has none")
     return update.stack
 
 
@@ -208,19 +212,19 @@ def parse_evaluation(strategy: str | None, platform: str) -> tuple[str, int | No
 def map_members(
     function: Callable[..., PyTree], *stacked: PyTree, workers: int = 1, mesh: Mesh | None = None
 ) -> PyTree:
-    """`function` of each member on its own device, as NumPy arrays [member, ...]; so many threads are under way.
+    """Apply `function` to each member on its own device, with `workers` threads; return NumPy arrays [member, ...].
 
-    Of the members that this process's devices hold.
+    Only members on this process's devices are included.
     """
-    devices = parts(stacked, mesh)
+    devices = local_stacks(stacked, mesh)
 
     def of_member(number: int) -> PyTree:
-        member, device = divmod(number, len(devices))  # the devices in turns: none waits for another's members
+        member, device = divmod(number, len(devices))  # round-robin, so that all devices are busy
         result = function(*(_take(tree, member) for tree in devices[device]))
         return result if workers == 1 else jax.block_until_ready(result)
 
-    results = _side_by_side(of_member, range(len(devices) * num_members(devices[0])), workers)
-    # One transfer at the end: every member's work is under way before the host waits for the first.
+    results = _map_in_threads(of_member, range(len(devices) * num_members(devices[0])), workers)
+    # Transfer once at the end: all work is dispatched before the host waits for any of it.
     results = jax.device_get(results)
     return jax.tree.map(
         lambda *values: np.stack(values),
@@ -228,8 +232,8 @@ def map_members(
     )
 
 
-def _side_by_side(function: Callable[[int], Any], members: Sequence[int], workers: int) -> list[Any]:
-    """`function` of each of these members, in as many threads as there are workers; one is the caller's own."""
+def _map_in_threads(function: Callable[[int], Any], members: Sequence[int], workers: int) -> list[Any]:
+    """Apply `function` to each of these members, in as many threads as there are workers (one: no thread)."""
     if workers == 1:
         return list(map(function, members))
     with ThreadPoolExecutor(workers) as pool:
@@ -237,19 +241,19 @@ def _side_by_side(function: Callable[[int], Any], members: Sequence[int], worker
 
 
 def num_workers(strategy: str) -> int:
-    """How many threads a strategy uses."""
+    """Return the number of threads that a strategy uses."""
     kind, together = parse_strategy(strategy)
     return (together or getattr(os, "process_cpu_count", os.cpu_count)() or 1) if kind == "threads" else 1
 
 
-@lru_cache(maxsize=4)  # the same function each time, so that its program is found again
+@lru_cache(maxsize=4)  # the same function object each time, so that jax.jit finds the compiled program
 def _vmapped(one: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
     return jax.vmap(one, in_axes=(0, None, 0, None, None))
 
 
 @lru_cache(maxsize=4)
 def _stack_of_one(one: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
-    """The step of one member as that of a stack of length one."""
+    """Return the step of one member as the step of a stack of length one."""
 
     def step(states: PyTree, data: PyTree, batches: PyTree, epoch: PyTree, index: PyTree) -> tuple[PyTree, PyTree]:
         return jax.tree.map(lambda leaf: leaf[None], one(_first(states), data, _first(batches), epoch, index))
@@ -258,20 +262,20 @@ def _stack_of_one(one: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tu
 
 
 class Advance(NamedTuple):
-    """All steps of an epoch, for a state (of one member, or of several in one program) and its batches."""
+    """All steps of an epoch, for one state (of one member, or of several in one program) and its batches."""
 
     run: Callable[[PyTree, PyTree, PyTree, int], tuple[PyTree, PyTree]]  # state (donated), data, batches, epoch
-    lower: Callable[[PyTree, PyTree, PyTree, int], Any]  # what it compiles, as `jax.jit(...).lower` gives it
+    lower: Callable[[PyTree, PyTree, PyTree, int], Any]  # the lowered program, as from `jax.jit(...).lower`
 
 
-@lru_cache(maxsize=4)  # two strategies of one step share its program
+@lru_cache(maxsize=4)  # "loop" and "threads" share one program of the same step
 def _advance(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
     return _by_step(step, mesh) if jax.default_backend() == "cpu" else _by_epoch(step, mesh)
 
 
 def _by_step(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> Advance:
-    specs = (BY_MEMBER, EVERYWHERE, BY_MEMBER, EVERYWHERE, EVERYWHERE)
-    on_devices = partial(on_each, mesh=mesh, in_specs=specs, out_specs=BY_MEMBER)
+    specs = (BY_MEMBER, REPLICATED, BY_MEMBER, REPLICATED, REPLICATED)
+    on_devices = partial(per_device, mesh=mesh, in_specs=specs, out_specs=BY_MEMBER)
     compiled = compiler.jit(step, donate_argnums=0, around=on_devices)
 
     def advance(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
@@ -279,7 +283,7 @@ def _by_step(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> A
         for index in range(num_members(batches)):
             state, step_metrics = compiled(state, data, _take(batches, index), np.int32(epoch), np.int32(index))
             metrics.append(step_metrics)
-        rows = [own_rows(found, mesh) for found in metrics]
+        rows = [local_members(step_metrics, mesh) for step_metrics in metrics]
         return state, jax.tree.map(lambda *values: np.stack(values), *rows)
 
     def lower(state: PyTree, data: PyTree, batches: PyTree, epoch: int) -> Any:
@@ -297,13 +301,13 @@ def _by_epoch(step: Callable[..., tuple[PyTree, PyTree]], mesh: Mesh | None) -> 
 
         return jax.lax.scan(body, state, (jnp.arange(num_members(batches), dtype=jnp.int32), batches))
 
-    specs = (BY_MEMBER, EVERYWHERE, BY_STEP_AND_MEMBER, EVERYWHERE)
-    compiled = jax.jit(on_each(advance, mesh, specs, (BY_MEMBER, BY_STEP_AND_MEMBER)), donate_argnums=0)
+    specs = (BY_MEMBER, REPLICATED, BY_STEP_AND_MEMBER, REPLICATED)
+    compiled = jax.jit(per_device(advance, mesh, specs, (BY_MEMBER, BY_STEP_AND_MEMBER)), donate_argnums=0)
     return Advance(compiled, compiled.lower)
 
 
-def _apart(advance: Advance, workers: int) -> EpochRunner:
-    """An epoch of members that are programs of their own, as many at once as there are workers."""
+def _run_separately(advance: Advance, workers: int) -> EpochRunner:
+    """Return a runner of one program per member, with as many at once as there are workers."""
 
     def run(states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
         def run_one(member: int) -> tuple[PyTree, PyTree]:
@@ -311,14 +315,14 @@ def _apart(advance: Advance, workers: int) -> EpochRunner:
             return jax.block_until_ready(state), jax.tree.map(lambda leaf: leaf[:, None], metrics)
 
         members, metrics = num_members(states), []
-        # In waves, so that no more than a wave of states is there twice.
+        # In groups of `workers`, so that only one group of states exists twice in memory.
         for first in range(0, members, workers):
-            wave = range(first, min(first + workers, members))
+            group = range(first, min(first + workers, members))
             try:
-                done = _side_by_side(run_one, wave, workers)
+                done = _map_in_threads(run_one, group, workers)
             except jax.errors.JaxRuntimeError as error:
-                raise _in_words(error, workers) from error
-            for member, (state, own) in zip(wave, done, strict=True):
+                raise _memory_error(error, workers) from error
+            for member, (state, own) in zip(group, done, strict=True):
                 states = _put(states, state, member)
                 metrics.append(own)
         return states, _means(metrics)
@@ -326,8 +330,8 @@ def _apart(advance: Advance, workers: int) -> EpochRunner:
     return run
 
 
-def _together(advance: Advance, mesh: Mesh | None, together: int | None) -> EpochRunner:
-    """An epoch of members several of which are one program, on each device; fewer where these do not fit."""
+def _run_together(advance: Advance, mesh: Mesh | None, together: int | None) -> EpochRunner:
+    """Return a runner of programs that hold several members each, on every device; fewer if they do not fit."""
     largest, have_run = together, set[int]()
 
     def run(states: PyTree, data: PyTree, batches: PyTree, epoch: int) -> tuple[PyTree, PyTree]:
@@ -342,14 +346,14 @@ def _together(advance: Advance, mesh: Mesh | None, together: int | None) -> Epoc
                     some, rows = take_range(states, first, count, 0, mesh), take_range(batches, first, count, 1, mesh)
                 some, own = advance.run(some, data, rows, epoch)
                 if count not in have_run:
-                    jax.block_until_ready(some)  # what does not fit shows here at the latest
+                    jax.block_until_ready(some)  # raises here at the latest if memory is short
                     have_run.add(count)
             except jax.errors.JaxRuntimeError as error:
                 lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(states))
                 if not is_out_of_memory(error) or count == 1 or lost or (mesh and mesh.is_multi_process):
-                    raise _in_words(error, count) from error
+                    raise _memory_error(error, count) from error
                 largest = -(-count // 2)
-                message = f"{count} members at once do not fit into the device's memory; going on with {largest}"
+                message = f"{count} members at once do not fit into the device's memory; continuing with {largest}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
                 continue
             states = some if count == members else _put_range(states, some, first, mesh)
@@ -361,24 +365,24 @@ def _together(advance: Advance, mesh: Mesh | None, together: int | None) -> Epoc
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device has no room for what it was to run."""
+    """Return whether an error says that a device is out of memory."""
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _in_words(error: jax.errors.JaxRuntimeError, members: int) -> Exception:
-    """A MemoryError where a device has no room, else the error itself."""
+def _memory_error(error: jax.errors.JaxRuntimeError, members: int) -> Exception:
+    """Return a MemoryError if the device is out of memory, else the error itself."""
     if not is_out_of_memory(error):
         return error
     number = "one member does" if members == 1 else f"{members} members at once do"
     return MemoryError(
         f"{number} not fit into the device's memory; fewer at once (strategy vmap_grad:2 or loop), a smaller "
-        f"batch_size or bfloat16 activations take less ({str(error).splitlines()[0]:.200})"
+        f"batch_size or bfloat16 activations need less ({str(error).splitlines()[0]:.200})"
     )
 
 
 def _means(metrics: list[PyTree], mesh: Mesh | None = None) -> PyTree:
-    """Metrics [step, member] of some members of each device -> their means over the steps [member]."""
-    devices = num_parts(mesh)
+    """Return the means over the steps [member] of metrics [step, member] of groups of members on each device."""
+    devices = num_local_devices(mesh)
 
     def mean(*leaves: Any) -> np.ndarray:
         # float64: the sum of a diverging member's losses must not overflow.
@@ -386,7 +390,7 @@ def _means(metrics: list[PyTree], mesh: Mesh | None = None) -> PyTree:
         by_device = [values.reshape(devices, -1, *values.shape[1:]) for values in some]
         return np.concatenate(by_device, axis=1).reshape(-1, *some[0].shape[1:])
 
-    return jax.tree.map(mean, *own_rows(metrics, mesh, axis=1))
+    return jax.tree.map(mean, *local_members(metrics, mesh, axis=1))
 
 
 def _first(stacked: PyTree) -> PyTree:
@@ -400,13 +404,13 @@ def _take(stacked: PyTree, index: int) -> PyTree:
 
 @partial(jax.jit, static_argnames=("count", "axis", "mesh"))
 def take_range(stacked: PyTree, first: int, count: int, axis: int = 0, mesh: Mesh | None = None) -> PyTree:
-    """So many members of each device, in arrays of their own; `axis` is that of the members."""
+    """Return `count` members of each device from `first` on, as new arrays; `axis` is the member axis."""
 
     def take(stacked: PyTree, first: jax.Array) -> PyTree:
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, count, axis), stacked)
 
-    lies = BY_STEP_AND_MEMBER if axis else BY_MEMBER
-    return on_each(take, mesh, (lies, EVERYWHERE), lies)(stacked, first)
+    spec = BY_STEP_AND_MEMBER if axis else BY_MEMBER
+    return per_device(take, mesh, (spec, REPLICATED), spec)(stacked, first)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -420,4 +424,4 @@ def _put_range(stacked: PyTree, part: PyTree, first: int, mesh: Mesh | None) -> 
         into = partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=0)
         return jax.tree.map(into, stacked, part)
 
-    return on_each(put, mesh, (BY_MEMBER, BY_MEMBER, EVERYWHERE), BY_MEMBER)(stacked, part, first)
+    return per_device(put, mesh, (BY_MEMBER, BY_MEMBER, REPLICATED), BY_MEMBER)(stacked, part, first)

@@ -1,11 +1,11 @@
-"""The loss of a whole data set at a point, in batches: what surfaces and curvature are of.
+"""The loss of a whole data set at a point, in batches: the function whose surfaces and curvature are computed.
 
-Of a problem with `predict` and `score` it is the network as it is evaluated, on training or test data. Of any other it
-is `loss_fn` as training sees it: with the statistics of each batch and the augmentation of a key that stays the same,
-so that it is a function of the parameters alone.
+For a problem with `predict` and `score` it is the loss of the network in evaluation mode, on training or test data.
+For any other problem it is `loss_fn` as in training: with batch statistics, and augmented with a fixed key, so that it
+is a function of the parameters alone.
 
-An `Objective` is a mean over batches, each of which is a program of its own: a loop inside one program would make
-gradients of convolutions 60 times slower on a CPU.
+An `Objective` is a mean over batches, and every batch runs as a program of its own: a loop inside one program would
+make gradients of convolutions 60 times slower on a CPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,14 +29,14 @@ SPLITS = ("train", "test")
 
 
 class Objective(NamedTuple):
-    """Means over a data set of what a network gives, batch by batch.
+    """The metrics of a network as means over a data set, batch by batch.
 
-    `metrics` is pure and not compiled: what takes gradients or stacks of it compiles the result.
+    `metrics` is pure and not compiled: callers compile what they derive from it, such as gradients or a `vmap`.
     """
 
     metrics: Callable[[PyTree, PyTree, PyTree], Metrics]  # (params, model_state, batch) -> means over the batch
     batches: list[PyTree]  # on the device; (examples, key) in training mode
-    shares: list[float]  # of the data set's examples, by batch; their sum is 1
+    shares: list[float]  # each batch's fraction of the examples; their sum is 1
     predict: Callable[[PyTree, PyTree, PyTree], PyTree] | None  # (params, model_state, batch) -> outputs [example, ...]
     score: Callable[[PyTree, PyTree], Metrics] | None  # (outputs, batch) -> metrics [example]
 
@@ -57,17 +57,17 @@ def objective(
     """Return the loss of a problem over a whole data set.
 
     Args:
-        problem: whose `predict` and `score`, or whose `loss_fn` it is.
+        problem: the problem; its `predict` and `score`, or its `loss_fn`, are used.
         split: "train" for `problem.data`, "test" for `problem.test_data`.
         mode: "evaluate" (`predict` and `score`) or "train" (`loss_fn`); by default the first that the problem has.
-        batch_size: examples a batch, where data are arrays; the last batch may be smaller.
-        examples: take the first that many alone, where data are arrays.
-        key: of the augmentation and dropout of "train"; `jax.random.key(0)` by default.
+        batch_size: examples per batch, if data are arrays; the last batch may be smaller.
+        examples: use only the first `examples` examples, if data are arrays.
+        key: PRNG key of the augmentation and dropout of "train"; `jax.random.key(0)` by default.
 
     Raises:
-        TypeError: for a count that is none.
-        ValueError: for an unknown split or mode, a split or mode that the problem does not have, or data that an
-            iterator gives, which a measurement would use up.
+        TypeError: for a count that is not a whole number.
+        ValueError: for an unknown split or mode, a split or mode that the problem does not have, or data from an
+            iterator, which a measurement would use up.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -92,7 +92,7 @@ def objective(
 
 
 def batch_metrics(problem: Problem, mode: Mode) -> Callable[[PyTree, PyTree, PyTree], Metrics]:
-    """Return `Objective.metrics` of a problem that has this mode; of its data nothing is looked at."""
+    """Return `Objective.metrics` of a problem that has this mode; its data are not touched."""
     if mode == "train":
         return _training(problem)
     assert problem.predict is not None
@@ -103,16 +103,16 @@ def batch_metrics(problem: Problem, mode: Mode) -> Callable[[PyTree, PyTree, PyT
 def mean_metrics(
     metrics: Callable[[PyTree, PyTree, PyTree], Metrics], over: Objective, params: PyTree, model_state: PyTree
 ) -> Metrics:
-    """Return metrics of one network, or of a stack, as means over all batches.
+    """Return the means over all batches of the metrics of one network, or of a stack.
 
     Args:
         metrics: `(params, model_state, batch) -> metrics`, compiled: `compiler.jit(over.metrics)`, or a `vmap` of it.
-        over: whose batches they are.
+        over: the objective with the batches.
         params: of one network, or of a stack.
         model_state: likewise.
     """
     parts = [metrics(params, model_state, batch) for batch in over.batches]
-    # The largest float type of each metric; shares are numbers of Python, which widen nothing.
+    # Python floats as weights, so that every metric keeps its dtype.
     return jax.tree.map(lambda *values: sum(s * v for s, v in zip(over.shares, values, strict=True)), *parts)
 
 
@@ -120,9 +120,9 @@ def _evaluation(
     predict: Callable[..., PyTree], score: Callable[..., Metrics]
 ) -> Callable[[PyTree, PyTree, PyTree], Metrics]:
     def metrics(params: PyTree, model_state: PyTree, batch: PyTree) -> Metrics:
-        found = score(predict(params, model_state, batch), batch)
-        check_score(found, num_members(batch))
-        return {name: jnp.mean(values) for name, values in found.items()}
+        scores = score(predict(params, model_state, batch), batch)
+        check_score(scores, num_members(batch))
+        return {name: jnp.mean(values) for name, values in scores.items()}
 
     return metrics
 
@@ -131,21 +131,21 @@ def _training(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], Metrics]:
     loss_fn = checked_loss(problem.loss_fn)
 
     def metrics(params: PyTree, model_state: PyTree, batch: PyTree) -> Metrics:
-        loss, (_, found) = loss_fn(params, model_state, *batch)
-        return {**found, "loss": loss}
+        loss, (_, others) = loss_fn(params, model_state, *batch)
+        return {**others, "loss": loss}
 
     return metrics
 
 
-def check_score(found: Any, examples: int) -> None:
-    """Raise an error where what `score` gives is no dict of arrays [example], "loss" among them.
+def check_score(scores: Any, examples: int) -> None:
+    """Raise an error if `score` returned anything but a dict of arrays [example] that holds "loss".
 
     Raises:
-        TypeError: states the protocol.
+        TypeError: the message states the protocol.
     """
-    if not isinstance(found, dict) or "loss" not in found:
-        raise TypeError(f"score must be {SCORE}, got {found!r:.100}")
-    for name, values in found.items():
+    if not isinstance(scores, dict) or "loss" not in scores:
+        raise TypeError(f"score must be {SCORE}, got {scores!r:.100}")
+    for name, values in scores.items():
         if not is_number(values) or np.shape(values) != (examples,):
             raise TypeError(f"score must be {SCORE}, got shape {np.shape(values)} at {name!r} for {examples} examples")
 
@@ -161,9 +161,9 @@ def _batches(data: Any, batch_size: int, examples: int | None) -> list[PyTree]:
             for first in starts
         ]
     if examples is not None:
-        raise ValueError(f"examples must be None where data are no arrays, got {examples}")
+        raise ValueError(f"examples must be None if data are not arrays, got {examples}")
     if isinstance(data, Iterator):
         raise ValueError("data must be arrays, a function or an iterable that can be passed again, got an iterator")
-    found = data_function(data)(1, jax.random.split(jax.random.key(0), 1))
-    steps = found.batches if isinstance(found, SharedBatches) else jax.tree.map(lambda leaf: leaf[0], found)
+    drawn = data_function(data)(1, jax.random.split(jax.random.key(0), 1))
+    steps = drawn.batches if isinstance(drawn, SharedBatches) else jax.tree.map(lambda leaf: leaf[0], drawn)
     return [jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i]), steps) for index in range(num_members(steps))]

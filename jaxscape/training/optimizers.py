@@ -1,7 +1,7 @@
-"""Optimisers and schedules by name: thin names over optax with PyTorch's semantics.
+"""Optimisers and schedules by name: optax with PyTorch's semantics.
 
-Weight decay is PyTorch's coupled L2: `weight_decay * params` joins the gradient before momentum or Adam's moments
-see it, for every leaf, biases and batch norm included (the tests hold this against numbers recorded from PyTorch).
+Weight decay is PyTorch's coupled L2: `weight_decay * params` is added to the gradient before momentum or Adam's moments
+are computed, for every leaf, including biases and batch norm (tested against numbers recorded from PyTorch).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ OPTIMIZERS = ("sgd", "momentum", "adam")
 def make_optimizer(
     name: str, learning_rate: float | optax.Schedule, *, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-    """The optimiser of that name.
+    """Return the optimiser with this name.
 
     Args:
         name: "sgd" (plain), "momentum" (SGD with momentum 0.9) or "adam" (betas 0.9 and 0.999, epsilon 1e-8).
@@ -29,9 +29,9 @@ def make_optimizer(
         weight_decay: coefficient of the L2 term, at least 0.
 
     Raises:
-        TypeError: for a learning rate or a weight decay that is no number.
-        ValueError: for an unknown name (lists the known ones), a learning rate that is not positive, or a negative
-            weight decay.
+        TypeError: for a learning rate or a weight decay that is not a number.
+        ValueError: for an unknown name (the message lists the known ones), a learning rate that is not positive, or a
+            negative weight decay.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(OPTIMIZERS)}")
@@ -48,21 +48,21 @@ def make_optimizer(
 
 
 def decay_factors(optimizer: optax.GradientTransformation, updates: int) -> np.ndarray:
-    """Return what an optimiser makes of parameters where the loss has no gradient: by what each update multiplies them.
+    """Return the factor by which an optimiser's weight decay alone scales parameters, after each number of updates.
 
-    With SGD and momentum, weight decay alone shrinks all parameters by the same factor, whatever they are; with Adam
-    and its kin it does not.
+    The gradient of the loss is taken as zero. With SGD and momentum, weight decay then shrinks all parameters by the
+    same factor; with Adam and similar optimisers it does not.
 
     Args:
-        optimizer: an optax transformation that begins fresh, its weight decay in it.
-        updates: how many.
+        optimizer: an optax transformation with weight decay, in its initial state.
+        updates: the number of updates.
 
     Returns:
-        float64 (updates + 1,): the parameters after so many updates, as a multiple of the first ones; 1 at 0.
+        float64 (updates + 1,): the parameters after 0, 1, ... updates as a multiple of the initial ones; 1 at 0.
 
     Raises:
-        TypeError: for a number of updates that is no whole number.
-        ValueError: where updates is negative, or parameters of several sizes do not shrink alike.
+        TypeError: for a number of updates that is not a whole number.
+        ValueError: if updates is negative, or parameters of different sizes do not shrink by the same factor.
     """
     with jax.enable_x64(True):
         first = jnp.array([1.0, -2.0, 1e-3, 1e3])
@@ -79,19 +79,19 @@ def decay_factors(optimizer: optax.GradientTransformation, updates: int) -> np.n
         _, after = jax.lax.scan(update, (first, optimizer.init(first)), length=steps)
         factors = np.concatenate([np.ones((1, 4)), np.asarray(after) / np.asarray(first)])
     if not np.allclose(factors, factors[:, :1], rtol=1e-6, atol=0):
-        raise ValueError("weight decay of this optimizer does not shrink all parameters alike, as that of sgd does")
+        raise ValueError("optimizer must shrink all parameters by the same factor, as sgd does; this one does not")
     return factors[:, 0]
 
 
 def step_decay(
     learning_rate: float, decay_epochs: Sequence[int], *, steps_per_epoch: int, factor: float = 0.1
 ) -> optax.Schedule:
-    """A learning rate multiplied by `factor` at the start of each of `decay_epochs` (epochs counted from 0).
+    """Return a learning rate that is multiplied by `factor` at the start of each of `decay_epochs` (counted from 0).
 
     Raises:
-        TypeError: for numbers of another kind.
-        ValueError: where the epochs are not increasing positive integers or lie beyond 2**31 updates, there is no step
-            in an epoch, or a number is not finite.
+        TypeError: for arguments of the wrong type.
+        ValueError: if the epochs are not increasing positive integers or exceed 2**31 updates, an epoch has no step, or
+            a number is not finite.
     """
     finite_number("learning_rate", learning_rate)
     finite_number("factor", factor)

@@ -1,7 +1,7 @@
-"""Running statistics measured anew: what batch norm would carry had it seen the whole data set at this point.
+"""Recalibration of running statistics: those of batch norm after a pass over the whole data set at this point.
 
-A point between two networks has statistics that neither of them ever saw; with those of an end, or with their mean,
-its loss is that of a network which no one would use.
+At a point between two networks, neither network's statistics fit. With the statistics of an end point, or with their
+mean, the loss is that of a network that nobody would use.
 """
 
 from collections.abc import Callable
@@ -23,22 +23,22 @@ PyTree = Any
 def recalibration(
     problem: Problem, params: PyTree, model_state: PyTree, *, batch_size: int = 1000
 ) -> Callable[[PyTree, PyTree], PyTree]:
-    """Return a function that measures the running statistics of a network anew, on the training data of a problem.
+    """Return a function that recalibrates the running statistics of a network on the training data of a problem.
 
-    In training mode a running statistic becomes m * old + (1 - m) * that of the batch. The results of two starts tell
-    m, whatever the framework, and so what each batch gives; the function returns the mean over the data, each batch by
-    its number of examples. The images are augmented as in training, by a key that stays the same.
+    In training mode a running statistic becomes m * old + (1 - m) * batch. Two runs from different starts give m, in
+    any framework, and thus the statistic of each batch. The returned function takes their mean over the data, each
+    batch weighted by its number of examples. The images are augmented as in training, with a fixed key.
 
     Args:
-        problem: whose `loss_fn` and `data` are used.
-        params: of one network, which tell the leaves of its model state that are running statistics; likewise
-        model_state: of that network.
-        batch_size: examples a batch, where data are arrays.
+        problem: the problem whose `loss_fn` and `data` are used.
+        params: the parameters of one network; with its model state they show which leaves are running statistics.
+        model_state: the model state of that network.
+        batch_size: examples per batch, if data are arrays.
 
     Returns:
-        `(params, model_state) -> model_state` of one network, which `jax.vmap` takes to a stack. Leaves that are no
-        running statistics, such as counters, stay as they are, but for those of a bias correction
-        (`jaxscape.problem.debiased`).
+        `(params, model_state) -> model_state` of one network, which `jax.vmap` extends to a stack. Leaves that are not
+        running statistics, such as counters, are unchanged, except those of a
+        bias correction (`jaxscape.problem.debiased`).
 
     Raises:
         ValueError: for a statistic that depends on its start in another way, or data from an iterator.
@@ -47,7 +47,7 @@ def recalibration(
     after = _step(problem)
     zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if _is_float(leaf) else leaf, model_state)
     first = after(params, zeros, over.batches[0])
-    # Far from 0, so that the difference of the two results is not lost in the rounding of what they share.
+    # Far from 0, so that the difference of the two results is not lost in the rounding of their common part.
     away = jax.tree.map(lambda leaf, result: jnp.full_like(leaf, _beyond(result)), zeros, first)
     away = jax.tree.map(lambda leaf, far: far if _is_float(leaf) else leaf, model_state, away)
     second = after(params, away, over.batches[0])
@@ -70,9 +70,9 @@ def recalibration(
     return recalibrated
 
 
-@lru_cache(maxsize=4)  # so that another call finds its program again
+@lru_cache(maxsize=4)  # so that another call finds the compiled program
 def _step(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
-    """The model state after a batch, compiled."""
+    """Return a compiled function that gives the model state after a batch."""
     loss_fn = checked_loss(problem.loss_fn)
 
     def after(params: PyTree, model_state: PyTree, batch: PyTree) -> PyTree:
@@ -82,7 +82,7 @@ def _step(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
 
 
 def _mean(shares: list[float], values: list[jax.Array], scale: float) -> jax.Array:
-    # Numbers of Python, which leave the arrays in their type.
+    # Python floats, which do not change the dtype of the arrays.
     return sum(((share / scale) * value for share, value in zip(shares, values, strict=True)), 0 * values[0])
 
 
@@ -95,14 +95,14 @@ def _beyond(result: Any) -> float:
 
 
 def _momentum(name: str, start: Any, of_zeros: Any, of_start: Any) -> float | None:
-    """The momentum of a running statistic; None for a leaf that is none, or that the step leaves alone."""
+    """Return the momentum of a running statistic, or None for a leaf that is none or that the step does not change."""
     if not _is_float(start) or not np.size(start):
         return None
     slopes = (np.asarray(of_start, np.float64) - np.asarray(of_zeros, np.float64)) / np.asarray(start, np.float64)
     momentum = float(np.median(slopes))
     if not np.all(np.abs(slopes - momentum) <= 1e-3) or not -1e-3 <= momentum <= 1 + 1e-3:
         raise ValueError(
-            f"the model state at {name} is no moving average that forgets its start by one factor, and cannot be "
-            "measured anew; keep the statistics as they are"
+            f"the model state at {name} is not a moving average with one momentum, and cannot be recalibrated; "
+            "keep the statistics as they are"
         )
     return None if momentum > 1 - 1e-6 else max(momentum, 0.0)

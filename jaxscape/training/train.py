@@ -1,10 +1,10 @@
-"""One training step, an epoch of steps, and training as an iterator over epochs.
+"""The training step, epochs of steps, and training as an iterator over epochs.
 
-There is one training step in jaxscape. Finding a minimum is training a stack of one member; retraining is training
-the stack of jumped copies (`jaxscape.jumps.retrain`); comparing optimisers is training one stack for each optimiser.
+jaxscape has a single training step. Finding a minimum trains a stack of one member; retraining trains the stack of
+perturbed copies (`jaxscape.jumps.retrain`); comparing optimisers trains one stack per optimiser.
 
-Randomness is a function of a member's key and of the counts of epochs and steps, never of a generator's state: a
-run that goes on from epoch 17 draws what an uninterrupted one would have drawn.
+All randomness is a function of a member's key and of the epoch and step counts, never of a generator's state: a run
+that resumes at epoch 17 draws the same numbers as an uninterrupted one.
 """
 
 import warnings
@@ -36,18 +36,18 @@ from jaxscape.problem import (
     extra_values,
     is_arrays,
 )
-from jaxscape.training.batches import EpochBatches, Work, check_member_axis
+from jaxscape.training.batches import EpochBatches, EpochInputs, check_member_axis
 from jaxscape.training.choice import choose_strategy
 from jaxscape.training.devices import (
     BY_MEMBER,
     agree,
     gather,
+    local_members,
+    local_stacks,
     member_mesh,
-    num_parts,
-    on_each,
-    own_rows,
-    parts,
-    share_out,
+    num_local_devices,
+    per_device,
+    shard_members,
 )
 from jaxscape.training.members import (
     EpochRunner,
@@ -61,12 +61,12 @@ from jaxscape.training.members import (
 
 PyTree = Any
 
-# Of the streams of a member's key the one of the steps; `jaxscape.training.batches` has the other.
+# Folded into a member's key for its steps; `jaxscape.training.batches` has the constant for the batch order.
 _LOSS = 1
 
 
 class TrainState(NamedTuple):
-    """All that training carries from step to step; for a stack of members every leaf has a leading member axis."""
+    """The state that training carries from step to step; in a stack, every leaf has a leading member axis."""
 
     params: PyTree
     model_state: PyTree
@@ -75,10 +75,10 @@ class TrainState(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What training yields: an epoch's number, the states after it, and its metrics."""
+    """One element of what training yields: the number of an epoch, the states after it, and its metrics."""
 
     epoch: int
-    states: TrainState  # valid until the next epoch is asked for: their buffers are then donated
+    states: TrainState  # valid until the next epoch is requested, which donates their buffers
     metrics: dict[str, np.ndarray]  # name -> [member]
 
 
@@ -87,7 +87,7 @@ Chooser = Callable[[Update, TrainState, PyTree, PyTree], str]
 
 
 def copy_states(states: TrainState) -> TrainState:
-    """States in buffers of their own, which outlive the donation of these."""
+    """Return the states in new buffers, which outlive the donation of the old ones."""
     # The explicit dtype drops weak types, which would change with the first step and compile it twice.
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)), states)
 
@@ -95,18 +95,18 @@ def copy_states(states: TrainState) -> TrainState:
 def init_states(
     params: PyTree, optimizer: optax.GradientTransformation, *, keys: jax.Array, model_state: PyTree = None
 ) -> TrainState:
-    """A stack of fresh states: new optimiser states, the same `model_state` for every member.
+    """Return a stack of fresh states: new optimiser states, and the same `model_state` for every member.
 
     Args:
         params: stacked [member, ...]; copied, as are the keys, so that the caller's arrays outlive donation.
         optimizer: an optax transformation.
         keys: PRNG keys [member].
-        model_state: of one network, not stacked; None for a model without any.
+        model_state: the model state of one network, not stacked; None for a model without one.
 
     Raises:
-        TypeError: for params that are not real floating-point numbers (names the leaf), keys that are none, or an
-            optimizer that is no optax transformation.
-        ValueError: for leaves that disagree about the members, or another number of keys.
+        TypeError: for params that are not real floating-point numbers (the message names the leaf), keys that are not
+            PRNG keys, or an optimizer that is not an optax transformation.
+        ValueError: for leaves with different numbers of members, or a different number of keys.
     """
     check_optimizer(optimizer)
     members = num_members(params)
@@ -119,22 +119,22 @@ def init_states(
 
 
 def concatenate_states(states: Sequence[TrainState]) -> TrainState:
-    """Several stacks as one: members of several minima, say, that train side by side from here on.
+    """Return several stacks as one, such as the members of several minima to be trained together.
 
     Raises:
-        ValueError: for none, or for stacks of different networks or optimisers.
+        ValueError: for an empty sequence, or for stacks of different networks or optimisers.
     """
     if not states:
         raise ValueError("states must hold at least one stack, got none")
     shapes = [jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack) for stack in states]
-    for number, found in enumerate(shapes):
-        if found != shapes[0]:
-            raise ValueError(f"states[{number}] are those of another network or optimiser than states[0]")
+    for number, other in enumerate(shapes):
+        if other != shapes[0]:
+            raise ValueError(f"states[{number}] belongs to another network or optimiser than states[0]")
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *states)
 
 
 def split_epoch(epoch: Epoch, counts: Sequence[int]) -> list[Epoch]:
-    """What is each stack's of an epoch of several stacks as one, given their numbers of members in order."""
+    """Split an epoch of a concatenated stack into one epoch per stack, given their numbers of members in order."""
     if len(counts) == 1:
         return [epoch]
     ends = np.cumsum(counts)
@@ -146,7 +146,7 @@ Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, Metrics]]
 
 
 def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
-    """The training step of one network: `step(state, batch, key) -> (state, metrics)`, pure and not yet compiled."""
+    """Return the training step of one network: `step(state, batch, key) -> (state, metrics)`, pure, not compiled."""
     one_loss = checked_loss(loss_fn)
     gradient = jax.value_and_grad(one_loss, has_aux=True)
     update = _optimizer_update(one_loss, optimizer)
@@ -160,9 +160,9 @@ def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
 
 
 def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Step:
-    """The same step for a stack of networks at once, by the gradient of the sum of their losses.
+    """Return the training step of a stack of networks, by the gradient of the sum of their losses.
 
-    `vmap(make_step(...))` is the same in exact arithmetic; compilers make other convolutions of it.
+    In exact arithmetic it equals `vmap(make_step(...))`, but compilers generate different convolutions for it.
     """
     one_loss = checked_loss(loss_fn)
     update = jax.vmap(_optimizer_update(one_loss, optimizer))
@@ -182,9 +182,9 @@ def make_stacked_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) 
 
 
 def _optimizer_update(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> Callable[..., tuple[PyTree, PyTree]]:
-    """The optimiser's part of a step: (grads, loss, state, batch, key) -> (params, opt_state), of one network.
+    """Return the optimiser's part of a step of one network: (grads, loss, state, batch, key) -> (params, opt_state).
 
-    An optimiser that takes more than gradients gets what optax calls "extra args". What it does not take is not even
+    An optimiser that takes more than gradients gets optax's "extra args". Those that it does not take are not even
     traced.
     """
     names = extra_arguments(optimizer)
@@ -224,51 +224,51 @@ def train(
         optimizer: an optax transformation of one member's parameters; docs/optimizers.md says which ones work.
         states: stacked, from `init_states` or yielded by an earlier call. Donated: gone after the first epoch.
         data: one of
-            - a pytree of arrays [example, ...], shuffled anew for each member and epoch (the last partial batch is
+            - a pytree of arrays [example, ...], reshuffled for each member and epoch (the last partial batch is
               dropped);
             - a function `(epoch, keys) -> batches` with leaves [member, step, batch, ...], for epochs counted from 1
-              and the members' keys; `batches_for_each` makes one of a loader for each member. It may also return
-              `SharedBatches`, with leaves [step, batch, ...], which all members see;
+              and the members' keys; `batches_for_each` makes one from one loader per member. It may also return
+              `SharedBatches`, with leaves [step, batch, ...], which all members share;
             - an iterable of batches, such as a DataLoader: an epoch is one pass over it, and all members see the same
               batches. A last batch that is smaller than the others is dropped, with a warning. Batches are pytrees of
-              whatever `np.asarray` takes. A resumed run sees what the next pass gives, which need not be what an
-              uninterrupted one would have seen;
+              whatever `np.asarray` takes. A resumed run gets the next pass, which may differ from the one that an
+              uninterrupted run would have seen;
             - an iterator of batches, such as a generator: an epoch takes the next `steps` of them, for all members. It
-              cannot be resumed, for nobody knows where it stood.
-            What a function, an iterable or an iterator gives for an epoch is in memory at once. Of several processes
-            each draws for itself, and must get the same. A list of batches is a pytree of arrays: wrap it in a loader.
+              cannot be resumed, because its position is not known.
+            The batches of one epoch are in memory at once. With several processes, each draws the batches itself, and
+            all must get the same. A list of batches is a pytree of arrays: wrap it in a loader.
         epochs: the last epoch to reach, counted from epoch 0 (so a resumed run has the same `epochs`).
-        evaluate: `(params, model_state) -> metrics` of one member, called after every epoch (for several
-            members at once, in threads, by the strategy "threads" and on several devices).
-        batch_size: examples a step; unused where data are no arrays.
-        steps: yield after every so many steps, and count these as epochs; the batches are those of one pass over the
-            data after another all the same. By default an epoch is one pass. An iterator needs it, a function has none.
-        first_epoch: the number of epochs that `states` has behind it.
+        evaluate: `(params, model_state) -> metrics` of one member, called after every epoch (from several threads
+            with the strategy "threads" and on several devices).
+        batch_size: examples per step; unused if data are not arrays.
+        steps: steps per epoch. Batches still come from one pass over the data after another. By default an epoch is one
+            pass. Required for an iterator; must be None for a function.
+        first_epoch: the number of epochs that `states` has already been trained for.
         strategy: how the members run together; see `jaxscape.training.members`. "auto" measures for some seconds and
-            takes the fastest; it may be another one the next time, and then differ in the last bits. A function
-            `(update, states, data, batches) -> name` chooses by itself, `choose_strategy` at hand.
-        devices: those that share the members out among them, and run them by the strategy at the same time; all by
-            default. Where there are several processes (`jax.distributed`), those of all: every process makes this
+            takes the fastest; the choice may differ the next time, and with it the last bits of the results. A function
+            `(update, states, data, batches) -> name` makes its own choice, perhaps with `choose_strategy`.
+        devices: the devices that the members are sharded over, which all run the strategy at the same time; all by
+            default. With several processes (`jax.distributed`), the devices of all of them: every process makes this
             call with the same arguments, sees all metrics, and holds the members of its own devices.
 
     Yields:
-        `Epoch(epoch, states, metrics)` for epoch 0 (the start as it is) and each epoch after it; where `first_epoch` is
-        not 0, for the epochs after that one alone, which an earlier call has yielded. metrics are NumPy arrays
-        [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the start, the mean
-        over the epoch's steps of those of `loss_fn`, as "epoch_" + name. A member that diverges runs on in NaN and
-        touches no other.
+        `Epoch(epoch, states, metrics)` for epoch 0 (the start, before any step) and each epoch after it. If
+        `first_epoch` is not 0, only for the epochs after it: an earlier call yielded the others. metrics are NumPy
+        arrays [member]: those of `evaluate`; "finite", whether all parameters are finite; and, except for the start,
+        the means over the epoch's steps of the metrics of `loss_fn`, as "epoch_" + name. A member that diverges
+        continues with NaN and does not affect the others.
 
     Raises:
-        TypeError: before any work, for functions that do not keep to the protocol, an optimizer that needs more than
-            gradients, the loss and its function, data of another kind, and arguments of another kind.
+        TypeError: before any work, for functions that do not follow the protocol, an optimizer that needs more than
+            gradients, the loss and its function, and for data or arguments of the wrong type.
         ValueError: before any work, for counts out of range, a batch larger than the data, leaves that disagree, a
             model_state that changes its structure, shapes or dtypes, states of another optimizer, data that
-            `loss_fn.check_data` refuses, batches of a function without the axis of the members (as far as the loss
-            shows it: see `check_member_axis`), or an iterator to be resumed; later, for data that ends early.
+            `loss_fn.check_data` rejects, batches of a function without the member axis (as far as the loss shows it:
+            see `check_member_axis`), or an iterator to be resumed; later, for data that end early.
 
     Warns:
-        RuntimeWarning: once, where a metric with "loss" in its name is NaN for a member of finite parameters, and
-            once, where the last batch of a pass over an iterable is dropped.
+        RuntimeWarning: once, if a metric with "loss" in its name is NaN for a member with finite parameters, and
+            once, if the last batch of a pass over an iterable is dropped.
     """
     members = _check_states(states)
     states = states._replace(key=typed_keys(states.key, members))
@@ -277,7 +277,7 @@ def train(
     _check_optimizer(optimizer, states)
     mesh = member_mesh(members, devices)
     check_values = _values_check(loss_fn, states)
-    states = share_out(states, mesh)
+    states = shard_members(states, mesh)
     batches = EpochBatches(
         data, batch_size=batch_size, steps=steps, members=members, mesh=mesh, check_values=check_values
     )
@@ -286,19 +286,19 @@ def train(
         if first.data is None:
             check_member_axis(loss_fn, _first_shapes((states.params, states.model_state)), first.batches)
         update = member_update(loss_fn, optimizer, from_arrays=first.data is not None)
-        _trace(update, states, *first)  # what does not keep to the protocol shows here
+        _trace(update, states, *first)  # raises for functions that do not follow the protocol
     if is_arrays(data):
         check_values(data)
     if first is None:
         return iter(())
     if callable(strategy) or strategy == "auto":
         choose = strategy if callable(strategy) else _measured
-        strategy = agree(choose(update, *(parts(tree, mesh)[0] for tree in (states, *first))), mesh)
+        strategy = agree(choose(update, *(local_stacks(tree, mesh)[0] for tree in (states, *first))), mesh)
     run = epoch_runner(update, strategy=strategy, mesh=mesh)
     measure = partial(
         _measure,
         evaluate and checked_evaluate(evaluate),
-        num_workers(strategy) if mesh is None else num_parts(mesh),
+        num_workers(strategy) if mesh is None else num_local_devices(mesh),
         mesh,
     )
     finish = partial(_finish, members, mesh)
@@ -306,15 +306,15 @@ def train(
 
 
 def num_yielded(epochs: int, first_epoch: int) -> int:
-    """How many epochs `train` yields: the start belongs to a call that begins there."""
+    """Return how many epochs `train` yields: epoch 0 only if the call begins there."""
     return epochs - first_epoch + (first_epoch == 0)
 
 
 def _check_states(states: TrainState) -> int:
-    """The number of members of states that can be trained."""
+    """Return the number of members of the states, after checking that they can be trained."""
     if not isinstance(states, TrainState):
         raise TypeError(f"states must be a TrainState, as from init_states, got a {type(states).__name__}")
-    members = num_members(states)  # refuses leaves that disagree
+    members = num_members(states)  # raises for leaves that disagree
     check_parameters("states.params", states.params)
     return members
 
@@ -333,7 +333,7 @@ def _check_optimizer(optimizer: optax.GradientTransformation, states: TrainState
 
 
 def _values_check(loss_fn: LossFn, states: TrainState) -> Callable[[PyTree], None]:
-    """What checks the values of data, where `loss_fn` brings such a check along (`flax_loss` says how)."""
+    """Return a check of the values of data, if `loss_fn` has one (see `flax_loss`)."""
     check = getattr(loss_fn, "check_data", None)
     if check is None:
         return lambda data: None
@@ -341,13 +341,13 @@ def _values_check(loss_fn: LossFn, states: TrainState) -> Callable[[PyTree], Non
 
 
 def _trace(update: Update, states: TrainState, data: PyTree, batches: PyTree) -> None:
-    """Trace one step of one member; jax keeps the result for the strategies that compile this step."""
+    """Trace one step of one member; JAX caches the result for the strategies that compile this step."""
     state, steps = _first_shapes((states, batches))
     jax.eval_shape(update.one, state, data, _first_shapes(steps), np.int32(0), np.int32(0))
 
 
 def _first_shapes(stacked: PyTree) -> PyTree:
-    """The shapes of the first of a stack."""
+    """Return the shapes of the first element of a stack."""
     return jax.eval_shape(lambda stacked: jax.tree.map(lambda leaf: leaf[0], stacked), stacked)
 
 
@@ -359,28 +359,28 @@ def _iterate(
     run: EpochRunner,
     states: TrainState,
     batches: EpochBatches,
-    first: Work | None,
+    first: EpochInputs | None,
     epochs: range,
     measure: Callable[[TrainState], dict[str, np.ndarray]],
     finish: Callable[[Epoch], Epoch],
 ) -> Iterator[Epoch]:
     warned = False
     if epochs.start == 0:
-        found = finish(Epoch(0, states, measure(states)))
-        warned = _warn_of_nan(found)
-        yield found
+        start = finish(Epoch(0, states, measure(states)))
+        warned = _warn_of_nan(start)
+        yield start
     for epoch in epochs[1:]:
-        work, first = batches(states.key, epoch) if first is None else first, None
-        states, metrics = run(states, *work, epoch)
-        del work  # an epoch's batches are not kept while the next one's are drawn
+        inputs, first = batches(states.key, epoch) if first is None else first, None
+        states, metrics = run(states, *inputs, epoch)
+        del inputs  # so that an epoch's batches are freed before the next ones are drawn
         means = {f"epoch_{name}": values for name, values in metrics.items()}
-        found = finish(Epoch(epoch, states, measure(states) | means))
-        warned = warned or _warn_of_nan(found)
-        yield found
+        result = finish(Epoch(epoch, states, measure(states) | means))
+        warned = warned or _warn_of_nan(result)
+        yield result
 
 
 def _warn_of_nan(epoch: Epoch) -> bool:
-    """Warn of losses that are NaN though the parameters are finite, which "finite" does not show."""
+    """Warn of losses that are NaN although the parameters are finite, which "finite" does not show."""
     finite = epoch.metrics["finite"]
     for name, values in epoch.metrics.items():
         bad = np.isnan(np.asarray(values, np.float64)).reshape(len(finite), -1).any(axis=1) & finite
@@ -393,7 +393,7 @@ def _warn_of_nan(epoch: Epoch) -> bool:
 
 
 def _finish(members: int, mesh: Mesh | None, epoch: Epoch) -> Epoch:
-    """The metrics of all processes, and none of the copies that fill up a mesh of devices."""
+    """Return an epoch with the metrics of all processes, without the copies that pad the mesh."""
     states, metrics = epoch.states, gather(epoch.metrics, mesh)
     if num_members(states) > members:
         states, metrics = jax.tree.map(lambda leaf: leaf[:members], (states, metrics))
@@ -403,7 +403,7 @@ def _finish(members: int, mesh: Mesh | None, epoch: Epoch) -> Epoch:
 def _measure(evaluate: Evaluate | None, workers: int, mesh: Mesh | None, states: TrainState) -> dict[str, np.ndarray]:
     members = (states.params, states.model_state)
     metrics = {} if evaluate is None else dict(map_members(evaluate, *members, workers=workers, mesh=mesh))
-    return metrics | {"finite": own_rows(_finite(states.params, mesh=mesh), mesh)}
+    return metrics | {"finite": local_members(_finite(states.params, mesh=mesh), mesh)}
 
 
 @partial(jax.jit, static_argnames="mesh")
@@ -412,11 +412,11 @@ def _finite(params: PyTree, *, mesh: Mesh | None) -> jax.Array:
         leaves = [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(params)]
         return jnp.stack(leaves).all(axis=0)
 
-    return on_each(finite, mesh, (BY_MEMBER,), BY_MEMBER)(params)
+    return per_device(finite, mesh, (BY_MEMBER,), BY_MEMBER)(params)
 
 
 def member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, from_arrays: bool) -> Update:
-    """The step as members run it: the batch is picked on the device, the step's key follows from the counts."""
+    """Return the step that members run: it indexes the batch on the device and folds the counts into the key."""
     one, stack = make_step(loss_fn, optimizer), make_stacked_step(loss_fn, optimizer)
 
     def pick(data: PyTree, batch: PyTree) -> PyTree:
@@ -440,7 +440,7 @@ def member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, f
 
 
 def _check(epochs: Any, first_epoch: Any, batch_size: Any, steps: Any, data: Data) -> tuple[int, int, int, int | None]:
-    """The numbers as ints, where they fit one another and the data."""
+    """Return the numbers as ints, checked against one another and the data."""
     epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
     first_epoch = whole_number("first_epoch", first_epoch)
     if not 0 <= first_epoch <= epochs:
@@ -448,12 +448,12 @@ def _check(epochs: Any, first_epoch: Any, batch_size: Any, steps: Any, data: Dat
     check_data(data)
     steps = None if steps is None else whole_number("steps", steps)
     if steps is not None and (steps < 1 or callable(data)):
-        raise ValueError(f"steps must be at least 1, and None where data is a function, got {steps}")
+        raise ValueError(f"steps must be at least 1, and None if data is a function, got {steps}")
     if isinstance(data, Iterator) and steps is None:
-        raise ValueError("steps must be given where data is an iterator: the batches that it gives for an epoch")
+        raise ValueError("steps must be given if data is an iterator: the number of batches per epoch")
     if isinstance(data, Iterator) and first_epoch:
         raise ValueError(
-            f"first_epoch must be 0 where data is an iterator, which cannot be resumed, got {first_epoch}; give a "
+            f"first_epoch must be 0 if data is an iterator, which cannot be resumed, got {first_epoch}; give a "
             "function (epoch, keys) -> batches"
         )
     if is_arrays(data) and batch_size > num_members(data):

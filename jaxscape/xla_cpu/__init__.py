@@ -1,1 +1,1 @@
-"""What XLA's CPU backend needs to be fast; `compiler.jit` is the door to it."""
+"""Work-arounds that make XLA's CPU backend fast; `compiler.jit` is the entry point."""

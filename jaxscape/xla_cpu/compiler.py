@@ -1,4 +1,4 @@
-"""What a CPU needs to be fast: convolutions in forms of its own, and oneDNN, which jaxlib has built in but off."""
+"""`jit` for CPUs: rewritten convolutions, and oneDNN, which jaxlib contains but leaves disabled."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxscape.xla_cpu.convolutions import convolution_flops, rewrite_convolutions
 
-# From here on oneDNN is faster than XLA's own (docs/cpu.md, 9): a step of WRN-10-1 on 70 images of 8x8 pixels.
+# From here on oneDNN is faster than XLA's own kernels (docs/cpu.md, 9): a step of WRN-10-1 on 70 images of 8x8 pixels.
 ONEDNN_FLOPS = 250e6
 
 
@@ -21,14 +21,15 @@ def jit(
     donate_argnums: int | Sequence[int] = (),
     around: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
 ) -> Callable[..., Any]:
-    """`jax.jit`; on a CPU with the convolutions rewritten, and those of a large program given to oneDNN.
+    """Compile like `jax.jit`; on a CPU with convolutions rewritten, and those of a large program given to oneDNN.
 
-    A small program gains nothing from oneDNN, and without it is kept in jax's compilation cache.
+    A small program gains nothing from oneDNN, and without it is stored in JAX's compilation cache.
 
     Args:
-        function: of positional pytrees of arrays.
+        function: a function of positional pytrees of arrays.
         donate_argnums: as in `jax.jit`.
-        around: applied to the function with its convolutions as they will be, before it is compiled: `shard_map`, say.
+        around: a transformation such as `shard_map`, applied to the function with rewritten convolutions before it is
+            compiled.
     """
     if jax.default_backend() != "cpu":
         return jax.jit(around(function), donate_argnums=donate_argnums)
@@ -57,10 +58,10 @@ def jit(
 
 @cache
 def onednn_options() -> dict[str, bool]:
-    """The compiler options that give convolutions to oneDNN.
+    """Return the compiler options that give convolutions to oneDNN.
 
-    Empty where this jaxlib has no oneDNN (off x86, say), and where the environment says JAXSCAPE_ONEDNN=0: programs
-    that call it cannot be kept in jax's compilation cache (jaxlib 0.12).
+    Empty if this jaxlib has no oneDNN (on another architecture than x86), and if JAXSCAPE_ONEDNN=0 is in the
+    environment: programs that call oneDNN cannot be stored in JAX's compilation cache (jaxlib 0.12).
     """
     if os.environ.get("JAXSCAPE_ONEDNN") == "0":
         return {}
@@ -73,6 +74,6 @@ def onednn_options() -> dict[str, bool]:
 
     try:
         program = jax.jit(convolution, compiler_options=options).lower(images, kernel).compile().as_text()
-    except jax.errors.JaxRuntimeError:  # an option that this jaxlib does not know
+    except jax.errors.JaxRuntimeError:  # this jaxlib does not know the option
         return {}
     return options if "__onednn$convolution" in str(program) else {}

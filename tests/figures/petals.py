@@ -1,4 +1,4 @@
-"""Trajectories with a known shape, and how light a colour is, for the tests of this room."""
+"""Trajectories with a known shape, and helpers that measure figures, for the tests of this room."""
 
 import numpy as np
 from matplotlib.text import Text
@@ -7,7 +7,7 @@ SEEDS, STEP_SIZES, EPOCHS = 5, (0.25, 0.5, 0.75, 1.0), 8
 
 
 def petals(seeds=SEEDS, dimensions=2):
-    """Rows of copies that walk straight home from `seeds` directions, in a shuffled order."""
+    """Return rows of copies that go straight back to the minimum from `seeds` directions, in a shuffled order."""
     seed, step, epoch = (
         a.ravel() for a in np.meshgrid(range(seeds), range(len(STEP_SIZES)), range(EPOCHS + 1), indexing="ij")
     )
@@ -29,12 +29,12 @@ def luminance(rgb):
 
 
 def written(fig):
-    """Every text of a figure that shows, tick labels, letters and colour bars too, once it is laid out."""
+    """Return every visible text of a figure after layout, including tick labels, letters and colour bars."""
     fig.draw_without_rendering()
     ticks = {id(label) for ax in fig.axes for axis in axes_of(ax) for label in axis.get_ticklabels(which="both")}
     shown = {id(text) for ax in fig.axes for axis in axes_of(ax) for text in visible_ticks(axis)}
-    found = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [text for text in found if id(text) not in ticks or id(text) in shown]
+    visible = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return [text for text in visible if id(text) not in ticks or id(text) in shown]
 
 
 def axes_of(ax):
@@ -43,7 +43,7 @@ def axes_of(ax):
 
 
 def visible_ticks(axis):
-    """The labels of ticks that lie within the axis and are drawn."""
+    """Return the tick labels that lie within the axis and are drawn."""
     low, high = sorted(axis.get_view_interval())
     for tick in axis.get_major_ticks() + axis.get_minor_ticks():
         if low <= tick.get_loc() <= high:

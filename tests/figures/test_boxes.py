@@ -1,4 +1,4 @@
-"""Components of a disconnected graph: each in a box of its own, and nothing that suggests how they lie."""
+"""Components of a disconnected graph: each in a box of its own, without suggesting relative positions."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def panel(component=None, **options):
 
 
 def by_direction_and_size(count=7):
-    """Trajectories of one direction and step size together, in an order of their own."""
+    """Return one component per direction and step size, numbered in an arbitrary order."""
     rows = petals()
     return (rows["member"] * 5) % count
 
@@ -46,7 +46,7 @@ def test_every_point_lies_in_the_box_of_its_component_and_no_two_boxes_overlap()
     assert apart[~np.eye(7, dtype=bool)].min() > boxes.side
 
 
-def test_lengths_within_all_boxes_stay_what_they_were():
+def test_lengths_within_all_boxes_are_preserved():
     given = panel(by_direction_and_size())
     moved, _ = put_in_boxes(given)
     for component in range(7):
@@ -59,14 +59,14 @@ def test_lengths_within_all_boxes_stay_what_they_were():
 
 def test_boxes_are_sorted_by_direction_and_step_size_row_by_row():
     rows = petals()
-    given = panel(19 - rows["member"])._replace(minimum_component=19)  # a component a member, numbered backwards
+    given = panel(19 - rows["member"])._replace(minimum_component=19)  # one component per member, numbered backwards
     moved, _ = put_in_boxes(given)
     middles = np.array([moved.embedding[rows["member"] == member].mean(axis=0) for member in range(20)])
     order = sorted(range(20), key=lambda member: (-round(middles[member, 1]), middles[member, 0]))
     assert order == list(range(20))  # members are numbered by direction and step size
 
 
-def test_where_the_boxes_stand_does_not_depend_on_where_the_method_put_the_components():
+def test_box_positions_do_not_depend_on_where_the_method_put_the_components():
     one = panel(by_direction_and_size())
     pushed = one.embedding + 100.0 * one.component[:, None]
     other = one._replace(embedding=pushed, minimum=np.zeros(2))
@@ -74,7 +74,7 @@ def test_where_the_boxes_stand_does_not_depend_on_where_the_method_put_the_compo
 
 
 @pytest.mark.parametrize("component", [None, np.zeros(180, int)])
-def test_one_component_stays_as_it_is(component):
+def test_a_single_component_is_unchanged(component):
     given = panel(component)
     moved, boxes = put_in_boxes(given)
     assert boxes is None
@@ -107,14 +107,14 @@ def test_a_panel_draws_a_frame_around_each_component_and_none_around_all():
     for box in boxes_of(boxed):
         assert np.all(low < box.get_corners()[0])
         assert np.all(high > box.get_corners()[2])
-    assert "A box is a component of the graph" in fig.texts[-1].get_text().replace("\n", " ")
+    assert "Each box is a component of the embedded graph" in fig.texts[-1].get_text().replace("\n", " ")
     assert not plots.comparison_figure([panel()]).texts
 
 
-def test_in_space_components_stay_and_the_note_says_so():
+def test_in_3d_components_are_not_moved_and_the_note_says_so():
     given = panel(by_direction_and_size(), dimensions=3)
     fig = plots.minimum_figure(given, note="a note")
-    assert "how they lie beside one another means nothing" in fig.texts[-1].get_text().replace("\n", " ")
+    assert "their relative positions mean nothing" in fig.texts[-1].get_text().replace("\n", " ")
     moved, boxes = put_in_boxes(given)
     assert boxes is None
     np.testing.assert_array_equal(moved.embedding, given.embedding)
@@ -140,6 +140,6 @@ def test_a_film_moves_its_lines_within_the_boxes():
         ({"component": np.zeros(180), "minimum_component": None}, "minimum_component is None"),
     ],
 )
-def test_components_that_do_not_fit_are_refused(changes, words):
+def test_invalid_components_are_rejected(changes, words):
     with pytest.raises(ValueError, match=words):
         checked_panel(panel()._replace(**changes))

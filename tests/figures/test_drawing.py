@@ -30,7 +30,7 @@ def test_the_luminance_of_every_trajectory_only_falls_or_only_rises(fade, sign):
 
 
 @pytest.mark.parametrize("fade", ["dark", "white"])
-def test_dark_points_lie_over_light_ones(fade):
+def test_dark_points_are_drawn_over_light_ones(fade):
     _, drawn = draw(petals(seeds=1), fade=fade)
     assert np.all(np.diff(luminance(drawn.points.get_facecolors()[:, :3])) <= 0)
 
@@ -66,7 +66,7 @@ def test_a_diamond_lies_at_every_jump_and_has_the_colour_of_its_step_size():
     np.testing.assert_allclose(sorted(seen.tolist()), sorted(expected))
 
 
-def test_diamonds_on_one_place_are_all_seen_since_smaller_ones_lie_on_larger_ones():
+def test_diamonds_at_one_point_are_all_visible_because_smaller_ones_lie_on_top():
     _, drawn = draw({**petals(seeds=1), "embedding": np.zeros((4 * (EPOCHS + 1), 2))})
     assert np.all(np.diff(drawn.starts.get_sizes()) < 0)  # in the order of drawing
 
@@ -85,7 +85,7 @@ def test_points_by_epoch_span_the_colour_bar():
     assert (drawn.colorbar.vmin, drawn.colorbar.vmax) == (0, EPOCHS)
 
 
-def test_values_take_a_logarithmic_scale_and_their_label():
+def test_values_can_have_a_logarithmic_scale_and_a_label():
     rows = petals()
     loss = 10.0 ** -rows["epoch"]
     _, drawn = draw(rows, color_by="values", values=loss, norm=LogNorm(), label="training loss")
@@ -100,7 +100,7 @@ def test_the_minimum_is_drawn_where_it_is_given():
     assert draw(petals())[1].minimum is None
 
 
-def test_axes_have_one_scale_no_ticks_and_hold_every_point():
+def test_axes_have_one_scale_no_ticks_and_contain_every_point():
     rows = petals()
     ax, _ = draw(rows, minimum=[3.0, 0.0])
     assert ax.get_aspect() == 1
@@ -109,7 +109,7 @@ def test_axes_have_one_scale_no_ticks_and_hold_every_point():
     assert ax.get_ylim()[1] > rows["embedding"][:, 1].max()
 
 
-def test_an_embedding_in_space_is_drawn_on_axes_in_space():
+def test_a_3d_embedding_is_drawn_on_3d_axes():
     rows = petals(dimensions=3)
     ax = Figure().add_subplot(projection="3d")
     drawn = plots.plot_trajectories(ax, **rows, minimum=[0, 0, 0])
@@ -119,12 +119,12 @@ def test_an_embedding_in_space_is_drawn_on_axes_in_space():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": np.zeros(3)}, r"seed has shape \(3,\); \(180,\) is needed"),
+        ({"seed": np.zeros(3)}, r"seed has shape \(3,\); it needs \(180,\)"),
         ({"step_size": np.full(180, np.nan)}, "step_size holds 180 NaN"),
         ({"embedding": np.full((180, 2), np.nan)}, "embedding holds 360 NaN"),
         ({"embedding": np.zeros((180, 4))}, r"embedding has shape \(180, 4\)"),
-        ({"embedding": np.zeros((180, 3))}, "embedding has 3 columns; these axes take 2"),
-        ({"member": np.zeros(180)}, "member and epoch name some row twice"),
+        ({"embedding": np.zeros((180, 3))}, "embedding has 3 columns; these axes need 2"),
+        ({"member": np.zeros(180)}, "member and epoch must be unique together"),
         ({"minimum": [0.0, 0.0, 0.0]}, r"minimum has shape \(3,\)"),
         ({"minimum": [0.0, np.inf]}, "minimum holds 1 NaN or infinite"),
         ({"begin": "end"}, "begin is 'end'; choose one of"),
@@ -138,7 +138,7 @@ def test_an_embedding_in_space_is_drawn_on_axes_in_space():
         ({"palette": plots.make_palette([0, 1], STEP_SIZES, [8])}, r"seed holds \[2, 3, 4\]; the palette"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_before_anything_is_drawn(change, message):
+def test_invalid_input_is_rejected_before_anything_is_drawn(change, message):
     ax = Figure().subplots()
     with pytest.raises(ValueError, match=message):
         plots.plot_trajectories(ax, **{**petals(), **change})

@@ -24,7 +24,7 @@ def exact_panel(title="good", *, inward=True, surrogates=True, **changes):
 
 
 def departures(members=4, title="runs", **changes):
-    """Trajectories that leave their first points, each longer than the one before, and turn to their ends."""
+    """Return trajectories that leave their first points, each longer than the one before, with turning ends."""
     member, epoch = (each.ravel() for each in np.meshgrid(range(members), range(EPOCHS + 1), indexing="ij"))
     progress = epoch / EPOCHS
     distance, angle = 10.0 * (member + 1) * progress, np.where(progress > 0, 1 - progress, 0)
@@ -36,16 +36,16 @@ def departures(members=4, title="runs", **changes):
 
 
 def curves(ax):
-    return [np.array(found.get_segments()) for found in ax.collections if isinstance(found, LineCollection)]
+    return [np.array(each.get_segments()) for each in ax.collections if isinstance(each, LineCollection)]
 
 
 def test_radius_and_angle_are_those_of_the_panel():
     panel = exact_panel()
     (ax,) = polar_figure([panel]).axes
-    found = curves(ax)
-    assert len(found) == SEEDS * len(STEP_SIZES)
+    lines = curves(ax)
+    assert len(lines) == SEEDS * len(STEP_SIZES)
     drawn = {}
-    for segments in found:
+    for segments in lines:
         places = np.concatenate([segments[:1, 0], segments[:, 1]])
         radius, angle = np.hypot(*places.T), np.arctan2(places[:, 1], places[:, 0])
         spoke = angle[0]
@@ -61,7 +61,7 @@ def test_radius_and_angle_are_those_of_the_panel():
             np.testing.assert_allclose(off, panel.angle[rows], atol=1e-12)
 
 
-def test_the_plane_has_the_way_along_the_jump_and_across_it():
+def test_the_plane_shows_the_components_along_and_across_the_jump():
     panel = exact_panel(surrogates=False)
     (ax,) = plane_figure([panel]).axes
     lines = [line for line in ax.lines if len(line.get_xdata()) == EPOCHS + 1]
@@ -72,7 +72,7 @@ def test_the_plane_has_the_way_along_the_jump_and_across_it():
         np.testing.assert_allclose(line.get_ydata(), (1 - 0.2 * progress) * np.sin(0.3 * progress))
 
 
-def test_arcs_of_the_plane_have_equal_distance_and_that_of_the_start_is_there():
+def test_arcs_of_the_plane_have_equal_distance_and_one_goes_through_the_starts():
     (ax,) = plane_figure([exact_panel(surrogates=False)]).axes
     arcs = [line for line in ax.lines if len(line.get_xdata()) > EPOCHS + 1]
     radii = [np.hypot(line.get_xdata(), line.get_ydata()) for line in arcs]
@@ -82,7 +82,7 @@ def test_arcs_of_the_plane_have_equal_distance_and_that_of_the_start_is_there():
 
 
 @pytest.mark.parametrize(("inward", "nearer"), [(True, SEEDS * len(STEP_SIZES)), (False, 0)])
-def test_under_the_panel_stands_how_many_ended_nearer_beside_the_surrogates(inward, nearer):
+def test_the_text_under_a_panel_counts_how_many_ended_nearer_beside_the_surrogates(inward, nearer):
     panel = exact_panel(inward=inward)._replace(note="100 % accuracy")
     count = SEEDS * len(STEP_SIZES)
     assert ended_nearer(panel) == (nearer, count)
@@ -136,7 +136,7 @@ def test_the_same_panels_give_the_same_bytes(tmp_path):
         ({"distance": np.zeros(len(petals()["epoch"]))}, "start at the minimum; leave them out"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(changes, words):
+def test_invalid_input_is_rejected(changes, words):
     with pytest.raises(ValueError, match=words):
         check_exact(exact_panel(**changes))
     with pytest.raises(ValueError, match=words):
@@ -149,21 +149,21 @@ def test_surrogates_have_the_rows_of_the_real_ones():
         plane_figure([panel])
 
 
-def test_no_panels_are_refused():
+def test_no_panels_are_rejected():
     with pytest.raises(ValueError, match="panels is empty"):
         polar_figure([])
 
 
 @pytest.mark.parametrize("members", [2, 5, MOST_SPOKES + 6])
-def test_trajectories_start_in_the_middle_and_end_on_spokes_of_their_own(members):
+def test_trajectories_start_in_the_centre_and_end_on_their_own_spokes(members):
     panel = departures(members)
     (ax,) = polar_figure([panel]).axes
-    found = curves(ax)
+    lines = curves(ax)
     count = min(members, MOST_SPOKES)
-    assert len(found) == count
+    assert len(lines) == count
     order = sorted(range(members), key=lambda member: (member % 2, member))  # adam, then sgd
     order = [order[number] for number in np.linspace(0, members - 1, count).round().astype(int)]
-    for number, (member, segments) in enumerate(zip(order, found, strict=True)):
+    for number, (member, segments) in enumerate(zip(order, lines, strict=True)):
         places = np.concatenate([segments[:1, 0], segments[:, 1]])
         rows = np.flatnonzero(panel.member == member)
         spoke = np.pi / 2 - 2 * np.pi * number / count
@@ -176,7 +176,7 @@ def test_trajectories_start_in_the_middle_and_end_on_spokes_of_their_own(members
     assert f"ended 10 to {10 * members:.3g} away" in under
 
 
-def test_the_plane_leads_from_0_to_1_along_the_displacement_in_the_end():
+def test_the_plane_leads_from_0_to_1_along_the_final_displacement():
     panel = departures()
     (ax,) = plane_figure([panel]).axes
     lines = [line for line in ax.lines if len(line.get_xdata()) == EPOCHS + 1]
@@ -191,7 +191,7 @@ def test_the_plane_leads_from_0_to_1_along_the_displacement_in_the_end():
         np.testing.assert_allclose((x - 0.5) ** 2 + y**2, 0.25)
 
 
-def test_groups_have_scales_of_their_own_with_bars_and_minima_one_scale():
+def test_groups_have_separate_scales_with_bars_and_minima_share_one():
     near, far = departures(title="near"), departures(title="far")
     far = far._replace(distance=100 * far.distance)
     reaches = [ax.get_xlim()[1] for ax in polar_figure([near, far]).axes]
@@ -203,7 +203,7 @@ def test_groups_have_scales_of_their_own_with_bars_and_minima_one_scale():
             assert 0.15 < np.ptp(bar.get_xdata()) / ax.get_xlim()[1] < 0.8
 
 
-def test_a_panel_of_one_group_has_its_name_for_a_title_and_no_legend_of_hues():
+def test_a_panel_of_one_group_has_its_name_as_title_and_no_legend_of_hues():
     alone = departures()._replace(seed=np.full(4 * (EPOCHS + 1), "adam"), title="adam")
     for make in (polar_figure, plane_figure):
         labels = {text.get_text() for text in make([alone]).legends[0].get_texts()}
@@ -242,15 +242,15 @@ def test_texts_are_readable_and_cover_nothing(make, panels):
     ("changes", "words"),
     [
         ({"begin": "end"}, "begin is 'end'; choose one of"),
-        ({"distance": np.ones(4 * (EPOCHS + 1))}, "start at another distance than 0"),
-        ({"distance": np.zeros(4 * (EPOCHS + 1))}, "end where they began; leave them out"),
+        ({"distance": np.ones(4 * (EPOCHS + 1))}, "first point does not start at 0"),
+        ({"distance": np.zeros(4 * (EPOCHS + 1))}, "end where they started; leave them out"),
     ],
 )
-def test_departures_that_cannot_be_drawn_are_refused(changes, words):
+def test_invalid_departures_are_rejected(changes, words):
     with pytest.raises(ValueError, match=words):
         plane_figure([departures(**changes)])
 
 
-def test_panels_of_several_kinds_are_refused():
+def test_panels_of_different_kinds_are_rejected():
     with pytest.raises(ValueError, match="panels differ in their hue, begin, unit and length"):
         polar_figure([exact_panel(), departures()])

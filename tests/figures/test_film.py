@@ -1,4 +1,4 @@
-"""Films: what is shown by when, and what stands in the files."""
+"""Films: the content of frames, and of the files."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ SMALL = {"seconds": 1.0, "hold": 0.5, "dpi": 40}
 def panel(epochs=None, **options):
     rows = petals(seeds=2, **options)
     if epochs is not None:
-        kept = np.isin(rows["epoch"], epochs)
-        rows = {name: column[kept] for name, column in rows.items()}
+        selected = np.isin(rows["epoch"], epochs)
+        rows = {name: column[selected] for name, column in rows.items()}
     return plots.Panel("good", **rows)
 
 
@@ -63,7 +63,7 @@ def test_a_frame_shows_the_points_and_lines_up_to_its_epoch(dimensions):
     assert moved.clock.get_text() == f"epoch {EPOCHS} of {EPOCHS}"
 
 
-def test_the_newest_points_are_larger_but_those_under_a_diamond():
+def test_the_newest_points_are_larger_except_under_a_diamond():
     given = panel()
     moved = made(given)
     (drawn,) = moved.drawn
@@ -118,12 +118,12 @@ def test_a_film_of_the_polar_view_has_the_same_bytes_every_time(tmp_path):
         assert picture.n_frames == EPOCHS + 1
 
 
-def test_a_film_is_of_one_kind_of_panels():
+def test_a_film_has_one_kind_of_panels():
     with pytest.raises(ValueError, match="give panels of one kind"):
         made(panel(), exact_panel())
 
 
-def test_the_clock_counts_what_the_panels_count():
+def test_the_clock_counts_in_the_unit_of_the_panels():
     moved = made(panel()._replace(unit="step"))
     film._show(moved, 3)
     assert moved.clock.get_text() == f"step 3 of {EPOCHS}"
@@ -143,12 +143,12 @@ def test_frames_are_the_epochs_of_all_panels():
 
 
 @pytest.mark.parametrize(("most", "epochs"), [(9, range(9)), (5, [0, 2, 4, 6, 8]), (4, [0, 3, 6, 8]), (2, [0, 8])])
-def test_of_many_epochs_every_kth_and_the_last_are_shown(most, epochs):
+def test_with_many_epochs_every_kth_and_the_last_are_shown(most, epochs):
     np.testing.assert_array_equal(made(panel(), max_frames=most).epochs, epochs)
 
 
 @pytest.mark.usefixtures("without_ffmpeg")
-def test_without_an_ffmpeg_there_is_a_gif_of_the_asked_length_for_ever(tmp_path):
+def test_without_ffmpeg_a_looping_gif_of_the_requested_length_is_written(tmp_path):
     (gif,) = film.save_film([panel()], tmp_path / "new" / "folder" / "film", **SMALL)
     assert gif == tmp_path / "new" / "folder" / "film.gif"
     with Image.open(gif) as picture:
@@ -169,7 +169,7 @@ def test_the_same_panels_give_the_same_bytes(tmp_path):
 
 
 @pytest.mark.skipif(not FFMpegWriter.isAvailable(), reason="there is no ffmpeg")
-def test_with_an_ffmpeg_there_is_an_mp4_too(tmp_path):
+def test_with_ffmpeg_an_mp4_is_written_too(tmp_path):
     gif, mp4 = film.save_film([panel()], tmp_path / "film", **SMALL)
     assert (gif.suffix, mp4.suffix) == (".gif", ".mp4")
     assert mp4.read_bytes()[4:8] == b"ftyp"
@@ -186,12 +186,12 @@ def test_with_an_ffmpeg_there_is_an_mp4_too(tmp_path):
         ({"look": "black"}, r"look is 'black'; choose one of \['dark', 'white', 'epoch'\]"),
     ],
 )
-def test_what_makes_no_film_is_refused_before_anything_is_written(tmp_path, options, message):
+def test_invalid_options_are_rejected_before_anything_is_written(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         film.save_film([panel()], tmp_path / "folder" / "film", **options)
     assert not (tmp_path / "folder").exists()
 
 
-def test_a_film_of_no_panels_is_refused(tmp_path):
+def test_a_film_of_no_panels_is_rejected(tmp_path):
     with pytest.raises(ValueError, match="panels is empty"):
         film.save_film([], tmp_path / "film")

@@ -96,14 +96,14 @@ def fig(request):
 
 
 def level(fig):
-    """The texts that show; without those along axes in space, whose boxes are larger than what is written aslant."""
+    """Return the visible texts, except those along 3-D axes, whose boxes are larger than the slanted text."""
     space = [ax for ax in fig.axes if ax.name == "3d"]
     aslant = {id(text) for ax in space for axis in (ax.xaxis, ax.yaxis, ax.zaxis) for text in axis.findobj(Text)}
     return [text for text in written(fig) if id(text) not in aslant]
 
 
 def under(ax):
-    """The note under the panel, without its line breaks."""
+    """Return the note under the panel, without line breaks."""
     return ax.texts[-1].get_text().replace("\n", " ")
 
 
@@ -143,7 +143,7 @@ def test_the_barrier_is_the_height_above_the_chord_between_the_ends():
     np.testing.assert_allclose(bar.get_xdata(), 0.5)
 
 
-def test_a_barrier_is_looked_for_between_the_ends_alone():
+def test_a_barrier_is_searched_only_between_the_ends():
     beyond = np.where(POSITION > 1.2, 100.0, PEAK)
     where, _, _ = height_above_chord(checked_line(line(curves={"recalibrated": beyond})))
     assert where == pytest.approx(0.5)
@@ -188,7 +188,7 @@ def test_a_scale_is_logarithmic_beyond_two_decades_of_positive_values(values, ex
     assert ax.get_yscale() == ("log" if expected else "linear")
 
 
-def test_contours_share_levels_that_cover_all_values_and_hatch_what_is_missing():
+def test_contours_share_levels_that_cover_all_values_and_hatch_missing_ones():
     fig = landscapes.contour_figure([surface(), surface(values=100 * BOWL), holed()])
     filled = [next(each for each in ax.collections if each.get_array() is not None) for ax in fig.axes]
     levels = filled[0].levels
@@ -204,7 +204,7 @@ def test_contours_share_levels_that_cover_all_values_and_hatch_what_is_missing()
     assert [bar.get_ylabel() for ax in fig.axes for bar in ax.child_axes] == ["loss"]
 
 
-def test_a_hatched_place_is_not_filled():
+def test_a_hatched_area_is_not_filled():
     (ax,) = landscapes.contour_figure([holed()]).axes
     filled = next(each for each in ax.collections if each.get_array() is not None)
     inside = [path.contains_point((0.9, -0.95)) for path in filled.get_paths() if len(path.vertices)]
@@ -221,13 +221,13 @@ def test_points_are_stars_with_their_names():
     assert {"minimum", "corner"} <= {text.get_text() for text in ax.texts}
 
 
-def test_a_surface_of_one_value_is_drawn():
+def test_a_constant_surface_is_drawn():
     flat = surface(values=np.full(BOWL.shape, 2.0))
     for figure in (landscapes.contour_figure, landscapes.surface_figure):
         figure([flat]).draw_without_rendering()
 
 
-def test_a_surface_in_space_has_the_height_of_its_values_and_holes():
+def test_a_3d_surface_has_the_height_of_its_values_and_holes():
     fig = landscapes.surface_figure([surface(), holed()])
     facets = [len(ax.collections[0].get_facecolors()) for ax in fig.axes]
     assert facets[0] == 14 * 14
@@ -239,7 +239,7 @@ def test_a_surface_in_space_has_the_height_of_its_values_and_holes():
     assert "16 NaN or infinite: left open" in under(fig.axes[1])
 
 
-def test_a_projected_trajectory_is_coloured_by_its_share_outside_and_both_losses_stand_below():
+def test_a_projected_trajectory_is_coloured_by_its_share_outside_with_both_losses_below():
     given = trajectory()
     above, below = landscapes.trajectory_figure([given]).axes
     points = next(each for each in above.collections if isinstance(each, PathCollection))
@@ -251,10 +251,10 @@ def test_a_projected_trajectory_is_coloured_by_its_share_outside_and_both_losses
     np.testing.assert_array_equal(below.lines[0].get_ydata(), given.loss)
     np.testing.assert_array_equal(below.lines[1].get_ydata(), given.plane_loss)
     assert below.get_xlabel() == "epoch"
-    assert "outside of the plane 0\N{NO-BREAK SPACE}% to 90\N{NO-BREAK SPACE}% of the distance" in under(above)
+    assert "outside the plane 0\N{NO-BREAK SPACE}% to 90\N{NO-BREAK SPACE}% of the distance" in under(above)
 
 
-def test_trajectories_keep_the_range_of_their_own_plane_and_share_that_of_the_losses():
+def test_each_plane_keeps_its_own_range_and_the_losses_share_one():
     wide = trajectory(surface=surface(x=5 * AXIS, y=7 * AXIS), loss=3 + np.arange(20.0))
     one, other, below, beside = landscapes.trajectory_figure([trajectory(), wide]).axes
     assert (one.get_xlim(), one.get_ylim()) == ((-1, 1), (-1, 1))
@@ -264,8 +264,8 @@ def test_trajectories_keep_the_range_of_their_own_plane_and_share_that_of_the_lo
     assert "beyond" not in under(one)
 
 
-def test_several_trajectories_are_lines_of_their_own_and_have_the_medians_of_their_losses():
-    """Points epoch by epoch, three trajectories; the losses of two epochs are known, and one is infinite."""
+def test_several_trajectories_are_separate_lines_with_the_medians_of_their_losses():
+    """Three trajectories, epoch by epoch; the losses of two epochs are known, and one is infinite."""
     place = np.random.default_rng(0).uniform(-0.5, 0.5, (9, 2))
     losses = np.array([3.0, 1, 2, 9, np.inf, 7])
     given = trajectory(
@@ -298,20 +298,20 @@ def test_several_trajectories_are_lines_of_their_own_and_have_the_medians_of_the
         ({"rows": np.array([0, 1])}, "loss"),
     ],
 )
-def test_trajectories_that_do_not_fit_together_are_refused(changes, message):
+def test_inconsistent_trajectories_are_rejected(changes, message):
     with pytest.raises(ValueError, match=message):
         landscapes.trajectory_figure([trajectory(**changes)])
 
 
-def test_points_of_a_trajectory_beyond_the_plane_are_counted():
+def test_points_of_a_trajectory_outside_the_picture_are_counted():
     far = trajectory().place.copy()
     far[[0, 1], 0] = -2
     above, _ = landscapes.trajectory_figure([trajectory(place=far)]).axes
-    assert "2 points lie beyond the picture" in under(above)
+    assert "2 points outside the picture" in under(above)
     assert above.get_xlim() == (-1, 1)
 
 
-def test_a_path_stands_beside_the_straight_line_and_says_how_high_both_are():
+def test_a_path_is_drawn_beside_the_straight_line_with_both_maxima():
     loss, error = landscapes.path_figure(paths()).axes
     (straight, curve, *_) = loss.lines
     np.testing.assert_array_equal(curve.get_ydata(), paths()[0].curve)
@@ -361,7 +361,10 @@ def test_a_diagram_has_every_pair_and_the_band_of_the_null():
         (lambda: landscapes.line_figure([line(position=-POSITION)]), "position must ascend"),
         (lambda: landscapes.line_figure([line(curves={"a": [1]}, barrier="")]), r"curves\['a'\] has shape \(1,\)"),
         (lambda: landscapes.line_figure([line(curves={"a": PEAK - 1}, barrier="")], log=True), "values reach -"),
-        (lambda: landscapes.contour_figure([surface(values=BOWL[:3])]), r"values has shape \(3, 15\); \(15, 15\)"),
+        (
+            lambda: landscapes.contour_figure([surface(values=BOWL[:3])]),
+            r"values has shape \(3, 15\); it needs \(15, 15\)",
+        ),
         (lambda: landscapes.contour_figure([surface(values=np.nan * BOWL)]), "has no finite value"),
         (lambda: landscapes.contour_figure([surface(points={"a": (2, 0)})]), r"points\['a'\] must lie on the grid"),
         (lambda: landscapes.surface_figure([surface(x=AXIS[::-1])]), "x must ascend"),
@@ -376,6 +379,6 @@ def test_a_diagram_has_every_pair_and_the_band_of_the_null():
         (lambda: landscapes.persistence_figure([diagram(null=np.arange(4.0)[None])]), "null must have shape"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(make, message):
+def test_invalid_input_is_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -9,7 +9,7 @@ TEXT = "PHATE, cosine distance of the parameter vectors, knn 5, decay 40, from t
 
 
 @pytest.mark.parametrize("inches", [1.0, 2.0, 5.0])
-def test_wrapped_lines_are_as_long_as_they_may_be_when_drawn(inches):
+def test_wrapped_lines_fit_the_width_when_drawn(inches):
     fig = Figure(dpi=720)
     drawn = [fig.text(0, 0, line, fontsize=7) for line in wrapped(TEXT, inches, 7).split("\n")]
     widths = [line.get_window_extent().width / fig.dpi for line in drawn]
@@ -19,13 +19,13 @@ def test_wrapped_lines_are_as_long_as_they_may_be_when_drawn(inches):
         assert line.get_window_extent().width / fig.dpi > 0.98 * inches
 
 
-def test_wrapping_loses_no_word_and_keeps_lines_and_no_break_spaces():
+def test_wrapping_loses_no_word_and_keeps_line_breaks_and_no_break_spaces():
     assert wrapped(TEXT, 1, 7).split() == TEXT.split()
     assert wrapped("good\n\nbad", 5, 7) == "good\n\nbad"
     assert wrapped("knn\N{NO-BREAK SPACE}5 connects", 0.1, 7) == "knn\N{NO-BREAK SPACE}5\nconnects"
 
 
-def test_of_too_many_lines_the_last_ends_in_dots():
+def test_excess_lines_end_in_an_ellipsis():
     whole = wrapped(TEXT, 1, 7).splitlines()
     assert wrapped(TEXT, 1, 7, most=len(whole)).splitlines() == whole
     assert wrapped(TEXT, 1, 7, most=3).splitlines() == [*whole[:2], f"{whole[2]} \N{HORIZONTAL ELLIPSIS}"]
@@ -33,7 +33,7 @@ def test_of_too_many_lines_the_last_ends_in_dots():
 
 @pytest.mark.parametrize("most", [2, 3, 4])
 @pytest.mark.parametrize("count", range(1, 20))
-def test_rows_of_panels_are_as_equal_as_can_be(count, most):
+def test_rows_of_panels_are_as_equal_as_possible(count, most):
     lengths = row_lengths(count, most)
     assert sum(lengths) == count
     assert max(lengths) <= most
@@ -44,7 +44,7 @@ def test_rows_of_panels_are_as_equal_as_can_be(count, most):
 
 
 @pytest.mark.parametrize("layout", [None, "constrained", "compressed", "tight"])
-def test_a_strip_lengthens_any_figure_and_leaves_its_axes_where_they_were(layout):
+def test_a_strip_lengthens_any_figure_and_does_not_move_its_axes(layout):
     fig = Figure(figsize=(4, 2), layout=layout)
     axes = fig.subplots(1, 2)
     settle_layout(fig)

@@ -47,11 +47,11 @@ def oklab(linear_rgb):
 
 @pytest.mark.parametrize("vision", COLOR_VISION)
 @pytest.mark.parametrize("darkness", [0, 0.25, 0.5, 0.75, 1])
-def test_five_directions_stay_apart_at_every_darkness_and_for_every_colour_vision(vision, darkness):
+def test_five_directions_are_distinguishable_at_every_darkness_and_for_every_colour_vision(vision, darkness):
     shades = [linear(plots.shade(hue, darkness)) for hue in plots.HUES[:5]]
     seen = oklab(np.clip(shades @ np.transpose(COLOR_VISION[vision]), 0, 1))
     apart = min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2))
-    assert apart > 0.03  # about 0.02 is a difference that can just be seen
+    assert apart > 0.03  # about 0.02 is just noticeable
 
 
 def test_more_directions_than_hues_share_them_with_a_warning():

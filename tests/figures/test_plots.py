@@ -28,7 +28,7 @@ def distances(null=None):
 
 
 def networks():
-    """Trajectories from initial parameters, a hue an optimiser."""
+    """Return trajectories from initial parameters, one hue per optimiser."""
     named = np.array(["sgd", "momentum", "adam", "adagrad", "lion"])
     rows = petals()
     return plots.Panel("networks", **rows | {"seed": named[rows["seed"]]}, hue="optimizer", begin="initial")
@@ -45,7 +45,7 @@ LONG = "a long title " * 9
 
 
 def in_components(**changes):
-    """A component a direction, the last two of them together."""
+    """Return a panel with one component per direction, the last two directions in one."""
     given = panel(TITLE, **changes)
     return given._replace(component=np.minimum(given.seed, SEEDS - 2), minimum_component=0)
 
@@ -83,13 +83,13 @@ def fig(request):
 
 
 def parts(fig):
-    """Boxes in inches around the panels and everything that is written beside them."""
+    """Return boxes in inches around the panels and all texts beside them."""
     texts = [ax.title for ax in fig.axes] + [ax._left_title for ax in fig.axes]
     texts += [text for ax in fig.axes for text in ax.texts]
     boxes = [text.get_window_extent() for text in (*texts, *fig.texts) if text.get_text().strip()]
     boxes += [ax.get_window_extent() for ax in fig.axes] + [legend.get_window_extent() for legend in fig.legends]
     axes = [axis.get_tightbbox() for ax in fig.axes if ax.name != "3d" for axis in (ax.xaxis, ax.yaxis)]
-    boxes += [box for box in axes if box]  # None where there are no ticks
+    boxes += [box for box in axes if box]  # None if there are no ticks
     boxes += [bar.get_tightbbox() for ax in fig.axes for bar in ax.child_axes]
     return [box.transformed(fig.dpi_scale_trans.inverted()) for box in boxes]
 
@@ -118,7 +118,7 @@ def test_no_title_has_more_than_three_lines(fig):
     assert max(ax.get_title().count("\n") + 1 for ax in fig.axes) <= 3
 
 
-def test_a_row_of_fewer_panels_stands_in_the_middle_and_no_panel_alone():
+def test_a_shorter_row_is_centred_and_no_row_has_a_single_panel():
     fig = plots.distance_figure([distances()] * 7)
     lefts = [ax.get_position().x0 for ax in fig.axes]
     rows = [lefts[:3], lefts[3:5], lefts[5:]]
@@ -131,12 +131,12 @@ def test_a_row_of_fewer_panels_stands_in_the_middle_and_no_panel_alone():
 def test_no_strip_of_a_figure_is_left_empty(fig):
     used = [0.0]
     for box in sorted(parts(fig), key=lambda box: box.y0):
-        assert box.y0 - max(used) < 0.12  # inches: the gap between parts, and what a font leaves above its letters
+        assert box.y0 - max(used) < 0.12  # inches: the gap between parts, and the font's leading above its letters
         used.append(box.y1)
     assert fig.get_figheight() - max(used) < 0.12
 
 
-def test_panels_have_one_size_whatever_is_written_beside_them(fig):
+def test_panels_have_one_size_whatever_the_texts_beside_them(fig):
     heights = [ax.get_window_extent().height / fig.dpi for ax in fig.axes]
     columns = max(Counter(round(ax.get_window_extent().y0) for ax in fig.axes).values())
     np.testing.assert_allclose(heights, {4: 1.45, 5: 1.16}.get(columns, PANEL_INCHES), rtol=1e-6)
@@ -151,7 +151,7 @@ def test_up_to_five_columns_fit_the_width_of_a_page(columns):
     assert max(fig.get_figwidth() for fig in figures) < 7.4
 
 
-def test_a_letter_stands_on_the_line_of_the_first_line_of_its_title():
+def test_a_letter_is_level_with_the_first_line_of_its_title():
     fig = plots.comparison_figure([panel("bad"), panel("bad\nbad"), panel("bad\nbad\nbad")], looks=["dark"])
     for ax in fig.axes:
         ax.title.set_color("#0000ff")
@@ -175,7 +175,7 @@ def test_a_legend_names_every_direction_step_size_and_sign():
     assert {"0", "1", "2", "3", "4", "0.25", "0.5", "0.75", *signs} == set(labels) - {""}
 
 
-def test_networks_begin_at_golden_stars_and_have_no_step_sizes_in_the_legend():
+def test_networks_start_at_golden_stars_and_have_no_step_sizes_in_the_legend():
     fig = plots.minimum_figure(networks())
     labels = {text.get_text() for text in fig.legends[0].get_texts()} - {""}
     assert labels == {"optimizer", "sgd", "momentum", "adam", "adagrad", "lion", "epoch 0 to 8", "initial parameters"}
@@ -185,7 +185,7 @@ def test_networks_begin_at_golden_stars_and_have_no_step_sizes_in_the_legend():
         np.testing.assert_allclose(stars.get_facecolors()[:, :3], [to_rgb(MINIMUM)])
 
 
-def test_panels_whose_hues_mean_different_things_share_no_legend():
+def test_panels_with_different_meanings_of_hues_cannot_share_a_legend():
     with pytest.raises(ValueError, match="panels differ in their hue, begin and unit"):
         plots.comparison_figure([panel(), panel()._replace(hue="optimizer")])
 
@@ -203,7 +203,7 @@ def test_norms_are_lines_in_the_hue_of_their_label_on_a_logarithmic_scale():
         plots.norm_figure(given._replace(distance=np.zeros(180)), hue="optimizer")
 
 
-def test_values_of_all_panels_share_one_scale_and_stand_at_their_rows():
+def test_values_of_all_panels_share_one_scale_and_match_their_rows():
     given = [panel("one"), panel("other")]
     values = [np.arange(1, 181.0), 1000.0 * np.arange(1, 181.0)]
     fig = plots.values_figure(given, values, "loss", log=True)
@@ -217,7 +217,7 @@ def test_values_of_all_panels_share_one_scale_and_stand_at_their_rows():
         plots.values_figure(given, values[:1], "loss")
 
 
-def test_a_comparison_has_a_column_a_minimum_and_letters_by_row():
+def test_a_comparison_has_one_column_per_minimum_and_letters_by_row():
     fig = plots.comparison_figure([panel("good"), panel("bad"), panel("memorization")])
     assert [ax.get_title(loc="left") for ax in fig.axes] == list("abcdef")
     assert [ax.get_title() for ax in fig.axes] == ["good", "bad", "memorization", "", "", ""]
@@ -244,7 +244,7 @@ def test_a_norm_of_any_size_has_ticks_with_plain_numbers(low, high):
     assert ax.get_ylim()[0] <= inside.min() < inside.max() <= ax.get_ylim()[1]
 
 
-def test_names_stand_at_the_ends_of_their_curves_in_their_order_and_replace_the_legend():
+def test_names_at_the_ends_of_curves_follow_their_order_and_replace_the_legend():
     given = norms()
     fig = plots.norm_figure(given, hue="optimizer")
     assert not fig.legends
@@ -263,16 +263,16 @@ def test_names_stand_at_the_ends_of_their_curves_in_their_order_and_replace_the_
 
 def test_names_of_curves_that_end_together_are_spread_as_little_as_needed():
     heights = np.array([0.2, 0.5, 0.5, 0.5, 0.9])
-    found = _spread(heights, 0.1)
-    np.testing.assert_allclose(found, [0.2, 0.4, 0.5, 0.6, 0.9])
+    actual = _spread(heights, 0.1)
+    np.testing.assert_allclose(actual, [0.2, 0.4, 0.5, 0.6, 0.9])
     np.testing.assert_allclose(_spread(np.full(3, 1.0), 0.1), [0.8, 0.9, 1.0])
     np.testing.assert_allclose(_spread(np.full(3, 0.0), 0.1), [0.0, 0.1, 0.2])
 
 
-def test_hues_of_trajectories_of_other_lengths_darken_from_the_first_row_of_each_to_its_last():
+def test_hues_of_trajectories_of_different_lengths_darken_from_first_to_last_row():
     rows = petals(seeds=2)
-    kept = (rows["seed"] == 0) | (rows["epoch"] <= EPOCHS // 2)
-    rows = {name: column[kept] for name, column in rows.items()}
+    selected = (rows["seed"] == 0) | (rows["epoch"] <= EPOCHS // 2)
+    rows = {name: column[selected] for name, column in rows.items()}
     del rows["step_size"]
     long_and_short = plots.Panel("runs", **rows, begin="first", unit="step")
     fig, (drawn,) = plots.draw_comparison([long_and_short], ["dark"])
@@ -293,7 +293,7 @@ def test_hues_of_trajectories_of_other_lengths_darken_from_the_first_row_of_each
         ([[panel()], [panel(dimensions=3, minimum=None)]], (), r"panels have \[2, 3\] columns"),
     ],
 )
-def test_methods_that_make_no_figure_are_refused(rows, left, message):
+def test_invalid_rows_of_methods_are_rejected(rows, left, message):
     with pytest.raises(ValueError, match=message):
         plots.methods_figure(rows, left=left)
 
@@ -316,7 +316,7 @@ def test_a_seed_has_one_hue_in_all_panels_of_a_comparison():
         ([panel(), panel(dimensions=3, minimum=None)], ["dark"], r"panels have \[2, 3\] columns"),
     ],
 )
-def test_a_comparison_that_makes_no_sense_is_refused(panels, looks, message):
+def test_an_invalid_comparison_is_rejected(panels, looks, message):
     with pytest.raises(ValueError, match=message):
         plots.comparison_figure(panels, looks=looks)
 
@@ -329,7 +329,7 @@ def test_the_bold_line_of_distances_is_the_median_over_members():
     np.testing.assert_allclose(bold.get_ydata(), expected)
 
 
-def test_null_trajectories_are_dashed_a_line_a_member():
+def test_null_trajectories_are_dashed_lines_one_per_member():
     (ax,) = plots.distance_figure([distances(null=np.ones(180))]).axes
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert len(dashed) == SEEDS * len(STEP_SIZES)
@@ -349,12 +349,12 @@ def test_distances_of_all_minima_share_one_scale():
         ({"epoch": np.ones(3)}, r"epoch has shape \(3,\)"),
     ],
 )
-def test_distances_that_do_not_fit_their_labels_are_refused(change, message):
+def test_distances_inconsistent_with_their_labels_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         plots.distance_figure([distances()._replace(**change)])
 
 
-def test_a_distance_figure_of_no_minima_is_refused():
+def test_a_distance_figure_without_minima_is_rejected():
     with pytest.raises(ValueError, match="panels is empty"):
         plots.distance_figure([])
 
@@ -370,7 +370,7 @@ def test_a_figure_is_saved_to_the_same_bytes_every_time(tmp_path):
         assert one.read_bytes() == two.read_bytes() == three.read_bytes()
 
 
-def test_an_svg_clips_no_point_by_itself(tmp_path):
+def test_an_svg_does_not_clip_points_individually(tmp_path):
     _, svg, _ = plots.save_figure(plots.comparison_figure([panel()], looks=["dark"]), tmp_path / "figure")
     assert svg.read_text().count("<g clip-path") < SEEDS * len(STEP_SIZES) * EPOCHS
 

@@ -68,7 +68,7 @@ def saved(figure, folder):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """The bytes of each figure with matplotlib's defaults."""
+    """Return the bytes of each figure with matplotlib's defaults."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         return {figure: saved(figure, tmp_path_factory.mktemp("expected")) for figure in FIGURES}
@@ -76,7 +76,7 @@ def expected(tmp_path_factory):
 
 @pytest.fixture
 def settings(request):
-    """A user's settings, in force for a test."""
+    """Set a user's settings for a test."""
     with matplotlib.rc_context():
         chosen = SETTINGS[request.param]
         matplotlib.style.use(chosen) if isinstance(chosen, str) else matplotlib.rcParams.update(chosen)
@@ -85,7 +85,7 @@ def settings(request):
 
 @pytest.mark.parametrize("settings", SETTINGS, indirect=True)
 def test_settings_change_no_byte_and_are_not_changed(settings, expected, tmp_path):
-    """All settings on the figure with most parts."""
+    """Compare all settings on the figure with the most parts."""
     assert saved("comparison", tmp_path) == expected["comparison"]
     assert dict(matplotlib.rcParams) == settings
 
@@ -107,7 +107,7 @@ def test_settings_change_no_byte_of_a_film(settings, tmp_path, monkeypatch):
         assert film.save_film([panel()], tmp_path / "plain", **options)[0].read_bytes() == gif.read_bytes()
 
 
-def test_settings_come_back_after_a_refusal():
+def test_settings_are_restored_after_an_error():
     before = dict(matplotlib.rcParams)
     with pytest.raises(ValueError, match="panels is empty"):
         plots.comparison_figure([])
@@ -127,19 +127,19 @@ save_figure(distance_figure([DistancePanel("run", [1, 2, 3], epoch=[0, 1, 2], **
     [("missing", ""), ("agg", "text.usetex: True\nbackend: svg\naxes.grid: True")],
 )
 def test_a_process_with_settings_writes_the_same_bytes(tmp_path, backend, matplotlibrc):
-    """MPLBACKEND, and a matplotlibrc in the working directory."""
+    """The settings come from MPLBACKEND and from a matplotlibrc in the working directory."""
     (tmp_path / "matplotlibrc").write_text(matplotlibrc)
     namespace = {}
     exec(PROGRAM.replace("sys.argv[1]", repr(str(tmp_path / "expected"))), namespace)
     subprocess.run(
-        [sys.executable, "-c", PROGRAM, "found"], check=True, cwd=tmp_path, env=os.environ | {"MPLBACKEND": backend}
+        [sys.executable, "-c", PROGRAM, "actual"], check=True, cwd=tmp_path, env=os.environ | {"MPLBACKEND": backend}
     )
     for ending in ("png", "svg", "pdf"):
-        assert (tmp_path / f"found.{ending}").read_bytes() == (tmp_path / f"expected.{ending}").read_bytes()
+        assert (tmp_path / f"actual.{ending}").read_bytes() == (tmp_path / f"expected.{ending}").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["a$b$c", r"$\nothing$", "one $"])
-def test_the_name_of_a_run_is_no_formula(tmp_path, name):
+def test_the_name_of_a_run_is_not_parsed_as_a_formula(tmp_path, name):
     named = panel()._replace(title=name, note=name)
     figures = [
         plots.minimum_figure(named, note=name),
@@ -153,7 +153,7 @@ def test_the_name_of_a_run_is_no_formula(tmp_path, name):
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, ending):
-    """All goes through one write: the writer of a PDF would hide the error of a full disk behind one of its own."""
+    """Check that every file goes through one write: matplotlib's PDF writer would hide the error of a full disk."""
     for name in ("png", "svg", "pdf"):
         (tmp_path / f"figure.{name}").write_text("old")
     write = Path.write_bytes
@@ -173,8 +173,8 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
 @pytest.mark.parametrize(("ends", "written"), [(0, True), (1, False)])
-def test_an_ffmpeg_that_fails_leaves_no_half_film(tmp_path, ends, written):
-    """It is found where the user's settings say."""
+def test_a_failing_ffmpeg_leaves_no_partial_film(tmp_path, ends, written):
+    """ffmpeg is looked up where the user's settings say."""
     program = tmp_path / "ffmpeg"
     program.write_text(f'#!/bin/sh\nfor last; do :; done\ncat > "$last"\nexit {ends}\n')
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Pages for the tests: made up, so that everything about them is known."""
+"""Synthetic pages for the tests, whose content is known exactly."""
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def palette(hues):
 
 
 def trajectories(title="good", hues=("0", "1"), *, epochs=5, begin="jump", labels=("loss", "null", "map"), seed=0):
-    """Two trajectories a hue that spiral around a minimum, or leave their first point; the last one ends early."""
+    """Return two trajectories per hue that spiral around a minimum, or leave their first point; the last ends early."""
     random = np.random.default_rng(seed)
     lengths = [epochs + 1] * (2 * len(hues) - 1) + [max(epochs - 1, 2)]
     member = np.repeat(np.arange(len(lengths)), lengths)
@@ -86,7 +86,7 @@ def page(runs=None, **changes):
 
 
 def hostile_page():
-    """A page whose every text is hostile."""
+    """Return a page in which every text is hostile."""
     runs = [
         trajectories(HOSTILE[0], HOSTILE, labels=(HOSTILE[1], HOSTILE[4], HOSTILE[5])),
         trajectories(HOSTILE[3], HOSTILE, labels=(HOSTILE[6], HOSTILE[0], HOSTILE[2])),

@@ -1,4 +1,4 @@
-"""The page in a real browser, opened from a file: Debian's chromium, without a screen."""
+"""The page in a real browser, opened from a file: Debian's chromium, headless."""
 
 import base64
 import io
@@ -25,13 +25,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 def browser():
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 class Watched:
-    """A page that was opened, and all that it must not do."""
+    """An open page, which records everything that it must not do."""
 
     def __init__(self, browser, file, **settings):
         self.context = browser.new_context(viewport={"width": 900, "height": 760}, **settings)
@@ -50,7 +50,7 @@ class Watched:
         self.tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def until(self, is_so):
-        """Wait for something; the page itself forbids what playwright would wait with."""
+        """Wait for a condition; the page's policy forbids playwright's own way of waiting."""
         for _ in range(200):
             if is_so():
                 return
@@ -58,7 +58,7 @@ class Watched:
         raise AssertionError("waited in vain")
 
     def picture(self, number=0, kind="live"):
-        """The pixels of a canvas that is in view, (height, width, 4)."""
+        """Return the pixels of a visible canvas, (height, width, 4)."""
         script = """([number, kind]) => [...document.querySelectorAll(`canvas.${kind}`)]
           .filter((each) => each.clientWidth)[number].toDataURL()"""
         self.settle()
@@ -67,7 +67,7 @@ class Watched:
             return np.array(image.convert("RGBA"))
 
     def ink(self, number=0):
-        """How many pixels of a picture are drawn upon."""
+        """Return the number of drawn pixels of a picture."""
         return int((self.picture(number)[..., 3] > 40).sum())
 
     def shown(self, number=0):
@@ -98,7 +98,7 @@ class Watched:
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """`opened(page)`: a page in the browser; at the end nothing went wrong, and nothing but the file was asked for."""
+    """Open a page in the browser; at the end check that there was no error, and no request but for the file."""
     all_opened = []
 
     def open_page(content=None, **settings):
@@ -117,7 +117,7 @@ def opened(browser, tmp_path):
         watched.context.close()
 
 
-def test_the_slider_draws_trajectories_as_far_as_its_time(opened):
+def test_the_slider_draws_trajectories_up_to_its_time(opened):
     watched = opened()
     whole = watched.ink()
     watched.go_to(2)
@@ -146,11 +146,11 @@ def test_it_plays_and_pauses(opened):
     watched.go_to(28)
     watched.tab.get_by_role("button", name="Play").click()
     watched.until(lambda: slider.input_value() == "30")
-    watched.tab.get_by_role("button", name="Play").wait_for()  # at the end it stops
+    watched.tab.get_by_role("button", name="Play").wait_for()  # it stops at the end
 
 
 def places(watched):
-    """Where the rows of the first picture are on the screen, (n, 2): the start of its first spoke is the topmost."""
+    """Return the screen positions of the first picture's rows, (n, 2): the start of its first spoke is the topmost."""
     box = watched.shown().bounding_box()
     alpha = watched.picture()[..., 3] > 40
     rows, columns = np.nonzero(alpha)
@@ -165,7 +165,7 @@ def point_at_the_top(watched):
     watched.settle()
 
 
-def test_the_pointer_tells_what_it_is_on_and_marks_it_everywhere(opened):
+def test_the_pointer_shows_the_numbers_of_a_trajectory_and_highlights_it_everywhere(opened):
     watched = opened()
     others = [watched.picture(number) for number in (1, 2, 3)]
     point_at_the_top(watched)
@@ -184,7 +184,7 @@ def test_the_pointer_tells_what_it_is_on_and_marks_it_everywhere(opened):
     np.testing.assert_array_equal(watched.picture(1), others[0])
 
 
-def test_a_click_keeps_a_trajectory_and_empty_ground_shows_all(opened):
+def test_a_click_selects_a_trajectory_and_an_empty_place_shows_all(opened):
     watched = opened()
     before = watched.picture(3)
     point_at_the_top(watched)
@@ -199,7 +199,7 @@ def test_a_click_keeps_a_trajectory_and_empty_ground_shows_all(opened):
     np.testing.assert_array_equal(watched.picture(3), before)
 
 
-def test_a_tap_tells_and_keeps(opened):
+def test_a_tap_shows_the_numbers_and_selects(opened):
     watched = opened(has_touch=True)
     x, y = places(watched)
     top = np.argmin(y)
@@ -209,7 +209,7 @@ def test_a_tap_tells_and_keeps(opened):
     assert watched.tab.get_by_role("button", name="Show all").is_visible()
 
 
-def test_the_legend_chooses(opened):
+def test_the_legend_selects(opened):
     watched = opened()
     whole = watched.ink()
     key = watched.tab.locator(".key", has_text="0.5")
@@ -250,7 +250,7 @@ def test_colours_follow_the_choice(opened, color):
     assert watched.tab.locator(".scale").is_visible() == (color != "step size")
 
 
-def test_surrogates_go_and_come(opened):
+def test_surrogates_can_be_hidden_and_shown(opened):
     watched = opened()
     before = watched.picture()
     watched.tab.get_by_label("null").uncheck()
@@ -259,7 +259,7 @@ def test_surrogates_go_and_come(opened):
     np.testing.assert_array_equal(watched.picture(), before)
 
 
-def test_three_dimensions_turn_and_zoom(opened):
+def test_three_dimensions_rotate_and_zoom(opened):
     watched = opened()
     watched.choose_tab("3-D")
     first, neighbour = watched.picture(0), watched.picture(1)
@@ -271,7 +271,7 @@ def test_three_dimensions_turn_and_zoom(opened):
     watched.tab.mouse.up()
     watched.tab.mouse.move(3, 3)
     assert (watched.picture(0) != first).any()
-    np.testing.assert_array_equal(watched.picture(1), neighbour)  # each has a camera of its own
+    np.testing.assert_array_equal(watched.picture(1), neighbour)  # each has its own camera
     canvas.focus()
     for key in ("ArrowLeft", "ArrowUp", "+", "-", "-"):
         before = watched.picture(0)
@@ -325,7 +325,7 @@ def test_pictures_are_saved_as_they_are_shown(opened, tmp_path):
     assert root.find(f"{SVG}title").text == "good: Polar, epoch 3"
     words = [each.text for each in root.iter(f"{SVG}text")]
     assert {"good: Polar, epoch 3", "direction 0", "direction 1", "null"} <= set(words)
-    assert len(list(root.iter(f"{SVG}polygon"))) == 5  # a start each, and the minimum
+    assert len(list(root.iter(f"{SVG}polygon"))) == 5  # one per start, and the minimum
     png = watched.saved(panel.get_by_role("button", name="as PNG"), tmp_path)
     with Image.open(png) as image:
         assert image.size == (3 * int(root.get("width")), 3 * int(root.get("height")))
@@ -343,7 +343,7 @@ def test_every_kind_of_picture_is_well_formed_svg(opened, tmp_path):
             assert not [name for name in element.attrib if name.startswith("on")]
 
 
-def test_hostile_names_stay_texts(opened):
+def test_hostile_names_are_only_text(opened):
     watched = opened(hostile_page())
     assert watched.tab.evaluate("document.querySelectorAll('img, [onmouseover], [onerror]').length") == 0
     assert watched.tab.locator("script").count() == 3
@@ -382,7 +382,7 @@ def test_it_is_one_column_on_a_phone(opened):
     assert len(set(left)) == 1
 
 
-def test_on_paper_everything_is_white_and_every_picture_is_there(opened):
+def test_a_printed_page_is_white_and_has_every_picture(opened):
     watched = opened(color_scheme="dark")
     watched.tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     watched.tab.emulate_media(media="print", color_scheme="dark")
@@ -398,7 +398,7 @@ def test_on_paper_everything_is_white_and_every_picture_is_there(opened):
     assert watched.tab.locator(".view:visible").count() == 2
 
 
-def test_trajectories_that_begin_at_their_reference(opened):
+def test_trajectories_that_start_at_their_reference(opened):
     watched = opened(page([trajectories("adam", ("adam", "sgd"), begin="initial")], hue="optimizer", unit="step"))
     for name in ("Polar", "Along and across", "Distance"):
         watched.choose_tab(name)
@@ -442,10 +442,10 @@ def test_a_notebook_shows_the_page_in_a_frame(opened, tiny, tmp_path):
     assert failed == []
 
 
-def test_the_widget_brings_itself_to_life(opened, tiny, tmp_path):
+def test_the_widget_starts_itself(opened, tiny, tmp_path):
     pytest.importorskip("anywidget")
-    found = tiny["retrained"].widget()
-    traits = {name: getattr(found, name) for name in ("body", "style", "text", "numbers")}
+    shown = tiny["retrained"].widget()
+    traits = {name: getattr(shown, name) for name in ("body", "style", "text", "numbers")}
     watched = opened()
     script = """async ([code, traits]) => {
       const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
@@ -460,4 +460,4 @@ def test_the_widget_brings_itself_to_life(opened, tiny, tmp_path):
     }"""
     tab = watched.context.new_page()
     tab.goto("about:blank")
-    assert tab.evaluate(script, [found._esm, traits]) == [True, True]
+    assert tab.evaluate(script, [shown._esm, traits]) == [True, True]

@@ -1,4 +1,4 @@
-"""Numbers on their way into a page, and out of it again in JavaScript."""
+"""Round trip of numbers: packed into a page by Python, unpacked by JavaScript."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ console.log(JSON.stringify(plain(await unpack(text, numbers))));
 
 
 def unpacked(value):
-    """What the page's own script reads."""
+    """Return what the page's own script reads."""
     packed = pack(value)
     program = READ % (ROOM / "js" / "numbers.js").as_uri()
     done = subprocess.run(
@@ -42,38 +42,38 @@ def as_numbers(texts):
 
 
 @needs_node
-def test_numbers_come_back_to_sixteen_bits():
+def test_numbers_are_recovered_to_sixteen_bits():
     random = np.random.default_rng(0)
     values = np.exp(20 * random.standard_normal(1000)) * random.choice([-1, 1], 1000)
     values = np.concatenate([values, [0.0, np.nan, np.inf, -np.inf, 1.0]])
-    [found] = unpacked([values])
-    np.testing.assert_allclose(as_numbers(found), values, rtol=2.0**-16)
+    [actual] = unpacked([values])
+    np.testing.assert_allclose(as_numbers(actual), values, rtol=2.0**-16)
 
 
 @needs_node
-def test_positions_come_back_to_half_a_line():
+def test_positions_are_recovered_to_half_a_grid_line():
     values = np.random.default_rng(1).standard_normal(500) - 40
     values[7] = np.nan
-    found, after = unpacked([Positions(values), np.array([2.5])])
+    actual, after = unpacked([Positions(values), np.array([2.5])])
     line = (np.nanmax(values) - np.nanmin(values)) / LINES
-    np.testing.assert_allclose(as_numbers(found), values, rtol=0, atol=0.501 * line)
+    np.testing.assert_allclose(as_numbers(actual), values, rtol=0, atol=0.501 * line)
     assert as_numbers(after) == 2.5
 
 
 @needs_node
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], [3.0, 3.0], [0.0]])
 def test_positions_without_a_range(values):
-    [found] = unpacked([Positions(np.array(values))])
-    np.testing.assert_array_equal(as_numbers(found), values)
+    [actual] = unpacked([Positions(np.array(values))])
+    np.testing.assert_array_equal(as_numbers(actual), values)
 
 
 @needs_node
-def test_all_else_comes_back_as_it_is():
+def test_everything_else_is_recovered_unchanged():
     value = [1, -2.5, "</script>\u2028", True, None, np.arange(3), np.float32(0.5), float("nan")]
     assert unpacked(value) == [1, -2.5, "</script>\u2028", True, None, [0, 1, 2], 0.5, None]
 
 
-def test_keys_of_mappings_cannot_be_taken_for_arrays():
+def test_keys_of_mappings_cannot_be_mistaken_for_arrays():
     assert json.loads(pack({"array": [0, 1], "__proto__": 2}).text) == [["array", [0, 1]], ["__proto__", 2]]
 
 

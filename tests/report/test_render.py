@@ -1,4 +1,4 @@
-"""The page as a text: complete in itself, the same for the same data, and safe whatever labels hold."""
+"""The text of the page: self-contained, equal for equal data, and safe whatever the labels hold."""
 
 import base64
 import hashlib
@@ -15,15 +15,15 @@ from jaxscape.report.page import MODULES, ROOM, javascript, page_views
 
 
 class Elements(HTMLParser):
-    """The elements of a page: (name, attributes), and the text in each kind of element."""
+    """Parser that collects the elements of a page, (name, attributes), and the text in each kind of element."""
 
     def __init__(self, text):
         super().__init__()
-        self.found, self.texts, self._open = [], {}, []
+        self.elements, self.texts, self._open = [], {}, []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         self._open.append(tag)
 
     def handle_endtag(self, tag):
@@ -44,31 +44,31 @@ def test_the_same_page_is_the_same_text(make):
     assert render(make()) == render(make())
 
 
-def test_it_needs_nothing_from_elsewhere():
+def test_it_loads_no_other_resource():
     text = render(page())
     names = {"src", "href", "action", "data", "srcset", "poster"}
-    assert not [(tag, attrs) for tag, attrs in Elements(text).found if names & attrs.keys()]
+    assert not [(tag, attrs) for tag, attrs in Elements(text).elements if names & attrs.keys()]
     assert not re.search(r"@import|url\(|import\s*\(|fetch\(|XMLHttpRequest|WebSocket", text)
-    found = re.findall(r"https?://[^\s\"'<>)]+", text)
-    assert set(found) <= {"http://www.w3.org/2000/svg"}  # a name, not an address
+    addresses = re.findall(r"https?://[^\s\"'<>)]+", text)
+    assert set(addresses) <= {"http://www.w3.org/2000/svg"}  # a name, not an address
 
 
-def test_the_browser_is_told_to_run_this_script_alone():
+def test_the_browser_may_run_only_this_script():
     text = render(page())
-    [policy] = [attrs["content"] for tag, attrs in Elements(text).found if attrs.get("http-equiv")]
+    [policy] = [attrs["content"] for tag, attrs in Elements(text).elements if attrs.get("http-equiv")]
     [script] = [content for attributes, content in scripts(text) if "module" in attributes]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.startswith("default-src 'none'")
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_stills_are_in_the_page_as_they_are_with_their_words_escaped():
+def test_stills_are_in_the_page_unchanged_with_escaped_texts():
     png = b"\x89PNG\r\n\x1a\n rest"
     elements = Elements(render(page()._replace(stills=[Still(HOSTILE[0], png, "a < b")])))
-    [image] = [attrs for tag, attrs in elements.found if tag == "img"]
+    [image] = [attrs for tag, attrs in elements.elements if tag == "img"]
     assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == png
     assert image["alt"] == f"{HOSTILE[0]}: a < b"
-    assert not [attrs for tag, attrs in elements.found if any(name.startswith("on") for name in attrs)]
+    assert not [attrs for tag, attrs in elements.elements if any(name.startswith("on") for name in attrs)]
     with pytest.raises(ValueError, match=r"^still 'x' must be a PNG picture"):
         render(page()._replace(stills=[Still("x", b"GIF89a")]))
 
@@ -77,7 +77,7 @@ def test_hostile_texts_make_no_elements():
     text = render(hostile_page())
     elements = Elements(text)
     assert len(scripts(text)) == text.count("<script") == 3
-    assert not [tag for tag, attrs in elements.found if tag == "img" or any(name.startswith("on") for name in attrs)]
+    assert not [tag for tag, attrs in elements.elements if tag == "img" or any(name.startswith("on") for name in attrs)]
     assert "49" not in {each.strip() for each in elements.texts["h1"]}
     assert (
         " ".join(HOSTILE).replace("\u2028", " ").split()
@@ -85,7 +85,7 @@ def test_hostile_texts_make_no_elements():
     )
 
 
-def test_the_data_are_json_that_holds_the_texts_as_they_are():
+def test_the_data_are_json_with_the_texts_unchanged():
     [data] = [content for attributes, content in scripts(render(hostile_page())) if "json" in attributes]
     assert not set(data) & set("<>&\u2028\u2029")
     read = json.loads(data)
@@ -100,7 +100,7 @@ def test_half_a_surrogate_pair_is_replaced():
     assert '"title":"a\ufffd"' in text
 
 
-def test_what_the_views_are():
+def test_the_views_of_a_page():
     labels = [(view.kind, view.label) for view in page_views(page())]
     assert labels == [
         ("polar", "Polar"),
@@ -113,7 +113,7 @@ def test_what_the_views_are():
     ]
 
 
-def test_runs_that_begin_otherwise_have_exact_views_of_their_own():
+def test_runs_without_jumps_have_separate_exact_views():
     views = page_views(page([trajectories("a"), trajectories("b", begin="initial")]))
     exact = [(view.kind, [panel.run for panel in view.panels]) for view in views if view.kind in ("polar", "plane")]
     assert exact == [("polar", [0]), ("plane", [0]), ("polar", [1]), ("plane", [1])]
@@ -125,7 +125,7 @@ def test_an_embedding_that_a_run_lacks_leaves_a_panel_out():
     assert [panel.run for panel in views[2].panels] == [1]
 
 
-def test_without_exact_views_or_embeddings_there_are_curves_alone():
+def test_without_exact_views_or_embeddings_there_are_only_curves():
     bare = trajectories()._replace(exact=None, embeddings=[])
     assert {view.kind for view in page_views(page([bare]))} == {"curve"}
     render(page([bare]))
@@ -147,17 +147,17 @@ def test_modules_are_written_in_the_order_of_their_imports():
         ({"hue": ["0"]}, "a label for each of 4 trajectories, got 1"),
         ({"hue": ["0", "0", "1", "2"]}, "the palette has no '2'"),
         ({"step_size": np.array([0.5, 1, 0.5, 3])}, "the palette has no 3"),
-        ({"member": np.arange(22) % 4}, "must stand together"),
+        ({"member": np.arange(22) % 4}, "must be contiguous"),
         ({"member": np.zeros(0)}, "has no rows"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(change, message):
+def test_invalid_runs_are_rejected(change, message):
     whole = page([trajectories()])
     with pytest.raises(ValueError, match=message):
         render(whole._replace(runs=[whole.runs[0]._replace(**change)]))
 
 
-def test_pages_without_runs_and_tables_with_holes_are_refused():
+def test_pages_without_runs_and_incomplete_tables_are_rejected():
     with pytest.raises(ValueError, match="runs is empty"):
         render(page([]))
     with pytest.raises(ValueError, match="2 columns, and a row"):
@@ -172,10 +172,10 @@ def test_embeddings_have_two_or_three_dimensions(part):
         render(page([run._replace(embeddings=[broken])]))
 
 
-def test_parts_and_boxes_belong_together():
+def test_part_and_boxes_are_given_together():
     run = trajectories()
     broken = run.embeddings[0]._replace(part=np.zeros(22))
-    with pytest.raises(ValueError, match="must have part and boxes, in the plane, or neither"):
+    with pytest.raises(ValueError, match="must have part and boxes, in 2-D, or neither"):
         render(page([run._replace(embeddings=[broken])]))
 
 

@@ -23,7 +23,7 @@ def assert_refused(outcome, words):
     ("options", "words"),
     [
         ("--dataset imagenet", "unknown dataset 'imagenet'; known: digits, cifar10, cifar100, fashion_mnist, mnist"),
-        ("--dataset cifar10 --data-dir /nowhere", "data_dir is '/nowhere', which is no folder"),
+        ("--dataset cifar10 --data-dir /nowhere", "data_dir is '/nowhere', which is not a folder"),
         ("--widen-factor 999999999999999999999999999999", "widen_factor must be from 1 to 1000, got 9999"),
         ("--preset ugly", "invalid choice 'ugly' for argument '--preset'"),
         ("--depth 27", "depth must be 6 n + 4 (10, 16, 22, 28, ... up to 10000), got 27"),

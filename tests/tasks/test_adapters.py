@@ -1,4 +1,4 @@
-"""Adapters: a step of training is the framework's own step, written by hand, to the bit."""
+"""Adapters: a training step equals the framework's own step, written by hand, to the bit."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -31,12 +31,12 @@ def cross_entropy(logits, labels):
 
 
 def step_key(member, step):
-    """The key of a step of epoch 1, as `train` documents it by what it draws."""
+    """Return the key of a step of epoch 1, as `train` documents it."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEYS[member], 1), 1), step)
 
 
 def batches(epoch, keys):
-    """Two steps, of a batch in another order for each member."""
+    """Return two steps of a batch, in a different order for each member."""
     orders = np.array([[[0, 1, 2, 3], [4, 5, 0, 1]], [[5, 4, 3, 2], [1, 0, 5, 4]]])
     return X[orders], Y[orders]
 
@@ -68,7 +68,7 @@ class Linen(nn.Module):
 
 
 class Deterministic(nn.Module):
-    """Another name for the mode, and tokens."""
+    """A module with another name for its mode, on tokens."""
 
     @nn.compact
     def __call__(self, tokens, deterministic):
@@ -82,7 +82,7 @@ def linen_loss(model, batch, key):
 
 
 @pytest.mark.parametrize("loss", [None, linen_loss], ids=["classifier", "own loss"])
-def test_a_step_of_a_linen_module_is_its_own_step(loss):
+def test_a_step_of_a_linen_module_equals_a_handwritten_step(loss):
     module = Linen()
     problem = flax_problem(module, DATA, loss=loss, optimizer=OPTIMIZER)
     states = trained(problem)
@@ -125,10 +125,10 @@ def test_a_linen_module_is_called_as_the_loss_calls_it():
     problem = flax_problem(Deterministic(), (tokens, Y), loss=loss, optimizer=OPTIMIZER)
     params, model_state = problem.init(jax.random.key(1))
     assert model_state == {}
-    found, (_, metrics) = problem.loss_fn(params, model_state, (tokens, Y), KEYS[0])
+    value, (_, metrics) = problem.loss_fn(params, model_state, (tokens, Y), KEYS[0])
     rngs = {"dropout": dropout_key(KEYS[0])}
     logits = Deterministic().apply({"params": params}, tokens, deterministic=False, rngs=rngs)
-    assert found == metrics["loss"] == cross_entropy(logits, Y)
+    assert value == metrics["loss"] == cross_entropy(logits, Y)
 
 
 def test_a_batch_initializes_a_linen_module_where_data_are_a_function():
@@ -138,7 +138,7 @@ def test_a_batch_initializes_a_linen_module_where_data_are_a_function():
     assert as_bytes(problem.init(KEYS[0])[0]) == as_bytes(Linen().init(KEYS[0], X)["params"])
 
 
-def test_a_loss_that_does_not_call_its_model_is_refused():
+def test_a_loss_that_does_not_call_its_model_is_rejected():
     problem = flax_problem(Linen(), DATA, loss=lambda model, batch, key: jnp.zeros(()))
     with pytest.raises(ValueError, match="loss must call its model"):
         problem.init(KEYS[0])
@@ -171,7 +171,7 @@ def nnx_model():
     return model
 
 
-def test_a_step_of_an_nnx_module_is_its_own_step():
+def test_a_step_of_an_nnx_module_equals_a_handwritten_step():
     states = trained(nnx_problem(nnx_model(), DATA, loss=nnx_loss, optimizer=OPTIMIZER))
 
     @nnx.jit
@@ -188,7 +188,7 @@ def test_a_step_of_an_nnx_module_is_its_own_step():
         fresh = nnx.state(nnx_model(), nnx.RngState)
         for index in range(STEPS):
             images, labels = member(batches(1, None), number)
-            # Every step begins with the streams as they were.
+            # Every step begins with the initial streams.
             nnx.update(model, jax.tree.map(jnp.copy, fresh))
             step(model, optimizer, images[index], labels[index], step_key(number, index))
         assert as_bytes(member(states.params, number)) == as_bytes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
@@ -196,7 +196,7 @@ def test_a_step_of_an_nnx_module_is_its_own_step():
         assert as_bytes(member(states.model_state, number)) == as_bytes(expected)
 
 
-def test_an_nnx_model_keeps_its_own_and_its_parameters_are_plain_dicts():
+def test_an_nnx_model_is_not_changed_and_its_parameters_are_plain_dicts():
     model = nnx_model()
     before = as_bytes(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
     problem = nnx_problem(model, DATA, loss=nnx_loss, optimizer=OPTIMIZER)
@@ -226,7 +226,7 @@ def test_every_step_and_every_dropout_of_an_nnx_model_has_its_own_mask():
     assert len({mask for masks in seen for mask in masks}) == 4
 
 
-def test_an_nnx_evaluation_sees_the_model_in_its_mode():
+def test_an_nnx_evaluation_gets_the_model_in_eval_mode():
     def evaluate(model):
         return {"loss": cross_entropy(model(X), Y)}
 
@@ -238,7 +238,7 @@ def test_an_nnx_evaluation_sees_the_model_in_its_mode():
     assert isinstance(again, Nnx)
 
 
-def test_a_linen_module_is_no_nnx_module():
+def test_a_linen_module_is_rejected_as_an_nnx_module():
     with pytest.raises(TypeError, match=r"model must be a module of flax.nnx, got"):
         nnx_problem(Linen(), DATA, loss=nnx_loss)
 
@@ -269,7 +269,7 @@ def equinox_loss(model, state, batch, key):
     return cross_entropy(logits, batch[1]), (state, {"largest": logits.max()})
 
 
-def test_a_step_of_an_equinox_model_is_its_own_step():
+def test_a_step_of_an_equinox_model_equals_a_handwritten_step():
     make = eqx.nn.make_with_state(Equinox)
     model, state = make(jax.random.key(0))
     states = trained(equinox_problem(model, DATA, loss=equinox_loss, state=state, optimizer=OPTIMIZER))
@@ -298,7 +298,7 @@ def plain_loss(model, batch, key):
     return cross_entropy(jax.vmap(model)(batch[0]), batch[1])
 
 
-def test_an_equinox_model_without_state_evaluates_and_comes_back():
+def test_an_equinox_model_without_state_evaluates_and_is_recovered():
     model = eqx.nn.MLP(4, 3, 8, 1, key=jax.random.key(0))
 
     def evaluate(model):
@@ -313,7 +313,7 @@ def test_an_equinox_model_without_state_evaluates_and_comes_back():
     assert losses[0] == losses[1][1]["loss"] == evaluate(model)["loss"]
 
 
-def test_an_equinox_evaluation_sees_the_model_and_its_state_in_inference_mode():
+def test_an_equinox_evaluation_gets_the_model_and_its_state_in_inference_mode():
     model, state = eqx.nn.make_with_state(Equinox)(jax.random.key(0))
 
     def evaluate(model, state):
@@ -330,7 +330,7 @@ def test_without_equinox_the_adapter_says_what_to_install(monkeypatch):
         equinox_problem(None, DATA, loss=plain_loss)
 
 
-# What all have in common.
+# Common to all adapters.
 
 
 def problems():
@@ -345,7 +345,7 @@ def problems():
 
 
 @pytest.mark.parametrize("name", problems())
-def test_what_is_known_of_a_problem_passes_through(name):
+def test_descriptions_of_a_problem_pass_through(name):
     problem = problems()[name](optimizer=OPTIMIZER, describe={"model": "small"}, version="2", filter_axis=(0, 1))
     assert isinstance(problem, Problem)
     assert (problem.optimizer, problem.describe, problem.version) == (OPTIMIZER, {"model": "small"}, "2")
@@ -424,7 +424,7 @@ def test_filters_of_a_layer_with_several_output_axes_are_those_of_its_bias():
 
 
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
-def test_losses_of_other_arguments_are_refused(name):
+def test_losses_with_other_arguments_are_rejected(name):
     adapter = {"nnx": lambda loss: nnx_problem(nnx_model(), DATA, loss=loss)}.get(
         name, lambda loss: equinox_problem(nn.Dense(1), DATA, loss=loss)
     )
@@ -432,7 +432,7 @@ def test_losses_of_other_arguments_are_refused(name):
         adapter(lambda model, batch: 0)
 
 
-def test_metrics_that_are_no_dict_are_refused():
+def test_metrics_that_are_not_a_dict_are_rejected():
     problem = equinox_problem(jnp.ones(2), DATA, loss=lambda model, batch, key: (model.sum(), 3))
     with pytest.raises(TypeError, match="metrics is a dict, got 3"):
         problem.loss_fn(*problem.init(KEYS[0]), DATA, KEYS[0])

@@ -1,4 +1,4 @@
-"""Augmentations against the windows and mirror images that they may give, SciPy's rotations and Matplotlib's HSV."""
+"""Augmentations against all possible crops and mirror images, SciPy's rotations and Matplotlib's HSV."""
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ from jaxscape.tasks.augment import (
 )
 
 KEY = jax.random.key(0)
-# One image without symmetries, not square, in two channels; no pixel is black.
+# One image without symmetries, not square, with two channels; no pixel is black.
 IMAGE = np.arange(1, 25, dtype=np.uint8).reshape(3, 4, 2)
-# Colours far enough from black, white and gray that the usual changes leave them inside 0 to 255.
+# Colours far enough from black, white and gray that the default changes keep them inside 0 to 255.
 PHOTOGRAPH = np.random.default_rng(0).uniform([110, 80, 60], [140, 110, 90], (5, 6, 3)).astype(np.float32)
 UNCHANGED = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
@@ -86,8 +86,8 @@ def test_a_quarter_turn_is_counter_clockwise():
     np.testing.assert_array_equal(rotate(jnp.asarray(square), jnp.array([90.0])), np.rot90(square, axes=(1, 2)))
 
 
-def test_every_image_turns_by_its_own_angle_uniform_to_45_degrees():
-    # Inside, a plane stays a plane, and its slopes give the angle.
+def test_every_image_is_rotated_by_its_own_angle_uniform_to_45_degrees():
+    # In the interior, a linear image stays linear, and its slopes give the angle.
     columns = np.broadcast_to(np.arange(5, dtype=np.float32)[:, np.newaxis], (5, 5, 1))
     turned = np.asarray(random_rotate(KEY, copies(columns, 2000)))[..., 0]
     right, down = turned[:, 2, 3] - turned[:, 2, 2], turned[:, 3, 2] - turned[:, 2, 2]
@@ -95,7 +95,7 @@ def test_every_image_turns_by_its_own_angle_uniform_to_45_degrees():
     assert_uniform(np.rad2deg(np.arctan2(-down, right)), -45, 45)
 
 
-def test_a_rotation_by_at_most_nothing_is_the_identity():
+def test_a_rotation_by_at_most_0_degrees_is_the_identity():
     np.testing.assert_array_equal(random_rotate(KEY, copies(IMAGE, 3), degrees=0), copies(IMAGE, 3))
 
 
@@ -140,13 +140,13 @@ def test_the_four_changes_of_an_image_are_drawn_independently():
         return np.asarray(random_color(KEY, copies(PHOTOGRAPH, 2000), **UNCHANGED | amount))[:, 0, 0]
 
     shifts = rgb_to_hsv(change(hue=0.1) / 255)[:, 0] - rgb_to_hsv(PHOTOGRAPH[0, 0] / 255)[0]
-    # A value of the pixel follows each of the other three draws in a straight line.
+    # One value of the pixel depends linearly on each of the other three draws.
     draws = [change(brightness=0.4)[:, 0], change(contrast=0.4)[:, 0], change(saturation=0.4)[:, 2]]
     correlations = np.corrcoef([*draws, (shifts + 0.5) % 1])
     assert np.abs(correlations[np.triu_indices(4, 1)]).max() < 4 / np.sqrt(2000)
 
 
-def test_with_no_amounts_colours_stay():
+def test_with_zero_amounts_colours_do_not_change():
     images = np.random.default_rng(3).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
     np.testing.assert_array_equal(random_color(KEY, jnp.asarray(images), **UNCHANGED), images)
 
@@ -161,7 +161,7 @@ def test_saturation_and_hue_leave_gray_images_alone_whether_in_one_channel_or_th
 
 @pytest.mark.parametrize("name", ["rotate", "color"])
 def test_values_stay_from_0_to_255_and_whole_numbers_are_the_nearest(name):
-    # Black and white alone: a value that is not clipped, or wraps around from 256 to 0, shows.
+    # Only black and white: a value that is not clipped, or wraps around from 256 to 0, is visible.
     images = jnp.asarray(np.random.default_rng(5).choice([0, 255], (200, 4, 4, 3)), jnp.uint8)
     whole = np.asarray(augmentation(name)(KEY, images))
     exact = np.asarray(augmentation(name)(KEY, images.astype(jnp.float32)))
@@ -206,7 +206,7 @@ def test_compose_applies_from_left_to_right_with_a_key_each():
     assert keys[0] != keys[1]
 
 
-def test_parts_apply_in_the_order_named_and_each_draws_by_its_place():
+def test_parts_apply_in_the_given_order_each_with_a_key_for_its_position():
     images = copies(PHOTOGRAPH, 10)
     first, second = jax.random.fold_in(KEY, 0), jax.random.fold_in(KEY, 1)
     for name, expected in {
@@ -218,31 +218,31 @@ def test_parts_apply_in_the_order_named_and_each_draws_by_its_place():
         np.testing.assert_array_equal(augmentation(name, padding=2)(KEY, images), expected, err_msg=name)
 
 
-def test_members_and_steps_draw_as_one_does_alone():
+def test_under_vmap_members_and_steps_draw_as_they_do_alone():
     augment = augmentation("crop+flip+rotate+color")
     images = jnp.asarray(np.random.default_rng(6).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
-    keys = jax.random.split(KEY, (3, 2))  # of steps and members
+    keys = jax.random.split(KEY, (3, 2))  # [step, member]
 
     @jax.jit
     def train(keys):
         return jax.lax.scan(lambda _, keys: (None, jax.vmap(augment, in_axes=(0, None))(keys, images)), None, keys)[1]
 
     alone = [[augment(key, images) for key in members] for members in keys]
-    # Compiled together, roundings differ.
+    # Compiled together, rounding differs.
     np.testing.assert_allclose(train(keys).astype(int), np.array(alone), rtol=0, atol=1)
 
 
-def test_none_is_no_function():
+def test_none_gives_no_function():
     assert augmentation("none") is None
 
 
 @pytest.mark.parametrize("name", ["spin", "", "crop+", "crop+spin", "crop+crop", "none+crop", "crop+flip+crop"])
-def test_unknown_and_repeated_parts_are_refused_with_the_known_ones(name):
+def test_unknown_and_repeated_parts_are_rejected_with_the_known_ones(name):
     with pytest.raises(ValueError, match="none, or some of crop, flip, rotate, color joined by") as caught:
         augmentation(name)
     assert str(caught.value).endswith(f"got {name!r}")
 
 
-def test_negative_padding_is_refused():
+def test_negative_padding_is_rejected():
     with pytest.raises(ValueError, match="padding must be at least 0 pixels, got -1"):
         augmentation("crop", padding=-1)

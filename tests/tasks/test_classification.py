@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 
 
 class Identity(nn.Module):
-    """The images are the logits."""
+    """A module whose logits are the images."""
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -26,7 +26,7 @@ class Identity(nn.Module):
 
 
 class Rows(nn.Module):
-    """Every row of an image is a row of logits."""
+    """A module for which every row of an image is a row of logits."""
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -34,7 +34,7 @@ class Rows(nn.Module):
 
 
 class Normalized(nn.Module):
-    """The logits are the images under batch norm."""
+    """A module whose logits are the images after batch norm."""
 
     momentum: float = 0.9
 
@@ -85,7 +85,7 @@ def test_images_are_augmented_with_the_steps_key_and_then_preprocessed():
     np.testing.assert_allclose(loss, cross_entropies(moved / 255, labels).mean(), rtol=1e-6)
 
 
-def test_training_normalises_by_the_batch_and_gives_back_its_running_statistics():
+def test_training_normalises_by_the_batch_and_returns_its_running_statistics():
     images, labels = example_set(0, 5)
     loss, (model_state, _) = jax.jit(flax_loss(Normalized()))(SCALE, UNMEASURED, (images, labels), KEY)
     x = np.asarray(images, np.float64)
@@ -97,7 +97,7 @@ def test_training_normalises_by_the_batch_and_gives_back_its_running_statistics(
 
 
 class Dropped(nn.Module):
-    """The logits are the images under dropout."""
+    """A module whose logits are the images after dropout."""
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -105,7 +105,7 @@ class Dropped(nn.Module):
         return bias + nn.Dropout(0.5, deterministic=not train)(images)
 
 
-def test_dropout_has_a_stream_of_its_own_that_follows_from_the_steps_key():
+def test_dropout_has_its_own_stream_derived_from_the_steps_key():
     images, labels = jnp.ones((64, 3)), jnp.zeros(64, int)
     seen = []
 
@@ -175,7 +175,7 @@ def test_on_a_training_set_of_one_batch_the_recalibrated_loss_is_the_training_lo
     loss, (_, training) = jax.jit(flax_loss(Normalized()))(SCALE, UNMEASURED, train, KEY)
     np.testing.assert_allclose(metrics["recalibrated_train_loss"], loss, rtol=1e-6)
     assert metrics["recalibrated_train_accuracy"] == training["accuracy"]
-    assert abs(metrics["train_loss"] - loss) > 0.1  # which the running statistics do not give
+    assert abs(metrics["train_loss"] - loss) > 0.1  # the running statistics give another loss
 
 
 def test_recalibrated_statistics_are_means_over_batches_weighted_by_size():
@@ -188,7 +188,7 @@ def test_recalibrated_statistics_are_means_over_batches_weighted_by_size():
     np.testing.assert_allclose(metrics["recalibrated_test_loss"], losses.mean(), rtol=1e-5)
 
 
-def test_evaluation_in_batches_of_nothing_is_refused():
+def test_evaluation_with_a_batch_size_of_zero_is_rejected():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         flax_evaluate(Identity(), train=example_set(0, 2), test=example_set(0, 2), batch_size=0)
 
@@ -199,9 +199,13 @@ def test_evaluation_in_batches_of_nothing_is_refused():
 BIAS = {"bias": jnp.zeros(3)}
 PAIR = (np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0]))
 
-# Each is said of labels beside four images and three logits.
+# Each is the message for labels beside four images and three logits.
 BAD_LABELS = [
-    (np.array([1, 2, 3, 1]), ValueError, "labels from 0 to 2, for the module gives 3 logits; got labels from 1 to 3"),
+    (
+        np.array([1, 2, 3, 1]),
+        ValueError,
+        "labels from 0 to 2, because the module gives 3 logits; got labels from 1 to 3",
+    ),
     (np.array([0, 1, 2, 255], np.uint8), ValueError, "got labels from 0 to 255"),
     (np.array([0, 1, -1, 2]), ValueError, "got labels from -1 to 2"),
     (np.eye(4, 3, dtype=np.int32), ValueError, r"shape \(4, 3\) for .* one-hot labels as labels.argmax\(axis=-1\)"),
@@ -214,13 +218,13 @@ BAD_LABELS = [
 
 
 @pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS)
-def test_labels_that_do_not_fit_the_logits_are_refused_by_evaluation(labels, error, message):
+def test_labels_that_do_not_fit_the_logits_are_rejected_by_evaluation(labels, error, message):
     with pytest.raises(error, match=message):
         flax_evaluate(Identity(), train=PAIR, test=(PAIR[0], labels))(BIAS, {})
 
 
 @pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS)
-def test_labels_that_do_not_fit_the_logits_are_refused_by_training(labels, error, message):
+def test_labels_that_do_not_fit_the_logits_are_rejected_by_training(labels, error, message):
     if labels.shape[:1] != (4,):
         message = "must share their leading axis"
     with pytest.raises(error, match=message):
@@ -228,8 +232,8 @@ def test_labels_that_do_not_fit_the_logits_are_refused_by_training(labels, error
 
 
 @pytest.mark.parametrize(("labels", "error", "message"), [bad for bad in BAD_LABELS if bad[0].ndim])
-def test_labels_that_do_not_fit_the_logits_are_refused_in_batches_of_a_function(labels, error, message):
-    # [member, step, batch, ...] of one member and one step.
+def test_labels_that_do_not_fit_the_logits_are_rejected_in_batches_of_a_function(labels, error, message):
+    # [member, step, batch, ...] with one member and one step.
     batch = (PAIR[0][None, None], labels[None, None])
     if labels.shape != (4,):
         message = r"got labels of shape \(1, 1.*\) for images of shape \(1, 1, 4, 3\)"
@@ -237,7 +241,7 @@ def test_labels_that_do_not_fit_the_logits_are_refused_in_batches_of_a_function(
         start_training(lambda epoch, keys: batch)
 
 
-def test_labels_of_a_later_epochs_batches_are_looked_at_too():
+def test_labels_of_a_later_epochs_batches_are_checked_too():
     run = start_training(lambda epoch, keys: (PAIR[0][None, None], PAIR[1][None, None] + epoch - 1))
     assert [next(run).epoch for _ in range(2)] == [0, 1]
     with pytest.raises(ValueError, match="got labels from 1 to 3"):
@@ -245,7 +249,7 @@ def test_labels_of_a_later_epochs_batches_are_looked_at_too():
 
 
 @pytest.mark.parametrize(("labels", "error", "message"), BAD_LABELS[3:])
-def test_a_loss_that_is_called_by_itself_refuses_labels_of_another_shape_or_dtype(labels, error, message):
+def test_a_loss_called_directly_rejects_labels_of_a_wrong_shape_or_dtype(labels, error, message):
     with pytest.raises(error, match=message):
         jax.jit(flax_loss(Identity()))(BIAS, {}, (PAIR[0], labels), KEY)
 
@@ -257,19 +261,19 @@ def test_integer_labels_of_every_width_from_0_to_the_last_class_train(dtype):
 
 
 @pytest.mark.parametrize("data", [PAIR[0], (*PAIR, PAIR[1]), {"images": PAIR[0], "labels": PAIR[1]}])
-def test_data_that_is_no_pair_is_refused(data):
+def test_data_that_is_not_a_pair_is_rejected(data):
     with pytest.raises(TypeError, match=r"must be a pair \(images, labels\), got a"):
         start_training(data)
     with pytest.raises(TypeError, match=r"train must be a pair \(images, labels\), got a"):
         flax_evaluate(Identity(), train=data, test=PAIR)
 
 
-def test_an_empty_set_is_refused():
+def test_an_empty_set_is_rejected():
     with pytest.raises(ValueError, match="test must hold at least one image, got none"):
         flax_evaluate(Identity(), train=PAIR, test=(PAIR[0][:0], PAIR[1][:0]))
 
 
-def test_a_module_whose_logits_are_not_one_row_for_each_image_is_refused():
+def test_a_module_without_one_row_of_logits_per_image_is_rejected():
     images = np.zeros((4, 2, 3), np.float32)
     with pytest.raises(
         ValueError, match=r"module must give logits \(batch, classes\) for 4 images, got shape \(4, 2, 3"
@@ -283,7 +287,7 @@ def start_training(data):
     return train(flax_loss(Identity()), optax.sgd(0.1), states, data, epochs=2, batch_size=4)
 
 
-def test_standardized_training_images_have_mean_0_and_deviation_1_a_channel():
+def test_standardized_training_images_have_mean_0_and_deviation_1_per_channel():
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 3, 2), dtype=np.uint8)
     images[..., 1] //= 8
     standardized = np.asarray(standardization(images)(jnp.asarray(images)))
@@ -303,7 +307,7 @@ def test_standardization_needs_images(shape):
         standardization(np.zeros(shape, np.uint8))
 
 
-def test_standardization_keeps_to_the_training_images_on_other_ones():
+def test_standardization_applies_the_training_statistics_to_other_images():
     train = np.array([10, 30], np.uint8).reshape(2, 1, 1, 1)
     other = np.array([50], np.uint8).reshape(1, 1, 1, 1)
     np.testing.assert_allclose(standardization(train)(jnp.asarray(other)).ravel(), [3.0], rtol=1e-6)

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from jaxscape.tasks import originals
 from jaxscape.tasks.data import DATASETS, Dataset, corrupt_labels, load_dataset, pair_images, take_training
 
-# Most of the made-up files here have a few images alone.
+# Most of the synthetic files here have only a few images.
 pytestmark = pytest.mark.filterwarnings("ignore:.* no label is of the classes:UserWarning")
 
 CIFAR10_FILES = [
@@ -67,7 +67,7 @@ def idx_dir(tmp_path):
 
 @pytest.fixture
 def recognize(monkeypatch):
-    """`recognize(name, contents)`: these small files are the original ones of that data set."""
+    """Return `recognize(name, contents)`, which registers small files as the original ones of that data set."""
 
     def patch(name, contents):
         known = {
@@ -88,7 +88,7 @@ def assert_equal_datasets(one, other):
 
 
 @pytest.mark.parametrize("name", ["imagenet", "imagenet+pairs", "cifar100+pairs", "digits+pairs+pairs", "+pairs"])
-def test_an_unknown_name_is_refused_with_the_known_ones(name):
+def test_an_unknown_name_is_rejected_with_the_known_ones(name):
     with pytest.raises(
         ValueError, match=r"digits, cifar10, cifar100, .*, mnist\+pairs, fashion_mnist\+padded, mnist\+padded, got"
     ) as caught:
@@ -126,7 +126,7 @@ def test_the_digits_reach_from_0_to_255():
     assert digits.train_images.max() == 255
 
 
-def test_the_digits_are_split_alike_in_every_class():
+def test_the_digits_are_split_in_the_same_proportion_in_every_class():
     digits = load_dataset("digits")
     in_train = np.bincount(digits.train_labels)
     in_all = in_train + np.bincount(digits.test_labels)
@@ -156,7 +156,7 @@ def test_the_digits_need_no_folder(tmp_path):
 # CIFAR
 
 
-def test_cifar10_pixels_stand_in_planes_of_rows(tmp_path):
+def test_cifar10_pixels_are_stored_in_planes_of_rows(tmp_path):
     content = bytearray(1 + 3072)
     content[0] = 7
     content[1 + 0 * 1024 + 2 * 32 + 5] = 11  # red, row 2, column 5
@@ -210,15 +210,15 @@ def test_an_extracted_cifar_archive_reads_like_the_archive(tmp_path, name, files
 
 
 @pytest.mark.parametrize("removed", [1, 2000, 3073 * 3])
-def test_a_cifar_file_without_whole_rows_is_refused(tmp_path, removed):
+def test_a_cifar_file_without_whole_rows_is_rejected(tmp_path, removed):
     contents = dict.fromkeys(CIFAR10_FILES, cifar_content(3, 1))
     contents[CIFAR10_FILES[2]] = contents[CIFAR10_FILES[2]][:-removed]
     write_archive(tmp_path / ARCHIVE, contents)
-    with pytest.raises(ValueError, match=r"data_batch_3\.bin has .* bytes, which is no whole number of rows"):
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin has .* bytes, which is not a whole number of rows"):
         load_dataset("cifar10", data_dir=tmp_path, unchecked=True)
 
 
-def test_an_over_long_cifar_file_is_refused(tmp_path):
+def test_an_over_long_cifar_file_is_rejected(tmp_path):
     contents = dict.fromkeys(CIFAR10_FILES, cifar_content(3, 1))
     contents[CIFAR10_FILES[5]] += b"x"
     write_archive(tmp_path / ARCHIVE, contents)
@@ -226,19 +226,19 @@ def test_an_over_long_cifar_file_is_refused(tmp_path):
         load_dataset("cifar10", data_dir=tmp_path, unchecked=True)
 
 
-def test_a_cifar_label_out_of_range_is_refused(tmp_path):
+def test_a_cifar_label_out_of_range_is_rejected(tmp_path):
     write_archive(tmp_path / ARCHIVE, dict.fromkeys(CIFAR10_FILES, bytes([10]) + bytes(3072)))
     with pytest.raises(ValueError, match=r"data_batch_1\.bin holds the label 10; the largest allowed is 9"):
         load_dataset("cifar10", data_dir=tmp_path, unchecked=True)
 
 
-def test_an_archive_that_lacks_a_member_is_refused(tmp_path):
+def test_an_archive_that_lacks_a_member_is_rejected(tmp_path):
     write_archive(tmp_path / ARCHIVE, dict.fromkeys(CIFAR10_FILES[:-1], cifar_content(1, 1)))
     with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz does not contain .*test_batch\.bin"):
         load_dataset("cifar10", data_dir=tmp_path, unchecked=True)
 
 
-def test_a_truncated_archive_is_refused_wherever_it_ends(cifar10_dir):
+def test_a_truncated_archive_is_rejected_wherever_it_ends(cifar10_dir):
     archive = cifar10_dir / ARCHIVE
     whole = archive.read_bytes()
     for length in [0, 5, 100, len(whole) // 2, len(whole) - 8, len(whole) - 1]:
@@ -247,7 +247,7 @@ def test_a_truncated_archive_is_refused_wherever_it_ends(cifar10_dir):
             load_dataset("cifar10", data_dir=cifar10_dir, unchecked=True)
 
 
-def test_an_archive_with_a_changed_byte_is_refused(cifar10_dir):
+def test_an_archive_with_a_changed_byte_is_rejected(cifar10_dir):
     archive = cifar10_dir / ARCHIVE
     content = bytearray(archive.read_bytes())
     content[len(content) // 2] ^= 1
@@ -256,14 +256,14 @@ def test_an_archive_with_a_changed_byte_is_refused(cifar10_dir):
         load_dataset("cifar10", data_dir=cifar10_dir, unchecked=True)
 
 
-def test_an_archive_with_something_after_its_end_is_refused(cifar10_dir):
+def test_an_archive_with_trailing_data_is_rejected(cifar10_dir):
     with (cifar10_dir / ARCHIVE).open("ab") as archive:
         archive.write(b"more")
     with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not a whole gzip file"):
         load_dataset("cifar10", data_dir=cifar10_dir, unchecked=True)
 
 
-def test_a_truncated_tar_in_a_whole_gzip_is_refused(cifar10_dir):
+def test_a_truncated_tar_in_a_complete_gzip_is_rejected(cifar10_dir):
     archive = cifar10_dir / ARCHIVE
     archive.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes())[:1000]))
     with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz is not a whole tar file"):
@@ -310,7 +310,7 @@ def test_gzipped_idx_files_read_like_plain_ones_and_may_be_mixed(idx_dir):
         ("t10k-images-idx3-ubyte", lambda content: idx_content((2, 27, 28)), "different sizes"),
     ],
 )
-def test_a_damaged_idx_file_is_refused_by_name(idx_dir, name, change, message):
+def test_a_damaged_idx_file_is_rejected_by_name(idx_dir, name, change, message):
     path = idx_dir / name
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(ValueError, match=f"{name}.*{message}"):
@@ -325,7 +325,7 @@ def test_a_damaged_idx_file_is_refused_by_name(idx_dir, name, change, message):
         lambda packed: packed[:10] + b"\xff" + packed[11:],  # a kind of block that does not exist
     ],
 )
-def test_a_damaged_gzip_file_is_refused_by_name(idx_dir, change):
+def test_a_damaged_gzip_file_is_rejected_by_name(idx_dir, change):
     packed = gzip.compress((idx_dir / "t10k-labels-idx1-ubyte").read_bytes())
     (idx_dir / "t10k-labels-idx1-ubyte.gz").write_bytes(change(packed))
     with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz is not a whole gzip file"):
@@ -335,14 +335,14 @@ def test_a_damaged_gzip_file_is_refused_by_name(idx_dir, change):
 # Files that are not there
 
 
-def test_a_folder_that_lacks_a_file_is_refused_with_the_names_that_would_do(idx_dir):
+def test_a_folder_that_lacks_a_file_is_rejected_with_the_accepted_names(idx_dir):
     (idx_dir / "train-labels-idx1-ubyte").unlink()
     message = "which lacks train-labels-idx1-ubyte.gz or instead train-labels-idx1-ubyte$"
     with pytest.raises(FileNotFoundError, match=message):
         load_dataset("mnist", data_dir=idx_dir, unchecked=True)
 
 
-def test_a_half_extracted_archive_is_refused_with_the_absent_file(tmp_path):
+def test_a_half_extracted_archive_is_rejected_with_the_absent_file(tmp_path):
     (tmp_path / "cifar-100-binary").mkdir()
     (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(cifar_content(1, 2))
     message = r"which lacks cifar-100-binary\.tar\.gz or instead cifar-100-binary/test\.bin$"
@@ -351,8 +351,8 @@ def test_a_half_extracted_archive_is_refused_with_the_absent_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if not name.startswith("digits")])
-def test_a_folder_that_does_not_exist_is_refused(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=r"nowhere', which is no folder, and which must hold .*\.gz"):
+def test_a_folder_that_does_not_exist_is_rejected(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"nowhere', which is not a folder, and which must hold .*\.gz"):
         load_dataset(name, data_dir=tmp_path / "nowhere")
 
 
@@ -379,7 +379,7 @@ def test_a_failed_download_says_what_to_put_where_and_leaves_nothing(tmp_path, m
     assert capfd.readouterr() == ("", "")
 
 
-def test_another_process_keeps_its_unfinished_download(tmp_path, monkeypatch):
+def test_an_unfinished_download_of_another_process_is_kept(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     def fail(manager, url):
@@ -405,7 +405,7 @@ def test_a_downloaded_archive_is_read_under_the_name_that_the_cache_gives_it(cif
     assert_equal_datasets(load_dataset("cifar10"), expected)
 
 
-def test_tfds_has_its_own_settings_back_after_a_download(tmp_path, monkeypatch):
+def test_the_settings_of_tfds_are_restored_after_a_download(tmp_path, monkeypatch):
     import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
@@ -454,7 +454,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
-def test_the_files_that_debian_compressed_again_are_the_original_ones():
+def test_files_recompressed_by_debian_are_the_original_ones():
     data = load_dataset("fashion_mnist", data_dir=DEBIAN)
     assert np.bincount(data.train_labels).tolist() == [6000] * 10
     assert np.bincount(data.test_labels).tolist() == [1000] * 10
@@ -481,14 +481,14 @@ def write_files(folder, contents):
         lambda folder: pack(folder, ARCHIVE),
         lambda folder: pack(folder, ARCHIVE, lambda name: f"./{name}"),
         lambda folder: pack(folder, ARCHIVE, lambda name: Path(name).name),
-        lambda folder: pack(folder, ARCHIVE, gz=False),  # a browser unpacked it
+        lambda folder: pack(folder, ARCHIVE, gz=False),  # a browser decompressed it
         lambda folder: pack(folder, "cifar-10-binary.tar", gz=False),
         lambda folder: pack(folder, "cifar-10-binary.tar"),
         lambda folder: write_files(folder, CIFAR10),
         lambda folder: write_files(folder, CIFAR10) / "cifar-10-batches-bin",
     ],
 )
-def test_cifar_is_recognized_however_it_was_packed_again(tmp_path, recognize, give):
+def test_cifar_is_recognized_however_it_was_repacked(tmp_path, recognize, give):
     recognize("cifar10", CIFAR10)
     data = load_dataset("cifar10", data_dir=give(tmp_path / "given"))
     expected = load_dataset("cifar10", data_dir=write_files(tmp_path / "plain", CIFAR10), unchecked=True)
@@ -505,7 +505,7 @@ def dotted(name):
     [
         lambda folder, _: write_files(folder, IDX),
         lambda folder, _: write_files(folder, {f"{name}.gz": gzip.compress(IDX[name]) for name in IDX}),
-        lambda folder, _: write_files(folder, {f"{name}.gz": IDX[name] for name in IDX}),  # a browser unpacked it
+        lambda folder, _: write_files(folder, {f"{name}.gz": IDX[name] for name in IDX}),  # a browser decompressed it
         lambda folder, _: write_files(folder, {dotted(name): IDX[name] for name in IDX}),
         lambda folder, _: write_files(folder, {f"{dotted(name)}.gz": gzip.compress(IDX[name]) for name in IDX}),
         lambda folder, torch: write_files(folder, {f"{torch}/raw/{name}": IDX[name] for name in IDX}),
@@ -521,7 +521,7 @@ def test_idx_files_are_recognized_under_all_of_their_names(tmp_path, recognize, 
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_a_made_up_file_is_refused_in_a_line_that_says_what_would_do(tmp_path, cifar10_dir, idx_dir, name):
+def test_a_made_up_file_is_rejected_with_one_line_that_names_the_remedy(tmp_path, cifar10_dir, idx_dir, name):
     size = {"cifar10": "9,219 bytes, the original 30,730,000", "mnist": "3,936 bytes, the original 47,040,016"}[name]
     with pytest.raises(ValueError, match=f"is not the original file of {name}: it holds {size}") as caught:
         load_dataset(name, data_dir=tmp_path)
@@ -532,7 +532,7 @@ def test_a_made_up_file_is_refused_in_a_line_that_says_what_would_do(tmp_path, c
 
 @pytest.mark.parametrize("file", CIFAR10)
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_changed_pixel_of_cifar_is_refused(tmp_path, recognize, file, packed):
+def test_a_changed_pixel_of_cifar_is_rejected(tmp_path, recognize, file, packed):
     recognize("cifar10", CIFAR10)
     changed = CIFAR10 | {file: CIFAR10[file][:-1] + b"\xff"}
     if packed:
@@ -544,14 +544,14 @@ def test_a_changed_pixel_of_cifar_is_refused(tmp_path, recognize, file, packed):
 
 
 @pytest.mark.parametrize("file", IDX)
-def test_a_changed_value_of_an_idx_file_is_refused(tmp_path, recognize, file):
+def test_a_changed_value_of_an_idx_file_is_rejected(tmp_path, recognize, file):
     recognize("mnist", IDX)
     write_files(tmp_path, IDX | {file: IDX[file][:-1] + bytes([9 - IDX[file][-1]])})
     with pytest.raises(ValueError, match=f"{file} is not the original file of mnist: the SHA-256"):
         load_dataset("mnist", data_dir=tmp_path)
 
 
-def test_files_of_another_data_set_are_refused_by_its_name(idx_dir, recognize):
+def test_files_of_another_data_set_are_rejected_by_its_name(idx_dir, recognize):
     recognize("fashion_mnist", IDX)
     with pytest.raises(
         ValueError, match="ubyte is not train-images-idx3-ubyte of mnist: it is a file of fashion_mnist"
@@ -584,7 +584,7 @@ def test_a_damaged_download_is_to_be_deleted(cifar10_dir, monkeypatch):
         ("cifar100", "cifar-100-matlab"),
     ],
 )
-def test_another_version_of_cifar_is_refused_by_name(tmp_path, name, other):
+def test_another_version_of_cifar_is_rejected_by_name(tmp_path, name, other):
     (tmp_path / other).mkdir()
     needed = f"{name.replace('cifar', 'cifar-')}-binary.tar.gz"
     words = f"lacks {needed} .*the binary version; {other}, which is there, is not read"
@@ -595,13 +595,13 @@ def test_another_version_of_cifar_is_refused_by_name(tmp_path, name, other):
 
 
 @pytest.mark.parametrize("other", ["cifar-10-python.tar.gz", "cifar-10-python.tar", "cifar-10-matlab.tar.gz"])
-def test_an_archive_of_another_version_is_refused_by_name(tmp_path, other):
+def test_an_archive_of_another_version_is_rejected_by_name(tmp_path, other):
     write_archive(tmp_path / other, {"cifar-10-batches-py/data_batch_1": b"a pickle"})
     with pytest.raises(FileNotFoundError, match=f"the binary version; {other}, which is there, is not read"):
         load_dataset("cifar10", data_dir=tmp_path)
 
 
-def test_the_python_version_under_the_name_of_the_binary_one_is_refused(tmp_path):
+def test_the_python_version_under_the_name_of_the_binary_one_is_rejected(tmp_path):
     write_archive(tmp_path / ARCHIVE, {"cifar-10-batches-py/data_batch_1": b"a pickle"})
     with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz does not contain data_batch_1\.bin, "):
         load_dataset("cifar10", data_dir=tmp_path, unchecked=True)
@@ -644,12 +644,12 @@ def test_cifar_without_a_class_draws_a_warning_for_all_training_files_together(t
         (
             {"unchecked": True},
             ValueError,
-            r"unchecked needs data_dir \(--data-dir\): what is downloaded is always checked",
+            r"unchecked needs data_dir \(--data-dir\): downloaded files are always checked",
         ),
     ],
 )
 @pytest.mark.parametrize("name", ["mnist", "digits"])
-def test_a_data_folder_that_is_none_is_refused(name, arguments, error, words):
+def test_an_invalid_data_folder_is_rejected(name, arguments, error, words):
     with pytest.raises(error, match=words):
         load_dataset(name, **arguments)
 
@@ -659,7 +659,7 @@ def test_a_data_folder_that_is_none_is_refused(name, arguments, error, words):
 
 @contextmanager
 def little_memory(most=6 * 2**20):
-    """Bound the peak of what is allocated in the block."""
+    """Bound the peak of the allocations in the block."""
     tracemalloc.start()
     try:
         yield
@@ -675,7 +675,7 @@ def header(name, *, size=0, kind=tarfile.REGTYPE, target="", pax=None):
 
 
 def sparse(name, size):
-    """A sparse file of GNU tar, as old versions write it: one header, whose 12 bytes from 483 are its real size."""
+    """Return a sparse file of GNU tar in the old format: one header, whose 12 bytes from 483 are its real size."""
     block = bytearray(header(name, kind=tarfile.GNUTYPE_SPARSE))
     block[483:495] = b"\x80" + size.to_bytes(11, "big")
     block[148:156] = b" " * 8
@@ -684,7 +684,7 @@ def sparse(name, size):
 
 
 def sparse_pax(name, size):
-    """The same as new versions write it: extended headers, and a list of no parts."""
+    """Return a sparse file of GNU tar in the new format: extended headers, and an empty list of parts."""
     pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name, "GNU.sparse.realsize": str(size)}
     return header(name, size=512, pax=pax) + b"0\n".ljust(512, b"\0")
 
@@ -710,13 +710,13 @@ HOSTILE = {
     "a long name": (header("x", size=2**30, kind=tarfile.GNUTYPE_LONGNAME) + bytes(2**22), "holds more than 1,048,576"),
     "names for names": (header("x", kind=tarfile.GNUTYPE_LONGNAME) * 1500, "is not a whole tar file"),
     "zeros": (bytes(2**26), "holds more than 1,048,576 bytes"),
-    "a folder in a file's place": (header(FIRST, kind=tarfile.DIRTYPE), "no whole number of rows|holds 0 bytes"),
+    "a folder in a file's place": (header(FIRST, kind=tarfile.DIRTYPE), "not a whole number of rows|holds 0 bytes"),
 }
 
 
 @pytest.mark.parametrize("unchecked", [True, False])
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_archive_is_refused_in_a_line_and_takes_little_memory(tmp_path, case, unchecked):
+def test_a_hostile_archive_is_rejected_with_one_line_and_takes_little_memory(tmp_path, case, unchecked):
     content, words = HOSTILE[case]
     row = cifar_content(1, 1)
     rest = b"".join(header(file, size=len(row)) + row.ljust(3584, b"\0") for file in CIFAR10_FILES[1:])
@@ -727,7 +727,7 @@ def test_a_hostile_archive_is_refused_in_a_line_and_takes_little_memory(tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_a_member_that_is_there_twice_is_refused(tmp_path):
+def test_a_duplicate_member_is_rejected(tmp_path):
     row = cifar_content(1, 1)
     member = header(FIRST, size=len(row)) + row.ljust(3584, b"\0")
     (tmp_path / ARCHIVE).write_bytes(gzip.compress(member + member + END))
@@ -748,7 +748,7 @@ def test_an_unchecked_file_is_bounded_too(idx_dir, monkeypatch):
         load_dataset("mnist", data_dir=idx_dir, unchecked=True)
 
 
-def test_no_header_of_a_tar_ends_in_anything_but_a_line(tmp_path):
+def test_any_header_of_a_tar_ends_in_a_one_line_error(tmp_path):
     generator = np.random.default_rng(0)
     row = cifar_content(1, 1)
     readme = header("readme", pax={"comment": "x", "mtime": "1.5"})
@@ -770,7 +770,7 @@ def test_no_header_of_a_tar_ends_in_anything_but_a_line(tmp_path):
 
 
 def unequal_classes():
-    """A data set of 3 classes of unequal size, whose images are all different."""
+    """Return a data set of 3 classes of unequal size, whose images are all different."""
     rng = np.random.default_rng(0)
     train, test = (
         rng.permutation(np.repeat(np.arange(3, dtype=np.int32), sizes)) for sizes in ([2, 12, 36], [1, 9, 4])
@@ -785,7 +785,7 @@ def source(request):
 
 
 def halves(pairs):
-    """The left and the right images of an array of pairs, as bytes."""
+    """Return the left and the right images of an array of pairs, as bytes."""
     width = pairs.shape[2] // 2
     return [[image.tobytes() for image in half] for half in (pairs[:, :, :width], pairs[:, :, width:])]
 
@@ -806,7 +806,7 @@ def test_pairs_of_digits_have_the_promised_shapes_and_dtypes():
 
 @pytest.mark.parametrize(("images", "labels"), PARTS)
 def test_the_class_of_a_pair_is_that_of_its_halves_which_are_images_of_the_same_part(source, images, labels):
-    # All images are different, so that each half has one class, and training and test halves are apart.
+    # All images are different, so each half identifies its class, and training and test halves are disjoint.
     every = [image.tobytes() for image in (*source.train_images, *source.test_images)]
     assert len(set(every)) == len(every)
     classes = {
@@ -835,8 +835,8 @@ def test_a_subset_of_pairs_has_as_many_of_each_of_the_100_classes():
     np.testing.assert_array_equal(np.bincount(subset.train_labels), np.full(100, 3))
 
 
-def test_who_is_paired_with_whom_is_shuffled():
-    # Neighbours in the source would otherwise stay together; images by their number, of one class.
+def test_pairs_are_shuffled():
+    # Neighbours in the source would otherwise stay together; images are their indices, of one class.
     count = 1000
     numbers = np.arange(count, dtype=np.uint16).view(np.uint8).reshape(count, 1, 1, 2)
     labels = np.zeros(count, np.int32)
@@ -928,20 +928,20 @@ def test_a_subset_of_all_images_is_the_data_set():
     assert_equal_datasets(take_training(digits, 1000), digits)
 
 
-def test_a_subset_leaves_the_test_images_alone():
+def test_a_subset_does_not_change_the_test_images():
     digits = load_dataset("digits")
     assert take_training(digits, 10).test_images is digits.test_images
     assert take_training(digits, 10).test_labels is digits.test_labels
 
 
 @pytest.mark.parametrize("size", [-1, 0, 1001])
-def test_a_subset_larger_than_the_set_or_empty_is_refused(size):
+def test_a_subset_larger_than_the_set_or_empty_is_rejected(size):
     with pytest.raises(ValueError, match=f"size must be from 1 to 1000, .*got {size}"):
         take_training(load_dataset("digits"), size)
 
 
 @pytest.mark.parametrize("size", [2.0, True, "10", None])
-def test_a_size_that_is_no_integer_is_refused(size):
+def test_a_size_that_is_not_an_integer_is_rejected(size):
     with pytest.raises(TypeError, match=f"size must be an integer, got {size!r}"):
         take_training(load_dataset("digits"), size)
 
@@ -959,7 +959,7 @@ def test_a_fraction_of_zero_changes_no_label():
 
 @pytest.mark.parametrize(("fraction", "drawn"), [(0.1, 2), (0.2, 5), (0.999, 25), (1.0, 25)])
 def test_exactly_the_rounded_number_of_labels_is_drawn(fraction, drawn):
-    # With a million classes next to no label is drawn as it was.
+    # With a million classes practically no label is drawn as it was.
     labels = np.zeros(25, np.int32)
     corrupted = corrupt_labels(jax.random.key(3), labels, num_classes=1_000_000, fraction=fraction)
     assert (corrupted != labels).sum() == drawn
@@ -1010,23 +1010,23 @@ def test_corrupted_labels_are_new_int32_numpy_arrays():
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
-def test_a_fraction_outside_0_to_1_is_refused(fraction):
+def test_a_fraction_outside_0_to_1_is_rejected(fraction):
     with pytest.raises(ValueError, match=f"fraction must be from 0 to 1, got {fraction}"):
         corrupt_labels(jax.random.key(0), LABELS, num_classes=10, fraction=fraction)
 
 
-def test_labels_out_of_range_are_refused():
+def test_labels_out_of_range_are_rejected():
     with pytest.raises(ValueError, match="labels must be from 0 to 8, got 0 to 9"):
         corrupt_labels(jax.random.key(0), LABELS, num_classes=9)
 
 
 @pytest.mark.parametrize("num_classes", [0, -1, 2.5, "10", None])
-def test_a_number_of_classes_that_is_none_is_refused(num_classes):
+def test_an_invalid_number_of_classes_is_rejected(num_classes):
     with pytest.raises(ValueError, match=f"num_classes must be an integer of at least 1, got {num_classes!r}"):
         corrupt_labels(jax.random.key(0), LABELS, num_classes=num_classes)
 
 
 @pytest.mark.parametrize("labels", [np.zeros((4, 10), np.int32), np.zeros(4)])
-def test_labels_that_are_not_integers_in_a_row_are_refused(labels):
+def test_labels_that_are_not_a_vector_of_integers_are_rejected(labels):
     with pytest.raises(ValueError, match=r"labels must be integers \(n,\), got"):
         corrupt_labels(jax.random.key(0), labels, num_classes=10)

@@ -27,7 +27,7 @@ def our_path(name):
 
 
 def formula_tree(listed):
-    """The tensors of `record_pytorch.py` as a float32 tree under our names."""
+    """Return the tensors of `record_pytorch.py` as a float32 tree under our names."""
     tree = {}
     for position, entry in enumerate(listed):
         path, shape = our_path(entry["name"]), entry["shape"]
@@ -47,7 +47,7 @@ def assert_close(ours, theirs):
 
 @pytest.fixture(scope="module", params=RECORDED["wide_resnet"], ids=lambda record: str(record["image_shape"]))
 def passes(request):
-    """A recorded network, and ours with the same numbers: one evaluation and one training pass."""
+    """Return a recorded network, and ours with the same parameters: one evaluation and one training pass."""
     record = request.param
     model = WideResNet(record["depth"], record["widen_factor"], record["num_classes"])
     params, batch_stats = formula_tree(record["parameters"]), formula_tree(record["statistics"])
@@ -90,13 +90,13 @@ def test_gradient_norms_are_those_of_pytorch(passes):
         assert_close(np.linalg.norm(ours["gradient"][our_path(name)].ravel()), norm)
 
 
-def test_running_statistics_move_as_in_pytorch_but_for_the_unbiased_variance(passes):
+def test_running_statistics_update_as_in_pytorch_except_for_the_unbiased_variance(passes):
     record, ours = passes
     for name, after in record["statistics_after"].items():
         mean, var = our_path(f"{name}/mean"), our_path(f"{name}/var")
         assert_close(ours["statistics_after"][mean], after["mean"])
-        kept, count = 0.9 * ours["statistics"][var], after["count"]
-        assert_close(ours["statistics_after"][var], kept + (after["var"] - kept) * (count - 1) / count)
+        previous, count = 0.9 * ours["statistics"][var], after["count"]
+        assert_close(ours["statistics_after"][var], previous + (after["var"] - previous) * (count - 1) / count)
 
 
 def test_names_and_shapes_are_those_recorded(passes):
@@ -129,13 +129,13 @@ def test_bfloat16_activations_leave_parameters_statistics_and_logits_in_float32(
 
 
 @pytest.mark.parametrize("depth", [27, 4, -2, 0])
-def test_depths_other_than_6n_plus_4_are_refused(depth):
+def test_depths_other_than_6n_plus_4_are_rejected(depth):
     with pytest.raises(ValueError, match=rf"depth must be 6 n \+ 4 \(10, 16, 22, 28, ...\), got {depth}"):
         WideResNet(depth, 1, 10)
 
 
 @pytest.mark.parametrize(("widen_factor", "num_classes", "name"), [(0, 10, "widen_factor"), (1, 0, "num_classes")])
-def test_a_network_without_channels_or_classes_is_refused(widen_factor, num_classes, name):
+def test_a_network_without_channels_or_classes_is_rejected(widen_factor, num_classes, name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         WideResNet(10, widen_factor, num_classes)
 
@@ -153,7 +153,7 @@ def test_convolutions_start_normal_with_variance_2_over_the_fan_out(initial):
             standardized = np.asarray(kernel) / np.sqrt(2 / (height * width * features))
             assert abs(standardized.std() - 1) < 5 / np.sqrt(2 * kernel.size), path
             assert abs(standardized.mean()) < 5 / np.sqrt(kernel.size), path
-            # A truncated normal, Flax's own default, would stop at 2 / 0.88 deviations.
+            # A truncated normal, Flax's default, would stop at 2 / 0.88 deviations.
             assert kernel.size < 1000 or np.abs(standardized).max() > 2.4, path
 
 
@@ -179,7 +179,7 @@ def test_without_momentum_the_running_statistics_are_the_batchs_own(initial):
     other = {**initial, "batch_stats": jax.tree.map(lambda leaf: leaf + 3, initial["batch_stats"])}
     _, again = forward(other, images)
     jax.tree.map(np.testing.assert_array_equal, measured, again)
-    # The network that keeps them gives in evaluation what training gave.
+    # In evaluation, the network with these statistics gives what training gave.
     eval_logits = jax.jit(WideResNet(10, 1, 10).apply)({"params": initial["params"], **measured}, images)
     np.testing.assert_allclose(eval_logits, train_logits, rtol=0, atol=1e-5)
 
@@ -194,31 +194,31 @@ def test_without_momentum_the_running_statistics_are_the_batchs_own(initial):
         ({"norm_momentum": "0.9"}, "norm_momentum must be a number, got '0.9'"),
     ],
 )
-def test_settings_of_another_kind_are_refused(arguments, message):
+def test_settings_of_the_wrong_type_are_rejected(arguments, message):
     with pytest.raises(TypeError, match=message):
         WideResNet(**{"depth": 10, "widen_factor": 1, "num_classes": 10} | arguments)
 
 
 @pytest.mark.parametrize("norm_momentum", [-0.1, 1.1, float("nan")])
-def test_a_momentum_that_is_no_share_is_refused(norm_momentum):
+def test_a_momentum_outside_0_to_1_is_rejected(norm_momentum):
     with pytest.raises(ValueError, match=f"norm_momentum must be between 0 and 1, got {norm_momentum}"):
         WideResNet(10, 1, 10, norm_momentum=norm_momentum)
 
 
-def test_one_image_without_a_batch_is_refused():
-    # Flax's convolution takes it, and the mean over the pixels would be one over a row and the channels.
+def test_one_image_without_a_batch_is_rejected():
+    # Flax's convolution accepts it, and the mean over the pixels would be over a row and the channels.
     with pytest.raises(ValueError, match=r"images must have the shape \(batch, H, W, C\), got \(8, 8, 1\)"):
         jax.eval_shape(WideResNet(10, 1, 10).init, KEY, jnp.zeros((8, 8, 1)))
 
 
 def test_the_variance_in_two_passes_does_not_cancel():
-    # Where the mean is 1,000 deviations, E[x^2] - E[x]^2 has no right digit in float32.
+    # With a mean of 1,000 deviations, E[x^2] - E[x]^2 has no correct digit in float32.
     images = 1000 + np.random.default_rng(0).standard_normal((4, 8, 8, 1)).astype(np.float32)
 
     def variance(fast):
         module = WideResNet(10, 1, 10, norm_momentum=0.0, fast_variance=fast)
         variables = module.init(KEY, images)
-        variables["params"]["stem"]["kernel"] = jnp.zeros((3, 3, 1, 16)).at[1, 1].set(1.0)  # passes images on
+        variables["params"]["stem"]["kernel"] = jnp.zeros((3, 3, 1, 16)).at[1, 1].set(1.0)  # passes images through
         _, state = module.apply(variables, images, train=True, mutable=["batch_stats"])
         return state["batch_stats"]["group1_block1"]["norm1"]["var"]
 

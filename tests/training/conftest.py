@@ -1,4 +1,4 @@
-"""What several tests of training need."""
+"""Fixtures for several tests of training."""
 
 import jax
 import pytest
@@ -8,7 +8,7 @@ from jaxscape.training import members
 
 @pytest.fixture
 def by_epoch(monkeypatch):
-    """What is compiled on a GPU: whole epochs. jax runs them here as well."""
+    """Compile whole epochs, as on a GPU; JAX can run them here as well."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     members._advance.cache_clear()
     yield

@@ -1,4 +1,4 @@
-"""Runs in a process of its own with eight simulated devices; writes what it found for test_devices.py."""
+"""Runs in a process of its own with eight simulated devices; writes its results for test_devices.py."""
 
 import sys
 from unittest import mock
@@ -38,7 +38,7 @@ CASES = {
 
 
 def residual(images, labels):
-    """Loss, evaluation, parameters and statistics of a WRN-10-1."""
+    """Return loss, evaluation, parameters and statistics of a WRN-10-1."""
     module = WideResNet(10, 1, 3)
     variables = dict(module.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1))))
 
@@ -50,7 +50,7 @@ def residual(images, labels):
 
 
 def dense(images, labels):
-    """The same of a network without convolutions, with noise from the step's key and an evaluation in NumPy."""
+    """Return the same for a network without convolutions, with noise from the step's key and an evaluation in NumPy."""
     generator = np.random.default_rng(1)
     params = {
         "hidden": generator.standard_normal((36, 8)).astype(np.float32) / 6,
@@ -71,7 +71,7 @@ def dense(images, labels):
 
 
 def own_batches(images, labels):
-    """The data as a function of the caller's."""
+    """Return the data as a user's function."""
 
     def batches(epoch, keys):
         orders = [np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), 20)) for key in keys]
@@ -81,7 +81,7 @@ def own_batches(images, labels):
 
 
 class Loader:
-    """Passes over the data, which all members see."""
+    """Passes over the data, which all members share."""
 
     def __init__(self, images, labels):
         self.batches = [(images[start : start + 4], labels[start : start + 4]) for start in range(0, 20, 4)]
@@ -91,19 +91,19 @@ class Loader:
 
 
 def data_of(name, images, labels):
-    """What a case trains on."""
+    """Return the data of a case."""
     if "loader" in name:
         return Loader(images, labels)
     return own_batches(images, labels) if name.startswith("batches") else (images, labels)
 
 
 def main(path):
-    """Retrain by every case and write all states and metrics."""
+    """Retrain every case and write all states and metrics."""
     jax.config.update("jax_num_cpu_devices", 8)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (20, 6, 6, 1), np.uint8)
     labels = generator.integers(0, 3, 20).astype(np.int32)
-    found = {}
+    arrays = {}
     for network, make in {"residual": residual, "dense": dense}.items():
         problem = make(images, labels)
         for name, (count, strategy, by_epoch) in CASES[network].items():
@@ -111,12 +111,12 @@ def main(path):
             with mock.patch.object(jax, "default_backend", return_value="gpu" if by_epoch else "cpu"):
                 members._advance.cache_clear()
                 results = run(problem, data, strategy, jax.devices()[:count])
-            found |= {f"{network}: {name}/{key}": values for key, values in results.items()}
-    np.savez(path, **found)
+            arrays |= {f"{network}: {name}/{key}": values for key, values in results.items()}
+    np.savez(path, **arrays)
 
 
 def run(problem, data, strategy, devices):
-    """Two epochs of five copies: metrics of every epoch, the last states."""
+    """Return two epochs of five copies: metrics of every epoch, the last states."""
     loss_fn, evaluate, params, model_state = problem
     epochs = retrain(
         loss_fn,
@@ -131,13 +131,13 @@ def run(problem, data, strategy, devices):
         strategy=strategy,
         devices=devices,
     )
-    found = {}
+    arrays = {}
     for epoch, states, metrics in epochs:
-        found |= {f"{metric}/{epoch}": values for metric, values in metrics.items()}
+        arrays |= {f"{metric}/{epoch}": values for metric, values in metrics.items()}
         used = states.key.devices()
         last = states._replace(key=jax.random.key_data(states.key))
-    found |= {f"states{jax.tree_util.keystr(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(last)}
-    return found | {"devices": np.array(len(used))}
+    arrays |= {f"states{jax.tree_util.keystr(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(last)}
+    return arrays | {"devices": np.array(len(used))}
 
 
 if __name__ == "__main__":

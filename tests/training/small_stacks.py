@@ -1,4 +1,4 @@
-"""Stacks of small networks that several tests train."""
+"""Stacks of small networks for several tests."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxscape.training.train import init_states, member_update
 
 
 def small_networks(members):
-    """Random parameters of WRN-10-1 [member, ...] and its first model state."""
+    """Return random parameters of WRN-10-1 [member, ...] and its first model state."""
     shapes = jax.eval_shape(WideResNet(10, 1, 10).init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     generator = np.random.default_rng(0)
     params = jax.tree.map(
@@ -19,7 +19,7 @@ def small_networks(members):
     return params, {"batch_stats": jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["batch_stats"])}
 
 
-# Small dense networks: what is asked here does not depend on the layers.
+# Small dense networks, for facts that do not depend on the layers.
 FEATURES, EXAMPLES = 5, 12
 
 

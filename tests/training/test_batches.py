@@ -1,4 +1,4 @@
-"""Batches from loaders, iterators and functions, and what tells a missing member axis."""
+"""Batches from loaders, iterators and functions, and the detection of a missing member axis."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ STRATEGIES = ["loop", "vmap_grad", "grad_vmap"]
 
 
 class Tensor:
-    """What a tensor of another framework shows of itself: `np.asarray` works, `dtype` is none of NumPy's."""
+    """A tensor of another framework: `np.asarray` works, `dtype` is none of NumPy's."""
 
     dtype = "float"
 
@@ -31,7 +31,7 @@ class Tensor:
 
 
 class Loader:
-    """Passes over X and Y, as a DataLoader makes them; in its own order in every pass if it shuffles."""
+    """Passes over X and Y, like a DataLoader; in a new order in every pass if it shuffles."""
 
     def __init__(self, batch_size=4, *, examples=12, wrap=np.asarray, shuffle=None):
         self.size, self.examples, self.wrap, self.passes, self.shuffle = batch_size, examples, wrap, 0, shuffle
@@ -62,32 +62,32 @@ def final_bytes(data, **arguments):
 
 
 def by_function(epoch, keys):
-    """The batches of the loader for every member."""
+    """Return the batches of the loader for every member."""
     return {
         "x": np.broadcast_to(X.reshape(3, 4, 2), (3, 3, 4, 2)),
         "y": np.broadcast_to(Y.reshape(3, 4), (3, 3, 4)),
     }
 
 
-# An iterable: an epoch is a pass.
+# An iterable: an epoch is one pass.
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("wrap", [np.asarray, jnp.asarray, Tensor])
-def test_a_loaders_batches_are_those_of_a_function_that_gives_them_to_all(strategy, wrap):
+def test_a_loader_gives_the_same_batches_as_a_function_for_all_members(strategy, wrap):
     assert final_bytes(Loader(wrap=wrap), strategy=strategy) == final_bytes(by_function, strategy=strategy)
 
 
 @pytest.mark.usefixtures("by_epoch")
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_loaders_batches_are_the_same_where_epochs_are_programs(strategy):
+def test_a_loader_gives_the_same_batches_if_an_epoch_is_one_program(strategy):
     assert final_bytes(Loader(), strategy=strategy) == final_bytes(by_function, strategy=strategy)
 
 
 def test_an_epoch_is_one_pass_and_none_is_drawn_before_it_is_needed():
     loader = Loader()
     epochs = train(loss_fn, SGD, states_of(), loader, epochs=3)
-    assert loader.passes == 1  # the first, whose shapes are checked
+    assert loader.passes == 1  # the first one, whose shapes are checked
     assert [(epoch.epoch, loader.passes) for epoch in epochs] == [(0, 1), (1, 1), (2, 2), (3, 3)]
 
 
@@ -101,8 +101,8 @@ def test_every_member_sees_the_same_batches_and_every_pass_its_own():
     assert first[0] != second[0]
 
 
-def test_a_smaller_last_batch_is_dropped_and_said_once():
-    with pytest.warns(RuntimeWarning, match="has 2 examples, the others 4; it is dropped") as warned:
+def test_a_smaller_last_batch_is_dropped_with_one_warning():
+    with pytest.warns(RuntimeWarning, match="has 2 examples, the others have 4; it is dropped") as warned:
         dropped = final_bytes(Loader(examples=10))
     assert len(warned) == 1
     assert dropped == final_bytes(Loader(examples=8))
@@ -112,33 +112,33 @@ def test_a_pass_of_one_batch_is_an_epoch_of_one_step():
     assert final_bytes(Loader(12)) == final_bytes(lambda epoch, keys: SharedBatches({"x": X[None], "y": Y[None]}))
 
 
-def test_steps_go_on_through_the_passes():
+def test_steps_continue_across_passes():
     # Four epochs of three steps are two passes of six.
     assert final_bytes(Loader(2), epochs=4, steps=3) == final_bytes(Loader(2), epochs=2)
 
 
 def test_steps_drop_the_smaller_last_batch_of_every_pass():
     with pytest.warns(RuntimeWarning, match="it is dropped"):
-        found = final_bytes(Loader(examples=10), epochs=2, steps=2)
-    assert found == final_bytes(Loader(examples=8), epochs=2)
+        actual = final_bytes(Loader(examples=10), epochs=2, steps=2)
+    assert actual == final_bytes(Loader(examples=8), epochs=2)
 
 
-def test_a_loader_without_batches_is_refused():
-    with pytest.raises(ValueError, match="data must give at least one batch a pass, got none"):
+def test_a_loader_without_batches_is_rejected():
+    with pytest.raises(ValueError, match="data must give at least one batch per pass, got none"):
         run(Loader(examples=0))
 
 
-def test_batches_of_other_shapes_are_refused_by_number():
+def test_batches_of_different_shapes_are_rejected_by_index():
     class Uneven:
         def __iter__(self):
             return iter([np.zeros((4, 2)), np.zeros((5, 2)), np.zeros((4, 2))])
 
-    with pytest.raises(ValueError, match=r"got float64\[4, 2\] first and float64\[5, 2\] as number 1"):
+    with pytest.raises(ValueError, match=r"got float64\[4, 2\] at index 0 and float64\[5, 2\] at index 1"):
         run(Uneven())
 
 
 @pytest.mark.parametrize("batch", [{"x": np.array(["a"])}, [], None])
-def test_batches_that_are_no_numbers_are_refused(batch):
+def test_batches_that_are_not_numbers_are_rejected(batch):
     class Texts:
         def __iter__(self):
             return iter([batch])
@@ -158,7 +158,7 @@ def test_the_values_of_a_loaders_batches_are_checked():
     assert seen == [(1, 3, 4, 2)] * 2
 
 
-# An iterator: an epoch is so many steps.
+# An iterator: an epoch is a given number of steps.
 
 
 def endless():
@@ -166,23 +166,23 @@ def endless():
         yield from Loader()
 
 
-def test_an_iterator_gives_so_many_batches_an_epoch():
+def test_an_iterator_gives_the_requested_batches_per_epoch():
     assert final_bytes(endless(), steps=3) == final_bytes(Loader())
 
 
-def test_an_iterator_gives_no_more_batches_than_it_is_asked_for():
+def test_an_iterator_is_not_read_ahead():
     batches = iter(Loader())
     run(batches, epochs=1, steps=2)
     np.testing.assert_array_equal(next(batches)["y"], Y[8:])
 
 
 def test_an_iterator_needs_steps():
-    with pytest.raises(ValueError, match="steps must be given where data is an iterator"):
+    with pytest.raises(ValueError, match="steps must be given if data is an iterator"):
         run(endless())
 
 
 def test_an_iterator_cannot_be_resumed():
-    with pytest.raises(ValueError, match="first_epoch must be 0 where data is an iterator, which cannot be resumed"):
+    with pytest.raises(ValueError, match="first_epoch must be 0 if data is an iterator, which cannot be resumed"):
         run(endless(), steps=3, first_epoch=1)
 
 
@@ -191,10 +191,10 @@ def test_an_iterator_that_ends_early_says_where():
         run(iter(Loader()), steps=2)
 
 
-# A stream for each member.
+# A stream per member.
 
 
-def test_every_member_has_the_stream_of_its_key_whatever_its_company():
+def test_every_member_has_the_stream_of_its_key_whatever_the_other_members():
     seeds = []
 
     def make(epoch, seed):
@@ -211,7 +211,7 @@ def test_every_member_has_the_stream_of_its_key_whatever_its_company():
     assert seeds[3] == seeds[1]
 
 
-def test_streams_for_each_resume_to_the_same_bytes():
+def test_a_stream_per_member_resumes_to_the_same_bytes():
     def data(epoch, seed):
         return Loader(shuffle=np.random.default_rng(seed))
 
@@ -221,37 +221,37 @@ def test_streams_for_each_resume_to_the_same_bytes():
     assert np.asarray(last.states.params["w"]).tobytes() == np.asarray(whole.params["w"]).tobytes()
 
 
-def test_members_with_other_numbers_of_batches_are_refused():
+def test_members_with_different_numbers_of_batches_are_rejected():
     sizes = iter([4, 6])
     data = batches_for_each(lambda epoch, seed: Loader(next(sizes)))
-    with pytest.raises(ValueError, match=r"make must give every member as many batches in an epoch, got \[3, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"make must give every member the same number of batches in an epoch, got \[3, 2\]"
+    ):
         data(1, KEYS[:2])
 
 
-# The axis of the members.
+# The member axis.
 
 
 def shared_by_mistake(epoch, keys):
-    """As many steps as there are members, and no axis for these."""
+    """Return batches with as many steps as there are members, and no member axis."""
     return {"x": X.reshape(3, 4, 2), "y": Y.reshape(3, 4)}
 
 
 def autoencoder(params, model_state, batch, key):
-    """Takes an example in place of a batch."""
+    """Compute a loss that accepts a single example in place of a batch."""
     return jnp.mean((batch["x"] @ params["w"]) ** 2), (model_state, {})
 
 
 @pytest.mark.parametrize("loss_fn", [loss_fn, autoencoder])
-def test_batches_without_the_axis_of_the_members_are_refused_where_the_steps_are_as_many(loss_fn):
+def test_batches_without_the_member_axis_are_rejected_even_with_as_many_steps(loss_fn):
     for data in (shared_by_mistake, lambda epoch, keys: {"x": X.reshape(3, 4, 2)}):
         if loss_fn is autoencoder or data is shared_by_mistake:
-            with pytest.raises(
-                ValueError, match=r"takes as \[step, batch, ...\] alone: the axis of the members is missing"
-            ):
+            with pytest.raises(ValueError, match=r"accepts only as \[step, batch, ...\]: the member axis is missing"):
                 run(data, loss_fn=loss_fn)
 
 
-def test_a_loss_that_takes_one_size_of_batch_alone_is_no_mistake():
+def test_a_loss_for_a_single_batch_size_is_accepted():
     def fixed(params, model_state, batch, key):
         return loss_fn(
             params, model_state, jax.tree.map(lambda leaf: leaf + jnp.zeros((4, *leaf.shape[1:])), batch), key
@@ -260,16 +260,16 @@ def test_a_loss_that_takes_one_size_of_batch_alone_is_no_mistake():
     assert final_bytes(by_function, loss_fn=fixed) == final_bytes(by_function)
 
 
-def test_weights_of_whole_batches_are_no_mistake():
+def test_weights_of_whole_batches_are_accepted():
     def weighted(params, model_state, batch, key):
         loss, rest = loss_fn(params, model_state, batch, key)
         return batch["weight"] * loss, rest
 
-    found = final_bytes(lambda epoch, keys: by_function(epoch, keys) | {"weight": np.ones((3, 3))}, loss_fn=weighted)
-    assert found == final_bytes(by_function)
+    actual = final_bytes(lambda epoch, keys: by_function(epoch, keys) | {"weight": np.ones((3, 3))}, loss_fn=weighted)
+    assert actual == final_bytes(by_function)
 
 
-def test_a_function_may_say_that_all_members_share_its_batches():
+def test_a_function_may_return_batches_that_all_members_share():
     assert final_bytes(lambda epoch, keys: SharedBatches(shared_by_mistake(epoch, keys))) == final_bytes(by_function)
 
 
@@ -278,7 +278,7 @@ def test_a_function_shares_the_batches_of_every_epoch_or_of_none():
         batches = shared_by_mistake(epoch, keys)
         return SharedBatches(batches) if epoch == 1 else by_function(epoch, keys)
 
-    with pytest.raises(ValueError, match="SharedBatches for every epoch or for none, but not so for epoch 2"):
+    with pytest.raises(ValueError, match="SharedBatches for every epoch or for none, which epoch 2 breaks"):
         run(data)
 
 
@@ -289,16 +289,16 @@ def test_a_problem_may_have_a_loader_whose_updates_the_stages_count():
     problem = Problem(loss_fn, Loader(examples=10))
     updates = Updates(problem.data, None, done=0, before=None)
     with pytest.warns(RuntimeWarning, match="dropped"):
-        found = final_bytes(updates.data)
-    assert found == final_bytes(Loader(examples=8))
+        actual = final_bytes(updates.data)
+    assert actual == final_bytes(Loader(examples=8))
     assert [updates.after(epoch) for epoch in range(3)] == [0, 2, 4]
 
 
-def test_a_pass_without_an_end_is_refused_before_the_memory_is_full(monkeypatch):
+def test_a_pass_without_an_end_is_rejected_before_the_memory_is_full(monkeypatch):
     class Endless:
         def __iter__(self):
             return endless()
 
     monkeypatch.setattr("jaxscape.training.batches._memory", lambda: 2**12)
-    with pytest.raises(ValueError, match="data must give passes that end, and fit into memory"):
+    with pytest.raises(ValueError, match="data must give passes that end and fit into memory"):
         run(Endless())

@@ -1,4 +1,4 @@
-"""Which strategy is chosen, and what each takes of a device's memory."""
+"""Autotuning: the choice of a strategy, and the device memory of each."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from jaxscape.training.members import lower_epoch
 from jaxscape.training.train import init_states, member_update
 
 
-def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch):
+def test_the_fastest_strategy_is_chosen_and_arguments_are_not_changed(monkeypatch):
     update, states, data, rows = dense_members(4)
     before = jax.tree.map(np.asarray, states._replace(key=0))
     pace = {"loop": 3.0, "threads": 2.0, "vmap_grad": 1.0}
@@ -32,7 +32,7 @@ def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch
     choice = choose_strategy(update, states, data, rows)
     assert choice.strategy == "vmap_grad"
     assert choice.seconds == pace
-    assert turns == 8 * ["loop", "threads", "vmap_grad"]  # a first turn that compiles, then seven
+    assert turns == 8 * ["loop", "threads", "vmap_grad"]  # a first round that compiles, then seven
     pace |= {"threads": 2.95, "vmap_grad": 2.95}
     assert choose_strategy(update, states, data, rows).strategy == "loop"
     turns.clear()
@@ -47,7 +47,7 @@ def test_the_fastest_strategy_is_chosen_and_nothing_given_is_changed(monkeypatch
         np.testing.assert_array_equal(now, then)
 
 
-def test_a_strategy_that_fails_is_out(monkeypatch):
+def test_a_strategy_that_fails_is_dropped(monkeypatch):
     def trial(run, strategy, *arguments):
         if "vmap" in strategy:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
@@ -60,7 +60,7 @@ def test_a_strategy_that_fails_is_out(monkeypatch):
         choose_strategy(update, states, data, rows, candidates=["vmap_grad", "vmap_grad:2"])
 
 
-def test_the_key_of_a_choice_names_network_shapes_and_members():
+def test_the_key_of_a_choice_depends_on_network_shapes_and_members():
     update, states, data, rows = dense_members(3)
     key = choose_strategy(update, states, data, rows, candidates=["loop"]).key
     again = choose_strategy(*dense_members(3), candidates=["loop"]).key
@@ -73,7 +73,7 @@ def test_the_key_of_a_choice_names_network_shapes_and_members():
     assert len({key, *(choose_strategy(*other, candidates=["loop"]).key for other in others)}) == 4
 
 
-def test_networks_with_convolutions_are_not_tried_all_at_once_on_a_cpu():
+def test_on_a_cpu_networks_with_convolutions_are_not_tried_in_one_program():
     loss_fn = flax_loss(WideResNet(10, 1, 10))
     params, model_state = small_networks(2)
     optimizer = optax.sgd(0.1)
@@ -87,8 +87,8 @@ def test_networks_with_convolutions_are_not_tried_all_at_once_on_a_cpu():
 
 @pytest.mark.usefixtures("by_epoch")
 def test_on_a_gpu_chunks_and_both_orders_are_tried():
-    found = choice_room._candidates(*dense_members(6))
-    assert found == ["loop", *(f"{kind}{k}" for kind in ("vmap_grad", "grad_vmap") for k in (":2", ":5", ""))]
+    actual = choice_room._candidates(*dense_members(6))
+    assert actual == ["loop", *(f"{kind}{k}" for kind in ("vmap_grad", "grad_vmap") for k in (":2", ":5", ""))]
 
 
 # Memory
@@ -106,7 +106,7 @@ def test_bytes_are_counted_over_all_arrays_and_shapes():
 
 
 def wide_members(count):
-    """Members whose intermediate results are larger than anything else: 1,000 x 256 float32 a layer, 1 MB."""
+    """Return members whose intermediate results are larger than anything else: 1,000 x 256 float32 per layer, 1 MB."""
 
     def loss_fn(params, model_state, batch, key):
         hidden = jnp.tanh(batch @ params)
@@ -125,10 +125,10 @@ def test_the_estimate_counts_states_data_and_the_program():
         strategy: estimate_memory(*work, strategy=strategy)
         for strategy in ("loop", "vmap_grad:2", "vmap_grad:3", "vmap_grad", "grad_vmap:2")
     }
-    for found in takes.values():
-        assert found.states == 6 * (4 * 256 * 4 + 8)
-        assert found.data == 1000 * 4 * 4 + 2 * (6 * 2 * 1000 * 4)
-        assert found.total == sum(found)
+    for memory in takes.values():
+        assert memory.states == 6 * (4 * 256 * 4 + 8)
+        assert memory.data == 1000 * 4 * 4 + 2 * (6 * 2 * 1000 * 4)
+        assert memory.total == sum(memory)
     assert 1e6 < takes["loop"].program < 4e6
     # Programs grow with the number of members at once.
     for strategy, count in {"vmap_grad:2": 2, "vmap_grad:3": 3, "vmap_grad": 6, "grad_vmap:2": 2}.items():
@@ -141,7 +141,7 @@ def test_the_padding_of_a_device_is_counted():
     _, states, data, rows = wide_members(6)
     shapes, of_rows = num_bytes(states), num_bytes(rows)
 
-    class Compiled:  # as a TPU compiles a chunk of two, whose arrays are half as large again there
+    class Compiled:  # like a TPU, which pads the arrays of a chunk of two by a half
         def memory_analysis(self):
             of_states, of_data = shapes // 6 * 2 * 3 // 2, num_bytes(data) * 3 // 2
             return SimpleNamespace(
@@ -151,14 +151,14 @@ def test_the_padding_of_a_device_is_counted():
                 argument_size_in_bytes=of_states + of_data + of_rows // 3,
             )
 
-    found = memory_of(Compiled(), states, data, rows, strategy="vmap_grad:2")
-    assert found.states == shapes * 3 // 2
-    assert found.data == num_bytes(data) * 3 // 2 + 2 * of_rows
-    assert found.program == 5_001_000 + shapes // 2  # two of six are a copy of their own while they run
+    memory = memory_of(Compiled(), states, data, rows, strategy="vmap_grad:2")
+    assert memory.states == shapes * 3 // 2
+    assert memory.data == num_bytes(data) * 3 // 2 + 2 * of_rows
+    assert memory.program == 5_001_000 + shapes // 2  # two of six are a copy of their own while they run
 
 
 @pytest.mark.usefixtures("by_epoch")
-def test_what_is_compiled_for_a_mesh_is_what_each_device_compiles():
+def test_the_program_for_a_mesh_is_the_program_of_each_device():
     update, states, data, rows = wide_members(4)
     mesh = Mesh(np.array(jax.devices()[:1]), ("member",))
     shapes = jax.eval_shape(lambda: (states, data, rows))
@@ -171,14 +171,14 @@ def test_what_is_compiled_for_a_mesh_is_what_each_device_compiles():
 
 
 @pytest.mark.usefixtures("by_epoch")
-def test_an_epoch_as_a_program_takes_what_its_steps_take():
+def test_an_epoch_as_one_program_takes_the_memory_of_its_steps():
     work = wide_members(4)
     for strategy, count in {"loop": 1, "vmap_grad:2": 2, "vmap_grad": 4}.items():
         assert count * 1e6 < estimate_memory(*work, strategy=strategy).program < count * 4e6
 
 
 @pytest.mark.usefixtures("by_epoch")
-def test_what_does_not_fit_is_not_tried(monkeypatch):
+def test_strategies_that_do_not_fit_are_not_tried(monkeypatch):
     work = wide_members(6)
     tried = []
 
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_not_tried(monkeypatch):
         choose_strategy(*work, max_bytes=min(takes.values()) - 1)
 
 
-def test_a_device_that_tells_what_it_has_free_is_believed(monkeypatch):
+def test_the_free_memory_that_a_device_reports_is_used(monkeypatch):
     work = wide_members(6)
     placed = num_bytes(work[1:])
     assert choice_room._free_bytes(*work[1:]) is None  # a CPU

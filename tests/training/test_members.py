@@ -1,4 +1,4 @@
-"""Stacks of members, and that a member sees the same arithmetic alone and beside others."""
+"""Stacks of members, and that the arithmetic of a member is the same alone and beside others."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from jaxscape.training.train import TrainState, copy_states, init_states, make_s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["loop", "threads:3"])
-def test_a_network_trains_to_the_same_bytes_alone_and_among_20(strategy):
+def test_a_network_trains_to_the_same_bytes_alone_and_in_a_stack_of_20(strategy):
     generator = np.random.default_rng(1)
     images, labels = generator.integers(0, 256, (30, 8, 8, 1), np.uint8), generator.integers(0, 10, 30)
     optimizer = optax.sgd(0.1, momentum=0.9)
@@ -80,18 +80,18 @@ ALL = (
 def assert_like_the_loop(strategy):
     update, states, data, rows = dense_members(5)
     expected, expected_metrics = epoch_runner(update)(copy_states(states), data, rows, 3)
-    found, metrics = epoch_runner(update, strategy=strategy)(copy_states(states), data, rows, 3)
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for ours, loops in zip(*map(jax.tree.leaves, (found._replace(key=0), expected._replace(key=0))), strict=True):
+    actual, metrics = epoch_runner(update, strategy=strategy)(copy_states(states), data, rows, 3)
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for ours, loops in zip(*map(jax.tree.leaves, (actual._replace(key=0), expected._replace(key=0))), strict=True):
         np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
-    assert found.model_state["seen"].tolist() == [5] * 5
+    assert actual.model_state["seen"].tolist() == [5] * 5
     for name in ("loss", "hidden"):
         assert metrics[name].dtype == np.float64
         np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("strategy", ALL)
-def test_every_strategy_gives_what_the_loop_gives(strategy):
+def test_every_strategy_gives_the_results_of_the_loop(strategy):
     assert_like_the_loop(strategy)
 
 
@@ -114,20 +114,20 @@ def test_whole_epochs_equal_single_steps(monkeypatch):
     np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
 
 
-def test_a_stacked_step_keeps_members_apart():
-    # One member with NaN: the gradient of the sum must not carry it to the others.
+def test_a_stacked_step_keeps_members_independent():
+    # One member with NaN: the gradient of the sum must not spread it to the others.
     update, states, data, rows = dense_members(3)
     expected, _ = epoch_runner(update, strategy="grad_vmap")(copy_states(states), data, rows, 1)
     broken = states._replace(params=jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), states.params))
-    found, metrics = epoch_runner(update, strategy="grad_vmap")(broken, data, rows, 1)
-    for ours, alone in zip(*map(jax.tree.leaves, (found.params, expected.params)), strict=True):
+    actual, metrics = epoch_runner(update, strategy="grad_vmap")(broken, data, rows, 1)
+    for ours, alone in zip(*map(jax.tree.leaves, (actual.params, expected.params)), strict=True):
         assert np.isnan(ours[1]).all()
         np.testing.assert_array_equal(np.delete(ours, 1, 0), np.delete(alone, 1, 0))
     assert np.isnan(metrics["loss"]).tolist() == [False, True, False]
 
 
 def counted_traces(strategy, members_count):
-    """How often the step is traced in three epochs of four steps."""
+    """Return how often the step is traced in three epochs of four steps."""
     traces = []
 
     def one(state, data, batch, epoch, step):
@@ -147,13 +147,13 @@ def counted_traces(strategy, members_count):
     ("strategy", "count"),
     [("loop", 1), ("threads", 1), ("vmap_grad", 1), ("grad_vmap", 1), ("vmap_grad:3", 1), ("vmap_grad:4", 2)],
 )
-def test_nothing_is_traced_again_from_step_to_step_chunk_to_chunk_and_epoch_to_epoch(strategy, count):
-    assert counted_traces(strategy, 6) == count  # 4 do not divide 6: the rest of 2 has a program of its own
+def test_nothing_is_traced_again_between_steps_chunks_and_epochs(strategy, count):
+    assert counted_traces(strategy, 6) == count  # 4 does not divide 6: the remaining 2 have a program of their own
 
 
 @pytest.mark.usefixtures("by_epoch")
 @pytest.mark.parametrize(("strategy", "count"), [("loop", 1), ("vmap_grad:3", 1), ("grad_vmap:4", 2)])
-def test_nor_where_an_epoch_is_a_program(strategy, count):
+def test_nothing_is_traced_again_if_an_epoch_is_one_program(strategy, count):
     assert counted_traces(strategy, 6) == count
 
 
@@ -168,17 +168,17 @@ def test_nor_where_an_epoch_is_a_program(strategy, count):
         ("grad_vmap:2.5", "must be a whole number of at least 1, got 'grad_vmap:2.5'"),
     ],
 )
-def test_strategies_that_make_no_sense_are_refused(strategy, message):
+def test_invalid_strategies_are_rejected(strategy, message):
     with pytest.raises(ValueError, match=message):
         parse_strategy(strategy)
 
 
-def test_the_gradient_of_a_sum_needs_a_step_of_a_stack():
-    with pytest.raises(ValueError, match="'grad_vmap' needs an update of a stack of members"):
+def test_grad_vmap_needs_a_step_for_a_stack():
+    with pytest.raises(ValueError, match="'grad_vmap' needs an update with a step for a stack of members"):
         epoch_runner(Update(lambda *_: None), strategy="grad_vmap")
 
 
-def test_an_error_in_a_thread_is_an_error():
+def test_an_error_in_a_thread_is_raised():
     def one(state, data, batch, epoch, step):
         raise FloatingPointError("in the step")
 
@@ -191,11 +191,11 @@ def test_unknown_strategies_list_the_known_ones():
         epoch_runner(Update(lambda *_: None), strategy="vmap2")
 
 
-# No room on the device
+# Out of memory on the device
 
 
 def no_room_for_more_than(monkeypatch, most, *, lost=False):
-    """Programs of so many members fail, as on a GPU whose memory is full; `lost`: with their donated states."""
+    """Make programs with more than `most` members fail, as on a GPU whose memory is full; `lost`: donated states go."""
     real = members._advance
 
     def advance(step, mesh):
@@ -215,21 +215,21 @@ def no_room_for_more_than(monkeypatch, most, *, lost=False):
 
 
 @pytest.mark.parametrize("strategy", ["vmap_grad", "grad_vmap:5", "vmap_grad:4"])
-def test_members_that_do_not_fit_together_run_by_fewer(monkeypatch, strategy):
+def test_if_members_do_not_fit_at_once_fewer_run_at_once(monkeypatch, strategy):
     update, states, data, rows = dense_members(5)
     expected, expected_metrics = epoch_runner(update)(copy_states(states), data, rows, 3)
     no_room_for_more_than(monkeypatch, 2)
     run = epoch_runner(update, strategy=strategy)
-    with pytest.warns(RuntimeWarning, match="at once do not fit into the device's memory; going on with") as warned:
-        found, metrics = run(states, data, rows, 3)
-    assert str(warned[-1].message).endswith("going on with 2")
-    for ours, loops in zip(*map(jax.tree.leaves, (found.params, expected.params)), strict=True):
+    with pytest.warns(RuntimeWarning, match="at once do not fit into the device's memory; continuing with") as warned:
+        actual, metrics = run(states, data, rows, 3)
+    assert str(warned[-1].message).endswith("continuing with 2")
+    for ours, loops in zip(*map(jax.tree.leaves, (actual.params, expected.params)), strict=True):
         np.testing.assert_allclose(ours, loops, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], expected_metrics["loss"], rtol=1e-5)
-    run(found, data, rows, 4)  # it has learned how many fit: a warning would be an error
+    run(actual, data, rows, 4)  # it remembers how many fit: a warning would be an error
 
 
-def test_a_member_that_does_not_fit_is_told_so(monkeypatch):
+def test_a_single_member_that_does_not_fit_is_a_memory_error(monkeypatch):
     update, states, data, rows = dense_members(2)
     no_room_for_more_than(monkeypatch, 0)
     with (
@@ -247,14 +247,14 @@ def test_a_member_that_does_not_fit_is_told_so(monkeypatch):
         epoch_runner(Update(one))(jnp.zeros(4), 0, jnp.ones((4, 1)), 1)
 
 
-def test_states_that_went_with_the_failure_are_not_gone_on_with(monkeypatch):
+def test_states_lost_in_a_failure_are_not_used_again(monkeypatch):
     update, states, data, rows = dense_members(4)
     no_room_for_more_than(monkeypatch, 2, lost=True)
     with pytest.raises(MemoryError, match="4 members at once do not fit"):
         epoch_runner(update, strategy="vmap_grad")(states, data, rows, 1)
 
 
-def test_another_error_of_the_device_is_passed_on():
+def test_another_device_error_is_raised_unchanged():
     def one(state, data, batch, epoch, step):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
@@ -263,7 +263,7 @@ def test_another_error_of_the_device_is_passed_on():
             epoch_runner(Update(one), strategy=strategy)(jnp.zeros(4), 0, jnp.ones((4, 1)), 1)
 
 
-def test_members_taken_from_a_stack_are_those_put_into_it():
+def test_members_taken_from_a_stack_equal_those_stacked():
     networks = [{"kernel": jnp.full((2, 3), i), "rest": (jnp.array(i), jax.random.key(i))} for i in range(3)]
     stacked = stack_members(networks)
     assert num_members(stacked) == 3
@@ -273,7 +273,7 @@ def test_members_taken_from_a_stack_are_those_put_into_it():
         assert all(jnp.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (taken, member)), strict=True))
 
 
-def test_mapping_over_members_gives_numpy_arrays_of_a_result_a_member():
+def test_mapping_over_members_gives_numpy_arrays_with_one_result_per_member():
     scale, shift = {"a": jnp.arange(3.0)}, jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     results = map_members(lambda s, b: {"value": s["a"] * b.sum(), "vector": b, "number": 0.5}, scale, shift)
     assert all(isinstance(values, np.ndarray) for values in results.values())
@@ -297,6 +297,6 @@ def test_a_train_state_is_a_stack_with_its_keys():
         ({"a": np.zeros((3, 1)), "b": np.zeros((2, 3))}, r"\['a'\] of shape \(3, 1\) and \['b'\] of shape \(2, 3\)"),
     ],
 )
-def test_stacks_without_a_common_leading_axis_are_refused(stacked, message):
+def test_stacks_without_a_common_leading_axis_are_rejected(stacked, message):
     with pytest.raises(ValueError, match=message):
         num_members(stacked)

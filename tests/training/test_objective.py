@@ -1,4 +1,4 @@
-"""The loss of a data set in batches is the loss of all of it at once, and a function of the parameters alone."""
+"""The loss of a data set in batches equals its loss at once, and is a function of the parameters alone."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -50,18 +50,18 @@ def cross_entropy(x, y):
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 1000])
 @pytest.mark.parametrize(("split", "data"), [("train", (X, Y)), ("test", (X_TEST, Y_TEST))])
 def test_batches_of_any_size_give_the_mean_over_all_examples(split, data, batch_size):
-    found = value(SCORED, split=split, batch_size=batch_size)
+    actual = value(SCORED, split=split, batch_size=batch_size)
     loss, accuracy = cross_entropy(*data)
-    np.testing.assert_allclose(found["loss"], loss, rtol=1e-6)
-    np.testing.assert_allclose(found["accuracy"], accuracy, rtol=1e-6)
+    np.testing.assert_allclose(actual["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(actual["accuracy"], accuracy, rtol=1e-6)
 
 
-def test_the_first_examples_alone():
+def test_only_the_first_examples():
     np.testing.assert_allclose(value(SCORED, examples=4)["loss"], cross_entropy(X[:4], Y[:4])[0], rtol=1e-6)
     np.testing.assert_allclose(value(SCORED, examples=400)["loss"], cross_entropy(X, Y)[0], rtol=1e-6)
 
 
-def test_the_loss_of_training_has_a_key_that_stays_the_same():
+def test_the_training_loss_has_a_fixed_key():
     assert objective(PLAIN).predict is None
     same = [float(value(PLAIN, batch_size=3)["loss"]) for _ in range(2)]
     assert same[0] == same[1] != value(PLAIN, batch_size=3, key=jax.random.key(1))["loss"]
@@ -108,16 +108,16 @@ def test_gradients_and_stacks_pass_through():
         ({"examples": 0}, "examples must be at least 1, got 0"),
     ],
 )
-def test_what_a_problem_does_not_have_is_refused(options, message):
+def test_missing_parts_of_a_problem_are_rejected(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         objective(PLAIN, **options)
 
 
-def test_data_that_would_be_used_up_are_refused():
+def test_data_from_an_iterator_are_rejected():
     with pytest.raises(ValueError, match=r"got an iterator$"):
         objective(Problem(linear_loss, iter([(X, Y)])))
     loader = type("Loader", (), {"__iter__": lambda self: iter([(X, Y)])})()
-    with pytest.raises(ValueError, match=r"^examples must be None where data are no arrays, got 3$"):
+    with pytest.raises(ValueError, match=r"^examples must be None if data are not arrays, got 3$"):
         objective(Problem(linear_loss, loader), examples=3)
     with pytest.raises(ValueError, match=r"^split 'test' needs a problem with test_data; this one has none$"):
         objective(Problem(linear_loss, (X, Y), predict=predict, score=classification_score), split="test")
@@ -133,7 +133,7 @@ def test_data_that_would_be_used_up_are_refused():
         ({"test_data": lambda epoch, keys: X}, TypeError, "test_data must be a pytree of arrays"),
     ],
 )
-def test_a_problem_refuses_what_is_no_measurement(options, error, message):
+def test_a_problem_rejects_invalid_measurements(options, error, message):
     with pytest.raises(error, match=f"^{message}"):
         Problem(linear_loss, (X, Y), **options)
 
@@ -147,7 +147,7 @@ def test_a_score_must_give_a_loss_for_each_example(score):
         value(Problem(linear_loss, (X, Y), predict=predict, score=score))
 
 
-# The adapters give what their framework gives in evaluation mode.
+# Adapters give the results of their framework in evaluation mode.
 
 
 class Linen(nn.Module):
@@ -223,7 +223,7 @@ FRAMEWORKS = dict(frameworks())
 
 
 def by_hand(name, params, model_state, x, *, statistics):
-    """Logits of Dense, batch norm with these statistics (mean, variance), relu, Dense, in NumPy."""
+    """Return logits of Dense, batch norm with these statistics (mean, variance), relu, Dense, in NumPy."""
     leaf = jax.tree.map(np.asarray, params)
     if name == "linen":
         first, norm, last = leaf["Dense_0"], leaf["BatchNorm_0"], leaf["Dense_1"]
@@ -265,25 +265,25 @@ def test_an_adapter_evaluates_with_running_statistics(name):
     problem = FRAMEWORKS[name]
     params, model_state = problem.init(jax.random.key(0))
     over = objective(problem, split="test")
-    found = mean_metrics(jax.jit(over.metrics), over, params, model_state)
+    actual = mean_metrics(jax.jit(over.metrics), over, params, model_state)
     expected = loss_of(by_hand(name, params, model_state, X_TEST, statistics=(0, 1)), Y_TEST)
-    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(actual["loss"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
-def test_statistics_measured_anew_are_those_of_all_the_data(name):
-    """In one batch, where the variance of the data is that of the batch; whatever the momentum of the framework."""
+def test_recalibrated_statistics_are_those_of_all_the_data(name):
+    """In one batch, the variance of the data is that of the batch, whatever the framework's momentum."""
     problem = FRAMEWORKS[name]
     params, model_state = problem.init(jax.random.key(0))
     new = recalibration(problem, params, model_state)(params, model_state)
     assert jax.tree.structure(new) == jax.tree.structure(model_state)
     assert [leaf.dtype for leaf in jax.tree.leaves(new)] == [leaf.dtype for leaf in jax.tree.leaves(model_state)]
     over = objective(problem, split="test")
-    found = mean_metrics(jax.jit(over.metrics), over, params, new)["loss"]
+    actual = mean_metrics(jax.jit(over.metrics), over, params, new)["loss"]
     hidden = {}
     by_hand(name, params, model_state, X, statistics=lambda h: hidden.setdefault("of", (h.mean(axis=0), h.var(axis=0))))
     expected = loss_of(by_hand(name, params, model_state, X_TEST, statistics=hidden["of"]), Y_TEST)
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
 def test_statistics_are_the_mean_over_batches_by_their_sizes():
@@ -295,7 +295,7 @@ def test_statistics_are_the_mean_over_batches_by_their_sizes():
     np.testing.assert_allclose(new["batch_stats"]["BatchNorm_0"]["var"], expected, rtol=1e-4)
 
 
-def test_a_stack_of_networks_is_measured_anew_at_once():
+def test_a_stack_of_networks_is_recalibrated_at_once():
     problem = FRAMEWORKS["linen"]
     params, model_state = problem.init(jax.random.key(0))
     again = recalibration(problem, params, model_state)
@@ -303,8 +303,8 @@ def test_a_stack_of_networks_is_measured_anew_at_once():
     both = jax.vmap(again, in_axes=(0, None))(stack, model_state)
     for number, scale in enumerate((1, 2)):
         one = again(jax.tree.map(lambda leaf, scale=scale: scale * leaf, params), model_state)
-        for found, expected in zip(jax.tree.leaves(both), jax.tree.leaves(one), strict=True):
-            np.testing.assert_allclose(found[number], expected, rtol=1e-5)
+        for actual, expected in zip(jax.tree.leaves(both), jax.tree.leaves(one), strict=True):
+            np.testing.assert_allclose(actual[number], expected, rtol=1e-5)
 
 
 def counting_loss(params, model_state, batch, key):
@@ -317,7 +317,7 @@ def counting_loss(params, model_state, batch, key):
     return (params**2).sum(), (new, {})
 
 
-def test_counters_and_what_a_step_leaves_alone_stay():
+def test_counters_and_constant_leaves_are_unchanged():
     problem = Problem(counting_loss, (X, Y))
     model_state = {"count": jnp.int32(7), "mean": jnp.float32(3), "fixed": jnp.float32(-2)}
     new = recalibration(problem, PARAMS, model_state)(PARAMS, model_state)
@@ -325,15 +325,15 @@ def test_counters_and_what_a_step_leaves_alone_stay():
     np.testing.assert_allclose(new["mean"], X.mean(), rtol=1e-5)
 
 
-def test_without_running_statistics_the_state_is_given_back():
+def test_without_running_statistics_the_state_is_returned_unchanged():
     model_state = {"fixed": jnp.float32(-2)}
     problem = Problem(lambda p, s, b, k: ((p**2).sum(), (s, {})), (X, Y))
     assert recalibration(problem, PARAMS, model_state)(PARAMS, model_state) is model_state
     assert recalibration(problem, PARAMS, {})(PARAMS, {}) == {}
 
 
-def test_a_state_that_is_no_moving_average_is_refused():
+def test_a_state_that_is_not_a_moving_average_is_rejected():
     problem = Problem(lambda p, s, b, k: ((p**2).sum(), ({"power": s["power"] ** 2 + b[0].mean()}, {})), (X, Y))
     model_state = {"power": jnp.arange(3, dtype=jnp.float32)}
-    with pytest.raises(ValueError, match=r"^the model state at \['power'\] is no moving average"):
+    with pytest.raises(ValueError, match=r"^the model state at \['power'\] is not a moving average"):
         recalibration(problem, PARAMS, model_state)

@@ -1,4 +1,4 @@
-"""Optimisers of optax: each row of docs/optimizers.md is a loop over optax's own calls, to the bit."""
+"""Optimisers of optax: each row of docs/optimizers.md equals a loop of direct optax calls, to the bit."""
 
 import re
 from pathlib import Path
@@ -111,7 +111,7 @@ WITH_MORE = {
 
 
 OPTIMIZERS = GRADIENTS_ALONE | WITH_MORE
-# Name -> what docs/optimizers.md says of it.
+# Name -> its text in docs/optimizers.md.
 TABLE = dict(re.findall(r"^\| `(.+)` \| (the same bytes|the same to rounding)", DOCS.read_text(), re.MULTILINE))
 
 
@@ -120,7 +120,7 @@ def batches(epoch, keys):
 
 
 def extras(name, value, grads, value_fn):
-    """What optax's documentation of this optimiser passes to update."""
+    """Return what optax's documentation of this optimiser passes to update."""
     if name not in WITH_MORE:
         return {}
     if "sam" in name:
@@ -131,7 +131,7 @@ def extras(name, value, grads, value_fn):
 
 
 def by_hand(name, optimizer):
-    """The loop that optax's users write, for one member after the other."""
+    """Run the loop that users of optax write, for one member after the other."""
 
     @jax.jit
     def step(params, opt_state, batch):
@@ -173,7 +173,7 @@ def assert_same(ours, theirs, words):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_training_is_a_loop_over_optaxs_calls(name):
+def test_training_equals_a_loop_over_optaxs_calls(name):
     optimizer = OPTIMIZERS[name]()
     states = trained(optimizer)
     for member, theirs in enumerate(by_hand(name, optimizer)):
@@ -182,7 +182,7 @@ def test_training_is_a_loop_over_optaxs_calls(name):
     assert not np.array_equal(states.params["kernel"], PARAMS["kernel"])
 
 
-def test_the_table_of_the_docs_has_every_optimiser_here():
+def test_the_table_of_the_docs_lists_every_optimiser_tested_here():
     assert TABLE.keys() == OPTIMIZERS.keys()
 
 
@@ -219,7 +219,7 @@ def test_lookahead_works_as_the_docs_wrap_it():
     ],
     ids=["sophia", "private"],
 )
-def test_what_the_docs_call_refused_is_refused_before_any_work(optimizer, error, message):
+def test_what_the_docs_call_rejected_is_rejected_before_any_work(optimizer, error, message):
     with pytest.raises(error, match=message):
         train(loss_fn, optimizer, init_states(PARAMS, optimizer, keys=KEYS), batches, epochs=1)
 
@@ -236,7 +236,7 @@ def test_the_loss_function_is_traced_again_only_for_an_optimiser_that_calls_it()
         list(train(counted, optimizer, init_states(PARAMS, optimizer, keys=KEYS), data, epochs=1, batch_size=5))
         return len(calls)
 
-    # An update that takes extra arguments and uses none of them, and one that uses the loss alone.
+    # An update that takes extra arguments and uses none of them, and one that uses only the loss.
     ignoring = optax.with_extra_args_support(optax.adam(0.1))
     assert [traces(each) for each in (optax.adam(0.1), ignoring, WITH_MORE["polyak_sgd"]())] == [1, 1, 1]
     assert traces(WITH_MORE["lbfgs"]()) > 1
@@ -258,7 +258,7 @@ def test_an_optimiser_that_takes_extra_arguments_and_uses_none_is_the_same_progr
 
 @pytest.mark.parametrize("strategy", ["vmap_grad", "grad_vmap"])
 @pytest.mark.parametrize("name", ["lbfgs", "contrib.reduce_on_plateau", "contrib.sam, opaque"])
-def test_optimisers_that_ask_for_the_loss_run_as_a_stack_too(name, strategy):
+def test_optimisers_that_use_the_loss_run_as_a_stack_too(name, strategy):
     optimizer = WITH_MORE[name]()
     one, stack = trained(optimizer), trained(optimizer, strategy=strategy)
     for ours, theirs in zip(*(jax.tree.leaves(states.params) for states in (one, stack)), strict=True):

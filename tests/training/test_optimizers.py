@@ -18,7 +18,7 @@ RECORDED = json.loads((Path(__file__).parents[1] / "oracles" / "pytorch.json").r
 def test_updates_are_those_of_pytorch(record):
     learning_rate = record["learning_rate"]
     if record["milestones"]:
-        # Milestones count updates; here two updates are an epoch.
+        # Milestones count updates; here an epoch has two updates.
         epochs = [milestone // 2 for milestone in record["milestones"]]
         learning_rate = step_decay(learning_rate, epochs, steps_per_epoch=2)
     name = record["optimizer"].removesuffix("_multistep")
@@ -48,7 +48,7 @@ def test_step_decay_without_epochs_is_constant():
 
 
 @pytest.mark.parametrize("epochs", [[0], [-1, 2], [3, 2], [2, 2]])
-def test_decay_epochs_that_do_not_increase_from_1_are_refused(epochs):
+def test_decay_epochs_that_do_not_increase_from_1_are_rejected(epochs):
     with pytest.raises(ValueError, match=r"decay_epochs must be increasing and at least 1, got \["):
         step_decay(0.1, epochs, steps_per_epoch=1)
 
@@ -63,26 +63,26 @@ def test_decay_epochs_that_do_not_increase_from_1_are_refused(epochs):
         ({"factor": None}, "factor must be a number, got None"),
     ],
 )
-def test_schedules_of_other_kinds_of_numbers_are_refused(arguments, message):
+def test_schedules_with_numbers_of_the_wrong_type_are_rejected(arguments, message):
     with pytest.raises(TypeError, match=message):
         step_decay(**{"learning_rate": 0.1, "decay_epochs": [1], "steps_per_epoch": 2} | arguments)
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "factor"])
-def test_schedules_that_are_not_finite_are_refused(name):
+def test_schedules_that_are_not_finite_are_rejected(name):
     with pytest.raises(ValueError, match=f"{name} must be a finite number, got nan"):
         step_decay(**{"learning_rate": 0.1, "decay_epochs": [1], "steps_per_epoch": 2, name: float("nan")})
 
 
 @pytest.mark.parametrize("value", ["0.1", None, True, [0.1]])
-def test_rates_that_are_no_numbers_are_refused(value):
+def test_rates_that_are_not_numbers_are_rejected(value):
     with pytest.raises(TypeError, match="learning_rate must be a number, got"):
         make_optimizer("sgd", value)
     with pytest.raises(TypeError, match="weight_decay must be a number, got"):
         make_optimizer("sgd", 0.1, weight_decay=value)
 
 
-def test_an_epoch_without_steps_is_refused():
+def test_an_epoch_without_steps_is_rejected():
     with pytest.raises(ValueError, match="steps_per_epoch must be at least 1, got 0"):
         step_decay(0.1, [1], steps_per_epoch=0)
 
@@ -93,42 +93,42 @@ def test_unknown_names_list_the_known_ones():
 
 
 @pytest.mark.parametrize("learning_rate", [0, -0.1, float("nan"), float("inf")])
-def test_learning_rates_that_are_not_positive_numbers_are_refused(learning_rate):
+def test_learning_rates_that_are_not_positive_numbers_are_rejected(learning_rate):
     with pytest.raises(ValueError, match=f"learning_rate must be a positive number, got {learning_rate}"):
         make_optimizer("sgd", learning_rate)
 
 
 @pytest.mark.parametrize("weight_decay", [-1e-4, float("nan"), float("inf")])
-def test_bad_weight_decays_are_refused(weight_decay):
+def test_bad_weight_decays_are_rejected(weight_decay):
     with pytest.raises(ValueError, match=f"weight_decay must be at least 0, got {weight_decay}"):
         make_optimizer("sgd", 0.1, weight_decay=weight_decay)
 
 
-# Weight decay alone
+# Only weight decay
 
 
 def test_decay_factors_follow_the_recursion_of_momentum():
-    found = decay_factors(make_optimizer("momentum", 0.05, weight_decay=1e-3), 200)
+    actual = decay_factors(make_optimizer("momentum", 0.05, weight_decay=1e-3), 200)
     x, velocity = 1.0, 0.0
     expected = [x]
     for _ in range(200):
         velocity = 0.9 * velocity + 1e-3 * x
         x -= 0.05 * velocity
         expected.append(x)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 def test_decay_factors_of_sgd_are_powers_and_follow_the_schedule():
-    found = decay_factors(make_optimizer("sgd", 0.1, weight_decay=0.01), 10)
-    np.testing.assert_allclose(found, 0.999 ** np.arange(11), rtol=1e-12)
+    actual = decay_factors(make_optimizer("sgd", 0.1, weight_decay=0.01), 10)
+    np.testing.assert_allclose(actual, 0.999 ** np.arange(11), rtol=1e-12)
     scheduled = decay_factors(make_optimizer("sgd", step_decay(0.1, [1], steps_per_epoch=2), weight_decay=0.01), 4)
     np.testing.assert_allclose(scheduled, [1, 0.999, 0.999**2, 0.999**2 * 0.9999, 0.999**2 * 0.9999**2], rtol=1e-7)
 
 
-def test_decoupled_decay_shrinks_alike_and_that_of_an_adam_does_not():
+def test_decoupled_decay_shrinks_uniformly_and_that_of_adam_does_not():
     np.testing.assert_allclose(decay_factors(optax.adamw(0.1, weight_decay=0.01), 3), 0.999 ** np.arange(4), rtol=1e-6)
-    with pytest.raises(ValueError, match="does not shrink all parameters alike"):
+    with pytest.raises(ValueError, match="must shrink all parameters by the same factor"):
         decay_factors(make_optimizer("adam", 0.01, weight_decay=0.01), 5)
 
 

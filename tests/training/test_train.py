@@ -1,4 +1,4 @@
-"""Training against closed forms and loops written out; its batches, keys and counts as a recording loss sees them."""
+"""Training against closed forms and explicit loops; its batches, keys and counts as recorded by a loss."""
 
 import functools
 
@@ -22,7 +22,7 @@ REGRESSION_DATA = (
 
 
 def regression_loss(params, model_state, batch, key):
-    """Mean squared error of a line whose inputs are augmented with noise."""
+    """Return the mean squared error of a line whose inputs are augmented with noise."""
     inputs, targets = batch
     noisy = inputs + 0.1 * jax.random.normal(key, inputs.shape)
     loss = jnp.mean((noisy @ params["kernel"] + params["bias"] - targets) ** 2)
@@ -34,7 +34,7 @@ def regression_evaluate(params, model_state):
 
 
 def regression_epochs(states=None, *, start=(0.0, 1.0, 2.0), **arguments):
-    """Copies of the epochs of a noisy linear regression, from new states or given ones."""
+    """Return copies of the epochs of a noisy linear regression, from new states or given ones."""
     if states is None:
         params = {"kernel": jnp.tile(jnp.array(start)[:, None], (1, 2)), "bias": jnp.zeros((3, 1))}
         states = init_states(params, MOMENTUM, keys=KEYS, model_state={"last": 0.0})
@@ -54,7 +54,7 @@ def uninterrupted():
 
 
 def square_loss(params, model_state, batch, key):
-    """A loss as simple as can be: half the squared distances from the numbers of the batch."""
+    """Return half the squared distances from the numbers of the batch."""
     return 0.5 * jnp.sum((params - batch) ** 2), (model_state, {})
 
 
@@ -63,7 +63,7 @@ def square_states(optimizer=SGD, keys=KEYS):
 
 
 def recording_loss(params, model_state, batch, key):
-    """Train nothing; write each step's batch and random bits down."""
+    """Train nothing; record each step's batch and random bits."""
     step = model_state["step"]
     model_state = {
         "step": step + 1,
@@ -75,7 +75,7 @@ def recording_loss(params, model_state, batch, key):
 
 @functools.cache
 def recorded(members=(0, 1, 2), *, epochs=4, num_examples=11, batch_size=4, **options):
-    """Rows [member, epoch, step, batch] and random bits [member, epoch, step] that the steps got; the last metrics."""
+    """Return the steps' rows [member, epoch, step, batch], random bits [member, epoch, step], and the last metrics."""
     steps = options.get("steps", num_examples // batch_size)
     blank = {
         "step": 0,
@@ -96,7 +96,7 @@ def as_bytes(states):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(states)]
 
 
-# What a step does.
+# The training step.
 
 
 def test_gradient_descent_on_a_quadratic_follows_its_closed_form():
@@ -108,7 +108,7 @@ def test_gradient_descent_on_a_quadratic_follows_its_closed_form():
         np.testing.assert_allclose(states.params, expected, rtol=1e-6)
 
 
-def test_training_is_an_optax_loop_over_the_batches_for_every_member():
+def test_training_equals_an_optax_loop_over_the_batches_for_every_member():
     optimizer = optax.adam(0.1)
     # Leaves [epoch, member, step, batch, ...].
     inputs = np.random.default_rng(2).normal(size=(2, 3, 4, 5, 2)).astype(np.float32)
@@ -137,7 +137,7 @@ def test_training_is_an_optax_loop_over_the_batches_for_every_member():
         np.testing.assert_allclose(metrics["epoch_loss"][member], np.mean(losses[4:]), rtol=1e-5)
 
 
-# Which batches and keys the steps get.
+# Batches and keys of the steps.
 
 
 def test_an_epoch_uses_an_example_at_most_once_and_drops_the_last_partial_batch():
@@ -153,17 +153,17 @@ def test_the_dropped_examples_change_from_epoch_to_epoch():
     assert all(set(member.ravel()) == set(range(11)) for member in rows)
 
 
-def test_every_member_and_every_epoch_has_an_order_of_its_own():
+def test_every_member_and_every_epoch_has_its_own_order():
     rows, _, _ = recorded()
     assert len({order.tobytes() for order in rows.reshape(-1, 8)}) == 3 * 4
 
 
-def test_every_step_of_every_member_has_a_key_of_its_own():
+def test_every_step_of_every_member_has_its_own_key():
     _, bits, _ = recorded()
     assert len(set(bits.ravel())) == bits.size
 
 
-def test_batches_and_step_keys_follow_from_the_members_key_and_not_from_its_company():
+def test_batches_and_step_keys_depend_on_the_members_key_and_not_on_other_members():
     for together, alone in zip(recorded()[:2], recorded(members=(1,))[:2], strict=True):
         np.testing.assert_array_equal(alone[0], together[1])
 
@@ -179,12 +179,12 @@ def test_the_leaves_of_an_example_stay_together():
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 8), (2, 4), (3, 2), (5, 1)])
-def test_epochs_of_so_many_steps_take_the_batches_of_one_pass_after_another(steps, epochs):
+def test_epochs_of_a_given_number_of_steps_take_batches_from_consecutive_passes(steps, epochs):
     in_passes, by_steps = recorded()[0].reshape(3, 8, 4), recorded(steps=steps, epochs=epochs)[0]
     np.testing.assert_array_equal(by_steps.reshape(3, -1, 4), in_passes[:, : steps * epochs])
 
 
-def test_a_function_gives_the_batches_of_epochs_1_2_3_for_the_members_keys():
+def test_a_function_is_called_for_epochs_1_2_3_with_the_members_keys():
     calls = []
 
     def data(epoch, keys):
@@ -195,7 +195,7 @@ def test_a_function_gives_the_batches_of_epochs_1_2_3_for_the_members_keys():
     assert calls == [(epoch, np.array(jax.random.key_data(KEYS)).tobytes()) for epoch in (1, 2, 3)]
 
 
-# Going on from a yielded state.
+# Resuming from a yielded state.
 
 
 def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(uninterrupted):
@@ -207,24 +207,24 @@ def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(uninterrupted):
 
 
 @pytest.mark.parametrize("first_epoch", range(4))
-def test_a_resumed_run_does_not_yield_again_what_an_earlier_one_has(first_epoch):
+def test_a_resumed_run_does_not_yield_epochs_of_an_earlier_run(first_epoch):
     run = train(square_loss, SGD, square_states(), np.zeros(4), epochs=3, first_epoch=first_epoch, batch_size=2)
     yielded = [epoch for epoch, _, _ in run]
     assert yielded == list(range(4))[first_epoch and first_epoch + 1 :]
     assert len(yielded) == num_yielded(3, first_epoch)
 
 
-# What an epoch yields.
+# The content of a yielded epoch.
 
 
-def test_epoch_0_is_the_start_with_the_metrics_of_evaluate_alone(uninterrupted):
+def test_epoch_0_is_the_start_with_only_the_metrics_of_evaluate(uninterrupted):
     epoch, states, metrics = uninterrupted[0]
     assert epoch == 0
     np.testing.assert_array_equal(states.params["kernel"], [[0, 0], [1, 1], [2, 2]])
     assert metrics.keys() == {"bias", "last", "finite"}
 
 
-def test_metrics_are_numpy_arrays_with_a_value_a_member(uninterrupted):
+def test_metrics_are_numpy_arrays_with_one_value_per_member(uninterrupted):
     _, states, metrics = uninterrupted[-1]
     assert metrics.keys() == {"bias", "last", "finite", "epoch_loss"}
     assert {(type(values), values.shape) for values in metrics.values()} == {(np.ndarray, (3,))}
@@ -246,7 +246,7 @@ def test_the_mean_of_huge_losses_does_not_overflow():
     np.testing.assert_allclose(last.metrics["epoch_loss"], 3e38, rtol=1e-6)
 
 
-def test_members_that_diverge_leave_the_bytes_of_the_others_as_they_are(uninterrupted):
+def test_members_that_diverge_do_not_change_the_bytes_of_the_others(uninterrupted):
     diverged = regression_epochs(start=(np.nan, 1.0, np.inf))
     for ours, healthy in zip(diverged, uninterrupted, strict=True):
         np.testing.assert_array_equal(ours.metrics["finite"], [False, True, False])
@@ -255,7 +255,7 @@ def test_members_that_diverge_leave_the_bytes_of_the_others_as_they_are(uninterr
         assert as_bytes(own[0]) == as_bytes(own[1])
 
 
-# What is promised to the caller.
+# Guarantees to the caller.
 
 
 def test_the_callers_arrays_outlive_the_run():
@@ -266,7 +266,7 @@ def test_the_callers_arrays_outlive_the_run():
 
 
 def test_an_optimizer_may_keep_the_parameters_in_its_state():
-    # DoG keeps the very arrays that it was given, and one buffer cannot be donated twice.
+    # DoG keeps the very arrays that it is given, and one buffer cannot be donated twice.
     optimizer = optax.contrib.dog(1.0)
     *_, last = train(square_loss, optimizer, square_states(optimizer), np.zeros(4), epochs=1, batch_size=2)
     assert last.metrics["finite"].all()
@@ -296,12 +296,12 @@ def test_a_legacy_key_becomes_the_typed_key_of_the_same_numbers():
     assert typed_key(jax.random.key(7)) == jax.random.key(7)
 
 
-def test_a_number_is_no_key():
+def test_a_number_is_rejected_as_a_key():
     with pytest.raises(TypeError, match=r"key must be a PRNG key, as from jax.random.key\(0\), got 3"):
         typed_key(3)
 
 
-# What is refused, before any work.
+# Input that is rejected, before any work.
 
 
 @pytest.mark.parametrize(
@@ -312,32 +312,32 @@ def test_a_number_is_no_key():
         ({"first_epoch": 3}, "first_epoch must be between 0 and epochs = 2, got 3"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": 12}, "batch_size must be at most the number of examples, 11, got 12"),
-        ({"steps": 0}, "steps must be at least 1, and None where data is a function, got 0"),
-        ({"steps": 1, "data": lambda epoch, keys: 0}, "None where data is a function, got 1"),
+        ({"steps": 0}, "steps must be at least 1, and None if data is a function, got 0"),
+        ({"steps": 1, "data": lambda epoch, keys: 0}, "None if data is a function, got 1"),
         ({"strategy": "magic"}, "unknown strategy 'magic'; known: auto, loop, threads, vmap_grad, grad_vmap"),
         ({"data": (np.zeros((5, 2)), np.zeros(4))}, r"\[0\] of shape \(5, 2\) and \[1\] of shape \(4,\)"),
         ({"data": ()}, "empty pytree"),
     ],
 )
-def test_arguments_out_of_range_are_refused_before_any_work(arguments, message):
+def test_arguments_out_of_range_are_rejected_before_any_work(arguments, message):
     arguments = {"data": REGRESSION_DATA, "epochs": 2, "batch_size": 3} | arguments
     with pytest.raises(ValueError, match=message):
         train(regression_loss, SGD, square_states(), **arguments)
 
 
-def test_states_whose_leaves_disagree_about_the_members_are_refused_before_any_work():
+def test_states_whose_leaves_disagree_in_members_are_rejected_before_any_work():
     states = square_states()._replace(key=KEYS[:2])
     with pytest.raises(ValueError, match=r"\.params of shape \(3, 1\) and \.key of shape \(2,\)"):
         train(square_loss, SGD, states, np.zeros(2), epochs=1, batch_size=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1), (5, 2, 1), (3, 0, 1), (3,), ()])
-def test_batches_of_a_function_that_do_not_fit_the_members_are_refused(shape):
+def test_batches_of_a_function_with_a_wrong_number_of_members_are_rejected(shape):
     with pytest.raises(ValueError, match=r"leaves \[member, step, batch, ...\] for 3 members and at least one step"):
         train(square_loss, SGD, square_states(), lambda epoch, keys: jnp.zeros(shape), epochs=1)
 
 
-def test_batches_of_a_function_whose_leaves_disagree_about_the_steps_are_refused():
+def test_batches_of_a_function_whose_leaves_disagree_in_steps_are_rejected():
     batches = jnp.zeros((3, 2, 1)), jnp.zeros((3, 1, 1))
     with pytest.raises(ValueError, match=r"got leaves that begin with \[\(3, 1\), \(3, 2\)\]"):
         train(square_loss, SGD, square_states(), lambda epoch, keys: batches, epochs=1)

@@ -1,4 +1,4 @@
-"""Runs as two processes with two simulated devices each; writes what the first one saw for test_devices.py.
+"""Runs as two processes with two simulated devices each; writes the results of the first for test_devices.py.
 
 python two_processes.py PROCESS PORT PATH
 """
@@ -12,7 +12,7 @@ from eight_devices import dense, own_batches
 
 from jaxscape import jump_grid, make_optimizer, retrain
 from jaxscape.training import members
-from jaxscape.training.devices import member_mesh, own_rows, share_out
+from jaxscape.training.devices import local_members, member_mesh, shard_members
 
 # name -> members, strategy, whether an epoch is a program as on a GPU, whether the caller gives the batches
 CASES = {
@@ -26,31 +26,31 @@ CASES = {
 
 
 def main(process, port, path):
-    """Retrain by every case on all devices, and on one device of this process alone."""
+    """Retrain every case on all devices, and on one device of this process alone."""
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"localhost:{port}", 2, int(process))
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (20, 6, 6, 1), np.uint8)
     labels = generator.integers(0, 3, 20).astype(np.int32)
-    found = {}
+    arrays = {}
     for name, (count, strategy, by_epoch, own) in CASES.items():
         data = own_batches(images, labels) if own else (images, labels)
         with mock.patch.object(jax, "default_backend", return_value="gpu" if by_epoch else "cpu"):
             members._advance.cache_clear()
             for where, devices in {"alone": jax.local_devices()[:1], "together": None}.items():
                 results = run(dense(images, labels), data, count, strategy, devices)
-                found |= {f"{name}/{where}/{key}": values for key, values in results.items()}
+                arrays |= {f"{name}/{where}/{key}": values for key, values in results.items()}
     if int(process) == 0:
-        np.savez(path, **found)
+        np.savez(path, **arrays)
 
 
 def run(problem, data, count, strategy, devices):
-    """Two epochs: metrics of every epoch, and the last parameters, gathered."""
+    """Return two epochs: metrics of every epoch, and the last parameters, gathered."""
     loss_fn, evaluate, params, model_state = problem
     grid = jump_grid(params, seeds=range(count), step_sizes=(0.5,))
     settings = {"evaluate": evaluate, "batch_size": 4, "strategy": strategy, "devices": devices}
-    start, first, found = grid, 0, {}
-    for last in (1, 2):  # a yielded state can be gone on from
+    start, first, arrays = grid, 0, {}
+    for last in (1, 2):  # a yielded state can be resumed from
         for epoch, states, metrics in retrain(
             loss_fn,
             make_optimizer("momentum", 0.01),
@@ -62,11 +62,11 @@ def run(problem, data, count, strategy, devices):
             model_state=model_state,
             **settings,
         ):
-            found |= {f"{metric}/{epoch}": values for metric, values in metrics.items()}
+            arrays |= {f"{metric}/{epoch}": values for metric, values in metrics.items()}
             start, first = states, epoch
     mesh = member_mesh(count, devices)
-    rows = own_rows(share_out(states.params, mesh), mesh) if devices is None else states.params
-    return found | {
+    rows = local_members(shard_members(states.params, mesh), mesh) if devices is None else states.params
+    return arrays | {
         f"params{jax.tree_util.keystr(key)}": leaf for key, leaf in jax.tree_util.tree_leaves_with_path(rows)
     }
 

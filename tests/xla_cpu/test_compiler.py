@@ -1,4 +1,4 @@
-"""Compilation for a CPU: a training step, threads, the switch for oneDNN, and what XLA must not fuse into its calls."""
+"""Compilation for a CPU: a training step, threads, the option for oneDNN, and what XLA must not fuse into its calls."""
 
 import subprocess
 import sys
@@ -22,9 +22,9 @@ MEMBERS = 4
 
 @pytest.fixture(autouse=True)
 def fresh_options(monkeypatch):
-    """Nothing that a test pretends about the compiler outlives it."""
+    """Clear the cached compiler options before and after each test."""
     monkeypatch.delenv("JAXSCAPE_ONEDNN", raising=False)
-    monkeypatch.setattr(compiler, "ONEDNN_FLOPS", 0)  # the small networks here are to have it too
+    monkeypatch.setattr(compiler, "ONEDNN_FLOPS", 0)  # so that the small networks here use it too
     options = compiler.onednn_options
     options.cache_clear()
     yield
@@ -33,7 +33,7 @@ def fresh_options(monkeypatch):
 
 @pytest.fixture(scope="module")
 def training():
-    """A step of a small network, and the first states and batches of some members."""
+    """Return a step of a small network, and the first states and batches of some members."""
     model = WideResNet(10, 1, 10)
     optimizer = optax.sgd(0.1, momentum=0.9)
 
@@ -51,7 +51,7 @@ def training():
 
 
 def numbers(tree):
-    """The leaves, keys as the numbers that they are, after they are there."""
+    """Return the leaves once they are computed, with keys as their numbers."""
     as_data = [
         jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         for leaf in jax.tree.leaves(tree)
@@ -63,7 +63,7 @@ def same_bytes(tree):
     return [leaf.tobytes() for leaf in numbers(tree)]
 
 
-def test_a_training_step_is_that_of_jax(training):
+def test_a_training_step_equals_that_of_jax(training):
     step, ours, members = training
     expected, result = jax.jit(step)(*members[0]), ours(*members[0])
     assert jax.tree.structure(result) == jax.tree.structure(expected)
@@ -78,7 +78,7 @@ def test_a_training_step_has_the_same_bytes_whenever_it_runs(training):
     assert same_bytes(ours(*members[0])) == same_bytes(ours(*members[0]))
 
 
-def test_a_training_step_has_the_same_bytes_beside_others(training):
+def test_a_training_step_has_the_same_bytes_beside_other_threads(training):
     _, ours, members = training
 
     def steps(member):
@@ -90,7 +90,7 @@ def test_a_training_step_has_the_same_bytes_beside_others(training):
     alone = [steps(member) for member in members]
     assert len({b"".join(leaves) for leaves in alone}) == MEMBERS
     with ThreadPoolExecutor(MEMBERS) as threads:
-        for _ in range(15):  # A race shows now and then.
+        for _ in range(15):  # a race shows only now and then
             assert list(threads.map(steps, members)) == alone
 
 
@@ -99,7 +99,7 @@ def convolution(images, kernel):
 
 
 def watch_jit(monkeypatch):
-    """The keyword arguments of every call of `jax.jit`."""
+    """Record the keyword arguments of every call of `jax.jit`."""
     original, calls = jax.jit, []
 
     def watched(function, **options):
@@ -110,22 +110,22 @@ def watch_jit(monkeypatch):
     return calls
 
 
-def test_the_switch_is_tried_once(monkeypatch):
+def test_the_option_is_tried_once(monkeypatch):
     calls = watch_jit(monkeypatch)
     assert compiler.onednn_options() == compiler.onednn_options()
     assert [set(options) for options in calls] == [{"compiler_options"}]
 
 
-def test_no_option_where_the_compiler_refuses_it(monkeypatch):
+def test_no_option_if_the_compiler_rejects_it(monkeypatch):
     original = jax.jit
-    # The compiler's own error for a name that it does not know.
+    # The compiler's own error for an unknown name.
     monkeypatch.setattr(
         jax, "jit", lambda function, compiler_options: original(function, compiler_options={"xla_no_such_option": True})
     )
     assert compiler.onednn_options() == {}
 
 
-def test_no_option_where_the_environment_says_so(monkeypatch):
+def test_no_option_if_the_environment_disables_it(monkeypatch):
     monkeypatch.setenv("JAXSCAPE_ONEDNN", "0")
     calls = watch_jit(monkeypatch)
     assert compiler.onednn_options() == {}
@@ -133,7 +133,7 @@ def test_no_option_where_the_environment_says_so(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", None])
-def test_no_option_where_the_program_has_no_text_or_no_onednn(monkeypatch, text):
+def test_no_option_if_the_program_has_no_text_or_no_onednn(monkeypatch, text):
     class Compiled:
         def as_text(self):
             return text
@@ -142,7 +142,7 @@ def test_no_option_where_the_program_has_no_text_or_no_onednn(monkeypatch, text)
     assert compiler.onednn_options() == {}
 
 
-def test_no_option_where_it_changes_nothing(monkeypatch):
+def test_no_option_if_it_changes_nothing(monkeypatch):
     original = jax.jit
     monkeypatch.setattr(jax, "jit", lambda function, compiler_options: original(function))
     assert compiler.onednn_options() == {}
@@ -168,7 +168,7 @@ def test_only_a_large_program_is_given_to_onednn(monkeypatch):
     assert compiled == [(False, (2, 8, 8, 16)), (True, (3, 8, 8, 16))]
 
 
-def test_onednn_is_called_where_the_option_is_given(monkeypatch):
+def test_onednn_is_called_if_the_option_is_given(monkeypatch):
     if not compiler.onednn_options():
         pytest.skip("this jaxlib has no oneDNN")
     original, programs = jax.jit, []
@@ -206,15 +206,15 @@ def test_another_backend_gets_jax_jit(monkeypatch):
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(("donated", "gone"), [((), (False, False)), (0, (True, False)), ((1,), (False, True))])
-def test_what_is_donated_is_gone(monkeypatch, backend, donated, gone):
+def test_donated_arguments_are_deleted(monkeypatch, backend, donated, gone):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     first, second = {"leaf": jnp.ones((5, 5))}, {"leaf": jnp.ones((5, 5))}
     compiler.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=donated)(first, second)
     assert (first["leaf"].is_deleted(), second["leaf"].is_deleted()) == gone
 
 
-# Run in a process of its own, for XLA may kill it. As many rows and columns as features: it was found to fuse a
-# broadcast addition into oneDNN's call along whichever axis has the length of the features.
+# Run in a separate process, because XLA may kill it. As many rows and columns as features: XLA fuses a broadcast
+# addition into oneDNN's call along whichever axis has the length of the features.
 AFTERWARDS = """
 import jax, jax.numpy as jnp, numpy as np
 from jaxscape.xla_cpu import compiler
@@ -275,13 +275,13 @@ def run_afterwards(axes, groups=1, names=(), gradients=True):
 
 # With its gradient a result is used twice, and is then not fused anyway.
 @pytest.mark.parametrize("gradients", [False, True])
-def test_what_follows_a_convolution_is_not_fused_into_it(gradients):
+def test_operations_after_a_convolution_are_not_fused_into_it(gradients):
     done = run_afterwards("HW", gradients=gradients)
     assert (done.returncode, done.stdout) == (0, "all the same\n"), done.stderr
 
 
 @pytest.mark.parametrize(("axes", "groups"), [("W", 1), ("HW", 4), ("DHW", 1)])
-def test_what_follows_a_convolution_that_stays_as_it_is(axes, groups):
+def test_operations_after_a_convolution_that_is_not_rewritten(axes, groups):
     names = ("bias", "bias and relu", "row", "relu", "residual", "sum of two", "sum of three and bias")
     done = run_afterwards(axes, groups, names, gradients=False)
     assert (done.returncode, done.stdout) == (0, "all the same\n"), done.stderr

@@ -1,4 +1,4 @@
-"""A process is started anew with the same command line, or goes on as it is."""
+"""A process is restarted with the same command line, or continues unchanged."""
 
 import os
 import subprocess
@@ -24,26 +24,26 @@ def test_every_argument_is_passed_on():
     assert call([sys.executable, "-X", "utf8", "-c", PROGRAM, *ODD]) == f"{ODD} True\n"
 
 
-def test_a_program_that_was_read_from_a_pipe_goes_on():
+def test_a_program_read_from_a_pipe_continues():
     assert call([sys.executable, "-", "a"], input=PROGRAM) == "['a'] False\n"
 
 
 @pytest.mark.parametrize("attribute", ["executable", "orig_argv"])
-def test_without_a_command_line_nothing_is_started(monkeypatch, attribute):
+def test_without_a_command_line_nothing_is_restarted(monkeypatch, attribute):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(sys, attribute, type(getattr(sys, attribute))())
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
     memory.restart_with_kept_memory()
 
 
-def test_a_process_that_cannot_be_started_anew_goes_on(monkeypatch):
+def test_a_process_that_cannot_be_restarted_continues(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    asked = []
+    calls = []
 
     def too_long(*arguments):
-        asked.append(arguments)
+        calls.append(arguments)
         raise OSError(7, "Argument list too long")
 
     monkeypatch.setattr(os, "execve", too_long)
     memory.restart_with_kept_memory()
-    assert len(asked) == 1
+    assert len(calls) == 1

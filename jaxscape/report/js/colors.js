@@ -1,9 +1,9 @@
 // Colours as [red, green, blue] from 0 to 1.
 
 export function parseColor(text) {
-  const found = /^#?([0-9a-f]{6})$/i.exec(text.trim());
-  if (!found) throw new Error(`a colour must be #rrggbb, got ${text}`);
-  const bits = parseInt(found[1], 16);
+  const match = /^#?([0-9a-f]{6})$/i.exec(text.trim());
+  if (!match) throw new Error(`a colour must be #rrggbb, got ${text}`);
+  const bits = parseInt(match[1], 16);
   return [(bits >> 16) / 255, ((bits >> 8) & 255) / 255, (bits & 255) / 255];
 }
 
@@ -16,14 +16,14 @@ export function mix(one, other, part) {
   return one.map((value, i) => value + (other[i] - value) * part);
 }
 
-// The colour at a share of a scale of evenly spaced colours.
+// The colour at a fraction of a scale of evenly spaced colours.
 export function colorAt(scale, part) {
   const place = Math.min(1, Math.max(0, part)) * (scale.length - 1);
   const low = Math.min(Math.floor(place), Math.max(scale.length - 2, 0));
   return scale.length === 1 ? scale[0] : mix(scale[low], scale[low + 1], place - low);
 }
 
-// Relative luminance, as of WCAG 2.
+// Relative luminance, as defined by WCAG 2.
 export function luminance(color) {
   const [r, g, b] = color.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
@@ -34,12 +34,12 @@ export function contrast(one, other) {
   return (high + 0.05) / (low + 0.05);
 }
 
-// A colour that can be seen on a background: mixed with white, or black, until the contrast is enough.
+// A colour with enough contrast to a background: mixed with white, or black, until it has it.
 export function visible(color, background, least) {
   const towards = luminance(background) < 0.2 ? [1, 1, 1] : [0, 0, 0];
   for (let part = 0; part < 1; part += 0.05) {
-    const found = mix(color, towards, part);
-    if (contrast(found, background) >= least) return found;
+    const mixed = mix(color, towards, part);
+    if (contrast(mixed, background) >= least) return mixed;
   }
   return towards;
 }

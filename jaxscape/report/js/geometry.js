@@ -1,28 +1,28 @@
-// Positions: exact views, rotation and projection, and which point is nearest. Arrays in, arrays out.
+// Geometry: exact views, rotation and projection, and the nearest point. Arrays in, arrays out.
 
 // The angle of each spoke, clockwise from the top.
 export function spokeAngles(count) {
   return Float64Array.from({ length: count }, (_, i) => Math.PI / 2 - (2 * Math.PI * i) / count);
 }
 
-// Places [x, y] of distances and angles off a spoke, y upwards; side is 1 or -1.
+// The point [x, y] at a distance and an angle to a spoke, y upwards; side is 1 or -1.
 export function polarPlace(distance, angle, spoke, side) {
   const turned = spoke + side * angle;
   return [distance * Math.cos(turned), distance * Math.sin(turned)];
 }
 
-// Along and across, in units of a whole displacement or of a jump.
+// The point along and across, in units of the final displacement or of the jump.
 export function planePlace(distance, angle, unit) {
   return [(distance / unit) * Math.cos(angle), (distance / unit) * Math.sin(angle)];
 }
 
-// A rotation first about the vertical axis (yaw), then about the horizontal one (pitch), row by row.
+// The matrix, row by row, of a rotation first about the vertical axis (yaw), then about the horizontal one (pitch).
 export function rotation(yaw, pitch) {
   const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
   return [cy, 0, sy, sp * sy, cp, -sp * cy, -cp * sy, sp, cp * cy];
 }
 
-// Project points (n, 3), seen along the third axis: x to the right, y upwards, depth towards the eye. No perspective.
+// Orthographic projection of points (n, 3) along the third axis: x to the right, y upwards, depth towards the eye.
 export function project(points, camera, centre = [0, 0, 0]) {
   const m = rotation(camera.yaw, camera.pitch);
   const count = points.length / 3;
@@ -36,7 +36,7 @@ export function project(points, camera, centre = [0, 0, 0]) {
   return { x, y, depth };
 }
 
-// The middle of the bounding box of points (n, k), and the greatest distance from it.
+// The centre of the bounding box of points (n, k), and the largest distance from it.
 export function ball(points, dimensions) {
   const low = new Array(dimensions).fill(Infinity);
   const high = new Array(dimensions).fill(-Infinity);
@@ -56,7 +56,7 @@ export function ball(points, dimensions) {
   return { centre, radius: Math.sqrt(radius) || 1 };
 }
 
-// The least and the greatest of finite numbers, [0, 1] where there are none.
+// The minimum and the maximum of the finite numbers, [0, 1] if there are none.
 export function extent(...arrays) {
   let [low, high] = [Infinity, -Infinity];
   for (const array of arrays) {
@@ -68,7 +68,7 @@ export function extent(...arrays) {
   return low <= high ? [low, high] : [0, 1];
 }
 
-// A map from data to pixels that keeps angles: the box [low x, high x, low y, high y] in the middle of a frame.
+// A conformal map from data to pixels: the box [low x, high x, low y, high y] in the centre of a frame.
 export function fitEqually(box, frame) {
   const [left, right, bottom, top] = box;
   const scale = Math.min(frame.width / (right - left || 1), frame.height / (top - bottom || 1));
@@ -77,17 +77,17 @@ export function fitEqually(box, frame) {
   return { scale, x: (value) => x0 + scale * value, y: (value) => y0 - scale * value };
 }
 
-// The row whose place is nearest to (x, y), among the rows that `counts` names; -1 where none is within the limit.
+// The row that is nearest to (x, y), among those for which `counts` is true; -1 if none is within the limit.
 export function nearest(xs, ys, x, y, limit, counts = () => true) {
-  let [found, least] = [-1, limit * limit];
+  let [row, least] = [-1, limit * limit];
   for (let i = 0; i < xs.length; i++) {
     const squared = (xs[i] - x) ** 2 + (ys[i] - y) ** 2;
-    if (squared <= least && counts(i)) [found, least] = [i, squared];
+    if (squared <= least && counts(i)) [row, least] = [i, squared];
   }
-  return found;
+  return row;
 }
 
-// How many of the ascending times[first..last) are at most `now`.
+// The number of the ascending times[first..last) that are at most `now`.
 export function countUntil(times, first, last, now) {
   let [low, high] = [first, last];
   while (low < high) {

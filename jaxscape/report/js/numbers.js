@@ -1,24 +1,24 @@
-// The data of a page: JSON whose arrays stand in one block of integers (see jaxscape/report/pack.py).
+// Decoding of a page's data: JSON whose arrays are in one block of integers (see jaxscape/report/pack.py).
 
-// Integers from the bytes of their folded differences, which were sorted by significance, lowest first.
+// Integers from the bytes of their zigzag differences, which are grouped by significance, lowest first.
 export function unfold(planes) {
   const count = planes.length / 4;
-  const found = new Int32Array(count);
+  const integers = new Int32Array(count);
   let last = 0;
   for (let i = 0; i < count; i++) {
     const folded = planes[i] | (planes[count + i] << 8) | (planes[2 * count + i] << 16) | (planes[3 * count + i] << 24);
     last += (folded >>> 1) ^ -(folded & 1);
-    found[i] = last;
+    integers[i] = last;
   }
-  return found;
+  return integers;
 }
 
-// The first three bytes of float32 numbers, as numbers.
+// Numbers from the first three bytes of their float32 bits.
 export function floats(integers) {
   return new Float32Array(Uint32Array.from(integers, (bits) => bits << 8).buffer);
 }
 
-// Put the arrays back where JSON names them.
+// Insert the arrays where the JSON refers to them.
 export function attach(value, integers) {
   if (Array.isArray(value)) return value.map((entry) => attach(entry, integers));
   if (value === null || typeof value !== "object") return value;

@@ -1,4 +1,4 @@
-// The page comes to life: pictures are drawn, and pointer, keys and controls change what is shown.
+// The interactive page: pictures, and their control by pointer, keys and controls.
 import { nearest } from "./geometry.js";
 import { unpack } from "./numbers.js";
 import { CanvasPainter, SvgPainter } from "./painters.js";
@@ -6,13 +6,13 @@ import { dashOf, drawBase, drawLive, layOut, makeScene, straightCamera, turn } f
 import { shortNumber } from "./scales.js";
 import { makeColoring, makeLook, prepare, ranksOf, rowAt, trajectoryOf, untilOf } from "./state.js";
 
-const NEAR = 18; // pixels from a point within which the pointer means it
+const NEAR = 18; // distance in pixels within which the pointer selects a point
 const STEPS_A_SECOND = 12;
-const TOLD = 3; // columns that are told of a row in any case
-const LONGEST_FILM = 150; // steps that playing takes for any run
-const SAVED = { wide: 640, tall: 640, curve: 360, zoom: 3 }; // of saved pictures; PNGs have that many pixels a pixel
+const TOLD = 3; // columns that the tooltip always shows
+const LONGEST_FILM = 150; // most steps of playing, for any run
+const SAVED = { wide: 640, tall: 640, curve: 360, zoom: 3 }; // size of saved pictures; PNGs have `zoom` times as many pixels
 
-// Bring the page of a document, or of a shadow root, to life from the data in it.
+// Start the page of a document, or of a shadow root, from the data in it.
 export async function start(root) {
   const page = root.querySelector(".jaxscape");
   try {
@@ -24,7 +24,7 @@ export async function start(root) {
   }
 }
 
-// The same in a notebook, where the data come apart from the document.
+// Start it in a notebook, where the data are not part of the document.
 export async function startWith(root, text, numbers) {
   const page = root.querySelector(".jaxscape");
   try {
@@ -39,7 +39,7 @@ function fail(page, error) {
   const notice = page.querySelector(".failed");
   notice.hidden = false;
   notice.textContent = typeof DecompressionStream === "undefined"
-    ? "This browser is too old for the pictures: it lacks DecompressionStream. The numbers stand below."
+    ? "This browser is too old for the pictures: it lacks DecompressionStream. The numbers are below."
     : `The pictures could not be drawn: ${error.message}`;
 }
 
@@ -85,7 +85,7 @@ export class Page {
     for (const panel of this.panels) this.#watch.observe(panel.base.parentElement);
   }
 
-  // Canvases and tools, which need the script, from the templates of the page.
+  // Create canvases and tools, which need the script, from the templates of the page.
   #furnish(panel) {
     const { figure, view } = panel;
     const copy = (name) => this.one(`template.${name}`).content.cloneNode(true);
@@ -95,7 +95,7 @@ export class Page {
     const dimensions = view.kind === "embedding" ? panel.run.embeddings[panel.record.embedding].axes.length : 2;
     if (dimensions < 3) for (const button of figure.querySelectorAll(".zoom")) button.remove();
     const texts = [...figure.querySelectorAll("h3, .heading, .words")].map((each) => each.textContent);
-    panel.live.setAttribute("aria-label", `${[view.label, ...texts].join(". ")}. The table under the picture has its numbers.`);
+    panel.live.setAttribute("aria-label", `${[view.label, ...texts].join(". ")}. The table below the picture has its numbers.`);
   }
 
   #watch;
@@ -117,7 +117,7 @@ export class Page {
     panel.stale = true;
   }
 
-  // Draw all panels in view, once, before the next frame.
+  // Draw all visible panels, once, before the next frame.
   draw() {
     this.#waiting ??= requestAnimationFrame(() => {
       this.#waiting = null;
@@ -242,7 +242,7 @@ export class Page {
     this.one(".greatest").textContent = `${shortNumber(scale.high, 4)}${scale.logarithmic ? " (logarithmic)" : ""}`;
   }
 
-  // Choice
+  // Selection
 
   choose(keys) {
     const all = [...keys].every((key) => this.chosen.has(key));
@@ -277,7 +277,7 @@ export class Page {
     if (!same) this.draw();
   }
 
-  // What is known of the marked row, as lines of a name and a value.
+  // The data of the highlighted row, as lines with a name and a value.
   facts({ run, i, row }) {
     const { data } = this;
     const lines = [[data.hue, run.hue[i]]];
@@ -292,7 +292,7 @@ export class Page {
     return lines;
   }
 
-  // The first columns, those whose curve is in view, and the one that gives the colours.
+  // The first columns, those whose curve is visible, and the one that gives the colours.
   #toldColumns(run) {
     const wanted = new Set(this.panels.filter((panel) => !panel.tab.hidden).map((panel) => panel.view.column));
     return run.columns.filter(({ label }, i) => i < TOLD || wanted.has(label) || label === this.choice.column);
@@ -362,8 +362,8 @@ export class Page {
     live.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.mark(null));
     live.addEventListener("click", (event) => {
       if (moved > 4) return;
-      const found = this.#rowUnder(panel, event);
-      if (found) this.choose([found.run.keys[found.i]]);
+      const hit = this.#rowUnder(panel, event);
+      if (hit) this.choose([hit.run.keys[hit.i]]);
       else this.showAll();
     });
     live.addEventListener("wheel", (event) => {
@@ -456,7 +456,7 @@ export class Page {
     this.#speak();
   }
 
-  // To the next trajectory of a panel, by keys.
+  // Select the next trajectory of a panel, by keys.
   #go(panel, by) {
     const { run, scene, live } = panel;
     const count = run.hue.length;
@@ -503,7 +503,7 @@ export class Page {
 
   #closing = new AbortController();
 
-  // Leave the document in peace: a notebook has shut the output.
+  // Remove all listeners, when a notebook closes the output.
   close() {
     this.pause();
     this.#closing.abort();
@@ -537,26 +537,26 @@ export class Page {
     this.#openTab(to);
   }
 
-  // On paper everything is white, and every tab is there.
+  // For printing: white background, and all tabs.
   #prepareToPrint() {
-    this.#kept = { theme: this.element.dataset.theme, hidden: this.all(".view").map((view) => [view, view.hidden]) };
-    for (const [view] of this.#kept.hidden) view.hidden = false;
+    this.#beforePrinting = { theme: this.element.dataset.theme, hidden: this.all(".view").map((view) => [view, view.hidden]) };
+    for (const [view] of this.#beforePrinting.hidden) view.hidden = false;
     this.element.dataset.printing = "true";
     this.setTheme("light");
     this.drawNow();
   }
 
-  #kept = null;
+  #beforePrinting = null;
 
   #afterPrint() {
-    if (!this.#kept) return;
-    for (const [view, hidden] of this.#kept.hidden) view.hidden = hidden;
+    if (!this.#beforePrinting) return;
+    for (const [view, hidden] of this.#beforePrinting.hidden) view.hidden = hidden;
     delete this.element.dataset.printing;
-    this.setTheme(this.#kept.theme);
-    this.#kept = null;
+    this.setTheme(this.#beforePrinting.theme);
+    this.#beforePrinting = null;
   }
 
-  // A picture as a table: each trajectory at its start, now, and at its end.
+  // Show a picture as a table: each trajectory at its start, now, and at its end.
   #table(panel) {
     const { run, view } = panel;
     const columns = this.#columnsOf(panel);
@@ -596,7 +596,7 @@ export class Page {
     return view.kind === "curve" ? [distances] : [distances, ["angle", (row) => angle[row]]];
   }
 
-  // Save a picture as it is shown, with its title and what its colours mean.
+  // Save a picture as it is shown, with its title and a legend.
   async save(panel, format) {
     const [width, height] = [SAVED.wide, panel.view.kind === "curve" ? SAVED.curve : SAVED.tall];
     const scene = layOut(Object.assign(makeScene(panel.view, panel.record, this.data.runs), panel.scene.camera && { camera: panel.scene.camera }), width, height);
@@ -655,7 +655,7 @@ export class Page {
     let [x, y] = [16, 0];
     return marks.map((mark) => {
       const words = mark.words.length > 40 ? `${mark.words.slice(0, 39)}…` : mark.words;
-      const length = 7 * words.length + 34; // of text at 11 pixels, at most
+      const length = 7 * words.length + 34; // upper bound for text of 11 pixels
       if (x > 16 && x + length > SAVED.wide) [x, y] = [16, y + 20];
       const place = { ...mark, words, x, y };
       x += length;

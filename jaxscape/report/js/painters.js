@@ -1,4 +1,4 @@
-// What draws marks: the same calls paint on a canvas or write SVG. Lines are flat lists x, y, x, y; NaN is a gap.
+// Painters: the same calls paint on a canvas or write SVG. Lines are flat lists x, y, x, y; NaN is a gap.
 
 export class CanvasPainter {
   constructor(context) {
@@ -78,7 +78,7 @@ export class CanvasPainter {
   }
 }
 
-// Text for XML: marks escaped, and characters that XML does not allow replaced.
+// Text for XML: special characters escaped, and characters that XML does not allow replaced.
 export function xmlText(text) {
   const marks = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
   return String(text)

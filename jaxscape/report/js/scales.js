@@ -1,4 +1,4 @@
-// Axes: from numbers to pixels, round ticks, and numbers as text.
+// Axes: maps from numbers to pixels, round ticks, and numbers as text.
 
 // Round numbers within [low, high], about `count` of them.
 export function ticks(low, high, count) {
@@ -6,12 +6,12 @@ export function ticks(low, high, count) {
   const rough = (high - low) / Math.max(count, 1);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((factor) => factor * power >= rough * (1 - 1e-9)) * power;
-  const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(Number((k * step).toPrecision(12)));
-  return found;
+  const values = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) values.push(Number((k * step).toPrecision(12)));
+  return values;
 }
 
-// Powers of ten within [low, high]; where there are too few, their doubles and fivefolds too.
+// Powers of ten within [low, high]; if there are too few, also two and five times these.
 export function logTicks(low, high, count) {
   const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
   const powers = [];
@@ -22,7 +22,7 @@ export function logTicks(low, high, count) {
   return inside(powers.flatMap((power) => [power, 2 * power, 5 * power]));
 }
 
-// Losses span decades: whether a logarithmic scale shows such numbers better.
+// Whether a scale is logarithmic: numbers such as losses, which span decades.
 export function isLogarithmic(low, high) {
   return low > 0 && high / low > 30;
 }
@@ -35,16 +35,16 @@ export function axis(low, high, from, to, logarithmic = false) {
   return { low, high, logarithmic, at: (value) => from + factor * (f(value) - a) };
 }
 
-// A share from 0 to 1 of the way from low to high; NaN stays NaN.
+// The position between low and high as a fraction from 0 to 1; NaN stays NaN.
 export function share(value, low, high, logarithmic = false) {
   if (Number.isNaN(value)) return NaN;
-  const found = logarithmic
+  const part = logarithmic
     ? Math.log(Math.max(value, low) / low) / Math.log(high / low || Math.E)
     : (value - low) / (high - low || 1);
-  return Math.min(1, Math.max(0, found));
+  return Math.min(1, Math.max(0, part));
 }
 
-// A number with that many significant digits, without idle zeros.
+// A number with so many significant digits, without trailing zeros.
 export function shortNumber(value, digits = 3) {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "-" : value > 0 ? "∞" : "-∞";
   if (value === 0) return "0";

@@ -1,4 +1,4 @@
-// Pictures: what stands where in a panel, and how it is drawn with a painter. Nothing here knows the document.
+// Scenes: the contents of a panel and their drawing with a painter, independent of the document.
 import { ball, extent, fitEqually, planePlace, polarPlace, project, spokeAngles } from "./geometry.js";
 import { axis, isLogarithmic, logTicks, shortNumber, ticks } from "./scales.js";
 
@@ -14,7 +14,7 @@ export function straightCamera() {
   return { ...STRAIGHT };
 }
 
-// A panel in the units of its data. `runs` are all runs of the page: panels of one view share their ranges.
+// A panel in data units. `runs` are all runs of the page: panels of one view share their ranges.
 export function makeScene(view, panel, runs) {
   const run = runs[panel.run];
   const shared = view.panels.map((each) => runs[each.run]);
@@ -36,7 +36,7 @@ function polarScene(scene, shared) {
   return scene;
 }
 
-// The spoke of each trajectory: one for each hue, or for each trajectory where nothing was thrown.
+// The spoke of each trajectory: one per hue, or one per trajectory if the copies were not perturbed.
 function spokesOf(run) {
   const count = run.hue.length;
   if (run.begin === "jump") {
@@ -46,9 +46,9 @@ function spokesOf(run) {
   }
   const order = Array.from({ length: count }, (_, i) => i).sort((a, b) => run.hueIndex[a] - run.hueIndex[b] || a - b);
   const angles = spokeAngles(count);
-  const found = new Array(count);
-  order.forEach((i, place) => (found[i] = angles[place]));
-  return found;
+  const angleOf = new Array(count);
+  order.forEach((i, place) => (angleOf[i] = angles[place]));
+  return angleOf;
 }
 
 function distancesOf(exact) {
@@ -72,25 +72,25 @@ function planeScene(scene, shared) {
 }
 
 function embeddingScene(scene) {
-  const found = scene.run.embeddings[scene.panel.embedding];
-  const dimensions = found.axes.length;
-  const all = found.minimum ? Float64Array.from([...found.points, ...found.minimum]) : found.points;
-  Object.assign(scene, { points: found.points, minimum: found.minimum, dimensions, ...ball(all, dimensions) });
-  scene.isDisconnected = found.is_disconnected;
+  const embedding = scene.run.embeddings[scene.panel.embedding];
+  const dimensions = embedding.axes.length;
+  const all = embedding.minimum ? Float64Array.from([...embedding.points, ...embedding.minimum]) : embedding.points;
+  Object.assign(scene, { points: embedding.points, minimum: embedding.minimum, dimensions, ...ball(all, dimensions) });
+  scene.isDisconnected = embedding.is_disconnected;
   if (dimensions === 3) scene.camera = straightCamera();
   else {
     const count = scene.run.place.length;
-    scene.u = Float64Array.from({ length: count }, (_, row) => found.points[2 * row]);
-    scene.v = Float64Array.from({ length: count }, (_, row) => found.points[2 * row + 1]);
-    const [x, y] = [extent(scene.u, found.minimum ? [found.minimum[0]] : []), extent(scene.v, found.minimum ? [found.minimum[1]] : [])];
+    scene.u = Float64Array.from({ length: count }, (_, row) => embedding.points[2 * row]);
+    scene.v = Float64Array.from({ length: count }, (_, row) => embedding.points[2 * row + 1]);
+    const [x, y] = [extent(scene.u, embedding.minimum ? [embedding.minimum[0]] : []), extent(scene.v, embedding.minimum ? [embedding.minimum[1]] : [])];
     scene.box = [...x, ...y];
-    if (found.boxes) {
-      scene.part = found.part;
-      scene.boxes = found.boxes;
-      const edges = (axis) => extent(found.boxes.flatMap((each) => [each[axis], each[axis] + each[2]]));
+    if (embedding.boxes) {
+      scene.part = embedding.part;
+      scene.boxes = embedding.boxes;
+      const edges = (axis) => extent(embedding.boxes.flatMap((each) => [each[axis], each[axis] + each[2]]));
       scene.box = [...edges(0), ...edges(1)];
     }
-    scene.star = found.minimum ? Array.from(found.minimum) : null;
+    scene.star = embedding.minimum ? Array.from(embedding.minimum) : null;
   }
   return scene;
 }
@@ -100,9 +100,9 @@ function curveScene(scene, shared) {
   const values = (run) => {
     if (view.column) return { values: run.columns.find((each) => each.label === view.column).values, others: [] };
     const over = ({ distance }) => {
-      const found = new Float64Array(distance.length);
-      places(run, (row, i) => [(found[row] = run.begin === "jump" ? distance[row] / run.units[i] : distance[row]), 0]);
-      return found;
+      const scaled = new Float64Array(distance.length);
+      places(run, (row, i) => [(scaled[row] = run.begin === "jump" ? distance[row] / run.units[i] : distance[row]), 0]);
+      return scaled;
     };
     return {
       values: over(run.exact),
@@ -134,7 +134,7 @@ function places(run, placeOf) {
   return { u, v };
 }
 
-// Give a scene its size in pixels: then `x` and `y` hold the place of each row.
+// Set the size of a scene in pixels, and with it the positions `x` and `y` of the rows.
 export function layOut(scene, width, height) {
   Object.assign(scene, { width, height });
   const frame = { left: MARGIN, top: MARGIN, width: width - 2 * MARGIN, height: height - 2 * MARGIN };
@@ -163,18 +163,18 @@ export function turn(scene) {
   const { width, height, camera } = scene;
   const scale = (camera.zoom * (Math.min(width, height) / 2 - MARGIN)) / scene.radius;
   const at = (points) => {
-    const found = project(points, camera, scene.centre);
-    return { x: found.x.map((value) => width / 2 + scale * value), y: found.y.map((value) => height / 2 - scale * value), depth: found.depth };
+    const projected = project(points, camera, scene.centre);
+    return { x: projected.x.map((value) => width / 2 + scale * value), y: projected.y.map((value) => height / 2 - scale * value), depth: projected.depth };
   };
   Object.assign(scene, at(scene.points));
   if (scene.minimum) {
-    const found = at(scene.minimum);
-    scene.starAt = [found.x[0], found.y[0]];
+    const star = at(scene.minimum);
+    scene.starAt = [star.x[0], star.y[0]];
   }
   return scene;
 }
 
-// What does not change with time: axes, arcs, and the whole of each trajectory faintly.
+// Draw what does not change with time: axes, arcs, and each whole trajectory faintly.
 export function drawBase(painter, scene, look) {
   const frames = { polar: polarFrame, plane: planeFrame, embedding: embeddingFrame, curve: curveFrame };
   frames[scene.kind](painter, scene, look);
@@ -236,8 +236,8 @@ function planeFrame(painter, scene, look) {
     painter.lines([[left - 4, map.y(each), left, map.y(each)]], { color: look.grey });
     painter.text(left - 7, map.y(each), shortNumber(each), { color: look.grey, align: "right", baseline: "middle" });
   }
-  const whole = scene.run.begin === "jump" ? "the jump" : "the whole displacement";
-  painter.text((left + right) / 2, Math.min(map.y(0) + 22, height - 12), `along ${whole}`, { color: look.grey, align: "center", baseline: "top" });
+  const unit = scene.run.begin === "jump" ? "the jump" : "the final displacement";
+  painter.text((left + right) / 2, Math.min(map.y(0) + 22, height - 12), `along ${unit}`, { color: look.grey, align: "center", baseline: "top" });
   painter.text(9, (top + bottom) / 2, "across it", { color: look.grey, align: "center", baseline: "middle", turn: -Math.PI / 2 });
 }
 
@@ -251,7 +251,7 @@ function embeddingFrame(painter, scene, look) {
   const box = [1, 1, width - 1, 1, width - 1, height - 1, 1, height - 1, 1, 1];
   painter.lines([box], { color: scene.isDisconnected ? look.grey : look.frame, dash: scene.isDisconnected ? [14, 10] : [] });
   if (scene.isDisconnected && width > 300) {
-    painter.text(8, height - 9, "disconnected parts, arranged arbitrarily", { color: look.grey, size: 11 });
+    painter.text(8, height - 9, "disconnected components, arranged arbitrarily", { color: look.grey, size: 11 });
   }
 }
 
@@ -272,18 +272,18 @@ function curveFrame(painter, scene, look) {
   painter.text(width - 12, height - 2, look.unit, { color: look.grey, align: "right", baseline: "bottom" });
 }
 
-// The places of rows as a line, with a gap where it would lead from one box into another.
+// The positions of rows as a line, with a gap where it would cross between boxes.
 function pointsOf(each, first, last, part = null) {
-  const found = [];
+  const points = [];
   for (let row = first; row < last; row++) {
-    if (part && row > first && part[row] !== part[row - 1]) found.push(NaN, NaN);
-    found.push(each.x[row], each.y[row]);
+    if (part && row > first && part[row] !== part[row - 1]) points.push(NaN, NaN);
+    points.push(each.x[row], each.y[row]);
   }
-  return found;
+  return points;
 }
 
-// What changes with time, colours and choice. `shown` has for each trajectory how many rows there are until now
-// (`until`) and how it stands out (`rank`: 0 faint, 1 plain, 2 marked); `look.coloring` has the colours of rows.
+// Draw what changes with time, colours and selection. `shown` has for each trajectory the number of rows up to now
+// (`until`) and its `rank` (0 faint, 1 plain, 2 highlighted); `look.coloring` has the colours of rows.
 export function drawLive(painter, scene, look, shown) {
   const { run } = scene;
   const order = Array.from(run.hue, (_, i) => i);
@@ -327,10 +327,10 @@ function drawSurrogates(painter, scene, look, shown) {
   }
 }
 
-// Segments with the colour of their ends, joined where neighbours have one colour.
+// Segments in the colour of their end points, joined where neighbours have the same colour.
 function linesByColor(scene, chosen, until, coloring) {
   const { run } = scene;
-  const found = new Map();
+  const lines = new Map();
   for (const i of chosen) {
     let [line, color] = [null, null];
     for (let row = run.first[i] + 1; row < run.first[i] + until[i]; row++) {
@@ -342,13 +342,13 @@ function linesByColor(scene, chosen, until, coloring) {
       if (next !== color) {
         line = [scene.x[row - 1], scene.y[row - 1]];
         color = next;
-        if (!found.has(color)) found.set(color, []);
-        found.get(color).push(line);
+        if (!lines.has(color)) lines.set(color, []);
+        lines.get(color).push(line);
       }
       line.push(scene.x[row], scene.y[row]);
     }
   }
-  return found;
+  return lines;
 }
 
 function drawEnds(painter, scene, look, i, last, alpha, rank) {

@@ -1,4 +1,4 @@
-// What the page knows beyond its data: times, colours of rows, and which trajectories stand out.
+// State derived from the data and the reader's choices: times, colours of rows, and highlighted trajectories.
 import { colorAt, cssColor, parseColor, visible } from "./colors.js";
 import { countUntil, extent } from "./geometry.js";
 import { isLogarithmic, share } from "./scales.js";
@@ -6,7 +6,7 @@ import { isLogarithmic, share } from "./scales.js";
 const SHADES = 16;
 const LEAST_LOSS = 1e-6;
 
-// Complete the runs of unpacked data by what follows from them.
+// Add derived quantities to the runs of unpacked data.
 export function prepare(data) {
   const hues = data.palette.hues.map(([label]) => label);
   const sizes = data.palette.step_sizes.map(([size]) => size);
@@ -24,19 +24,19 @@ export function prepare(data) {
   return data;
 }
 
-// Points (n, k) of k arrays (n,).
+// Points (n, k) from k arrays (n,).
 export function interleave(axes) {
-  const found = new Float64Array(axes.length * axes[0].length);
-  axes.forEach((values, axis) => values.forEach((value, i) => (found[axes.length * i + axis] = value)));
-  return found;
+  const points = new Float64Array(axes.length * axes[0].length);
+  axes.forEach((values, axis) => values.forEach((value, i) => (points[axes.length * i + axis] = value)));
+  return points;
 }
 
 function closest(values, wanted) {
-  const apart = values.map((value) => Math.abs(value - wanted));
-  return apart.indexOf(Math.min(...apart));
+  const differences = values.map((value) => Math.abs(value - wanted));
+  return differences.indexOf(Math.min(...differences));
 }
 
-// Trajectories of several runs belong together where hue, step size and their number among those of both agree.
+// Trajectories of several runs correspond if hue, step size and their index among those with the same two agree.
 function keysOf(run) {
   const seen = new Map();
   return run.hue.map((hue, i) => {
@@ -47,7 +47,7 @@ function keysOf(run) {
   });
 }
 
-// What the distances of a trajectory are measured in: its jump, or its whole displacement.
+// The unit of the distances of each trajectory: its jump, or its final displacement.
 function unitsOf(run) {
   return run.hue.map((_, i) => {
     const own = run.exact.distance.subarray(run.first[i], run.first[i + 1]);
@@ -55,12 +55,12 @@ function unitsOf(run) {
   });
 }
 
-// How many rows of each trajectory there are until a time.
+// The number of rows of each trajectory up to a time.
 export function untilOf(run, now) {
   return run.hue.map((_, i) => countUntil(run.time, run.first[i], run.first[i + 1], now));
 }
 
-// The row of a trajectory at a time: its last one until then; -1 before it begins.
+// The row of a trajectory at a time: the last one up to then; -1 before it starts.
 export function rowAt(run, i, now) {
   const count = countUntil(run.time, run.first[i], run.first[i + 1], now);
   return count ? run.first[i] + count - 1 : -1;
@@ -70,7 +70,7 @@ export function trajectoryOf(run, row) {
   return countUntil(run.first, 0, run.first.length, row) - 1;
 }
 
-// How trajectories stand out: 2 marked, 1 plain, 0 faint. `chosen` holds keys, none means all; `marked` is a key.
+// The rank of each trajectory: 2 highlighted, 1 plain, 0 faint. `chosen` holds keys, none means all; `marked` is a key.
 export function ranksOf(run, chosen, marked) {
   return run.keys.map((key) => {
     if (key === marked) return 2;
@@ -79,7 +79,7 @@ export function ranksOf(run, chosen, marked) {
   });
 }
 
-// The colours of everything for a background: colours that could not be seen there are made lighter or darker.
+// All colours for a background: those with too little contrast become lighter or darker.
 export function makeLook(data, css) {
   const background = parseColor(css.background);
   const dark = background[0] + background[1] + background[2] < 1.5;
@@ -102,7 +102,7 @@ export function makeColoring(data, choice, look) {
   const { runs, palette } = data;
   const last = Math.max(...data.times);
   const first = Math.min(...data.times);
-  // Copies of a minimum are retrained as long as each other; others darken from their own beginning to their end.
+  // Copies of a minimum are retrained for equally many epochs; others darken from their own start to their own end.
   const progress = (run, row, i) => {
     if (run.begin === "jump") return share(run.time[row], first, last);
     return share(run.time[row], run.time[run.first[i]], run.time[run.first[i + 1] - 1]);
@@ -143,9 +143,9 @@ export function makeColoring(data, choice, look) {
 }
 
 function colorsOf(run, table, binOf) {
-  const found = new Array(run.place.length);
+  const colors = new Array(run.place.length);
   for (let i = 0; i < run.hue.length; i++) {
-    for (let row = run.first[i]; row < run.first[i + 1]; row++) found[row] = table[binOf(run, row, i)];
+    for (let row = run.first[i]; row < run.first[i + 1]; row++) colors[row] = table[binOf(run, row, i)];
   }
-  return found;
+  return colors;
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { colorAt, contrast, cssColor, luminance, parseColor, visible } from "../../../jaxscape/report/js/colors.js";
 
-test("a colour is read as it is written", () => {
+test("a parsed colour is written back unchanged", () => {
   assert.equal(cssColor(parseColor("#1F3f9e")), "#1f3f9e");
   assert.throws(() => parseColor("red"), /#rrggbb/);
 });
@@ -20,7 +20,7 @@ test("contrast is that of WCAG", () => {
   assert.ok(Math.abs(luminance([1, 1, 1]) - 1) < 1e-9);
 });
 
-test("a colour that cannot be seen is changed until it can, others stay", () => {
+test("a colour with too little contrast is changed until it is visible, others stay", () => {
   const night = parseColor("#14171c");
   assert.ok(contrast(visible([0.1, 0.05, 0.3], night, 3), night) >= 3);
   assert.ok(contrast(visible([1, 1, 0.9], [1, 1, 1], 1.6), [1, 1, 1]) >= 1.6);

@@ -7,7 +7,7 @@ const near = (found, expected, tolerance = 1e-12) =>
 
 test("spokes go clockwise from the top", () => near(spokeAngles(4), [Math.PI / 2, 0, -Math.PI / 2, -Math.PI]));
 
-test("the radius is the distance and the angle is that off the spoke, on either side", () => {
+test("the radius is the distance and the angle is that to the spoke, on either side", () => {
   for (const side of [1, -1]) {
     const [x, y] = polarPlace(2, 0.3, 1.1, side);
     assert.ok(Math.abs(Math.hypot(x, y) - 2) < 1e-12);
@@ -15,7 +15,7 @@ test("the radius is the distance and the angle is that off the spoke, on either 
   }
 });
 
-test("a start lies at (1, 0) of the plane, and the hypotenuse is the distance in jumps", () => {
+test("a start lies at (1, 0) of the plane, and the hypotenuse is the distance in units of the jump", () => {
   near(planePlace(3, 0, 3), [1, 0]);
   const [along, across] = planePlace(4, 0.7, 2);
   assert.ok(Math.abs(Math.hypot(along, across) - 2) < 1e-12 && across > 0);
@@ -40,33 +40,33 @@ test("a quarter turn to the side shows depth as width; one up shows depth as hei
 
 test("projection is seen from the centre", () => near(Object.values(project([4, 5, 6], { yaw: 1, pitch: 1 }, [4, 5, 6])).map(([value]) => value), [0, 0, 0]));
 
-test("a ball holds every point and leaves out what is not known", () => {
+test("a ball contains every point and ignores NaN", () => {
   const { centre, radius } = ball([0, 0, 4, 2, NaN, NaN], 2);
   near(centre, [2, 1]);
   assert.ok(Math.abs(radius - Math.hypot(2, 1)) < 1e-12);
   assert.equal(ball([NaN, NaN], 2).radius, 1);
 });
 
-test("the extent leaves out NaN and infinity", () => {
+test("the extent ignores NaN and infinity", () => {
   assert.deepEqual(extent([3, NaN, -1], [Infinity, 2]), [-1, 3]);
   assert.deepEqual(extent([NaN]), [0, 1]);
 });
 
-test("a map with equal scales puts the middle of the box into the middle of the frame, and y upwards", () => {
+test("a map with equal scales puts the centre of the box into the centre of the frame, and y upwards", () => {
   const map = fitEqually([0, 2, 0, 1], { left: 10, top: 20, width: 100, height: 100 });
   assert.equal(map.scale, 50);
   near([map.x(1), map.y(0.5)], [60, 70]);
   assert.ok(map.y(1) < map.y(0));
 });
 
-test("the nearest row counts only where it is within the limit and wanted", () => {
+test("the nearest row must be within the limit and eligible", () => {
   const [xs, ys] = [[0, 10, NaN], [0, 0, 0]];
   assert.equal(nearest(xs, ys, 9, 1, 5), 1);
   assert.equal(nearest(xs, ys, 5, 40, 5), -1);
   assert.equal(nearest(xs, ys, 9, 1, 20, (row) => row !== 1), 0);
 });
 
-test("rows until a time are those at most as late", () => {
+test("rows up to a time include that time", () => {
   const times = [0, 1, 2, 0, 5];
   assert.equal(countUntil(times, 0, 3, 1), 2);
   assert.equal(countUntil(times, 3, 5, 4), 1);

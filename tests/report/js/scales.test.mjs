@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { axis, isLogarithmic, logTicks, share, shortNumber, ticks } from "../../../jaxscape/report/js/scales.js";
 
-test("ticks are round, lie within, and are about as many as asked for", () => {
+test("ticks are round, lie within the range, and are about as many as requested", () => {
   assert.deepEqual(ticks(0, 1, 5), [0, 0.2, 0.4, 0.6, 0.8, 1]);
   assert.deepEqual(ticks(-3, 7, 5), [-2, 0, 2, 4, 6]);
   assert.deepEqual(ticks(0.98, 1.13, 3), [1, 1.05, 1.1]);
@@ -30,7 +30,7 @@ test("an axis maps its ends to its ends, and a power to the middle of its square
   assert.equal(axis(3, 3, 0, 10).at(3), 0);
 });
 
-test("a share stays between 0 and 1, and NaN stays NaN", () => {
+test("a fraction stays between 0 and 1, and NaN stays NaN", () => {
   assert.equal(share(5, 0, 10), 0.5);
   assert.equal(share(-5, 0, 10), 0);
   assert.ok(Math.abs(share(0.1, 0.01, 1, true) - 0.5) < 1e-12);
@@ -39,7 +39,7 @@ test("a share stays between 0 and 1, and NaN stays NaN", () => {
   assert.equal(share(3, 3, 3), 0);
 });
 
-test("numbers are short and lose no digit that was asked for", () => {
+test("numbers are short and keep every requested digit", () => {
   const expected = [[0, "0"], [1, "1"], [0.123456, "0.123"], [1234.5, "1235"], [50, "50"], [1.5e-7, "1.5e-7"], [-2.5, "-2.5"], [NaN, "-"], [Infinity, "∞"], [123456, "123456"], [12345678, "1.23e7"]];
   for (const [value, text] of expected) assert.equal(shortNumber(value), text);
 });

@@ -41,7 +41,7 @@ function lookOf(data, choice) {
   return { ...look, dash: () => [2, 2], coloring: makeColoring(data, choice, look) };
 }
 
-test("rows until a time, and the row at a time, are those of each trajectory's own length", () => {
+test("rows up to a time, and the row at a time, follow each trajectory's own length", () => {
   const { runs: [run] } = sample();
   assert.deepEqual(untilOf(run, 1), [2, 2]);
   assert.deepEqual(untilOf(run, 4), [3, 2]);
@@ -49,13 +49,13 @@ test("rows until a time, and the row at a time, are those of each trajectory's o
   assert.deepEqual([0, 2, 3, 4].map((row) => trajectoryOf(run, row)), [0, 0, 1, 1]);
 });
 
-test("a trajectory is measured in its jump, or in its whole displacement", () => {
+test("the unit of a trajectory is its jump, or its final displacement", () => {
   assert.deepEqual(sample().runs[0].units, [1, 2]);
   const exact = { ...sample().runs[0].exact, distance: Float32Array.of(0, 1, 3, 0, 2) };
   assert.deepEqual(sample({ begin: "initial", exact }).runs[0].units, [3, 2]);
 });
 
-test("what is chosen stays, what is marked stands out, the rest grows faint", () => {
+test("selected trajectories stay plain, the marked one is highlighted, the rest are faint", () => {
   const { runs: [run] } = sample();
   const [one, other] = run.keys;
   assert.deepEqual(ranksOf(run, new Set(), null), [1, 1]);
@@ -63,7 +63,7 @@ test("what is chosen stays, what is marked stands out, the rest grows faint", ()
   assert.deepEqual(ranksOf(run, new Set([one]), other), [1, 2]);
 });
 
-test("every choice of colours gives every row one, NaN that of nothing", () => {
+test("every colouring gives every row a colour, and NaN the neutral one", () => {
   const data = sample();
   const [run] = data.runs;
   for (const choice of [{ kind: "hue" }, { kind: "step" }, { kind: "time" }, { kind: "column", column: "loss" }]) {
@@ -82,7 +82,7 @@ function recorder() {
   return { calls, lines: note("lines"), shape: note("shape"), circle: note("circle"), text: note("text") };
 }
 
-test("every view is drawn at every time, in finite places", () => {
+test("every view is drawn at every time, at finite positions", () => {
   const data = sample();
   for (const view of data.views) {
     const scene = layOut(makeScene(view, view.panels[0], data.runs), 300, 200);
@@ -98,7 +98,7 @@ test("every view is drawn at every time, in finite places", () => {
   }
 });
 
-test("a polar view has the distances for radii, on one scale for all, and the angle off the spoke", () => {
+test("a polar view has the distances as radii, on one scale for all, and the angle to the spoke", () => {
   const data = sample();
   const scene = layOut(makeScene(data.views[0], data.views[0].panels[0], data.runs), 400, 400);
   const [run] = data.runs;
@@ -112,7 +112,7 @@ test("a polar view has the distances for radii, on one scale for all, and the an
   }
 });
 
-test("a trajectory is drawn as far as the time, and no farther", () => {
+test("a trajectory is drawn up to the current time", () => {
   const data = sample();
   const scene = layOut(makeScene(data.views[0], data.views[0].panels[0], data.runs), 400, 400);
   const painter = recorder();
@@ -121,7 +121,7 @@ test("a trajectory is drawn as far as the time, and no farther", () => {
   assert.deepEqual(drawn.map((line) => line.length / 2), [2, 2]);
 });
 
-test("no line leads from one box into another", () => {
+test("no line crosses between boxes", () => {
   const embedding = { axes: [Float64Array.of(0, 1, 5, 0, 1), Float64Array.of(0, 1, 5, 0, 1)], minimum: null, is_disconnected: true, part: [0, 0, 1, 0, 0], boxes: [[0, 0, 2], [4, 4, 2]] };
   const data = sample({ embeddings: [embedding] });
   const scene = layOut(makeScene(data.views[2], data.views[2].panels[0], data.runs), 300, 200);
