@@ -3,13 +3,15 @@
 Each raises an error of one line that names the argument, gives its value and says what is allowed.
 """
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+from jaxscape.lazy import jax, jnp
 
 PyTree = Any
 

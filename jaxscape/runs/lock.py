@@ -17,11 +17,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from rich.console import Console
 
+from jaxscape.lazy import jax, multihost_utils
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.processes import is_first
 from jaxscape.trajectories.files import delete_unfinished, make_folder

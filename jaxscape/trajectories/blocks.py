@@ -8,10 +8,10 @@ come in order, each once, so that the checksum of a chunk goes along with them.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 from xxhash import xxh3_64
 
+from jaxscape.lazy import jnp
 from jaxscape.trajectories.index import Leaf
 from jaxscape.trajectories.snapshots import StoredArray, naming_damage
 

@@ -14,14 +14,16 @@ After t updates theta_t = f_t theta_0 + G_t, where f_t is what decay alone makes
 (f_t - 1) theta_0 and a gradient part G_t, exactly (`split_displacements`). Adam with coupled decay has no such parts.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from jaxscape.lazy import jax
 from jaxscape.trajectories.geometry import distance_from_start, trajectory_rows
 from jaxscape.trajectories.gram import Gram
 
