@@ -1,8 +1,10 @@
 """What a command costs before it does its work: CPU seconds (user and system) of whole processes.
 
-Every command runs `--repeats` times, in turns with `python -c "import numpy"` and `python -c "import jax"`, which say what
-this machine makes of an import; the medians are compared. RUN is a finished run with an embedding of the default
-setting; it is copied first. CPU seconds change little under load, unlike seconds of the clock:
+Every command runs `--repeats` times, in turns with `python -c "import numpy"` and `python -c "import jax"`, which say
+what this machine makes of an import; the medians are compared. RUN is a finished run with an embedding of the default
+setting; it is copied first. All of it runs from bytecode, as a program does that was started before: where
+PYTHONDONTWRITEBYTECODE is set, every process compiles jax anew. CPU seconds change less under load than those of the
+clock:
 
     uv run python benchmarks/startup.py RUN --label after --json benchmarks/results/startup.json
 
@@ -66,7 +68,8 @@ def main() -> None:
 
 def measure(commands: dict[str, list[str]], run: Path, repeats: int, source: Path) -> dict[str, list[float]]:
     """Return the CPU seconds of every command and import, in turns; a first turn, of cold caches, is not counted."""
-    environment = os.environ | {"PYTHONPATH": str(source)}
+    environment = os.environ | {"PYTHONPATH": str(source), "PYTHONPYCACHEPREFIX": str(run.parent / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     program = "from jaxscape.cli.program import command; command()"
     seconds: dict[str, list[float]] = {name: [] for name in (*IMPORTS, *commands)}
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:  # a process that `-c` began starts no other

@@ -1,7 +1,7 @@
 """jax and NumPy for modules that are imported where neither is needed: they are imported when they are first used.
 
-`import jax` takes ten times as long as the work of `jaxscape info`, which reads a few JSON files. What reads run folders
-and stores takes jax from here, and signatures that name it are not evaluated (`from __future__ import annotations`):
+`import jax` takes longer than all that `jaxscape info` does, which reads a few JSON files. What reads run folders and
+stores takes jax from here, and does not evaluate signatures that name it (`from __future__ import annotations`):
 
     from jaxscape.lazy import jax, jnp
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
 
     class _Lazy(ModuleType):
-        """A module that stands for the one of the same name, which its first attribute imports."""
+        """Stands for the module of its name, which is imported when an attribute is first asked for."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(import_module(self.__name__), name)
