@@ -188,6 +188,7 @@ def test_a_collapsed_picture_warns_and_names_what_measures_best(jaxscape, two_st
     assert "degenerate" not in outcome.out
 
 
+@pytest.mark.slow
 def test_auto_says_what_it_tried(jaxscape, two_starts):
     outcome = jaxscape("embed", two_starts, "--knn", "auto", "--plot")
     assert outcome.code == 0, outcome.err
