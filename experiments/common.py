@@ -38,7 +38,7 @@ from jaxscape.runs.environment import environment
 from jaxscape.runs.images import image_comparison, image_plan, image_retrainings, image_trainings
 from jaxscape.runs.plan import Plan, has_minimum, plan_comparison, plan_run
 from jaxscape.runs.progress import make_console
-from jaxscape.runs.recording import read_trajectories
+from jaxscape.runs.recorded import read_trajectories
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import copy_minimum, find_minima
 

@@ -23,7 +23,7 @@ from jaxscape.figures.panels import DistancePanel
 from jaxscape.figures.plots import distance_figure, save_figure
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json, write_text
-from jaxscape.runs.recording import read_metrics
+from jaxscape.runs.recorded import read_metrics
 from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import make_folder
 

@@ -3,13 +3,15 @@
 Each raises a one-line error that names the argument, shows its value and says what is allowed.
 """
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+from jaxscape.lazy import jax, jnp
 
 PyTree = Any
 

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
+from fcntl import LOCK_EX, flock
 from io import StringIO
 from typing import NamedTuple
 
@@ -18,6 +20,16 @@ from jaxscape.xla_cpu import compiler
 
 # An accidental broadcast between ranks is an error in the tests.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Let workers, and programs that tests start, keep bytecode where the environment forbids it beside the sources.
+
+    Each of them would compile the sources of jax and scipy anew, 1.5 s of CPU.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
+        sys.dont_write_bytecode = False
 
 
 @pytest.fixture
@@ -62,7 +74,28 @@ def compiled(pytestconfig, tmp_path_factory):
     compilation_cache.reset_cache()
 
 
-# Tiny runs, made once a session: WRN-10-1 on 40 drawn images, four copies.
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """`made_once(name, make)`: a folder that `make(folder)` has filled, once for all workers of a session."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def folder(name, make):
+        path, whole = base / name, base / f"{name}-is-whole"
+        with open(base / f"{name}-lock", "w") as lock:  # the other workers wait while one of them makes it
+            flock(lock, LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(path, ignore_errors=True)  # what a worker left that failed
+                path.mkdir()
+                make(path)
+                whole.touch()
+        return path
+
+    return folder
+
+
+# Tiny runs, made once for all workers: WRN-10-1 on 40 drawn images, four copies.
 
 
 class Outcome(NamedTuple):
@@ -95,9 +128,9 @@ def jaxscape():
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory):
+def images(made_once):
     """The folder of `write_images`."""
-    return write_images(tmp_path_factory.mktemp("images"))
+    return made_once("images", write_images)
 
 
 @pytest.fixture(scope="session")
@@ -120,21 +153,26 @@ def retrain(jaxscape):
 
 
 @pytest.fixture(scope="session")
-def kept_minimum(tmp_path_factory, train):
+def kept_minimum(made_once, train):
     """A run folder with a minimum alone. Tests leave it as it is."""
-    run = tmp_path_factory.mktemp("minimum") / "run"
-    outcome = train(run)
-    assert outcome.code == 0, outcome.err
-    return run
+
+    def make(folder):
+        outcome = train(folder / "run")
+        assert outcome.code == 0, outcome.err
+
+    return made_once("minimum", make) / "run"
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, kept_minimum, jaxscape, retrain):
+def finished(made_once, kept_minimum, jaxscape, retrain):
     """A run folder with everything. Tests leave it as it is."""
-    run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("finished") / "run")
-    for outcome in (retrain(run), jaxscape("embed", run, "--knn", 3), jaxscape("plot", run)):
-        assert outcome.code == 0, outcome.err
-    return run
+
+    def make(folder):
+        run = shutil.copytree(kept_minimum, folder / "run")
+        for outcome in (retrain(run), jaxscape("embed", run, "--knn", 3), jaxscape("plot", run)):
+            assert outcome.code == 0, outcome.err
+
+    return made_once("finished", make) / "run"
 
 
 @pytest.fixture
@@ -150,14 +188,7 @@ def run(tmp_path, finished):
 
 
 @pytest.fixture(scope="session")
-def tiny(compiled, tmp_path_factory):
+def tiny(compiled, made_once):
     """A finished run of every kind by its name, of a network with 12 parameters. Tests leave them as they are."""
-    folder = tmp_path_factory.mktemp("tiny")
-    parts = [tiny_runs.recorded(folder / name, steps=steps, name=name) for name, steps in (("short", 5), ("long", 8))]
-    return {
-        "retrained": tiny_runs.retrained(folder / "retrained"),
-        "diverged": tiny_runs.retrained(folder / "diverged", step_sizes=(0.5, 1e38)),
-        "compared": tiny_runs.compared(folder / "compared"),
-        "recorded": parts[0],
-        "joined": tiny_runs.joined(folder / "joined", parts),
-    }
+    folder = made_once("tiny", tiny_runs.make_all)
+    return {kind: tiny_runs.opened(folder / name) for kind, name in tiny_runs.KINDS.items()}

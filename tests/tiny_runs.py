@@ -63,3 +63,22 @@ def joined(path, runs):
     run = Run.join(path, [each.folder for each in runs], quiet=True)
     run.embed(method="mds")
     return run
+
+
+# Of each kind, the name of its folder.
+KINDS = {name: name for name in ("retrained", "diverged", "compared", "joined")} | {"recorded": "short"}
+
+
+def make_all(folder):
+    """Make a finished run of every kind, each in a folder of its own."""
+    retrained(folder / "retrained")
+    retrained(folder / "diverged", step_sizes=(0.5, 1e38))
+    compared(folder / "compared")
+    parts = [recorded(folder / name, steps=steps, name=name) for name, steps in (("short", 5), ("long", 8))]
+    joined(folder / "joined", parts)
+
+
+def opened(path):
+    """Open a run that `make_all` has made."""
+    has_problem = path.name in ("retrained", "diverged", "compared")
+    return Run(path, problem() if has_problem else None, quiet=True)

@@ -9,14 +9,13 @@ from rich.console import Console, RenderableType
 
 from jaxscape.cli.errors import describe
 from jaxscape.runs.arrays import check_arrays
-from jaxscape.runs.embeddings import damaged_embeddings, embeddings
+from jaxscape.runs.embeddings import damaged_embeddings, describe_surrogates, embeddings
 from jaxscape.runs.folder import RECORDED, STAGES, RunFolder
 from jaxscape.runs.kept import damaged_measurements, kept_names
 from jaxscape.runs.landscapes import measurements
 from jaxscape.runs.measure import accuracy_table, describe_drift, geometry_table, groups, groups_table
 from jaxscape.runs.minimum import read_accuracy
 from jaxscape.runs.tables import read_table
-from jaxscape.runs.trust import describe_surrogates
 from jaxscape.trajectories.files import read_record
 from jaxscape.trajectories.store import TrajectoryStore
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         silent = False
         if isinstance(command, Retrain):
             join(command.cluster)
-        if not isinstance(command, Plot | Report | Info):
+        if not isinstance(command, Embed | Plot | Report | Info):  # `embed` does so where it needs one
             check_devices()
         if isinstance(command, Retrain):
             silent = not is_first()
@@ -261,15 +261,17 @@ def _own_problem(own: Own) -> Any:
 
 def _keep_compiled() -> None:
     """Keep compiled programs on disk between commands, unless the user has settled that already."""
-    import jax
-
     # Programs with calls of oneDNN cannot be written down (jaxlib 0.12); they are compiled each time.
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = cache_folder()
     if folder is not None:  # without one compilation takes its time, nothing else
-        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+        kept = str(folder / "xla")
+        if (jax := sys.modules.get("jax")) is None:
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = kept  # jax reads it when it is imported, if it ever is
+        else:
+            jax.config.update("jax_compilation_cache_dir", kept)
 
 
 @contextmanager

@@ -15,10 +15,16 @@ def command() -> None:
             if sys.argv[1:] == ["--version"]:  # answered without the imports of any command
                 print(f"jaxscape {version('jaxscape-phate')}")
                 return
-            restart_with_kept_memory()
+            if not _only_reads(sys.argv[1:]):
+                restart_with_kept_memory()
             warnings.showwarning = warn_in_a_line
             from jaxscape.cli.main import main
 
             main()
     finally:
         end_at_once_when_interrupted()
+
+
+def _only_reads(arguments: list[str]) -> bool:
+    """Return whether a command line trains and draws nothing: a second start would take as long as its work."""
+    return arguments[:1] == ["info"] or not {"-h", "--help"}.isdisjoint(arguments)

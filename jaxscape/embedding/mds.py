@@ -122,8 +122,8 @@ def mds(distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-6
     """
     matrix, unit = without_unit(distance_matrix("distances", distances))
     check_whole("n_components", n_components, 1, len(matrix), most_is="n")
-    starts = [classical_mds(matrix, n_components=n_components)[0]]
     with threadpool_limits(1, user_api="blas"):
+        starts = [classical_mds(matrix, n_components=n_components)[0]]
         starts.append(_coarse_layout(matrix, n_components, tolerance, max_iterations))
         layouts = [_layout(matrix, unit, start, tolerance, max_iterations) for start in starts]
     return min(layouts, key=lambda layout: layout.stress)

@@ -14,9 +14,7 @@ from jaxscape.runs.config import (
     TrainConfig,
 )
 from jaxscape.runs.folder import JOINT, RunFolder
-from jaxscape.runs.images import image_task
 from jaxscape.runs.minimum import describe_accuracy, read_accuracy
-from jaxscape.tasks.images import describe_images
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 
@@ -70,7 +68,13 @@ def describe(run: RunFolder) -> dict[str, Any]:
     found = run.settings(run.kind.before[0] if run.kind.before else run.kind.stage)
     if isinstance(found, CompareConfig):
         found = found.of_one(found.optimizers[0], found.seeds[0])
-    return {} if found is None else describe_images(image_task(found))
+    if found is None:
+        return {}
+    # The built-in problem has no description in the record; these import flax and optax.
+    from jaxscape.runs.images import image_task
+    from jaxscape.tasks.images import describe_images
+
+    return describe_images(image_task(found))
 
 
 def _first(names: Sequence[str]) -> list[str]:

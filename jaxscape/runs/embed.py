@@ -3,10 +3,10 @@
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 
+from jaxscape.lazy import jax
 from jaxscape.runs.checks import check_embed
 from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.embeddings import (
@@ -18,12 +18,11 @@ from jaxscape.runs.embeddings import (
     read_setting,
 )
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.layouts import draw
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import Measured, complete_report, group_of, measure, perturbed
 from jaxscape.runs.null import nulls_of
+from jaxscape.runs.processes import check_devices
 from jaxscape.runs.tables import write_table
-from jaxscape.runs.trust import alternative, beside_surrogates, picture_fidelity, tried_table
 from jaxscape.trajectories.files import write_record
 from jaxscape.trajectories.gram import take_points
 
@@ -48,6 +47,11 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         return folder
     if reason := damaged_embeddings(run).get(config.name):
         console.print(f"{reason}; it is made again")
+    # Here, and not for an embedding that is there: they import jax, scipy and every method.
+    from jaxscape.runs.layouts import draw
+    from jaxscape.runs.trust import alternative, beside_surrogates, picture_fidelity, tried_table
+
+    check_devices()
     started = time.monotonic()
     with console.status(f"{run.name}: {config.name}"):
         shown, nulls = measured.gram, nulls_of(run, measured.gram, measured.labels, group=_group(run))

@@ -1,6 +1,6 @@
 """The embeddings of a run folder: a folder for each setting, with coordinates and diagnostics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,37 @@ def summarize_embeddings(run: Path) -> dict[str, dict[str, Any]]:
         elif setting in before:
             found[setting] = before[setting]
     return found
+
+
+def describe_trust(diagnostics: Mapping[str, Any]) -> str:
+    """Return in a few words what an embedding keeps, and whether its surrogates draw the same; "" if it is unknown."""
+    kept = diagnostics.get("fidelity")
+    kept = kept if isinstance(kept, dict) else {}  # nothing is known of an embedding of version 0.1
+    words = {"rank": "distances", "radius": "radii"}
+    told = [f"{words[name]} {kept[name]:.2f}" for name in words if _is_number(kept.get(name))]
+    return "; ".join(
+        filter(
+            None,
+            (
+                "degenerate" if diagnostics.get("degenerate") else "",
+                f"rank correlation: {', '.join(told)}" if told else "",
+                describe_surrogates(diagnostics),
+            ),
+        )
+    )
+
+
+def describe_surrogates(diagnostics: Mapping[str, Any]) -> str:
+    """Return in a few words how the surrogates' picture differs; "" where it was not drawn."""
+    found = diagnostics.get("surrogate")
+    if not isinstance(found, dict) or not _is_number(found.get("disparity")) or not _is_number(found.get("movement")):
+        return ""
+    said = "surrogates draw the same" if found.get("same") else "surrogates"
+    return f"{said}: disparity {found['disparity']:.2f}, movements {found['movement']:.2f}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def _states(run: Path) -> Iterator[tuple[str, str]]:

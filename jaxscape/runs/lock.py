@@ -17,13 +17,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from rich.console import Console
 
+from jaxscape.lazy import multihost_utils
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.processes import is_first
+from jaxscape.runs.processes import has_joined, is_first
 from jaxscape.trajectories.files import delete_unfinished, make_folder
 
 try:
@@ -154,7 +153,7 @@ def _describe_holder(path: Path) -> str:
 def _agree(failure: Exception | None) -> None:
     """Raise in all processes where the first one failed."""
     failed = failure is not None
-    if jax.distributed.is_initialized():  # not any more when the first one goes on alone
+    if has_joined():  # not any more when the first one goes on alone
         failed = bool(multihost_utils.broadcast_one_to_all(np.array(failed)))
     if failure is not None:
         raise failure

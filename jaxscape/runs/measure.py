@@ -23,6 +23,7 @@ from jaxscape.runs.lock import writing
 from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM
 from jaxscape.runs.minimum import read_accuracy, read_minimum
 from jaxscape.runs.null import NULL_DRAWS, NULL_KIND, Nulls, nulls_of
+from jaxscape.runs.processes import check_devices
 from jaxscape.runs.sources import Source, join_columns, read_sources
 from jaxscape.runs.tables import Columns, check_table, write_table
 from jaxscape.trajectories.drift import drift
@@ -129,6 +130,7 @@ def _has_tables(run: RunFolder, console: Console) -> bool:
 def _measure_trajectories(
     run: RunFolder, sources: list[Source], previous: Measured | None, console: Console
 ) -> Measured:
+    check_devices()
     started = time.monotonic()
     if run.kind is RECORDED:
         run.record_values(snapshots=sources[0].store.num_epochs - 1)

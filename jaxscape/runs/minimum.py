@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from jaxscape.lazy import jax, jnp
 from jaxscape.runs.config import TrainSettings
 from jaxscape.runs.folder import RunFolder
 from jaxscape.trajectories.arrays import dictionaries, in_structure

@@ -1,16 +1,17 @@
 """The null trajectories of a run: what of it each kind needs, and the draws that its numbers are held against."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from jaxscape.lazy import jax
 from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.methods import BESIDE
-from jaxscape.training.optimizers import decay_factors, make_optimizer
 from jaxscape.trajectories.gram import IncrementGram
 from jaxscape.trajectories.null import NEED_FACTORS, null_trajectories
 
@@ -80,5 +81,7 @@ def _factors(settings: object, updates: np.ndarray) -> np.ndarray | None:
         return None
     if not settings.weight_decay:
         return np.ones(len(updates))
+    from jaxscape.training.optimizers import decay_factors, make_optimizer
+
     optimizer = make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
     return decay_factors(optimizer, int(updates.max()))[updates]

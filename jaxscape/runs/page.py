@@ -39,7 +39,7 @@ from jaxscape.runs.landscapes import measurements
 from jaxscape.runs.measure import STATISTICS, beside, describe_drift, group_of, groups, measure
 from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM, METHODS, NULLS
 from jaxscape.runs.plot import comparison_panels, describe_embedding
-from jaxscape.runs.recording import read_metrics
+from jaxscape.runs.recorded import read_metrics
 from jaxscape.runs.sources import read_sources, run_names
 from jaxscape.runs.tables import Columns, join_tables, read_table
 

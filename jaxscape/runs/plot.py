@@ -23,7 +23,13 @@ from jaxscape.figures.plots import (
 )
 from jaxscape.runs import captions
 from jaxscape.runs.embed import repair_embeddings
-from jaxscape.runs.embeddings import damaged_embeddings, embeddings, read_coordinates, read_diagnostics
+from jaxscape.runs.embeddings import (
+    damaged_embeddings,
+    describe_trust,
+    embeddings,
+    read_coordinates,
+    read_diagnostics,
+)
 from jaxscape.runs.exact import exact_panel, exact_panels_of_groups, scale_free_panel
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.labels import row_labels
@@ -32,10 +38,9 @@ from jaxscape.runs.measure import measure
 from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
-from jaxscape.runs.recording import read_metrics
+from jaxscape.runs.recorded import read_metrics
 from jaxscape.runs.scale_free import Filters
 from jaxscape.runs.tables import Columns, read_table
-from jaxscape.runs.trust import describe_trust
 from jaxscape.trajectories.files import make_folder
 
 _SCALE_FREE = "Scale-free: every filter has the norm of the minimum's, and weight decay alone would move nothing."

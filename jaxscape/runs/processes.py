@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 _ADDRESS = re.compile(r".+:[0-9]{1,5}")
 _BIND = "JAX_COORDINATOR_BIND_ADDRESS"
@@ -89,9 +89,8 @@ def check_devices() -> None:
 
 def is_first() -> bool:
     """Whether this process prints and writes; a process alone does."""
-    import jax
-
-    return jax.process_index() == 0
+    jax = sys.modules.get("jax")
+    return jax is None or jax.process_index() == 0  # without jax a process is alone
 
 
 def wait_for_all(what: str) -> None:
@@ -117,15 +116,16 @@ def give_up(message: str, *, code: int = 1) -> NoReturn:
     """Exit with a message and without waiting for other processes, which then end too."""
     if sys.stderr is not None:  # `2>&-`
         print(message, file=sys.stderr, flush=True)
-    jax = sys.modules.get("jax")
-    if jax is None or not _has_joined(jax):
+    if not has_joined():
         sys.exit(code)
     if sys.stdout is not None:
         sys.stdout.flush()
     os._exit(code)
 
 
-def _has_joined(jax: Any) -> bool:
+def has_joined() -> bool:
+    """Return whether this process and others have met; imports nothing."""
+    jax = sys.modules.get("jax")
     distributed = getattr(jax, "distributed", None)  # jax may have been interrupted while it was imported
     return distributed is not None and distributed.is_initialized()
 
@@ -140,12 +140,10 @@ def others_may_fail() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        import jax
-
         # jax passes on what Gloo or NCCL say, as the one or the other of these.
         if (
-            not _has_joined(jax)
-            or jax.process_count() == 1
+            not has_joined()
+            or sys.modules["jax"].process_count() == 1
             or not re.match(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|\w+_EXCEEDED): ", str(error))
         ):
             raise

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxscape.arguments import whole_number
+from jaxscape.lazy import jax
 from jaxscape.runs.config import RecordSettings
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.recording import first_columns
+from jaxscape.runs.recorded import first_columns
 from jaxscape.runs.tables import Columns, join_tables, read_table, write_table
 from jaxscape.trajectories.arrays import differences, outline
 from jaxscape.trajectories.store import TrajectoryStore

@@ -10,7 +10,7 @@ import numpy as np
 from jaxscape.runs.config import JointSettings
 from jaxscape.runs.folder import JOINT, RECORDED, RETRAINED, RunFolder
 from jaxscape.runs.record import complete_metrics
-from jaxscape.runs.recording import diverged_members, read_metrics, read_trajectories
+from jaxscape.runs.recorded import diverged_members, read_metrics, read_trajectories
 from jaxscape.runs.tables import Columns
 from jaxscape.trajectories.arrays import differences
 from jaxscape.trajectories.store import TrajectoryStore

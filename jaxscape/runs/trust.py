@@ -194,34 +194,3 @@ def tried_table(diagnostics: Mapping[str, Any]) -> Table | None:
         numbers = each["knn"], each["n_connected_components"], each["t"]
         table.add_row(*map(str, numbers), f"{each['rank']:.3f}", ", ".join(notes))
     return table
-
-
-def describe_trust(diagnostics: Mapping[str, Any]) -> str:
-    """Return in a few words what an embedding keeps, and whether its surrogates draw the same; "" if it is unknown."""
-    kept = diagnostics.get("fidelity")
-    kept = kept if isinstance(kept, dict) else {}  # nothing is known of an embedding of version 0.1
-    words = {"rank": "distances", "radius": "radii"}
-    told = [f"{words[name]} {kept[name]:.2f}" for name in words if _is_number(kept.get(name))]
-    return "; ".join(
-        filter(
-            None,
-            (
-                "degenerate" if diagnostics.get("degenerate") else "",
-                f"rank correlation: {', '.join(told)}" if told else "",
-                describe_surrogates(diagnostics),
-            ),
-        )
-    )
-
-
-def describe_surrogates(diagnostics: Mapping[str, Any]) -> str:
-    """Return in a few words how the surrogates' picture differs; "" where it was not drawn."""
-    found = diagnostics.get("surrogate")
-    if not isinstance(found, dict) or not _is_number(found.get("disparity")) or not _is_number(found.get("movement")):
-        return ""
-    said = "surrogates draw the same" if found.get("same") else "surrogates"
-    return f"{said}: disparity {found['disparity']:.2f}, movements {found['movement']:.2f}"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)

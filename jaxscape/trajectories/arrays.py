@@ -1,13 +1,14 @@
 """Conversion of a pytree of parameters to named arrays for a store, and back to nested dictionaries or the pytree."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxscape.lazy import jax, jnp
 from jaxscape.trajectories.index import Leaf
 
 

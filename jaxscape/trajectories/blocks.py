@@ -8,10 +8,10 @@ arrive in order, each once, so the checksum of a chunk can be updated as they co
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 from xxhash import xxh3_64
 
+from jaxscape.lazy import jnp
 from jaxscape.trajectories.index import Leaf
 from jaxscape.trajectories.snapshots import StoredArray, naming_damage
 

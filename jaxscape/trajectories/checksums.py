@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+
+from jaxscape.lazy import jax, multihost_utils
 
 _SEAL = "xxh3_64"
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
+from jaxscape.lazy import np
 
 CHECKSUM = "sha256"  # the entry of a record that holds the checksum of the others
 

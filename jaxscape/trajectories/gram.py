@@ -12,13 +12,15 @@ Squares of finite float64 values may overflow or underflow. If they do, all poin
 is exact, and summed again; the IncrementGram keeps the exponent.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from jaxscape.lazy import jax
 from jaxscape.trajectories.increments import Points, sum_products
 from jaxscape.trajectories.pairs import Pair, add_pairs
 from jaxscape.trajectories.scales import TINY, is_narrow, out_of_range, scaled, scan

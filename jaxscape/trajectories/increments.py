@@ -9,17 +9,18 @@ norms came out 1e-15 too small while products of different rows did not, and two
 errors are then random and average out.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from jaxscape.lazy import jax, jnp
 from jaxscape.trajectories.pairs import Pair, add_pairs, two_sum
 
 ANGLE = 1.0  # of the rotation, in radians; any angle that is not a simple fraction of a full turn
@@ -158,7 +159,7 @@ def _sum_on_devices(
     blocks: Blocks, parents: np.ndarray, first: int, width: int, devices: Sequence[jax.Device]
 ) -> list[Pair]:
     k = len(parents)
-    padded_width = 0
+    padded_width, add_block = 0, _compiled_add_block()
     with jax.enable_x64(True):
         parents_on = [jax.device_put(parents, device) for device in devices]
         sums = [jax.device_put((np.zeros((k - first, k)),) * 2, device) for device in devices]
@@ -169,11 +170,15 @@ def _sum_on_devices(
             turn = number % len(devices)
             jax.block_until_ready(sums[turn])  # a device holds one block at a time
             rows = jax.device_put(padded, devices[turn])
-            sums[turn] = _add_block_on_device(sums[turn], *rows, parents_on[turn], first=first, width=width)
+            sums[turn] = add_block(sums[turn], *rows, parents_on[turn], first=first, width=width)
         return [(np.array(total), np.array(remainder)) for total, remainder in sums]
 
 
-@partial(jax.jit, static_argnames=("first", "width"), donate_argnums=0)
+@cache
+def _compiled_add_block() -> Callable[..., tuple[jax.Array, jax.Array]]:
+    return jax.jit(_add_block_on_device, static_argnames=("first", "width"), donate_argnums=0)
+
+
 def _add_block_on_device(
     sums: tuple[jax.Array, jax.Array],
     block: jax.Array,

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-import jax
 import numpy as np
 
+from jaxscape.lazy import jax
 from jaxscape.trajectories.files import delete_unfinished, make_folder, read_record, write_record
 
 INDEX = "store.json"

@@ -15,14 +15,16 @@ therefore splits exactly into a decay part (f_t - 1) theta_0 and a gradient part
 coupled decay does not split in this way.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from jaxscape.lazy import jax
 from jaxscape.trajectories.geometry import distance_from_start, trajectory_rows
 from jaxscape.trajectories.gram import IncrementGram
 

@@ -8,10 +8,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxscape.lazy import jax, jnp
 from jaxscape.trajectories.index import Leaf
 
 PACK_BYTES = 2**26  # of parameters; a larger epoch is a pack of its own

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from jaxscape.lazy import jax
 from jaxscape.trajectories import checksums
 from jaxscape.trajectories.index import Leaf, naming_what_is_read
 from jaxscape.trajectories.paths import plain_path

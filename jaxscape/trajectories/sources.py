@@ -6,10 +6,9 @@ from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxscape.lazy import jax, jnp
 from jaxscape.trajectories.arrays import describe_shape, differences, matching_names
 from jaxscape.trajectories.store import TrajectoryStore
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from jaxscape.lazy import jax, multihost_utils
 from jaxscape.trajectories.arrays import (
     host_copies,
     in_structure,

@@ -69,6 +69,7 @@ def results(run):
     return parameters, {name: (run.folder / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 def test_scale_free_views_need_the_problem_which_says_what_a_filter_is(finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     with pytest.raises(ValueError, match=r"scale-free distances need the filter_axis of the problem of .*run"):
@@ -286,6 +287,7 @@ def test_batches_of_a_function_count_their_updates(tmp_path):
     assert run.store().updates == [0, 2, 5, 8]
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_resume(tmp_path):
     def small(key):
         return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), init(key)[0]), {}

@@ -280,6 +280,7 @@ def test_landmarks_and_cosines_of_potentials_have_names_of_their_own(jaxscape, r
     assert len(columns["x"]) == 12
 
 
+@pytest.mark.slow
 def test_three_dimensions_are_drawn(jaxscape, run):
     outcome = jaxscape("embed", run, "--knn", 3, "--n-components", 3)
     assert outcome.code == 0, outcome.err
@@ -417,6 +418,7 @@ def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_
     assert set(report["geometry"]["surrogates"]) == {"rotated", "exchange", "random"}
 
 
+@pytest.mark.slow
 def test_a_null_with_weight_decay_is_refused_where_it_is_not_known(jaxscape, retrain, with_minimum):
     assert retrain(with_minimum, "--optimizer", "adam").code == 0
     outcome = jaxscape("embed", with_minimum, "--null", "decay")

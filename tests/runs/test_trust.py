@@ -11,7 +11,7 @@ from jaxscape.embedding.fidelity import fidelity
 from jaxscape.embedding.mds import mds
 from jaxscape.embedding.measures import procrustes_disparity, rank_correlation
 from jaxscape.embedding.phate import KNN_WORDS, phate
-from jaxscape.runs import trust
+from jaxscape.runs import embeddings, trust
 from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.embeddings import read_coordinates, read_diagnostics, read_setting
 from jaxscape.runs.layouts import draw
@@ -128,13 +128,13 @@ def test_surrogates_that_cannot_be_drawn_are_no_error(monkeypatch):
 
 def test_the_caption_says_what_the_surrogates_draw():
     numbers = {"fidelity": {"rank": 0.93, "radius": 0.87}, "surrogate": {"disparity": 0.004, "movement": 0.72}}
-    said = trust.describe_trust(numbers)
+    said = embeddings.describe_trust(numbers)
     assert said == ("rank correlation: distances 0.93, radii 0.87; surrogates: disparity 0.00, movements 0.72")
     numbers["surrogate"]["same"] = True
-    assert "surrogates draw the same: disparity 0.00" in trust.describe_trust(numbers)
-    assert trust.describe_trust({"degenerate": "all points lie on a line"}) == "degenerate"
-    assert trust.describe_trust({"fidelity": None, "surrogate": {"kind": "rotated", "skipped": "why"}}) == ""
-    assert trust.describe_trust({}) == ""  # of version 0.1
+    assert "surrogates draw the same: disparity 0.00" in embeddings.describe_trust(numbers)
+    assert embeddings.describe_trust({"degenerate": "all points lie on a line"}) == "degenerate"
+    assert embeddings.describe_trust({"fidelity": None, "surrogate": {"kind": "rotated", "skipped": "why"}}) == ""
+    assert embeddings.describe_trust({}) == ""  # of version 0.1
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +188,7 @@ def test_a_collapsed_picture_warns_and_names_what_measures_best(jaxscape, two_st
     assert "degenerate" not in outcome.out
 
 
+@pytest.mark.slow
 def test_auto_says_what_it_tried(jaxscape, two_starts):
     outcome = jaxscape("embed", two_starts, "--knn", "auto", "--plot")
     assert outcome.code == 0, outcome.err

@@ -103,11 +103,11 @@ def test_several_devices_share_the_blocks():
         from jaxscape.trajectories import increments
 
         used = set()
-        add = increments._add_block_on_device
+        add_block = increments._compiled_add_block()
         def add_and_note(sums, *args, **settings):
             used.update(sums[0].devices())
-            return add(sums, *args, **settings)
-        increments._add_block_on_device = add_and_note
+            return add_block(sums, *args, **settings)
+        increments._compiled_add_block = lambda: add_and_note
 
         rows = np.random.default_rng(0).standard_normal((9, 4000)).astype(np.float32)
         parents = [-1, -1, 0, 1, 2, 3, 4, 5, 6]

@@ -1,0 +1,127 @@
+"""What a command costs before it does its work: CPU seconds (user and system) of whole processes.
+
+Every command runs `--repeats` times, in turns with `python -c "import numpy"` and `python -c "import jax"`, which say
+what this machine makes of an import; the medians are compared. RUN is a finished run with an embedding of the default
+setting; it is copied first. All of it runs from bytecode, as a program does that was started before: where
+PYTHONDONTWRITEBYTECODE is set, every process compiles jax anew. CPU seconds change less under load than those of the
+clock:
+
+    uv run python benchmarks/startup.py RUN --label after --json benchmarks/results/startup.json
+
+`--source` measures another checkout with the same environment, and `--only` some of the commands.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from records import Record, replace_records, run_facts
+from rich.console import Console
+
+# What is not on its own command line: removed from the copy of the run before the command.
+ANEW = ("embed anew",)
+IMPORTS = {"import numpy": "import numpy", "import jax": "import jax"}
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path, help="a finished run folder with an embedding")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="*", help="names of commands; all by default")
+    parser.add_argument("--source", type=Path, default=ROOT, help="the checkout whose package is measured")
+    parser.add_argument("--label", default="now", help="how the records call that checkout")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        shutil.copytree(options.run, run)
+        commands = {
+            "help": ["--help"],
+            "info": ["info", str(run)],
+            "embed": ["embed", str(run)],
+            "embed anew": ["embed", str(run)],
+            "plot": ["plot", str(run)],
+        }
+        if unknown := set(options.only or ()) - commands.keys():
+            parser.error(f"--only must be some of {', '.join(commands)}, got {', '.join(unknown)}")
+        chosen = {name: commands[name] for name in options.only or commands}
+        seconds = measure(chosen, run, options.repeats, options.source.resolve())
+    records = [record(name, seconds, options) for name in chosen]
+    for each in records:
+        Console().print(
+            f"{each['command_line']}: {each['cpu_seconds']['median']:.2f} s, {each['over_import_numpy']:.1f} x import "
+            f"numpy, {each['beyond_import_jax']:+.2f} s beyond import jax",
+            highlight=False,
+        )
+    if options.json:
+        replace_records(options.json, records, same=("label", "command_line"))
+
+
+def measure(commands: dict[str, list[str]], run: Path, repeats: int, source: Path) -> dict[str, list[float]]:
+    """Return the CPU seconds of every command and import, in turns; a first turn, of cold caches, is not counted."""
+    environment = os.environ | {"PYTHONPATH": str(source), "PYTHONPYCACHEPREFIX": str(run.parent / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    program = "from jaxscape.cli.program import command; command()"
+    seconds: dict[str, list[float]] = {name: [] for name in (*IMPORTS, *commands)}
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:  # a process that `-c` began starts no other
+        script.write(program)
+        script.flush()
+        for turn in range(repeats + 1):
+            for name, code in IMPORTS.items():
+                found = cpu_seconds(lambda code=code: call(["-c", code], environment))
+                seconds[name] += [found] if turn else []
+            for name, words in commands.items():
+                if name in ANEW:
+                    shutil.rmtree(run / "embeddings")
+                found = cpu_seconds(lambda words=words: call([script.name, *words], environment))
+                seconds[name] += [found] if turn else []
+    return seconds
+
+
+def call(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run Python and wait; what it prints is kept for an error alone."""
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    """Return the user and system seconds of the processes that `work` starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def record(name: str, seconds: dict[str, list[float]], options: argparse.Namespace) -> Record:
+    """What the file keeps of a command."""
+    medians = {each: statistics.median(values) for each, values in seconds.items()}
+    return {
+        "label": options.label,
+        "command_line": name,
+        "repeats": options.repeats,
+        "cpu_seconds": spread(seconds[name]),
+        "import_numpy_seconds": spread(seconds["import numpy"]),
+        "import_jax_seconds": spread(seconds["import jax"]),
+        "over_import_numpy": medians[name] / medians["import numpy"],
+        "beyond_import_jax": medians[name] - medians["import jax"],
+        **run_facts(("jax", "numpy", "scipy", "matplotlib", "tyro", "rich")),
+    }
+
+
+def spread(values: list[float]) -> Record:
+    """The median, smallest and largest of some values."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+if __name__ == "__main__":
+    main()
