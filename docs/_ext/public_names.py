@@ -1,0 +1,110 @@
+"""The API reference, made from the package: which names there are, their docstrings and the fields of records.
+
+A page of `docs/api` says `<!-- names of jaxscape: ROOM ... -->` where the public names of rooms shall stand,
+`<!-- names of MODULE ... -->` where those of modules shall, and `<!-- help of COMMAND ... -->` for the command line.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import re
+from importlib import import_module
+
+import jaxscape
+
+PLACE = re.compile(r"<!-- (?P<what>names|help) of (?P<names>[^>]*?) -->")
+CODE = re.compile(r"(`+[^`]*`+)")
+FIELD = re.compile(r"    (?P<name>[a-z]\w*): (?P<type>.+?)(?:\s{2}# (?P<comment>.*))?$")
+
+
+def setup(app):
+    """Connect to Sphinx."""
+    app.connect("source-read", fill_places)
+    app.connect("autodoc-process-docstring", to_restructured_text, priority=400)  # before napoleon
+    app.connect("autodoc-skip-member", skip_fields)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def fill_places(app, document, source):
+    """Put names or help texts into the places that a page of the reference leaves for them."""
+    if document.startswith("api/"):
+        source[0] = PLACE.sub(lambda place: {"names": names, "help": helps}[place["what"]](place["names"]), source[0])
+
+
+def names(where):
+    """Return the text of a page for public names: a section per module, with its docstring and its names."""
+    package, _, rooms = where.partition(": ")
+    if not rooms:
+        return "\n".join(section(module, public(import_module(module)), module) for module in where.split())
+    contents = {f"jaxscape.{module}": known for module, known in jaxscape._CONTENTS.items()}
+    chosen = {module: known for module, known in contents.items() if module.split(".")[1] in rooms.split()}
+    return "\n".join(section(module, known, package) for module, known in chosen.items())
+
+
+def public(module):
+    """Return the public names that a module defines."""
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    return getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+
+
+def section(module, known, package):
+    """Return the section of a module; its names are documented as those of package, which they are imported from."""
+    lines = [f"## {module}", "", inspect.getdoc(import_module(module)) or "", "", "```{eval-rst}"]
+    for name in known:
+        value = getattr(import_module(package), name)
+        kind = "autoclass" if inspect.isclass(value) else "autofunction" if callable(value) else "autodata"
+        lines += [f".. {kind}:: {package}.{name}", *(["   :members:"] if kind == "autoclass" else []), ""]
+    return "\n".join([*lines, "```", ""])
+
+
+def helps(commands):
+    """Return a section per command with what its `--help` prints."""
+    from jaxscape.cli.main import main
+
+    sections = []
+    for command in commands.split():
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            main([command, "--help"])
+        sections += [f"## jaxscape {command}", "", "```text", text.getvalue().strip(), "```", ""]
+    return "\n".join(sections)
+
+
+def to_restructured_text(app, what, name, value, options, lines):
+    """Turn a docstring, plain text with `code`, into reStructuredText; give a record the list of its fields."""
+    text, example = "", False
+    for line in lines:
+        example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
+        text += ("\0" + line if example else line) + "\n"  # an example stays as it is
+    if what == "class" and (rows := fields(value)) and "Args:" not in text and "Attributes:" not in text:
+        text += "\nAttributes:\n" + "".join(f"    {field}: {meaning}\n" for field, meaning in rows.items())
+    parts = CODE.split(text)
+    parts[::2] = [escape(part) for part in parts[::2]]
+    lines[:] = "".join(parts).split("\n")
+
+
+def escape(text):
+    """Return text without what reStructuredText would take for markup; lines marked as examples lose the mark alone."""
+    return "\n".join(
+        line[1:] if line.startswith("\0") else re.sub(r"([*|])|(?<=\w)(_)(?=\W|$)", r"\\\g<0>", line)
+        for line in text.split("\n")
+    )
+
+
+def fields(record):
+    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them."""
+    if not (hasattr(record, "_fields") or dataclasses.is_dataclass(record)):
+        return {}
+    found = {}
+    for line in inspect.getsource(record).split("\n"):
+        if match := FIELD.match(line):
+            found[match["name"]] = match["comment"] or f"`{match['type'].partition(' = ')[0]}`"
+        if line.lstrip().startswith(("def ", "@")) and found:
+            break
+    return found
+
+
+def skip_fields(app, what, name, value, skip, options):
+    """Leave out the fields of NamedTuples, which are in the list of fields, and what tuples have."""
+    return True if type(value).__name__ == "_tuplegetter" or name in {"count", "index"} else None
