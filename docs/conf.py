@@ -63,6 +63,7 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the search stands in the side bar
     "path_to_docs": "docs",
     **({"repository_url": REPOSITORY, "use_repository_button": True} if REPOSITORY else {}),
 }

@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import io
 import re
+import typing
 from importlib import import_module
 
 import jaxscape
@@ -55,7 +56,29 @@ def section(module, known, package):
         value = getattr(import_module(package), name)
         kind = "autoclass" if inspect.isclass(value) else "autofunction" if callable(value) else "autodata"
         lines += [f".. {kind}:: {package}.{name}", *(["   :members:"] if kind == "autoclass" else []), ""]
+    for record in returned(getattr(import_module(package), name) for name in known):
+        lines += [f".. autoclass:: {record.__module__}.{record.__name__}()", "   :members:", ""]
     return "\n".join([*lines, "```", ""])
+
+
+def returned(functions):
+    """Return the records that functions give back, and the records in these, where they are not public names."""
+    found = []
+
+    def visit(annotation):
+        for argument in typing.get_args(annotation):
+            visit(argument)
+        if not inspect.isclass(annotation) or not annotation.__module__.startswith("jaxscape."):
+            return
+        if annotation.__name__ not in jaxscape.__all__ and annotation not in found:
+            found.append(annotation)
+            for field in vars(annotation).get("__annotations__", {}).values():
+                visit(field)
+
+    for function in functions:
+        if inspect.isfunction(function):
+            visit(inspect.signature(function).return_annotation)
+    return found
 
 
 def helps(commands):
@@ -74,7 +97,7 @@ def helps(commands):
 def to_restructured_text(app, what, name, value, options, lines):
     """Turn a docstring, plain text with `code`, into reStructuredText; give a record the list of its fields."""
     text, example = "", False
-    for line in lines:
+    for line in separate_lists(lines):
         example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
         text += ("\0" + line if example else line) + "\n"  # an example stays as it is
     if what == "class" and (rows := fields(value)) and "Args:" not in text and "Attributes:" not in text:
@@ -82,6 +105,23 @@ def to_restructured_text(app, what, name, value, options, lines):
     parts = CODE.split(text)
     parts[::2] = [escape(part) for part in parts[::2]]
     lines[:] = "".join(parts).split("\n")
+
+
+def separate_lists(lines):
+    """Yield lines with a blank one before and after each bullet list, which reStructuredText asks for."""
+    bullet, before = None, ""
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith("- "):
+            if bullet is None and before.strip():
+                yield ""
+            bullet = indent
+        elif line.strip() and bullet is not None and indent <= bullet:
+            if before.strip():
+                yield ""
+            bullet = None
+        yield line
+        before = line
 
 
 def escape(text):
