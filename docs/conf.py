@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "error_table",
     "public_names",
 ]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
