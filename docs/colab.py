@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-INSTALL = '''\
+INSTALL = """\
 # On Colab this installs jaxscape from its repository; elsewhere it is installed already.
 import sys
 
@@ -18,7 +18,7 @@ REPOSITORY = "{repository}"
 if "google.colab" in sys.modules:
     assert REPOSITORY, "the address of the repository is unknown: install jaxscape by hand"
     %pip install --quiet "git+{{REPOSITORY}}"\
-'''
+"""
 
 
 def repository():

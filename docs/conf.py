@@ -2,16 +2,17 @@
 
 import sys
 import tomllib
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]  # the checkout itself, whatever version is installed
+# The checkout itself comes first, whatever version is installed.
+sys.path[:0] = [str(ROOT), str(ROOT / "docs"), str(ROOT / "docs" / "_ext")]
+
+from colab import repository  # noqa: E402
 
 with (ROOT / "pyproject.toml").open("rb") as file:
     metadata = tomllib.load(file)["project"]
-# The one place where the address of the repository stands is pyproject.toml; without one, pages do not link to it.
-REPOSITORY = metadata.get("urls", {}).get("Repository", "").rstrip("/")
+REPOSITORY = repository()  # "" where pyproject.toml has none: pages do not link to it then
 
 project = "jaxscape"
 author = metadata["authors"][0]["name"]
@@ -27,7 +28,9 @@ extensions = [
     "public_names",
 ]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
-nitpicky = False
+# Links to names of the package must hold. Types in signatures need none: those of other packages and aliases.
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!jaxscape\.).*"), (r"py:class", r"jaxscape(\.\w+){2,}")]
 default_role = "code"  # `name` in a docstring is code
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -49,7 +49,8 @@ def updates():
     for record in read("batch_norm"):
         errors = record["update_error"]["fast"]
         error = f"{statistics.median(errors):.0e} (median), {max(errors):.0e} (largest of {len(errors)})"
-        name = f"a training step, {record['network']}, {record['image']}x{record['image']}, batch {record['batch_size']}"
+        size = f"{record['image']}x{record['image']}, batch {record['batch_size']}"
+        name = f"update of a training step, {record['network']}, {size}"
         yield name, "float32", error, "float64", file("batch_norm")
 
 

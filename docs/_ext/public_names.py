@@ -1,7 +1,10 @@
 """The API reference, made from the package: which names there are, their docstrings and the fields of records.
 
-A page of `docs/api` says `<!-- names of jaxscape: ROOM ... -->` where the public names of rooms shall stand,
-`<!-- names of MODULE ... -->` where those of modules shall, and `<!-- help of COMMAND ... -->` for the command line.
+A page of `docs/api` marks the places for them:
+
+    <!-- names of jaxscape: ROOM ... -->            the public names of rooms
+    <!-- names of MODULE MODULE=NAME,NAME ... -->   those of modules, or some of them
+    <!-- help of COMMAND ... -->                    what `jaxscape COMMAND --help` prints
 """
 
 import contextlib
@@ -37,7 +40,11 @@ def names(where):
     """Return the text of a page for public names: a section per module, with its docstring and its names."""
     package, _, rooms = where.partition(": ")
     if not rooms:
-        return "\n".join(section(module, public(import_module(module)), module) for module in where.split())
+        modules = [place.partition("=") for place in where.split()]
+        return "\n".join(
+            section(module, chosen.split(",") if chosen else public(import_module(module)), module)
+            for module, _, chosen in modules
+        )
     contents = {f"jaxscape.{module}": known for module, known in jaxscape._CONTENTS.items()}
     chosen = {module: known for module, known in contents.items() if module.split(".")[1] in rooms.split()}
     return "\n".join(section(module, known, package) for module, known in chosen.items())
