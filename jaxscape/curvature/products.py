@@ -65,19 +65,18 @@ def hessian(problem: Problem, params: PyTree, **of: Unpack[LossOptions]) -> Oper
         problem: whose loss it is (`jaxscape.training.objective`).
         params: a pytree of real floating-point arrays; with a strategy a stack of them [member, ...].
         of: which loss, and how it is computed, for this and every other measure of `jaxscape.curvature`:
-
-            model_state: of the network, or of the stack [member, ...]; None where there is none.
-            split: "train" (default) for `problem.data`, "test" for `problem.test_data`.
-            mode: "evaluate" for `predict` and `score` (running statistics of batch norm, no augmentation), "train" for
-                `loss_fn` (statistics of each batch, a fixed key); by default the first that the problem has.
-            batch_size: examples a batch, 1000 by default. With mode "train" and batch norm the loss depends on it.
-            examples: the first so many examples alone; None takes all.
-            leaves: the arrays that vary, by name such as "head/kernel" or by patterns such as "group1*/*/kernel"; or a
-                pytree of bools like params, or a function of a leaf's key path; None is all.
-            dtype: "float32" (default) or "float64", for which parameters, data and states are widened. Random numbers
-                that a loss draws are others in float64.
-            strategy: None for one network. For a stack "loop" (one member after the other), "threads" or "threads:4"
-                (several side by side; for a CPU), or "vmap" or "vmap:4" (all, or four, in one program; for a GPU).
+            - model_state: of the network, or of the stack [member, ...]; None where there is none.
+            - split: "train" (default) for `problem.data`, "test" for `problem.test_data`.
+            - mode: "evaluate" for `predict` and `score` (running statistics of batch norm, no augmentation), "train"
+              for `loss_fn` (statistics of each batch, a fixed key); by default the first that the problem has.
+            - batch_size: examples a batch, 1000 by default. With mode "train" and batch norm the loss depends on it.
+            - examples: the first so many examples alone; None takes all.
+            - leaves: the arrays that vary, by name such as "head/kernel" or by patterns such as "group1*/*/kernel"; or
+              a pytree of bools like params, or a function of a leaf's key path; None is all.
+            - dtype: "float32" (default) or "float64", for which parameters, data and states are widened. Random numbers
+              that a loss draws are others in float64.
+            - strategy: None for one network. For a stack "loop" (one member after the other), "threads" or "threads:4"
+              (several side by side; for a CPU), or "vmap" or "vmap:4" (all, or four, in one program; for a GPU).
 
     Raises:
         TypeError: for params that are no floating-point arrays (names the leaf), and options that are unknown.
