@@ -48,8 +48,8 @@ class TrajectoryStore:
 
     A snapshot exists once it is completely on disk: a process may be killed at any time, and the store resumes after
     its last complete epoch. A damaged epoch can be deleted and appended again. One program may write at a time; any
-    number may read. If the program has several processes (`jax.distributed`), all of them must create the store, append and
-    close together, on a shared file system; each process writes the members on its own devices.
+    number may read. If the program has several processes (`jax.distributed`), all of them must create the store, append
+    and close together, on a shared file system; each process writes the members on its own devices.
 
     A packed store is for many small snapshots, such as one per training step. They are buffered in memory and written
     together: by the first `append` after they fill 64 MB or the oldest is a minute old, by `wait` and `close`, and
@@ -353,7 +353,7 @@ class TrajectoryStore:
 
         Returns:
             NumPy arrays [epoch, member, ...] of the dtypes that were appended. With `like` they have its structure,
-            otherwise they are in nested dictionaries with string keys: a list, tuple, NamedTuple or other node becomes a
+            otherwise they are in nested dictionaries with string keys: a list, tuple, NamedTuple or other node is a
             dictionary by index or field ("0", "kernel"), a bare array {"params": array}. Do not `jax.tree.unflatten`
             these: their leaves are in another order, that of sorted keys.
 
