@@ -1,4 +1,4 @@
-"""Who may know whom: the imports of every file of the package, wherever in the file they stand."""
+"""The imports that each room allows, wherever in a file they are."""
 
 import ast
 from pathlib import Path
