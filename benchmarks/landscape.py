@@ -68,7 +68,8 @@ def make_work(case: Case, dtype: Any = np.float32) -> Work:
     generator = np.random.default_rng(0)
     images = generator.standard_normal((case.images, case.size, case.size, 1)).astype(np.float32).astype(dtype)
     labels = generator.integers(0, CLASSES, case.images).astype(np.int32)
-    module = WideResNet(case.depth, case.widen_factor, CLASSES, dtype=dtype)
+    # With a dtype the logits are float32 whatever it is; None computes in that of images and parameters.
+    module = WideResNet(case.depth, case.widen_factor, CLASSES, dtype=np.float32 if dtype == np.float32 else None)
     variables = dict(module.init(jax.random.key(0), jnp.asarray(images[:1])))
     params = variables.pop("params")
     problem = Problem(

@@ -42,11 +42,13 @@ def jit(
     programs: dict[tuple[Any, ...], Any] = {}
 
     def program(args: tuple[Any, ...]) -> Any:
-        shapes = tuple(map(np.shape, jax.tree.leaves(args)))
-        if shapes not in programs:
-            flops = convolution_flops(jax.make_jaxpr(around(function))(*args))
-            programs[shapes] = large if flops >= ONEDNN_FLOPS else small
-        return programs[shapes]
+        leaves = jax.tree.leaves(args)
+        has_float64 = any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)  # oneDNN has none
+        key = (has_float64, *map(np.shape, leaves))
+        if key not in programs:
+            is_large = not has_float64 and convolution_flops(jax.make_jaxpr(around(function))(*args)) >= ONEDNN_FLOPS
+            programs[key] = large if is_large else small
+        return programs[key]
 
     @wraps(function)
     def compiled(*args: Any) -> Any:
@@ -66,7 +68,8 @@ def onednn_options() -> dict[str, bool]:
     if os.environ.get("JAXSCAPE_ONEDNN") == "0":
         return {}
     options = {"xla_cpu_experimental_onednn_custom_call": True}
-    images, kernel = jnp.zeros((1, 1, 8, 8, 16)), jnp.zeros((1, 3, 3, 16, 16))
+    # float32 also where the first program is compiled in x64 mode: oneDNN has no float64, and the answer is cached.
+    images, kernel = jnp.zeros((1, 1, 8, 8, 16), jnp.float32), jnp.zeros((1, 3, 3, 16, 16), jnp.float32)
 
     def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
         numbers = ("NDHWC", "DHWIO", "NDHWC")

@@ -116,6 +116,13 @@ def test_the_option_is_tried_once(monkeypatch):
     assert [set(options) for options in calls] == [{"compiler_options"}]
 
 
+def test_the_option_does_not_depend_on_the_precision_of_the_first_program():
+    expected = compiler.onednn_options()
+    compiler.onednn_options.cache_clear()
+    with jax.enable_x64(True):
+        assert compiler.onednn_options() == expected
+
+
 def test_no_option_if_the_compiler_rejects_it(monkeypatch):
     original = jax.jit
     # The compiler's own error for an unknown name.
@@ -166,6 +173,22 @@ def test_only_a_large_program_is_given_to_onednn(monkeypatch):
     for count in (2, 3, 2, 3):
         assert ours(jnp.ones((count, 8, 8, 16)), kernel).shape == (count, 8, 8, 16)
     assert compiled == [(False, (2, 8, 8, 16)), (True, (3, 8, 8, 16))]
+
+
+def test_a_program_in_float64_is_not_given_to_onednn(monkeypatch):
+    compiled = []
+
+    def rewrite(function, *, onednn=False):
+        return lambda *args: compiled.append((onednn, args[0].dtype)) or function(*args)
+
+    monkeypatch.setattr(compiler, "onednn_options", lambda: {"xla_cpu_experimental_onednn_custom_call": True})
+    monkeypatch.setattr(compiler, "rewrite_convolutions", rewrite)
+    ours = compiler.jit(convolution)
+    arguments = np.ones((2, 8, 8, 16), np.float32), np.ones((3, 3, 16, 16), np.float32)
+    ours(*map(jnp.asarray, arguments))
+    with jax.enable_x64(True):
+        ours(*(jnp.asarray(each, jnp.float64) for each in arguments))
+    assert compiled == [(True, jnp.float32), (False, jnp.float64)]
 
 
 def test_onednn_is_called_if_the_option_is_given(monkeypatch):
