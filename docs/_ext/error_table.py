@@ -35,13 +35,10 @@ def distances():
 
 
 def single_precision():
-    """Yield the rows of float32 losses and curvature, of every record that has the error measured."""
-    for results in ("landscape", "curvature"):
-        for record in read(results):
-            if "float32_error" in record:
-                what = {"landscape": "loss on a surface, largest"}.get(results, record["arm"].removeprefix("jaxscape "))
-                where = record.get("case") or f"{record['examples']} examples"
-                yield f"{what} ({where})", "float32", f"{record['float32_error']:.0e}", "float64", file(results)
+    """Yield the rows of float32 losses and curvature."""
+    for record in read("float32"):
+        where = f"{record['case']}, {record['examples']:,} examples"
+        yield f"{record['operation']}, {where}", "float32", f"{record['largest']:.0e}", "float64", file("float32")
 
 
 def updates():
