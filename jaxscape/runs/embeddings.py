@@ -131,7 +131,7 @@ def _check_diagnostics(path: Path, diagnostics: dict[str, Any]) -> None:
         method = from_record(EmbedConfig, diagnostics.get("setting")).method
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    missing = [name for name in METHODS[method].found if not isinstance(diagnostics.get(name), int | float)]
+    missing = [name for name in METHODS[method].numbers if not isinstance(diagnostics.get(name), int | float)]
     if missing or not isinstance(diagnostics.get("fingerprint"), str):
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing) or 'its fingerprint'}")
 
