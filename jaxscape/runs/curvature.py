@@ -107,7 +107,7 @@ def _measure_all(
     first = len(done["trace"]) if done else 0
     if first:
         console.print(f"{title}: {first} of {len(rows)} points are measured already")
-    with progress(title=title, total=len(rows), console=console, first=first) as say:
+    with progress(title=title, total=len(rows), console=console, first=first) as show:
         while first < len(rows):
             group = rows[first : first + size]
             # The last stack is padded, so that it runs the same program and rounds like the others.
@@ -123,7 +123,7 @@ def _measure_all(
             done = {name: np.concatenate([done[name], each]) if done else each for name, each in measured.items()}
             write_partial(folder, done, inputs)
             first += len(group)
-            say(first, f"largest eigenvalue {done['eigenvalues'][-1][0]:.4g}")
+            show(first, f"largest eigenvalue {done['eigenvalues'][-1][0]:.4g}")
     return done
 
 

@@ -7,7 +7,7 @@ config.json     sections "train", "retrain", "compare" or "record" (settings of 
                 (versions, device, commit)
 checksums.json  checksums of the tables (`jaxscape.runs.tables`)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  report.html  figures/
-surfaces/  paths/  curvature/   measurements of the landscape, a folder each (`jaxscape.runs.kept`)
+surfaces/  paths/  curvature/   measurements of the landscape, one folder each (`jaxscape.runs.kept`)
 scale_free.csv  only if requested; the entry "scale_free" of config.json identifies the trajectories that it is from
 """
 
