@@ -1,4 +1,4 @@
-"""Pictures of the landscape of a run: surfaces, trajectories on them, ways between minima, spectra."""
+"""Figures of the landscape of a run: surfaces, trajectories on them, paths between minima, spectra."""
 
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,23 @@ from jaxscape.runs.kept import Kept, kept_names, read_kept
 from jaxscape.runs.landscape_config import WAYS
 from jaxscape.runs.surface import GRID, OF_POINTS, UNDER_POINTS
 
-_LOSSES = ("loss", "train_loss")  # what is drawn, the first that there is
+_LOSSES = ("loss", "train_loss")  # the metric that is drawn: the first that exists
 
 
 def plot_landscape(run: Path) -> list[Path]:
-    """Draw every measurement of a run's landscape that can be read; returns the files."""
+    """Draw every readable measurement of a run's landscape; return the files."""
     run = RunFolder(run)
     kinds = ((run.surfaces, plot_surface), (run.paths, plot_path), (run.curvature, plot_curvature))
     return [file for folder, draw in kinds for name in kept_names(folder) for file in draw(run, name)]
 
 
 def plot_surface(run: Path, name: str) -> list[Path]:
-    """Draw a surface of a run: a line, or contours and a view in space, and the trajectories on their plane.
+    """Draw a surface of a run: a line, or contours, a 3-D view and the trajectories projected onto the plane.
 
     Raises:
-        FileNotFoundError: where there is no such surface.
-        ValueError: where it is damaged.
-        OSError: where a figure cannot be written.
+        FileNotFoundError: if there is no such surface.
+        ValueError: if it is damaged.
+        OSError: if a figure cannot be written.
     """
     run = RunFolder(run)
     kept = read_kept(run.surfaces / name)
@@ -48,7 +48,7 @@ def plot_surface(run: Path, name: str) -> list[Path]:
         return save_figure(line_figure([line_panel(run, name)], quantity=quantity, note=note), run.figures / stem)
     panel = surface_panel(run, name)
     files = save_figure(contour_figure([panel], quantity=quantity, note=note), run.figures / stem)
-    # Along the edges of a box there is room for a few letters.
+    # The edges of the 3-D box have room for short labels only.
     short = panel._replace(labels=_short_labels(kept), note="")
     files += save_figure(surface_figure([short], quantity=quantity, note=note), run.figures / f"{stem}-3d")
     if "coordinates" in kept.values:
@@ -58,7 +58,7 @@ def plot_surface(run: Path, name: str) -> list[Path]:
 
 
 def plot_path(run: Path, name: str) -> list[Path]:
-    """Draw the ways from the minimum of a run to another; errors as `plot_surface`."""
+    """Draw the paths from a run's minimum to another; see `plot_surface` for errors."""
     run = RunFolder(run)
     kept = read_kept(run.paths / name)
     ways = {way: words for way, words in WAYS.items() if way in kept.record["barriers"]}
@@ -81,18 +81,18 @@ def plot_path(run: Path, name: str) -> list[Path]:
     ends = (run.name, Path(kept.record["other"]).name)
     lengths = kept.record["lengths"]
     longer = lengths["curve"] / lengths[straight]
-    matched = " Units are matched before." if straight == "matched" else ""
+    matched = " The units are matched first." if straight == "matched" else ""
     note = f"The curve is {longer:.3g} times as long as the straight line.{matched}\n{_note(run, kept)}"
     return save_figure(path_figure(panels, ends=ends, note=note), run.figures / f"path-{name}")
 
 
 def plot_curvature(run: Path, name: str) -> list[Path]:
-    """Draw the spectra of a run, a row a point; errors as `plot_surface`."""
+    """Draw the spectra of a run, one row per point; see `plot_surface` for errors."""
     run = RunFolder(run)
     kept = read_kept(run.curvature / name)
-    panels = [spectrum_panel(run, name, point) for point in range(min(len(kept.values["trace"]), _MOST_SPECTRA))]
+    panels = [spectrum_panel(run, name, point) for point in range(min(len(kept.values["trace"]), _MAX_SPECTRA))]
     matrix = MATRICES[kept.record["made_of"]["setting"]["matrix"]]
-    note = f"Of the {_quantity(kept)}. {captions.data([run])}"
+    note = f"Spectrum of the {_quantity(kept)}. {captions.data([run])}"
     return save_figure(
         spectrum_figure(panels, quantity=f"eigenvalue of the {matrix}", note=note),
         run.figures / f"curvature-{name}",
@@ -100,11 +100,11 @@ def plot_curvature(run: Path, name: str) -> list[Path]:
 
 
 MATRICES = {"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"}
-_MOST_SPECTRA = 5  # rows of a figure
+_MAX_SPECTRA = 5  # rows of a figure
 
 
 def surface_panel(run: Path, name: str, metric: str | None = None) -> SurfacePanel:
-    """Return a surface of a run as a panel, its loss by default."""
+    """Return a surface of a run as a panel, by default that of the loss."""
     run = RunFolder(run)
     kept = read_kept(run.surfaces / name)
     values = kept.values[GRID + (metric or _metric(kept))]
@@ -122,7 +122,7 @@ def surface_panel(run: Path, name: str, metric: str | None = None) -> SurfacePan
 
 
 def line_panel(run: Path, name: str) -> LinePanel:
-    """Return a surface of one dimension as a panel."""
+    """Return a one-dimensional surface as a panel."""
     run = RunFolder(run)
     kept = read_kept(run.surfaces / name)
     metric = _metric(kept)
@@ -131,7 +131,7 @@ def line_panel(run: Path, name: str) -> LinePanel:
 
 
 def trajectory_panel(run: Path, name: str) -> TrajectoryPanel:
-    """Return the trajectories of a run on their plane as a panel."""
+    """Return the trajectories of a run, projected onto their plane, as a panel."""
     kept = read_kept(RunFolder(run).surfaces / name)
     values, metric = kept.values, _metric(kept)
     return TrajectoryPanel(
@@ -184,7 +184,7 @@ def _quantity(kept: Kept) -> str:
 
 
 def _note(run: RunFolder, kept: Kept) -> str:
-    """What a figure says at its foot: the statistics, the shares of the axes beside surrogates, the data."""
+    """Return the note under a figure: running statistics, explained variance beside surrogates, and data."""
     lines = [_shares(kept.record), STATISTICS[kept.record["statistics"]].capitalize() + ".", captions.data([run])]
     return "\n".join(filter(None, lines))
 
@@ -200,5 +200,5 @@ def _shares(record: dict[str, Any]) -> str:
         "rotated null trajectories": "null_shares",
         "one random walk": "random_walk_shares",
     }
-    found = [f"{sum(record[name][axis] for axis in axes):.1%} of {words}" for words, name in kinds.items()]
-    return f"The axes hold of the variance {', '.join(found)}."
+    shares = [f"{sum(record[name][axis] for axis in axes):.1%} for {words}" for words, name in kinds.items()]
+    return f"Variance explained by the axes: {', '.join(shares)}."

@@ -1,8 +1,8 @@
 """The tables of a run folder: CSV files, whose checksums are in checksums.json.
 
-A truncated CSV file is still a valid table, so damage can only be detected by a checksum. The checksum of a new table is
-recorded before the table is written, beside that of the file it replaces, so that a crash between the two writes does no
-harm.
+A truncated CSV file is still a valid table, so only a checksum can detect damage. The checksum of a new table is
+recorded before the table is written, beside that of the file it replaces, so that a crash between the two writes does
+no harm.
 """
 
 import csv
