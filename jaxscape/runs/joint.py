@@ -10,7 +10,7 @@ from jaxscape.runs.config import EmbedConfig, JointSettings
 from jaxscape.runs.embed import embed_trajectories
 from jaxscape.runs.folder import JOINT, RunFolder
 from jaxscape.runs.lock import writing
-from jaxscape.runs.sources import read_sources, require_alike
+from jaxscape.runs.sources import read_sources, require_same_parameters
 
 
 def join_runs(runs: Sequence[Path], into: Path, *, group: str = "run") -> RunFolder:
@@ -41,7 +41,7 @@ def join_runs(runs: Sequence[Path], into: Path, *, group: str = "run") -> RunFol
         _, [source] = read_sources(run)
         known |= source.store.labels[0].keys()
         first = first or source
-        require_alike(source, first)
+        require_same_parameters(source, first)
     if group not in known:
         raise ValueError(f"group must be one of the labels {', '.join(sorted(known))}, got {group!r}")
     target, settings = RunFolder(into), JointSettings(tuple(map(str, folders)), group)
