@@ -115,7 +115,7 @@ def test_interrupted_it_goes_on_to_the_same_bytes(compare, jaxscape, compared, t
 
 def test_more_epochs_extend_it_and_what_is_finished_is_not_done_again(compared, jaxscape, tmp_path):
     run = shutil.copytree(compared, tmp_path / "run")
-    assert "the trajectories are there, 3 snapshots" in jaxscape("compare", run).out
+    assert "the trajectories are complete, 3 snapshots" in jaxscape("compare", run).out
     outcome = jaxscape("compare", run, "--epochs", EPOCHS + 1)
     assert outcome.code == 0, outcome.err
     assert TrajectoryStore.open(run / "trajectories").num_epochs == EPOCHS + 2
@@ -162,7 +162,7 @@ def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp
         ("--optimizers adagrad", "unknown optimizer 'adagrad'"),
         ("--seed-list 1 1", "seeds must name one or more, each once, got 1 1"),
         ("--steps 0", "steps must be at least 1, got 0"),
-        ("--steps 100", "steps must be at most those of all epochs, got 100"),
+        ("--steps 100", "steps must be at most the steps of all epochs, got 100"),
         ("--strategy magic", "unknown strategy 'magic'"),
         ("--eval-size 0", "eval_size must be at least 1, got 0"),
         ("--batch-size 1000", "batch_size must be at most the number of training examples, 40, got 1000"),
@@ -182,7 +182,7 @@ def test_another_configuration_than_that_of_kept_results_is_refused(compare, com
     run = shutil.copytree(compared, tmp_path / "run")
     outcome = compare(run, "--learning-rate", 0.5)
     assert outcome.code == 1
-    assert "learning_rate is 0.1, asked for 0.5" in outcome.err
+    assert "learning_rate is 0.1, requested 0.5" in outcome.err
 
 
 def test_the_exact_views_see_each_network_from_its_own_initial_parameters(compared):

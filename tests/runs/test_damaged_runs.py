@@ -72,7 +72,7 @@ def test_plot_makes_damaged_and_deleted_tables_again(jaxscape, run, finished, na
         (run / name).write_text(damage((run / name).read_text()))
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
-    assert damage is None or "it is made again" in outcome.out
+    assert damage is None or "it is recomputed" in outcome.out
     assert (run / name).read_bytes() == (finished / name).read_bytes()
     for figure in (finished / "figures").iterdir():
         assert (run / "figures" / figure.name).read_bytes() == figure.read_bytes()
@@ -98,7 +98,7 @@ def test_an_embedding_without_diagnostics_is_made_again_as_the_report_has_it(jax
     path.unlink() if damage is None else path.write_text(damage(path.read_text()))
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
-    assert "it is made again" in outcome.out
+    assert "it is recomputed" in outcome.out
     assert read_record(path) == read_record(finished / DIAGNOSTICS)
     assert numbers(run) == numbers(finished)
 
@@ -116,7 +116,7 @@ def test_the_report_is_made_again_from_what_is_there(jaxscape, run, finished, co
 def test_an_embedding_that_was_killed_before_the_report_comes_into_the_report(jaxscape, run, finished):
     report = read_record(run / "report.json")
     (run / "report.json").write_text(json.dumps(report | {"embeddings": {}}))
-    assert "is there" in jaxscape("embed", run, "--knn", 3).out
+    assert "is up to date" in jaxscape("embed", run, "--knn", 3).out
     assert numbers(run) == numbers(finished)
 
 
@@ -192,7 +192,7 @@ def test_a_deleted_index_of_the_store_is_named(jaxscape, run, command):
     (run / "trajectories" / "store.json").unlink()
     outcome = jaxscape(command, run)
     assert outcome.code == 1
-    assert f"{run}/trajectories/store.json is missing, which says which member each row is" in outcome.err
+    assert f"{run}/trajectories/store.json is missing, which maps rows to members" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["embed", "plot"])
@@ -303,7 +303,7 @@ def test_a_folder_of_the_version_before_opens_and_keeps_its_pictures(jaxscape, r
     for command in (["train"], ["retrain"], ["embed", "--knn", 3], ["plot"], ["info"]):
         outcome = jaxscape(command[0], run, *command[1:])
         assert outcome.code == 0, outcome.err
-    assert "is there" in jaxscape("embed", run, "--knn", 3).out
+    assert "is up to date" in jaxscape("embed", run, "--knn", 3).out
     for path, content in pictures.items():
         if path.suffix == ".csv":
             assert (run / path.relative_to(finished)).read_bytes() == content

@@ -160,7 +160,7 @@ def test_a_minimum_with_trajectories_is_not_trained_on(jaxscape, run):
     before = contents(run)
     outcome = jaxscape("train", run, "--epochs", 3)
     assert outcome.code == 1
-    assert "epochs is 2, asked for 3" in outcome.err
+    assert "epochs is 2, requested 3" in outcome.err
     assert f"{run / 'trajectories'}" in outcome.err
     assert contents(run) == before
 
@@ -168,12 +168,12 @@ def test_a_minimum_with_trajectories_is_not_trained_on(jaxscape, run):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["train", "--epochs", 1], "epochs is 2, asked for 1"),
-        (["train", "--learning-rate", 0.2], "learning_rate is 0.1, asked for 0.2"),
-        (["train", "--preset", "memorization"], "preset is 'good', asked for 'memorization'"),
-        (["retrain", "--epochs", 1], "epochs is 2, asked for 1"),
-        (["retrain", "--learning-rate", 0.2], "learning_rate is 0.05, asked for 0.2"),
-        (["retrain", "--seed-list", 0, 2], "seeds is [0, 1], asked for [0, 2]"),
+        (["train", "--epochs", 1], "epochs is 2, requested 1"),
+        (["train", "--learning-rate", 0.2], "learning_rate is 0.1, requested 0.2"),
+        (["train", "--preset", "memorization"], "preset is 'good', requested 'memorization'"),
+        (["retrain", "--epochs", 1], "epochs is 2, requested 1"),
+        (["retrain", "--learning-rate", 0.2], "learning_rate is 0.05, requested 0.2"),
+        (["retrain", "--seed-list", 0, 2], "seeds is [0, 1], requested [0, 2]"),
     ],
 )
 def test_other_settings_are_refused_and_nothing_changes(jaxscape, run, command, words):
@@ -181,7 +181,7 @@ def test_other_settings_are_refused_and_nothing_changes(jaxscape, run, command, 
     outcome = jaxscape(command[0], run, *command[1:])
     assert outcome.code == 1
     assert words in outcome.err
-    assert "Choose another run folder, or start anew by deleting" in outcome.err
+    assert "Choose another run folder, or start over by deleting" in outcome.err
     assert contents(run) == before
 
 
@@ -227,7 +227,7 @@ def test_a_killed_retraining_goes_on_to_the_same_bytes(jaxscape, with_minimum, e
     )
     with process:
         for line in process.stdout:
-            if "3/4" in line:  # epoch 2 is there and about to be kept
+            if "3/4" in line:  # epoch 2 is done and about to be saved
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs in (1, 2, 3)

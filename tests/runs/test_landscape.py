@@ -266,7 +266,7 @@ def test_bad_input_is_refused_in_a_line(jaxscape, measured, words, message):
 def test_a_run_without_a_minimum_has_no_directions_from_it(jaxscape, tiny):
     outcome = jaxscape("surface", tiny["compared"].folder, "--problem", "tiny_runs:problem")
     assert outcome.code == 1
-    assert "plane filter needs a minimum" in outcome.err
+    assert "plane filter requires a minimum" in outcome.err
 
 
 def tiny_run(tiny, name, path):

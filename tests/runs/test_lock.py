@@ -68,7 +68,9 @@ def test_it_is_released_after_an_error(tmp_path):
 
 @pytest.mark.parametrize("other", [HOLD], indirect=True)
 def test_the_holder_is_named_by_process_and_host(tmp_path, other):
-    words = f"run is in use: process {other.pid} on {re.escape(socket.gethostname())} writes to it since .*, `-c"
+    words = (
+        f"run is in use: process {other.pid} on {re.escape(socket.gethostname())} has been writing to it since .*, `-c"
+    )
     with pytest.raises(RunInUseError, match=words), writing(tmp_path / "run"):
         pass
     assert isinstance(RunInUseError(), OSError)  # the command line prints these in a line
@@ -134,7 +136,7 @@ def test_a_file_system_without_locks_is_said(tmp_path):
     none = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     with (
         mock.patch("fcntl.flock", side_effect=none),
-        pytest.warns(UserWarning, match="has no locks"),
+        pytest.warns(UserWarning, match="does not support locks"),
         writing(tmp_path / "run"),
     ):
         pass

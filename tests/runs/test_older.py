@@ -40,7 +40,7 @@ def test_it_has_no_copies_that_are_not_perturbed_and_goes_on_without(old):
 def test_its_results_are_found_done(old, jaxscape):
     outcome = jaxscape("embed", old, "--knn", 3)
     assert outcome.code == 0, outcome.err
-    assert f"{SETTING} is there" in outcome.out
+    assert f"{SETTING} is up to date" in outcome.out
     assert (old / COORDINATES).read_bytes() == (OLD / COORDINATES).read_bytes()
     assert (old / "gram.npz").read_bytes() == (OLD / "gram.npz").read_bytes()
 

@@ -66,7 +66,7 @@ def test_what_evaluate_gives_of_a_minimum_is_checked(tmp_path):
 
 def test_an_iterator_cannot_be_resumed_in_a_run_folder(tmp_path):
     own = Problem(loss_fn, iter([np.eye(4)]), init=lambda key: (PARAMS, {}), optimizer=optax.sgd(0.1))
-    with pytest.raises(ValueError, match="data must not be an iterator in a run folder"):
+    with pytest.raises(ValueError, match="data must not be an iterator, which a run folder cannot resume"):
         Run(tmp_path / "run", own, quiet=True).train(epochs=1)
 
 

@@ -208,7 +208,7 @@ def test_groups_have_columns_of_their_own(tiny):
         ({"fidelity": {"rank": 0.95, "radius": 0.2, "inward": 0.5}}, "kept well (rank correlation 0.95), radii badly"),
         (
             {"fidelity": {"rank": 0.75, "radius": None}},
-            "Distances kept roughly (rank correlation 0.75).",
+            "Distances preserved roughly (rank correlation 0.75).",
         ),
         (
             {"fidelity": {"rank": 0.5}, "surrogate": {"same": True}},
@@ -227,7 +227,7 @@ def test_fidelity_in_words(diagnostics, words):
 
 @pytest.mark.parametrize("runs", [[], ["a", "a"]])
 def test_no_runs_and_runs_named_twice_are_refused(runs, tmp_path):
-    with pytest.raises(ValueError, match="runs must be one or more, each once"):
+    with pytest.raises(ValueError, match="runs must name one or more runs, each once"):
         write_page([tmp_path / run for run in runs], console=SILENT)
 
 
@@ -333,4 +333,4 @@ def test_what_python_measured_is_said_in_a_comment(tmp_path):
     run = RunFolder(tmp_path / "run")
     write_record(run.config, {"problem": {"describe": {}}})
     write_kept(run.surfaces / "line", {}, {"setting": asdict(SurfaceConfig()), "problem": {"describe": {}}})
-    assert commands(run)[-1] == f"# surface line of {str(run)!r} was measured in Python: Run.surface"
+    assert commands(run)[-1] == f"# surface line of {str(run)!r} was measured from Python: Run.surface"

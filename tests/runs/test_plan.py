@@ -46,10 +46,10 @@ def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_pat
     assert outcome.code == 0, outcome.err
     assert re.search(r"train +3 epochs of 2 steps", outcome.out)
     # What follows from the minimum follows from the one that is planned: its batches of 20.
-    assert re.search(r"retrain +7 epochs of 2 steps, 10 copies, 10 a device", outcome.out)
+    assert re.search(r"retrain +7 epochs of 2 steps, 10 copies, 10 per device", outcome.out)
     assert re.search(r"distances +80 points of 77\d\d\d parameters", outcome.out)
-    assert "memory of a device" in outcome.out
-    assert "too little room" not in outcome.out
+    assert "memory per device" in outcome.out
+    assert "too little free space" not in outcome.out
     assert not list(tmp_path.iterdir())
 
 
@@ -59,7 +59,7 @@ def test_a_minimum_that_is_there_is_not_planned_and_nothing_is_changed(jaxscape,
     assert outcome.code == 0, outcome.err
     assert " train " not in outcome.out
     assert "on 3 x cpu" in outcome.out
-    assert re.search(r"50 epochs of 2 steps, 22 copies, 8 a device", outcome.out)
+    assert re.search(r"50 epochs of 2 steps, 22 copies, 8 per device", outcome.out)
     assert contents(kept_minimum) == before
 
 
@@ -99,7 +99,7 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
     )
     plan = plan_comparison(tmp_path / "run", image_comparison(config), console=QUIET)
     assert [stage.name for stage in plan.stages] == ["sgd", "adam", "distances"]
-    assert plan.stages[0].work == "7 epochs of 2 steps, 2 networks, 2 a device"
+    assert plan.stages[0].work == "7 epochs of 2 steps, 2 networks, 2 per device"
     assert plan.seconds > 0
     networks, parameters = 4, int(re.search(r"of (\d+) parameters", plan.stages[2].work)[1])
     assert plan.disk["trajectories"] == 4 * parameters * networks * 8
@@ -107,7 +107,7 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
     assert 2 * 4 * (1 + 3) * parameters < plan.disk["resume"] < 1.1 * 2 * 4 * (1 + 3) * parameters
     assert not list(tmp_path.iterdir())
     often = plan_comparison(tmp_path / "run", image_comparison(replace(config, steps=1)), console=QUIET)
-    assert often.stages[0].work == "14 snapshots of 1 steps, 2 networks, 2 a device"
+    assert often.stages[0].work == "14 snapshots of 1 steps, 2 networks, 2 per device"
     with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
         image_comparison(replace(config, optimizers=("lion",)))
 
@@ -118,7 +118,7 @@ def test_too_little_disk_is_said(jaxscape, kept_minimum):
         outcome = jaxscape("plan", kept_minimum)
     assert outcome.code == 0
     assert "of 10 MB free" in outcome.out
-    assert "too little room" in outcome.out
+    assert "too little free space" in outcome.out
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_measurement_that_the_problem_does_not_have_is_named(copies):
     plan = plan_landscape(broken, configs, copies, train_batch=2)
     assert not plan.stages
     assert "no moving average" in plan.refused["surface"]
-    assert "needs a problem with test_data" in plan.refused["curvature"]
+    assert "requires a problem with test_data" in plan.refused["curvature"]
 
 
 def test_the_command_plans_what_it_is_asked_for(jaxscape, tmp_path):
@@ -166,11 +166,11 @@ def test_the_command_plans_what_it_is_asked_for(jaxscape, tmp_path):
     outcome = jaxscape(*words, "--surface.points", 9, "--curvature.k", 1)
     assert outcome.code == 0, outcome.err
     assert re.search(r"surface +81 points", outcome.out)
-    assert re.search(r"curvature +\d+ products a point, 1 point ", outcome.out)
+    assert re.search(r"curvature +\d+ products per point, 1 point ", outcome.out)
     assert "path" not in outcome.out
     only = jaxscape(*words, "--landscape", "path", "--path.epochs", 7)
     assert re.search(r"path +7 epochs of 2 steps, 2 x 31 points", only.out)
     assert "curvature" not in only.out
-    assert "asked for" not in jaxscape(*words, "--landscape").out
+    assert "if requested" not in jaxscape(*words, "--landscape").out
     assert "points must be at least 2, got 1" in jaxscape(*words, "--surface.points", 1).err
     assert not list(tmp_path.iterdir())

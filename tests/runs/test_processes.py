@@ -161,7 +161,7 @@ def first_epoch(printed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--coordinator", "localhost:1"), "belong together, got localhost:1, None and None"),
+        (("--coordinator", "localhost:1"), "must be given together, got localhost:1, None and None"),
         (("--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"), "from 0 to 1, got 2"),
         (("--coordinator", "localhost:1", "--num-processes", "0", "--process-id", "0"), "at least 1, got 0"),
         (("--coordinator", "localhost", "--num-processes", "1", "--process-id", "0"), "HOST:PORT, got 'localhost'"),

@@ -143,7 +143,7 @@ def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
     joint = Run.join(tmp_path / "joint", [recorded.folder, other.folder], console=Console(file=out, soft_wrap=True))
     joint.embed(method="pca")
     joint.embed(method="pca")
-    assert out.getvalue().endswith("pca-euclidean is there\n")
+    assert out.getvalue().endswith("pca-euclidean is up to date\n")
     assert joint.plot()
     points = np.concatenate([rows(recorded), rows(other)])
     measured = joint.measured()
@@ -185,7 +185,10 @@ def test_checkpoints_are_imported_and_joined_by_two_commands(jaxscape, tmp_path,
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "joint" / "figures" / "pca-euclidean.png").exists()
     np.testing.assert_array_equal(rows(Run(tmp_path / "joint" / "run1"))[8, :12], list(walk(9, 1))[8][1]["a"].ravel())
-    assert "all 6 steps are there" in jaxscape("import", tmp_path / "joint" / "run0", tmp_path / "checkpoints0").out
+    assert (
+        "all 6 steps are recorded already"
+        in jaxscape("import", tmp_path / "joint" / "run0", tmp_path / "checkpoints0").out
+    )
 
 
 def write_safetensors(path, arrays):
@@ -225,7 +228,7 @@ def test_what_cannot_be_recorded_is_refused(recorded, call, words):
 
 
 def test_float64_is_kept_as_float32_and_said(tmp_path):
-    with Run(tmp_path / "run", quiet=True) as run, pytest.warns(UserWarning, match="float64 are kept as float32"):
+    with Run(tmp_path / "run", quiet=True) as run, pytest.warns(UserWarning, match="float64 are stored as float32"):
         run.record(0, {"w": np.linspace(0, 1, 5)})
     assert run.store().read()["w"].dtype == np.float32
 
@@ -242,7 +245,7 @@ def test_a_folder_of_another_kind_is_no_place_to_record(kept_minimum, recorded, 
     ("runs", "group", "words"),
     [
         ([0], "run", "runs must be two or more"),
-        ([0, 0], "run", "runs must be two or more, each once"),
+        ([0, 0], "run", "runs must name two or more runs, each once"),
         ([0, 1], "optimizer", "group must be one of the labels run, got 'optimizer'"),
     ],
 )
@@ -263,7 +266,7 @@ def test_networks_that_differ_are_not_joined(recorded, tmp_path):
 @pytest.mark.parametrize(
     ("names", "first", "words"),
     [
-        (("a", "b"), 5, "holds steps up to 110, but not step 5; are these of another training?"),
+        (("a", "b"), 5, "holds steps up to 110, but not step 5; are these from another training?"),
         (("a", "c"), 0, "'b' is absent, and (3,) in the steps that"),
     ],
 )
@@ -322,5 +325,5 @@ def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, t
 
 
 def test_scale_free_views_need_a_minimum(recorded):
-    with pytest.raises(ValueError, match=r"scale-free distances are those from a minimum, and .* has none"):
+    with pytest.raises(ValueError, match=r"scale-free distances are measured from a minimum, but .* has none"):
         scale_free_table(recorded.folder)

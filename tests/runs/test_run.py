@@ -176,8 +176,8 @@ def test_a_console_gets_what_is_printed_unless_it_is_to_be_quiet(finished, capsy
         run = Run(finished.folder, problem(), quiet=quiet, console=Console(file=out, soft_wrap=True))
         run.retrain(**RETRAIN)
         run.embed(knn=3)
-    assert out.getvalue().count("the trajectories are there, 3 epochs") == 1
-    assert out.getvalue().count("phate-cosine-none-knn3 is there") == 1
+    assert out.getvalue().count("the trajectories are complete, 3 epochs") == 1
+    assert out.getvalue().count("phate-cosine-none-knn3 is up to date") == 1
     assert capsys.readouterr().out == ""
 
 
@@ -218,8 +218,8 @@ def test_more_epochs_extend(finished, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"describe": {"model": "another"}}, "in describe, model is 'MLP 4-3-1', asked for 'another'"),
-        ({"version": "2"}, "version is '', asked for '2'"),
+        ({"describe": {"model": "another"}}, "in describe, model is 'MLP 4-3-1', requested 'another'"),
+        ({"version": "2"}, "version is '', requested '2'"),
         (
             {
                 "init": lambda key: (
@@ -227,7 +227,7 @@ def test_more_epochs_extend(finished, tmp_path):
                     {},
                 )
             },
-            "in parameters, 0/weight is 'float32 (4, 3)', asked for 'float32 (4, 5)'",
+            "in parameters, 0/weight is 'float32 (4, 3)', requested 'float32 (4, 5)'",
         ),
     ],
 )
@@ -243,7 +243,7 @@ def test_the_built_in_problem_and_ones_own_do_not_mix(finished, jaxscape, kept_m
     outcome = jaxscape("train", finished.folder)
     assert outcome.code == 1
     assert "its record does not name its problem; give --problem" in outcome.err
-    with pytest.raises(ValueError, match="holds results of the built-in problem, not of one of your own"):
+    with pytest.raises(ValueError, match="holds results of the built-in problem, not of a problem of your own"):
         Run(kept_minimum, problem(), quiet=True).retrain(**RETRAIN)
 
 
@@ -260,7 +260,7 @@ def test_a_minimum_that_is_given_is_retrained(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
     with pytest.raises(ValueError, match="holds results of another configuration: given is"):
         run.set_minimum(jax.tree.map(lambda leaf: leaf + 1, params))
-    with pytest.raises(ValueError, match="holds results of another configuration: epochs is 0, asked for 3"):
+    with pytest.raises(ValueError, match="holds results of another configuration: epochs is 0, requested 3"):
         Run(run.folder, problem(), quiet=True).train(epochs=3, batch_size=8)
 
 

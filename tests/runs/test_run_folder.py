@@ -385,7 +385,7 @@ def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, 
     whole = (run / "scale_free.csv").read_bytes()
     (run / "scale_free.csv").write_bytes(whole[:100])
     outcome = jaxscape("plot", run, "--scale-free")
-    assert "it is made again" in outcome.out.replace("\n", " ")
+    assert "it is recomputed" in outcome.out.replace("\n", " ")
     assert (run / "scale_free.csv").read_bytes() == whole
 
 
@@ -423,4 +423,4 @@ def test_a_null_with_weight_decay_is_refused_where_it_is_not_known(jaxscape, ret
     assert retrain(with_minimum, "--optimizer", "adam").code == 0
     outcome = jaxscape("embed", with_minimum, "--null", "decay")
     assert outcome.code == 1
-    assert "null decay needs a weight decay that shrinks all parameters alike" in outcome.err
+    assert "null decay needs a weight decay that shrinks all parameters by the same factor" in outcome.err

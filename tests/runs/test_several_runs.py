@@ -58,7 +58,7 @@ def test_two_minima_together_give_what_each_gives_alone(jaxscape, minima, alone)
     assert [read_bytes(run) for run in minima] == alone
     again = jaxscape("retrain", *minima)
     assert again.code == 0
-    assert again.out.count("the trajectories are there, 3 epochs") == 2
+    assert again.out.count("the trajectories are complete, 3 epochs") == 2
 
 
 @pytest.mark.parametrize(("owner", "name"), [(recording, "save_state"), (TrajectoryStore, "append")])
@@ -127,10 +127,10 @@ def test_minima_trained_together_are_those_trained_alone_and_seeds_count_on(
     assert "a, b: train: 2/2" in outcome.out
     assert read_minima(runs) == read_minima([kept_minimum, another_minimum])
     again = jaxscape("train", *runs)
-    assert again.out.count("the minimum is there, 2 epochs") == 2
+    assert again.out.count("the minimum is complete, 2 epochs") == 2
     outcome = train(runs[::-1], "--seed", 0)
     assert outcome.code == 1
-    assert "seed is 1, asked for 0" in outcome.err
+    assert "seed is 1, requested 0" in outcome.err
 
 
 def test_minima_interrupted_go_on_to_the_same_bytes(train, tmp_path, monkeypatch, kept_minimum, another_minimum):
@@ -220,7 +220,7 @@ def test_a_copied_minimum_is_retrained_like_the_one_it_was_copied_from(jaxscape,
 
 
 def test_a_minimum_is_not_copied_over_another(minima, tmp_path):
-    with pytest.raises(ValueError, match=r"b holds results of another configuration: seed is 1, asked for 0"):
+    with pytest.raises(ValueError, match=r"b holds results of another configuration: seed is 1, requested 0"):
         train_stage.copy_minimum(*minima)
     with pytest.raises(FileNotFoundError, match=r"nowhere has no finished minimum"):
         train_stage.copy_minimum(tmp_path / "nowhere", minima[0])

@@ -45,7 +45,7 @@ def thrown(*, pull, wander=0.02, seed=0):
 def compared(picture, config):
     """The picture beside those of its surrogates."""
     draws = Nulls(picture.gram, np.zeros(picture.gram.num_points), None, seed=0).draws()
-    return trust.beside_surrogates(picture, config, LABELS, draws)
+    return trust.compare_with_surrogates(picture, config, LABELS, draws)
 
 
 @pytest.mark.parametrize("seed", [5, 6, 7])
@@ -123,7 +123,7 @@ def test_surrogates_that_cannot_be_drawn_are_no_error(monkeypatch):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     config = EmbedConfig(method="phate", knn=20, t=10**6)
     found = compared(picture, config)
-    assert found["skipped"].startswith("the surrogates cannot be drawn: t=1000000 is too large")
+    assert found["skipped"].startswith("the surrogates cannot be embedded: t=1000000 is too large")
 
 
 def test_the_caption_says_what_the_surrogates_draw():
@@ -179,7 +179,7 @@ def test_a_collapsed_picture_warns_and_names_what_measures_best(jaxscape, two_st
     ranks = {name: rank_correlation(distances, each) for name, each in others.items()}
     best = max(ranks, key=ranks.get)
     assert instead == (
-        f"of the same distances `{best}` draws most (rank correlation of all distances {ranks[best]:.2f})"
+        f"for the same distances, `{best}` preserves the most (rank correlation of all distances {ranks[best]:.2f})"
     )
     assert "degenerate; rank" in (two_starts / "figures" / f"{setting}.svg").read_text()
     assert "degenerate: all points lie on a line" in " ".join(jaxscape("info", two_starts).out.split())
@@ -238,7 +238,7 @@ def test_without_a_method_a_setting_of_phates_asks_for_it(settings, name, two_st
     options = [word for key, value in settings.items() for word in (f"--{key}", value)]
     outcome = jaxscape("embed", two_starts, *options)
     assert outcome.code == 0, outcome.err
-    assert f"{name} is there" in outcome.out
+    assert f"{name} is up to date" in outcome.out
 
 
 def test_a_setting_that_earlier_versions_took_and_did_not_use_is_read(run, jaxscape):
