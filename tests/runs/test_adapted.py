@@ -63,7 +63,7 @@ def equinox_adapted():
 
 
 @pytest.mark.parametrize("make", [nnx_adapted, equinox_adapted])
-def test_copies_of_an_adapted_minimum_go_on_to_the_bytes_of_a_single_run(make, tmp_path):
+def test_resumed_copies_of_an_adapted_minimum_have_the_bytes_of_a_single_run(make, tmp_path):
     console = make_console(silent=True)
     problem = make()
 

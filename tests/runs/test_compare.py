@@ -96,7 +96,7 @@ def test_the_numbers_are_those_of_the_vectors(compared):
 
 @pytest.mark.parametrize(("owner", "name"), [(recording, "save_state"), (TrajectoryStore, "append")])
 @pytest.mark.parametrize("call", [1, 3])
-def test_interrupted_it_goes_on_to_the_same_bytes(compare, jaxscape, compared, tmp_path, owner, name, call):
+def test_an_interrupted_comparison_resumes_to_the_same_bytes(compare, jaxscape, compared, tmp_path, owner, name, call):
     run, write, calls = tmp_path / "run", getattr(owner, name), []
 
     def interrupted(*arguments, **options):
@@ -135,7 +135,7 @@ def test_snapshots_every_so_many_steps(compare, tmp_path):
     assert np.unique(drawn.call_args.args[0].epoch).tolist() == [0, 2]  # drawn in epochs, of two steps each
 
 
-def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp_path):
+def test_a_comparison_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp_path):
     run = shutil.copytree(compared, tmp_path / "run")
     outcome = jaxscape("embed", run, "--knn", 3)
     assert outcome.code == 0, outcome.err
@@ -168,7 +168,7 @@ def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp
         ("--batch-size 1000", "batch_size must be at most the number of training examples, 40, got 1000"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_work(compare, jaxscape, tmp_path, options, message):
+def test_invalid_options_are_refused_before_any_work(compare, jaxscape, tmp_path, options, message):
     run = tmp_path / "run"
     given = options.split()
     base = [] if "--seed-list" not in given else ["--seeds", 2]
@@ -178,7 +178,7 @@ def test_what_cannot_work_is_refused_before_any_work(compare, jaxscape, tmp_path
     assert not run.exists()
 
 
-def test_another_configuration_than_that_of_kept_results_is_refused(compare, compared, tmp_path):
+def test_a_configuration_that_differs_from_existing_results_is_refused(compare, compared, tmp_path):
     run = shutil.copytree(compared, tmp_path / "run")
     outcome = compare(run, "--learning-rate", 0.5)
     assert outcome.code == 1

@@ -89,7 +89,7 @@ def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
         (("--only-optimizers", "adam"), "only_optimizers must be some of [], got adam"),
     ],
 )
-def test_trajectories_that_are_not_there_are_refused(jaxscape, run, options, message):
+def test_missing_trajectories_are_refused(jaxscape, run, options, message):
     outcome = jaxscape("embed", run, *options)
     assert outcome.code == 1
     assert message in outcome.err

@@ -59,7 +59,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_it_is_released_after_an_error(tmp_path):
+def test_a_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(KeyboardInterrupt), writing(tmp_path / "run"):
         raise KeyboardInterrupt
     with writing(tmp_path / "run"):
@@ -76,7 +76,7 @@ def test_the_holder_is_named_by_process_and_host(tmp_path, other):
     assert isinstance(RunInUseError(), OSError)  # the command line prints these in a line
 
 
-def test_commands_that_write_are_refused_in_a_line_and_readers_are_not(jaxscape, run, other):
+def test_writers_are_refused_in_one_line_and_readers_are_not(jaxscape, run, other):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != LOCK}
     for command in ("train", "retrain"):
         outcome = jaxscape(command, run)
@@ -88,7 +88,7 @@ def test_commands_that_write_are_refused_in_a_line_and_readers_are_not(jaxscape,
         assert jaxscape(command[0], run, *command[1:]).code == 0
 
 
-def test_a_killed_holder_releases_the_lock_and_its_file_is_taken_over(tmp_path, other):
+def test_a_killed_holder_releases_the_lock_and_its_file_is_reused(tmp_path, other):
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert (tmp_path / "run" / LOCK).exists()
@@ -97,7 +97,7 @@ def test_a_killed_holder_releases_the_lock_and_its_file_is_taken_over(tmp_path, 
     assert not (tmp_path / "run" / LOCK).exists()
 
 
-def test_who_waits_goes_on_when_the_holder_ends(tmp_path, other, capsys):
+def test_a_waiting_process_continues_when_the_holder_ends(tmp_path, other, capsys):
     told = []
     console = make_console()
 
@@ -126,13 +126,13 @@ def test_a_lock_on_another_host_may_be_stale_and_the_message_says_what_to_do(tmp
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}"])
-def test_a_holder_that_cannot_be_read_is_another_process(tmp_path, other, content):
+def test_an_unreadable_holder_is_called_another_process(tmp_path, other, content):
     (tmp_path / "run" / LOCK).write_text(content)
     with pytest.raises(RunInUseError, match="another process has just begun to write"), writing(tmp_path / "run"):
         pass
 
 
-def test_a_file_system_without_locks_is_said(tmp_path):
+def test_a_file_system_without_locks_is_warned_about(tmp_path):
     none = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     with (
         mock.patch("fcntl.flock", side_effect=none),
@@ -142,7 +142,7 @@ def test_a_file_system_without_locks_is_said(tmp_path):
         pass
 
 
-def test_a_lock_file_is_no_link_to_another_file(tmp_path):
+def test_a_lock_file_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "run" / LOCK).symlink_to(tmp_path / "precious")
@@ -151,7 +151,7 @@ def test_a_lock_file_is_no_link_to_another_file(tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_what_killed_processes_left_is_swept_up(tmp_path):
+def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
     left = [tmp_path / "run" / name for name in ("", "minimum", "resume", "trajectories", "embeddings/x")]
     for folder in left:
         folder.mkdir(parents=True, exist_ok=True)

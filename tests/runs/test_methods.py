@@ -10,7 +10,7 @@ from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.trajectories import distances, geometry, null
 
 
-def test_the_kinds_of_null_trajectories_are_those_that_can_be_made():
+def test_the_kinds_of_null_trajectories_are_those_that_are_implemented():
     assert tuple(NULLS) == null.KINDS
     (kinds,) = (kind for kind in get_args(get_type_hints(EmbedConfig)["null"]) if kind is not type(None))
     assert kinds == Literal[tuple(NULLS)]

@@ -33,7 +33,7 @@ def planned(kept_minimum):
     return plan_run(kept_minimum, *image_plan(config, retrain), console=QUIET)
 
 
-def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_path):
+def test_the_whole_run_is_planned_before_anything_exists(jaxscape, images, tmp_path):
     options = [f"--train.{name}={value}" for name, value in {"dataset": "mnist", "data-dir": images}.items()]
     options += [
         "--train.data-unchecked",
@@ -53,7 +53,7 @@ def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_minimum_that_is_there_is_not_planned_and_nothing_is_changed(jaxscape, kept_minimum):
+def test_an_existing_minimum_is_not_planned_and_nothing_is_changed(jaxscape, kept_minimum):
     before = contents(kept_minimum)
     outcome = jaxscape("plan", kept_minimum, "--devices", 3)
     assert outcome.code == 0, outcome.err
@@ -73,7 +73,7 @@ def test_more_epochs_take_more_and_more_devices_take_less(kept_minimum, planned)
     assert found.memory.states * 22 == planned.memory.states
 
 
-def test_the_disk_that_is_planned_is_the_disk_that_is_taken(finished, planned):
+def test_the_planned_disk_space_is_the_used_disk_space(finished, planned):
     """Six copies of two epochs there, 22 of five here."""
     taken = {
         name: sum(path.stat().st_size for path in (finished / name).rglob("*") if path.is_file())
@@ -112,7 +112,7 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
         image_comparison(replace(config, optimizers=("lion",)))
 
 
-def test_too_little_disk_is_said(jaxscape, kept_minimum):
+def test_too_little_disk_space_is_reported(jaxscape, kept_minimum):
     usage = SimpleNamespace(free=10_000_000)
     with mock.patch.object(shutil, "disk_usage", return_value=usage):
         outcome = jaxscape("plan", kept_minimum)
@@ -130,7 +130,7 @@ def test_too_little_disk_is_said(jaxscape, kept_minimum):
         (("--seeds", "0"), "seeds must be from 1 to 1000000, got 0"),
     ],
 )
-def test_what_cannot_be_run_cannot_be_planned(jaxscape, tmp_path, options, message):
+def test_invalid_runs_cannot_be_planned(jaxscape, tmp_path, options, message):
     outcome = jaxscape("plan", tmp_path / "run", *options)
     assert outcome.code == 1
     assert message in outcome.err
@@ -145,6 +145,6 @@ def test_durations_are_written_in_units_that_people_use(seconds, words):
     assert plan_room._duration(seconds) == words
 
 
-def test_the_folder_of_a_run_that_is_not_there_is_the_nearest_above(tmp_path):
+def test_for_a_missing_run_folder_the_nearest_parent_is_used(tmp_path):
     assert plan_room._existing(tmp_path / "a" / "b") == tmp_path
     assert plan_room._existing(Path("nowhere")) == Path.cwd()

@@ -138,7 +138,7 @@ def test_more_data_take_longer_though_few_are_measured(copies, one_second):
     assert many.seconds == pytest.approx(few.seconds * 1030 / 130)
 
 
-def test_points_of_the_test_loss_take_statistics_of_the_training_data(copies, monkeypatch):
+def test_test_losses_use_statistics_of_the_training_data(copies, monkeypatch):
     """With statistics a point takes 5 seconds, without them 2, of one batch of each data set."""
     seconds = iter([5.0, 2.0])
     monkeypatch.setattr(plan_room, "time_work", lambda work, turns=1: (work(), (next(seconds), 0.0))[1])
@@ -148,7 +148,7 @@ def test_points_of_the_test_loss_take_statistics_of_the_training_data(copies, mo
     assert stage.seconds == pytest.approx(3 * (2 * 2.0 + 4 * 3.0))
 
 
-def test_a_measurement_that_the_problem_does_not_have_is_named(copies):
+def test_a_measurement_that_the_problem_cannot_have_is_named(copies):
     problem = classifier(20)
     broken = replace(
         problem, loss_fn=lambda params, state, batch, key: (params.sum(), ({"mean": 3 * state["mean"]}, {}))
@@ -160,7 +160,7 @@ def test_a_measurement_that_the_problem_does_not_have_is_named(copies):
     assert "requires a problem with test_data" in plan.refused["curvature"]
 
 
-def test_the_command_plans_what_it_is_asked_for(jaxscape, tmp_path):
+def test_the_command_plans_the_requested_measurements(jaxscape, tmp_path):
     words = ("plan", tmp_path / "run", "--problem", "tiny_runs:problem_to_train", "--retrain.epochs", 2)
     words += ("--train.batch-size", 2, "--retrain.batch-size", 2)
     outcome = jaxscape(*words, "--surface.points", 9, "--curvature.k", 1)

@@ -109,7 +109,7 @@ def together(make):
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_two_processes_end_in_the_run_of_one(alone, together, kind):
+def test_two_processes_give_the_run_of_one(alone, together, kind):
     """After ten updates the same parameters, and every file that one process makes."""
     assert_close(read_parameters(together[kind]), read_parameters(alone[kind]), epochs=6)
     assert_same_tables(together[kind], alone[kind])
@@ -168,7 +168,7 @@ def first_epoch(printed):
         (("--coordinator", "localhost:x", "--num-processes", "1", "--process-id", "0"), "HOST:PORT, got 'localhost:x'"),
     ],
 )
-def test_processes_that_cannot_meet_are_told_so(jaxscape, kept_minimum, options, message):
+def test_processes_that_cannot_connect_get_an_error(jaxscape, kept_minimum, options, message):
     outcome = jaxscape("retrain", kept_minimum, *options)
     assert outcome.code == 1
     assert message in outcome.err
@@ -176,7 +176,7 @@ def test_processes_that_cannot_meet_are_told_so(jaxscape, kept_minimum, options,
 
 
 @pytest.mark.parametrize(("environment", "address"), [({}, "127.0.0.1:1"), ({BIND: "[::]:2"}, "[::]:2")])
-def test_the_coordinator_listens_at_the_address_that_is_given(monkeypatch, environment, address):
+def test_the_coordinator_listens_at_the_given_address(monkeypatch, environment, address):
     asked = []
     monkeypatch.delenv(BIND, raising=False)
     for name, value in environment.items():
@@ -186,7 +186,7 @@ def test_the_coordinator_listens_at_the_address_that_is_given(monkeypatch, envir
     assert asked == [(("127.0.0.1:1", 1, 0), {"coordinator_bind_address": address})]
 
 
-def test_without_a_cluster_there_is_nobody_to_meet(kept_minimum):
+def test_without_a_cluster_there_are_no_other_processes(kept_minimum):
     command = [sys.executable, "-c", PROGRAM, "retrain", kept_minimum, "--distributed"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
@@ -194,7 +194,7 @@ def test_without_a_cluster_there_is_nobody_to_meet(kept_minimum):
     assert "--coordinator HOST:PORT" in done.stderr
 
 
-def test_copies_of_two_minima_are_shared_out_among_two_processes(make, alone):
+def test_copies_of_two_minima_are_sharded_over_two_processes(make, alone):
     """Two stores are written at the same time."""
     run, other = make(), make()
     printed = end_well(start(run, other, *COPIES["even"]))

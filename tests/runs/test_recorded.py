@@ -57,7 +57,7 @@ def other(tmp_path_factory):
     return record(tmp_path_factory.mktemp("recorded") / "other", 7, seed=1, stride=25)
 
 
-def test_what_is_recorded_is_there(recorded):
+def test_recorded_steps_are_stored(recorded):
     assert recorded.store().updates == list(range(0, 120, 10))
     np.testing.assert_array_equal(rows(recorded)[3, :12], list(walk(4))[3][1]["a"].ravel())
     header, *lines = (recorded.folder / "metrics.csv").read_text().splitlines()
@@ -65,7 +65,7 @@ def test_what_is_recorded_is_there(recorded):
     assert lines[2] == f"0,walk,2,20,1,{1 / 21}"
 
 
-def test_a_training_that_goes_on_is_the_same_as_one(recorded, tmp_path):
+def test_a_resumed_recording_is_the_same_as_a_single_one(recorded, tmp_path):
     record(tmp_path / "walk", 5)
     again = record(tmp_path / "walk", 12)
     np.testing.assert_array_equal(rows(again), rows(recorded))
@@ -77,7 +77,7 @@ def test_distances_agree_with_extended_precision(recorded):
     np.testing.assert_allclose(found, exact_distances(rows(recorded)), rtol=1e-12, atol=1e-13)
 
 
-def test_it_is_embedded_drawn_and_reported(recorded, jaxscape):
+def test_a_recording_is_embedded_drawn_and_reported(recorded, jaxscape):
     recorded.embed(knn=3)
     files = recorded.plot()
     assert [path.name for path in files if path.suffix == ".png"] == [
@@ -92,7 +92,7 @@ def test_it_is_embedded_drawn_and_reported(recorded, jaxscape):
     assert "stages done: record (12 steps), distances and geometry" in outcome.out
 
 
-def test_what_stands_has_no_exact_view_and_is_left_out_beside_others(tmp_path):
+def test_a_constant_trajectory_has_no_exact_view_and_is_left_out_beside_others(tmp_path):
     still = {"w": jnp.arange(6.0)}
     with Run(tmp_path / "run", quiet=True) as run:
         for step in range(4):
@@ -108,13 +108,13 @@ def test_what_stands_has_no_exact_view_and_is_left_out_beside_others(tmp_path):
     assert exact_panels([run.folder]) == []
 
 
-def test_what_grew_is_measured_again(tmp_path):
+def test_an_extended_recording_is_measured_again(tmp_path):
     run = record(tmp_path / "walk", 5)
     assert run.report()["epochs"] == 4
     assert record(tmp_path / "walk", 8).report()["epochs"] == 7
 
 
-def test_steps_that_a_killed_process_left_without_metrics_are_taken_in(tmp_path):
+def test_steps_that_a_killed_process_left_without_metrics_are_included(tmp_path):
     run = record(tmp_path / "walk", 4)
     params = jax.tree.map(lambda leaf: leaf[None], list(walk(6))[4][1])
     with TrajectoryStore.open(run.folder.trajectories) as store:
@@ -158,7 +158,7 @@ def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
     assert joint.report()["geometry"]["by_group"]["walk"]["real"]["tortuosity"]["mean"] == pytest.approx(alone)
 
 
-def test_a_joint_run_follows_what_it_joins(other, tmp_path):
+def test_a_joint_run_follows_changes_of_its_runs(other, tmp_path):
     run = record(tmp_path / "walk", 5)
     joint = Run.join(tmp_path / "joint", [run.folder, other.folder], quiet=True)
     assert joint.report()["epochs"] == 6
@@ -218,7 +218,7 @@ def write_safetensors(path, arrays):
     ],
 )
 @pytest.mark.filterwarnings("ignore:parameters of float64")
-def test_what_cannot_be_recorded_is_refused(recorded, call, words):
+def test_invalid_recordings_are_refused(recorded, call, words):
     before = rows(recorded)
     run = Run(recorded.folder, quiet=True)
     with pytest.raises(ValueError, match=words):
@@ -227,13 +227,13 @@ def test_what_cannot_be_recorded_is_refused(recorded, call, words):
     np.testing.assert_array_equal(rows(recorded), before)
 
 
-def test_float64_is_kept_as_float32_and_said(tmp_path):
+def test_float64_is_stored_as_float32_with_a_warning(tmp_path):
     with Run(tmp_path / "run", quiet=True) as run, pytest.warns(UserWarning, match="float64 are stored as float32"):
         run.record(0, {"w": np.linspace(0, 1, 5)})
     assert run.store().read()["w"].dtype == np.float32
 
 
-def test_a_folder_of_another_kind_is_no_place_to_record(kept_minimum, recorded, tmp_path):
+def test_recording_into_a_folder_of_another_kind_is_refused(kept_minimum, recorded, tmp_path):
     with pytest.raises(ValueError, match="holds results of `retrain`; choose another run folder"):
         Run(kept_minimum, quiet=True).record(0, {"w": np.ones(3, np.float32)})
     problem = Problem(lambda params, state, batch, key: (0.0, (state, {})), np.ones((4, 2)))
@@ -281,14 +281,14 @@ def test_checkpoints_of_another_training_are_refused(recorded, jaxscape, tmp_pat
 
 
 @pytest.mark.parametrize("options", [("--center", "minimum"), ("--include-minimum",)])
-def test_a_training_has_no_minimum_to_look_from(recorded, jaxscape, options):
+def test_a_recording_has_no_minimum_as_a_center(recorded, jaxscape, options):
     outcome = jaxscape("embed", recorded.folder, "--knn", 3, *options)
     assert outcome.code == 1
     assert "center minimum and include_minimum need a minimum, and" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["epoch", "finite", "member", "run"])
-def test_a_metric_takes_no_other_columns_name(tmp_path, name):
+def test_a_metric_with_the_name_of_another_column_is_refused(tmp_path, name):
     # An "epoch" of the user's own once took the place of ours, and the metrics were lost on resuming.
     with (
         Run(tmp_path / "run", quiet=True) as run,
@@ -304,17 +304,17 @@ def test_a_metric_takes_no_other_columns_name(tmp_path, name):
         ([{"seed": 0}, {"sed": 0}], "labels must have the same names for every member"),
     ],
 )
-def test_labels_that_the_table_cannot_have_are_refused(tmp_path, labels, words):
+def test_labels_with_the_name_of_another_column_are_refused(tmp_path, labels, words):
     with Run(tmp_path / "run", quiet=True) as run, pytest.raises(ValueError, match=words):
         run.record(0, [{"w": np.ones(3, np.float32)}] * 2, labels=labels)
 
 
-def test_a_metric_that_is_no_number_is_named(tmp_path):
+def test_a_metric_that_is_not_a_number_is_named(tmp_path):
     with Run(tmp_path / "run", quiet=True) as run, pytest.raises(TypeError, match="got 'low' for 'loss'"):
         run.record(0, {"w": np.ones(3, np.float32)}, {"loss": "low"})
 
 
-def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, tmp_path):
+def test_trainings_with_different_arrays_are_refused_before_any_is_recorded(jaxscape, tmp_path):
     for name, array in (("one", "fc1/bias"), ("two", "fc2/bias")):
         (tmp_path / name).mkdir()
         np.savez(tmp_path / name / "step0.npz", **{array: np.ones(3, np.float32)})

@@ -52,7 +52,7 @@ def report(finished):
     return json.loads((finished / "report.json").read_text())
 
 
-def test_it_holds_what_the_design_lists_and_nothing_unfinished(finished):
+def test_the_folder_holds_the_documented_files_and_nothing_unfinished(finished):
     found = {path.name for path in finished.iterdir()}
     assert found == {
         *("config.json", "minimum", "trajectories", "resume", "metrics.csv", "gram.npz", "geometry.csv"),
@@ -61,7 +61,7 @@ def test_it_holds_what_the_design_lists_and_nothing_unfinished(finished):
     assert not [path for path in finished.rglob("*") if "tmp" in path.name]
 
 
-def test_the_record_says_what_was_asked_and_where_it_ran(finished, images):
+def test_the_record_holds_the_settings_and_the_environment(finished, images):
     record = json.loads((finished / "config.json").read_text())
     assert record["train"]["data_dir"] == str(images)
     assert (record["train"]["epochs"], record["train"]["train_size"]) == (2, 40)
@@ -73,7 +73,7 @@ def test_the_record_says_what_was_asked_and_where_it_ran(finished, images):
     assert "cpu" in record["environment"]["device"]
 
 
-def test_what_was_asked_is_read_without_waiting_for_jax(finished):
+def test_settings_are_read_without_importing_jax(finished):
     code = (
         "import sys; from jaxscape.runs.folder import RunFolder; assert 'jax' not in sys.modules, 'imported'; "
         "run = RunFolder(sys.argv[1]); assert run.settings('train') and run.settings('retrain'); "
@@ -89,7 +89,7 @@ def test_copies_are_retrained_like_their_minimum(finished):
     assert record["train"]["weight_decay"] > 0
 
 
-def test_the_loss_of_the_minimum_is_that_of_the_kept_parameters(finished, images, minimum):
+def test_the_loss_of_the_minimum_is_that_of_the_stored_parameters(finished, images, minimum):
     data = js.take_training(js.load_dataset("mnist", data_dir=images, unchecked=True), 40)
     mean, deviation = data.train_images.mean(), data.train_images.std()
     logits = js.WideResNet(10, 1, 10).apply(
@@ -100,7 +100,7 @@ def test_the_loss_of_the_minimum_is_that_of_the_kept_parameters(finished, images
     np.testing.assert_allclose(metrics["test_loss"], expected, rtol=1e-5)
 
 
-def test_metrics_have_a_row_a_member_and_epoch(finished):
+def test_metrics_have_one_row_per_member_and_epoch(finished):
     metrics = read_csv(finished / "metrics.csv")
     for name, expected in LABELS.items():
         np.testing.assert_array_equal(metrics[name], expected)
@@ -138,7 +138,7 @@ def test_geometry_has_norms_and_distances_of_every_row(finished, rows, minimum):
     np.testing.assert_allclose(geometry["distance"], np.linalg.norm(rows - center, axis=1), rtol=1e-10)
 
 
-def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(finished):
+def test_coordinates_have_one_row_per_member_and_epoch_and_diagnostics(finished):
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     diagnostics = json.loads((finished / "embeddings" / SETTING / "diagnostics.json").read_text())
     assert list(columns) == [*LABELS, "component", "x", "y"]
@@ -183,7 +183,7 @@ def test_the_report_holds_the_geometry_that_the_public_functions_give(finished, 
         assert found["n"] == 4
 
 
-def test_the_report_says_where_the_minimum_itself_drifts(finished, report, rows, minimum):
+def test_the_report_has_the_drift_of_the_minimum_itself(finished, report, rows, minimum):
     center = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(minimum["params"])]).astype(np.float64)
     ends = rows[-2:]
     np.testing.assert_array_equal(rows[:MEMBERS][4:], np.stack([center, center]))
@@ -204,7 +204,7 @@ def test_the_report_says_where_the_minimum_itself_drifts(finished, report, rows,
     assert np.isfinite(geometry["inward_loss"][THROWN]).all()
 
 
-def test_nulls_of_each_kind_stand_in_the_report(report):
+def test_the_report_has_nulls_of_each_kind(report):
     surrogates = report["geometry"]["surrogates"]
     assert surrogates.keys() == {"rotated", "exchange", "random", "decay"}
     assert surrogates["rotated"] == report["geometry"]["null"]
@@ -230,7 +230,7 @@ def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(fi
     assert report["diverged"] == []
 
 
-def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
+def test_info_prints_the_stages_and_the_numbers(jaxscape, finished, report):
     outcome = jaxscape("info", finished)
     assert outcome.code == 0
     stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (5 figures)"
@@ -273,7 +273,7 @@ def test_every_method_is_embedded_and_all_are_drawn_side_by_side(jaxscape, run):
     assert {"methods.png", "methods.svg"} <= {file.name for file in (run / "figures").iterdir()}
 
 
-def test_landmarks_and_cosines_of_potentials_have_names_of_their_own(jaxscape, run):
+def test_landmarks_and_cosines_of_potentials_have_separate_names(jaxscape, run):
     outcome = jaxscape("embed", run, "--knn", 3, "--landmarks", 8, "--potential", "cosine")
     assert outcome.code == 0, outcome.err
     columns = read_csv(run / "embeddings" / f"{SETTING}-potential-cosine-landmarks8" / "coordinates.csv")
@@ -288,7 +288,7 @@ def test_three_dimensions_are_drawn(jaxscape, run):
     assert (run / "figures" / f"{SETTING}-3d.png").exists()
 
 
-def test_metric_scaling_has_the_minimum_and_keeps_the_distances_best(jaxscape, run):
+def test_metric_mds_has_the_minimum_and_preserves_the_distances_best(jaxscape, run):
     for method in ("mds", "pca"):
         outcome = jaxscape("embed", run, "--method", method)
         assert outcome.code == 0, outcome.err
@@ -324,7 +324,7 @@ def test_the_exact_views_are_drawn_first(jaxscape, run):
 
 
 @pytest.mark.slow
-def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
+def test_an_unperturbed_copy_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
     for outcome in (
         retrain(with_minimum, "--seeds", 1, "--step-sizes", 0, 1),
         jaxscape("embed", with_minimum, "--knn", 1),
@@ -354,7 +354,7 @@ def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrai
 
 
 @pytest.mark.slow
-def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_kept(jaxscape, run, store, minimum):
+def test_scale_free_views_are_drawn_on_request_and_their_table_is_stored(jaxscape, run, store, minimum):
     assert jaxscape("plot", run).code == 0
     assert not (run / "scale_free.csv").exists()
     assert not list((run / "figures").glob("*scale-free*"))
@@ -375,7 +375,7 @@ def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_
 
 
 @pytest.mark.slow
-def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, run):
+def test_a_stored_scale_free_table_is_read_and_a_damaged_one_recomputed(jaxscape, run):
     first = scale_free_table(run)
     with mock.patch("jaxscape.runs.scale_free.scale_free", side_effect=AssertionError):
         kept = scale_free_table(run)
@@ -389,7 +389,7 @@ def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, 
     assert (run / "scale_free.csv").read_bytes() == whole
 
 
-def test_pictures_know_the_components_of_the_graph_and_those_of_earlier_embeddings_none(jaxscape, finished, run):
+def test_figures_show_the_components_of_the_graph_which_earlier_embeddings_lack(jaxscape, finished, run):
     panel = plot._panel(finished, SETTING)
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     np.testing.assert_array_equal(panel.component, columns["component"])
@@ -419,7 +419,7 @@ def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_
 
 
 @pytest.mark.slow
-def test_a_null_with_weight_decay_is_refused_where_it_is_not_known(jaxscape, retrain, with_minimum):
+def test_a_null_with_weight_decay_is_refused_if_the_decay_is_unknown(jaxscape, retrain, with_minimum):
     assert retrain(with_minimum, "--optimizer", "adam").code == 0
     outcome = jaxscape("embed", with_minimum, "--null", "decay")
     assert outcome.code == 1

@@ -51,7 +51,7 @@ def read_bytes(run):
     return params, [(run / table).read_bytes() for table in KEPT]
 
 
-def test_two_minima_together_give_what_each_gives_alone(jaxscape, minima, alone):
+def test_two_minima_together_give_the_results_of_each_alone(jaxscape, minima, alone):
     outcome = jaxscape("retrain", *minima, *OPTIONS)
     assert outcome.code == 0, outcome.err
     assert "a, b: retrain 12 copies: 4/4" in outcome.out
@@ -63,7 +63,7 @@ def test_two_minima_together_give_what_each_gives_alone(jaxscape, minima, alone)
 
 @pytest.mark.parametrize(("owner", "name"), [(recording, "save_state"), (TrajectoryStore, "append")])
 @pytest.mark.parametrize("call", [3, 4, 5])
-def test_interrupted_between_them_they_go_on_to_the_same_bytes(jaxscape, minima, alone, owner, name, call):
+def test_interrupted_between_two_runs_they_resume_to_the_same_bytes(jaxscape, minima, alone, owner, name, call):
     """One of them may be an epoch ahead then, and goes by itself."""
     write, calls = getattr(owner, name), []
 
@@ -81,7 +81,7 @@ def test_interrupted_between_them_they_go_on_to_the_same_bytes(jaxscape, minima,
     assert [read_bytes(run) for run in minima] == alone
 
 
-def test_one_that_takes_other_steps_comes_after_the_other(jaxscape, minima, alone):
+def test_a_run_with_different_steps_is_retrained_after_the_other(jaxscape, minima, alone):
     config = minima[1] / "config.json"
     record = json.loads(config.read_text())
     record["train"]["weight_decay"] = 0.01  # by which its copies are retrained too
@@ -133,7 +133,7 @@ def test_minima_trained_together_are_those_trained_alone_and_seeds_count_on(
     assert "seed is 1, requested 0" in outcome.err
 
 
-def test_minima_interrupted_go_on_to_the_same_bytes(train, tmp_path, monkeypatch, kept_minimum, another_minimum):
+def test_interrupted_minima_resume_to_the_same_bytes(train, tmp_path, monkeypatch, kept_minimum, another_minimum):
     """The first has kept a state when the second has none: each goes by itself then."""
     runs = [tmp_path / name for name in "ab"]
     write, kept = train_stage.save_state, []
@@ -154,7 +154,7 @@ def test_minima_interrupted_go_on_to_the_same_bytes(train, tmp_path, monkeypatch
     assert read_minima(runs) == read_minima([kept_minimum, another_minimum])
 
 
-def test_a_minimum_that_diverges_leaves_the_others_alone(train, tmp_path, kept_minimum, monkeypatch):
+def test_a_training_that_diverges_leaves_the_others_unaffected(train, tmp_path, kept_minimum, monkeypatch):
     runs = [tmp_path / name for name in "ab"]
     start = train_stage.init_states
 
@@ -172,7 +172,7 @@ def test_a_minimum_that_diverges_leaves_the_others_alone(train, tmp_path, kept_m
     assert not (runs[1] / "minimum").exists()
 
 
-def test_on_a_gpu_the_fastest_strategy_is_taken_and_kept(train, tmp_path, monkeypatch):
+def test_on_a_gpu_the_fastest_strategy_is_chosen_and_kept(train, tmp_path, monkeypatch):
     """Where a run goes on, it goes on as it began."""
     runs, asked = [tmp_path / name for name in "ab"], []
     monkeypatch.setattr(train_stage.jax, "default_backend", lambda: "gpu")
@@ -193,7 +193,7 @@ def test_on_a_gpu_the_fastest_strategy_is_taken_and_kept(train, tmp_path, monkey
     assert len(asked) == 1
 
 
-def test_stacks_of_other_networks_cannot_be_put_together():
+def test_stacks_of_different_networks_cannot_be_concatenated():
     def states(width):
         import optax
 
