@@ -1,4 +1,4 @@
-"""Run folders of models of other frameworks: a minimum that a checkpoint gives back, and copies that go on from it."""
+"""Run folders of models of other frameworks: a minimum restored from a checkpoint, and resumed copies of it."""
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
 
 class Loader:
-    """Two batches a pass, always the same."""
+    """Two batches per pass, always the same."""
 
     def __iter__(self):
         return iter([X[:4], X[4:]])

@@ -22,7 +22,7 @@ EPOCHS, SEEDS, OPTIMIZERS = 3, (0, 1), ("sgd", "momentum", "adam")
 
 @pytest.fixture(scope="module")
 def compare(jaxscape, images):
-    """`jaxscape compare RUN` on 40 images, two steps an epoch."""
+    """Call `jaxscape compare RUN` on 40 images, two steps per epoch."""
     task = ("--dataset", "mnist", "--data-dir", images, "--data-unchecked", "--protocol", "digits")
     task += ("--train-size", 40, "--batch-size", 20)
     rest = ("--decay-epochs", 2, "--epochs", EPOCHS, "--seeds", len(SEEDS), "--strategy", "loop")
@@ -31,7 +31,7 @@ def compare(jaxscape, images):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, compare):
-    """Three epochs without a break. Tests leave it as it is."""
+    """A comparison of three uninterrupted epochs. Tests do not change it."""
     run = tmp_path_factory.mktemp("compared") / "run"
     outcome = compare(run)
     assert outcome.code == 0, outcome.err

@@ -1,4 +1,4 @@
-"""A run folder whose files are damaged, deleted or edited: made again with a line, or named with the way out."""
+"""Damaged, deleted or edited files of a run folder: recomputed with a message, or named with a remedy."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def contents(folder):
 
 
 def numbers(run):
-    """The report but for the time that everything took."""
+    """Return the report without its timings."""
     return {name: value for name, value in read_record(run / "report.json").items() if name != "timings"}
 
 
@@ -37,7 +37,7 @@ def header_alone(text):
 
 
 def another_number(text):
-    """One digit of the last number is another one."""
+    """Change one digit of the last number."""
     return text[:-2] + ("1" if text[-2] != "1" else "2") + "\n"
 
 
@@ -286,7 +286,7 @@ def test_an_edited_record_is_refused_until_its_checksum_is_removed(jaxscape, run
 
 
 def test_a_folder_of_the_previous_version_opens_and_keeps_its_pictures(jaxscape, run, finished):
-    """It has no checksums, not all settings, its timings in the report, and no setting beside an embedding there."""
+    """It has no checksums, lacks some settings, and has its timings, but no settings of embeddings, in the report."""
     for path in run.rglob("*.json"):
         if "trajectories" not in path.parts and "parameters" not in path.parts:
             record = json.loads(path.read_text())

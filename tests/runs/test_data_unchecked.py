@@ -1,4 +1,4 @@
-"""Data that are not the original ones: refused without the option, and known to records that are older than it."""
+"""Data that are not the original ones: refused without the option, and read from records that are older than it."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Members that leave the finite numbers: jumps of 1e20 filter norms, whose batch statistics overflow."""
+"""Members whose parameters become infinite or NaN: jumps of 1e20 filter norms, whose batch statistics overflow."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ FAR = 1e20
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, kept_minimum, jaxscape, retrain):
-    """A run of which every second member diverges, and what its commands said."""
+    """A run in which every second member diverges, and the output of its commands."""
     run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("diverged") / "run")
     commands = [
         retrain(run, "--step-sizes", 0.5, FAR, "--controls", 0),

@@ -1,4 +1,4 @@
-"""What a run folder's copies are perturbed by: the settings, and what the problem says of its parameters."""
+"""The perturbation of a run folder's copies: its settings, and what the problem says about its parameters."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Stages of the landscape: surface, path and curvature of a run folder, resumed, done, damaged, refused."""
+"""Stages of the landscape: surface, path and curvature of a run folder; resumed, done, damaged and refused."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def own(finished):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, finished, own):
-    """A run with two surfaces and a spectrum. Tests leave it as it is."""
+    """A run with two surfaces and a spectrum. Tests do not change it."""
     run = RunFolder(shutil.copytree(finished, tmp_path_factory.mktemp("measured") / "run"))
     for config in (GRID, ON_TRAJECTORY):
         measure_surface(run, config, own, console=QUIET)
@@ -110,7 +110,7 @@ class Killed(Exception):
 
 
 def killed_after(number, function):
-    """A function that is called so many times, and then ends as a killed process does."""
+    """Wrap a function so that it works this many times, and then raises an error like a killed process."""
     calls = iter(range(number))
 
     def call(*args, **kwargs):
@@ -274,7 +274,7 @@ def tiny_run(tiny, name, path):
 
 
 def test_measurements_of_an_own_problem_agree_with_its_formula(tiny, tmp_path):
-    """The loss of rows of the identity is the mean squared distance of the parameters from 1."""
+    """With rows of the identity as data, the loss is the mean squared distance of the parameters from 1."""
     run = tiny_run(tiny, "retrained", tmp_path / "run")
     w = np.asarray(run.minimum().params["w"], float)
     line = read_kept(run.surface(seeds=[3], points=5, extent=0.5))
@@ -337,7 +337,7 @@ def test_stacks_of_copies_have_the_curvature_of_each_and_resume_to_the_same_byte
         with pytest.raises(Killed):
             measure_curvature(runs[2].folder, config, own, console=QUIET)
     folder = measure_curvature(runs[2].folder, config, own, console=QUIET)
-    # The third stack, which was not kept, and once more: its one point beside a copy of it.
+    # The third stack was not saved and is measured again: its only point, padded by a copy of it.
     assert stacks == 4 * [((2, 4, 3), "vmap")]
     for name in ("values.npz", "record.json"):
         assert (folder / name).read_bytes() == (together / name).read_bytes()

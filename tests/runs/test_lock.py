@@ -1,4 +1,4 @@
-"""One writer at a time on a run folder: the lock, its holder's name, and its release on death."""
+"""The lock on a run folder: one writer at a time, the name of the holder, and the release when it is killed."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ with open(Path(sys.argv[1]) / ".lock", "w") as file:
 
 @pytest.fixture
 def other(request, tmp_path):
-    """Another process that holds the lock of a run folder until its input ends."""
+    """Start another process that holds the lock of a run folder until its standard input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", getattr(request, "param", HOLD_BY_HAND), tmp_path / "run"],
         stdin=subprocess.PIPE,

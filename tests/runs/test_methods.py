@@ -1,4 +1,4 @@
-"""What an embedding can be asked for is told once; these hold it together with what computes it."""
+"""The records of methods, centers and nulls agree with the code that computes them."""
 
 from typing import Literal, get_args, get_type_hints
 

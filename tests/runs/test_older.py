@@ -1,4 +1,4 @@
-"""A run folder that version 0.1 wrote opens: its settings have their defaults, and its results are not made again.
+"""A run folder of version 0.1 opens: missing settings have their defaults, and its results are not recomputed.
 
 `tests/data/make_run_0_1.py` made it, with that version's own code: 15 parameters, four copies, three epochs.
 """
@@ -30,7 +30,7 @@ def test_the_settings_of_an_old_run_are_read(old):
 
 
 def test_an_old_run_has_no_controls_and_is_extended_without(old):
-    """This version adds two by default; the trajectories that are there have none, and keep their name."""
+    """This version adds two controls by default; the old trajectories have none, and keep their fingerprint."""
     assert "controls" not in old.read_config()["retrain"]
     assert old.settings("retrain").controls == 0
     with np.load(old / "gram.npz") as kept:

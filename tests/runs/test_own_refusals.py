@@ -1,4 +1,4 @@
-"""What a problem of one's own cannot be, and what `Run` does not take: one line that says what is allowed."""
+"""Invalid problems of the user's own and invalid arguments of `Run`: one line that says what is allowed."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""What the page of a run folder shows: the numbers of its tables, whatever kind of run it is."""
+"""The page of a run folder shows the numbers of its tables, for every kind of run."""
 
 import shlex
 import shutil
@@ -205,7 +205,10 @@ def test_groups_have_columns_of_their_own(tiny):
 @pytest.mark.parametrize(
     ("diagnostics", "words"),
     [
-        ({"fidelity": {"rank": 0.95, "radius": 0.2, "inward": 0.5}}, "kept well (rank correlation 0.95), radii badly"),
+        (
+            {"fidelity": {"rank": 0.95, "radius": 0.2, "inward": 0.5}},
+            "preserved well (rank correlation 0.95), radii badly",
+        ),
         (
             {"fidelity": {"rank": 0.75, "radius": None}},
             "Distances preserved roughly (rank correlation 0.75).",
@@ -222,7 +225,7 @@ def test_groups_have_columns_of_their_own(tiny):
 def test_fidelity_is_summarised(diagnostics, words):
     found = trust_words(diagnostics)
     assert words in found
-    assert len(found) < 130  # two lines under a picture
+    assert len(found) < 130  # two lines under an embedding
 
 
 @pytest.mark.parametrize("runs", [[], ["a", "a"]])
@@ -252,7 +255,7 @@ def test_older_runs_have_a_page(tmp_path):
     assert write_page([older], console=SILENT).stat().st_size > 50_000
 
 
-# The commands of a page are read as the command line reads them, and ask for what the record has.
+# The commands of a page are parsed by the command line, and result in the settings of the record.
 
 ASKED = [
     train_preset("good"),

@@ -1,4 +1,4 @@
-"""What `jaxscape plan` says, and that it starts nothing."""
+"""The output of `jaxscape plan`, which starts nothing."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def test_the_whole_run_is_planned_before_anything_exists(jaxscape, images, tmp_p
     outcome = jaxscape("plan", tmp_path / "run", *options, "--seeds", 2, "--retrain.epochs", 7)
     assert outcome.code == 0, outcome.err
     assert re.search(r"train +3 epochs of 2 steps", outcome.out)
-    # What follows from the minimum follows from the one that is planned: its batches of 20.
+    # Settings that depend on the minimum depend on the planned one: its batches of 20.
     assert re.search(r"retrain +7 epochs of 2 steps, 10 copies, 10 per device", outcome.out)
     assert re.search(r"distances +80 points of 77\d\d\d parameters", outcome.out)
     assert "memory per device" in outcome.out
@@ -74,7 +74,7 @@ def test_more_epochs_take_more_and_more_devices_take_less(kept_minimum, planned)
 
 
 def test_the_planned_disk_space_is_the_used_disk_space(finished, planned):
-    """Six copies of two epochs there, 22 of five here."""
+    """The finished run has six copies and two epochs, the planned one 22 copies and five epochs."""
     taken = {
         name: sum(path.stat().st_size for path in (finished / name).rglob("*") if path.is_file())
         for name in ("trajectories", "resume", "minimum")
@@ -103,7 +103,7 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
     assert plan.seconds > 0
     networks, parameters = 4, int(re.search(r"of (\d+) parameters", plan.stages[2].work)[1])
     assert plan.disk["trajectories"] == 4 * parameters * networks * 8
-    # Adam keeps two moments of every parameter, sgd none.
+    # Adam stores two moments per parameter, sgd none.
     assert 2 * 4 * (1 + 3) * parameters < plan.disk["resume"] < 1.1 * 2 * 4 * (1 + 3) * parameters
     assert not list(tmp_path.iterdir())
     often = plan_comparison(tmp_path / "run", image_comparison(replace(config, steps=1)), console=QUIET)

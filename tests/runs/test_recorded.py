@@ -1,4 +1,4 @@
-"""Trainings of one's own: recorded step by step, imported from checkpoints, and joined in one picture."""
+"""The user's own trainings: recorded step by step, imported from checkpoints, and joined in one embedding."""
 
 from io import StringIO
 
@@ -20,7 +20,7 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 
 def walk(steps, seed=0, stride=10):
-    """The parameters of a training that contracts, by step."""
+    """Yield the steps and parameters of a contracting training."""
     random = np.random.default_rng(seed)
     params = {"a": random.standard_normal((4, 3)).astype(np.float32), "b": np.zeros(3, np.float32)}
     for step in range(steps):
@@ -192,7 +192,7 @@ def test_checkpoints_are_imported_and_joined_by_two_commands(jaxscape, tmp_path,
 
 
 def write_safetensors(path, arrays):
-    """The format: a header of JSON after its length, then the bytes."""
+    """Write the safetensors format: the length of a JSON header, the header, then the bytes."""
     import json
 
     header, content = {}, b""
@@ -289,7 +289,7 @@ def test_a_recording_has_no_minimum_as_a_center(recorded, jaxscape, options):
 
 @pytest.mark.parametrize("name", ["epoch", "finite", "member", "run"])
 def test_a_metric_with_the_name_of_another_column_is_refused(tmp_path, name):
-    # An "epoch" of the user's own once took the place of ours, and the metrics were lost on resuming.
+    # A metric "epoch" once replaced the column of that name, and the metrics were lost on resuming.
     with (
         Run(tmp_path / "run", quiet=True) as run,
         pytest.raises(ValueError, match=f"metrics must not have .* '{name}'"),

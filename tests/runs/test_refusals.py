@@ -1,4 +1,4 @@
-"""What cannot work is refused before any work: one message, an exit code, and everything as it was."""
+"""Invalid input is refused before any work: one message, an exit code, and nothing changed."""
 
 import shutil
 
@@ -13,7 +13,7 @@ def contents(folder):
 
 def assert_refused(outcome, words):
     assert outcome.code > 0
-    # One message: ours in a line, or that of the parser in a box.
+    # One message: ours in one line, or that of the parser in a box.
     assert outcome.err.startswith("jaxscape: ") == (len(outcome.err.splitlines()) == 1)
     assert outcome.err.count("jaxscape: ") <= 1
     assert words in " ".join(outcome.err.split())
@@ -37,7 +37,7 @@ def assert_refused(outcome, words):
         ("--weight-decay -1", "weight_decay must be at least 0, got -1.0"),
         ("--decay-epochs 5 3", "decay_epochs must be increasing and at least 1, got [5, 3]"),
         ("--decay-epochs 3000000000", "decay_epochs must be reached within 2147483647 updates, got [3000000000]"),
-        # What only the number of steps tells: four an epoch.
+        # These depend on the number of steps, four per epoch.
         ("--decay-epochs 1000000000", "decay_epochs must be reached within 2147483647 updates, got [1000000000]"),
         ("--precision half", "unknown precision 'half'; known: float32, bfloat16"),
         ("--augmentation spin", "augmentation must be none, or some of crop, flip, rotate, color joined by +"),

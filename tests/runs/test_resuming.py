@@ -1,4 +1,4 @@
-"""Commands that are given again: nothing is done twice, nothing is lost, and the bytes are those of a single run."""
+"""Repeated commands: nothing is done twice, nothing is lost, and the bytes are those of a single run."""
 
 import errno
 import json
@@ -21,31 +21,31 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 pytestmark = pytest.mark.slow
 
-MEMBERS = 6  # the controls too
+MEMBERS = 6  # including the controls
 
 
 def contents(*paths):
-    """Every file under the paths: its bytes and when it was written."""
+    """Return the bytes and modification time of every file under the paths."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
 
 
 def read_bytes(run):
-    """Every parameter of every snapshot, the counts of updates, and the metrics."""
+    """Return every parameter of every snapshot, the numbers of updates, and the metrics."""
     store = TrajectoryStore.open(run / "trajectories")
     parameters = jax.tree.map(lambda leaf: (leaf.shape, leaf.tobytes()), store.read())
     return parameters, store.updates, (run / "metrics.csv").read_bytes()
 
 
 def read_products(run):
-    """The inner products of the increments: the minimum, then four rows an epoch."""
+    """Return the inner products of the increments: the minimum, then four rows per epoch."""
     with np.load(run / "gram.npz") as kept:
         return kept["products"]
 
 
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory, kept_minimum, retrain):
-    """Three epochs of retraining without a break. Tests leave it as it is."""
+    """Three uninterrupted epochs of retraining. Tests do not change it."""
     run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("longer") / "run")
     outcome = retrain(run, "--epochs", 3)
     assert outcome.code == 0, outcome.err
@@ -59,11 +59,11 @@ def expected(longer):
 
 @pytest.fixture
 def three_epochs(longer, tmp_path):
-    """A run folder with three epochs of retraining, to be changed."""
+    """A run folder with three epochs of retraining, which tests may change."""
     return shutil.copytree(longer, tmp_path / "run")
 
 
-# Again
+# Repeated calls
 
 
 def test_a_second_call_repeats_nothing(jaxscape, run):
@@ -98,7 +98,7 @@ def test_an_embedding_with_other_settings_is_stored_beside_the_first(jaxscape, r
 def test_an_extended_training_gives_the_minimum_of_a_single_training(train, with_minimum, tmp_path):
     assert train(with_minimum, "--epochs", 3).code == 0
     assert train(tmp_path / "single", "--epochs", 3).code == 0
-    # The parameters lie in an orbax checkpoint with dates; the state has them too, with the optimiser's.
+    # The orbax checkpoint of the parameters contains dates; the training state has the same parameters without dates.
     for name in ("state-3-0-of-1.npz", "metrics.json"):
         assert (with_minimum / "minimum" / name).read_bytes() == (tmp_path / "single" / "minimum" / name).read_bytes()
 
@@ -115,13 +115,13 @@ def test_old_embeddings_of_extended_trajectories_are_stale_and_embed_makes_new_o
     assert "has no embeddings of its trajectories" in outcome.err
     assert jaxscape("embed", run, "--knn", 3).code == 0
     tables = {"metrics.csv": MEMBERS, "geometry.csv": MEMBERS, "embeddings/phate-cosine-none-knn3/coordinates.csv": 4}
-    for table, members in tables.items():  # the controls are in no picture
+    for table, members in tables.items():  # no embedding contains the controls
         assert read_csv(run / table)["epoch"].tolist() == np.repeat(range(4), members).tolist()
     assert jaxscape("plot", run).code == 0
 
 
 def noting_passes(monkeypatch):
-    """How many rows each pass over the parameters was given from a former one."""
+    """Record how many rows each pass over the parameters takes from an earlier one."""
     kept = []
 
     def gram_and_note(*args, previous=None, **settings):
@@ -147,7 +147,7 @@ def test_the_gram_matrix_of_extended_trajectories_is_extended(jaxscape, run, mon
 
 
 def test_the_gram_matrix_of_other_trajectories_is_recomputed(jaxscape, run, monkeypatch):
-    """As when the same run was retrained on another machine, which rounds in its own way."""
+    """This happens if the same run was retrained on another machine, which rounds differently."""
     with np.load(run / "gram.npz") as opened:
         kept = dict(opened)
     np.savez(run / "gram.npz", **kept | {"products": kept["products"] * 1.001})
@@ -213,7 +213,7 @@ def test_an_interrupted_extension_of_the_minimum_is_not_a_finished_minimum(jaxsc
     assert json.loads((with_minimum / "minimum" / "metrics.json").read_text())["epochs"] == 3
 
 
-# Interrupted
+# Interruptions
 
 
 def test_a_killed_retraining_resumes_to_the_same_bytes(jaxscape, with_minimum, expected):
@@ -258,7 +258,7 @@ def test_interrupted_before_any_of_its_writes_it_resumes_to_the_same_bytes(
     assert outcome.err == "jaxscape: interrupted; the same command resumes from the last kept epoch"
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs == 2
     outcome = retrain(with_minimum, "--epochs", 3)
-    assert "copies: 1/4" not in outcome.out  # it did not begin again
+    assert "copies: 1/4" not in outcome.out  # it did not start over
     assert read_bytes(with_minimum) == expected
 
 
@@ -306,11 +306,11 @@ def test_a_damaged_gram_matrix_is_recomputed(jaxscape, run):
     np.testing.assert_array_equal(read_products(run), before)
 
 
-# No room
+# Full disk
 
 
 def assert_told(outcome):
-    """One line, which ends in the system's words."""
+    """Check for a single line that ends with the system's message."""
     assert outcome.code == 1
     assert len(outcome.err.splitlines()) == 1
     assert outcome.err.startswith("jaxscape: ")
@@ -319,7 +319,7 @@ def assert_told(outcome):
 
 @pytest.fixture
 def disk_full_from():
-    """Lets so many files be written, as long as the returned patch is in force, and no more."""
+    """Return a patch that lets this many files be written and then reports a full disk."""
 
     def patch(write):
         sync, calls = os.fsync, []
@@ -355,7 +355,7 @@ def test_a_full_disk_for_a_checkpoint_is_reported_as_for_any_file(train, tmp_pat
         assert_told(train(tmp_path / "run"))
     outcome = train(tmp_path / "run")
     assert outcome.code == 0
-    assert "train: " not in outcome.out  # the state had been kept: nothing is trained again
+    assert "train: " not in outcome.out  # the state was saved, so nothing is trained again
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A run folder of one's own problem, as an object: it resumes, extends, refuses what is another problem, and draws."""
+"""`Run` with the user's own problem: it resumes, extends, refuses another problem, and draws."""
 
 import shutil
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ RETRAIN = {"seeds": 2, "step_sizes": (0.5, 1.0), "epochs": 3, "batch_size": 8, "
 
 
 class Layer(NamedTuple):
-    """Parameters in a structure that no dictionary has: `weight` stands before `bias`."""
+    """Parameters in an order that no dictionary of jax has: `weight` before `bias`."""
 
     weight: jax.Array
     bias: jax.Array
@@ -62,7 +62,7 @@ def finished(tmp_path_factory):
 
 
 def results(run):
-    """All files that a run promises to make again byte by byte."""
+    """Return the bytes of all files that a run reproduces exactly."""
     store = run.store()
     parameters = jax.tree.map(np.ndarray.tobytes, store.read())
     names = ("metrics.csv", "geometry.csv", "gram.npz")
@@ -82,13 +82,13 @@ def test_scale_free_views_need_the_problem_which_defines_the_filters(finished, t
 
     names = {path.name for path in Run(folder, problem(filter_axis=of_path), quiet=True).plot(scale_free=True)}
     paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(init(jax.random.key(0))[0])}
-    assert set(asked) <= paths  # the problem's own, of whatever containers
+    assert set(asked) <= paths  # those of the problem's own containers
     assert asked
     assert {"polar-scale-free.png", "plane-scale-free.pdf"} <= names
     last = scale_free_table(folder, filters=Filters(-1)).columns["scale_free_distance"]
     other = scale_free_table(folder, filters=Filters(0)).columns[
         "scale_free_distance"
-    ]  # what was kept is of other filters
+    ]  # the stored table is from other filters
     assert not np.allclose(last, other)
 
 
@@ -109,7 +109,7 @@ def test_the_same_calls_again_change_nothing(finished):
 
 @dataclass
 class Init:
-    """A record whose calls are counted. It has no hash, without which jax traces a function whenever it is asked."""
+    """An init function that counts its calls. It has no hash, so that jax cannot cache its trace."""
 
     calls: int = 0
 
@@ -155,7 +155,7 @@ def test_measured_gives_the_trajectories_around_the_minimum(finished):
     expected = gram(finished.store(), reference=finished.minimum().params, members=range(4))
     for metric, center in (("euclidean", None), ("cosine", "reference")):
         distances = (pairwise_distances(each, metric=metric, center=center) for each in (measured.gram, expected))
-        np.testing.assert_allclose(*distances, rtol=1e-10, atol=1e-15)  # sums of fewer columns, in another order
+        np.testing.assert_allclose(*distances, rtol=1e-10, atol=1e-15)  # sums over fewer columns, in another order
     assert measured.labels.keys() == {"member", "seed", "step_size", "epoch", "update"}
     np.testing.assert_array_equal(measured.labels["epoch"], np.repeat(range(4), 4))
     for name in ("member", "epoch", "update", "seed"):

@@ -1,4 +1,4 @@
-"""What stands in a run folder after train, retrain, embed and plot, against numbers computed from its parameters."""
+"""The contents of a run folder after train, retrain, embed and plot, compared with numbers from its parameters."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.scale_free import scale_free_table
 from jaxscape.runs.tables import read_csv
 
-MEMBERS, EPOCHS, STEPS = 6, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
+MEMBERS, EPOCHS, STEPS = 6, 2, 2  # of the fixture; epochs are counted from 0, steps are per epoch
 SETTING = "phate-cosine-none-knn3"
 LABELS = {
     "member": np.tile(np.arange(MEMBERS), EPOCHS + 1),
@@ -27,7 +27,7 @@ LABELS = {
     "epoch": np.repeat(np.arange(EPOCHS + 1), MEMBERS),
     "update": np.repeat(STEPS * np.arange(EPOCHS + 1), MEMBERS),
 }
-THROWN = LABELS["step_size"] > 0  # the others are controls, in no picture
+PERTURBED = LABELS["step_size"] > 0  # the others are controls, which are not embedded
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def store(finished):
 
 @pytest.fixture(scope="module")
 def minimum(finished):
-    """Parameters and model state, as anybody reads them with orbax."""
+    """Parameters and model state, read with orbax alone."""
     return jax.tree.map(np.asarray, ocp.load((finished / "minimum" / "parameters").absolute()))
 
 
@@ -143,7 +143,7 @@ def test_coordinates_have_one_row_per_member_and_epoch_and_diagnostics(finished)
     diagnostics = json.loads((finished / "embeddings" / SETTING / "diagnostics.json").read_text())
     assert list(columns) == [*LABELS, "component", "x", "y"]
     for name, expected in LABELS.items():
-        np.testing.assert_array_equal(columns[name], expected[THROWN])
+        np.testing.assert_array_equal(columns[name], expected[PERTURBED])
     assert diagnostics["setting"]["knn"] == 3
     assert diagnostics["n_connected_components"] >= 1
 
@@ -152,7 +152,7 @@ def test_coordinates_are_the_public_embedding_of_the_public_distances(finished, 
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     with pytest.warns(UserWarning, match="disconnected components"):
         expected = js.phate(js.pairwise_distances(js.gram(store, members=range(4))), knn=3)
-    # The sign of an axis and the last digits of the Gram matrix (made without the minimum here) are free.
+    # The sign of an axis and the last digits of the Gram matrix (here without the minimum) may differ.
     scale = np.abs(expected.embedding).max()
     np.testing.assert_allclose(
         np.abs(np.stack([columns["x"], columns["y"]], axis=1)), np.abs(expected.embedding), atol=1e-3 * scale
@@ -173,7 +173,7 @@ def test_the_report_holds_the_geometry_that_the_public_functions_give(finished, 
     summary["return_drift"] = js.drift(every, np.arange(MEMBERS) >= 4).returned[:4]
     asked = RunFolder(finished).settings("retrain")
     optimizer = js.make_optimizer(asked.optimizer, asked.learning_rate, weight_decay=asked.weight_decay)
-    split = js.split_displacements(thrown, js.decay_factors(optimizer, 4)[LABELS["update"][THROWN]])
+    split = js.split_displacements(thrown, js.decay_factors(optimizer, 4)[LABELS["update"][PERTURBED]])
     summary |= {"inward_decay": split.decay[-1], "inward_loss": split.gradient[-1], "loss_cosine": split.cosine[-1]}
     assert (split.decay[-1] > 0).all()
     assert report["geometry"]["real"].keys() == summary.keys()
@@ -200,8 +200,8 @@ def test_the_report_has_the_drift_of_the_minimum_itself(finished, report, rows, 
     to_mean = np.linalg.norm(by_epoch - by_epoch[:, 4:].mean(axis=1)[:, None], axis=2).ravel()
     np.testing.assert_allclose(geometry["distance_to_drifted"], to_mean, rtol=1e-9, atol=1e-8)
     for name in ("inward_decay", "inward_loss", "loss_cosine", "null_distance_over_jump"):
-        assert np.isnan(geometry[name][~THROWN]).all()
-    assert np.isfinite(geometry["inward_loss"][THROWN]).all()
+        assert np.isnan(geometry[name][~PERTURBED]).all()
+    assert np.isfinite(geometry["inward_loss"][PERTURBED]).all()
 
 
 def test_the_report_has_nulls_of_each_kind(report):
@@ -242,11 +242,11 @@ def test_the_minimum_can_be_embedded_too(jaxscape, run):
     outcome = jaxscape("embed", run, "--method", "pca", "--include-minimum")
     assert outcome.code == 0, outcome.err
     columns = read_csv(run / "embeddings" / "pca-euclidean-with-minimum" / "coordinates.csv")
-    assert columns["member"].tolist() == [-1, *LABELS["member"][THROWN]]
+    assert columns["member"].tolist() == [-1, *LABELS["member"][PERTURBED]]
     places = np.stack([columns["x"], columns["y"]], axis=1)
     from_minimum = np.linalg.norm(places[1:] - places[0], axis=1)
-    # Projected distances never exceed real ones, and a plane keeps most of two directions.
-    real = read_csv(run / "geometry.csv")["distance"][THROWN]
+    # Projected distances never exceed the original ones, and a plane preserves most of two directions.
+    real = read_csv(run / "geometry.csv")["distance"][PERTURBED]
     assert np.all(from_minimum <= real * (1 + 1e-9))
     assert from_minimum.max() > 0.5 * real.max()
 
@@ -306,7 +306,7 @@ def test_metric_mds_has_the_minimum_and_preserves_the_distances_best(jaxscape, r
     distances = js.pairwise_distances(measured.gram, metric="euclidean", include_reference=True)
     record = json.loads((run / "embeddings" / "mds-euclidean" / "diagnostics.json").read_text())
     member, of_mds = drawn("mds")
-    assert member.tolist() == [-1, *LABELS["member"][THROWN]]
+    assert member.tolist() == [-1, *LABELS["member"][PERTURBED]]
     assert record["stress"] == pytest.approx(stress(distances, of_mds), rel=1e-6)
     _, of_pca = drawn("pca")
     assert stress(distances[1:, 1:], of_mds[1:, 1:]) < stress(distances[1:, 1:], of_pca)
@@ -343,7 +343,7 @@ def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrai
     store = js.TrajectoryStore.open(with_minimum / "trajectories")
     assert {leaf.dtype for leaf in jax.tree.leaves(store.read())} == {np.dtype(np.float32)}
     rounded = next(store.blocks(10**8))
-    np.testing.assert_array_equal(rounded[:MEMBERS], rows[:MEMBERS])  # where they were thrown
+    np.testing.assert_array_equal(rounded[:MEMBERS], rows[:MEMBERS])  # the perturbed starts
     ends = slice(-MEMBERS, None)
     moved = np.linalg.norm(rows[ends] - rows[:MEMBERS], axis=1)
     apart = np.linalg.norm(rounded[ends] - rows[ends], axis=1)
@@ -370,7 +370,7 @@ def test_scale_free_views_are_drawn_on_request_and_their_table_is_stored(jaxscap
     np.testing.assert_array_equal(table["scale_free_distance"], np.concatenate([each.distance for each in found]))
     np.testing.assert_array_equal(table["scale_free_angle"], np.concatenate([each.angle for each in found]))
     panel = scale_free_panel(run)
-    np.testing.assert_allclose(panel.distance, table["scale_free_distance"][THROWN] / found[0].norm)
+    np.testing.assert_allclose(panel.distance, table["scale_free_distance"][PERTURBED] / found[0].norm)
     assert panel.begin == "jump"
 
 
@@ -410,7 +410,7 @@ def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_
     drawn = (finished / "figures" / "parts.svg").read_text()
     assert "run: weight decay" in drawn or "good: weight decay" in drawn
     assert ": loss" in drawn
-    assert retrain(with_minimum, "--optimizer", "adam").code == 0  # whose decay goes through its moments
+    assert retrain(with_minimum, "--optimizer", "adam").code == 0  # its weight decay passes through the moments
     assert jaxscape("embed", with_minimum, "--plot").code == 0
     assert not (with_minimum / "figures" / "parts.png").exists()
     report = json.loads((with_minimum / "report.json").read_text())

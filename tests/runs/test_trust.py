@@ -1,4 +1,4 @@
-"""What an embedding says of itself: beside its surrogates, where it has collapsed, and which knn it took."""
+"""Diagnostics of an embedding: the comparison with its surrogates, its collapse, and its choice of knn."""
 
 import warnings
 from itertools import islice
@@ -25,13 +25,13 @@ from jaxscape.trajectories.files import write_record
 from jaxscape.trajectories.gram import gram
 from jaxscape.trajectories.null import null_trajectories
 
-MEMBERS, EPOCHS, SIZE = 3, 15, 400  # three directions have one arrangement in the plane, more have several
+MEMBERS, EPOCHS, SIZE = 3, 15, 400  # three directions have a unique arrangement in the plane, more have several
 LABELS = {"member": np.tile(np.arange(MEMBERS), EPOCHS), "update": np.repeat(np.arange(EPOCHS), MEMBERS)}
 SILENT = make_console(silent=True)
 
 
 def thrown(*, pull, wander=0.02, seed=0):
-    """Copies perturbed away from a minimum, each pulled back by that share of its jump in the end."""
+    """Return copies perturbed away from a minimum, each finally pulled back by this fraction of its jump."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(SIZE) / np.sqrt(SIZE)
     starts = generator.standard_normal((1, MEMBERS, SIZE)) / np.sqrt(SIZE)
@@ -43,7 +43,7 @@ def thrown(*, pull, wander=0.02, seed=0):
 
 
 def compared(picture, config):
-    """The picture beside those of its surrogates."""
+    """Compare the embedding with those of its surrogates."""
     draws = Nulls(picture.gram, np.zeros(picture.gram.num_points), None, seed=0).draws()
     return trust.compare_with_surrogates(picture, config, LABELS, draws)
 
@@ -134,12 +134,12 @@ def test_the_caption_describes_the_surrogates():
     assert "surrogates draw the same: disparity 0.00" in embeddings.describe_trust(numbers)
     assert embeddings.describe_trust({"degenerate": "all points lie on a line"}) == "degenerate"
     assert embeddings.describe_trust({"fidelity": None, "surrogate": {"kind": "rotated", "skipped": "why"}}) == ""
-    assert embeddings.describe_trust({}) == ""  # of version 0.1
+    assert embeddings.describe_trust({}) == ""  # a record of version 0.1
 
 
 @pytest.fixture(scope="module")
 def two_starts(tmp_path_factory):
-    """Trajectories from two starts by two optimisers each, which knn connect draws on a line."""
+    """Trajectories from two starts by two optimisers each, whose embedding with knn connect collapses to a line."""
     size, snapshots, generator = 2000, 21, np.random.default_rng(0)
     labels, networks = [], []
     for seed in (0, 1):
@@ -212,7 +212,7 @@ def test_the_component_of_each_point_is_stored(two_starts, jaxscape):
         read_coordinates(two_starts, "phate-cosine-none-knn5"),
     )
     assert found["n_connected_components"] == 2
-    np.testing.assert_array_equal(columns["component"], columns["seed"])  # of two alike the one of the first row
+    np.testing.assert_array_equal(columns["component"], columns["seed"])  # numbered by the first row of each
     assert jaxscape("embed", two_starts).code == 0
     assert "component" not in read_coordinates(two_starts, "mds-euclidean")
 
