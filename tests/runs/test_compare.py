@@ -152,7 +152,7 @@ def test_a_comparison_is_embedded_drawn_and_described_like_any_run(compared, jax
     assert "optimizers sgd momentum adam" in outcome.out
     outcome = jaxscape("embed", run, "--center", "minimum")
     assert outcome.code == 1
-    assert "center minimum and include_minimum need a minimum" in outcome.err
+    assert "center minimum and include_minimum require a minimum" in outcome.err
 
 
 @pytest.mark.parametrize(

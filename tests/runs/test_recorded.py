@@ -244,7 +244,7 @@ def test_recording_into_a_folder_of_another_kind_is_refused(kept_minimum, record
 @pytest.mark.parametrize(
     ("runs", "group", "words"),
     [
-        ([0], "run", "runs must be two or more"),
+        ([0], "run", "runs must name two or more"),
         ([0, 0], "run", "runs must name two or more runs, each once"),
         ([0, 1], "optimizer", "group must be one of the labels run, got 'optimizer'"),
     ],
@@ -284,7 +284,7 @@ def test_checkpoints_of_another_training_are_refused(recorded, jaxscape, tmp_pat
 def test_a_recording_has_no_minimum_as_a_center(recorded, jaxscape, options):
     outcome = jaxscape("embed", recorded.folder, "--knn", 3, *options)
     assert outcome.code == 1
-    assert "center minimum and include_minimum need a minimum, and" in outcome.err
+    assert "center minimum and include_minimum require a minimum, but" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["epoch", "finite", "member", "run"])
