@@ -12,7 +12,7 @@ import tiny_runs
 
 import jaxscape as js
 from jaxscape.landscape.planes import plane_weights
-from jaxscape.runs import curvature, path, surface
+from jaxscape.runs import curvature, landscape_stage, path, surface
 from jaxscape.runs.curvature import measure_curvature
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.images import image_axes, image_landscape
@@ -154,7 +154,7 @@ def test_a_damaged_surface_is_named_and_recomputed(jaxscape, tmp_path, measured,
 
 def test_another_minimum_has_another_surface(tmp_path, measured, own, monkeypatch):
     run = RunFolder(shutil.copytree(measured, tmp_path / "run"))
-    monkeypatch.setattr(surface, "checksum", lambda tree: "another")
+    monkeypatch.setattr(landscape_stage, "checksum", lambda tree: "another")
     monkeypatch.setattr(surface, "surface", killed_after(0, surface.surface))
     with pytest.raises(Killed):
         measure_surface(run, GRID, own, console=QUIET)
