@@ -45,10 +45,10 @@ def read_kept(folder: Path) -> Kept:
 def find_kept(folder: Path, inputs: Mapping[str, Any]) -> Kept | None:
     """Read a finished measurement; None if there is none, it is damaged, or its inputs differ."""
     try:
-        kept = read_kept(folder)
+        measurement = read_kept(folder)
     except (OSError, ValueError):
         return None
-    return kept if kept.record.get(_INPUTS) == to_json(inputs) else None
+    return measurement if measurement.record.get(_INPUTS) == to_json(inputs) else None
 
 
 def write_kept(folder: Path, values: Mapping[str, np.ndarray], inputs: Mapping[str, Any], **numbers: Any) -> None:

@@ -27,7 +27,7 @@ class Place(NamedTuple):
     """The point of parameter space that measurements of a run's landscape start from."""
 
     problem: Problem
-    minimum: PyTree | None  # parameters; None where the run has no minimum
+    minimum: PyTree | None  # parameters; None if the run has no minimum
     model_state: PyTree  # that of the minimum, or of a fresh network
     like: PyTree  # parameters, or their shapes, in the problem's own structure
 
