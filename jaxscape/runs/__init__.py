@@ -1,1 +1,1 @@
-"""Run folders: the only room that ties the others together, and knows files and settings."""
+"""Run folders: the room that combines all others, and that handles files and settings."""

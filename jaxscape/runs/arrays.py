@@ -1,4 +1,4 @@
-"""Arrays on disk, .npz files: replaced as a whole, and held against their CRCs before they are believed."""
+"""Arrays on disk as .npz files: they are replaced atomically, and their CRCs are checked when they are read."""
 
 import struct
 import zlib
@@ -10,12 +10,12 @@ import numpy as np
 
 from jaxscape.trajectories.files import replacing
 
-# What zipfile and NumPy raise for a damaged .npz file.
+# The exceptions that zipfile and NumPy raise for a damaged .npz file.
 _UNREADABLE = (ValueError, KeyError, EOFError, OSError, NotImplementedError, BadZipFile, zlib.error, struct.error)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace an .npz file as a whole, uncompressed. Its CRCs tell when it is damaged."""
+    """Replace an .npz file atomically, uncompressed. Its CRCs reveal damage."""
     with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -24,10 +24,10 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz file.
 
     Raises:
-        ValueError: where it is damaged; says in which way.
-        OSError: where it cannot be opened.
+        ValueError: if it is damaged; says how.
+        OSError: if it cannot be opened.
     """
-    check_arrays(path)  # NumPy itself checks no CRC where an array's header says that it is short
+    check_arrays(path)  # NumPy skips the CRC if the array's header claims fewer bytes than there are
     with path.open("rb") as file:
         try:
             with np.load(file) as opened:
@@ -37,11 +37,11 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_arrays(path: Path) -> None:
-    """Hold an .npz file against its CRCs; keeps no array in memory.
+    """Check the CRCs of an .npz file, without holding whole arrays in memory.
 
     Raises:
-        ValueError: where it is damaged; says in which way.
-        OSError: where it cannot be opened.
+        ValueError: if it is damaged; says how.
+        OSError: if it cannot be opened.
     """
     with path.open("rb") as file:
         try:

@@ -1,4 +1,4 @@
-"""What pictures say of their runs: what the networks are, how good the minimum is, how the copies were retrained."""
+"""Captions of figures: the networks of a run, the accuracy of its minimum, and how its copies were retrained."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 def title(run: Path) -> str:
-    """The name of a run, over a picture of it."""
+    """Return the title of a figure of a run."""
     run = RunFolder(run)
     settings = run.settings(run.kind.stage)
     if isinstance(settings, JointSettings):
@@ -29,12 +29,14 @@ def title(run: Path) -> str:
         return f"{len(settings.seeds)} initial parameters"
     if isinstance(settings, RecordSettings):
         return str(describe(run).get("name", run.name))
-    found, _ = read_accuracy(run)
-    return str(found.preset if isinstance(found, TrainConfig) else describe(run).get("name", run.name))
+    minimum_settings, _ = read_accuracy(run)
+    if isinstance(minimum_settings, TrainConfig):
+        return str(minimum_settings.preset)
+    return str(describe(run).get("name", run.name))
 
 
 def about(run: Path) -> str:
-    """A line under a picture of a run: how good its minimum is, or what trained its networks; "" for other runs."""
+    """Return the accuracy of a run's minimum, or the optimisers of its networks, as a caption; "" for other runs."""
     run = RunFolder(run)
     settings = run.settings(run.kind.stage)
     if isinstance(settings, CompareSettings):
@@ -49,7 +51,7 @@ def about(run: Path) -> str:
 
 
 def data(runs: Sequence[Path]) -> str:
-    """A line under a picture: data, network and training, as far as the runs agree on them."""
+    """Return the data, network and training of runs as a caption, as far as the runs agree on them."""
     folders = [RunFolder(run) for run in runs]
     described = [describe(run) for run in folders]
     names = [name for name in dict.fromkeys(name for each in described for name in each) if name != "name"]
@@ -58,38 +60,38 @@ def data(runs: Sequence[Path]) -> str:
 
 
 def describe(run: RunFolder) -> dict[str, Any]:
-    """Return what the networks of a run are, in words."""
+    """Return the description of a run's networks: name of a property -> its value."""
     if run.kind is JOINT:
         runs = [RunFolder(each) for each in run.settings(JOINT.stage).runs]
         return {"data": data(runs)}
     problem = run.read_config().get("problem")
     if problem is not None:
         return dict(problem.get("describe", {}))
-    found = run.settings(run.kind.before[0] if run.kind.before else run.kind.stage)
-    if isinstance(found, CompareConfig):
-        found = found.of_one(found.optimizers[0], found.seeds[0])
-    if found is None:
+    settings = run.settings(run.kind.before[0] if run.kind.before else run.kind.stage)
+    if isinstance(settings, CompareConfig):
+        settings = settings.of_one(settings.optimizers[0], settings.seeds[0])
+    if settings is None:
         return {}
-    # The built-in problem has no description in the record; these import flax and optax.
+    # The record has no description of the built-in problem. Imported here, since these import flax and optax.
     from jaxscape.runs.images import image_task
     from jaxscape.tasks.images import describe_images
 
-    return describe_images(image_task(found))
+    return describe_images(image_task(settings))
 
 
 def _first(names: Sequence[str]) -> list[str]:
-    """Data and model first, whose names are not told: they are plain from their values."""
-    return sorted(names, key=lambda name: _SPEAKING.index(name) if name in _SPEAKING else len(_SPEAKING))
+    """Return the names with "data" and "model" first, which are shown without their names."""
+    return sorted(names, key=lambda name: _UNNAMED.index(name) if name in _UNNAMED else len(_UNNAMED))
 
 
-_SPEAKING = ("data", "model")
+_UNNAMED = ("data", "model")
 
 
 def _word(name: str, values: Sequence[Any]) -> str:
     distinct = list(dict.fromkeys(map(str, values)))
     if name == "data":
         return " and ".join(distinct)
-    return distinct[0] if name in _SPEAKING else f"{name.replace('_', ' ')} {' or '.join(distinct)}"
+    return distinct[0] if name in _UNNAMED else f"{name.replace('_', ' ')} {' or '.join(distinct)}"
 
 
 def _training(settings: Sequence[Any]) -> str:

@@ -1,6 +1,6 @@
-"""Whether what a stage is asked to do can work, seen before any work.
+"""Validation of the settings of a stage, before any work.
 
-Names of other rooms are imported where they are checked, so that `--help` need not wait for jax.
+Other rooms are imported inside the checks that need them, so that `--help` does not wait for jax.
 """
 
 import math
@@ -23,14 +23,15 @@ from jaxscape.runs.config import (
 from jaxscape.runs.landscape_config import CurvatureConfig, MeasurementSettings, PathConfig, SurfaceConfig
 from jaxscape.runs.methods import CENTERS, KNNS, METHODS, NULLS
 
-_DEEPEST, _WIDEST = 10_000, 1_000  # larger networks than any machine has room for, and numbers that XLA can count
+# Beyond what any machine can hold, but still within the integers of XLA.
+_MAX_DEPTH, _MAX_WIDEN_FACTOR = 10_000, 1_000
 
 
 def check_train(settings: TrainSettings) -> None:
-    """Refuse settings that cannot work, before any work.
+    """Raise an error for invalid settings.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     _check_at_least("epochs", settings.epochs, 1)
     _check_at_least("batch_size", settings.batch_size, 1)
@@ -40,10 +41,10 @@ def check_train(settings: TrainSettings) -> None:
 
 
 def check_compare(settings: CompareSettings) -> None:
-    """Refuse settings that cannot work, before any work.
+    """Raise an error for invalid settings.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     _check_distinct("optimizers", settings.optimizers)
     _check_distinct("seeds", settings.seeds)
@@ -61,10 +62,10 @@ def check_compare(settings: CompareSettings) -> None:
 
 
 def check_surface(settings: SurfaceConfig) -> None:
-    """Refuse settings that cannot work, before any work.
+    """Raise an error for invalid settings.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     _check_measurement(settings)
     chosen = "seeds" if settings.plane == "filter" else "axes"
@@ -82,10 +83,10 @@ def check_surface(settings: SurfaceConfig) -> None:
 
 
 def check_path(settings: PathConfig) -> None:
-    """Refuse settings that cannot work, before any work.
+    """Raise an error for invalid settings.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     _check_measurement(settings)
     _check_at_least("bends", settings.bends, 1)
@@ -99,14 +100,14 @@ def check_path(settings: PathConfig) -> None:
 
 
 def check_curvature(settings: CurvatureConfig) -> None:
-    """Refuse settings that cannot work, before any work.
+    """Raise an error for invalid settings.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     _check_measurement(settings)
     if settings.split == "evaluate":
-        raise ValueError("split must be train or test: curvature is that of the loss, got 'evaluate'")
+        raise ValueError("split must be train or test, since curvature is that of the loss; got 'evaluate'")
     _check_at_least("k", settings.k, 1)
     _check_at_least("steps", settings.steps, settings.k)
     _check_at_least("probes", settings.probes, 1)
@@ -125,10 +126,10 @@ def _check_measurement(settings: MeasurementSettings) -> None:
 
 
 def check_retrain(settings: RetrainSettings) -> None:
-    """Refuse settings that cannot work, before any work.
+    """Raise an error for invalid settings.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     from jaxscape.jumps.directions import checked_grid
     from jaxscape.jumps.retrain import DATA_ORDERS
@@ -161,10 +162,10 @@ def _check_images(config: TrainConfig) -> None:
     augmentation(config.augmentation)
     check_name("precision", config.precision, PRECISIONS)
     _check_at_least("padding", config.padding, 0)
-    if not 10 <= config.depth <= _DEEPEST or (config.depth - 4) % 6:
-        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ... up to {_DEEPEST}), got {config.depth}")
-    if not 1 <= config.widen_factor <= _WIDEST:
-        raise ValueError(f"widen_factor must be from 1 to {_WIDEST}, got {config.widen_factor}")
+    if not 10 <= config.depth <= _MAX_DEPTH or (config.depth - 4) % 6:
+        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ... up to {_MAX_DEPTH}), got {config.depth}")
+    if not 1 <= config.widen_factor <= _MAX_WIDEN_FACTOR:
+        raise ValueError(f"widen_factor must be from 1 to {_MAX_WIDEN_FACTOR}, got {config.widen_factor}")
     if config.train_size is not None:
         _check_at_least("train_size", config.train_size, 1)
     if not 0 <= config.label_noise <= 1:
@@ -174,10 +175,10 @@ def _check_images(config: TrainConfig) -> None:
 
 
 def check_embed(config: EmbedConfig) -> None:
-    """Refuse a configuration that cannot work, before any work.
+    """Raise an error for an invalid configuration.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     check_name("method", config.method, tuple(METHODS))
     check_name("metric", config.distance, ("cosine", "euclidean"))
@@ -193,16 +194,18 @@ def check_embed(config: EmbedConfig) -> None:
     if config.t is not None:
         _check_at_least("t", config.t, 1)
     if config.method != "phate" and not (config.potential == "euclidean" and config.landmarks is None):
-        raise ValueError(f"potential and landmarks belong to method phate, got method {config.method}")
-    of_kernel = config.knn, config.decay, config.t
-    if not METHODS[config.method].has_kernel and of_kernel != (EmbedConfig.knn, EmbedConfig.decay, EmbedConfig.t):
-        raise ValueError(f"knn, decay and t belong to method phate, got method {config.method}")
+        raise ValueError(f"potential and landmarks require method phate, got method {config.method}")
+    kernel = config.knn, config.decay, config.t
+    if not METHODS[config.method].has_kernel and kernel != (EmbedConfig.knn, EmbedConfig.decay, EmbedConfig.t):
+        raise ValueError(f"knn, decay and t require method phate, got method {config.method}")
     if config.method == "phate-package" and config.knn in KNNS:
-        raise ValueError(f"knn {config.knn} belongs to method phate, got method phate-package")
+        raise ValueError(f"knn {config.knn} requires method phate, got method phate-package")
     if METHODS[config.method].is_exact and config.distance != "euclidean":
-        raise ValueError(f"method {config.method} needs metric euclidean, got {config.distance}")
+        raise ValueError(f"method {config.method} requires metric euclidean, got {config.distance}")
     if config.include_minimum and config.center == "minimum" and config.distance == "cosine":
-        raise ValueError("include_minimum needs another center than the minimum, which has no direction from itself")
+        raise ValueError(
+            "include_minimum requires a center other than minimum: the minimum has no direction from itself"
+        )
 
 
 def _check_distinct(name: str, values: tuple[Any, ...]) -> None:

@@ -1,7 +1,7 @@
-"""The stage `compare`: networks trained side by side, from shared initial parameters by several optimisers.
+"""The stage `compare`: train networks side by side with several optimisers, from shared initial parameters.
 
-Members of one optimiser are a group with a step of its own; the groups advance in turn, and one snapshot holds them
-all, so that one distance matrix does.
+The members of one optimiser form a group with a training step of its own. The groups advance in turn, and each snapshot
+holds all of them, so that they share one distance matrix.
 """
 
 import time
@@ -31,22 +31,22 @@ PyTree = Any
 
 
 class Comparison(NamedTuple):
-    """How networks are to be trained side by side: what is asked, in words, and what that stands for."""
+    """Everything needed to train networks side by side: the settings, and the objects that they stand for."""
 
     settings: CompareSettings
     problem: Problem
     optimizers: Mapping[str, optax.GradientTransformation]
-    record: Mapping[str, Any] | None = None  # of the problem; None where the settings say what it is
+    record: Mapping[str, Any] | None = None  # description of the problem; None for the built-in one
 
 
 def compare_optimizers(run: Path, comparison: Comparison, *, console: Console) -> None:
-    """Train all networks, resume where an earlier call was interrupted, or find it done.
+    """Train all networks, resume an interrupted call, or find it done.
 
-    A seed's networks begin with the same parameters, and see the same batches and augmentations.
+    The networks of one seed start from the same parameters and see the same batches and augmentations.
 
     Raises:
-        ValueError: for settings that cannot work, or others than the kept trajectories were made with.
-        OSError: where the disk is full (what was complete stays), or another process writes to the run folder.
+        ValueError: for invalid settings, or settings that differ from those of existing trajectories.
+        OSError: if the disk is full (complete snapshots remain), or another process is writing to the run folder.
     """
     run, settings = RunFolder(run), comparison.settings
     check_compare(settings)
@@ -58,7 +58,7 @@ def compare_optimizers(run: Path, comparison: Comparison, *, console: Console) -
         run.record_values(snapshots=last, steps_per_epoch=steps)
         with Recording(run, labels, console) as recording:
             if recording.is_finished(last):
-                console.print(f"{run}: the trajectories are there, {recording.store.num_epochs - 1} snapshots")
+                console.print(f"{run}: the trajectories are complete, {recording.store.num_epochs - 1} snapshots")
             else:
                 _train_groups(recording, comparison, last, steps, console)
 
@@ -67,16 +67,16 @@ def snapshots(comparison: Comparison) -> tuple[int, int]:
     """Return the number of the last snapshot, and the steps of one pass over the data.
 
     Raises:
-        ValueError: where there would be none, or the data are a function.
+        ValueError: if there would be no snapshot, or the data are not arrays.
     """
     settings = comparison.settings
     steps = steps_per_epoch(comparison.problem, settings.batch_size)
     if steps is None:
-        raise ValueError("the data must be arrays for networks that are trained side by side, got batches")
+        raise ValueError("data must be arrays to train networks side by side, got batches")
     require_init(comparison.problem)
     last = settings.epochs if settings.steps is None else settings.epochs * steps // settings.steps
     if last < 1:
-        raise ValueError(f"steps must be at most those of all epochs, got {settings.steps}")
+        raise ValueError(f"steps must be at most the steps of all epochs, got {settings.steps}")
     return last, steps
 
 
@@ -86,9 +86,9 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
     done, states = recording.resume({name: _start(comparison, name) for name in optimizers})
     if done:
         recording.complete(done, _stack_params(states, optimizers))
-    asked = recording.strategy(settings.strategy)
+    strategy = recording.strategy(settings.strategy)
     groups = {}
-    for name, optimizer in optimizers.items():  # the first measures, where there is something to measure
+    for name, optimizer in optimizers.items():  # if the strategy has to be measured, the first group measures it
         groups[name] = train(
             problem.loss_fn,
             optimizer,
@@ -99,20 +99,20 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
             batch_size=settings.batch_size,
             steps=settings.steps,
             first_epoch=done,
-            strategy=asked or partial(choose_strategy, [recording.run], console),
+            strategy=strategy or partial(choose_strategy, [recording.run], console),
         )
-        asked = asked or recording.run.strategy()
-    together = map(partial(_together, list(groups)), zip(*groups.values(), strict=True))
+        strategy = strategy or recording.run.strategy()
+    epochs = map(partial(_merge_epochs, list(groups)), zip(*groups.values(), strict=True))
     title = f"{recording.run.name}: train {len(recording.labels)} networks"
     total = num_yielded(last, done)
-    for epoch in track(together, title=title, total=total, console=console, describe=describe_epoch, every=10):
+    for epoch in track(epochs, title=title, total=total, console=console, describe=describe_epoch, every=10):
         recording.keep(epoch, _stack_params(epoch.states, optimizers), epoch.epoch * (settings.steps or steps))
     recording.finish(console)
     recording.run.record_seconds("compare", time.monotonic() - started)
 
 
 def _stack_params(states: Mapping[str, TrainState], names: Iterable[str]) -> PyTree:
-    """The parameters of all groups as one stack, in the order of these names: jax sorts the keys of a dictionary."""
+    """Return the parameters of all groups as one stack, in the order of `names`, since jax sorts dictionary keys."""
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(states[name].params for name in names))
 
 
@@ -124,8 +124,8 @@ def _start(comparison: Comparison, optimizer: str) -> TrainState:
     return init_states(params, optimizers[optimizer], keys=keys, model_state=networks[0][1])
 
 
-def _together(optimizers: list[str], epochs: tuple[Epoch, ...]) -> Any:
-    """One epoch of all groups: their states by optimiser, their metrics one group after another."""
+def _merge_epochs(optimizers: list[str], epochs: tuple[Epoch, ...]) -> Any:
+    """Merge the groups' epochs into one: states by optimiser, metrics concatenated in the order of the groups."""
     states = {name: epoch.states for name, epoch in zip(optimizers, epochs, strict=True)}
     metrics = {name: np.concatenate([epoch.metrics[name] for epoch in epochs]) for name in epochs[0].metrics}
     return Epoch(epochs[0].epoch, states, metrics)  # type: ignore[arg-type]  # states of several stacks

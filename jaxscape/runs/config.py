@@ -1,10 +1,10 @@
-"""What a run is asked to do: frozen records, one a stage, and the presets of the paper and of the demo.
+"""Configurations of the stages of a run: one frozen record per stage, and the presets of the paper and of the demo.
 
-A stage's settings are those of any problem (`TrainSettings`, `RetrainSettings`, `CompareSettings`); its configuration
-adds what the built-in problem, a wide residual network on images, is to be.
+The settings of a stage apply to any problem (`TrainSettings`, `RetrainSettings`, `CompareSettings`); its configuration
+adds the settings of the built-in problem, a wide residual network on images.
 
-A preset says which minimum (good, bad, memorization); a protocol says at which scale: "paper" is the paper's own,
-"digits" the one that the demo runs in minutes, found by measurement (docs/protocol.md).
+A preset chooses the minimum (good, bad, memorization); a protocol chooses the scale: "paper" is that of the paper,
+"digits" one that the demo runs in minutes, chosen by measurement (docs/protocol.md).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -23,150 +23,150 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a minimum of any problem is found."""
+    """Settings for training a minimum of any problem."""
 
     epochs: int = 200
     """Epochs to train for."""
     batch_size: int = 128
-    """Examples a step."""
+    """Examples per step."""
     seed: int = 0
-    """Of the initial parameters, batch order and augmentation (and random labels)."""
+    """Seed of the initial parameters, batch order and augmentation (and of random labels)."""
 
 
 @dataclass(frozen=True)
 class MinimumSettings(TrainSettings):
-    """How a minimum of the user's own problem is found, or which one was given (after 0 epochs)."""
+    """Settings for training a minimum of the user's own problem, or the checksum of a given one (after 0 epochs)."""
 
     given: str | None = None
-    """The checksum of a minimum that was given."""
+    """Checksum of a minimum that was given."""
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """How networks of any problem are trained side by side."""
+    """Settings for training networks of any problem side by side."""
 
     optimizers: tuple[str, ...] = ("sgd", "momentum", "adam")
-    """Their names; of the built-in ones sgd, momentum (0.9) and adam."""
+    """Names of the optimisers; the built-in ones are sgd, momentum (0.9) and adam."""
     seeds: tyro.conf.Suppress[tuple[int, ...]] = (0, 1, 2, 3, 4)
-    """Of the initial parameters, batch order and augmentation, which the optimisers share."""
+    """Seeds of the initial parameters, batch order and augmentation; every optimiser uses the same ones."""
     epochs: int = 200
     """Epochs to train for."""
     batch_size: int = 128
-    """Examples a step."""
+    """Examples per step."""
     steps: int | None = None
-    """Keep the parameters every so many steps, instead of once an epoch."""
+    """Store the parameters every so many steps, instead of once per epoch."""
     strategy: str = "auto"
-    """How the networks of an optimiser run together, as in `retrain`."""
+    """Execution strategy for the networks of one optimiser, as in `retrain`."""
 
 
 @dataclass(frozen=True)
 class RetrainSettings:
-    """How the copies of any problem's minimum are thrown and retrained."""
+    """Settings for perturbing and retraining copies of any problem's minimum."""
 
     seeds: tyro.conf.Suppress[tuple[int, ...]] = (0, 1, 2, 3, 4)
     """Seeds of the jump directions."""
     step_sizes: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
-    """Lengths of the jumps; 1 moves every filter by its own norm."""
+    """Step sizes of the jumps; 1 displaces every filter by its own norm."""
     controls: int = 2
-    """Copies that are not perturbed, and retrained like the others: they show where the minimum itself drifts."""
+    """Unperturbed copies that are retrained like the others: they show how the minimum itself drifts."""
     epochs: int = 50
-    """Epochs to retrain for; more than before extends the trajectories."""
+    """Epochs to retrain for; a larger number than before extends the trajectories."""
     batch_size: int = 128
-    """Examples a step."""
+    """Examples per step."""
     data_order: str = "member"
-    """Who shares batches and augmentation: member (nobody), seed (one direction), shared (all)."""
+    """Which copies share batches and augmentation: member (none), seed (those of one direction), shared (all)."""
     order_seed: int = 0
-    """Of the batch order and augmentation."""
+    """Seed of the batch order and augmentation."""
     strategy: str = "auto"
-    """How the copies run together: auto (measured once), loop, threads, vmap_grad, grad_vmap, or vmap_grad:4, say."""
+    """Execution strategy of the copies: auto (measured once), loop, threads, vmap_grad, grad_vmap or vmap_grad:4."""
 
     @property
     def num_controls(self) -> int:
-        """How many copies are added that are not perturbed: none where a step size is 0."""
+        """Number of unperturbed copies that are added: none if a step size is 0."""
         return 0 if 0 in self.step_sizes else self.controls
 
     @property
     def num_copies(self) -> int:
-        """How many copies there are in all."""
+        """Total number of copies."""
         return len(self.seeds) * len(self.step_sizes) + self.num_controls
 
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """What is recorded of a training of the user's own."""
+    """Settings of a recorded training of the user's own."""
 
     group: str = ""
-    """The label whose values are told apart, in numbers and in colours."""
+    """Label that groups the members, in statistics and in colours."""
     order_seed: int = 0
-    """Of the null trajectories."""
+    """Seed of the null trajectories."""
 
 
 @dataclass(frozen=True)
 class JointSettings:
-    """Which runs stand in one distance matrix."""
+    """Settings of a joint run: which runs share one distance matrix."""
 
     runs: tuple[str, ...] = ()
-    """Their folders, absolute."""
+    """Absolute paths of their run folders."""
     group: str = "run"
-    """The label whose values are told apart, in numbers and in colours."""
+    """Label that groups the members, in statistics and in colours."""
     order_seed: int = 0
-    """Of the null trajectories."""
+    """Seed of the null trajectories."""
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What a network learns of images, and how."""
+    """Settings of the built-in problem: data set, network and optimisation."""
 
     protocol: Protocol = "digits"
-    """The scale of everything below: the demo's, or the paper's own."""
+    """Scale of all settings below: that of the demo, or that of the paper."""
     dataset: str = "digits"
     """digits, cifar10, cifar100, fashion_mnist or mnist; digits+pairs: 100 classes of two images side by side;
-    fashion_mnist+padded: 32x32 in a black frame."""
+    fashion_mnist+padded: padded to 32x32 with black."""
     data_dir: str | None = None
-    """A folder with the data set's original files, instead of a download."""
+    """Folder with the original files of the data set, instead of a download."""
     data_unchecked: bool = False
-    """Take files of data_dir that are not the original ones, if they are well formed."""
+    """Accept files in data_dir that are not the original ones, if they are well formed."""
     train_size: int | None = None
-    """Use only that many training images, the same number of each class."""
+    """Use only this many training images, the same number of each class."""
     depth: int = 10
     """Depth of the wide residual network, 6 n + 4."""
     widen_factor: int = 1
-    """Its width, in multiples of 16, 32 and 64 channels."""
+    """Width of the network, in multiples of 16, 32 and 64 channels."""
     learning_rate: float = 0.1
-    """Learning rate at the start."""
+    """Initial learning rate."""
     decay_epochs: tuple[int, ...] = ()
     """Epochs at whose start the learning rate is divided by 10."""
     weight_decay: float = 0.0
-    """Coefficient of the L2 term, PyTorch's meaning."""
+    """Coefficient of the L2 term, as PyTorch defines it."""
     augmentation: str = "none"
-    """none, or some of crop, flip, rotate and color joined by +, in the order of their use."""
+    """none, or some of crop, flip, rotate and color joined by +, in the order in which they are applied."""
     padding: int = 4
-    """Pixels that a crop moves at most."""
+    """Maximum shift of a crop, in pixels."""
     precision: str = "float32"
-    """Of the activations: float32 or bfloat16; parameters, statistics and losses are float32 in any case."""
+    """Dtype of the activations: float32 or bfloat16; parameters, statistics and losses are always float32."""
 
 
 @dataclass(frozen=True)
 class TrainConfig(TaskConfig, TrainSettings):
-    """How a minimum is found."""
+    """Settings for training a minimum of the built-in problem."""
 
     preset: Preset = "good"
     """good: weight decay and augmentation; bad: neither; memorization: bad, with random labels."""
     label_noise: float = 0.0
-    """Share of the training labels that are replaced by random ones."""
+    """Fraction of the training labels that are replaced by random ones."""
     optimizer: str = "momentum"
     """sgd, momentum (0.9) or adam."""
 
 
 @dataclass(frozen=True)
 class CompareConfig(TaskConfig, CompareSettings):
-    """How networks are trained side by side, from shared initial parameters by several optimisers."""
+    """Settings for training networks of the built-in problem side by side, from shared initial parameters."""
 
     eval_size: int = 10_000
-    """Record losses and accuracies of every snapshot on at most that many training and test images."""
+    """Record losses and accuracies of every snapshot on at most this many training and test images."""
 
     def of_one(self, optimizer: str, seed: int) -> TrainConfig:
-        """How one of the networks is trained."""
+        """Return the configuration that trains one of the networks."""
         names = {field.name for field in fields(TaskConfig)} | {"epochs", "batch_size"}
         shared = {name: getattr(self, name) for name in names}
         return TrainConfig(**shared, optimizer=optimizer, seed=seed)
@@ -174,65 +174,65 @@ class CompareConfig(TaskConfig, CompareSettings):
 
 @dataclass(frozen=True)
 class RetrainConfig(RetrainSettings):
-    """How the copies are thrown and retrained."""
+    """Settings for perturbing and retraining copies of a minimum of the built-in problem."""
 
     optimizer: str = "momentum"
-    """sgd, momentum (0.9) or adam; starts fresh."""
+    """sgd, momentum (0.9) or adam, with a fresh optimiser state."""
     learning_rate: float = 0.001
     """Learning rate, constant."""
     weight_decay: float = 0.0
-    """Coefficient of the L2 term; the minimum's own by default."""
+    """Coefficient of the L2 term; that of the minimum by default."""
     augmentation: str = "none"
-    """As in `train`; the minimum's own by default."""
+    """Augmentation, as in `train`; that of the minimum by default."""
     eval_size: int = 10_000
-    """Record losses and accuracies of every epoch on at most that many training and test images."""
+    """Record losses and accuracies of every epoch on at most this many training and test images."""
     precision: str = "float32"
-    """Of the activations: float32 or bfloat16, whatever the minimum was found with."""
+    """Dtype of the activations: float32 or bfloat16, independent of how the minimum was trained."""
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """How the trajectories are embedded; every setting gets a folder of its own."""
+    """Settings of an embedding of the trajectories; each combination of settings has its own folder."""
 
     method: str = "mds"
-    """mds (metric scaling), phate, tsne, umap, pca, random (a random plane), or phate-package (the package of that
-    name). Unless it is named, a setting of PHATE's (center, knn, decay, t, potential, landmarks) asks for phate."""
+    """mds (metric multidimensional scaling), phate, tsne, umap, pca, random (a random plane), or phate-package (the
+    phate package). Without it, any of PHATE's settings (center, knn, decay, t, potential, landmarks) selects phate."""
     metric: str | None = None
-    """cosine or euclidean; None takes euclidean for mds, and for pca and random, which need it, else cosine."""
+    """cosine or euclidean; by default euclidean for mds, and for pca and random, which require it, else cosine."""
     center: str = "none"
-    """Where cosines are seen from: none (the vectors themselves), mean or minimum."""
+    """Origin of the vectors for cosine distances: none (the parameter vectors themselves), mean or minimum."""
     knn: int | Literal["connect", "auto"] = 5
-    """Neighbours that set PHATE's bandwidth; connect takes the smallest number whose graph has one component, auto the
-    best of several: connected, not degenerate, and of the highest rank correlation."""
+    """Number of neighbours that sets PHATE's bandwidth; connect: the smallest number with a connected graph; auto: the
+    best of several (connected, not degenerate, and with the highest rank correlation)."""
     decay: float = 40.0
     """Exponent of PHATE's kernel."""
     t: int | None = None
-    """PHATE's diffusion time; None takes the knee of the entropy."""
+    """PHATE's diffusion time; by default the knee of the entropy."""
     potential: str = "euclidean"
-    """How PHATE compares potentials: euclidean (the paper) or cosine (its authors' code)."""
+    """Distance between PHATE's potentials: euclidean (the paper) or cosine (its authors' code)."""
     landmarks: int | None = None
-    """Embed that many points by PHATE and put the others among them; None is exact."""
+    """Embed this many points with PHATE and interpolate the others; exact by default."""
     n_components: int = 2
-    """Dimensions of the picture."""
+    """Dimension of the embedding."""
     include_minimum: bool = False
-    """Embed the minimum too, as mds does in any case."""
+    """Embed the minimum too, as mds always does."""
     only_seeds: tuple[int, ...] = ()
-    """Embed the trajectories of these seeds alone."""
+    """Embed only the trajectories of these seeds."""
     only_optimizers: tuple[str, ...] = ()
-    """Embed the networks of these optimisers alone, of a run of `compare`."""
+    """Embed only the networks of these optimisers, for a run of `compare`."""
     null: Literal["rotated", "random", "shuffled", "exchange", "decay", "decay+rotated"] | None = None
-    """Embed null trajectories of this kind in place of the real ones, the control for the same picture: rotated at
-    random; with random movements; shuffled in time; with the movements of another direction's copy; with weight decay
-    alone; or with weight decay and rotated gradients."""
+    """Embed null trajectories of this kind instead of the real ones, as a control: rotated (randomly rotated), random
+    (random increments), shuffled (in time), exchange (increments of a copy of another direction), decay (weight decay
+    only), or decay+rotated (weight decay and randomly rotated gradients)."""
 
     @property
     def distance(self) -> str:
-        """The metric, the method's own where none was asked for."""
+        """The metric; the default of the method if none is set."""
         return self.metric or METHODS[self.method].metric
 
     @property
     def name(self) -> str:
-        """The setting as the name of its folder, such as "mds-euclidean" or "phate-cosine-none-knn5"."""
+        """The settings as a folder name, such as "mds-euclidean" or "phate-cosine-none-knn5"."""
         parts = [self.method, self.distance]
         if self.distance == "cosine":
             parts.append(self.center)
@@ -250,37 +250,37 @@ class EmbedConfig:
         return "-".join(parts)
 
 
-_OF_PHATE = ("center", "knn", "decay", "t", "potential", "landmarks")
+_PHATE_SETTINGS = ("center", "knn", "decay", "t", "potential", "landmarks")
 
 
-def embed_config(**given: Any) -> EmbedConfig:
-    """Return what is asked of an embedding: by metric scaling, or by PHATE where one of its settings is given.
+def embed_config(**settings: Any) -> EmbedConfig:
+    """Return the configuration of an embedding: metric MDS, or PHATE if one of its settings is given.
 
     Args:
-        given: the settings that were named; where these say no method, one of PHATE's stands for it.
+        settings: fields of `EmbedConfig`; without `method`, any of PHATE's settings selects "phate".
     """
-    asks_for_phate = "method" not in given and not given.keys().isdisjoint(_OF_PHATE)
-    return EmbedConfig(**({"method": "phate"} if asks_for_phate else {}) | given)
+    selects_phate = "method" not in settings and not settings.keys().isdisjoint(_PHATE_SETTINGS)
+    return EmbedConfig(**({"method": "phate"} if selects_phate else {}) | settings)
 
 
-# What the digits protocol changes of the paper's; how it was found stands in docs/protocol.md.
+# Where the digits protocol differs from the paper's; docs/protocol.md tells how these values were chosen.
 _DIGITS_TRAIN = {"train_size": 100, "batch_size": 25, "epochs": 200, "decay_epochs": (150,), "padding": 1}
 _DIGITS_WEIGHT_DECAY = 1e-3
 _DIGITS_RETRAIN = {"epochs": 50, "learning_rate": 0.05, "eval_size": 400}
 _DIGITS_COMPARE = {"train_size": 400, "batch_size": 50, "epochs": 100, "decay_epochs": (75,), "eval_size": 400}
 
-# A mirrored digit is no digit; a mirrored photograph or shoe is one.
+# A mirrored digit is not a digit, but a mirrored photograph or shoe is still a photograph or a shoe.
 _FLIPPED = ("cifar10", "cifar100", "fashion_mnist", "fashion_mnist+padded")
 
 
 def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "digits", seed: int = 0) -> TrainConfig:
-    """The paper's way to a good, bad or memorization minimum, at the scale of a protocol.
+    """Return the paper's configuration for a good, bad or memorization minimum, at the scale of a protocol.
 
     Args:
         preset: "good", "bad" or "memorization".
         protocol: "digits" or "paper"; by default "digits" for the digits and their pairs, "paper" for others.
-        dataset: its name; whether it is known is seen where it is used.
-        seed: of everything random.
+        dataset: name of the data set; it is checked where it is used.
+        seed: seed of all randomness.
 
     Raises:
         ValueError: for an unknown name (lists the known ones).
@@ -309,7 +309,7 @@ def train_preset(preset: str, *, protocol: str | None = None, dataset: str = "di
 
 
 def retrain_preset(minimum: TrainConfig) -> RetrainConfig:
-    """The protocol's retraining of that minimum: its own weight decay, augmentation and batch size, lr constant."""
+    """Return the protocol's retraining of a minimum: its weight decay, augmentation and batch size, a constant lr."""
     config = RetrainConfig(
         weight_decay=minimum.weight_decay,
         augmentation=minimum.augmentation,
@@ -320,7 +320,10 @@ def retrain_preset(minimum: TrainConfig) -> RetrainConfig:
 
 
 def compare_preset(*, protocol: str | None = None, dataset: str = "digits") -> CompareConfig:
-    """The paper's comparison of optimisers, at the scale of a protocol; arguments and errors as for `train_preset`."""
+    """Return the paper's comparison of optimisers at the scale of a protocol.
+
+    Arguments and errors are those of `train_preset`.
+    """
     good = train_preset("good", protocol=protocol, dataset=dataset)
     names = {field.name for field in fields(TaskConfig)} | {"epochs", "batch_size"}
     config = CompareConfig(**{name: getattr(good, name) for name in names} | {"weight_decay": 0.0})
@@ -328,10 +331,10 @@ def compare_preset(*, protocol: str | None = None, dataset: str = "digits") -> C
 
 
 def from_record[C](cls: type[C], record: Any) -> C:
-    """Make a configuration of its JSON record (lists become tuples); fields that the record lacks have their defaults.
+    """Build a configuration from its JSON record; lists become tuples, and missing fields take their defaults.
 
     Raises:
-        ValueError: for unknown fields, and for values of another type.
+        ValueError: for unknown fields, and for values of the wrong type.
     """
     if not isinstance(record, dict):
         raise ValueError(f"a {cls.__name__} must be a JSON object, got {record!r:.50}")
@@ -342,12 +345,12 @@ def from_record[C](cls: type[C], record: Any) -> C:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
     for name, value in values.items():
         if not _is_a(value, kinds[name]):
-            raise ValueError(f"{name} must be {_words_of(kinds[name])}, got {record[name]!r:.50}")
+            raise ValueError(f"{name} must be {_describe_type(kinds[name])}, got {record[name]!r:.50}")
     return cls(**values)
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of the type that a field of a configuration declares."""
+    """Return whether a value read from JSON has the declared type of a configuration field."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
@@ -359,11 +362,11 @@ def _is_a(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def _words_of(kind: Any) -> str:
+def _describe_type(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
 
 
 def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise a ValueError for a name that is none of the known ones, and lists them."""
+    """Raise a ValueError that lists the known names if `value` is not one of them."""
     if value not in known:
         raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")

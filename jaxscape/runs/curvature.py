@@ -1,4 +1,4 @@
-"""The stage `curvature`: eigenvalues, trace and spectral density of the loss at a minimum, and at its copies."""
+"""The stage `curvature`: eigenvalues, trace and spectral density at a minimum, and at its copies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import read_partial, write_partial
 from jaxscape.runs.keys import probe_key
 from jaxscape.runs.landscape_config import SPLITS, CurvatureConfig
-from jaxscape.runs.landscape_stage import Place, is_there, keeping, made_of, read_place, read_source
+from jaxscape.runs.landscape_stage import Place, inputs_of, is_up_to_date, keeping, read_place, read_source
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import progress
 from jaxscape.runs.sources import Source
@@ -25,45 +25,45 @@ from jaxscape.training.statistics import recalibration
 
 PyTree = Any
 
-# Points in one program where "vmap" comes without a number; fewer where these do not fit. Each holds its own basis of
-# Lanczos vectors, and what an interrupted measurement loses is a stack.
+# Points per program for "vmap" without a number; fewer if these do not fit into memory. Each point needs its own basis
+# of Lanczos vectors, and an interrupted measurement loses up to one stack.
 AT_ONCE = 8
 
 
 def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, console: Console) -> Path:
     """Measure the curvature of a run, resume an interrupted measurement, or find it done.
 
-    Running statistics (batch norm) are measured anew at every point. Several points are measured together by the
-    strategy, and what is finished is kept after each group of them.
+    The running statistics of batch norm are recalibrated at every point. The strategy measures several points together,
+    and results are saved after each group of points.
 
     Args:
-        run: a run folder with a minimum; with finished trajectories for that of the copies.
-        config: of which matrix, where, and how exactly.
+        run: a run folder with a minimum, and with finished trajectories to measure at the copies.
+        config: the matrix, the points and the accuracy.
         own: the problem of the run.
-        console: where to say how far it is.
+        console: where to print the progress.
 
     Returns:
-        The folder of the result. values.npz has a row per point, the minimum first: eigenvalues, residuals and lowest
-        [point, k], trace and trace_error [point], grid and density [point, 1000], and the columns of the copies.
+        The folder of the result. values.npz has one row per point, the minimum first: eigenvalues, residuals and lowest
+        [point, k], trace and trace_error [point], grid and density [point, 1000], and the labels of the copies.
 
     Raises:
-        FileNotFoundError: where the run has no minimum, or no finished trajectories.
-        ValueError: for a setting that cannot work.
-        OSError: where the run folder cannot be written to.
+        FileNotFoundError: if the run has no minimum, or no finished trajectories.
+        ValueError: for an invalid setting.
+        OSError: if the run folder cannot be written to.
     """
     check_curvature(config)
     run = RunFolder(run)
     if not run.kind.has_minimum:
-        raise ValueError(f"curvature is measured at a minimum, and {run} has none")
+        raise ValueError(f"curvature is measured at a minimum, but {run} has none")
     place = read_place(run, own)
     source = read_source(run) if config.at != "minimum" else None
     rows = [-1, *([] if source is None else source.shown)]  # the minimum first
-    made = made_of(config, own, minimum=place.checksum, trajectories=None if source is None else run.fingerprint())
+    inputs = inputs_of(config, own, minimum=place.checksum, trajectories=None if source is None else run.fingerprint())
     folder = run.curvature / config.name
-    if is_there(run, "curvature", folder, made, console):
+    if is_up_to_date(run, "curvature", folder, inputs, console):
         return folder
-    with keeping(run, "curvature", folder, made, console) as keep:
-        found = _points(folder, made, config, place, rows, source, f"{run.name}: curvature", console)
+    with keeping(run, "curvature", folder, inputs, console) as keep:
+        values = _measure_all(folder, inputs, config, place, rows, source, f"{run.name}: curvature", console)
         columns = {"column:member": np.array(rows)}
         if source is not None:
             labels = [source.store.labels[member] for member in rows[1:]]
@@ -71,12 +71,12 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
                 f"column:{name}": np.array([0, *(label[name] for label in labels)]) for name in ("seed", "step_size")
             }
         keep(
-            found | columns,
-            eigenvalues=found["eigenvalues"][0],
-            residuals=found["residuals"][0],
-            lowest=found["lowest"][0],
-            trace=float(found["trace"][0]),
-            trace_error=float(found["trace_error"][0]),
+            values | columns,
+            eigenvalues=values["eigenvalues"][0],
+            residuals=values["residuals"][0],
+            lowest=values["lowest"][0],
+            trace=float(values["trace"][0]),
+            trace_error=float(values["trace_error"][0]),
             statistics="recalibrated",
             split=config.split,
         )
@@ -84,15 +84,15 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
 
 
 def points_at_once(config: CurvatureConfig, points: int) -> tuple[str, int]:
-    """Return how several points are measured together, "loop", "threads" or "vmap", and how many of them."""
+    """Return how several points are measured together, "loop", "threads" or "vmap", and how many at a time."""
     kind, number = parse_evaluation(config.strategy, jax.local_devices()[0].platform)
     at_once = {"loop": 1, "threads": num_workers("threads"), "vmap": AT_ONCE}[kind]
     return kind, min(number or at_once, points)
 
 
-def _points(
+def _measure_all(
     folder: Path,
-    made: dict[str, Any],
+    inputs: dict[str, Any],
     config: CurvatureConfig,
     place: Place,
     rows: Sequence[int],
@@ -100,30 +100,30 @@ def _points(
     title: str,
     console: Console,
 ) -> dict[str, np.ndarray]:
-    """The curvature at each point, what an interrupted call had among it; it is kept after every group of points."""
-    again = recalibration(place.problem, place.minimum, place.model_state, batch_size=config.batch_size)
+    """Measure the curvature at each point that an interrupted call has not measured; save after every group."""
+    recalibrated = recalibration(place.problem, place.minimum, place.model_state, batch_size=config.batch_size)
     kind, size = points_at_once(config, len(rows))
-    done = read_partial(folder, made)
+    done = read_partial(folder, inputs)
     first = len(done["trace"]) if done else 0
     if first:
-        console.print(f"{title}: {first} of {len(rows)} points are there")
-    with progress(title=title, total=len(rows), console=console, first=first) as say:
+        console.print(f"{title}: {first} of {len(rows)} points are measured already")
+    with progress(title=title, total=len(rows), console=console, first=first) as show:
         while first < len(rows):
             group = rows[first : first + size]
-            # A stack is filled up, so that the last one is the same program, and rounds as the others.
-            filled = [*group, *([group[-1]] * (size - len(group) if kind == "vmap" else 0))]
-            params = [_params(config, place, row, source) for row in filled]
-            states = [again(each, place.model_state) for each in params]
+            # The last stack is padded, so that it runs the same program and rounds like the others.
+            padded = [*group, *([group[-1]] * (size - len(group) if kind == "vmap" else 0))]
+            params = [_params(config, place, row, source) for row in padded]
+            states = [recalibrated(each, place.model_state) for each in params]
             try:
-                found = measure_points(config, place, params, states, strategy=kind)
+                measured = measure_points(config, place, params, states, strategy=kind)
             except jax.errors.JaxRuntimeError as error:
                 size = fewer_at_once(error, size)
                 continue
-            found = {name: values[: len(group)] for name, values in found.items()}
-            done = {name: np.concatenate([done[name], each]) if done else each for name, each in found.items()}
-            write_partial(folder, done, made)
+            measured = {name: values[: len(group)] for name, values in measured.items()}
+            done = {name: np.concatenate([done[name], each]) if done else each for name, each in measured.items()}
+            write_partial(folder, done, inputs)
             first += len(group)
-            say(first, f"largest eigenvalue {done['eigenvalues'][-1][0]:.4g}")
+            show(first, f"largest eigenvalue {done['eigenvalues'][-1][0]:.4g}")
     return done
 
 
@@ -132,8 +132,8 @@ def _params(config: CurvatureConfig, place: Place, member: int, source: Source |
         return place.minimum
     store = source.store
     epoch = 0 if config.at == "starts" else store.num_epochs - 1
-    found = store.read(epoch, member, like=place.like)
-    return jax.tree.map(lambda leaf: leaf[0, 0], found)
+    params = store.read(epoch, member, like=place.like)
+    return jax.tree.map(lambda leaf: leaf[0, 0], params)
 
 
 def measure_points(
@@ -144,18 +144,18 @@ def measure_points(
     *,
     strategy: str,
 ) -> dict[str, np.ndarray]:
-    """Return the curvature of some networks, arrays float64 [point, ...] by name; `measure_curvature` lists them.
+    """Return the curvature of some networks as float64 arrays [point, ...] by name; `measure_curvature` lists them.
 
     Args:
-        config: what is measured.
-        place: whose problem it is.
-        params: of each network; likewise
-        model_states: its model state.
-        strategy: of several: "loop", "threads" (all of them at the same time) or "vmap" (all in one program).
+        config: the settings of the measurement.
+        place: the place, for its problem.
+        params: the parameters of each network.
+        model_states: the model state of each network.
+        strategy: how several networks run: "loop", "threads" (all at the same time) or "vmap" (all in one program).
     """
     number = len(params)
-    several = number > 1  # a stack of one would be another program than that of one network
-    of: Any = {
+    several = number > 1  # a stack of one would be a different program than a single network
+    options: Any = {
         "model_state": stack_members(list(model_states)) if several else model_states[0],
         "split": SPLITS[config.split],
         "batch_size": config.batch_size,
@@ -165,10 +165,10 @@ def measure_points(
         "strategy": (f"threads:{number}" if strategy == "threads" else strategy) if several else None,
     }
     at = stack_members(list(params)) if several else params[0]
-    spectrum = hessian_spectrum(place.problem, at, k=config.k, num_steps=config.steps, probes=config.probes, **of)
-    traced = trace(place.problem, at, probes=max(2 * config.probes, 2), **of)
+    spectrum = hessian_spectrum(place.problem, at, k=config.k, num_steps=config.steps, probes=config.probes, **options)
+    traced = trace(place.problem, at, probes=max(2 * config.probes, 2), **options)
     assert spectrum.density is not None
-    found = {
+    results = {
         "eigenvalues": spectrum.eigenvalues,
         "residuals": spectrum.residuals,
         "lowest": spectrum.lowest.values,
@@ -178,5 +178,5 @@ def measure_points(
         "density": spectrum.density.values,
         "width": spectrum.density.width,
     }
-    arrays = {name: np.asarray(values, np.float64) for name, values in found.items()}
+    arrays = {name: np.asarray(values, np.float64) for name, values in results.items()}
     return arrays if several else {name: values[None] for name, values in arrays.items()}

@@ -1,4 +1,4 @@
-"""The stage `embed`: coordinates from the inner products, a folder a setting."""
+"""The stage `embed`: coordinates from the Gram matrix, one folder per combination of settings."""
 
 import time
 from pathlib import Path
@@ -28,28 +28,28 @@ from jaxscape.trajectories.gram import take_points
 
 
 def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> Path:
-    """Embed a finished run with one setting, or find it done; returns the setting's folder.
+    """Embed a finished run, or find it done; returns the folder of the embedding.
 
     Raises:
-        FileNotFoundError: where there are no finished trajectories.
-        ValueError: for a setting that cannot work.
-        OSError: where the run folder cannot be written to.
+        FileNotFoundError: if there are no finished trajectories.
+        ValueError: for an invalid setting.
+        OSError: if the run folder cannot be written to.
     """
     check_embed(config)
     run = RunFolder(run)
-    asks = config.include_minimum or (config.center == "minimum" and config.distance == "cosine")
-    if asks and run.read_config() and not run.kind.has_minimum:
-        raise ValueError(f"center minimum and include_minimum need a minimum, and {run} has none")
-    measured = _chosen(perturbed(measure(run, console=console)), config)
+    needs_minimum = config.include_minimum or (config.center == "minimum" and config.distance == "cosine")
+    if needs_minimum and run.read_config() and not run.kind.has_minimum:
+        raise ValueError(f"center minimum and include_minimum require a minimum, but {run} has none")
+    measured = _select(perturbed(measure(run, console=console)), config)
     folder = embedding_folder(run, config.name)
     if config.name in embeddings(run):
-        console.print(f"{run}: {config.name} is there")
+        console.print(f"{run}: {config.name} is up to date")
         return folder
     if reason := damaged_embeddings(run).get(config.name):
-        console.print(f"{reason}; it is made again")
-    # Here, and not for an embedding that is there: they import jax, scipy and every method.
+        console.print(f"{reason}; it is recomputed")
+    # Imported only now, because they import jax, scipy and every method, which an existing embedding does not need.
     from jaxscape.runs.layouts import draw
-    from jaxscape.runs.trust import alternative, beside_surrogates, picture_fidelity, tried_table
+    from jaxscape.runs.trust import alternative, compare_with_surrogates, picture_fidelity, tried_table
 
     check_devices()
     started = time.monotonic()
@@ -58,46 +58,46 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
         if config.null is not None:
             shown = nulls.draw(config.null, jax.random.key(0))
         picture = draw(shown, config)
-        found = picture.diagnostics | {"fidelity": picture_fidelity(picture, measured.labels)}
-        found["surrogate"] = beside_surrogates(picture, config, measured.labels, nulls.draws())
-        if found["degenerate"] and (instead := alternative(picture, config)):
-            found["warnings"] = [*found["warnings"], instead]
+        diagnostics = picture.diagnostics | {"fidelity": picture_fidelity(picture, measured.labels)}
+        diagnostics["surrogate"] = compare_with_surrogates(picture, config, measured.labels, nulls.draws())
+        if diagnostics["degenerate"] and (suggestion := alternative(picture, config)):
+            diagnostics["warnings"] = [*diagnostics["warnings"], suggestion]
     embedding = picture.embedding
     axes = "xyz" if config.n_components <= 3 else [f"axis{i}_" for i in range(config.n_components)]
     coordinates = {axes[i]: embedding[:, i] for i in range(config.n_components)}
     setting = vars(config) | {"metric": config.distance}
     with writing(run, wait=console):
         write_table(run, folder / COORDINATES, _labels(measured, picture.first) | picture.columns | coordinates)
-        # Last: it says that the coordinates are there.
-        write_record(folder / DIAGNOSTICS, {"fingerprint": measured.fingerprint, "setting": setting, **found})
+        # Last: its presence marks the coordinates as complete.
+        write_record(folder / DIAGNOSTICS, {"fingerprint": measured.fingerprint, "setting": setting, **diagnostics})
         run.record_seconds("embed", time.monotonic() - started)
     complete_report(run, console=console)
-    if (table := tried_table(found)) is not None:
+    if (table := tried_table(diagnostics)) is not None:
         console.print(table)
-    for note in found["warnings"]:
+    for note in diagnostics["warnings"]:
         console.print(f"{run}, {config.name}: {note}")
     return folder
 
 
 def repair_embeddings(run: Path, *, console: Console) -> None:
-    """Make damaged embeddings of a finished run again, and say so."""
+    """Recompute the damaged embeddings of a finished run, and print which ones."""
     settings = {name: read_setting(run, name) for name in damaged_embeddings(run)}
     for name, config in settings.items():
         if config is None:
-            console.print(f"{run}: {name} is damaged and its setting is lost; `jaxscape embed {run}` makes it again")
+            console.print(f"{run}: {name} is damaged and its settings are lost; `jaxscape embed {run}` makes it again")
         else:
             embed_trajectories(run, config, console=console)
 
 
-def _chosen(measured: Measured, config: EmbedConfig) -> Measured:
-    """The trajectories that are asked for; distances from the mean are then from theirs."""
+def _select(measured: Measured, config: EmbedConfig) -> Measured:
+    """Return the selected trajectories; the mean is then that of the selection."""
     rows = np.ones(measured.gram.num_points, bool)
-    for name, asked in (("seed", config.only_seeds), ("optimizer", config.only_optimizers)):
+    for name, selected in (("seed", config.only_seeds), ("optimizer", config.only_optimizers)):
         known = np.unique(measured.labels[name]).tolist() if name in measured.labels else []
-        if asked and set(asked) - set(known):
-            raise ValueError(f"only_{name}s must be some of {known}, got {' '.join(map(str, asked))}")
-        if asked:
-            rows &= np.isin(measured.labels[name], asked)
+        if selected and set(selected) - set(known):
+            raise ValueError(f"only_{name}s must be some of {known}, got {' '.join(map(str, selected))}")
+        if selected:
+            rows &= np.isin(measured.labels[name], selected)
     if rows.all():
         return measured
     if not rows.any():
@@ -107,12 +107,12 @@ def _chosen(measured: Measured, config: EmbedConfig) -> Measured:
 
 
 def _group(run: RunFolder) -> str:
-    """The label of those that exchange, where nothing was thrown."""
+    """Return the label within which trajectories exchange increments; "" for copies, which exchange by step size."""
     return "" if run.kind.has_minimum else group_of(run.settings(run.kind.stage))
 
 
 def _labels(measured: Measured, first: int) -> dict[str, np.ndarray]:
-    """Row labels; the minimum, where it is the one row before the first of the trajectories, has member -1."""
+    """Return the labels of the rows; the minimum, if it is the first row, has member -1."""
     if not first:
         return measured.labels
     blank = {"member": -1, "seed": -1, "step_size": 0.0, "epoch": 0, "update": 0}

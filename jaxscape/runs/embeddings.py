@@ -1,4 +1,4 @@
-"""The embeddings of a run folder: a folder for each setting, with coordinates and diagnostics."""
+"""The embeddings of a run folder: one folder per combination of settings, with coordinates and diagnostics."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,32 +15,32 @@ COORDINATES, DIAGNOSTICS = "coordinates.csv", "diagnostics.json"
 
 
 def embedding_folder(run: Path, setting: str) -> Path:
-    """Return the folder of a setting."""
+    """Return the folder of an embedding by its name."""
     return RunFolder(run).embeddings / setting
 
 
 def embeddings(run: Path) -> list[str]:
-    """Name the settings with which the present trajectories are embedded, those alone that can be read whole."""
+    """Return the names of the embeddings of the current trajectories that are complete."""
     return [setting for setting, reason in _states(run) if not reason]
 
 
 def damaged_embeddings(run: Path) -> dict[str, str]:
-    """Name the settings whose embedding of the present trajectories is damaged, each with the reason."""
+    """Return the names of the damaged embeddings of the current trajectories, each with the reason."""
     return {setting: reason for setting, reason in _states(run) if reason}
 
 
 def read_coordinates(run: Path, setting: str) -> Columns:
-    """Read the coordinates of an embedding with their row labels."""
+    """Read the coordinates of an embedding and the labels of its rows."""
     return read_table(RunFolder(run), embedding_folder(run, setting) / COORDINATES)
 
 
 def read_diagnostics(run: Path, setting: str) -> dict[str, Any]:
-    """Read what was asked of an embedding and what it found."""
+    """Read the settings and diagnostics of an embedding."""
     return read_record(embedding_folder(run, setting) / DIAGNOSTICS)
 
 
 def read_setting(run: Path, setting: str) -> EmbedConfig | None:
-    """Return what was asked of an embedding, from its diagnostics or else the report; None where neither says."""
+    """Return the settings of an embedding, from its diagnostics or else the report; None if neither has them."""
     for read in (lambda: read_diagnostics(run, setting), lambda: _reported(run)[setting]):
         try:
             return _without_unused(from_record(EmbedConfig, read()["setting"]))
@@ -50,39 +50,40 @@ def read_setting(run: Path, setting: str) -> EmbedConfig | None:
 
 
 def _without_unused(config: EmbedConfig) -> EmbedConfig:
-    """Earlier versions took settings of PHATE's for any method, and did nothing with them."""
+    """Reset the kernel settings of other methods, which earlier versions accepted and ignored."""
     if METHODS[config.method].has_kernel:
         return config
     return replace(config, knn=EmbedConfig.knn, decay=EmbedConfig.decay, t=EmbedConfig.t)
 
 
 def summarize_embeddings(run: Path) -> dict[str, dict[str, Any]]:
-    """Return what the embeddings of the present trajectories found, for the report.
+    """Return the diagnostics of the embeddings of the current trajectories, for the report.
 
-    One that is damaged keeps its entry there, from which it can be made again.
+    A damaged embedding keeps its earlier entry, from which it can be recomputed.
     """
-    before, found = _reported(run), {}
+    before, summaries = _reported(run), {}
     for setting, reason in _states(run):
         if not reason:
             diagnostics = read_diagnostics(run, setting)
-            found[setting] = {name: diagnostics[name] for name in diagnostics if name not in ("entropy", "fingerprint")}
+            omitted = ("entropy", "fingerprint")
+            summaries[setting] = {name: diagnostics[name] for name in diagnostics if name not in omitted}
         elif setting in before:
-            found[setting] = before[setting]
-    return found
+            summaries[setting] = before[setting]
+    return summaries
 
 
 def describe_trust(diagnostics: Mapping[str, Any]) -> str:
-    """Return in a few words what an embedding keeps, and whether its surrogates draw the same; "" if it is unknown."""
-    kept = diagnostics.get("fidelity")
-    kept = kept if isinstance(kept, dict) else {}  # nothing is known of an embedding of version 0.1
+    """Summarise the fidelity of an embedding, and whether its surrogates look the same; "" if neither is known."""
+    fidelity = diagnostics.get("fidelity")
+    fidelity = fidelity if isinstance(fidelity, dict) else {}  # embeddings of version 0.1 have none
     words = {"rank": "distances", "radius": "radii"}
-    told = [f"{words[name]} {kept[name]:.2f}" for name in words if _is_number(kept.get(name))]
+    ranks = [f"{words[name]} {fidelity[name]:.2f}" for name in words if _is_number(fidelity.get(name))]
     return "; ".join(
         filter(
             None,
             (
                 "degenerate" if diagnostics.get("degenerate") else "",
-                f"rank correlation: {', '.join(told)}" if told else "",
+                f"rank correlation: {', '.join(ranks)}" if ranks else "",
                 describe_surrogates(diagnostics),
             ),
         )
@@ -90,12 +91,12 @@ def describe_trust(diagnostics: Mapping[str, Any]) -> str:
 
 
 def describe_surrogates(diagnostics: Mapping[str, Any]) -> str:
-    """Return in a few words how the surrogates' picture differs; "" where it was not drawn."""
-    found = diagnostics.get("surrogate")
-    if not isinstance(found, dict) or not _is_number(found.get("disparity")) or not _is_number(found.get("movement")):
+    """Summarise how the embedding of the surrogates differs; "" if they were not embedded."""
+    numbers = diagnostics.get("surrogate")
+    if not isinstance(numbers, dict) or not all(_is_number(numbers.get(name)) for name in ("disparity", "movement")):
         return ""
-    said = "surrogates draw the same" if found.get("same") else "surrogates"
-    return f"{said}: disparity {found['disparity']:.2f}, movements {found['movement']:.2f}"
+    subject = "surrogates draw the same" if numbers.get("same") else "surrogates"
+    return f"{subject}: disparity {numbers['disparity']:.2f}, movements {numbers['movement']:.2f}"
 
 
 def _is_number(value: object) -> bool:
@@ -103,21 +104,23 @@ def _is_number(value: object) -> bool:
 
 
 def _states(run: Path) -> Iterator[tuple[str, str]]:
-    """Each setting of the present trajectories, and why it cannot be read ("" where it can)."""
+    """Yield each embedding of the current trajectories, and why it cannot be read ("" if it can)."""
     run = RunFolder(run)
-    source = run.fingerprint()
+    current = run.fingerprint()
     for folder in sorted(run.embeddings.glob("*")):
         if not folder.is_dir():
             continue
         try:
             diagnostics = read_diagnostics(run, folder.name)
-            if diagnostics.get("fingerprint", source) != source:
+            if diagnostics.get("fingerprint", current) != current:
                 continue  # of earlier trajectories
             _check_diagnostics(folder / DIAGNOSTICS, diagnostics)
             check_table(run, folder / COORDINATES)
         except FileNotFoundError:
             missing = [name for name in (DIAGNOSTICS, COORDINATES) if not (folder / name).exists()]
-            if DIAGNOSTICS not in missing or folder.name in _reported(run):  # else a killed process left it unfinished
+            if DIAGNOSTICS not in missing or folder.name in _reported(
+                run
+            ):  # otherwise a killed process left it unfinished
                 yield folder.name, f"{folder} lacks {' and '.join(missing)}"
         except (OSError, ValueError) as error:
             yield folder.name, str(error)
@@ -126,18 +129,18 @@ def _states(run: Path) -> Iterator[tuple[str, str]]:
 
 
 def _check_diagnostics(path: Path, diagnostics: dict[str, Any]) -> None:
-    """Raise a ValueError where something is missing that readers need."""
+    """Raise a ValueError if something is missing that readers need."""
     try:
         method = from_record(EmbedConfig, diagnostics.get("setting")).method
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    missing = [name for name in METHODS[method].found if not isinstance(diagnostics.get(name), int | float)]
+    missing = [name for name in METHODS[method].numbers if not isinstance(diagnostics.get(name), int | float)]
     if missing or not isinstance(diagnostics.get("fingerprint"), str):
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing) or 'its fingerprint'}")
 
 
 def _reported(run: Path) -> dict[str, Any]:
-    """The embeddings of the present trajectories that the report knows."""
+    """Return the report's entries for embeddings of the current trajectories."""
     try:
         report = RunFolder(run).read_report()
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a record says of the machine, and where jaxscape keeps things beside the run folders."""
+"""The environment that a record describes, and the cache folder."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 
 
 def cache_folder() -> Path | None:
-    """Where jaxscape keeps what it need not do again for other runs; None where the home cannot be written to."""
+    """Return the folder of results that are cached for other runs; None if it cannot be written to."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxscape"
         folder.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def cache_folder() -> Path | None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and commit, for the record."""
+    """Return versions, devices and commit, for the record."""
     import jax
 
     devices = jax.devices()
@@ -35,7 +35,7 @@ def environment() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """The version of an installed package, None where it runs from a folder that was not installed."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -43,9 +43,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, None where there is none."""
+    """Return the commit of the checkout that this package runs from; None if there is none."""
     try:
-        found = subprocess.run(
+        completed = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -54,4 +54,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return completed.stdout.strip()

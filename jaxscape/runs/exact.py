@@ -1,7 +1,7 @@
-"""What the exact views show of a run: distances and angles, and the same of surrogates.
+"""The data of the exact views: distances and angles of a run's trajectories and of their surrogates.
 
-Copies that were perturbed are seen from the minimum, beside the jump; any other trajectory is seen from its own first
-point, beside its displacement in the end.
+For perturbed copies the origin is the minimum, and angles are measured from the jump. For other trajectories the origin
+is their own first point, and angles are measured from their final displacement.
 """
 
 from collections.abc import Mapping
@@ -24,108 +24,111 @@ from jaxscape.runs.scale_free import Filters, scale_free_table
 from jaxscape.trajectories.geometry import Departure, Geometry, trajectory_departure, trajectory_geometry
 from jaxscape.trajectories.gram import IncrementGram, unscaled
 
-_DEPARTED = "random"  # rotated movements depart as the real ones do: what is kept of them is all that is seen
-_MOST_PANELS = 12  # for groups of trajectories
+# The null of trajectories without a minimum. The rotated null would look the same as the real trajectories, since it
+# preserves everything that this view shows.
+_DEPARTURE_NULL = "random"
+_MAX_PANELS = 12  # for groups of trajectories
 
 
 def exact_panel(run: Path) -> ExactPanel | None:
-    """Return a run's trajectories as seen from its minimum, or from their own first points, and their surrogates.
+    """Return distances and angles of a run's trajectories from its minimum, or from their own first points.
 
-    Copies that were not thrown, and trajectories that end where they began, have no direction and are left out.
+    Unperturbed copies, and trajectories that end where they began, have no direction and are left out.
 
     Args:
         run: a finished run of any kind.
 
     Returns:
-        The panel; None where no trajectory is left. Its `begin` says which: "jump" (distances from the minimum, in its
-        norms; angles with the jump), "initial" or "first" (Euclidean distances from the trajectory's own initial
-        parameters or first recorded step; angles with its displacement in the end).
+        The panel, with surrogates; None if no trajectory is left. Its `begin` says which view it is: "jump" (distances
+        from the minimum, in units of its norm; angles from the jump), "initial" or "first" (Euclidean distances from
+        the trajectory's own initial parameters or first recorded step; angles from its final displacement).
     """
     run = RunFolder(run)
     measured = perturbed(measure(run, console=make_console(silent=True)))
-    return _of_copies(run, measured) if run.kind.has_minimum else _of_trajectories(run, measured)
+    return _jump_panel(run, measured) if run.kind.has_minimum else _departure_panel(run, measured)
 
 
 def scale_free_panel(run: Path, *, filters: Filters | None = None, console: Console | None = None) -> ExactPanel | None:
-    """Return a run's copies as seen from its minimum once every filter has the norm of the minimum's.
+    """Return scale-free distances and angles of a run's copies: every filter is rescaled to the norm of the minimum's.
 
-    Weight decay alone moves nothing here, and the rotated null is not known filter by filter: there are no surrogates.
+    There are no surrogates: weight decay alone moves nothing here, and the rotated null is not known per filter.
 
     Args:
         run: a finished run of copies around a minimum.
-        filters: as `scale_free_table` takes them.
-        console: where to say what is done.
+        filters: see `scale_free_table`.
+        console: where to print the progress.
 
     Returns:
-        The panel, as `exact_panel` gives it; None where no copy was thrown.
+        The panel, as from `exact_panel`; None if no copy was perturbed.
 
     Raises:
-        As `scale_free_table`.
+        See `scale_free_table`.
     """
     run = RunFolder(run)
     columns, norm = scale_free_table(run, filters=filters, console=console)
     first = {member: row for row, member in reversed(list(enumerate(columns["member"].tolist())))}
     starts = np.array([first[member] for member in columns["member"].tolist()])
-    thrown = columns["scale_free_distance"][starts] > 0
-    if not thrown.any():
+    displaced = columns["scale_free_distance"][starts] > 0
+    if not displaced.any():
         return None
     angle = np.where(np.isnan(columns["scale_free_angle"]), np.pi / 2, columns["scale_free_angle"])
-    places = {"distance": columns["scale_free_distance"][thrown] / norm, "angle": angle[thrown]}
-    return _panel(run, columns, thrown, length="norms of the minimum's filters", **places)
+    positions = {"distance": columns["scale_free_distance"][displaced] / norm, "angle": angle[displaced]}
+    return _panel(run, columns, displaced, length="norms of the minimum's filters", **positions)
 
 
 def exact_panels_of_groups(panel: ExactPanel) -> list[ExactPanel]:
-    """Return a panel for each group of trajectories, such as those of an optimizer, titled by it.
+    """Return one panel per group of trajectories, such as those of an optimizer, titled by the group.
 
-    One panel stays one where there is but one group, where no group has several trajectories, where there are more
-    than twelve groups, and where what the hue stands for is a direction.
+    The panel is not split if there is only one group, if every group has only one trajectory, if there are more than
+    twelve groups, or if hues stand for jump directions.
     """
     groups = dict.fromkeys(panel.seed.tolist())
     members = len(np.unique(panel.member))
-    if panel.begin == "jump" or not 1 < len(groups) <= _MOST_PANELS or members == len(groups):
+    if panel.begin == "jump" or not 1 < len(groups) <= _MAX_PANELS or members == len(groups):
         return [panel]
-    return [_rows(panel, panel.seed == group)._replace(title=str(group), note="") for group in sorted(groups)]
+    return [_take_rows(panel, panel.seed == group)._replace(title=str(group), note="") for group in sorted(groups)]
 
 
-def _of_copies(run: RunFolder, measured: Measured) -> ExactPanel | None:
+def _jump_panel(run: RunFolder, measured: Measured) -> ExactPanel | None:
     products, geometry = measured.gram, trajectory_geometry(measured.gram)
-    thrown = by_row(products, np.broadcast_to(geometry.distance[0], geometry.distance.shape)) > 0
-    if not thrown.any():
+    displaced = by_row(products, np.broadcast_to(geometry.distance[0], geometry.distance.shape)) > 0
+    if not displaced.any():
         return None
     norm = unscaled(np.sqrt(products.products[0, 0]), products)
 
-    def places(geometry: Geometry) -> dict[str, Any]:
-        distance, petal = (by_row(products, values)[thrown] for values in (geometry.distance, geometry.petal))
+    def positions(geometry: Geometry) -> dict[str, Any]:
+        distance, petal = (by_row(products, values)[displaced] for values in (geometry.distance, geometry.petal))
         return {"distance": distance / norm, "angle": np.arccos(np.nan_to_num(petal))}
 
-    surrogates = _surrogates(nulls_of(run, products, measured.labels))
-    found = [Surrogate(name, **places(trajectory_geometry(each))) for name, each in surrogates.items()]
-    return _panel(run, measured.labels, thrown, surrogates=found, length="norms of the minimum", **places(geometry))
+    nulls = _surrogates(nulls_of(run, products, measured.labels))
+    surrogates = [Surrogate(name, **positions(trajectory_geometry(each))) for name, each in nulls.items()]
+    own: dict[str, Any] = {"surrogates": surrogates, "length": "norms of the minimum"} | positions(geometry)
+    return _panel(run, measured.labels, displaced, **own)
 
 
-def _of_trajectories(run: RunFolder, measured: Measured) -> ExactPanel | None:
+def _departure_panel(run: RunFolder, measured: Measured) -> ExactPanel | None:
     products, departure = measured.gram, trajectory_departure(measured.gram)
-    has_angles = np.isfinite(departure.angle).any(axis=0)  # at its end, that is, if anywhere
+    has_angles = np.isfinite(departure.angle).any(axis=0)  # defined if the end differs from the first point
     moved = by_row(products, np.broadcast_to(has_angles, departure.distance.shape)) > 0
     if not moved.any():
         return None
 
-    def places(found: Departure) -> dict[str, Any]:
-        distance, angle = (by_row(products, values)[moved] for values in found)
-        return {"distance": distance, "angle": np.nan_to_num(angle)}  # at distance 0, and of a null that stands
+    def positions(departure: Departure) -> dict[str, Any]:
+        distance, angle = (by_row(products, values)[moved] for values in departure)
+        return {"distance": distance, "angle": np.nan_to_num(angle)}  # undefined at distance 0 and for a null at rest
 
-    null = nulls_of(run, products, measured.labels).draw(_DEPARTED, jax.random.key(0))
-    surrogates = [Surrogate(NULLS[_DEPARTED].words, **places(trajectory_departure(null)))]
-    return _panel(run, measured.labels, moved, surrogates=surrogates, **places(departure))
+    null = nulls_of(run, products, measured.labels).draw(_DEPARTURE_NULL, jax.random.key(0))
+    surrogates = [Surrogate(NULLS[_DEPARTURE_NULL].words, **positions(trajectory_departure(null)))]
+    return _panel(run, measured.labels, moved, surrogates=surrogates, **positions(departure))
 
 
-def _panel(run: RunFolder, labels: Mapping[str, np.ndarray], rows: np.ndarray, **found: Any) -> ExactPanel:
+def _panel(run: RunFolder, labels: Mapping[str, np.ndarray], rows: np.ndarray, **values: Any) -> ExactPanel:
     about: dict[str, Any] = {"title": captions.title(run), "note": captions.about(run), "begin": run.kind.begin}
-    return ExactPanel(**about, **row_labels(run, labels, rows), **found)
+    return ExactPanel(**about, **row_labels(run, labels, rows), **values)
 
 
-def _rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
-    """The panel with some of its rows."""
+def _take_rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
+    """Return the panel with some of its rows."""
     names = ("distance", "angle", "seed", "epoch", "member", "step_size")
     columns: dict[str, Any] = {name: getattr(panel, name) for name in names}
     columns = {name: None if column is None else column[rows] for name, column in columns.items()}
@@ -134,7 +137,7 @@ def _rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
 
 
 def _surrogates(nulls: Nulls) -> dict[str, IncrementGram]:
-    """Weight decay alone, where there is some, and what tells whether the loss brings copies back."""
+    """Return weight decay alone, if there is any, and the null that tests whether the loss brings copies back."""
     decays = nulls.factors is not None and bool((nulls.factors != 1).any())
     kinds = [*(["decay"] if decays else []), nulls.of_return]
     return {NULLS[kind].words: next(nulls.draws(kind)) for kind in kinds}

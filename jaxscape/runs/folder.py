@@ -1,19 +1,19 @@
-"""A run folder: where everything stands in it, and the records of what was asked and found.
+"""A run folder: the paths of its files, and the records of settings and results.
 
-config.json     sections "train", "retrain", "compare" or "record" (what was asked), "problem" (what the networks learn,
-                where that is the user's own), "strategy" (how the copies ran together; "train_strategy": minima that
-                were trained together on a GPU), "snapshots" (how many there are after the first, where that does not
-                follow from the settings), "steps_per_epoch", "timings" (seconds by stage, over all calls) and
-                "environment" (versions, device, commit)
-checksums.json  what proves the tables whole (`jaxscape.runs.tables`)
+config.json     sections "train", "retrain", "compare" or "record" (settings of these stages), "problem" (description of
+                the user's own problem), "strategy" (execution strategy of the copies; "train_strategy": that of minima
+                trained together on a GPU), "snapshots" (their number after the first, if it does not follow from the
+                settings), "steps_per_epoch", "timings" (seconds per stage, summed over all calls) and "environment"
+                (versions, device, commit)
+checksums.json  checksums of the tables (`jaxscape.runs.tables`)
 minimum/  trajectories/  resume/  metrics.csv  gram.npz  geometry.csv  embeddings/  report.json  report.html  figures/
-surfaces/  paths/  curvature/   measurements of the landscape, a folder each (`jaxscape.runs.kept`)
-scale_free.csv  where it was asked for; the entry "scale_free" of config.json says of which trajectories it is
+surfaces/  paths/  curvature/   measurements of the landscape, one folder each (`jaxscape.runs.kept`)
+scale_free.csv  only if requested; the entry "scale_free" of config.json identifies the trajectories that it is from
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,7 +34,7 @@ from jaxscape.runs.environment import environment
 from jaxscape.runs.processes import is_first
 from jaxscape.trajectories.files import is_sealed, read_record, replacing, to_json, write_record
 
-# The settings of each stage: of any problem, and of the built-in one.
+# Stage -> classes of its settings: for the user's own problem, and for the built-in one.
 STAGES: dict[str, tuple[type, type]] = {
     "train": (MinimumSettings, TrainConfig),
     "retrain": (RetrainSettings, RetrainConfig),
@@ -49,21 +49,21 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "compare": check_compare,
 }
 
-# What older versions did, where a setting that they did not know now has another default.
+# Settings that older versions did not have, with the values that reproduce what those versions did.
 _BEFORE: dict[str, dict[str, Any]] = {"retrain": {"controls": 0}}
 
-# Settings that say where the data lie and how they are checked: they do not change what is computed.
-_WHERE = ("data_dir", "data_unchecked")
+# Settings that locate and check the data files: they do not change the results.
+_DATA_LOCATION = ("data_dir", "data_unchecked")
 
 
 class Kind(NamedTuple):
-    """What the trajectories of a run folder are."""
+    """A kind of run, by the stage that makes its trajectories."""
 
-    stage: str  # the one that makes them: a command, and a section of config.json
-    before: tuple[str, ...]  # stages that it needs
-    unit: str  # what is counted, in words
-    has_minimum: bool  # around which the trajectories lie
-    begin: Literal["jump", "initial", "first"]  # what a trajectory begins with
+    stage: str  # the stage that makes the trajectories: a command, and a section of config.json
+    before: tuple[str, ...]  # the stages that it requires
+    unit: str  # name of the snapshots, in messages
+    has_minimum: bool  # whether the trajectories start around a minimum
+    begin: Literal["jump", "initial", "first"]  # the first point of a trajectory
 
 
 RETRAINED = Kind("retrain", ("train",), "epochs of retraining", has_minimum=True, begin="jump")
@@ -73,20 +73,20 @@ JOINT = Kind("joint", (), "runs", has_minimum=False, begin="first")
 
 
 class RunFolder(Path):
-    """The path of a run folder, with the paths and records in it."""
+    """The path of a run folder, with the paths and records inside it."""
 
-    def with_segments(self, *segments: Any) -> Path:  # type: ignore[override]  # what is in a run folder is none
-        """Join paths to a path."""
+    def with_segments(self, *segments: Any) -> Path:  # type: ignore[override]  # paths inside a run folder are plain paths
+        """Return joined paths as a plain path, not a `RunFolder`."""
         return Path(*segments)
 
     @property
     def config(self) -> Path:
-        """What was asked."""
+        """The record of the settings."""
         return self / "config.json"
 
     @property
     def checksums(self) -> Path:
-        """What proves the tables whole."""
+        """The checksums of the tables."""
         return self / "checksums.json"
 
     @property
@@ -96,125 +96,128 @@ class RunFolder(Path):
 
     @property
     def parameters(self) -> Path:
-        """The minimum itself."""
+        """The checkpoint of the minimum's parameters."""
         return self.minimum / "parameters"
 
     @property
     def accuracy(self) -> Path:
-        """What was measured of the minimum; written last of all."""
+        """The metrics of the minimum; written last, so that their presence marks it as complete."""
         return self.minimum / "metrics.json"
 
     @property
     def trajectories(self) -> Path:
-        """The store."""
+        """The trajectory store."""
         return self / "trajectories"
 
     @property
     def index(self) -> Path:
-        """The labels of the store, and the arrays in it; there once the store is."""
-        return self.trajectories / "store.json"  # `INDEX` of a module that imports jax, which this one does without
+        """The index of the store: its labels and arrays; it exists if the store does."""
+        return self.trajectories / "store.json"  # `INDEX` is defined in a module that imports jax; this one must not
 
     @property
     def resume(self) -> Path:
-        """The newest state of what is trained."""
+        """The folder of the newest training state."""
         return self / "resume"
 
     @property
     def metrics(self) -> Path:
-        """A row per member and epoch: losses and whatever else is measured."""
+        """The table of metrics: one row per member and epoch."""
         return self / "metrics.csv"
 
     @property
     def gram(self) -> Path:
-        """The inner products of the increments."""
+        """The Gram matrix: inner products of the increments."""
         return self / "gram.npz"
 
     @property
     def geometry(self) -> Path:
-        """A row per member and epoch: distances and angles."""
+        """The table of distances and angles: one row per member and epoch."""
         return self / "geometry.csv"
 
     @property
     def scale_free(self) -> Path:
-        """A row per member and epoch: distances and angles once every filter has the norm of the minimum's."""
+        """The table of scale-free distances and angles, one row per member and epoch.
+
+        Before they are measured, every filter is rescaled to the norm of the minimum's filter.
+        """
         return self / "scale_free.csv"
 
     @property
     def embeddings(self) -> Path:
-        """A folder per setting."""
+        """The embeddings, one folder per combination of settings."""
         return self / "embeddings"
 
     @property
     def surfaces(self) -> Path:
-        """The landscape along lines and planes, a folder per setting."""
+        """The loss along lines and planes, one folder per combination of settings."""
         return self / "surfaces"
 
     @property
     def paths(self) -> Path:
-        """Ways to other minima, a folder each."""
+        """The paths to other minima, one folder each."""
         return self / "paths"
 
     @property
     def curvature(self) -> Path:
-        """Spectra, a folder per setting."""
+        """The spectra, one folder per combination of settings."""
         return self / "curvature"
 
     @property
     def report(self) -> Path:
-        """The numbers."""
+        """The statistics of the run."""
         return self / "report.json"
 
     @property
     def page(self) -> Path:
-        """The page that shows it."""
+        """The HTML page of the run."""
         return self / "report.html"
 
     @property
     def figures(self) -> Path:
-        """The pictures."""
+        """The figures."""
         return self / "figures"
 
     def read_config(self) -> dict[str, Any]:
-        """Read the record of what was asked; {} where there is none yet.
+        """Read the record of the settings; {} if there is none yet.
 
         Raises:
-            ValueError: where the file is damaged.
+            ValueError: if the file is damaged.
         """
         return read_record(self.config) if self.config.exists() else {}
 
     def settings(self, stage: str) -> Any:
-        """Read what a stage was asked to do; None where the record does not say.
+        """Read the settings of a stage; None if the record has none.
 
-        Settings that an earlier version did not know have the value that stands for what it did.
+        Settings that an earlier version did not have get the values that reproduce what it did.
 
         Raises:
-            ValueError: where the record is damaged, or was written by a later version.
+            ValueError: if the record is damaged, or was written by a later version.
         """
         record = self.read_config()
         if stage not in record:
             return None
-        of_any, built_in = STAGES[stage]
-        asked = record[stage]
-        if isinstance(asked, dict):
-            asked = _BEFORE.get(stage, {}) | asked
+        for_own, built_in = STAGES[stage]
+        entries = record[stage]
+        if isinstance(entries, dict):
+            entries = _BEFORE.get(stage, {}) | entries
         try:
-            found: Any = from_record(of_any if "problem" in record else built_in, asked)
-            # What is sealed was checked before it was written; what was edited is not, and may not work.
-            if stage in _CHECKS and not getattr(found, "given", None) and not is_sealed(self.config):
-                _CHECKS[stage](found)
+            settings: Any = from_record(for_own if "problem" in record else built_in, entries)
+            # Settings in a sealed record were checked before they were written; edited ones may be invalid.
+            if stage in _CHECKS and not getattr(settings, "given", None) and not is_sealed(self.config):
+                _CHECKS[stage](settings)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config}, section {stage!r}: {error}") from None
-        return found
+        return settings
 
     @property
     def kind(self) -> Kind:
-        """What its trajectories are, or will be."""
+        """The kind of the run."""
         record = self.read_config()
         return next((kind for kind in (COMPARED, RECORDED, JOINT) if kind.stage in record), RETRAINED)
 
     @property
     def command(self) -> str:
-        """The command that makes its trajectories."""
+        """The command that makes the run's trajectories, in words."""
         kind = self.kind
         if kind is RECORDED:
             return f"the training that is recorded in {self}"
@@ -224,7 +227,7 @@ class RunFolder(Path):
         return f"`jaxscape {kind.stage} {self}`"
 
     def require_record(self) -> None:
-        """Refuse a folder that holds results without the record of how they were made.
+        """Raise an error if the folder holds results but no record of how they were made.
 
         Raises:
             FileNotFoundError: names the record.
@@ -232,15 +235,15 @@ class RunFolder(Path):
         results = [path.name for path in (self.minimum, self.trajectories, self.embeddings) if path.exists()]
         if results and not self.config.exists():
             raise FileNotFoundError(
-                f"{self.config} is missing, which says how {', '.join(results)} in {self} were made; restore it, or "
-                "choose another run folder"
+                f"{self.config} is missing, which records how {', '.join(results)} in {self} were made; restore it, "
+                "or choose another run folder"
             )
 
     def number(self, name: str) -> int:
-        """Read a whole number from the record.
+        """Read a positive integer from the record.
 
         Raises:
-            ValueError: where it has none.
+            ValueError: if it is missing or invalid.
         """
         value = self.read_config().get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -248,10 +251,10 @@ class RunFolder(Path):
         return value
 
     def strategy(self, *, stage: str = "retrain") -> str | None:
-        """Read how the members of a stage run together; None where nothing was chosen yet.
+        """Read the execution strategy of a stage; None if none was chosen yet.
 
         Raises:
-            ValueError: where the record is damaged.
+            ValueError: if the record is damaged.
         """
         name = _strategy_section(stage)
         record = self.read_config().get(name, {})
@@ -262,47 +265,47 @@ class RunFolder(Path):
         return record.get("chosen")
 
     def timings(self) -> dict[str, float]:
-        """Read the seconds that each stage has taken; {} where none is recorded."""
+        """Read the seconds that each stage has taken; {} if none are recorded."""
         timings = self.read_config().get("timings")
         return timings if isinstance(timings, dict) else {}
 
     def record_settings(self, stage: str, settings: Any, *, results: Sequence[str]) -> None:
-        """Write what a stage was asked to do; refuse where kept results were made otherwise.
+        """Write the settings of a stage; raise an error if existing results were made with other settings.
 
-        More epochs extend a stage, unless something was already made from its end.
+        More epochs extend a stage, unless later results already depend on its end.
 
         Args:
             stage: "train", "retrain" or "compare".
-            settings: of the stage.
-            results: names in the run folder: what this stage makes, then what is made from it.
+            settings: the settings of the stage.
+            results: names in the run folder: the results of this stage, then those that depend on them.
 
         Raises:
-            ValueError: names the settings that differ and what to delete to start anew.
+            ValueError: names the settings that differ and what to delete to start over.
         """
-        record, made = self.read_config(), self.settings(stage)
-        kept = [str(self / result) for result in results if (self / result).exists()]
-        anew = f"Choose another run folder, or start anew by deleting {', '.join(kept)}."
-        if made is None and kept:
+        record, recorded = self.read_config(), self.settings(stage)
+        existing = [str(self / result) for result in results if (self / result).exists()]
+        remedy = _remedy(existing)
+        if recorded is None and existing:
             raise ValueError(
-                f"{self} holds results, but its {self.config.name} does not say how they were made. {anew}"
+                f"{self} holds results, but its {self.config.name} does not say how they were made. {remedy}"
             )
-        if made is not None and kept:
-            before, asked = (json.loads(json.dumps(asdict(each))) for each in (made, settings))
-            extends = len(kept) == 1 and asked.get("epochs", 0) >= before.get("epochs", 0)
-            free = {*_WHERE} | ({"epochs"} if extends else set())
-            differing = [key for key in asked if asked[key] != before.get(key) and key not in free]
+        if recorded is not None and existing:
+            before, requested = (json.loads(json.dumps(asdict(each))) for each in (recorded, settings))
+            extends = len(existing) == 1 and requested.get("epochs", 0) >= before.get("epochs", 0)
+            may_differ = {*_DATA_LOCATION} | ({"epochs"} if extends else set())
+            differing = [key for key in requested if requested[key] != before.get(key) and key not in may_differ]
             if differing:
-                changes = "; ".join(f"{key} is {before.get(key)!r}, asked for {asked[key]!r}" for key in differing)
-                raise ValueError(f"{self} holds results of another configuration: {changes}. {anew}")
-        if made != settings or not kept:  # results keep the versions that they were made with
+                changes = "; ".join(f"{key} is {before.get(key)!r}, requested {requested[key]!r}" for key in differing)
+                raise ValueError(f"{self} holds results of another configuration: {changes}. {remedy}")
+        if recorded != settings or not existing:  # existing results keep the versions that they were made with
             _write(self.config, record | {stage: asdict(settings), "environment": environment()})
 
     def check_problem(self, problem: Mapping[str, Any] | None) -> None:
-        """Refuse another problem than kept results are of.
+        """Raise an error if existing results are of another problem.
 
         Args:
             problem: "describe", "version" and "parameters" (name -> dtype and shape), which must be the same at every
-                call, and where the problem came from; None for the built-in one, of which the settings say all.
+                call, and the origin of the problem; None for the built-in one, which the settings define.
 
         Raises:
             ValueError: names what differs.
@@ -310,23 +313,23 @@ class RunFolder(Path):
         results = [path for path in (self.minimum, self.trajectories) if path.exists()]
         if not results:
             return
-        anew = f"Choose another run folder, or start anew by deleting {', '.join(map(str, results))}."
-        made, own, built_in = self.read_config().get("problem"), "one of your own", "the built-in problem"
-        if made is None and problem is not None:
-            raise ValueError(f"{self} holds results of {built_in}, not of {own}. {anew}")
-        if made is not None and problem is None:
-            raise ValueError(f"{self} holds results of {own}, not of {built_in}. {anew}")
-        before, asked = made or {}, json.loads(json.dumps(problem)) or {}
-        differing = [name for name in _SAME if before.get(name) != asked.get(name)]
+        remedy = _remedy(map(str, results))
+        recorded, own, built_in = self.read_config().get("problem"), "a problem of your own", "the built-in problem"
+        if recorded is None and problem is not None:
+            raise ValueError(f"{self} holds results of {built_in}, not of {own}. {remedy}")
+        if recorded is not None and problem is None:
+            raise ValueError(f"{self} holds results of {own}, not of {built_in}. {remedy}")
+        before, requested = recorded or {}, json.loads(json.dumps(problem)) or {}
+        differing = [name for name in _IDENTITY if before.get(name) != requested.get(name)]
         if differing:
-            changes = "; ".join(_change(name, before.get(name), asked.get(name)) for name in differing)
-            raise ValueError(f"{self} holds results of another problem: {changes}. {anew}")
+            changes = "; ".join(_change(name, before.get(name), requested.get(name)) for name in differing)
+            raise ValueError(f"{self} holds results of another problem: {changes}. {remedy}")
 
     def record_problem(self, problem: Mapping[str, Any] | None) -> None:
-        """Write what the networks learn, as `check_problem` takes it.
+        """Write the description of the problem, in the form that `check_problem` takes.
 
         Raises:
-            ValueError: where kept results are of another problem.
+            ValueError: if existing results are of another problem.
         """
         self.check_problem(problem)
         record, plain = self.read_config(), json.loads(json.dumps(problem))
@@ -335,72 +338,79 @@ class RunFolder(Path):
             _write(self.config, record if plain is None else record | {"problem": plain})
 
     def record_values(self, **values: Any) -> None:
-        """Put entries into the record, beside those that it has."""
+        """Add entries to the record, or replace them."""
         record = self.read_config()
         if record | values != record:
             _write(self.config, record | values)
 
     def record_seconds(self, stage: str, seconds: float) -> None:
-        """Add to the time that a stage has taken, over all its calls."""
+        """Add to the time that a stage has taken, summed over all calls."""
         timings = self.timings()
         self.record_values(timings=timings | {stage: round(timings.get(stage, 0.0) + seconds, 3)})
 
     def record_strategy(self, strategy: Mapping[str, Any], *, stage: str = "retrain") -> None:
-        """Write how the members of a stage run together ("chosen"), and what was measured."""
+        """Write the execution strategy of a stage ("chosen"), and the measurements behind it."""
         self.record_values(**{_strategy_section(stage): strategy})
 
     def fingerprint(self, *, epochs: bool = True) -> str:
-        """Name what the trajectories follow from; what is made from them carries the name.
+        """Return a hash of everything that determines the trajectories; results made from them store it.
 
         Args:
-            epochs: count the number of epochs of retraining; without, the name stays when trajectories are extended.
+            epochs: whether to include the number of epochs; without it, extended trajectories keep their fingerprint.
         """
         record, kind = self.read_config(), self.kind
         settings: list[Any] = []
         if kind is JOINT:
             settings = [RunFolder(run).fingerprint(epochs=epochs) for run in self.settings(kind.stage).runs]
         for stage in (*kind.before, kind.stage):
-            asked = self.settings(stage)
-            made = {} if asked is None else {name: value for name, value in asdict(asked).items() if name not in _WHERE}
-            # Older versions named the same trajectories without the settings that they did not know.
-            made = {name: value for name, value in made.items() if (name, value) not in _BEFORE.get(stage, {}).items()}
-            settings.append(made | {"data_dir": None})
+            recorded = self.settings(stage)
+            entries = {} if recorded is None else asdict(recorded)
+            entries = {name: value for name, value in entries.items() if name not in _DATA_LOCATION}
+            # Older versions hashed the same trajectories without the settings that they did not have.
+            entries = {
+                name: each for name, each in entries.items() if (name, each) not in _BEFORE.get(stage, {}).items()
+            }
+            settings.append(entries | {"data_dir": None})
         if not epochs:
             settings[-1].pop("epochs", None)
         if kind is RECORDED and epochs:
             settings.append(record.get("snapshots"))
         if "problem" in record:
-            settings.insert(0, {name: record["problem"].get(name) for name in _SAME})
+            settings.insert(0, {name: record["problem"].get(name) for name in _IDENTITY})
         settings.append(self.strategy())
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def read_report(self, *, sealed: bool = False) -> dict[str, Any]:
-        """Read the numbers; {} where there are none yet.
+        """Read the statistics; {} if there are none yet.
 
         Args:
-            sealed: whether the report must prove itself by a checksum, as those of earlier versions do not.
+            sealed: whether to require a checksum, which reports of earlier versions do not have.
 
         Raises:
-            ValueError: where the file is damaged.
+            ValueError: if the file is damaged.
         """
         return read_record(self.report, sealed=sealed) if self.report.exists() else {}
 
     def write_report(self, report: Mapping[str, Any]) -> None:
-        """Replace the numbers."""
+        """Replace the statistics."""
         _write(self.report, report)
 
 
-# What tells one problem of the user's from another.
-_SAME = ("describe", "version", "parameters")
+# The entries that identify a problem of the user's own.
+_IDENTITY = ("describe", "version", "parameters")
 
 
 def _change(name: str, before: Any, now: Any) -> str:
-    """The entries in which two values differ, in words."""
+    """Describe the entries in which two values differ."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
-        return f"{name} is {before!r}, asked for {now!r}"
+        return f"{name} is {before!r}, requested {now!r}"
     keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
-    found = ", ".join(f"{key} is {before.get(key)!r}, asked for {now.get(key)!r}" for key in keys[:5])
-    return f"in {name}, {found}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+    changes = ", ".join(f"{key} is {before.get(key)!r}, requested {now.get(key)!r}" for key in keys[:5])
+    return f"in {name}, {changes}" + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+
+
+def _remedy(results: Iterable[str]) -> str:
+    return f"Choose another run folder, or start over by deleting {', '.join(results)}."
 
 
 def _strategy_section(stage: str) -> str:
@@ -408,18 +418,18 @@ def _strategy_section(stage: str) -> str:
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
-    """Replace a record. Of several processes the first one alone writes it."""
+    """Replace a record. In a run with several processes, only the first one writes it."""
     if is_first():
         write_record(path, record)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file that is for readers alone, and has no checksum; NaN becomes null."""
+    """Replace a JSON file that jaxscape itself does not read back: it has no checksum, and NaN becomes null."""
     write_text(path, json.dumps(to_json(value), indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file as a whole. Of several processes the first one alone writes it."""
+    """Replace a text file atomically. In a run with several processes, only the first one writes it."""
     if is_first():
         with replacing(path) as file:
             file.write(text.encode())

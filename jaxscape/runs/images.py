@@ -1,6 +1,6 @@
-"""The built-in problem as the stages take it: from configurations to problems and optimisers.
+"""The built-in problem: from configurations to the problems and optimisers that the stages take.
 
-The only file here that knows what the networks of the paper are; the other stages take any `jaxscape.Problem`.
+Only this module knows the networks of the paper; the stages take any `jaxscape.Problem`.
 """
 
 from collections.abc import Mapping
@@ -24,19 +24,19 @@ from jaxscape.training.optimizers import make_optimizer, step_decay
 
 
 def image_training(config: TrainConfig) -> Training:
-    """Return how the minimum of one configuration is found; see `image_trainings`."""
+    """Return the training of one configuration's minimum; see `image_trainings`."""
     [training] = image_trainings({Path(): config}).values()
     return training
 
 
 def image_trainings(configs: Mapping[Path, TrainConfig]) -> dict[Path, Training]:
-    """Return how the minimum of each run folder is found; loads the data.
+    """Return the training of each run folder's minimum; loads the data.
 
-    Configurations that differ in their seed alone share a problem, so that their minima can be found together.
+    Configurations that differ only in their seed share a problem, so that their minima can be trained together.
 
     Raises:
-        ValueError: for a configuration that cannot work.
-        OSError: where the data cannot be read.
+        ValueError: for an invalid configuration.
+        OSError: if the data cannot be read.
     """
     for config in configs.values():
         check_train(config)
@@ -46,12 +46,12 @@ def image_trainings(configs: Mapping[Path, TrainConfig]) -> dict[Path, Training]
 
 
 def image_retrainings(configs: Mapping[Path, RetrainConfig]) -> dict[Path, Retraining]:
-    """Return how the copies of each run folder's minimum are retrained; loads the data.
+    """Return the retraining of each run folder's copies; loads the data.
 
     Raises:
-        FileNotFoundError: where a run has no minimum.
-        ValueError: for a configuration that cannot work.
-        OSError: where the data cannot be read.
+        FileNotFoundError: if a run has no minimum.
+        ValueError: for an invalid configuration.
+        OSError: if the data cannot be read.
     """
     for config in configs.values():
         check_retrain(config)
@@ -60,11 +60,11 @@ def image_retrainings(configs: Mapping[Path, RetrainConfig]) -> dict[Path, Retra
 
 
 def image_plan(train: TrainConfig, retrain: RetrainConfig) -> tuple[Training, Retraining]:
-    """Return how a minimum that need not be there would be found, and its copies retrained; loads the data.
+    """Return the training of a minimum that need not exist yet, and the retraining of its copies; loads the data.
 
     Raises:
-        ValueError: for a configuration that cannot work.
-        OSError: where the data cannot be read.
+        ValueError: for an invalid configuration.
+        OSError: if the data cannot be read.
     """
     check_retrain(retrain)
     training = image_training(train)
@@ -73,44 +73,44 @@ def image_plan(train: TrainConfig, retrain: RetrainConfig) -> tuple[Training, Re
 
 
 def image_comparison(config: CompareConfig) -> Comparison:
-    """Return how networks are trained side by side; loads the data.
+    """Return the training of networks side by side; loads the data.
 
     Raises:
-        ValueError: for a configuration that cannot work.
-        OSError: where the data cannot be read.
+        ValueError: for an invalid configuration.
+        OSError: if the data cannot be read.
     """
     config = _with_absolute_paths(config)
     check_compare(config)
-    of_one = {name: config.of_one(name, config.seeds[0]) for name in config.optimizers}
-    first, *_ = of_one.values()
+    configs = {name: config.of_one(name, config.seeds[0]) for name in config.optimizers}
+    first, *_ = configs.values()
     problem = image_problem(image_task(first, eval_size=config.eval_size))
-    return Comparison(config, problem, {name: _optimizer(problem, one) for name, one in of_one.items()})
+    return Comparison(config, problem, {name: _optimizer(problem, each) for name, each in configs.items()})
 
 
 def image_landscape(run: Path) -> OwnProblem:
-    """Return the built-in problem of a run folder, whose landscape is to be measured; loads the data.
+    """Return the built-in problem of a run folder, to measure its landscape; loads the data.
 
     Raises:
-        FileNotFoundError: where the run has no minimum, and no networks side by side.
-        ValueError: for a run of a problem of one's own.
-        OSError: where the data cannot be read.
+        FileNotFoundError: if the run has neither a minimum nor networks that were trained side by side.
+        ValueError: for a run of the user's own problem.
+        OSError: if the data cannot be read.
     """
     run = RunFolder(run)
     settings = run.settings(run.kind.stage)
     if isinstance(settings, CompareConfig):
         return OwnProblem(image_problem(image_task(settings.of_one(settings.optimizers[0], settings.seeds[0]))))
     if not run.kind.has_minimum:
-        raise ValueError(f"{run} is that of a problem of your own; name it with --problem")
+        raise ValueError(f"{run} belongs to a problem of your own; name it with --problem")
     return OwnProblem(image_problem(image_task(_minimum(run))))
 
 
 def image_axes(params: PyTree, model_state: PyTree) -> dict[str, tuple[str | None, ...]]:
-    """Return which order of channels acts on which axis of the built-in network, as `match_units` takes it."""
+    """Return the axes of the built-in network that each permutation of channels acts on, for `match_units`."""
     return wide_resnet_axes(params, model_state)
 
 
 def image_task(config: TrainConfig, *, eval_size: int | None = None) -> ImageTask:
-    """Return what the network of a minimum learns."""
+    """Return the task of a minimum's network."""
     return ImageTask(
         dataset=config.dataset,
         data_dir=config.data_dir,
@@ -128,31 +128,31 @@ def image_task(config: TrainConfig, *, eval_size: int | None = None) -> ImageTas
 
 
 def retraining_task(minimum: TrainConfig, config: RetrainConfig) -> ImageTask:
-    """Return what the copies of a minimum learn: the same, as far as the retraining does not say otherwise."""
+    """Return the task of a minimum's copies: that of the minimum, with the precision and augmentation of retraining."""
     task = image_task(minimum, eval_size=config.eval_size)
     return replace(task, precision=config.precision, augmentation=config.augmentation)
 
 
 def retrain_optimizer(config: RetrainConfig) -> optax.GradientTransformation:
-    """Return the copies' optimiser, its learning rate constant."""
+    """Return the optimiser of the copies, with a constant learning rate."""
     return make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _minimum(run: Path) -> TrainConfig:
-    """How the minimum of a run folder was found.
+    """Return the configuration of a run folder's minimum.
 
     Raises:
-        FileNotFoundError: where there is none.
-        ValueError: where it is that of another problem.
+        FileNotFoundError: if there is none.
+        ValueError: if it belongs to the user's own problem.
     """
-    found, _ = read_accuracy(run)
-    if not isinstance(found, TrainConfig):
-        raise ValueError(f"the minimum in {run} is that of a problem of your own; name it with --problem")
-    return found
+    config, _ = read_accuracy(run)
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"the minimum in {run} belongs to a problem of your own; name it with --problem")
+    return config
 
 
 def _optimizer(problem: Problem, config: TrainConfig) -> optax.GradientTransformation:
-    """The minimum's optimiser, its learning rate decaying by epochs."""
+    """Return the optimiser of the minimum, whose learning rate decays by epochs."""
     steps = steps_per_epoch(problem, config.batch_size)
     assert steps is not None  # images are arrays
     schedule = step_decay(config.learning_rate, config.decay_epochs, steps_per_epoch=steps)
@@ -160,13 +160,13 @@ def _optimizer(problem: Problem, config: TrainConfig) -> optax.GradientTransform
 
 
 def _problems(tasks: Mapping[Path, ImageTask]) -> dict[Path, Problem]:
-    """The problem of each task; one object for those that are equal."""
-    made = {task: image_problem(task) for task in dict.fromkeys(tasks.values())}
-    return {run: made[task] for run, task in tasks.items()}
+    """Return the problem of each task; equal tasks share one object."""
+    problems = {task: image_problem(task) for task in dict.fromkeys(tasks.values())}
+    return {run: problems[task] for run, task in tasks.items()}
 
 
 def _with_absolute_paths[C: TaskConfig](config: C) -> C:
-    """Other commands may be called from elsewhere."""
-    if not config.data_dir:  # an empty one is refused where the data are loaded
+    """Make the data folder absolute, since later commands may run in another working directory."""
+    if not config.data_dir:  # an empty path is rejected when the data are loaded
         return config
     return replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))

@@ -1,4 +1,4 @@
-"""The commands that make a run and its measurements again, from its record: options that are not the defaults."""
+"""The commands that reproduce a run and its measurements, with the options that differ from the defaults."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ from jaxscape.runs.landscape_config import CurvatureConfig, MeasurementSettings,
 from jaxscape.runs.methods import METHODS
 from jaxscape.trajectories.files import read_record
 
-# A stage of the landscape -> where a run keeps its measurements, and its settings.
+# A stage of the landscape -> the folder of its measurements in a run, and the class of its settings.
 _MEASUREMENTS: dict[str, tuple[Callable[[RunFolder], Path], type[MeasurementSettings]]] = {
     "surface": (lambda run: run.surfaces, SurfaceConfig),
     "path": (lambda run: run.paths, PathConfig),
@@ -33,46 +33,46 @@ _MEASUREMENTS: dict[str, tuple[Callable[[RunFolder], Path], type[MeasurementSett
 
 
 def commands(run: Path) -> list[str]:
-    """Return the lines that make the trajectories of a run, embed them and measure its landscape.
+    """Return the command lines that make the trajectories of a run, embed them and measure its landscape.
 
-    What Python began is a comment.
+    What was done from Python appears as a comment.
     """
     run = RunFolder(run)
-    return [*_makes(run), *_embeds(run), *_measures(run)]
+    return [*_stage_commands(run), *_embed_commands(run), *_landscape_commands(run)]
 
 
-def _makes(run: RunFolder) -> Iterator[str]:
+def _stage_commands(run: RunFolder) -> Iterator[str]:
     record, kind = run.read_config(), run.kind
     problem = record.get("problem")
     if kind is RECORDED:
         yield f"# {str(run)!r} is a training that was recorded: Run.record, or jaxscape import"
         return
     if kind is JOINT:
-        return  # `_embeds` names the runs
+        return  # `_embed_commands` names the runs
     if problem is not None and not problem.get("source"):
-        yield f"# {str(run)!r} was begun in Python, with a problem of its own: Run.{kind.stage}"
+        yield f"# {str(run)!r} was started from Python, with a problem of its own: Run.{kind.stage}"
         return
     for stage in (*kind.before, kind.stage):
-        asked = run.settings(stage)
-        if asked is None:
+        settings = run.settings(stage)
+        if settings is None:
             continue
-        if isinstance(asked, MinimumSettings) and asked.given:
-            yield f"# the minimum of {str(run)!r} was given in Python: Run.set_minimum"
+        if isinstance(settings, MinimumSettings) and settings.given:
+            yield f"# the minimum of {str(run)!r} was set from Python: Run.set_minimum"
             continue
         words = ["jaxscape", stage, str(run)]
         if problem is not None:
-            yield _line([*words, *_names(problem), *_options(asked, _defaults_of_own(run, stage))])
+            yield _line([*words, *_problem_options(problem), *_options(settings, _defaults_of_own(run, stage))])
         else:
-            yield _line([*words, *_options(asked, _defaults(run, stage, asked))])
+            yield _line([*words, *_options(settings, _defaults(run, stage, settings))])
 
 
-def _defaults(run: RunFolder, stage: str, asked: Any) -> Any:
-    """What the command line takes for the built-in problem where nothing is said, once the preset is named."""
+def _defaults(run: RunFolder, stage: str, settings: Any) -> Any:
+    """Return the defaults of the command line for the built-in problem, given the preset."""
     if stage == "train":
-        return train_preset(asked.preset, protocol=asked.protocol, dataset=asked.dataset)
+        return train_preset(settings.preset, protocol=settings.protocol, dataset=settings.dataset)
     if stage == "retrain":
         return retrain_preset(run.settings("train"))
-    return compare_preset(protocol=asked.protocol, dataset=asked.dataset)
+    return compare_preset(protocol=settings.protocol, dataset=settings.dataset)
 
 
 def _defaults_of_own(run: RunFolder, stage: str) -> Any:
@@ -84,32 +84,32 @@ def _defaults_of_own(run: RunFolder, stage: str) -> Any:
     return CompareSettings()
 
 
-def _names(problem: Mapping[str, Any]) -> list[str]:
-    """The options that name a problem of the user's own."""
+def _problem_options(problem: Mapping[str, Any]) -> list[str]:
+    """Return the options that name a problem of the user's own."""
     arguments = [f"{name}={value}" for name, value in problem.get("arguments", {}).items()]
     return ["--problem", str(problem["source"]), *(["--problem-args", *arguments] if arguments else [])]
 
 
-def _options(asked: Any, defaults: Any) -> list[str]:
-    """The settings that differ from the defaults, and the preset that the defaults follow from."""
+def _options(settings: Any, defaults: Any) -> list[str]:
+    """Return the options for settings that differ from the defaults, and for the preset that sets the defaults."""
     words: list[str] = []
     named = {"preset": "good", "dataset": "digits"}
-    if isinstance(getattr(asked, "protocol", None), str):
-        named["protocol"] = train_preset("good", dataset=asked.dataset).protocol
+    if isinstance(getattr(settings, "protocol", None), str):
+        named["protocol"] = train_preset("good", dataset=settings.dataset).protocol
     known = {field.name for field in fields(defaults)}
-    for field in fields(asked):
-        name, value = field.name, getattr(asked, field.name)
+    for field in fields(settings):
+        name, value = field.name, getattr(settings, field.name)
         default = named.get(name, getattr(defaults, name) if name in known else None)
         if name in ("given", "data_dir") or value == default:
             continue
-        # `seeds` of copies is their number on the command line; of a surface's directions it is what it says.
-        is_counted = name == "seeds" and not isinstance(asked, MeasurementSettings)
+        # On the command line, --seeds is the number of directions of the copies, but the list of seeds of a surface.
+        is_counted = name == "seeds" and not isinstance(settings, MeasurementSettings)
         option = "--" + ("seed_list" if is_counted else name).replace("_", "-")
-        words += [option, *map(_word, value)] if isinstance(value, tuple) else _said(option, value)
+        words += [option, *map(_word, value)] if isinstance(value, tuple) else _option(option, value)
     return words
 
 
-def _said(option: str, value: Any) -> list[str]:
+def _option(option: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [option if value else option.replace("--", "--no-", 1)]
     return [option, _word(value)]
@@ -119,37 +119,37 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
-def _embeds(run: RunFolder) -> Iterator[str]:
+def _embed_commands(run: RunFolder) -> Iterator[str]:
     for setting in embeddings(run):
-        asked = read_setting(run, setting)
-        if asked is None:
+        config = read_setting(run, setting)
+        if config is None:
             continue
         sources = [str(run)]
         if run.kind is JOINT:
             joint = run.settings(JOINT.stage)
             sources = [*joint.runs, "--into", str(run), *(["--group", joint.group] if joint.group != "run" else [])]
-        words = _options(asked, EmbedConfig(method=asked.method, metric=METHODS[asked.method].metric))
-        words = ["--method", asked.method, *words] if asked.method != EmbedConfig().method or words else []
+        words = _options(config, EmbedConfig(method=config.method, metric=METHODS[config.method].metric))
+        words = ["--method", config.method, *words] if config.method != EmbedConfig().method or words else []
         yield _line(["jaxscape", "embed", *sources, *words])
 
 
-def _measures(run: RunFolder) -> Iterator[str]:
+def _landscape_commands(run: RunFolder) -> Iterator[str]:
     is_own = run.read_config().get("problem") is not None or run.kind is RECORDED
-    for stage, (of_stage, config) in _MEASUREMENTS.items():
-        for name in kept_names(of_stage(run)):
+    for stage, (folder_of, config) in _MEASUREMENTS.items():
+        for name in kept_names(folder_of(run)):
             try:
-                record = read_record(of_stage(run) / name / RECORD)
-                made = record["made_of"]
-                asked = from_record(config, made["setting"])
-                problem, others = made["problem"], [record["other"]] if stage == "path" else []
+                record = read_record(folder_of(run) / name / RECORD)
+                inputs = record["made_of"]
+                settings = from_record(config, inputs["setting"])
+                problem, others = inputs["problem"], [record["other"]] if stage == "path" else []
             except (OSError, ValueError, LookupError, TypeError):
-                continue  # `jaxscape info` names what is damaged
-            # Which units of one's own network can change places is known to Python alone.
-            if is_own and (not problem.get("source") or (stage == "path" and made["matched"])):
-                yield f"# {stage} {name} of {str(run)!r} was measured in Python: Run.{stage}"
+                continue  # `jaxscape info` reports what is damaged
+            # The command line cannot express which units of the user's own network may be permuted.
+            if is_own and (not problem.get("source") or (stage == "path" and inputs["matched"])):
+                yield f"# {stage} {name} of {str(run)!r} was measured from Python: Run.{stage}"
                 continue
-            words = ["jaxscape", stage, str(run), *others, *(_names(problem) if is_own else [])]
-            yield _line([*words, *_options(asked, config())])
+            words = ["jaxscape", stage, str(run), *others, *(_problem_options(problem) if is_own else [])]
+            yield _line([*words, *_options(settings, config())])
 
 
 def _line(words: list[str]) -> str:

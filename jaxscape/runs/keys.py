@@ -1,7 +1,7 @@
-"""The streams of random numbers of a seed: one for each purpose, so that none depends on what the others draw.
+"""Random streams of a seed: one per purpose, so that no stream depends on what the others draw.
 
-Jump directions come from keys of their own, `jax.random.key(seed)`; the random labels of the built-in problem are
-stream 2 (`jaxscape.tasks.images`).
+Jump directions use separate keys, `jax.random.key(seed)`; the random labels of the built-in problem are stream 2
+(`jaxscape.tasks.images`).
 """
 
 import jax
@@ -12,27 +12,27 @@ _INIT, _TRAIN, _RETRAIN, _PATH, _PROBES = 1, 3, 4, 5, 6
 
 
 def init_key(seed: int) -> jax.Array:
-    """Of the initial parameters."""
+    """Return the key of the initial parameters."""
     return _stream(seed, _INIT)
 
 
 def train_key(seed: int) -> jax.Array:
-    """Of the batch order and augmentation of a network that is trained from the start."""
+    """Return the key of the batch order and augmentation of a network that is trained from scratch."""
     return _stream(seed, _TRAIN)
 
 
 def retrain_key(settings: RetrainSettings) -> jax.Array:
-    """Of the batch order and augmentation of the copies."""
+    """Return the key of the batch order and augmentation of the copies."""
     return _stream(settings.order_seed, _RETRAIN)
 
 
 def path_key(seed: int) -> jax.Array:
-    """Of a curve's places and batches, and of the matching of units."""
+    """Return the key of a curve's sampled points and batches, and of the matching of units."""
     return _stream(seed, _PATH)
 
 
 def probe_key(seed: int) -> jax.Array:
-    """Of the random vectors of traces and densities."""
+    """Return the key of the probe vectors of traces and densities."""
     return _stream(seed, _PROBES)
 
 

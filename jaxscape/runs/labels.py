@@ -1,4 +1,4 @@
-"""What the rows of a run are, as figures take it."""
+"""Labels of the rows of a run, in the form that figures take."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from jaxscape.runs.measure import group_of
 
 
 def row_labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """Return the labels of the chosen rows as panels take them.
+    """Return the labels of selected rows as arguments of a panel.
 
-    The hue is the direction of a jump, or the group of a run (such as the optimizer), under the name `seed`.
+    The entry `seed` sets the hue: the seed of the jump direction, or the group of the run, such as the optimizer.
 
     Args:
         run: a run folder.
-        columns: member, epoch, update, and the labels of the run's members, (n,) each.
+        columns: arrays (n,) by name: member, epoch, update, and the labels of the run's members.
         rows: bool (n,), the rows to take.
     """
     run = RunFolder(run)
@@ -28,7 +28,7 @@ def row_labels(run: Path, columns: Mapping[str, np.ndarray], rows: np.ndarray) -
         return labels | {"hue": "direction", "unit": unit}
     group = group_of(run.settings(kind.stage))
     labels["epoch"] = columns["update"][rows]
-    if kind is COMPARED:  # snapshots are numbered; where there are several an epoch, the axis is still in epochs
+    if kind is COMPARED:  # snapshots may be more frequent than epochs; the axis is always in epochs
         labels["epoch"] = labels["epoch"] / run.number("steps_per_epoch")
     else:
         unit = "step"

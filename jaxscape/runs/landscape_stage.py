@@ -1,4 +1,4 @@
-"""What the stages `surface`, `path` and `curvature` share: where they measure, and how a measurement is kept."""
+"""Code that the stages `surface`, `path` and `curvature` share: where they measure, and how results are saved."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,31 +24,31 @@ PyTree = Any
 
 
 class Place(NamedTuple):
-    """Where a run's landscape is measured."""
+    """The point of parameter space that measurements of a run's landscape start from."""
 
     problem: Problem
-    minimum: PyTree | None  # parameters; None where the run has no minimum
-    model_state: PyTree  # of the minimum, or of a fresh network
+    minimum: PyTree | None  # parameters; None if the run has no minimum
+    model_state: PyTree  # that of the minimum, or of a fresh network
     like: PyTree  # parameters, or their shapes, in the problem's own structure
 
     @property
     def checksum(self) -> str | None:
-        """That of the minimum, None where there is none."""
+        """The checksum of the minimum; None if there is no minimum."""
         return None if self.minimum is None else checksum(plain(self.minimum, self.model_state))
 
 
 def read_place(run: RunFolder, own: OwnProblem) -> Place:
-    """Return where a run's landscape is measured: at its minimum, or around its trajectories.
+    """Return the place of a run's measurements: its minimum, or a fresh network for a run without a minimum.
 
     Raises:
-        FileNotFoundError: where a run that has a minimum has none yet.
-        ValueError: where the minimum is damaged or of another network.
+        FileNotFoundError: if the minimum of the run does not exist yet.
+        ValueError: if the minimum is damaged or belongs to another network.
     """
     if run.kind.has_minimum:
-        found = read_minimum(run, like=own.structure)
-        return Place(own.problem, found.params, found.model_state, own.structure[0])
+        minimum = read_minimum(run, like=own.structure)
+        return Place(own.problem, minimum.params, minimum.model_state, own.structure[0])
     if own.problem.init is None:
-        raise ValueError("a run without a minimum needs a problem with init, which makes a fresh model state")
+        raise ValueError("a run without a minimum requires a problem with init, to create a fresh model state")
     return Place(own.problem, None, own.problem.init(init_key(0))[1], own.structure[0])
 
 
@@ -56,53 +56,53 @@ def read_source(run: RunFolder) -> Source:
     """Return the finished trajectories of a run.
 
     Raises:
-        FileNotFoundError: where some are missing or unfinished.
-        ValueError: for a run that joins several.
+        FileNotFoundError: if some are missing or unfinished.
+        ValueError: for a joint run.
     """
     _, sources = read_sources(run)
     if len(sources) > 1:
-        raise ValueError(f"{run} joins several runs; take one of them")
+        raise ValueError(f"{run} joins several runs; choose one of them")
     return sources[0]
 
 
-def made_of(config: MeasurementSettings, own: OwnProblem, **sources: Any) -> dict[str, Any]:
-    """Return what a measurement follows from: its settings, the problem, and what it reads of run folders."""
-    # How networks ran together changes rounding alone.
+def inputs_of(config: MeasurementSettings, own: OwnProblem, **sources: Any) -> dict[str, Any]:
+    """Return everything that determines a measurement: its settings, the problem, and checksums of its inputs."""
+    # The strategy only changes rounding.
     return {"setting": asdict(config) | {"strategy": None}, "problem": own.record(), **sources}
 
 
-def is_there(run: RunFolder, stage: str, folder: Path, made_of: dict[str, Any], console: Console) -> bool:
-    """Return whether a measurement is done, and say so."""
-    if find_kept(folder, made_of) is None:
+def is_up_to_date(run: RunFolder, stage: str, folder: Path, inputs: dict[str, Any], console: Console) -> bool:
+    """Return whether a measurement is done; if so, print that."""
+    if find_kept(folder, inputs) is None:
         return False
-    console.print(f"{run}: {stage} {folder.name} is there")
+    console.print(f"{run}: {stage} {folder.name} is up to date")
     return True
 
 
 @contextmanager
 def keeping(
-    run: RunFolder, stage: str, folder: Path, made_of: dict[str, Any], console: Console
+    run: RunFolder, stage: str, folder: Path, inputs: dict[str, Any], console: Console
 ) -> Iterator[Callable[..., None]]:
-    """Hold the run folder while something is measured, and add the seconds that it takes to those of the stage.
+    """Hold the lock of the run folder during a measurement, and add its duration to the timings of the stage.
 
     Args:
-        run: the run folder; likewise
-        stage: "surface", "path" or "curvature",
-        folder: of the measurement, and
-        made_of: what it follows from.
-        console: where to say that another process holds the run folder.
+        run: the run folder.
+        stage: "surface", "path" or "curvature".
+        folder: the folder of the measurement.
+        inputs: everything that determines the measurement, from `inputs_of`.
+        console: where to print that another process holds the lock.
 
     Yields:
         `keep(values, **numbers)`, which writes the arrays and the record of the measurement.
 
     Raises:
-        OSError: where the run folder cannot be written to.
+        OSError: if the run folder cannot be written to.
     """
     with writing(run, wait=console):
         started = time.monotonic()
-        yield partial(_keep, folder, made_of)
+        yield partial(_keep, folder, inputs)
         run.record_seconds(stage, time.monotonic() - started)
 
 
-def _keep(folder: Path, made_of: dict[str, Any], values: Any, **numbers: Any) -> None:
-    write_kept(folder, values, made_of, **numbers)
+def _keep(folder: Path, inputs: dict[str, Any], values: Any, **numbers: Any) -> None:
+    write_kept(folder, values, inputs, **numbers)

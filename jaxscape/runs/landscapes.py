@@ -1,4 +1,4 @@
-"""What a run folder has measured of its landscape, in words: a line for each measurement."""
+"""Summaries of a run's landscape measurements: one line each."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +10,16 @@ from jaxscape.runs.landscape_config import WAYS
 
 
 class Measurement(NamedTuple):
-    """A measurement of the landscape that can be read."""
+    """A readable measurement of the landscape."""
 
     kind: str  # the command that makes it
-    name: str  # of its folder
-    words: str  # its numbers
-    pictures: tuple[str, ...]  # names of its figures, the first that there is stands for it
+    name: str  # the name of its folder
+    words: str  # a summary of its numbers
+    pictures: tuple[str, ...]  # names of its figures; the first that exists represents it
 
 
 def measurements(run: Path) -> Iterator[Measurement]:
-    """Give the measurements of a run's landscape; those that are damaged are left out."""
+    """Yield the measurements of a run's landscape, without damaged ones."""
     run = RunFolder(run)
     for kind, folder, describe in (
         ("surface", run.surfaces, _surface),
@@ -42,8 +42,8 @@ def _surface(record: dict[str, Any]) -> str:
 
 def _path(record: dict[str, Any]) -> str:
     barriers = {
-        WAYS[way]: ", ".join(f"{metric} {_number(found['height'])}" for metric, found in of_way.items())
-        for way, of_way in record["barriers"].items()
+        WAYS[way]: ", ".join(f"{metric} {_number(barrier['height'])}" for metric, barrier in by_metric.items())
+        for way, by_metric in record["barriers"].items()
     }
     return f"barriers: {'; '.join(f'{way} {heights}' for way, heights in barriers.items())}"
 

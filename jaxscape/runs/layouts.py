@@ -1,4 +1,4 @@
-"""What an embedding is made of: the distances that a setting asks for, and the coordinates that its method finds."""
+"""Embeddings: the distances of a configuration, and the coordinates that its method computes."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -17,31 +17,31 @@ from jaxscape.trajectories.gram import IncrementGram
 
 
 class Picture(NamedTuple):
-    """An embedding of trajectories; the minimum is its first row where it has one more than there are points."""
+    """An embedding of trajectories; if it has one more row than points, the first row is the minimum."""
 
-    gram: IncrementGram  # what is shown, n points
-    distances: np.ndarray  # float64 (n or n + 1, the same)
+    gram: IncrementGram  # the embedded trajectories, n points
+    distances: np.ndarray  # float64, square: (n, n), or (n + 1, n + 1) with the minimum
     embedding: np.ndarray  # float64 (n or n + 1, k)
-    diagnostics: dict[str, Any]  # what is to be known of it
-    columns: dict[str, np.ndarray]  # what is to be known of each row: of PHATE its component
+    diagnostics: dict[str, Any]  # numbers and warnings about the embedding
+    columns: dict[str, np.ndarray]  # values per row: for PHATE, the connected component
 
     @property
     def first(self) -> int:
-        """The first row of the trajectories: 1 where the minimum is a row."""
+        """The first row of the trajectories: 1 if the minimum is a row, else 0."""
         return len(self.distances) - self.gram.num_points
 
 
 def has_minimum(gram: IncrementGram, config: EmbedConfig) -> bool:
-    """Whether the minimum is a row: where it was asked for, or the method has it and it can be seen from elsewhere."""
+    """Return whether the minimum is a row: if it is requested, or the method embeds it and it is not the center."""
     from_minimum = config.distance == "cosine" and config.center == "minimum"
     return config.include_minimum or (METHODS[config.method].has_minimum and gram.has_reference and not from_minimum)
 
 
 def draw(gram: IncrementGram, config: EmbedConfig) -> Picture:
-    """Embed trajectories with a setting.
+    """Embed trajectories with a configuration.
 
     Raises:
-        ValueError: for a setting that cannot work, such as a knn that is too large.
+        ValueError: for an invalid setting, such as a knn that is too large.
     """
     distances = pairwise_distances(
         gram,
@@ -53,7 +53,7 @@ def draw(gram: IncrementGram, config: EmbedConfig) -> Picture:
 
 
 def lay_out(gram: IncrementGram, distances: np.ndarray, config: EmbedConfig) -> Picture:
-    """Embed trajectories whose distances are known."""
+    """Embed trajectories from their distances."""
     embedding, diagnostics, columns = _coordinates(distances, config)
     collapsed = degeneracy(distances, embedding) if len(distances) >= 3 else ""
     notes = [note for note in diagnostics.get("warnings", ()) if not note.startswith(describe_degeneracy(""))]
@@ -75,7 +75,7 @@ def _coordinates(
         return stages.embedding, {"t": stages.t, "stress": stress}, {}
     if config.method == "mds":
         layout = mds(distances, **size)
-        notes = [] if layout.converged else [f"metric MDS had not converged after {layout.iterations} steps"]
+        notes = [] if layout.converged else [f"metric MDS did not converge in {layout.iterations} steps"]
         return layout.embedding, {"stress": layout.stress, "iterations": layout.iterations, "warnings": notes}, {}
     if config.method == "random":
         result = random_plane(distances, key=jax.random.key(0), **size)
@@ -88,8 +88,8 @@ def _phate(
     distances: np.ndarray, config: EmbedConfig, t: int | str
 ) -> tuple[np.ndarray, dict[str, Any], dict[str, np.ndarray]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are in the result, and told from there
-        found = phate(
+        warnings.simplefilter("ignore", UserWarning)  # the result contains them, and they are reported from there
+        result = phate(
             distances,
             n_components=config.n_components,
             knn=config.knn,
@@ -98,15 +98,15 @@ def _phate(
             potential_metric=config.potential,
             landmarks=config.landmarks,
         )
-    tried = {} if found.tried is None else {"tried": [trial._asdict() for trial in found.tried]}
+    tried = {} if result.tried is None else {"tried": [trial._asdict() for trial in result.tried]}
     diagnostics = {
-        "t": found.t,
-        "knn": found.knn,
-        "stress": found.stress,
-        "n_connected_components": found.n_connected_components,
-        "connecting_knn": found.connecting_knn,
-        "iterations": found.iterations,
-        "entropy": found.entropy,
-        "warnings": found.warnings,
+        "t": result.t,
+        "knn": result.knn,
+        "stress": result.stress,
+        "n_connected_components": result.n_connected_components,
+        "connecting_knn": result.connecting_knn,
+        "iterations": result.iterations,
+        "entropy": result.entropy,
+        "warnings": result.warnings,
     }
-    return found.embedding, diagnostics | tried, {"component": found.component}
+    return result.embedding, diagnostics | tried, {"component": result.component}

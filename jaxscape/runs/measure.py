@@ -1,7 +1,7 @@
-"""The stage between retraining and pictures: inner products, geometry beside its nulls, the report.
+"""The stage between training and figures: the Gram matrix, geometry compared with its nulls, and the report.
 
-Everything here follows from the trajectories and takes seconds. It is made again whenever they have grown, and whenever
-a part of it is missing or damaged.
+All of this is computed from the trajectories within seconds. It is recomputed whenever they have been extended, and
+whenever a part of it is missing or damaged.
 """
 
 import time
@@ -34,48 +34,48 @@ from jaxscape.trajectories.null import split_displacements
 
 PyTree = Any
 
-# What is known of copies beside their geometry: where their minimum drifts, and what weight decay does.
-_MORE = {
+# Statistics of copies beyond their geometry: the drift of the minimum, and the effect of weight decay.
+_EXTRA = {
     "return_drift": "1 - d(end) / jump, d the distance from the mean of the unperturbed copies at that epoch",
-    "inward_decay": "way back along the jump that weight decay makes / jump",
-    "inward_loss": "way back along the jump that the gradient of the loss makes / jump",
-    "loss_cosine": "cosine of the gradient's part of the displacement with the way back",
+    "inward_decay": "way back along the jump due to weight decay / jump",
+    "inward_loss": "way back along the jump due to the gradient of the loss / jump",
+    "loss_cosine": "cosine between the gradient's part of the displacement and the way back",
 }
 
-# The statistics of the tables, in their order, with what they mean.
-STATISTICS = meanings(has_minimum=True) | _MORE
+# The statistics of the tables, in their order, with their meanings.
+STATISTICS = meanings(has_minimum=True) | _EXTRA
 COMPARED = meanings(has_minimum=False)
 
 
 class Measured(NamedTuple):
-    """The inner products of a run's trajectories, what each row is, and which trajectories they are: gram.npz."""
+    """The contents of gram.npz: the Gram matrix of a run's trajectories and the labels of its rows."""
 
     gram: IncrementGram
     labels: dict[str, np.ndarray]  # member, seed, step_size, epoch, update: (n,) each
-    fingerprint: str
+    fingerprint: str  # of the trajectories
     lineage: str  # the fingerprint without the number of epochs
 
 
 def measure(run: Path, *, console: Console) -> Measured:
-    """Return the inner products of a run's trajectories, and see that gram.npz, geometry.csv and report.json are whole.
+    """Return the Gram matrix of a run's trajectories; makes gram.npz, geometry.csv and report.json complete.
 
-    Whatever of these is missing, damaged or of other trajectories is made again.
+    Each of these files that is missing, damaged or from other trajectories is recomputed.
 
     Raises:
-        FileNotFoundError: where there are no finished trajectories.
-        ValueError: where every member has diverged, or the trajectories are damaged.
-        OSError: where the run folder cannot be written to.
+        FileNotFoundError: if there are no finished trajectories.
+        ValueError: if every member has diverged, or the trajectories are damaged.
+        OSError: if the run folder cannot be written to.
     """
     run = RunFolder(run)
-    settings, sources = read_sources(run)  # unfinished ones are refused, whatever is kept
+    settings, sources = read_sources(run)  # unfinished trajectories are rejected, even if results exist
     measured = _load(run, console)
-    if not _is_present(measured, run, sources) or not _has_tables(run, console):
+    if not _is_current(measured, run, sources) or not _has_tables(run, console):
         with writing(run, wait=console):
-            # Another process may have extended the trajectories, or measured them, meanwhile.
+            # Another process may have extended or measured the trajectories in the meantime.
             settings, sources = read_sources(run)
-            silent = Console(quiet=True)  # what is damaged has been said
+            silent = Console(quiet=True)  # damage has been reported already
             measured = _load(run, silent)
-            if not _is_present(measured, run, sources):
+            if not _is_current(measured, run, sources):
                 measured = _measure_trajectories(run, sources, measured, console)
             assert measured is not None
             if not _has_tables(run, silent):
@@ -86,7 +86,7 @@ def measure(run: Path, *, console: Console) -> Measured:
 
 
 def perturbed(measured: Measured) -> Measured:
-    """Return the copies that were perturbed: without the controls, of step size 0, where a run has both."""
+    """Return the perturbed copies, without the controls (step size 0) if a run has both."""
     steps = measured.labels.get("step_size")
     if not measured.gram.has_reference or steps is None or not steps.any() or steps.all():
         return measured
@@ -95,18 +95,18 @@ def perturbed(measured: Measured) -> Measured:
     return measured._replace(gram=take_points(measured.gram, rows), labels=labels)
 
 
-def _is_present(measured: Measured | None, run: RunFolder, sources: list[Source]) -> bool:
-    """Return whether these are the inner products of the present trajectories."""
+def _is_current(measured: Measured | None, run: RunFolder, sources: list[Source]) -> bool:
+    """Return whether the Gram matrix is that of the current trajectories."""
     if measured is None or measured.fingerprint != run.fingerprint():
         return False
     if run.kind not in (RECORDED, JOINT):
         return True
-    # A training that is recorded grows without a word in the record of what was asked.
+    # The record of the settings does not change when a recorded training grows.
     return measured.gram.num_points == sum(len(source.shown) * source.store.num_epochs for source in sources)
 
 
 def complete_report(run: Path, *, console: Console) -> None:
-    """See that report.json has the embeddings and timings that the run folder has."""
+    """Add missing embeddings and timings of the run folder to report.json."""
     run = RunFolder(run)
     report = run.read_report()
     complete = report | {"embeddings": summarize_embeddings(run), "timings": run.timings()}
@@ -116,14 +116,14 @@ def complete_report(run: Path, *, console: Console) -> None:
 
 
 def _has_tables(run: RunFolder, console: Console) -> bool:
-    """Return whether geometry.csv and report.json are whole and of these trajectories."""
+    """Return whether geometry.csv and report.json are complete and from the current trajectories."""
     try:
         check_table(run, run.geometry)
         return run.read_report(sealed=True).get("fingerprint") == run.fingerprint()
     except FileNotFoundError:
         return False
     except ValueError as error:
-        console.print(f"{error}; it is made again")
+        console.print(f"{error}; it is recomputed")
         return False
 
 
@@ -147,27 +147,27 @@ def _measure_trajectories(
 
 
 def _write_tables(run: RunFolder, settings: Any, sources: list[Source], measured: Measured) -> None:
-    """Write geometry.csv and report.json, which follow from the inner products."""
+    """Compute and write geometry.csv and report.json."""
     started = time.monotonic()
     if isinstance(settings, RetrainSettings):
         copies = perturbed(measured)
         nulls = nulls_of(run, copies.gram, copies.labels)
-        numbers, columns = _numbers_of_copies(measured, copies, nulls)
+        numbers, columns = _copies_report(measured, copies, nulls)
         numbers = {"minimum": read_accuracy(run)[1], **numbers}
     else:
-        numbers = _numbers_of_groups(run, measured, group_of(settings))
+        numbers = _groups_report(run, measured, group_of(settings))
         geometry = trajectory_geometry(measured.gram)
-        columns = _of_rows(measured.gram, geometry, ("norm", "chord", "movement", "turning"))
+        columns = _row_columns(measured.gram, geometry, ("norm", "chord", "movement", "turning"))
     write_table(run, run.geometry, measured.labels | columns)
     run.record_seconds("measure", time.monotonic() - started)
     null = {"kind": NULL_KIND, "draws": NULL_DRAWS}
     epochs = max(source.store.num_epochs for source in sources) - 1
     record = {"fingerprint": run.fingerprint(), "epochs": epochs, "null": null, "diverged": _diverged(sources)}
-    run.write_report(numbers | record)  # last: its fingerprint says that the table is there
+    run.write_report(numbers | record)  # last: its fingerprint marks the table as complete
 
 
 def group_of(settings: Any) -> str:
-    """Return the label of a run's trajectories whose values are told apart."""
+    """Return the label that groups a run's trajectories."""
     return "optimizer" if isinstance(settings, CompareSettings) else settings.group
 
 
@@ -180,7 +180,7 @@ def _diverged(sources: list[Source]) -> list[dict[str, Any]]:
 
 
 def summarize(values: np.ndarray) -> dict[str, float]:
-    """Mean and standard deviation of what is defined."""
+    """Return mean, standard deviation and number of the finite values."""
     defined = values[np.isfinite(values)]
     if not len(defined):
         return {"mean": float("nan"), "std": float("nan"), "n": 0}
@@ -188,53 +188,53 @@ def summarize(values: np.ndarray) -> dict[str, float]:
 
 
 def geometry_table(reports: dict[str, dict[str, Any]]) -> Table:
-    """Two columns a run: mean ± standard deviation over members, and the mean of the nulls that answer a statistic."""
+    """Return a table with two columns per run: mean ± standard deviation over members, and the mean of the nulls."""
     return _table({name: report["geometry"] for name, report in reports.items()}, STATISTICS, BESIDE)
 
 
 def groups_table(report: dict[str, Any]) -> Table:
-    """The same for a run without a minimum: two columns per group, such as an optimiser."""
+    """Return the table for a run without a minimum: two columns per group, such as an optimiser."""
     return _table(groups(report), COMPARED, BESIDE_WITHOUT_MINIMUM)
 
 
 def groups(report: dict[str, Any]) -> dict[str, Any]:
     """Return the geometry of each group of trajectories by its name; {} for a run around a minimum."""
     geometry = report.get("geometry", {})
-    found = geometry.get("by_optimizer", geometry.get("by_group", {}))
-    return found if isinstance(found, dict) else {}
+    by_group = geometry.get("by_optimizer", geometry.get("by_group", {}))
+    return by_group if isinstance(by_group, dict) else {}
 
 
 def beside(geometry: Mapping[str, Any], kind: str, statistic: str) -> dict[str, Any] | None:
-    """Return what nulls of a kind say of a statistic, by the geometry of a report; None where it does not know.
+    """Return a statistic of the nulls of a kind, from the geometry of a report; None if the report has none.
 
-    Reports of version 0.1 have rotated ones alone.
+    Reports of version 0.1 have only rotated nulls.
     """
-    found = geometry.get("surrogates", {NULL_KIND: geometry["null"]}).get(kind, {}).get(statistic)
-    return found if found and found["n"] else None
+    summary = geometry.get("surrogates", {NULL_KIND: geometry["null"]}).get(kind, {}).get(statistic)
+    return summary if summary and summary["n"] else None
 
 
 def describe_drift(report: Mapping[str, Any]) -> str:
-    """Say where the minimum itself drifts, in a line; "" where a run has no unperturbed copies."""
+    """Describe the drift of the minimum itself in one line; "" if a run has no unperturbed copies."""
     if "drift" not in report:
         return ""
-    found = report["drift"]
-    copies = "unperturbed copy ends" if found["copies"] == 1 else "unperturbed copies end"
+    drifted = report["drift"]
+    copies = "unperturbed copy ends" if drifted["copies"] == 1 else "unperturbed copies end"
     return (
-        f"{found['copies']} {copies} {found['over_norm']:.3f} of the minimum's norm away from it, "
-        f"{found['over_smallest_jump']:.2f} of the smallest jump"
+        f"{drifted['copies']} {copies} {drifted['over_norm']:.3f} of the minimum's norm away from it, "
+        f"{drifted['over_smallest_jump']:.2f} of the smallest jump"
     )
 
 
 def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kinds: Mapping[str, str]) -> Table:
     title = f"Geometry: mean±std over members, vs the mean of {NULL_DRAWS} null draws"
-    # Three runs fit into 80 columns.
+    # Without padding, so that three runs fit into 80 columns.
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=0)
     table.add_column("", no_wrap=True)
     for name in geometries:
         table.add_column(name, justify="right", no_wrap=True)
         table.add_column("null", justify="right", style="dim", no_wrap=True)
-    of_some = {name for geometry in geometries.values() for name in geometry["real"]}
-    measured = [name for name in statistics if name in of_some or name not in _MORE]
+    reported = {name for geometry in geometries.values() for name in geometry["real"]}
+    measured = [name for name in statistics if name in reported or name not in _EXTRA]
     for kind in dict.fromkeys(kinds.get(name, "") for name in measured):
         table.add_row(f"vs {kind}" if kind else "without null", style="dim italic")
         for statistic in measured:
@@ -245,19 +245,19 @@ def _table(geometries: dict[str, dict[str, Any]], statistics: Iterable[str], kin
 
 
 def _cells(geometry: Mapping[str, Any], kind: str, statistic: str) -> tuple[str, str]:
-    missing = {"n": 0} if statistic in _MORE else None  # what each report has is missing in a damaged one alone
+    missing = {"n": 0} if statistic in _EXTRA else None  # any other statistic is missing only in a damaged report
     real, null = geometry["real"].get(statistic, missing), beside(geometry, kind, statistic)
-    of_real = f"{real['mean']:.3f}±{real['std']:.3f}" if real["n"] else "-"
-    of_null = f"{null['mean']:.3f}" if null else "-"
-    return of_real, of_null
+    real_cell = f"{real['mean']:.3f}±{real['std']:.3f}" if real["n"] else "-"
+    null_cell = f"{null['mean']:.3f}" if null else "-"
+    return real_cell, null_cell
 
 
 def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
-    """One row per run: what was measured of the minimum."""
+    """Return a table with one row per run: the metrics of its minimum."""
     table = Table(title="Minima", box=SIMPLE_HEAD, title_justify="left")
     measured = dict.fromkeys(name for report in reports.values() for name in report["minimum"])
     shown = [name for name in measured if not name.startswith("recalibrated_")]
-    shown.sort(key=lambda name: _OF_IMAGES.index(name) if name in _OF_IMAGES else len(_OF_IMAGES))
+    shown.sort(key=lambda name: _IMAGE_METRICS.index(name) if name in _IMAGE_METRICS else len(_IMAGE_METRICS))
     for heading in ("", *(name.replace("_", " ").replace("train ", "training ") for name in shown)):
         table.add_column(heading, justify="right" if heading else "left")
     for name, report in reports.items():
@@ -265,7 +265,7 @@ def accuracy_table(reports: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-_OF_IMAGES = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+_IMAGE_METRICS = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
 
 
 def _number(name: str, value: float | None) -> str:
@@ -277,33 +277,33 @@ def _number(name: str, value: float | None) -> str:
 def _products(
     sources: list[Source], minimum: PyTree, previous: Measured | None, *, joint: bool
 ) -> tuple[IncrementGram, dict[str, np.ndarray]]:
-    """The inner products of the trajectories of finite parameters, and what each row is."""
+    """Return the Gram matrix of the trajectories without diverged ones, and the labels of its rows."""
     if joint:
         stores, members = [source.store for source in sources], [source.shown for source in sources]
         return gram(stores, members=members), join_columns(sources)
     [source] = sources
     columns = source.columns(source.members)
     if previous is not None and _is_beginning(previous.labels, columns):
-        with suppress(ValueError):  # the trajectories were made anew, perhaps on another machine
-            found = gram(source.store, reference=minimum, members=source.members, previous=previous.gram)
-            return found, columns
+        with suppress(ValueError):  # the trajectories were recomputed, perhaps on another machine
+            extended = gram(source.store, reference=minimum, members=source.members, previous=previous.gram)
+            return extended, columns
     return gram(source.store, reference=minimum, members=source.members), columns
 
 
 def _is_beginning(short: dict[str, np.ndarray], long: dict[str, np.ndarray]) -> bool:
-    """Whether the rows of `short` are the first of `long`; a member that has diverged since is missing there."""
+    """Return whether the rows of `short` are the first rows of `long`, which lacks members that diverged since."""
     return short.keys() == long.keys() and all(
         np.array_equal(values, long[name][: len(values)]) for name, values in short.items()
     )
 
 
-def _of_rows(products: IncrementGram, geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Columns in the order of the rows."""
+def _row_columns(products: IncrementGram, geometry: Geometry, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return some quantities of the geometry as columns in the order of the rows."""
     return {name: by_row(products, getattr(geometry, name)) for name in names}
 
 
 def by_row(products: IncrementGram, values: np.ndarray) -> np.ndarray:
-    """Return values [epoch, member] in the order of the rows; a trajectory that is shorter has none at its end."""
+    """Return values [epoch, member] in the order of the rows; the missing end of a shorter trajectory has no rows."""
     rows = trajectory_rows(products) - int(products.has_reference)
     column = np.empty(products.num_points)
     column[rows[rows >= 0]] = values[rows >= 0]
@@ -311,27 +311,25 @@ def by_row(products: IncrementGram, values: np.ndarray) -> np.ndarray:
 
 
 def _over_jump(distance: np.ndarray) -> np.ndarray:
-    """Distances in jumps; NaN for a copy that was not thrown (step size 0)."""
+    """Return distances in units of the jump; NaN for an unperturbed copy (step size 0)."""
     return distance / np.where(distance[0] > 0, distance[0], np.nan)
 
 
-def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tuple[dict[str, Any], Columns]:
-    """What the report says of the copies that were perturbed, and the columns of all, a value a row."""
+def _copies_report(measured: Measured, copies: Measured, nulls: Nulls) -> tuple[dict[str, Any], Columns]:
+    """Return the report's numbers for the perturbed copies, and the columns of all copies, one value per row."""
     products, geometry = measured.gram, trajectory_geometry(measured.gram)
     names = ("norm", "distance", "petal", "movement", "lateral", "turning", "falling")
-    columns = _of_rows(products, geometry, names)
+    columns = _row_columns(products, geometry, names)
     columns["distance_over_jump"] = by_row(products, _over_jump(geometry.distance))
-    thrown = np.isin(measured.labels["member"], copies.labels["member"])
+    is_perturbed = np.isin(measured.labels["member"], copies.labels["member"])
 
     def add(name: str, values: np.ndarray) -> None:
-        """Keep values [epoch, member] of the perturbed copies."""
-        columns[name] = np.full(len(thrown), np.nan)
-        columns[name][thrown] = by_row(copies.gram, values)
+        """Add values [epoch, member] of the perturbed copies as a column."""
+        columns[name] = np.full(len(is_perturbed), np.nan)
+        columns[name][is_perturbed] = by_row(copies.gram, values)
 
     real = trajectory_geometry(copies.gram).summary()
-    found = {
-        kind: [_summary_of_null(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in _kinds(nulls, BESIDE)
-    }
+    draws = {kind: [_null_summary(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in _kinds(nulls, BESIDE)}
     drawn = next(nulls.draws(nulls.of_return))
     add("null_distance_over_jump", _over_jump(trajectory_geometry(drawn).distance))
     if nulls.factors is not None:
@@ -343,44 +341,44 @@ def _numbers_of_copies(measured: Measured, copies: Measured, nulls: Nulls) -> tu
             add("null_inward_loss", split_displacements(drawn, nulls.factors).gradient)
         real |= {name: at_end(values) for name, values in parts.items()}
     numbers: dict[str, Any] = {"null_distance": nulls.of_return}
-    if not thrown.all():
-        unperturbed = ~thrown[trajectory_rows(products)[0] - 1]
-        moved = drift(products, unperturbed)
-        columns["distance_to_drifted"] = by_row(products, moved.to_mean)
-        real["return_drift"] = moved.returned[~unperturbed]
+    if not is_perturbed.all():
+        unperturbed = ~is_perturbed[trajectory_rows(products)[0] - 1]
+        drifted = drift(products, unperturbed)
+        columns["distance_to_drifted"] = by_row(products, drifted.to_mean)
+        real["return_drift"] = drifted.returned[~unperturbed]
         norm = float(geometry.norm[0, unperturbed][0])
         numbers["drift"] = {
             "copies": int(unperturbed.sum()),
-            "over_norm": moved.distance / norm,
-            "over_smallest_jump": moved.distance / float(geometry.distance[0, ~unperturbed].min()),
-            "spread_over_norm": moved.spread / norm,
+            "over_norm": drifted.distance / norm,
+            "over_smallest_jump": drifted.distance / float(geometry.distance[0, ~unperturbed].min()),
+            "spread_over_norm": drifted.spread / norm,
         }
     steps = copies.labels["step_size"][trajectory_rows(copies.gram)[0] - 1]
     by_step_size = {f"{step:g}": _summaries(real, STATISTICS, steps == step) for step in np.unique(steps)}
     numbers["statistics"] = STATISTICS
-    numbers["geometry"] = _beside_nulls(real, found, STATISTICS) | {"by_step_size": by_step_size}
+    numbers["geometry"] = _compare_with_nulls(real, draws, STATISTICS) | {"by_step_size": by_step_size}
     return numbers, columns
 
 
-def _numbers_of_groups(run: RunFolder, measured: Measured, group: str) -> dict[str, Any]:
-    values, found = measured.labels[group], {}
+def _groups_report(run: RunFolder, measured: Measured, group: str) -> dict[str, Any]:
+    values, by_name = measured.labels[group], {}
     for name in dict.fromkeys(values.tolist()):
         rows = np.flatnonzero(values == name)
         labels = {each: column[rows] for each, column in measured.labels.items()}
         nulls = nulls_of(run, take_points(measured.gram, rows), labels, group=group)._replace(seed=0)
         kinds = _kinds(nulls, BESIDE_WITHOUT_MINIMUM, but=("exchange",))
-        draws = {kind: [_summary_of_null(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in kinds}
-        found[str(name)] = _beside_nulls(trajectory_geometry(nulls.gram).summary(), draws, COMPARED)
-    by = {"by_optimizer": found} if group == "optimizer" else {"by_group": found, "group": group}
-    return {"statistics": COMPARED, "geometry": by}
+        draws = {kind: [_null_summary(draw, kind, nulls) for draw in nulls.draws(kind)] for kind in kinds}
+        by_name[str(name)] = _compare_with_nulls(trajectory_geometry(nulls.gram).summary(), draws, COMPARED)
+    geometry = {"by_optimizer": by_name} if group == "optimizer" else {"by_group": by_name, "group": group}
+    return {"statistics": COMPARED, "geometry": geometry}
 
 
 def _kinds(nulls: Nulls, beside: Mapping[str, str], *, but: Sequence[str] = ()) -> list[str]:
-    """The kinds of null trajectories that statistics are held against, as far as the run has them."""
+    """Return the kinds of null trajectories that statistics are compared with, as far as the run has them."""
     return [kind for kind in dict.fromkeys((NULL_KIND, *beside.values())) if kind not in but and nulls.has(kind)]
 
 
-def _summary_of_null(draw: IncrementGram, kind: str, nulls: Nulls) -> dict[str, np.ndarray]:
+def _null_summary(draw: IncrementGram, kind: str, nulls: Nulls) -> dict[str, np.ndarray]:
     summary = trajectory_geometry(draw).summary()
     if draw.has_reference and nulls.factors is not None and BESIDE["inward_loss"] == kind:
         split = split_displacements(draw, nulls.factors)
@@ -389,18 +387,18 @@ def _summary_of_null(draw: IncrementGram, kind: str, nulls: Nulls) -> dict[str, 
 
 
 def at_end(values: np.ndarray) -> np.ndarray:
-    """Return the last value [member] that is defined, of values [epoch, member] that are NaN after an end."""
+    """Return the last defined value [member] of values [epoch, member], which are NaN after a trajectory's end."""
     ends = len(values) - 1 - np.argmax(~np.isnan(values[::-1]), axis=0)
     return values[ends, np.arange(values.shape[1])]
 
 
-def _beside_nulls(
+def _compare_with_nulls(
     real: dict[str, np.ndarray], draws: Mapping[str, list[dict[str, np.ndarray]]], statistics: Iterable[str]
 ) -> dict[str, Any]:
-    """Real trajectories, and the nulls by kind; the rotated ones are "null", too, as in version 0.1."""
+    """Summarise the real trajectories and the nulls by kind; "null" repeats the rotated ones, as in version 0.1."""
     surrogates = {
-        kind: _summaries({name: np.concatenate([draw[name] for draw in found]) for name in found[0]}, statistics)
-        for kind, found in draws.items()
+        kind: _summaries({name: np.concatenate([draw[name] for draw in each]) for name in each[0]}, statistics)
+        for kind, each in draws.items()
     }
     return {"real": _summaries(real, statistics), "null": surrogates[NULL_KIND], "surrogates": surrogates}
 
@@ -419,16 +417,16 @@ def _save(run: RunFolder, measured: Measured) -> None:
 
 
 def _load(run: RunFolder, console: Console) -> Measured | None:
-    """What gram.npz holds; None where it is missing, damaged or of an earlier version, for it is soon made again."""
+    """Return the contents of gram.npz; None if it is missing, damaged or of an earlier version, and is recomputed."""
     try:
         arrays = load_arrays(run.gram)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        console.print(f"{error}; it is made again")
+        console.print(f"{error}; it is recomputed")
         return None
-    needed = {*IncrementGram._fields, "fingerprint", "lineage", "label_member", "label_epoch", "label_update"}
-    if not needed <= arrays.keys() | IncrementGram._field_defaults.keys():
+    required = {*IncrementGram._fields, "fingerprint", "lineage", "label_member", "label_epoch", "label_update"}
+    if not required <= arrays.keys() | IncrementGram._field_defaults.keys():
         return None
     labels = {name.removeprefix("label_"): arrays[name] for name in arrays if name.startswith("label_")}
     # Single values come back as arrays without dimensions.

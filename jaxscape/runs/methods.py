@@ -1,58 +1,58 @@
-"""What can be asked for by name: a record per method of embedding, per centre and per kind of null trajectories.
+"""Records of what can be chosen by name: embedding methods, centers and kinds of null trajectories.
 
-Options, checks, captions and the readers of diagnostics all read these; what computes a method stands in
-`jaxscape.runs.layouts`. Nothing here needs more than the standard library, so that `--help` need not wait for jax.
+Options, checks, captions and the readers of diagnostics all use these records; `jaxscape.runs.layouts` computes the
+embeddings. This module imports only the standard library, so that `--help` does not wait for jax.
 """
 
 from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """How a method of embedding is called, and what belongs to it."""
+    """An embedding method and its properties."""
 
-    words: str  # in captions
-    metric: str = "cosine"  # its own, where none is asked for
-    is_exact: bool = False  # of squared euclidean distances, and so of no others
-    has_kernel: bool = False  # PHATE's: knn, decay and t
-    has_minimum: bool = False  # embeds the minimum too, where a run has one
-    is_slow: bool = False  # too slow to draw the surrogates too
-    found: tuple[str, ...] = ()  # the numbers in its diagnostics
+    words: str  # its name in captions
+    metric: str = "cosine"  # the default metric
+    is_exact: bool = False  # a projection of squared Euclidean distances, so it supports no other metric
+    has_kernel: bool = False  # takes the settings of PHATE's kernel: knn, decay and t
+    has_minimum: bool = False  # embeds the minimum too, if the run has one
+    is_slow: bool = False  # too slow to embed the surrogates as well
+    numbers: tuple[str, ...] = ()  # names of the numbers in its diagnostics
 
 
 class Center(NamedTuple):
-    """Where cosines are seen from."""
+    """The origin of the vectors for cosine distances."""
 
-    argument: str | None  # of `pairwise_distances`
-    words: str  # in captions, after "cosine distance"
+    argument: str | None  # `center` of `pairwise_distances`
+    words: str  # its description in captions, after "cosine distance"
 
 
 class Null(NamedTuple):
-    """A kind of null trajectories: what they keep of the real ones, and what they remove."""
+    """A kind of null trajectories: what they preserve of the real ones, and what they remove."""
 
-    words: str  # in captions
+    words: str  # its name in captions
     keeps: str
     removes: str
 
 
-_OF_PHATE = ("t", "knn", "stress", "n_connected_components", "connecting_knn", "iterations")
+_PHATE_NUMBERS = ("t", "knn", "stress", "n_connected_components", "connecting_knn", "iterations")
 
 METHODS = {
-    "phate": Method("PHATE", has_kernel=True, found=_OF_PHATE),
-    "mds": Method("metric MDS", metric="euclidean", has_minimum=True, found=("stress", "iterations")),
+    "phate": Method("PHATE", has_kernel=True, numbers=_PHATE_NUMBERS),
+    "mds": Method("metric MDS", metric="euclidean", has_minimum=True, numbers=("stress", "iterations")),
     "tsne": Method("t-SNE", is_slow=True),
     "umap": Method("UMAP", is_slow=True),
-    "pca": Method("PCA", metric="euclidean", is_exact=True, found=("explained",)),
-    "random": Method("random plane", metric="euclidean", is_exact=True, found=("explained",)),
-    "phate-package": Method("PHATE (the package)", has_kernel=True, is_slow=True, found=("t", "stress")),
+    "pca": Method("PCA", metric="euclidean", is_exact=True, numbers=("explained",)),
+    "random": Method("random plane", metric="euclidean", is_exact=True, numbers=("explained",)),
+    "phate-package": Method("PHATE (the package)", has_kernel=True, is_slow=True, numbers=("t", "stress")),
 }
 CENTERS = {
     "none": Center(None, "of the parameter vectors"),
     "mean": Center("mean", "of directions from the mean"),
     "minimum": Center("reference", "of directions from the minimum"),
 }
-KNNS = ("connect", "auto")  # what knn may be instead of a number; a test holds it to those of `phate`
-# Which kind of null trajectories answers the question of a statistic: around a minimum, and without one. A path has
-# none, for all kinds but weight decay alone keep its length.
+KNNS = ("connect", "auto")  # values of knn other than a number; a test compares them with those of `phate`
+# The kind of null trajectories that each statistic is compared with: for runs around a minimum, and for others. The
+# path length has none, since every kind except weight decay alone preserves it.
 BESIDE = {
     **dict.fromkeys(("return", "outward", "monotone", "petal", "lateral"), "exchange"),
     **dict.fromkeys(("inward_loss", "loss_cosine"), "exchange"),
@@ -61,7 +61,7 @@ BESIDE = {
     "end_spread": "rotated",
 }
 BESIDE_WITHOUT_MINIMUM = BESIDE | {"norm_change": "rotated"}
-NULLS = {  # the kinds of `null_trajectories`; a test holds the two together
+NULLS = {  # the kinds of `null_trajectories`; a test checks that the two agree
     "rotated": Null(
         "rotated null", "lengths and turns of each copy's movements", "their relation to jump, minimum and other copies"
     ),

@@ -1,4 +1,4 @@
-"""The null trajectories of a run: what of it each kind needs, and the draws that its numbers are held against."""
+"""The null trajectories of a run, and the draws that its statistics are compared with."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ NULL_DRAWS = 8
 
 
 class Nulls(NamedTuple):
-    """Trajectories that nulls can be drawn of, and what is known of them; the arrays are (n,), a value a row."""
+    """Trajectories with everything needed to draw their nulls; the arrays are (n,), one value per row."""
 
     gram: IncrementGram
-    alike: np.ndarray  # the label of those that exchange: step sizes, or groups
-    factors: np.ndarray | None  # what weight decay alone makes of each start; None where that is not known
-    seed: int  # of the draws
+    alike: np.ndarray  # rows with equal values may exchange increments: step sizes, or groups
+    factors: np.ndarray | None  # factor by which weight decay alone scales the start; None if unknown
+    seed: int  # seed of the draws
 
     def draw(self, kind: str, key: jax.Array) -> IncrementGram:
         """Draw null trajectories of a kind.
 
         Raises:
-            ValueError: where the kind needs what is not known of this run.
+            ValueError: if the kind needs decay factors and those of this run are unknown.
         """
         if kind in NEED_FACTORS and self.factors is None:
             raise ValueError(
-                f"null {kind} needs a weight decay that shrinks all parameters alike, such as that of sgd and momentum "
-                "of the built-in problem; this run's optimizer has none, or is not known"
+                f"null {kind} needs a weight decay that shrinks all parameters by the same factor, such as that of sgd "
+                "and momentum for the built-in problem; this run's optimizer has none, or is not known"
             )
         if kind == "exchange":
             return null_trajectories(self.gram, kind=kind, key=key, factors=self.factors, alike=self.alike)
         return null_trajectories(self.gram, kind=kind, key=key, factors=self.factors if kind in NEED_FACTORS else None)
 
     def draws(self, kind: str = NULL_KIND) -> Iterator[IncrementGram]:
-        """Yield the draws that numbers are held against; the first is the one of tables and pictures."""
+        """Yield the draws that statistics are compared with; tables and figures show the first."""
         for key in jax.random.split(jax.random.key(self.seed), 1 if kind == "decay" else NULL_DRAWS):
             yield self.draw(kind, key)
 
     @property
     def of_return(self) -> str:
-        """The kind that distances from the minimum are drawn beside: the one that answers, where there is enough."""
+        """The kind that distances from the minimum are compared with: exchange if it can be drawn, else rotated."""
         return BESIDE["return"] if self.has(BESIDE["return"]) else NULL_KIND
 
     def has(self, kind: str) -> bool:
-        """Return whether a kind can be drawn: its decay is known, and everyone has somebody to exchange with."""
+        """Return whether a kind can be drawn: decay factors are known, or every member has one to exchange with."""
         if kind == "exchange":
             starts = self.alike[self.gram.parents[int(self.gram.has_reference) :] < int(self.gram.has_reference)]
             return bool((np.unique(starts, return_counts=True)[1] > 1).all())
@@ -61,13 +61,13 @@ class Nulls(NamedTuple):
 
 
 def nulls_of(run: Path, gram: IncrementGram, labels: dict[str, np.ndarray], *, group: str = "") -> Nulls:
-    """Return the null trajectories of trajectories of a run, of all or of some.
+    """Return the nulls of all or some trajectories of a run.
 
     Args:
-        run: their folder.
-        gram: of them.
-        labels: (n,) each, of the same rows.
-        group: the label of those that exchange, where they have no step size.
+        run: the run folder.
+        gram: the Gram matrix of the trajectories.
+        labels: arrays (n,) by name, the labels of its rows.
+        group: the label within which members exchange increments, if they have no step size.
     """
     run = RunFolder(run)
     settings = run.settings(run.kind.stage)
@@ -76,7 +76,7 @@ def nulls_of(run: Path, gram: IncrementGram, labels: dict[str, np.ndarray], *, g
 
 
 def _factors(settings: object, updates: np.ndarray) -> np.ndarray | None:
-    """What weight decay alone makes of a start after so many updates: the optimiser of the copies begins fresh."""
+    """Return the factor by which weight decay alone scales a start after each number of updates, from a fresh state."""
     if not isinstance(settings, RetrainConfig) or (settings.optimizer == "adam" and settings.weight_decay):
         return None
     if not settings.weight_decay:

@@ -1,4 +1,4 @@
-"""A problem of the user's own as the stages take it, and what a run folder's record says of it."""
+"""The user's own problem, in the form that the stages take, and its entry in a run folder's record."""
 
 import ast
 import importlib
@@ -27,7 +27,7 @@ type Optimizer = optax.GradientTransformation
 
 @dataclass(frozen=True)
 class OwnProblem:
-    """A problem, the structure of its parameters, and where it came from."""
+    """A problem, the structure of its parameters, and its origin."""
 
     problem: Problem
     like: tuple[PyTree, PyTree] | None = None  # parameters and model state, or their shapes; from `init` by default
@@ -38,42 +38,42 @@ class OwnProblem:
         """Parameters and model state of one network, or their shapes.
 
         Raises:
-            ValueError: where nothing tells them.
+            ValueError: if they are unknown.
         """
         if self.like is not None:
             return self.like
         if self.problem.init is None:
-            raise ValueError("the parameters are not known: give the problem init, or the run a minimum first")
-        found = jax.eval_shape(self.problem.init, init_key(0))
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise TypeError(f"init must be init(key) -> (params, model_state), got {found!r:.100}")
-        return found
+            raise ValueError("the parameters are not known: the problem needs init, or the run a minimum")
+        structure = jax.eval_shape(self.problem.init, init_key(0))
+        if not isinstance(structure, tuple) or len(structure) != 2:
+            raise TypeError(f"init must be init(key) -> (params, model_state), got {structure!r:.100}")
+        return structure
 
     def record(self) -> dict[str, Any]:
-        """Return what the record of a run folder says of the problem."""
-        described = {"describe": dict(self.problem.describe), "version": self.problem.version}
-        return described | {"parameters": outline(self.structure[0])} | dict(self.source or {})
+        """Return the problem's entry in the record of a run folder."""
+        entry = {"describe": dict(self.problem.describe), "version": self.problem.version}
+        return entry | {"parameters": outline(self.structure[0])} | dict(self.source or {})
 
     def training(self, settings: TrainSettings, optimizer: Optimizer | None = None) -> Training:
-        """Return how its minimum is found."""
-        asked = MinimumSettings(settings.epochs, settings.batch_size, settings.seed)
-        check_train(asked)
+        """Return the training of its minimum."""
+        minimum = MinimumSettings(settings.epochs, settings.batch_size, settings.seed)
+        check_train(minimum)
         self._check(settings.batch_size)
-        return Training(asked, self.problem, self._one(optimizer), self.record())
+        return Training(minimum, self.problem, self._resolve(optimizer), self.record())
 
     def retraining(self, settings: RetrainSettings, optimizer: Optimizer | None = None) -> Retraining:
-        """Return how copies of its minimum are retrained."""
+        """Return the retraining of copies of its minimum."""
         check_retrain(settings)
         self._check(settings.batch_size)
-        return Retraining(settings, self.problem, self._one(optimizer), self.record(), self.structure)
+        return Retraining(settings, self.problem, self._resolve(optimizer), self.record(), self.structure)
 
     def comparison(self, settings: CompareSettings, optimizers: Mapping[str, Optimizer] | None = None) -> Comparison:
-        """Return how networks are trained side by side; the settings name some of the optimisers."""
+        """Return the training of networks side by side, with the optimisers that the settings name."""
         check_compare(settings)
         known = self.problem.optimizer if optimizers is None else optimizers
         if not isinstance(known, Mapping) or not set(settings.optimizers) <= known.keys():
-            found = ", ".join(known) if isinstance(known, Mapping) else "none"
-            raise ValueError(f"optimizers must be some of those by name, {found}; got {', '.join(settings.optimizers)}")
+            names = ", ".join(known) if isinstance(known, Mapping) else "none"
+            raise ValueError(f"optimizers must be among the named ones, {names}; got {', '.join(settings.optimizers)}")
         self._check(settings.batch_size)
         chosen = {name: known[name] for name in settings.optimizers}
         return Comparison(settings, self.problem, chosen, self.record())
@@ -82,13 +82,13 @@ class OwnProblem:
         steps_per_epoch(self.problem, batch_size)
         check_loss(self.problem, *self.structure, batch_size=batch_size)
 
-    def _one(self, given: Optimizer | None) -> Optimizer:
-        found = self.problem.optimizer if given is None else given
-        if isinstance(found, Mapping):
-            raise ValueError(f"optimizer must be one, got several by name: {', '.join(found)}")
-        if found is None:
+    def _resolve(self, given: Optimizer | None) -> Optimizer:
+        optimizer = self.problem.optimizer if given is None else given
+        if isinstance(optimizer, Mapping):
+            raise ValueError(f"optimizer must be a single one, got several by name: {', '.join(optimizer)}")
+        if optimizer is None:
             raise ValueError("optimizer must be given, by the call or by the problem, got None")
-        return found
+        return optimizer
 
 
 def load_problem(name: str, arguments: Sequence[str] = ()) -> OwnProblem:
@@ -96,11 +96,11 @@ def load_problem(name: str, arguments: Sequence[str] = ()) -> OwnProblem:
 
     Args:
         name: "package.module:function"; the working directory is searched first.
-        arguments: of the function, each key=value, the value as Python writes it or else a text.
+        arguments: arguments of the function, each key=value; a value that is not a Python literal is a string.
 
     Raises:
-        ValueError: for another form, or where there is no such function.
-        TypeError: where it gives no `Problem`.
+        ValueError: for an invalid name, or if there is no such function.
+        TypeError: if the function does not return a `Problem`.
     """
     module, colon, function = name.partition(":")
     if not (module and colon and function):
@@ -111,15 +111,17 @@ def load_problem(name: str, arguments: Sequence[str] = ()) -> OwnProblem:
         make = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # of something that the module imports
-        raise ValueError(f"problem {name!r}: there is no module {error.name} in {Path.cwd()}, nor installed") from None
+            raise  # a module that this module imports is missing
+        raise ValueError(
+            f"problem {name!r}: there is no module {error.name}, neither in {Path.cwd()} nor installed"
+        ) from None
     except AttributeError:
         raise ValueError(f"problem {name!r}: the module {module} has no {function}") from None
     values = dict(map(_argument, arguments))
-    found = make(**values)
-    if not isinstance(found, Problem):
-        raise TypeError(f"problem {name!r} must give a jaxscape.Problem, got {found!r:.100}")
-    return OwnProblem(found, source={"source": name, "arguments": values})
+    problem = make(**values)
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem {name!r} must return a jaxscape.Problem, got {problem!r:.100}")
+    return OwnProblem(problem, source={"source": name, "arguments": values})
 
 
 def _argument(word: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""The stage `report`: one run, or several side by side, as an HTML page."""
+"""The stage `report`: an HTML page of one run, or of several runs side by side."""
 
 import shlex
 import warnings
@@ -44,33 +44,33 @@ from jaxscape.runs.sources import read_sources, run_names
 from jaxscape.runs.tables import Columns, join_tables, read_table
 
 _LABELS = ("member", "seed", "step_size", "epoch", "update", "finite", "run")
-_SCALE_COLORS = 24  # a perceptually uniform scale is nearly straight between so many
-_WORDS = {"train": "training"}  # parts of the names of metrics that are told in full
+_SCALE_COLORS = 24  # enough for linear interpolation of a perceptually uniform colour scale
+_WORDS = {"train": "training"}  # abbreviations in the names of metrics -> full words
 _SPLIT = {"inward_loss": "inward by the loss", "inward_decay": "inward by weight decay"}  # columns of geometry.csv
-_UNLIKE = {  # how an embedding differs from that of its surrogates
-    "disparity": "difference from the picture of surrogates, after Procrustes: 0 is the same, 1 nothing in common",
-    "movement": "the same of every point seen from the start of its trajectory",
+_DIFFERENCES = {  # differences between an embedding and that of its surrogates
+    "disparity": "Procrustes disparity from the embedding of the surrogates: 0 is identical, 1 nothing in common",
+    "movement": "the same for the displacement of every point from the start of its trajectory",
 }
-_ABOUT = {  # what the first word of a metric means
-    "recalibrated": "The batch statistics were computed anew from the training data.",
-    "epoch": "Mean over the steps of the epoch, while the parameters moved.",
+_ABOUT = {  # the first word of a metric's name -> its meaning
+    "recalibrated": "The batch-norm statistics were recomputed from the training data.",
+    "epoch": "Mean over the steps of the epoch, while the parameters change.",
 }
 
 
 def write_page(runs: Sequence[Path], out: Path | None = None, *, console: Console) -> Path:
-    """Write the page of one run, or of several side by side, and return its path.
+    """Write the page of one run, or of several runs side by side, and return its path.
 
-    Tables and embeddings that are damaged are made again first; nothing else is computed.
+    Damaged tables and embeddings are recomputed first; nothing else is computed.
 
     Args:
         runs: finished runs of any kind, with or without embeddings.
-        out: the file; by default report.html in the run folder, of several runs beside the first one's folder.
-        console: where to say what is made again.
+        out: the file; by default report.html in the run folder, or next to the first run's folder for several runs.
+        console: where to print what is recomputed.
 
     Raises:
-        FileNotFoundError: where a run has no finished trajectories.
-        ValueError: for no runs, or one that is named twice.
-        OSError: where the file cannot be written.
+        FileNotFoundError: if a run has no finished trajectories.
+        ValueError: for no runs, or a run that is named twice.
+        OSError: if the file cannot be written.
     """
     page = read_page(runs, console=console)
     folders = [RunFolder(run) for run in runs]
@@ -80,10 +80,10 @@ def write_page(runs: Sequence[Path], out: Path | None = None, *, console: Consol
 
 
 def read_page(runs: Sequence[Path], *, console: Console) -> Page:
-    """Return what the page of runs shows; arguments and errors as for `write_page`."""
+    """Return the contents of the page of runs; arguments and errors are those of `write_page`."""
     folders = [RunFolder(run) for run in runs]
     if not folders or len({run.absolute() for run in folders}) < len(folders):
-        raise ValueError(f"runs must be one or more, each once, got {' '.join(map(str, folders)) or 'none'}")
+        raise ValueError(f"runs must name one or more runs, each once, got {' '.join(map(str, folders)) or 'none'}")
     for run in folders:
         run.require_record()
         measure(run, console=console)
@@ -107,21 +107,21 @@ def read_page(runs: Sequence[Path], *, console: Console) -> Page:
 
 
 def _stills(run: RunFolder, title: str) -> Iterator[Still]:
-    """A picture of each measurement of the landscape that was drawn."""
-    for found in measurements(run):
-        files = [run.figures / f"{name}.png" for name in found.pictures]
+    """Yield a figure of each measurement of the landscape that was drawn."""
+    for measurement in measurements(run):
+        files = [run.figures / f"{name}.png" for name in measurement.pictures]
         if file := next((file for file in files if file.exists()), None):
-            yield Still(f"{title}: {found.kind} {found.name}", file.read_bytes(), found.words)
+            yield Still(f"{title}: {measurement.kind} {measurement.name}", file.read_bytes(), measurement.words)
 
 
 class _Rows(NamedTuple):
-    """All that tables say of each row: the rows of a member stand together, in the order of time."""
+    """The tables of a run, joined by row; the rows of a member are contiguous and in the order of time."""
 
-    columns: Columns  # member, epoch, time, and what is measured
-    hue: np.ndarray  # (n,) labels of one kind
+    columns: Columns  # member, epoch, time, metrics and geometry
+    hue: np.ndarray  # (n,) the labels that hues stand for
     step_size: np.ndarray | None  # (n,)
-    metrics: frozenset[str]  # the names of the columns that were measured at snapshots
-    measured: np.ndarray  # (n,) whether distances are known: the parameters are finite
+    metrics: frozenset[str]  # the names of the columns that are metrics of snapshots
+    measured: np.ndarray  # (n,) whether distances are known, which requires finite parameters
 
 
 def _read_rows(run: RunFolder, clock: str) -> _Rows:
@@ -147,22 +147,22 @@ def _read_rows(run: RunFolder, clock: str) -> _Rows:
 
 
 def _controls(run: RunFolder, rows: Iterable[Mapping[str, Any]]) -> set[int]:
-    """The copies that were not perturbed, where others were: they show the drift of the minimum alone."""
+    """Return the unperturbed copies, if others are perturbed: they only show the drift of the minimum."""
     if not run.kind.has_minimum:
         return set()
     steps = {int(row["member"]): float(row["step_size"]) for row in rows}
-    still = {member for member, step in steps.items() if step == 0}
-    return still if len(still) < len(steps) else set()
+    unperturbed = {member for member, step in steps.items() if step == 0}
+    return unperturbed if len(unperturbed) < len(steps) else set()
 
 
 def _metrics(run: RunFolder) -> Columns:
-    """What was measured at each snapshot; {} where nothing was. Members of joint runs are counted on."""
+    """Return the metrics of all snapshots, {} if there are none; members of joint runs are numbered consecutively."""
     _, sources = read_sources(run)
     tables, first = [], 0
     for name, source in zip(run_names([source.run for source in sources]), sources, strict=True):
         if source.run.metrics.exists():
             table = read_metrics(source.run)
-            if run.kind is JOINT:  # controls stand beside no other run
+            if run.kind is JOINT:  # joint runs have no controls
                 shown = ~np.isin(table["member"], list(set(source.members) - set(source.shown)))
                 table = {name: values[shown] for name, values in table.items()}
             member = table["member"] + first
@@ -182,7 +182,7 @@ def _group(run: RunFolder) -> str:
 
 
 def _clock(runs: Sequence[RunFolder]) -> str:
-    """The unit of time of all runs: where they differ, snapshots are counted."""
+    """Return the common unit of time of all runs; snapshots if their units differ."""
     units = {"epoch" if run.kind.has_minimum or run.kind is COMPARED else "step" for run in runs}
     return units.pop() if len(units) == 1 else "snapshot"
 
@@ -195,22 +195,22 @@ def _times(run: RunFolder, columns: Columns, clock: str) -> np.ndarray:
 
 
 def _titles(runs: Sequence[RunFolder]) -> list[str]:
-    """The name of each run; those of their folders, or the paths of these, where names repeat."""
+    """Return the title of each run; if titles repeat, the folder names, and if these repeat, the paths."""
     titles = [captions.title(run) for run in runs]
     return titles if len(set(titles)) == len(titles) else run_names(list(runs))
 
 
 def _palette(tables: Sequence[_Rows]) -> tuple[Palette, list[list[str]]]:
-    """The colours of all runs, and the label of each row of each run."""
+    """Return the colours of all runs, and the hue label of each row of each run."""
     kinds = {table.hue.dtype.kind in "iu" for table in tables}
     hues = [table.hue if kinds == {True} else table.hue.astype(str) for table in tables]
     sizes = [table.step_size for table in tables if table.step_size is not None]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # more labels than hues: those that share one stand in the legend
-        found = make_palette(np.concatenate(hues), np.concatenate(sizes) if sizes else np.zeros(1), np.zeros(1))
+        warnings.simplefilter("ignore", UserWarning)  # more labels than hues; the legend shows which labels share a hue
+        colors = make_palette(np.concatenate(hues), np.concatenate(sizes) if sizes else np.zeros(1), np.zeros(1))
     palette = Palette(
-        hues={str(label): _colors(shade(color, [0, 0.5, 1])) for label, color in found.directions.items()},
-        step_sizes=found.step_sizes if sizes else {},
+        hues={str(label): _colors(shade(color, [0, 0.5, 1])) for label, color in colors.directions.items()},
+        step_sizes=colors.step_sizes if sizes else {},
         scale=_colors(colormaps[SCALE](np.linspace(0, 1, _SCALE_COLORS))[:, :3]),
         ink=INK,
         grey=GREY,
@@ -242,7 +242,7 @@ def _trajectories(run: RunFolder, title: str, rows: _Rows, hue: list[str]) -> Tr
 
 
 def _losses(rows: _Rows) -> list[Column]:
-    """What was measured at snapshots, losses first; then the shares of weight decay and of the loss in the way back."""
+    """Return the metrics as columns, losses first, then the parts of the way back due to weight decay and the loss."""
     names = [
         name
         for name, values in rows.columns.items()
@@ -294,24 +294,24 @@ def _exact(run: RunFolder, panel: ExactPanel, rows: _Rows) -> Exact:
 
 
 def _sides(panel: ExactPanel) -> dict[Hashable, float]:
-    """On which side of its spoke each trajectory lies: those of one direction cross as little as they can."""
-    found: dict[Hashable, float] = {}
-    of_direction: dict[Hashable, list[tuple[Hashable, np.ndarray]]] = {}
+    """Return the side of its spoke, 1 or -1, for each trajectory, so that those of a direction cross little."""
+    sides: dict[Hashable, float] = {}
+    by_direction: dict[Hashable, list[tuple[Hashable, np.ndarray]]] = {}
     for member, own in rows_by_member(panel).items():
-        of_direction.setdefault(panel.seed[own[0]].item(), []).append((member, own))
-    for same in of_direction.values():
+        by_direction.setdefault(panel.seed[own[0]].item(), []).append((member, own))
+    for same in by_direction.values():
         same.sort(key=lambda each: float(panel.distance[each[1][0]]))
         upper = [places_of(panel.distance[own], panel.angle[own]) for _, own in same]  # the spoke to the right
         lower = [points * [1, -1] for points in upper]
         for (member, _), mirrored in zip(same, choose_sides(upper, lower), strict=True):
-            found[member] = -1.0 if mirrored else 1.0
-    return found
+            sides[member] = -1.0 if mirrored else 1.0
+    return sides
 
 
 def _places(rows: _Rows, panel: ExactPanel | Panel) -> np.ndarray:
-    """The row of a panel that each row of the page is, -1 where the panel has none.
+    """Return the index in a panel of each row of the page; -1 if the panel lacks the row.
 
-    Panels have the rows whose distances are known, in their order, whatever they count time in.
+    A panel has exactly the rows whose distances are known, in the same order, whatever its unit of time.
     """
     place = np.full(len(rows.measured), -1)
     for member, own in rows_by_member(panel).items():
@@ -345,40 +345,40 @@ def _embedding(run: RunFolder, setting: str, rows: _Rows) -> Embedding:
 
 
 def _at(place: np.ndarray, values: Any) -> np.ndarray:
-    """The values of a panel's rows in the rows of the page, NaN where the panel has none."""
+    """Return the values of a panel in the rows of the page; NaN for rows that the panel lacks."""
     known = np.asarray(values, float)
     return np.append(known, np.full((1, *known.shape[1:]), np.nan), axis=0)[place]
 
 
-def _tab(asked: Mapping[str, Any], dimensions: int) -> str:
-    """A few words that tell an embedding from the others of a run."""
-    method = METHODS[asked["method"]]
-    words = [method.words, asked["metric"]] if asked["metric"] != method.metric else [method.words]
-    words += [f"from the {asked['center']}"] if asked["metric"] == "cosine" and asked["center"] != "none" else []
-    words += [f"knn {asked['knn']}"] if method.has_kernel else []
+def _tab(config: Mapping[str, Any], dimensions: int) -> str:
+    """Return a short name that distinguishes an embedding from the others of a run."""
+    method = METHODS[config["method"]]
+    words = [method.words, config["metric"]] if config["metric"] != method.metric else [method.words]
+    words += [f"from the {config['center']}"] if config["metric"] == "cosine" and config["center"] != "none" else []
+    words += [f"knn {config['knn']}"] if method.has_kernel else []
     words += [f"{dimensions}-D"] if dimensions > 2 else []
-    words += [NULLS[asked["null"]].words] if asked["null"] else []
-    return ", ".join([*words, *(f"seed {seed}" for seed in asked["only_seeds"]), *asked["only_optimizers"]])
+    words += [NULLS[config["null"]].words] if config["null"] else []
+    return ", ".join([*words, *(f"seed {seed}" for seed in config["only_seeds"]), *config["only_optimizers"]])
 
 
 def trust_words(diagnostics: Mapping[str, Any]) -> str:
-    """Return how far an embedding can be trusted, in two lines at most; "" where nothing was measured."""
-    found = (diagnostics.get(name) for name in ("fidelity", "surrogate"))
-    kept, of_surrogates = (each if isinstance(each, dict) else {} for each in found)
-    told = ["Degenerate"] if diagnostics.get("degenerate") else []
-    if _is_number(kept.get("rank")):
-        told.append(f"Distances kept {_well(kept['rank'])} (rank correlation {kept['rank']:.2f})")
-    if _is_number(kept.get("radius")):
-        told.append(f"radii {_well(kept['radius'])} ({kept['radius']:.2f})")
-    if _is_number(kept.get("inward")):
-        told.append(f"nearer or farther right for {kept['inward']:.0%}")
-    if of_surrogates.get("same"):
-        told.append("surrogates draw the same")
-    return f"{', '.join(told)}." if told else ""
+    """Return how far an embedding can be trusted, in at most two lines; "" if nothing was measured."""
+    entries = (diagnostics.get(name) for name in ("fidelity", "surrogate"))
+    fidelity, surrogates = (each if isinstance(each, dict) else {} for each in entries)
+    phrases = ["Degenerate"] if diagnostics.get("degenerate") else []
+    if _is_number(fidelity.get("rank")):
+        phrases.append(f"Distances preserved {_well(fidelity['rank'])} (rank correlation {fidelity['rank']:.2f})")
+    if _is_number(fidelity.get("radius")):
+        phrases.append(f"radii {_well(fidelity['radius'])} ({fidelity['radius']:.2f})")
+    if _is_number(fidelity.get("inward")):
+        phrases.append(f"nearer or farther correct for {fidelity['inward']:.0%}")
+    if surrogates.get("same"):
+        phrases.append("surrogates draw the same")
+    return f"{', '.join(phrases)}." if phrases else ""
 
 
 def _well(correlation: float) -> str:
-    """A correlation in a word: above 0.9 a picture of it would be called right, below 0.5 wrong more than right."""
+    """Grade a rank correlation by an adverb."""
     return (
         "well"
         if correlation >= 0.9
@@ -396,12 +396,12 @@ def _is_number(value: Any) -> bool:
 
 def _tables(runs: Sequence[RunFolder], titles: Sequence[str]) -> list[Table]:
     reports = [run.read_report() for run in runs]
-    found = [_geometry_table(reports, titles), _minima_table(reports, titles), _fidelity_table(runs, titles)]
-    return [table for table in found if table is not None]
+    tables = [_geometry_table(reports, titles), _minima_table(reports, titles), _fidelity_table(runs, titles)]
+    return [table for table in tables if table is not None]
 
 
 def _geometry_table(reports: Sequence[dict[str, Any]], titles: Sequence[str]) -> Table | None:
-    """Each statistic beside that of the surrogates which answer its question."""
+    """Return a table of each statistic beside that of the surrogates it is compared with."""
     meanings: dict[str, str] = {}
     columns: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {}
     for report, title in zip(reports, titles, strict=True):
@@ -424,19 +424,19 @@ def _geometry_table(reports: Sequence[dict[str, Any]], titles: Sequence[str]) ->
         f"{title}: {words}." for report, title in zip(reports, titles, strict=True) if (words := describe_drift(report))
     ]
     note = (
-        "Mean ± standard deviation over trajectories, and the mean of the surrogates that answer the question of a "
-        f"statistic. {' '.join(drifts)}"
+        "Mean ± standard deviation over trajectories, and the mean of the surrogates that each statistic is compared "
+        f"with. {' '.join(drifts)}"
     )
     kinds = dict.fromkeys(kind for _, of in columns.values() for name in names if (kind := of.get(name)))
-    about = {NULLS[kind].words: f"keeps {NULLS[kind].keeps}; removes {NULLS[kind].removes}" for kind in kinds}
+    about = {NULLS[kind].words: f"preserves {NULLS[kind].keeps}; removes {NULLS[kind].removes}" for kind in kinds}
     return Table(
-        "What the trajectories do", headings, rows, note.strip(), {name: meanings[name] for name in names} | about
+        "Statistics of the trajectories", headings, rows, note.strip(), {name: meanings[name] for name in names} | about
     )
 
 
 def _beside(geometry: Mapping[str, Any], kinds: Mapping[str, str], name: str) -> str:
-    found = beside(geometry, kinds[name], name) if name in kinds else None
-    return f"{found['mean']:.3f}" if found else "-"
+    summary = beside(geometry, kinds[name], name) if name in kinds else None
+    return f"{summary['mean']:.3f}" if summary else "-"
 
 
 def _mean(values: Any) -> str:
@@ -457,14 +457,16 @@ def _fidelity_table(runs: Sequence[RunFolder], titles: Sequence[str]) -> Table |
     for run, title in zip(runs, titles, strict=True):
         for setting in embeddings(run):
             diagnostics = read_diagnostics(run, setting)
-            kept, other = diagnostics.get("fidelity"), diagnostics.get("surrogate")
-            if isinstance(kept, dict):
-                unlike = {name: other.get(name) for name in _UNLIKE} if isinstance(other, dict) else {}
-                measured[setting, title, ""] = kept | unlike
-            if isinstance(other, dict) and isinstance(other.get("fidelity"), dict):
-                measured[setting, title, f"{other.get('kind')} surrogate"] = other["fidelity"]
-    meanings = MEANINGS | _UNLIKE
-    names = [name for name in meanings if any(_is_number(kept.get(name)) for kept in measured.values())]
+            fidelity, surrogate = diagnostics.get("fidelity"), diagnostics.get("surrogate")
+            if isinstance(fidelity, dict):
+                differences = (
+                    {name: surrogate.get(name) for name in _DIFFERENCES} if isinstance(surrogate, dict) else {}
+                )
+                measured[setting, title, ""] = fidelity | differences
+            if isinstance(surrogate, dict) and isinstance(surrogate.get("fidelity"), dict):
+                measured[setting, title, f"{surrogate.get('kind')} surrogate"] = surrogate["fidelity"]
+    meanings = MEANINGS | _DIFFERENCES
+    names = [name for name in meanings if any(_is_number(row.get(name)) for row in measured.values())]
     if not names:
         return None
     order = sorted(measured, key=lambda each: (each[0], titles.index(each[1]), each[2]))
@@ -478,7 +480,7 @@ def _fidelity_table(runs: Sequence[RunFolder], titles: Sequence[str]) -> Table |
     ]
     headings = ("embedding", "of", *(name.replace("_", " ") for name in names))
     return Table(
-        "What each embedding keeps of its distances",
+        "Fidelity of the embeddings",
         headings,
         rows,
         meanings={name.replace("_", " "): meanings[name] for name in names},
@@ -490,17 +492,17 @@ def _short(value: Any) -> str:
 
 
 def _facts(run: RunFolder, title: str) -> list[Fact]:
-    """Settings of each stage, what ran where, and who diverged."""
+    """Return the settings of each stage, the environment, the timings, and the trajectories that diverged."""
     record = run.read_config()
-    found = [("described", captions.describe(run))]
-    found += [(stage, record[stage]) for stage in STAGES if isinstance(record.get(stage), dict)]
+    sections = [("described", captions.describe(run))]
+    sections += [(stage, record[stage]) for stage in STAGES if isinstance(record.get(stage), dict)]
     environment = record.get("environment", {})
     versions = environment.get("versions", {}) if isinstance(environment, dict) else {}
     rest = {name: value for name, value in environment.items() if name != "versions"}
-    found += [("versions and device", {**rest, **versions}), ("seconds", run.timings())]
+    sections += [("versions and device", {**rest, **versions}), ("seconds", run.timings())]
     facts = [
         Fact(f"{title}: {name}", [(str(key), _setting(value)) for key, value in values.items()])
-        for name, values in found
+        for name, values in sections
         if values
     ]
     diverged = run.read_report().get("diverged") or []

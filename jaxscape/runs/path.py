@@ -1,4 +1,4 @@
-"""The stage `path`: the straight line and a curve of low loss between the minima of two runs."""
+"""The stage `path`: the loss on the straight line and on a low-loss curve between the minima of two runs."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import read_partial, write_partial
 from jaxscape.runs.keys import path_key
 from jaxscape.runs.landscape_config import SPLITS, PathConfig
-from jaxscape.runs.landscape_stage import is_there, keeping, made_of
+from jaxscape.runs.landscape_stage import inputs_of, is_up_to_date, keeping
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import track
@@ -27,44 +27,44 @@ from jaxscape.runs.train import steps_per_epoch
 from jaxscape.training.members import num_members, stack_members, take_member
 
 PyTree = Any
-# (parameters, model state) -> axes, as `match_units` takes them.
+# (parameters, model state) -> axes for `match_units`.
 MakeAxes = Callable[[PyTree, PyTree], Mapping[str, tuple[str | None, ...]]]
 
-SECONDS_BETWEEN_STATES = 20  # losing this much of a curve's training is no great loss
+SECONDS_BETWEEN_STATES = 20  # an interruption loses at most this much of a curve's training
 
 
 def path_folder(run: Path, other: Path, config: PathConfig) -> Path:
-    """Return the folder of the way from the minimum of one run to that of another, in the folder of the first."""
+    """Return the folder of the paths from one run's minimum to another's, inside the first run's folder."""
     return RunFolder(run).paths / f"to-{RunFolder(other).name}-{config.name}"
 
 
 def measure_path(
     run: Path, other: Path, config: PathConfig, own: OwnProblem, *, axes: MakeAxes | None = None, console: Console
 ) -> Path:
-    """Measure the ways between the minima of two runs, resume an interrupted measurement, or find it done.
+    """Measure the paths between the minima of two runs, resume an interrupted measurement, or find it done.
 
     Args:
         run: a run folder with a minimum.
-        other: another one, of a network with the same parameters.
+        other: another run folder, whose network has the same parameters.
         config: the curve and how it is trained.
         own: the problem of the first run, whose loss is measured and trained on.
-        axes: `(params, model_state) -> axes` as `match_units` takes them; None where units are not to be matched.
-        console: where to say how far it is.
+        axes: `(params, model_state) -> axes` for `match_units`; None not to match units.
+        console: where to print the progress.
 
     Returns:
         The folder of the result: values.npz and record.json.
 
     Raises:
-        FileNotFoundError: where a run has no minimum.
-        ValueError: for a setting that cannot work, and for networks that differ in their parameters or are the same.
-        OSError: where the run folder cannot be written to.
+        FileNotFoundError: if a run has no minimum.
+        ValueError: for an invalid setting, and for networks that are identical or differ in their parameters' shapes.
+        OSError: if the run folder cannot be written to.
     """
     check_path(config)
     run, other = RunFolder(run), RunFolder(other)
     a, b = (read_minimum(each, like=own.structure) for each in (run, other))
     batch_size = _train_batch(own.problem, config, a)
-    steps_per_epoch(own.problem, batch_size)  # refuses an iterator
-    made = made_of(
+    steps_per_epoch(own.problem, batch_size)  # rejects an iterator
+    inputs = inputs_of(
         config,
         own,
         minima=[checksum(plain(each.params, each.model_state)) for each in (a, b)],
@@ -72,26 +72,26 @@ def measure_path(
         train_batch=batch_size,
     )
     folder = path_folder(run, other, config)
-    if is_there(run, "path", folder, made, console):
+    if is_up_to_date(run, "path", folder, inputs, console):
         return folder
-    how: Any = {"split": SPLITS[config.split], "batch_size": config.batch_size, "strategy": config.strategy}
+    options: Any = {"split": SPLITS[config.split], "batch_size": config.batch_size, "strategy": config.strategy}
     t = np.linspace(0, 1, config.points)
-    with keeping(run, "path", folder, made, console) as keep:
+    with keeping(run, "path", folder, inputs, console) as keep:
         lines = {}
         if axes is not None:
             with console.status(f"{run.name} to {other.name}: straight line, units matched"):
-                lines["straight"] = line(own.problem, a.params, b.params, t=t, model_state=a.model_state, **how)
-                found = match_units(
+                lines["straight"] = line(own.problem, a.params, b.params, t=t, model_state=a.model_state, **options)
+                matched = match_units(
                     a.params,
                     b.params,
                     axes(b.params, b.model_state),
                     key=path_key(config.seed),
                     model_state=b.model_state,
                 )
-                b = b._replace(params=found.params, model_state=found.model_state)
-        curve = _train_curve(folder, made, config, own.problem, a, b, f"{run.name} to {other.name}", console)
+                b = b._replace(params=matched.params, model_state=matched.model_state)
+        curve = _train_curve(folder, inputs, config, own.problem, a, b, f"{run.name} to {other.name}", console)
         with console.status(f"{run.name} to {other.name}: along the curve"):
-            profile = path_profile(own.problem, curve, t=t, model_state=a.model_state, **how)
+            profile = path_profile(own.problem, curve, t=t, model_state=a.model_state, **options)
         lines["straight" if axes is None else "matched"] = profile.straight.line
         lines["curve"] = profile.curve.line
         values = {"t": t, "losses": curve.losses}
@@ -99,9 +99,9 @@ def measure_path(
             values |= {f"{way}:{name}": each for name, each in along.metrics.items()}
         barriers = {
             way: {
-                name: {"height": found.height, "t": found.t}
+                name: {"height": barrier.height, "t": barrier.t}
                 for name in along.metrics
-                for found in [line_barrier(along, metric=name)]
+                for barrier in [line_barrier(along, metric=name)]
             }
             for way, along in lines.items()
         }
@@ -119,14 +119,14 @@ def measure_path(
 
 
 def _train_batch(problem: Problem, config: PathConfig, minimum: Minimum) -> int:
-    """Examples a step.
+    """Return the batch size of the curve's training.
 
     Raises:
-        ValueError: for more than there are, where they are asked for, and as `steps_per_epoch`.
+        ValueError: for a requested size larger than the data; see also `steps_per_epoch`.
     """
     examples = num_members(problem.data) if is_arrays(problem.data) else None
     if config.train_batch is None:
-        # A minimum that was set has the batch size of no training.
+        # A minimum that was set from Python was not trained with the batch size in its settings.
         return minimum.settings.batch_size if examples is None else min(minimum.settings.batch_size, examples)
     if examples is not None and config.train_batch > examples:
         raise ValueError(
@@ -136,7 +136,7 @@ def _train_batch(problem: Problem, config: PathConfig, minimum: Minimum) -> int:
 
 
 def _optimizer(problem: Problem, config: PathConfig, batch_size: int) -> optax.GradientTransformation:
-    """Adam of a learning rate that falls to 0: with a constant one a curve can end on the wall of its valley."""
+    """Return Adam with a decaying learning rate; a constant one can leave the curve on the wall of its valley."""
     steps = steps_per_epoch(problem, batch_size)
     if steps is None:
         return optax.adam(config.learning_rate)
@@ -145,7 +145,7 @@ def _optimizer(problem: Problem, config: PathConfig, batch_size: int) -> optax.G
 
 def _train_curve(
     folder: Path,
-    made: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     config: PathConfig,
     problem: Problem,
     a: Minimum,
@@ -153,10 +153,10 @@ def _train_curve(
     title: str,
     console: Console,
 ) -> Curve:
-    """The curve after all its epochs, or those that an interrupted call has left."""
+    """Train the curve for all epochs, or for those that remain after an interrupted call."""
 
     def epochs_from(start: Curve | None) -> Iterator[Curve]:
-        found = connect_epochs(
+        curves = connect_epochs(
             problem,
             [(a.params, b.params)],
             key=path_key(config.seed),
@@ -164,20 +164,20 @@ def _train_curve(
             bends=config.bends,
             start=None if start is None else [start],
             model_state=a.model_state,
-            optimizer=_optimizer(problem, config, made["train_batch"]),
+            optimizer=_optimizer(problem, config, inputs["train_batch"]),
             epochs=config.epochs,
-            batch_size=made["train_batch"],
+            batch_size=inputs["train_batch"],
         )
-        return (curve for (curve,) in found)
+        return (curve for (curve,) in curves)
 
     states = folder / "resume"
-    losses = read_partial(folder, made).get("losses", np.zeros(0))
+    losses = read_partial(folder, inputs).get("losses", np.zeros(0))
     if not len(losses):
-        delete_states(states)  # of other minima
+        delete_states(states)  # left over from other minima
     curve = next(epochs_from(None))
-    epoch, kept = resume_state(states, stack_members([curve.state]), console)
+    epoch, stored = resume_state(states, stack_members([curve.state]), console)
     if epoch:
-        curve = curve._replace(state=take_member(kept, 0), losses=losses[:epoch])
+        curve = curve._replace(state=take_member(stored, 0), losses=losses[:epoch])
         console.print(f"{title}: resumes after epoch {epoch}")
     written = time.monotonic()
     shown = track(
@@ -185,14 +185,14 @@ def _train_curve(
         title=f"{title}: curve",
         total=config.epochs - epoch + (epoch == 0),
         console=console,
-        describe=lambda found: f"loss {found.losses[-1]:.4g}" if len(found.losses) else "",
+        describe=lambda each: f"loss {each.losses[-1]:.4g}" if len(each.losses) else "",
         every=max(1, config.epochs // 10),
     )
     for curve in shown:
         done = len(curve.losses)
         if done and (time.monotonic() - written > SECONDS_BETWEEN_STATES or done == config.epochs):
-            # Losses first: those of a state's epochs are there when the state is.
-            write_partial(folder, {"losses": curve.losses}, made)
+            # Losses first, so that a state is never without the losses of its epochs.
+            write_partial(folder, {"losses": curve.losses}, inputs)
             save_state(states, done, stack_members([curve.state]))
             written = time.monotonic()
     return curve

@@ -33,25 +33,25 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
 
-_STEPS = 4  # of a measured turn
-_POINTS_BYTES = 2**27  # of the points whose inner products are measured
+_STEPS = 4  # training steps per timed repetition
+_POINTS_BYTES = 2**27  # size of the points whose Gram matrix is timed
 
 
 class Plan(NamedTuple):
-    """What a whole run takes."""
+    """Estimated time, memory and disk space of a whole run."""
 
     stages: list[Stage]
     devices: int
-    strategy: str  # of the copies
-    memory: DeviceMemory  # of one device while copies are retrained
-    device_bytes: int | None  # what a device has, where it tells
+    strategy: str  # execution strategy of the copies
+    memory: DeviceMemory  # memory of one device during retraining
+    device_bytes: int | None  # total memory of a device, if it reports it
     disk: dict[str, int]  # name in the run folder -> bytes
     free_disk: int
-    landscape: LandscapePlan = LandscapePlan([], {}, {})  # which comes after the report, and is not counted there
+    landscape: LandscapePlan = LandscapePlan([], {}, {})  # measured after the report; not part of `seconds` and `disk`
 
     @property
     def seconds(self) -> float:
-        """From the first command to the report."""
+        """Seconds from the first command to the report."""
         return sum(stage.seconds + stage.compile_seconds for stage in self.stages)
 
 
@@ -65,20 +65,20 @@ def plan_run(
     axes: MakeAxes | None = None,
     console: Console,
 ) -> Plan:
-    """Measure a few steps of everything that takes long and say what the whole takes. The run folder is left alone.
+    """Time a few steps of each expensive stage and extrapolate to the whole run. The run folder is not changed.
 
     Args:
-        run: where the run is or will be.
-        training: of the minimum; not counted where the run has one.
-        retraining: of the copies.
-        devices: how many of this kind share the copies; those of this process by default.
-        landscape: measurements of the landscape to plan beside them, on the devices of this process.
-        axes: of a path, as `measure_path` takes them.
-        console: where to say what is measured.
+        run: the run folder, an existing or a future one.
+        training: the training of the minimum; not counted if the run has a minimum.
+        retraining: the retraining of the copies.
+        devices: number of devices of this kind that the copies are sharded over; those of this process by default.
+        landscape: measurements of the landscape to plan too, on the devices of this process.
+        axes: axes for a path, see `measure_path`.
+        console: where to print the progress.
 
     Raises:
-        ValueError: for settings that cannot work, or fewer than one device.
-        MemoryError: where not even one copy fits on a device.
+        ValueError: for invalid settings, or fewer than one device.
+        MemoryError: if not even one copy fits on a device.
     """
     if training is not None:
         check_train(training.settings)
@@ -106,24 +106,24 @@ def plan_run(
         stages.append(_plan_distances(points, stack.num_parameters))
         memory = _memory(stack)
         minimum = retraining if training is None else training
-        measured = plan_landscape(
+        landscape_plan = plan_landscape(
             minimum.problem, landscape, settings, train_batch=minimum.settings.batch_size, axes=axes
         )
     disk = {"minimum": 2 * stack.state_bytes, **_disk([stack], points)}
-    return Plan(stages, devices, stack.strategy, memory, _device_bytes(), disk, _free_disk(run), measured)
+    return Plan(stages, devices, stack.strategy, memory, _device_bytes(), disk, _free_disk(run), landscape_plan)
 
 
 def plan_comparison(run: Path, comparison: Comparison, *, console: Console) -> Plan:
-    """The same for networks that several optimisers train side by side, on the devices of this process.
+    """Plan the training of networks side by side with several optimisers, on the devices of this process.
 
     Raises:
-        As `plan_run`.
+        See `plan_run`.
     """
     settings = comparison.settings
     check_compare(settings)
     devices = min(jax.local_device_count(), len(settings.seeds))
-    last, a_pass = snapshots(comparison)
-    every = settings.steps or a_pass
+    last, steps_per_pass = snapshots(comparison)
+    every = settings.steps or steps_per_pass
     unit = "snapshots" if settings.steps else "epochs"
     stages, stacks = list[Stage](), list[_Stack]()
     with console.status(f"{run.name}: measuring"):
@@ -134,7 +134,9 @@ def plan_comparison(run: Path, comparison: Comparison, *, console: Console) -> P
                 batch_size=settings.batch_size,
                 members=len(settings.seeds),
                 devices=devices,
-                strategy=stacks[0].strategy if stacks else settings.strategy,  # as they do: the first measures
+                strategy=stacks[0].strategy
+                if stacks
+                else settings.strategy,  # as in the run, the first group measures it
             )
             stages.append(_plan_epochs(run, stack, last, every, name=name, who="networks", unit=unit))
             stacks.append(stack)
@@ -147,27 +149,27 @@ def plan_comparison(run: Path, comparison: Comparison, *, console: Console) -> P
 def describe_plan(plan: Plan, *, console: Console) -> None:
     """Print a plan as tables."""
     table = _table(f"Time on {plan.devices} x {jax.devices()[0].device_kind}", plan.stages)
-    table.add_row("together", "", _duration(plan.seconds), "")
+    table.add_row("total", "", _duration(plan.seconds), "")
     console.print(table)
     memory = plan.memory
     has = "" if plan.device_bytes is None else f" of {_size(plan.device_bytes)}"
     console.print(
-        f"memory of a device while copies are retrained ({plan.strategy}): {_size(memory.total)}{has}; "
+        f"memory per device during retraining ({plan.strategy}): {_size(memory.total)}{has}; "
         f"states {_size(memory.states)}, data {_size(memory.data)}, program {_size(memory.program)}"
     )
     parts = _sizes(plan.disk)
     console.print(f"disk: {_size(sum(plan.disk.values()))} of {_size(plan.free_disk)} free; {parts}")
     if sum(plan.disk.values()) > plan.free_disk:
         console.print(
-            "This disk has too little room. A snapshot is kept for each epoch: fewer epochs or copies take less."
+            "The disk has too little free space. One snapshot is stored per epoch: fewer epochs or copies take less."
         )
     _describe_landscape(plan.landscape, console)
 
 
 def _describe_landscape(plan: LandscapePlan, console: Console) -> None:
-    """Print what the landscape takes where it is measured, which no other stage needs."""
+    """Print the plan of the measurements of the landscape, which are optional."""
     if plan.stages:
-        title = f"Then, where it is asked for, on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
+        title = f"Then, if requested, on {jax.local_device_count()} x {jax.devices()[0].device_kind}"
         console.print(_table(title, plan.stages))
         console.print(f"disk: {_sizes(plan.disk)}")
     for name, reason in plan.refused.items():
@@ -184,29 +186,29 @@ def _table(title: str, stages: Sequence[Stage]) -> Table:
 
 
 class _Stack(NamedTuple):
-    """The members of one device, as they run: what is measured of them."""
+    """The members of one device, and what is needed to time their training steps."""
 
     problem: Problem
     update: Update
     states: TrainState
-    rows: np.ndarray  # of data, for some steps
+    rows: np.ndarray  # rows of the data for some steps, int32 [member, step, batch]
     strategy: str
-    members: int  # on all devices
+    members: int  # number of members on all devices
     steps_per_epoch: int
 
     @property
     def on_device(self) -> int:
-        """How many there are here."""
+        """The number of members on one device."""
         return num_members(self.states.params)
 
     @property
     def num_parameters(self) -> int:
-        """Of one member."""
+        """The number of parameters of one member."""
         return sum(leaf[0].size for leaf in jax.tree.leaves(self.states.params))
 
     @property
     def state_bytes(self) -> int:
-        """Of one member."""
+        """The size of the training state of one member."""
         return num_bytes(self.states) // self.on_device
 
 
@@ -221,8 +223,8 @@ def _make_stack(
 ) -> _Stack:
     steps = steps_per_epoch(problem, batch_size)
     if steps is None or problem.init is None:
-        raise ValueError("a plan needs a problem whose data are arrays, and its init: key -> (params, model_state)")
-    states, rows = _work(problem, optimizer, -(-members // devices), batch_size)
+        raise ValueError("a plan requires a problem with arrays as data, and with init: key -> (params, model_state)")
+    states, rows = _sample_work(problem, optimizer, -(-members // devices), batch_size)
     update = member_update(problem.loss_fn, optimizer, from_arrays=True)
     if strategy == "auto":
         strategy, *_ = fastest_strategy(update, states, problem.data, rows)
@@ -232,22 +234,22 @@ def _make_stack(
 def _plan_epochs(
     run: Path, stack: _Stack, epochs: int, steps: int, *, name: str, who: str, unit: str = "epochs"
 ) -> Stage:
-    """An epoch is its steps, its evaluation and its state; the snapshot is written while the next one runs."""
-    of_steps, compiling = _time_steps(stack.update, stack.strategy, stack.states, stack.problem, stack.rows)
+    """Estimate some epochs: steps, evaluation and saving the state; the snapshot is written during the next epoch."""
+    step_seconds, compiling = _time_steps(stack.update, stack.strategy, stack.states, stack.problem, stack.rows)
     networks = (stack.states.params, stack.states.model_state)
     workers = num_workers(stack.strategy)
-    of_evaluation = compiling_evaluation = 0.0
+    evaluation_seconds = compiling_evaluation = 0.0
     if (evaluate := stack.problem.evaluate) is not None:
-        of_evaluation, compiling_evaluation = time_work(lambda: map_members(evaluate, *networks, workers=workers))
+        evaluation_seconds, compiling_evaluation = time_work(lambda: map_members(evaluate, *networks, workers=workers))
     devices = stack.members / stack.on_device
-    with tempfile.TemporaryDirectory(dir=_existing(run)) as folder:  # on the disk that the run will be on
-        of_state, _ = time_work(lambda: save_state(Path(folder), 0, stack.states))
-        of_snapshot = _time_snapshot(Path(folder) / "store", stack) * devices
-    busy = steps * of_steps + of_evaluation + of_state * devices
+    with tempfile.TemporaryDirectory(dir=_existing(run)) as folder:  # on the disk of the run
+        state_seconds, _ = time_work(lambda: save_state(Path(folder), 0, stack.states))
+        snapshot_seconds = _time_snapshot(Path(folder) / "store", stack) * devices
+    busy_seconds = steps * step_seconds + evaluation_seconds + state_seconds * devices
     return Stage(
         name,
-        f"{epochs} {unit} of {steps} steps, {stack.members} {who}, {stack.on_device} a device",
-        epochs * max(busy, of_snapshot) + of_evaluation,
+        f"{epochs} {unit} of {steps} steps, {stack.members} {who}, {stack.on_device} per device",
+        epochs * max(busy_seconds, snapshot_seconds) + evaluation_seconds,
         compiling + compiling_evaluation,
     )
 
@@ -264,16 +266,17 @@ def _time_snapshot(path: Path, stack: _Stack) -> float:
 
 
 def _plan_distances(n: int, num_parameters: int) -> Stage:
-    """Inner products of all points, from those of some columns; reading is not counted."""
+    """Estimate the Gram matrix of all points from that of some columns; reading is not counted."""
     columns = min(_POINTS_BYTES // (4 * n), num_parameters)
     points = np.random.default_rng(0).standard_normal((n, columns), np.float32)
     seconds, compiling = time_work(lambda: gram(points), turns=1)
-    of_half, _ = time_work(lambda: gram(points[:, : columns // 2]), turns=1)
-    of_column = max(seconds - of_half, 0) / (columns - columns // 2)  # the rest goes once over the products
+    half_seconds, _ = time_work(lambda: gram(points[:, : columns // 2]), turns=1)
+    # The difference is the cost per column; the remainder is a fixed cost per entry of the matrix.
+    column_seconds = max(seconds - half_seconds, 0) / (columns - columns // 2)
     return Stage(
         "distances",
         f"{n} points of {num_parameters} parameters",
-        seconds + (num_parameters - columns) * of_column,
+        seconds + (num_parameters - columns) * column_seconds,
         compiling,
     )
 
@@ -303,16 +306,16 @@ def _plan_training(training: Training) -> Stage:
     stack = _make_stack(
         training.problem, training.optimizer, batch_size=settings.batch_size, members=1, devices=1, strategy="loop"
     )
-    of_steps, compiling = _time_steps(stack.update, "loop", stack.states, stack.problem, stack.rows)
+    step_seconds, compiling = _time_steps(stack.update, "loop", stack.states, stack.problem, stack.rows)
     work = f"{settings.epochs} epochs of {stack.steps_per_epoch} steps"
-    return Stage("train", work, settings.epochs * stack.steps_per_epoch * of_steps, compiling)
+    return Stage("train", work, settings.epochs * stack.steps_per_epoch * step_seconds, compiling)
 
 
-def _work(
+def _sample_work(
     problem: Problem, optimizer: optax.GradientTransformation, members: int, batch_size: int
 ) -> tuple[TrainState, np.ndarray]:
-    """States of fresh networks, and rows of data for some steps."""
-    assert problem.init is not None  # as checked
+    """Return states of fresh networks, and rows of data for some steps."""
+    assert problem.init is not None  # checked by the caller
     params, model_state = problem.init(init_key(0))
     stacked = jax.tree.map(lambda leaf: np.stack([leaf] * members), params)
     states = init_states(stacked, optimizer, keys=jax.random.split(jax.random.key(0), members), model_state=model_state)
@@ -323,13 +326,13 @@ def _work(
 def _time_steps(
     update: Update, strategy: str, states: TrainState, problem: Problem, rows: np.ndarray
 ) -> tuple[float, float]:
-    """Seconds of a step of all these members, and of compiling it."""
-    run, mine = epoch_runner(update, strategy=strategy), copy_states(states)
+    """Return the seconds of one step of all these members, and the seconds of its compilation."""
+    run, current = epoch_runner(update, strategy=strategy), copy_states(states)
 
     def turn() -> None:
-        nonlocal mine
-        mine, _ = run(mine, problem.data, jax.numpy.asarray(rows), 1)
-        jax.block_until_ready(mine)
+        nonlocal current
+        current, _ = run(current, problem.data, jax.numpy.asarray(rows), 1)
+        jax.block_until_ready(current)
 
     seconds, compiling = time_work(turn)
     return seconds / _STEPS, compiling
@@ -345,7 +348,7 @@ def has_minimum(run: Path) -> bool:
 
 
 def _existing(path: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Return the folder, or its nearest parent that exists."""
     path = path.absolute()
     while not path.is_dir():
         path = path.parent

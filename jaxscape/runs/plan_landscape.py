@@ -1,7 +1,8 @@
-"""What the stages `surface`, `curvature` and `path` will take, from a few evaluations, products and training steps.
+"""Time and disk space of the stages `surface`, `curvature` and `path`, estimated from a few measured operations.
 
-They are measured at fresh networks, which take as long as any others, and on the first examples alone: on one full
-batch and one as large as the last, since each shape of a batch is a program of its own.
+Evaluations, Hessian products and training steps are timed on fresh networks, which cost the same as trained ones, and
+on the first examples only: one full batch and one of the size of the last batch, since each batch shape is compiled
+separately.
 """
 
 import time
@@ -34,23 +35,23 @@ from jaxscape.training.members import num_members, stack_members
 PyTree = Any
 type MeasurementConfig = SurfaceConfig | CurvatureConfig | PathConfig
 
-_STEPS = 4  # of a curve's training, in a measured epoch
-_LABELS = 5  # numbers beside the coordinates of a point of a trajectory: member, seed, step size, epoch, update
+_STEPS = 4  # steps of a curve's training per measured epoch
+_LABELS = 5  # numbers stored with the coordinates of a trajectory's point: member, seed, step size, epoch, update
 
 
 class LandscapePlan(NamedTuple):
-    """What measurements of the landscape take."""
+    """Time and disk space of measurements of the landscape."""
 
     stages: list[Stage]
     disk: dict[str, int]  # name in the run folder -> bytes
-    refused: dict[str, str]  # stage -> why this problem has no such measurement
+    refused: dict[str, str]  # stage -> why it is impossible for this problem
 
 
 def check_landscape(configs: Sequence[MeasurementConfig]) -> None:
-    """Refuse settings that cannot work, before any work.
+    """Raise an error for invalid settings.
 
     Raises:
-        TypeError, ValueError: names the setting, its value and what is allowed.
+        TypeError, ValueError: names the invalid setting, its value and what is allowed.
     """
     for config in configs:
         match config:
@@ -70,14 +71,14 @@ def plan_landscape(
     train_batch: int,
     axes: MakeAxes | None = None,
 ) -> LandscapePlan:
-    """Measure a part of each measurement of the landscape, and say what the whole takes on this process's devices.
+    """Time a part of each measurement of the landscape, and extrapolate to the whole on this process's devices.
 
     Args:
-        problem: of the minimum; with `init`, and data that are arrays.
-        configs: the measurements, one a stage, as `check_landscape` passes them.
-        copies: how copies are retrained, which says how many trajectories there will be.
-        train_batch: examples a step of the minimum's training, which a curve is trained with by default.
-        axes: of `path`, as `measure_path` takes them.
+        problem: the problem of the minimum, with `init` and with arrays as data.
+        configs: the measurements, at most one per stage, which `check_landscape` has accepted.
+        copies: the settings of retraining, which determine the number of trajectories.
+        train_batch: batch size of the minimum's training, the default for training a curve.
+        axes: axes for `path`, see `measure_path`.
     """
     plan = LandscapePlan([], {}, {})
     for config in configs:
@@ -104,10 +105,10 @@ def _plan_surface(problem: Problem, config: SurfaceConfig, copies: RetrainSettin
     metrics, seconds, compiling = _time_point(problem, config, config.statistics)
     if config.plane == "trajectory":
         trajectories = _num_trajectories(copies)
-        chosen = trajectories * len({*range(0, copies.epochs + 1, config.every), copies.epochs})
-        work += f", and {chosen} of the trajectories with the plane under each"
-        evaluations += 2 * chosen
-        numbers = trajectories * (copies.epochs + 1) * (_LABELS + len(along) + 1) + chosen * (1 + 2 * metrics)
+        evaluated = trajectories * len({*range(0, copies.epochs + 1, config.every), copies.epochs})
+        work += f", and {evaluated} points of trajectories with their projections"
+        evaluations += 2 * evaluated
+        numbers = trajectories * (copies.epochs + 1) * (_LABELS + len(along) + 1) + evaluated * (1 + 2 * metrics)
     disk = 8 * (points * metrics + config.points * len(along) + numbers)
     return Stage("surface", work, evaluations * seconds, compiling), disk
 
@@ -122,46 +123,47 @@ def _plan_curvature(problem: Problem, config: CurvatureConfig, copies: RetrainSe
         "model_state": stack_members([model_state] * together),
         "strategy": f"threads:{together}" if kind == "threads" else kind,
     }
-    of: Any = {"split": split, "batch_size": config.batch_size, "leaves": config.leaves or None}
-    of |= several if together > 1 else {"model_state": model_state}
-    at = kind_points(config.matrix, part, stack_members([params] * together) if together > 1 else params, of)
+    options: Any = {"split": split, "batch_size": config.batch_size, "leaves": config.leaves or None}
+    options |= several if together > 1 else {"model_state": model_state}
+    at = kind_points(config.matrix, part, stack_members([params] * together) if together > 1 else params, options)
     size, key = at.layout.dimension, probe_key(config.seed)
     steps = min(config.steps, size)
     probes = max(2 * config.probes, 2)
-    of_trace = size if size <= 2 * probes else 2 * probes
-    in_lanczos = min(2, steps)
+    trace_products = size if size <= 2 * probes else 2 * probes
+    timed_steps = min(2, steps)
 
     def take_steps() -> None:
-        """The first steps of Lanczos, on a basis of full size."""
+        """Run the first Lanczos steps, with a basis of full size."""
         at.map(lambda point: lanczos(point, config.matrix, key, steps, until=(1, 1), tolerance=1e30).diagonal)
 
     side_by_side = 1 if jax.default_backend() == "cpu" else TOGETHER
 
     def multiply() -> None:
-        """Products of given vectors, as eigenpairs and traces take them."""
+        """Compute products with given vectors, as eigenpairs and traces need them."""
         at.map(
             lambda point: np.asarray(
                 products(point, config.matrix, jnp.ones((point.members, side_by_side, size), jnp.float32))
             )
         )
 
-    of_steps, compiling_steps = time_work(take_steps, turns=1)
-    of_products, compiling_products = time_work(multiply, turns=1)
-    # An eigenpair more than asked: the lowest one.
-    seconds = config.probes * steps * of_steps / in_lanczos + (config.k + 1 + of_trace) * of_products / side_by_side
-    number = config.probes * steps + config.k + 1 + of_trace
-    work = f"{number} products a point, {points} point{'s' if points > 1 else ''}"
+    step_seconds, compiling_steps = time_work(take_steps, turns=1)
+    product_seconds, compiling_products = time_work(multiply, turns=1)
+    # One eigenpair more than requested: the lowest one.
+    lanczos_seconds = config.probes * steps * step_seconds / timed_steps
+    seconds = lanczos_seconds + (config.k + 1 + trace_products) * product_seconds / side_by_side
+    number = config.probes * steps + config.k + 1 + trace_products
+    work = f"{number} products per point, {points} point{'s' if points > 1 else ''}"
     disk = 8 * points * (2 * GRID + 2 * config.k + 7)
     whole = scale * seconds * points / together
     return Stage("curvature", work, whole, compiling_steps + compiling_products), disk
 
 
 def _plan_path(problem: Problem, config: PathConfig, train_batch: int, axes: MakeAxes | None) -> tuple[Stage, int]:
-    """A curve's training, the ways that are evaluated, and the matching of two networks that are not alike."""
+    """Estimate the training of a curve, the evaluation of the paths, and the matching of two different networks."""
     batch_size = config.train_batch or train_batch
     steps = steps_per_epoch(problem, batch_size)
     assert steps is not None  # data are arrays, as checked
-    (a, model_state), (b, state_of_b) = _fresh(problem), _fresh(problem, seed=1)
+    (a, model_state), (b, b_state) = _fresh(problem), _fresh(problem, seed=1)
     part = replace(problem, data=_first(problem.data, _STEPS * batch_size))
     curves = connect_epochs(
         part,
@@ -175,18 +177,18 @@ def _plan_path(problem: Problem, config: PathConfig, train_batch: int, axes: Mak
         batch_size=batch_size,
     )
     (start,) = next(curves)
-    of_epoch, compiling = time_work(lambda: next(curves))
-    metrics, of_point, compiling_point = _time_point(problem, config, "recalibrated")
+    epoch_seconds, compiling = time_work(lambda: next(curves))
+    metrics, point_seconds, compiling_point = _time_point(problem, config, "recalibrated")
     ways, matching = 2, 0.0
     if axes is not None:
         ways, started = 3, time.perf_counter()
-        match_units(a, b, axes(b, state_of_b), key=path_key(config.seed), model_state=state_of_b)
+        match_units(a, b, axes(b, b_state), key=path_key(config.seed), model_state=b_state)
         matching = time.perf_counter() - started
-    training = config.epochs * steps * of_epoch / min(steps, _STEPS)
+    training = config.epochs * steps * epoch_seconds / min(steps, _STEPS)
     stage = Stage(
         "path",
         f"{config.epochs} epochs of {steps} steps, {ways} x {config.points} points",
-        training + ways * config.points * of_point + matching,
+        training + ways * config.points * point_seconds + matching,
         compiling + compiling_point,
     )
     # The state of the training is deleted at the end.
@@ -194,13 +196,13 @@ def _plan_path(problem: Problem, config: PathConfig, train_batch: int, axes: Mak
 
 
 def _time_point(problem: Problem, config: MeasurementSettings, statistics: Any) -> tuple[int, float, float]:
-    """The number of metrics, the seconds that a point of a surface or line takes, and those of compiling it."""
+    """Return the number of metrics, the seconds per point of a surface or line, and the compilation seconds."""
     split: Any = SPLITS[config.split]
     params, model_state = _fresh(problem)
-    data, of_data = _shortened(problem, config.batch_size, "train")
-    test, of_test = _shortened(data, config.batch_size, "test") if split == "test" else (data, 1.0)
+    data, data_scale = _shortened(problem, config.batch_size, "train")
+    test, test_scale = _shortened(data, config.batch_size, "test") if split == "test" else (data, 1.0)
 
-    def of_one(statistics: Any) -> tuple[str, int, float, float]:
+    def time_one(statistics: Any) -> tuple[str, int, float, float]:
         started = time.perf_counter()
         evaluator = points_evaluator(
             test,
@@ -211,30 +213,32 @@ def _time_point(problem: Problem, config: MeasurementSettings, statistics: Any) 
             batch_size=config.batch_size,
             strategy=config.strategy,
         )
-        setting_up = time.perf_counter() - started  # compiles the training step that tells the statistics
-        number, found = evaluator.at_once, dict[str, Any]()
+        setting_up = time.perf_counter() - started  # compiles the training step that measures the statistics
+        number, metrics = evaluator.at_once, dict[str, Any]()
 
         def evaluate() -> None:
             for _, values in evaluator.chunks(np.ones((number, 1)), number):
-                found.update(values)
+                metrics.update(values)
 
         seconds, compiling = time_work(evaluate)
-        return evaluator.statistics, len(found), seconds / number, setting_up + compiling
+        return evaluator.statistics, len(metrics), seconds / number, setting_up + compiling
 
-    resolved, metrics, seconds, compiling = of_one(statistics)
-    of_split = {"train": of_data, "test": of_test}.get(split, 1.0 if problem.evaluate is not None else of_data)
-    if resolved != "recalibrated" or of_split == of_data:
-        return metrics, of_split * seconds, compiling
-    # Statistics are those of the training data, and the metrics of others.
-    _, _, evaluating, _ = of_one("kept")
-    return metrics, of_split * evaluating + of_data * max(seconds - evaluating, 0), compiling
+    resolved, metrics, seconds, compiling = time_one(statistics)
+    split_scale = {"train": data_scale, "test": test_scale}.get(
+        split, 1.0 if problem.evaluate is not None else data_scale
+    )
+    if resolved != "recalibrated" or split_scale == data_scale:
+        return metrics, split_scale * seconds, compiling
+    # The statistics are measured on the training data, but the metrics on other data.
+    _, _, evaluating, _ = time_one("kept")
+    return metrics, split_scale * evaluating + data_scale * max(seconds - evaluating, 0), compiling
 
 
 def _shortened(problem: Problem, batch_size: int, split: Any) -> tuple[Problem, float]:
-    """A problem with one full batch and the last one of its data, and how many times more data there are."""
+    """Return the problem with one full batch and one of the size of the last, and the ratio of all data to these."""
     data = problem.test_data if split == "test" else problem.data
     if data is None:
-        raise ValueError("split 'test' needs a problem with test_data; this one has none")
+        raise ValueError("split 'test' requires a problem with test_data; this one has none")
     examples = num_members(data)
     number = min(examples, batch_size + examples % batch_size)
     short = _first(data, number)
@@ -252,5 +256,5 @@ def _fresh(problem: Problem, *, seed: int = 0) -> tuple[PyTree, PyTree]:
 
 
 def _num_trajectories(copies: RetrainSettings) -> int:
-    """Those that are measured: the controls are not."""
+    """Return the number of trajectories that are measured, which excludes the controls."""
     return copies.num_copies - copies.num_controls

@@ -1,4 +1,4 @@
-"""The stage `plot`: the pictures of one run, or of several side by side."""
+"""The stage `plot`: the figures of one run, or of several runs side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,28 +43,30 @@ from jaxscape.runs.scale_free import Filters
 from jaxscape.runs.tables import Columns, read_table
 from jaxscape.trajectories.files import make_folder
 
-_SCALE_FREE = "Scale-free: every filter has the norm of the minimum's, and weight decay alone would move nothing."
-_LEAST_LOSS = 1e-6  # what is smaller has the colour of this one
-_COLUMNS = 3  # at most, of the figure that has all methods side by side: the width of a page
+_SCALE_FREE = (
+    "Scale-free: every filter is rescaled to the norm of the minimum's filter; weight decay alone would move nothing."
+)
+_LEAST_LOSS = 1e-6  # smaller losses get the colour of this one
+_COLUMNS = 3  # maximum number of columns of the figure with all methods: the width of a page
 
 
 def plot_run(
     run: Path, *, scale_free: bool = False, filters: Filters | None = None, console: Console | None = None
 ) -> list[Path]:
-    """Draw a run: the exact views, every embedding, and its distances or norms; returns the files.
+    """Draw a run: the exact views, every embedding, and its distances or norms; return the files.
 
-    Tables that are damaged are made again first.
+    Damaged tables are recomputed first.
 
     Args:
         run: a finished run.
-        scale_free: draw the exact views of scale-free distances beside the others; computes these where it must.
-        filters: for that, as `scale_free_table` takes them.
-        console: where to say what is made again.
+        scale_free: also draw the exact views of scale-free distances, which are computed if necessary.
+        filters: the filters for scale-free distances, see `scale_free_table`.
+        console: where to print what is recomputed.
 
     Raises:
-        FileNotFoundError: where there is no embedding yet.
-        ValueError: for scale-free distances as `scale_free_table`.
-        OSError: where the run folder cannot be written to.
+        FileNotFoundError: if there is no embedding yet.
+        ValueError: for scale-free distances, see `scale_free_table`.
+        OSError: if the run folder cannot be written to.
     """
     run = RunFolder(run)
     run.require_record()
@@ -84,7 +86,9 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
     for setting in settings:
         panel = _panel(run, setting)
         if panel.embedding.shape[1] <= 3:
-            note = _lines(f"{_how(run, setting)}; {panel.note}", captions.about(run), captions.data([run]))
+            note = _lines(
+                f"{describe_embedding(run, setting)}; {panel.note}", captions.about(run), captions.data([run])
+            )
             figure = minimum_figure(panel._replace(note=""), note=note)
             files += save_figure(figure, run.figures / setting)
             files += _plot_control([run], setting, run.figures)
@@ -94,93 +98,94 @@ def _draw(run: RunFolder, settings: Sequence[str]) -> list[Path]:
 
 
 def plot_comparison(runs: Sequence[Path], folder: Path, *, scale_free: bool = False) -> list[Path]:
-    """Draw runs side by side, as in the paper's Fig. 2, for every setting that all of them have.
+    """Draw runs side by side, as in the paper's Fig. 2, for every embedding that all of them have.
 
     Args:
         runs: finished runs of one kind.
-        folder: of the pictures.
-        scale_free: draw the exact views of scale-free distances too; see `scale_free_table`.
+        folder: the folder of the figures.
+        scale_free: also draw the exact views of scale-free distances; see `scale_free_table`.
     """
     for run in runs:
         _repair(run, make_console())
     make_folder(folder)
     files = []
     for setting in sorted(set.intersection(*(set(embeddings(run)) for run in runs))):
-        note = f"{_how(runs[0], setting)}\n{captions.data(runs)}"
+        note = f"{describe_embedding(runs[0], setting)}\n{captions.data(runs)}"
         panels = comparison_panels(runs, setting)
         files += save_figure(comparison_figure(panels, looks=("dark", "white", "epoch"), note=note), folder / setting)
         files += _plot_control(runs, setting, folder)
     files = _plot_exact(runs, folder) + files + _plot_distances(runs, folder) + _plot_parts(runs, folder)
     if scale_free:
-        found = {run: panel for run in runs if (panel := scale_free_panel(run)) is not None}
-        files += _plot_scale_free(list(found), list(found.values()), folder)
+        panel_by_run = {run: panel for run in runs if (panel := scale_free_panel(run)) is not None}
+        files += _plot_scale_free(list(panel_by_run), list(panel_by_run.values()), folder)
     return files
 
 
 def _repair(run: Path, console: Console) -> None:
-    """See that all tables that are drawn are whole."""
+    """Recompute damaged tables and embeddings before they are drawn."""
     if embeddings(run) or damaged_embeddings(run):
         repair_embeddings(run, console=console)
         measure(run, console=console)
 
 
 def comparison_panels(runs: Sequence[Path], setting: str) -> list[Panel]:
-    """An embedding of each run as a panel; where presets repeat, the panels have the names of their run folders."""
-    panels = _told_apart(runs, [_panel(run, setting) for run in runs])
+    """Return an embedding of each run as a panel, titled by the run folders if the presets are not distinct."""
+    panels = _with_distinct_titles(runs, [_panel(run, setting) for run in runs])
     notes = zip(map(captions.about, runs), panels, strict=True)
     return [panel._replace(note=_lines(about, panel.note)) for about, panel in notes]
 
 
 def exact_panels(runs: Sequence[Path]) -> list[ExactPanel]:
-    """What the exact views show of runs of one kind, a panel a minimum, or a panel a group of trajectories.
+    """Return the panels of the exact views for runs of one kind: one per minimum, or one per group of trajectories.
 
-    Runs without any trajectory that moved are left out.
+    Runs in which no trajectory moved are left out.
     """
-    found = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
+    panel_by_run = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
     panels = []
-    for panel in _told_apart(list(found), list(found.values())):
+    for panel in _with_distinct_titles(list(panel_by_run), list(panel_by_run.values())):
         groups = exact_panels_of_groups(panel)
-        if len(found) > 1 and len(groups) > 1:
+        if len(panel_by_run) > 1 and len(groups) > 1:
             groups = [group._replace(title=f"{panel.title}: {group.title}") for group in groups]
         panels += groups
     return panels
 
 
-def _told_apart[P: (Panel, DistancePanel, ExactPanel)](runs: Sequence[Path], panels: list[P]) -> list[P]:
-    """The panels with the names of their run folders for titles, where presets repeat."""
+def _with_distinct_titles[P: (Panel, DistancePanel, ExactPanel)](runs: Sequence[Path], panels: list[P]) -> list[P]:
+    """Title the panels by their run folders if the titles are not distinct."""
     if len({panel.title for panel in panels}) == len(panels):
         return panels
     return [panel._replace(title=run.name) for panel, run in zip(panels, runs, strict=True)]
 
 
 def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
-    """Draw an embedding of each run coloured by the training loss of every snapshot, on one logarithmic scale."""
+    """Draw an embedding of each run, coloured by the training loss of every snapshot on a shared logarithmic scale."""
     losses = []
     for run in runs:
         columns, metrics = read_coordinates(run, setting), read_metrics(run)
-        of = dict(zip(zip(metrics["member"], metrics["epoch"], strict=True), metrics["train_loss"], strict=True))
+        snapshots = zip(metrics["member"], metrics["epoch"], strict=True)
+        loss_by_snapshot = dict(zip(snapshots, metrics["train_loss"], strict=True))
         rows = [key for key in zip(columns["member"], columns["epoch"], strict=True) if key[0] >= 0]
-        losses.append(np.maximum([of[key] for key in rows], _LEAST_LOSS))
+        losses.append(np.maximum([loss_by_snapshot[key] for key in rows], _LEAST_LOSS))
     panels = comparison_panels(runs, setting)
-    note = f"{_how(runs[0], setting)}\n{captions.data(runs)}"
+    note = f"{describe_embedding(runs[0], setting)}\n{captions.data(runs)}"
     figure = values_figure(panels, losses, "training loss", log=True, note=note)
     make_folder(folder)
     return save_figure(figure, folder / f"{setting}-loss")
 
 
 def _plot_control(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
-    """The runs above their null trajectories, embedded with the same setting, where a setting is such a control."""
+    """Draw the runs above their null trajectories in the same embedding, if `setting` is an embedding of nulls."""
     real, null, kind = setting.partition("-null-")
     if not null or any(real not in embeddings(run) for run in runs):
         return []
     rows = [comparison_panels(runs, real), [_panel(run, setting)._replace(title="") for run in runs]]
-    note = f"{_how(runs[0], real)}\n{captions.data(runs)}"
+    note = f"{describe_embedding(runs[0], real)}\n{captions.data(runs)}"
     figure = methods_figure(rows, left=["real", f"null, {kind}"], note=note)
     return save_figure(figure, folder / f"{real}-beside-{kind}-null")
 
 
 def _plot_methods(run: RunFolder, settings: Sequence[str]) -> list[Path]:
-    """All embeddings in the plane side by side, where there are several; what they have in common is in the note."""
+    """Draw all two-dimensional embeddings side by side, if there are several; the note lists their shared settings."""
     flat = [setting for setting in settings if read_diagnostics(run, setting)["setting"]["n_components"] == 2]
     if len(flat) < 2:
         return []
@@ -199,7 +204,7 @@ def _plot_methods(run: RunFolder, settings: Sequence[str]) -> list[Path]:
 
 
 def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """The views in which every position is exact, of trajectories that moved."""
+    """Draw the views in which every position is exact, for trajectories that moved."""
     panels = exact_panels(runs)
     if not panels:
         return []
@@ -211,7 +216,7 @@ def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _plot_scale_free(runs: Sequence[Path], panels: list[ExactPanel], folder: Path) -> list[Path]:
     note = _lines(_SCALE_FREE, captions.data(runs))
-    return _save_exact(_told_apart(runs, panels), folder, note, "-scale-free") if panels else []
+    return _save_exact(_with_distinct_titles(runs, panels), folder, note, "-scale-free") if panels else []
 
 
 def _save_exact(panels: Sequence[ExactPanel], folder: Path, note: str, ending: str = "") -> list[Path]:
@@ -222,30 +227,30 @@ def _save_exact(panels: Sequence[ExactPanel], folder: Path, note: str, ending: s
 def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
     if not RunFolder(runs[0]).kind.has_minimum:
         return [file for run in runs for file in _plot_norms(run, folder)]
-    # Version 0.1 had rotated ones alone.
+    # Version 0.1 had only rotated nulls.
     kinds = dict.fromkeys(RunFolder(run).read_report().get("null_distance", NULL_KIND) for run in runs)
     dashed = " or ".join(NULLS[kind].words for kind in kinds)
     words = _lines("Euclidean distance in all parameters", captions.data(runs))
-    panels = [panel for panel in _told_apart(runs, list(map(_distances, runs))) if len(panel.distance)]
+    panels = [panel for panel in _with_distinct_titles(runs, list(map(_distances, runs))) if len(panel.distance)]
     return save_figure(distance_figure(panels, dashed=dashed, note=words), folder / "distance") if panels else []
 
 
 def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
-    """The way back along the jump that weight decay makes, and that which the loss makes, where they can be told apart.
+    """Draw the way back along the jump due to weight decay and due to the loss, if the two can be separated.
 
-    Weight decay has a panel where there is any.
+    Weight decay has a panel only if there is any.
     """
     if not RunFolder(runs[0]).kind.has_minimum:
         return []
     parts = {"inward_decay": "weight decay", "inward_loss": "loss"}
     tables = {RunFolder(run): read_table(RunFolder(run), RunFolder(run).geometry) for run in runs}
-    found = [_part(run, table, name, words) for name, words in parts.items() for run, table in tables.items()]
-    panels = [panel for panel in found if panel is not None]
+    candidates = [_part(run, table, name, words) for name, words in parts.items() for run, table in tables.items()]
+    panels = [panel for panel in candidates if panel is not None]
     if not panels:
         return []
     exchanged = NULLS["exchange"].words
     words = (
-        "The displacement of each copy is exactly the sum of two parts: what weight decay alone makes of its start, "
+        "The displacement of each copy is exactly the sum of two parts: that due to weight decay alone, "
         f"and the response to the gradients of the loss; dashed: {exchanged}."
     )
     quantity, note = "way back along the jump / jump", _lines(words, captions.data(runs))
@@ -255,14 +260,14 @@ def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _part(run: RunFolder, columns: Columns, name: str, words: str) -> DistancePanel | None:
     values = columns.get(name, np.empty(0))
-    thrown = np.isfinite(values)
-    if not values[thrown].any():
+    defined = np.isfinite(values)
+    if not values[defined].any():
         return None
-    labels = row_labels(run, columns, thrown)
+    labels = row_labels(run, columns, defined)
     labels.pop("hue")
     null = columns.get(f"null_{name}")
     title = f"{captions.title(run)}: {words}"
-    return DistancePanel(title=title, distance=values[thrown], **labels, null=None if null is None else null[thrown])
+    return DistancePanel(title=title, distance=values[defined], **labels, null=None if null is None else null[defined])
 
 
 def _plot_norms(run: Path, folder: Path) -> list[Path]:
@@ -274,101 +279,96 @@ def _plot_norms(run: Path, folder: Path) -> list[Path]:
 
 
 def _panel(run: Path, setting: str) -> Panel:
-    """A run's embedding as a panel, its note what the embedding found."""
+    """Return an embedding of a run as a panel, with a note on its quality."""
     columns = read_coordinates(run, setting)
     axes = [name for name in columns if name in "xyz" or name.startswith("axis")]
     coordinates = np.stack([columns[name] for name in axes], axis=1)
     rows = columns["member"] >= 0
     diagnostics = read_diagnostics(run, setting)
     null = diagnostics["setting"].get("null")
-    component = columns.get("component")  # not known to earlier versions
+    component = columns.get("component")  # missing in earlier versions
     has_minimum = not rows.all()
     return Panel(
         title=f"{captions.title(run)}, {null} null" if null else captions.title(run),
         embedding=coordinates[rows],
         **row_labels(run, columns, rows),
         minimum=coordinates[~rows][0] if has_minimum else None,
-        note=_found(diagnostics),
+        note=_quality(diagnostics),
         begin=RunFolder(run).kind.begin,
         component=None if component is None else component[rows].astype(int),
         minimum_component=int(component[~rows][0]) if has_minimum and component is not None else None,
     )
 
 
-def _how(run: Path, setting: str) -> str:
-    """Method, distance and centring in words, and what was embedded where that is not all."""
+def describe_embedding(run: Path, setting: str) -> str:
+    """Describe an embedding: method, distance and center, and which trajectories it shows if not all."""
     parts = _parts(run, setting)
     rest = [parts.pop(name) for name in ("only", "null")]
     return "; ".join(filter(None, (_joined(parts), *rest)))
 
 
 def _parts(run: Path, setting: str) -> dict[str, str]:
-    """What was asked of an embedding, in words; "" for what does not apply."""
-    asked = read_diagnostics(run, setting)["setting"]
-    method = METHODS[asked["method"]]
-    kernel = [f"knn {asked['knn']}", f"decay {asked['decay']:g}"] if method.has_kernel else []
-    kernel += ["cosine distance of potentials"] if asked["potential"] == "cosine" else []
-    kernel += [f"{asked['landmarks']} landmarks"] if asked["landmarks"] else []
-    only = [f"seed {seed}" for seed in asked["only_seeds"]] + list(asked["only_optimizers"])
+    """Return phrases that describe the settings of an embedding, by name; "" for settings that do not apply."""
+    config = read_diagnostics(run, setting)["setting"]
+    method = METHODS[config["method"]]
+    kernel = [f"knn {config['knn']}", f"decay {config['decay']:g}"] if method.has_kernel else []
+    kernel += ["cosine distance of potentials"] if config["potential"] == "cosine" else []
+    kernel += [f"{config['landmarks']} landmarks"] if config["landmarks"] else []
+    only = [f"seed {seed}" for seed in config["only_seeds"]] + list(config["only_optimizers"])
     return {
         "method": method.words,
-        "metric": f"{asked['metric']} distance",
-        "center": CENTERS[asked["center"]].words if asked["metric"] == "cosine" else "",
+        "metric": f"{config['metric']} distance",
+        "center": CENTERS[config["center"]].words if config["metric"] == "cosine" else "",
         "kernel": ", ".join(kernel),
-        "only": f"{', '.join(only)} alone" if only else "",
-        "null": f"null trajectories, {asked['null']}" if asked["null"] else "",
+        "only": f"only {', '.join(only)}" if only else "",
+        "null": f"null trajectories, {config['null']}" if config["null"] else "",
     }
 
 
 def _joined(parts: Mapping[str, str]) -> str:
-    """Some parts in their order; a centre belongs to its distance."""
+    """Join phrases in their order, with the center directly after its distance."""
     distance = " ".join(filter(None, (parts.get("metric"), parts.get("center"))))
-    places = {name: distance if name in ("metric", "center") else words for name, words in parts.items()}
-    return ", ".join(dict.fromkeys(filter(None, places.values())))
+    phrases = {name: distance if name in ("metric", "center") else words for name, words in parts.items()}
+    return ", ".join(dict.fromkeys(filter(None, phrases.values())))
 
 
 def _lines(*texts: str) -> str:
-    """The texts that are there, a line each."""
+    """Join the nonempty texts, one per line."""
     return "\n".join(filter(None, texts))
 
 
-def _found(diagnostics: Mapping[str, Any]) -> str:
-    """What the embedding found, and what it keeps of the distances, in a few words."""
-    return "; ".join(filter(None, (_of_method(diagnostics), describe_trust(diagnostics))))
+def _quality(diagnostics: Mapping[str, Any]) -> str:
+    """Summarise the diagnostics of an embedding's method, and its fidelity."""
+    return "; ".join(filter(None, (_method_diagnostics(diagnostics), describe_trust(diagnostics))))
 
 
-def _of_method(diagnostics: Mapping[str, Any]) -> str:
+def _method_diagnostics(diagnostics: Mapping[str, Any]) -> str:
     if "explained" in diagnostics:
         return f"{diagnostics['explained']:.0%} of squared distances kept"
     if "t" not in diagnostics:
         return f"stress {diagnostics['stress']:.2f}" if "stress" in diagnostics else ""
     searched = isinstance(diagnostics["setting"]["knn"], str)
-    found = f"knn {diagnostics['knn']}, " if searched else ""
-    found += f"t {diagnostics['t']}, stress {diagnostics['stress']:.2f}"
+    summary = f"knn {diagnostics['knn']}, " if searched else ""
+    summary += f"t {diagnostics['t']}, stress {diagnostics['stress']:.2f}"
     if "n_connected_components" not in diagnostics:
-        return found
+        return summary
     components = diagnostics["n_connected_components"]
     if components == 1:
-        return f"{found}, 1 component"
+        return f"{summary}, 1 component"
     connecting = f"(knn {diagnostics['connecting_knn']} connects)".replace(" ", "\N{NO-BREAK SPACE}")
-    return f"{found}, {components} disconnected components {connecting}"
+    return f"{summary}, {components} disconnected components {connecting}"
 
 
 def _distances(run: Path) -> DistancePanel:
-    """Of the copies that were thrown: a step size of 0 leaves no jump to measure with."""
+    """Return the distances of the perturbed copies as a panel; unperturbed copies have no jump as a unit."""
     columns = read_table(RunFolder(run), RunFolder(run).geometry)
-    thrown = np.isfinite(columns["distance_over_jump"])
-    labels = row_labels(run, columns, thrown)
+    perturbed = np.isfinite(columns["distance_over_jump"])
+    labels = row_labels(run, columns, perturbed)
     labels.pop("hue")
     return DistancePanel(
         title=captions.title(run),
         note=captions.about(run),
-        distance=columns["distance_over_jump"][thrown],
+        distance=columns["distance_over_jump"][perturbed],
         **labels,
-        null=columns["null_distance_over_jump"][thrown],
+        null=columns["null_distance_over_jump"][perturbed],
     )
-
-
-def describe_embedding(run: Path, setting: str) -> str:
-    """Return in words how an embedding was made."""
-    return _how(run, setting)

@@ -1,4 +1,4 @@
-"""Pictures of the landscape of a run: surfaces, trajectories on them, ways between minima, spectra."""
+"""Figures of the landscape of a run: surfaces, trajectories on them, paths between minima, spectra."""
 
 from pathlib import Path
 from typing import Any
@@ -22,77 +22,77 @@ from jaxscape.runs.kept import Kept, kept_names, read_kept
 from jaxscape.runs.landscape_config import WAYS
 from jaxscape.runs.surface import GRID, OF_POINTS, UNDER_POINTS
 
-_LOSSES = ("loss", "train_loss")  # what is drawn, the first that there is
+_LOSSES = ("loss", "train_loss")  # the metric that is drawn: the first that exists
 
 
 def plot_landscape(run: Path) -> list[Path]:
-    """Draw every measurement of a run's landscape that can be read; returns the files."""
+    """Draw every readable measurement of a run's landscape; return the files."""
     run = RunFolder(run)
     kinds = ((run.surfaces, plot_surface), (run.paths, plot_path), (run.curvature, plot_curvature))
     return [file for folder, draw in kinds for name in kept_names(folder) for file in draw(run, name)]
 
 
 def plot_surface(run: Path, name: str) -> list[Path]:
-    """Draw a surface of a run: a line, or contours and a view in space, and the trajectories on their plane.
+    """Draw a surface of a run: a line, or contours, a 3-D view and the trajectories projected onto the plane.
 
     Raises:
-        FileNotFoundError: where there is no such surface.
-        ValueError: where it is damaged.
-        OSError: where a figure cannot be written.
+        FileNotFoundError: if there is no such surface.
+        ValueError: if it is damaged.
+        OSError: if a figure cannot be written.
     """
     run = RunFolder(run)
-    kept = read_kept(run.surfaces / name)
-    quantity, stem = _quantity(kept), f"surface-{name}"
-    note = _note(run, kept)
-    if "y" not in kept.values:
+    measurement = read_kept(run.surfaces / name)
+    quantity, stem = _quantity(measurement), f"surface-{name}"
+    note = _note(run, measurement)
+    if "y" not in measurement.values:
         return save_figure(line_figure([line_panel(run, name)], quantity=quantity, note=note), run.figures / stem)
     panel = surface_panel(run, name)
     files = save_figure(contour_figure([panel], quantity=quantity, note=note), run.figures / stem)
-    # Along the edges of a box there is room for a few letters.
-    short = panel._replace(labels=_short_labels(kept), note="")
+    # The edges of the 3-D box have room for short labels only.
+    short = panel._replace(labels=_short_labels(measurement), note="")
     files += save_figure(surface_figure([short], quantity=quantity, note=note), run.figures / f"{stem}-3d")
-    if "coordinates" in kept.values:
+    if "coordinates" in measurement.values:
         on_plane = trajectory_figure([trajectory_panel(run, name)], quantity=quantity, note=note)
         files += save_figure(on_plane, run.figures / f"{stem}-trajectories")
     return files
 
 
 def plot_path(run: Path, name: str) -> list[Path]:
-    """Draw the ways from the minimum of a run to another; errors as `plot_surface`."""
+    """Draw the paths from a run's minimum to another; see `plot_surface` for errors."""
     run = RunFolder(run)
-    kept = read_kept(run.paths / name)
-    ways = {way: words for way, words in WAYS.items() if way in kept.record["barriers"]}
-    t = kept.values["t"]
+    measurement = read_kept(run.paths / name)
+    ways = {way: words for way, words in WAYS.items() if way in measurement.record["barriers"]}
+    t = measurement.values["t"]
     straight = "matched" if "matched" in ways else "straight"
     panels = []
-    for metric in kept.record["metrics"]:
+    for metric in measurement.record["metrics"]:
         heights = ", ".join(
-            f"{words} {kept.record['barriers'][way][metric]['height']:.3g}" for way, words in ways.items()
+            f"{words} {measurement.record['barriers'][way][metric]['height']:.3g}" for way, words in ways.items()
         )
         panels.append(
             PathPanel(
                 metric.replace("_", " "),
                 t,
-                kept.values[f"curve:{metric}"],
-                kept.values[f"{straight}:{metric}"],
+                measurement.values[f"curve:{metric}"],
+                measurement.values[f"{straight}:{metric}"],
                 note=f"barrier: {heights}",
             )
         )
-    ends = (run.name, Path(kept.record["other"]).name)
-    lengths = kept.record["lengths"]
+    ends = (run.name, Path(measurement.record["other"]).name)
+    lengths = measurement.record["lengths"]
     longer = lengths["curve"] / lengths[straight]
-    matched = " Units are matched before." if straight == "matched" else ""
-    note = f"The curve is {longer:.3g} times as long as the straight line.{matched}\n{_note(run, kept)}"
+    matched = " The units are matched first." if straight == "matched" else ""
+    note = f"The curve is {longer:.3g} times as long as the straight line.{matched}\n{_note(run, measurement)}"
     return save_figure(path_figure(panels, ends=ends, note=note), run.figures / f"path-{name}")
 
 
 def plot_curvature(run: Path, name: str) -> list[Path]:
-    """Draw the spectra of a run, a row a point; errors as `plot_surface`."""
+    """Draw the spectra of a run, one row per point; see `plot_surface` for errors."""
     run = RunFolder(run)
-    kept = read_kept(run.curvature / name)
-    panels = [spectrum_panel(run, name, point) for point in range(min(len(kept.values["trace"]), _MOST_SPECTRA))]
-    matrix = MATRICES[kept.record["made_of"]["setting"]["matrix"]]
-    note = f"Of the {_quantity(kept)}. {captions.data([run])}"
+    measurement = read_kept(run.curvature / name)
+    panels = [spectrum_panel(run, name, point) for point in range(min(len(measurement.values["trace"]), _MAX_SPECTRA))]
+    matrix = MATRICES[measurement.record["made_of"]["setting"]["matrix"]]
+    note = f"Spectrum of the {_quantity(measurement)}. {captions.data([run])}"
     return save_figure(
         spectrum_figure(panels, quantity=f"eigenvalue of the {matrix}", note=note),
         run.figures / f"curvature-{name}",
@@ -100,20 +100,20 @@ def plot_curvature(run: Path, name: str) -> list[Path]:
 
 
 MATRICES = {"hessian": "Hessian", "gauss_newton": "Gauss-Newton matrix"}
-_MOST_SPECTRA = 5  # rows of a figure
+_MAX_SPECTRA = 5  # rows of a figure
 
 
 def surface_panel(run: Path, name: str, metric: str | None = None) -> SurfacePanel:
-    """Return a surface of a run as a panel, its loss by default."""
+    """Return a surface of a run as a panel, by default that of the loss."""
     run = RunFolder(run)
-    kept = read_kept(run.surfaces / name)
-    values = kept.values[GRID + (metric or _metric(kept))]
+    measurement = read_kept(run.surfaces / name)
+    values = measurement.values[GRID + (metric or _metric(measurement))]
     points = {"minimum" if run.kind.has_minimum else "mean": (0.0, 0.0)}
-    first, second = kept.record["axis_names"]
+    first, second = measurement.record["axis_names"]
     return SurfacePanel(
         captions.title(run),
-        kept.values["x"],
-        kept.values["y"],
+        measurement.values["x"],
+        measurement.values["y"],
         values,
         points=points,
         labels=(first, second),
@@ -122,18 +122,20 @@ def surface_panel(run: Path, name: str, metric: str | None = None) -> SurfacePan
 
 
 def line_panel(run: Path, name: str) -> LinePanel:
-    """Return a surface of one dimension as a panel."""
+    """Return a one-dimensional surface as a panel."""
     run = RunFolder(run)
-    kept = read_kept(run.surfaces / name)
-    metric = _metric(kept)
-    curves = {metric.replace("_", " "): kept.values[GRID + metric]}
-    return LinePanel(captions.title(run), kept.values["x"], curves, ends=("minimum", "1"), note=captions.about(run))
+    measurement = read_kept(run.surfaces / name)
+    metric = _metric(measurement)
+    curves = {metric.replace("_", " "): measurement.values[GRID + metric]}
+    return LinePanel(
+        captions.title(run), measurement.values["x"], curves, ends=("minimum", "1"), note=captions.about(run)
+    )
 
 
 def trajectory_panel(run: Path, name: str) -> TrajectoryPanel:
-    """Return the trajectories of a run on their plane as a panel."""
-    kept = read_kept(RunFolder(run).surfaces / name)
-    values, metric = kept.values, _metric(kept)
+    """Return the trajectories of a run, projected onto their plane, as a panel."""
+    measurement = read_kept(RunFolder(run).surfaces / name)
+    values, metric = measurement.values, _metric(measurement)
     return TrajectoryPanel(
         surface_panel(run, name),
         values["coordinates"],
@@ -149,11 +151,11 @@ def trajectory_panel(run: Path, name: str) -> TrajectoryPanel:
 def spectrum_panel(run: Path, name: str, point: int = 0) -> SpectrumPanel:
     """Return the spectrum at the minimum, or at a copy, as a panel."""
     run = RunFolder(run)
-    kept = read_kept(run.curvature / name)
-    values = {key: each[point] for key, each in kept.values.items()}
+    measurement = read_kept(run.curvature / name)
+    values = {key: each[point] for key, each in measurement.values.items()}
     title = captions.title(run)
     if point:
-        at = kept.record["made_of"]["setting"]["at"].removesuffix("s")
+        at = measurement.record["made_of"]["setting"]["at"].removesuffix("s")
         title += f", {at} of the copy of seed {values['column:seed']:g}, step {values['column:step_size']:g}"
     note = (
         f"largest {values['eigenvalues'][0]:.3g}, lowest {values['lowest'][0]:.3g}; "
@@ -163,8 +165,8 @@ def spectrum_panel(run: Path, name: str, point: int = 0) -> SpectrumPanel:
     return SpectrumPanel(title, values["grid"], values["density"], eigenvalues, note=note)
 
 
-def _short_labels(kept: Kept) -> tuple[str, str]:
-    setting = kept.record["made_of"]["setting"]
+def _short_labels(measurement: Kept) -> tuple[str, str]:
+    setting = measurement.record["made_of"]["setting"]
     if setting["plane"] == "filter":
         first, second = (f"seed {seed}" for seed in setting["seeds"])
     else:
@@ -172,20 +174,24 @@ def _short_labels(kept: Kept) -> tuple[str, str]:
     return first, second
 
 
-def _metric(kept: Kept) -> str:
-    names = kept.record.get("metrics", _LOSSES)
+def _metric(measurement: Kept) -> str:
+    names = measurement.record.get("metrics", _LOSSES)
     return next((name for name in _LOSSES if name in names), names[0])
 
 
-def _quantity(kept: Kept) -> str:
-    split = kept.record["split"]
+def _quantity(measurement: Kept) -> str:
+    split = measurement.record["split"]
     words = {"train": "training ", "test": "test "}.get(split, "")
-    return f"{words}{_metric(kept).replace('_', ' ')}"
+    return f"{words}{_metric(measurement).replace('_', ' ')}"
 
 
-def _note(run: RunFolder, kept: Kept) -> str:
-    """What a figure says at its foot: the statistics, the shares of the axes beside surrogates, the data."""
-    lines = [_shares(kept.record), STATISTICS[kept.record["statistics"]].capitalize() + ".", captions.data([run])]
+def _note(run: RunFolder, measurement: Kept) -> str:
+    """Return the note under a figure: running statistics, explained variance beside surrogates, and data."""
+    lines = [
+        _shares(measurement.record),
+        STATISTICS[measurement.record["statistics"]].capitalize() + ".",
+        captions.data([run]),
+    ]
     return "\n".join(filter(None, lines))
 
 
@@ -200,5 +206,5 @@ def _shares(record: dict[str, Any]) -> str:
         "rotated null trajectories": "null_shares",
         "one random walk": "random_walk_shares",
     }
-    found = [f"{sum(record[name][axis] for axis in axes):.1%} of {words}" for words, name in kinds.items()]
-    return f"The axes hold of the variance {', '.join(found)}."
+    shares = [f"{sum(record[name][axis] for axis in axes):.1%} for {words}" for words, name in kinds.items()]
+    return f"Variance explained by the axes: {', '.join(shares)}."

@@ -1,7 +1,7 @@
-"""Several processes at one run folder (`jax.distributed`), on one host or many.
+"""Several processes at one run folder (`jax.distributed`), on one or several hosts.
 
-Each retrains copies of its own devices. The first one alone prints and writes the records of the run folder; when the
-retraining is done the others end, and it goes on by itself.
+Each process retrains the copies on its own devices. Only the first one prints, and writes the records of the run
+folder; after the retraining the others exit, and the first one continues alone.
 """
 
 import os
@@ -18,33 +18,33 @@ _BIND = "JAX_COORDINATOR_BIND_ADDRESS"
 
 @dataclass(frozen=True)
 class Cluster:
-    """How this process finds the others."""
+    """Settings for connecting to other processes."""
 
     distributed: bool = False
-    """Share the copies with other processes that run the same command, as SLURM, Open MPI, Kubernetes or a TPU pod
-    start them."""
+    """Shard the copies over all processes that SLURM, Open MPI, Kubernetes or a TPU pod has started with this
+    command."""
     coordinator: str | None = None
-    """Where nothing of that kind starts them: HOST:PORT of the first process, the same for all. It listens at this
-    address alone, or at JAX_COORDINATOR_BIND_ADDRESS where that is set."""
+    """Without such a launcher: HOST:PORT of the first process, the same for all processes. It listens only at this
+    address, or at JAX_COORDINATOR_BIND_ADDRESS if that is set."""
     num_processes: int | None = None
-    """With --coordinator: how many there are."""
+    """With --coordinator: the number of processes."""
     process_id: int | None = None
-    """With --coordinator: which one this is, from 0."""
+    """With --coordinator: the index of this process, from 0."""
 
 
 def join(cluster: Cluster) -> None:
-    """Meet the other processes; before anything else is done with jax.
+    """Connect to the other processes; must be called before any other use of jax.
 
     Raises:
-        ValueError: where they cannot be found.
-        OSError: where they do not answer.
+        ValueError: if they cannot be found.
+        OSError: if they do not answer.
     """
     named = (cluster.coordinator, cluster.num_processes, cluster.process_id)
     if not cluster.distributed and named == (None, None, None):
         return
     if None in named and named != (None, None, None):
         raise ValueError(
-            "coordinator, num_processes and process_id belong together, got "
+            "coordinator, num_processes and process_id must be given together, got "
             f"{cluster.coordinator}, {cluster.num_processes} and {cluster.process_id}"
         )
     if cluster.num_processes is not None and cluster.num_processes < 1:
@@ -55,14 +55,14 @@ def join(cluster: Cluster) -> None:
         raise ValueError(f"coordinator must be HOST:PORT, got {cluster.coordinator!r}")
     import jax
 
-    # By itself jax's coordinator listens at every address of the host.
+    # By default jax's coordinator listens at every address of the host.
     bind = None if cluster.coordinator is None else os.environ.get(_BIND, cluster.coordinator)
     try:
         jax.distributed.initialize(*named, coordinator_bind_address=bind)
     except ValueError as error:
         raise ValueError(
-            f"no other processes were found ({error}). SLURM, Open MPI, Kubernetes and TPU pods are known; elsewhere "
-            "give every process --coordinator HOST:PORT, --num-processes and --process-id"
+            f"no other processes were found ({error}). SLURM, Open MPI, Kubernetes and TPU pods are detected; "
+            "elsewhere start every process with --coordinator HOST:PORT, --num-processes and --process-id"
         ) from None
     except jax.errors.JaxRuntimeError as error:
         raise OSError(f"the other processes do not answer: {str(error).splitlines()[0]}") from None
@@ -71,30 +71,30 @@ def join(cluster: Cluster) -> None:
 
 
 def check_devices() -> None:
-    """Find the devices of jax, after `join`.
+    """Initialise the devices of jax, after `join`.
 
     Raises:
-        OSError: where there are none, with what jax says.
+        OSError: if there are none, with jax's message.
     """
     import jax
 
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where only CUDA is asked for
-        asked = os.environ.get("JAX_PLATFORMS")
-        kind = f" of JAX_PLATFORMS={asked}" if asked else ""
-        said = str(error).strip().splitlines()
-        raise OSError(f"jax finds no device{kind}" + (f": {said[0]}" if said else "")) from None
+    except (RuntimeError, AssertionError) as error:  # AssertionError, without a message, if only CUDA is requested
+        platforms = os.environ.get("JAX_PLATFORMS")
+        kind = f" of JAX_PLATFORMS={platforms}" if platforms else ""
+        lines = str(error).strip().splitlines()
+        raise OSError(f"jax finds no device{kind}" + (f": {lines[0]}" if lines else "")) from None
 
 
 def is_first() -> bool:
-    """Whether this process prints and writes; a process alone does."""
+    """Return whether this is the process that prints and writes; True for a single process."""
     jax = sys.modules.get("jax")
-    return jax is None or jax.process_index() == 0  # without jax a process is alone
+    return jax is None or jax.process_index() == 0  # without jax there is only one process
 
 
 def wait_for_all(what: str) -> None:
-    """Go on when all processes have come here."""
+    """Block until all processes have reached this point."""
     import jax
     from jax.experimental import multihost_utils
 
@@ -103,7 +103,7 @@ def wait_for_all(what: str) -> None:
 
 
 def leave() -> None:
-    """End what is shared: the first process goes on alone, the others exit."""
+    """Disconnect the processes: the first one continues alone, the others exit."""
     import jax
 
     if jax.process_count() > 1:
@@ -113,8 +113,8 @@ def leave() -> None:
 
 
 def give_up(message: str, *, code: int = 1) -> NoReturn:
-    """Exit with a message and without waiting for other processes, which then end too."""
-    if sys.stderr is not None:  # `2>&-`
+    """Exit with a message, without waiting for the other processes, which then end too."""
+    if sys.stderr is not None:  # None if closed with `2>&-`
         print(message, file=sys.stderr, flush=True)
     if not has_joined():
         sys.exit(code)
@@ -124,23 +124,23 @@ def give_up(message: str, *, code: int = 1) -> NoReturn:
 
 
 def has_joined() -> bool:
-    """Return whether this process and others have met; imports nothing."""
+    """Return whether this process is connected to others; imports nothing."""
     jax = sys.modules.get("jax")
-    distributed = getattr(jax, "distributed", None)  # jax may have been interrupted while it was imported
+    distributed = getattr(jax, "distributed", None)  # missing if the import of jax was interrupted
     return distributed is not None and distributed.is_initialized()
 
 
 @contextmanager
 def others_may_fail() -> Iterator[None]:
-    """What a process sees of another one that was lost is an error of the communication.
+    """Turn the communication errors that follow the loss of another process into an OSError.
 
     Raises:
-        OSError: in its place, in words.
+        OSError: replaces the original error, with a message for users.
     """
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        # jax passes on what Gloo or NCCL say, as the one or the other of these.
+        # jax forwards the messages of Gloo and NCCL as one of these two types.
         if (
             not has_joined()
             or sys.modules["jax"].process_count() == 1
@@ -148,6 +148,6 @@ def others_may_fail() -> Iterator[None]:
         ):
             raise
         raise OSError(
-            f"another process was lost ({str(error).splitlines()[0]:.200}); start all of them again with the same "
-            "command, and they resume from the last kept epoch"
+            f"another process was lost ({str(error).splitlines()[0]:.200}); restart all of them with the same command, "
+            "and they resume from the last kept epoch"
         ) from None

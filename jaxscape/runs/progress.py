@@ -1,4 +1,4 @@
-"""What a user sees while a stage runs: a bar with time left in a terminal, plain lines elsewhere."""
+"""Progress of a stage: a bar with the remaining time in a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,9 +12,9 @@ _UNBOUNDED = 10_000  # columns
 
 
 def make_console(*, silent: bool = False) -> Console:
-    """A console that prints text as it is: no colours for numbers, no brackets read as styles, no broken paths.
+    """Return a console that prints text verbatim: no coloured numbers, no markup, no wrapped paths.
 
-    Tables are as wide as their rows where nobody's window bounds them: a pipe or a log gets each row as one line.
+    Outside of a terminal, tables are as wide as their rows, so that a pipe or a log gets each row in one line.
     """
     console = Console(
         highlight=False, markup=False, soft_wrap=True, quiet=silent, force_terminal=False if silent else None
@@ -25,7 +25,7 @@ def make_console(*, silent: bool = False) -> Console:
 
 
 def name_runs(runs: Sequence[Path], *, most: int = 5) -> str:
-    """The names of run folders that go together; of many the first ones, and how many more."""
+    """Return the names of run folders as text, of many only the first ones and the number of the others."""
     names = [run.name for run in runs]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -33,19 +33,19 @@ def name_runs(runs: Sequence[Path], *, most: int = 5) -> str:
 def track[T](
     items: Iterable[T], *, title: str, total: int, console: Console, describe: Callable[[T], str], every: int = 1
 ) -> Iterator[T]:
-    """Pass items on and show how far they are, with the time left.
+    """Yield items and show the progress, with the remaining time.
 
     Args:
-        items: what takes time.
-        title: what is done.
-        total: how many items there are.
-        console: where to print; a bar where it is a terminal, otherwise lines.
-        describe: a few words on an item, shown when it is there.
-        every: items a line.
+        items: the items; computing each of them takes time.
+        title: description of the work.
+        total: number of items.
+        console: where to print: a bar if it is a terminal, otherwise lines.
+        describe: returns a short note about an item, shown once the item is done.
+        every: number of items per line.
     """
-    with progress(title=title, total=total, console=console, every=every) as say:
+    with progress(title=title, total=total, console=console, every=every) as show:
         for count, item in enumerate(items, start=1):
-            say(count, describe(item))
+            show(count, describe(item))
             yield item
 
 
@@ -53,17 +53,17 @@ def track[T](
 def progress(
     *, title: str, total: int, console: Console, every: int = 1, first: int = 0
 ) -> Iterator[Callable[[int, str], None]]:
-    """Show how far something is, with the time left.
+    """Show the progress of some work, with the remaining time.
 
     Args:
-        title: what is done.
-        total: how much there is to do.
-        console: where to print; a bar where it is a terminal, otherwise lines.
-        every: how much of it is done between two lines.
-        first: how much was done before.
+        title: description of the work.
+        total: amount of work.
+        console: where to print: a bar if it is a terminal, otherwise lines.
+        every: amount of work between two lines.
+        first: amount of work that was done before.
 
     Yields:
-        `say(done, note)`, to be called with how much is done, and a few words or none.
+        `show(done, note)`, to be called with the amount of work done, and a short note or "".
     """
     if console.is_terminal:
         columns = (
@@ -77,13 +77,13 @@ def progress(
             task = bar.add_task(title, total=total, completed=first, note="")
             yield lambda done, note: bar.update(task, completed=done, note=note)
         return
-    started, said = time.monotonic(), first
+    started, shown = time.monotonic(), first
 
-    def say(done: int, note: str) -> None:
-        nonlocal said
-        if done // every > said // every or said < done == total:
-            said = done
+    def show(done: int, note: str) -> None:
+        nonlocal shown
+        if done // every > shown // every or shown < done == total:
+            shown = done
             left = (time.monotonic() - started) / (done - first) * (total - done)
             console.print(f"{title}: {', '.join(filter(None, (f'{done}/{total}', f'{left:.0f} s left', note)))}")
 
-    yield say
+    yield show

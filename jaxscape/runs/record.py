@@ -1,8 +1,8 @@
-"""The stage `record`: the parameters of a training of the user's own, step by step, while it runs or afterwards.
+"""The stage `record`: store the parameters of the user's own training, step by step, during or after it.
 
-Steps wait in memory until a pack of them is written (`jaxscape.trajectories.store`). The metrics are written every few
-seconds and at the end. What a killed process leaves can be gone on from: rows of steps that were not stored are
-dropped, and those that were lost are made again from the parameters, without their metrics.
+Steps are buffered in memory until a pack of them is written (`jaxscape.trajectories.store`). The metrics are written
+every few seconds and at the end. A recording that was killed can be resumed: rows of the table whose steps were not
+stored are dropped, and rows that were lost are restored from the parameters, without their metrics.
 """
 
 import time
@@ -31,20 +31,20 @@ _COLUMNS = ("member", "epoch", "update", "finite")  # of metrics.csv, beside the
 
 
 class Recorder:
-    """The trajectories of a training, opened to add to them; holds the lock of the run folder until it is closed."""
+    """The trajectories of a training, open for appending; holds the lock of the run folder until it is closed."""
 
     def __init__(self, run: RunFolder, labels: Labels | None, group: str | None, problem: Mapping[str, Any]):
-        """Open what the folder has, or begin.
+        """Open an existing recording, or begin a new one.
 
         Args:
             run: the run folder.
-            labels: a record per member; one member that has the name of the folder by default.
-            group: the label whose values are told apart; the first one by default.
-            problem: what the record says of the training, as `RunFolder.record_problem` takes it.
+            labels: one record per member; by default one member that is named after the folder.
+            group: the label that groups the members; the first one by default.
+            problem: the description of the training, in the form that `RunFolder.record_problem` takes.
 
         Raises:
-            ValueError: where the folder holds something else, or members of other labels.
-            OSError: where the folder cannot be written to, or another process does.
+            ValueError: if the folder holds another kind of run, or members with other labels.
+            OSError: if the folder cannot be written to, or another process is writing to it.
         """
         kind = run.kind
         if run.read_config() and kind is not RECORDED and (run.minimum.exists() or run.trajectories.exists()):
@@ -60,15 +60,15 @@ class Recorder:
         self._problem = dict(problem)
         self._settings = RecordSettings(group=group)
         self._labels = records
-        self._held = ExitStack()
-        self._held.enter_context(writing(run))
+        self._lock = ExitStack()
+        self._lock.enter_context(writing(run))
         try:
             self._store = self._open()
             self._metrics = {} if self._store is None else complete_metrics(run, self._store)
         except BaseException:
-            self._held.close()
+            self._lock.close()
             raise
-        self._waiting: list[Columns] = []
+        self._pending: list[Columns] = []
         self._written_at = time.monotonic()
         self._warned = False
 
@@ -79,15 +79,15 @@ class Recorder:
 
     @property
     def steps(self) -> list[int]:
-        """The numbers of all recorded steps."""
+        """The numbers of all recorded steps, in increasing order."""
         updates = [] if self._store is None else self._store.updates
         return [update for update in updates if update is not None]
 
     def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse arrays of another network than the recorded one.
+        """Raise an error for arrays of a network other than the recorded one.
 
         Args:
-            shapes: of the arrays of one network, by name.
+            shapes: the shapes of the arrays of one network, by name.
 
         Raises:
             ValueError: names an array.
@@ -99,13 +99,13 @@ class Recorder:
             raise ValueError(f"{name!r} is {now}, and {then} in the steps that {self.run} holds")
 
     def record(self, step: int, params: PyTree, metrics: Mapping[str, Any] | None) -> None:
-        """Keep the parameters of a step; they are copied before this returns.
+        """Store the parameters of a step; they are copied before this returns.
 
         Raises:
-            TypeError: for metrics that are no numbers.
-            ValueError: for a step that is not larger than the last one, arrays that do not fit, or metrics with the
-                name of another column.
-            OSError: where earlier steps could not be written.
+            TypeError: for metrics that are not numbers.
+            ValueError: for a step that is not larger than the last one, arrays that do not match the earlier steps, or
+                metrics with the name of another column.
+            OSError: if earlier steps could not be written.
         """
         step, last = whole_number("step", step), self.last_step
         if last is not None and step <= last:
@@ -118,44 +118,45 @@ class Recorder:
             self.run.record_settings("record", self._settings, results=())
             self._store = TrajectoryStore.create(self.run.trajectories, self._labels, packed=True)
         self._store.append(epoch, stacked, update=step)
-        self._waiting.append(row)
+        self._pending.append(row)
         if time.monotonic() - self._written_at > _SECONDS_BETWEEN_TABLES:
             self._write_metrics()
 
     def close(self) -> None:
-        """Write what waits, and release the run folder.
+        """Write all pending steps, and release the run folder.
 
         Raises:
-            OSError: where it cannot be written.
+            OSError: if they cannot be written.
         """
         try:
-            if self._waiting:
+            if self._pending:
                 self._write_metrics()
             if self._store is not None:
                 self._store.close()
                 self.run.record_values(snapshots=self._store.num_epochs - 1)
         finally:
-            self._held.close()
+            self._lock.close()
 
     def _open(self) -> TrajectoryStore | None:
-        """The store, with one step or more; None before the first step."""
+        """Return the store; None before the first step."""
         if not self.run.index.exists():
             return None
         store = TrajectoryStore.open(self.run.trajectories)
         if store.labels != self._labels:
             raise ValueError(f"{self.run.trajectories} holds members of other labels, {store.labels!r:.200}")
-        made = self.run.read_config().get("problem", {})
-        self.run.check_problem(self._problem | {"parameters": made.get("parameters")})
+        recorded = self.run.read_config().get("problem", {})
+        self.run.check_problem(self._problem | {"parameters": recorded.get("parameters")})
         return store
 
     def _row(self, epoch: int, step: int, stacked: PyTree, metrics: Mapping[str, Any]) -> Columns:
         members = len(self._labels)
         measured = {}
-        taken = [*_COLUMNS, *self._labels[0]]
+        reserved = [*_COLUMNS, *self._labels[0]]
         for name, value in metrics.items():
-            if name in taken:
+            if name in reserved:
                 raise ValueError(
-                    f"metrics must not have the names {', '.join(taken)}, which metrics.csv has; got {name!r}"
+                    f"metrics must not have the names {', '.join(reserved)}, which are columns of metrics.csv; "
+                    f"got {name!r}"
                 )
             try:
                 array = np.asarray(value, np.float64)
@@ -171,33 +172,33 @@ class Recorder:
         return first_columns(self._labels, epoch, step, _finite(stacked, members)) | measured
 
     def _write_metrics(self) -> None:
-        self._metrics = join_tables([self._metrics, *self._waiting])
-        self._waiting = []
+        self._metrics = join_tables([self._metrics, *self._pending])
+        self._pending = []
         write_table(self.run, self.run.metrics, self._metrics)
         self._written_at = time.monotonic()
 
     def _narrow(self, stacked: PyTree) -> PyTree:
-        """float64 as float32, which a store keeps."""
+        """Convert float64 to float32, with a warning: a store holds at most float32."""
         if not any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(stacked)):
             return stacked
         if not self._warned:
-            warnings.warn("parameters of float64 are kept as float32", UserWarning, stacklevel=4)
+            warnings.warn("parameters of float64 are stored as float32", UserWarning, stacklevel=4)
             self._warned = True
         return jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, stacked)
 
 
 def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
-    """Return a row per member and step that is stored; what was not measured, or was lost with a process, is NaN.
+    """Return one row per member and stored step; metrics that were not recorded, or were lost, are NaN.
 
     Raises:
-        ValueError: where the table is damaged.
+        ValueError: if the table is damaged.
     """
     try:
-        found = read_table(run, run.metrics)
+        table = read_table(run, run.metrics)
     except FileNotFoundError:
-        found = {"epoch": np.empty(0, int)}
-    kept = {name: values[found["epoch"] < store.num_epochs] for name, values in found.items()}
-    missing = sorted(set(range(store.num_epochs)) - set(kept["epoch"].tolist()))
+        table = {"epoch": np.empty(0, int)}
+    stored = {name: values[table["epoch"] < store.num_epochs] for name, values in table.items()}
+    missing = sorted(set(range(store.num_epochs)) - set(stored["epoch"].tolist()))
     rows, updates = [], store.updates
     for epoch in missing:
         step = updates[epoch]
@@ -205,16 +206,17 @@ def complete_metrics(run: RunFolder, store: TrajectoryStore) -> Columns:
         rows.append(first_columns(store.labels, epoch, epoch if step is None else step, finite))
     if not store.num_epochs:
         return {}
-    joined = join_tables([kept, *rows])
+    joined = join_tables([stored, *rows])
     order = np.argsort(joined["epoch"], kind="stable")
     return {name: values[order] for name, values in joined.items()}
 
 
 def _check_labels(records: Sequence[Mapping[str, Any]]) -> None:
-    """Raise a ValueError where members have different labels, or one has the name of another column."""
-    if taken := [name for name in records[0] if name in _COLUMNS]:
+    """Raise a ValueError if the members have different labels, or a label has the name of another column."""
+    if reserved := [name for name in records[0] if name in _COLUMNS]:
         raise ValueError(
-            f"labels must not have the names {', '.join(_COLUMNS)}, which metrics.csv has; got {taken[0]!r}"
+            f"labels must not have the names {', '.join(_COLUMNS)}, which are columns of metrics.csv; "
+            f"got {reserved[0]!r}"
         )
     for record in records:
         if record.keys() != records[0].keys():
@@ -222,15 +224,15 @@ def _check_labels(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _finite(params: PyTree, members: int) -> np.ndarray:
-    """Whether all parameters of each member are finite, in arrays [member, ...] or, of one epoch, [1, member, ...]."""
-    found = np.ones(members, bool)
+    """Return whether each member is finite, bool [member], from arrays [member, ...] or [1, member, ...]."""
+    finite = np.ones(members, bool)
     for leaf in jax.tree.leaves(params):
-        found &= np.isfinite(np.asarray(leaf, np.float32)).reshape(members, -1).all(axis=1)
-    return found
+        finite &= np.isfinite(np.asarray(leaf, np.float32)).reshape(members, -1).all(axis=1)
+    return finite
 
 
 def _stacked(params: PyTree, members: int) -> PyTree:
-    """The arrays of all members [member, ...]: of one network, of a list of networks, or stacked already."""
+    """Return arrays [member, ...] from one network, a list of networks, or arrays that are stacked already."""
     if isinstance(params, list | tuple) and type(params) in (list, tuple) and len(params) == members > 1:
         return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *params)
     arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), params)

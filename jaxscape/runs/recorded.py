@@ -1,7 +1,7 @@
-"""What a run folder has of trajectories that were made: the finished ones, and the metrics beside them.
+"""Readers of a run folder's finished trajectories and their metrics.
 
-`recording` writes them. What reads them is apart, for it needs neither a problem nor a training step: `jaxscape info`
-reads a run folder without jax.
+`recording` writes them. The readers are a separate module, since they need neither a problem nor a training step:
+`jaxscape info` reads a run folder without jax.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ def read_metrics(run: Path) -> Columns:
     """Read metrics.csv of a run folder: one row per member and epoch.
 
     Raises:
-        FileNotFoundError: where it is not there.
-        ValueError: where it is damaged; says which command makes it again.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is damaged; names the command that makes it again.
     """
     try:
         return read_columns(RunFolder(run))
@@ -30,11 +30,11 @@ def read_metrics(run: Path) -> Columns:
 
 
 def read_columns(run: RunFolder) -> Columns:
-    """Read metrics.csv as `read_metrics` does; an error names no command.
+    """Read metrics.csv like `read_metrics`, with errors that name no command.
 
     Raises:
-        FileNotFoundError: where it is not there.
-        ValueError: where it is damaged.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is damaged.
     """
     columns = read_table(run, run.metrics)
     missing = sorted({"member", "epoch", "finite"} - columns.keys())
@@ -44,25 +44,25 @@ def read_columns(run: RunFolder) -> Columns:
 
 
 def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, TrajectoryStore]:
-    """Return how the trajectories of a run folder were made, and the finished trajectories.
+    """Return the settings of a run folder's trajectories, and the finished trajectories.
 
     Raises:
-        FileNotFoundError: where they are missing or unfinished; says which command makes them.
-        ValueError: where the record or the store is damaged.
+        FileNotFoundError: if they are missing or unfinished; names the command that makes them.
+        ValueError: if the record or the store is damaged.
     """
     run = RunFolder(run)
     run.require_record()
     kind = run.kind
-    asked = run.settings(kind.stage)
+    settings = run.settings(kind.stage)
     if (run.trajectories / "0").exists() and not run.index.exists():
         raise FileNotFoundError(
-            f"{run.index} is missing, which says which member each row is; restore it, or delete {run.trajectories} to "
-            "start anew"
+            f"{run.index} is missing, which maps rows to members; restore it, or delete {run.trajectories} "
+            "to start over"
         )
-    if asked is None or not run.index.exists():
+    if settings is None or not run.index.exists():
         raise FileNotFoundError(f"{run} has no trajectories; {run.command} makes them")
     store = TrajectoryStore.open(run.trajectories)
-    last = store.num_epochs - 1 if kind is RECORDED else last_snapshot(run, asked)
+    last = store.num_epochs - 1 if kind is RECORDED else last_snapshot(run, settings)
     if store.missing_epochs:
         missing = ", ".join(map(str, store.missing_epochs))
         raise FileNotFoundError(f"{run} lacks {kind.unit} {missing}; {run.command} computes them again")
@@ -72,25 +72,25 @@ def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, Tra
         raise FileNotFoundError(
             f"{run} has {max(store.num_epochs - 1, 0)} of {last} {kind.unit}; {run.command} resumes"
         )
-    return asked, store
+    return settings, store
 
 
-def last_snapshot(run: RunFolder, asked: RetrainSettings | CompareSettings) -> int:
-    """Return the number of the last snapshot that was asked for.
+def last_snapshot(run: RunFolder, settings: RetrainSettings | CompareSettings) -> int:
+    """Return the number of the last requested snapshot.
 
     Raises:
-        ValueError: where the record should say, and does not.
+        ValueError: if the record lacks it.
     """
-    return asked.epochs if isinstance(asked, RetrainSettings) else run.number("snapshots")
+    return settings.epochs if isinstance(settings, RetrainSettings) else run.number("snapshots")
 
 
 def label_columns(labels: Sequence[Mapping[str, Any]]) -> Columns:
-    """Turn records, one per member, into columns."""
+    """Convert records, one per member, to columns."""
     return {name: np.array([record[name] for record in labels]) for name in labels[0]}
 
 
 def first_columns(labels: Sequence[Mapping[str, Any]], epoch: int, update: int, finite: np.ndarray) -> Columns:
-    """Return what metrics.csv says of an epoch beside its metrics: one row per member."""
+    """Return the first columns of metrics.csv for one epoch, before the metrics: one row per member."""
     members = len(labels)
     return {
         "member": np.arange(members),
@@ -102,7 +102,7 @@ def first_columns(labels: Sequence[Mapping[str, Any]], epoch: int, update: int, 
 
 
 def diverged_members(metrics: Columns) -> dict[int, int]:
-    """Members whose parameters are not finite, and the first epoch in which they are not."""
-    bad = metrics["finite"] == 0
-    members = np.unique(metrics["member"][bad]).astype(int)
-    return {int(m): int(metrics["epoch"][bad & (metrics["member"] == m)].min()) for m in members}
+    """Return the members whose parameters are not finite, each with the first such epoch."""
+    diverged = metrics["finite"] == 0
+    members = np.unique(metrics["member"][diverged]).astype(int)
+    return {int(m): int(metrics["epoch"][diverged & (metrics["member"] == m)].min()) for m in members}

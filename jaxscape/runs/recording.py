@@ -1,7 +1,7 @@
-"""What a run folder keeps of trajectories while they are made, by retraining or by training side by side.
+"""Storage of trajectories while they are trained, by `retrain` or `compare`.
 
-An epoch's metrics are on disk first, then its full state, then its snapshot counts. Whatever moment the process is
-killed at, the same command resumes from the last state and ends in the same bytes.
+The metrics of an epoch are written first, then its full state, then its snapshot. Whenever the process is killed, the
+same command resumes from the last state and produces the same bytes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,10 +28,10 @@ PyTree = Any
 
 
 class Recording:
-    """The trajectories, states and metrics of a run folder, opened to add to them."""
+    """The trajectories, states and metrics of a run folder, open for appending."""
 
     def __init__(self, run: RunFolder, labels: Sequence[Mapping[str, Any]], console: Console):
-        """Open what the folder has, or begin with members of these labels. The caller holds the folder's lock."""
+        """Open existing trajectories, or begin with members of these labels. The caller holds the folder's lock."""
         self.run = run
         self.store = _open_store(run, labels)
         self.labels = self.store.labels
@@ -47,15 +47,15 @@ class Recording:
         self.store.close()
 
     def is_finished(self, epochs: int) -> bool:
-        """Return whether there are so many epochs, without a gap."""
-        whole = self.store.num_epochs > epochs and not self.store.missing_epochs
-        return whole and bool(self._metrics_to(epochs))
+        """Return whether this number of epochs is stored, without a gap."""
+        complete = self.store.num_epochs > epochs and not self.store.missing_epochs
+        return complete and bool(self._metrics_to(epochs))
 
     def resume(self, start: PyTree) -> tuple[int, PyTree]:
-        """Return the newest epoch whose state was kept, and the state; 0 and the start where there is none.
+        """Return the newest epoch with a saved state, and the state; 0 and the start if there is none.
 
-        That state is one snapshot ahead of the store at most. Without it, without its metrics, or where the store lacks
-        an epoch before it, everything is computed again, and what is stored already is not stored twice.
+        The state is at most one snapshot ahead of the store. If it is missing, if its metrics are missing, or if the
+        store lacks an earlier epoch, everything is recomputed, and snapshots that exist are not stored twice.
         """
         done, states = resume_state(self.run.resume, start, self._console)
         self._metrics = self._metrics_to(done)
@@ -65,35 +65,36 @@ class Recording:
         return done, states
 
     def complete(self, epoch: int, params: PyTree) -> None:
-        """Store the snapshot of a resumed epoch, where a process was killed between its state and its snapshot.
+        """Store the snapshot of a resumed epoch, if a process was killed between its state and its snapshot.
 
         Args:
-            epoch: as `resume` gave it.
-            params: of all members after it, in the order of the labels.
+            epoch: the epoch that `resume` returned.
+            params: parameters of all members after that epoch, in the order of the labels.
         """
         if epoch == self.store.num_epochs or epoch in self.store.missing_epochs:
-            # As NumPy arrays, which are the same in every process: each has read the states of all members.
+            # NumPy arrays, since every process has read the states of all members: they are the same everywhere.
             self.store.append(epoch, jax.tree.map(np.asarray, params), update=self._update_of(epoch))
 
     def keep(self, epoch: Epoch, params: PyTree, update: int) -> None:
-        """Put an epoch into the folder.
+        """Write an epoch to the folder.
 
         Args:
-            epoch: its states are any pytree that `resume` began with, its metrics those of all members.
-            params: of all members, in the order of the labels.
-            update: how many updates they have behind them.
+            epoch: the epoch; its states have the structure of the start passed to `resume`, and its metrics are those
+                of all members.
+            params: parameters of all members, in the order of the labels.
+            update: number of updates since the start.
         """
         if epoch.epoch not in self._metrics.get("epoch", ()):
             rows = self._rows(epoch, update)
-            self._metrics = join_tables([self._metrics, rows], rows)  # those of epoch 0 lack means over an epoch
+            self._metrics = join_tables([self._metrics, rows], rows)  # epoch 0 lacks the means over an epoch
             write_table(self.run, self.run.metrics, self._metrics)
-        self.store.wait()  # a state without the snapshots before it could not be resumed from
+        self.store.wait()  # a state is useless for resuming without the snapshots before it
         save_state(self.run.resume, epoch.epoch, epoch.states)
         if epoch.epoch == self.store.num_epochs or epoch.epoch in self.store.missing_epochs:
             self.store.append(epoch.epoch, params, update=update)
 
     def finish(self, console: Console) -> None:
-        """Wait for the last snapshot, and name who diverged."""
+        """Wait for the last snapshot, and print which members diverged."""
         self.store.wait()
         for member, epoch in diverged_members(self._metrics).items():
             words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.labels[member].items())
@@ -102,49 +103,49 @@ class Recording:
             )
 
     def updates(self, epoch: int) -> int | None:
-        """Return the updates behind an epoch that is stored; None where it is not."""
+        """Return the number of updates up to a stored epoch; None if it is not stored."""
         return self.store.updates[epoch] if epoch < self.store.num_epochs else None
 
     def _update_of(self, epoch: int) -> int:
-        """The updates behind an epoch that has its rows in the metrics."""
+        """Return the number of updates up to an epoch whose rows are in the metrics."""
         return int(self._metrics["update"][self._metrics["epoch"] == epoch][0])
 
-    def strategy(self, asked: str) -> str | None:
-        """Return how the members run together: as asked, or as these trajectories began; None where neither says."""
-        if asked != "auto":
-            return asked
+    def strategy(self, requested: str) -> str | None:
+        """Return the requested strategy; for "auto", the one that these trajectories began with, or None."""
+        if requested != "auto":
+            return requested
         return self.run.strategy() if self.store.num_epochs else None
 
     def _metrics_to(self, epoch: int) -> Columns:
-        """The rows of all epochs up to this one; nothing where some are missing, or the table is damaged."""
+        """Return the rows of all epochs up to this one; {} if some are missing or the table is damaged."""
         try:
             columns = read_columns(self.run)
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            self._console.print(f"{error}; its epochs are computed again")
+            self._console.print(f"{error}; its epochs are recomputed")
             return {}
         rows = columns["epoch"] <= epoch
         complete = rows.sum() == (epoch + 1) * len(self.labels)
         return {name: values[rows] for name, values in columns.items()} if complete else {}
 
     def _rows(self, epoch: Epoch, update: int) -> Columns:
-        """One row per member: labels, then metrics in a fixed order."""
+        """Return one row per member: labels, then metrics in a fixed order."""
         columns = first_columns(self.labels, epoch.epoch, update, epoch.metrics["finite"])
         return columns | {name: values for name, values in sorted(epoch.metrics.items()) if name != "finite"}
 
 
 class Updates:
-    """Counts the updates behind an epoch: those of passes over arrays, or as many as there are batches drawn."""
+    """A counter of the updates up to an epoch: the steps of passes over arrays, or the number of batches drawn."""
 
     def __init__(self, data: Data, per_epoch: int | None, *, done: int, before: int | None):
-        """Begin after an epoch.
+        """Start counting after an epoch.
 
         Args:
-            data: of any kind that `train` takes.
-            per_epoch: steps of one pass over arrays.
-            done: the epoch.
-            before: updates that a function has given so far.
+            data: data of any kind that `train` takes.
+            per_epoch: steps of one pass over arrays; None for other data.
+            done: number of the epoch.
+            before: number of updates so far, for data that are a function.
         """
         self._data = data if is_arrays(data) or isinstance(data, Iterator) else data_function(data)
         self._per_epoch, self._done = per_epoch, done
@@ -152,11 +153,11 @@ class Updates:
 
     @property
     def data(self) -> Data:
-        """The data to train on; counts what a function gives."""
+        """The data to train on; if they are a function, its batches are counted."""
         return self._counted if callable(self._data) else self._data
 
     def after(self, epoch: int) -> int:
-        """Return how many there are behind an epoch that has been reached."""
+        """Return the number of updates up to an epoch that has been reached."""
         if self._per_epoch is not None:
             return epoch * self._per_epoch
         return sum(self._steps[number] for number in range(self._done, epoch + 1))
@@ -173,38 +174,38 @@ class Updates:
 def choose_strategy(
     runs: list[RunFolder], console: Console, update: Update, states: TrainState, data: PyTree, batches: PyTree
 ) -> str:
-    """The strategy that was the fastest for such work on this machine, written in the runs' records."""
+    """Return the fastest strategy for this work on this machine, and write it to the runs' records."""
     chosen, record, when = fastest_strategy(update, states, data, batches)
     times = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in record["seconds_per_step"].items())
-    console.print(f"{runs[0]}: strategy {chosen} (a step of a copy, {when}: {times or 'no other'})")
+    console.print(f"{runs[0]}: strategy {chosen} (time per step and copy, {when}: {times or 'no alternative'})")
     for run in runs:
         run.record_strategy(record)
     return chosen
 
 
 def describe_epoch(epoch: Epoch) -> str:
-    """The loss, and who diverged, in a few words."""
+    """Return a short note on an epoch: the loss, and how many members diverged."""
     finite = epoch.metrics["finite"]
-    lost = "" if finite.all() else f"{(~finite).sum()} diverged"
+    diverged = "" if finite.all() else f"{(~finite).sum()} diverged"
     name = next((name for name in ("train_loss", "epoch_loss", "loss") if name in epoch.metrics), None)
     words = {"train_loss": "training loss"}.get(str(name), "loss")
     loss = f"{words} {np.median(epoch.metrics[name][finite]):.4f}" if name and finite.any() else ""
-    return ", ".join(filter(None, (loss, lost)))
+    return ", ".join(filter(None, (loss, diverged)))
 
 
 def _open_store(run: RunFolder, labels: Sequence[Mapping[str, Any]]) -> TrajectoryStore:
-    found = run.index.exists()
-    wait_for_all("looked for trajectories")  # before one of them makes what the others look for
-    if found:
+    exists = run.index.exists()
+    wait_for_all("looked for trajectories")  # all processes must look before one of them creates the store
+    if exists:
         store = TrajectoryStore.open(run.trajectories)
         if store.labels != list(labels):
             raise ValueError(
-                f"{run.trajectories} holds members with other labels than {run.config.name} asks for; delete it to "
-                "start anew"
+                f"{run.trajectories} holds members with labels other than those in {run.config.name}; delete it to "
+                "start over"
             )
         return store
-    # It refuses a folder that holds anything; nothing is deleted before.
+    # `create` rejects a folder that is not empty, so nothing is deleted before that check.
     store = TrajectoryStore.create(run.trajectories, labels)
     if is_first():
-        delete_states(run.resume)  # of trajectories that were deleted
+        delete_states(run.resume)  # left over from deleted trajectories
     return store

@@ -1,4 +1,4 @@
-"""The stage `retrain`: perturb copies of the minimum, retrain them, keep every epoch."""
+"""The stage `retrain`: perturb copies of the minimum, retrain them, store every epoch."""
 
 import time
 from collections.abc import Mapping
@@ -27,50 +27,51 @@ from jaxscape.training.train import TrainState, concatenate_states, num_yielded,
 
 
 class Retraining(NamedTuple):
-    """How copies of a minimum are to be retrained: what is asked, in words, and what that stands for."""
+    """Everything needed to retrain copies of a minimum: the settings, and the objects that they stand for."""
 
     settings: RetrainSettings
     problem: Problem
     optimizer: optax.GradientTransformation
-    record: Mapping[str, Any] | None = None  # of the problem; None where the settings say what it is
-    like: tuple[Any, Any] | None = None  # parameters and model state, whose structure the minimum is to have
+    record: Mapping[str, Any] | None = None  # description of the problem; None for the built-in one
+    like: tuple[Any, Any] | None = None  # parameters and model state whose structure the minimum takes
 
 
 class _Task(NamedTuple):
-    """The retraining of one run folder, as far as it is."""
+    """The retraining of one run folder, and its progress."""
 
     recording: Recording
     retraining: Retraining
-    states: list[TrainState]  # one, after `done` epochs, until it trains: then nothing but the stack of all stays
+    # One state, after `done` epochs. A list, so that training can take it out and no second reference keeps its memory.
+    states: list[TrainState]
     done: int
-    strategy: str | None  # as asked, or as its trajectories began
+    strategy: str | None  # the requested one, or the one that the trajectories began with
 
     @property
     def run(self) -> RunFolder:
-        """Its folder."""
+        """The run folder."""
         return self.recording.run
 
     @property
     def members(self) -> int:
-        """How many copies it has."""
+        """The number of copies."""
         return len(self.recording.labels)
 
 
 def retrain_copies(retrainings: Mapping[Path, Retraining], *, console: Console) -> None:
-    """Retrain all copies, resume where an earlier call was interrupted, or find them done.
+    """Retrain all copies, resume an interrupted call, or find them done.
 
-    Several run folders whose copies take the same steps on the same data (minima of several seeds, say) are retrained
-    as one stack; others come one after another.
+    Run folders whose copies take the same steps on the same data, such as minima of several seeds, are retrained as one
+    stack; others are retrained one after another.
 
     Args:
-        retrainings: run folders, each with a minimum, and how its copies are retrained. Those that share a problem and
-            settings share an optimiser too.
+        retrainings: run folders, each with a minimum, and the retraining of its copies. Retrainings that share a
+            problem and settings must share an optimiser too.
         console: where to print.
 
     Raises:
-        FileNotFoundError: where a run has no minimum.
-        ValueError: for settings that cannot work, or others than the kept trajectories were made with.
-        OSError: where the disk is full (what was complete stays), or another process writes to a run folder.
+        FileNotFoundError: if a run has no minimum.
+        ValueError: for invalid settings, or settings that differ from those of existing trajectories.
+        OSError: if the disk is full (complete snapshots remain), or another process is writing to a run folder.
     """
     for retraining in retrainings.values():
         check_retrain(retraining.settings)
@@ -83,15 +84,15 @@ def retrain_copies(retrainings: Mapping[Path, Retraining], *, console: Console) 
         for run, retraining in retrainings.items():
             RunFolder(run).record_problem(retraining.record)
             RunFolder(run).record_settings("retrain", retraining.settings, results=("trajectories",))
-        alike: dict[Any, list[_Task]] = {}
+        stacks: dict[Any, list[_Task]] = {}
         for run, retraining in retrainings.items():
             recording = opened.enter_context(Recording(RunFolder(run), grids[run].labels, console))
             if recording.is_finished(retraining.settings.epochs):
-                console.print(f"{run}: the trajectories are there, {recording.store.num_epochs - 1} epochs")
+                console.print(f"{run}: the trajectories are complete, {recording.store.num_epochs - 1} epochs")
             else:
                 task = _begin(recording, retraining, minima[run], grids.pop(run))
-                alike.setdefault(_step_of(task), []).append(task)
-        for tasks in alike.values():
+                stacks.setdefault(_stack_key(task), []).append(task)
+        for tasks in stacks.values():
             _retrain(tasks, console)
 
 
@@ -121,8 +122,8 @@ def _begin(recording: Recording, retraining: Retraining, minimum: Minimum, grid:
     return _Task(recording, retraining, [states], done, recording.strategy(settings.strategy))
 
 
-def _step_of(task: _Task) -> tuple[Any, ...]:
-    """What the step of a task's copies follows from, so that tasks with the same one can go together."""
+def _stack_key(task: _Task) -> tuple[Any, ...]:
+    """Return everything that determines the training step of a task's copies: tasks with equal keys form one stack."""
     settings = replace(
         task.retraining.settings, seeds=(), step_sizes=(), controls=0, order_seed=0, data_order="", strategy=""
     )
@@ -130,7 +131,7 @@ def _step_of(task: _Task) -> tuple[Any, ...]:
 
 
 def _retrain(tasks: list[_Task], console: Console) -> None:
-    """The copies of all tasks, which take the same steps, as one stack."""
+    """Retrain the copies of all tasks, which take the same steps, as one stack."""
     started = time.monotonic()
     first, members = tasks[0], sum(task.members for task in tasks)
     settings, problem, optimizer, *_ = first.retraining

@@ -1,4 +1,4 @@
-"""A run folder as a Python object, for a problem of one's own."""
+"""A run folder as a Python object, for the user's own problem."""
 
 import html
 import os
@@ -43,21 +43,21 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
 
-# Of the page inside a notebook: its script runs apart from the notebook's, and may save pictures.
+# Attributes of the page's frame in a notebook: its scripts are isolated from the notebook and may save pictures.
 _FRAME = 'title="jaxscape" sandbox="allow-scripts allow-downloads" style="width:100%;height:900px;border:0"'
 
 
 class Run:
-    """A run folder of a problem: every call resumes what an earlier one began, extends it, or finds it done.
+    """A run folder of a problem: every call resumes or extends what an earlier call began, or finds it done.
 
-    The same calls made again, in a new process, go on where the last one was killed, and end in the same bytes.
+    The same calls, repeated in a new process, resume where the last one was killed and produce the same bytes.
 
     Args:
-        path: the run folder, new or one to go on with.
-        problem: what the networks learn. Not needed for `embed`, `plot`, `report` and `measured`, which read what is
-            there.
+        path: the run folder, a new or an existing one.
+        problem: the training problem. Not needed for `embed`, `plot`, `report` and `measured`, which only read the
+            folder.
         quiet: print nothing.
-        console: a `rich.console.Console` to print to, such as that of a log file; standard output by default.
+        console: a `rich.console.Console` to print to, such as one for a log file; standard output by default.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def problem(self) -> Problem | None:
-        """What the networks learn."""
+        """The training problem."""
         return None if self._own is None else self._own.problem
 
     @classmethod
@@ -103,26 +103,26 @@ class Run:
         quiet: bool = False,
         console: Console | None = None,
     ) -> Self:
-        """Return the run of several runs together: one distance matrix, exact across them, and one picture.
+        """Return a joint run of several runs: one distance matrix, exact across them, and one embedding.
 
         Args:
-            path: the run folder of the whole.
-            runs: finished runs of networks with the same parameters, of any kind, length and steps.
-            group: the label that is told apart in numbers and colours: "run", or one that the members have.
+            path: the run folder of the joint run.
+            runs: finished runs of any kind, length and steps, whose networks have the same parameters.
+            group: the label that groups the members in statistics and colours: "run", or a label of the members.
             quiet: print nothing.
             console: where to print, as in `Run`.
 
         Raises:
-            TypeError: where runs is one path.
-            FileNotFoundError: where a run is missing or unfinished.
-            ValueError: for fewer than two runs, one that is joint itself, or a label that nobody has.
-            OSError: where the folder cannot be written to.
+            TypeError: if runs is a single path.
+            FileNotFoundError: if a run is missing or unfinished.
+            ValueError: for fewer than two runs, a run that is itself joint, or a label that no member has.
+            OSError: if the folder cannot be written to.
         """
         if isinstance(runs, str | os.PathLike):
             raise TypeError(f"runs must be a sequence of run folders, got {os.fspath(runs)!r}")
-        found = cls(path, quiet=quiet, console=console)
-        join_runs([Path(run).expanduser() for run in runs], found.folder, group=group)
-        return found
+        joint = cls(path, quiet=quiet, console=console)
+        join_runs([Path(run).expanduser() for run in runs], joint.folder, group=group)
+        return joint
 
     def __enter__(self) -> Self:
         return self
@@ -135,28 +135,28 @@ class Run:
     def set_minimum(
         self, params: PyTree, model_state: PyTree = None, *, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Give the run a minimum that was found elsewhere.
+        """Store a minimum that was trained elsewhere.
 
         Args:
-            params: of one network, finite.
-            model_state: likewise; None for a model without any.
-            metrics: what was measured of it; by default the problem's `evaluate` measures it.
+            params: parameters of one network, finite.
+            model_state: model state of the network; None for a model without one.
+            metrics: its losses, accuracies and so on; by default those that the problem's `evaluate` returns.
 
         Raises:
-            TypeError: for params that are not real floating-point numbers (names the leaf), and metrics that are no
-                dict of numbers.
-            ValueError: for no params, other shapes than `init` makes, NaN or infinity, or where the run folder holds
-                another minimum, or trajectories from one.
-            OSError: where the run folder cannot be written to.
+            TypeError: for params that are not real floating-point numbers (names the leaf), and metrics that are not
+                a dict of numbers.
+            ValueError: for empty params, shapes that differ from those of `init`, or NaN or infinity; or if the run
+                folder holds another minimum, or trajectories from one.
+            OSError: if the run folder cannot be written to.
         """
         check_parameters("params", params)
         if not jax.tree.leaves(params):
             raise ValueError(f"params must hold one array or more, got {params!r:.100}")
         check_finite("params", params)
-        known = self._known()
+        known = self._require_problem()
         if known.problem.init is not None:
-            made, _ = OwnProblem(known.problem).structure
-            for name, given_shape, shape in differences(_shapes(params), _shapes(made), describe_shape):
+            expected, _ = OwnProblem(known.problem).structure
+            for name, given_shape, shape in differences(_shapes(params), _shapes(expected), describe_shape):
                 raise ValueError(f"params must have the arrays that init makes: {name} is {given_shape}, not {shape}")
         own = replace(known, like=(params, model_state))
         evaluate = own.problem.evaluate
@@ -183,26 +183,26 @@ class Run:
         batch_size: int = 128,
         seed: int = 0,
     ) -> Minimum:
-        """Find the minimum from fresh parameters, those of the problem's `init`.
+        """Train the minimum from fresh parameters, those of the problem's `init`.
 
         Args:
             optimizer: an optax transformation; the problem's own by default.
-            epochs: to train for.
-            batch_size: examples a step; unused where the data give batches.
-            seed: of the initial parameters, the batch order and the keys of the loss.
+            epochs: number of epochs to train for.
+            batch_size: examples per step; unused if the data are batches already.
+            seed: seed of the initial parameters, the batch order and the keys of the loss.
 
         Returns:
-            The minimum, its parameters in the structure of `init`.
+            The minimum, with its parameters in the structure of `init`.
 
         Raises:
-            ValueError: for arguments that cannot work, or others than the kept minimum was found with.
-            FloatingPointError: where training diverges.
-            OSError: where the run folder cannot be written to.
+            ValueError: for invalid arguments, or for arguments that differ from those of a minimum that exists.
+            FloatingPointError: if training diverges.
+            OSError: if the run folder cannot be written to.
         """
         settings = MinimumSettings(
             whole_number("epochs", epochs), whole_number("batch_size", batch_size), whole_number("seed", seed)
         )
-        find_minimum(self.folder, self._known().training(settings, optimizer), console=self._console)
+        find_minimum(self.folder, self._require_problem().training(settings, optimizer), console=self._console)
         return self.minimum()
 
     def retrain(
@@ -218,25 +218,25 @@ class Run:
         order_seed: int = 0,
         strategy: str = "auto",
     ) -> None:
-        """Perturb copies of the minimum, retrain them all, and keep every epoch; more epochs extend it.
+        """Perturb copies of the minimum, retrain them all, and store every epoch; more epochs extend the trajectories.
 
         Args:
-            optimizer: an optax transformation, which starts fresh; the problem's own by default. It cannot be recorded:
-                a resumed call must name the same one.
-            seeds: of the directions of the jumps; a number stands for 0, 1, ...
-            step_sizes: of the jumps; 1 moves every filter by its own norm.
-            controls: copies that are not perturbed, which show where the minimum itself drifts; 2 by default, or as
-                many as the run has.
-            epochs: to retrain for.
-            batch_size: examples a step; unused where the data give batches.
-            data_order: who shares batches: "member" (nobody), "seed" (one direction), "shared" (all).
-            order_seed: of the batch order and the keys of the loss.
-            strategy: how the copies run together; "auto" measures.
+            optimizer: an optax transformation, with a fresh state; the problem's own by default. It is not stored in
+                the run folder: a call that resumes must pass the same one.
+            seeds: seeds of the jump directions; a number n stands for 0, 1, ..., n - 1.
+            step_sizes: step sizes of the jumps; 1 displaces every filter by its own norm.
+            controls: number of unperturbed copies, which show how the minimum itself drifts; 2 by default, or as many
+                as the run has.
+            epochs: number of epochs to retrain for.
+            batch_size: examples per step; unused if the data are batches already.
+            data_order: which copies share batches: "member" (none), "seed" (those of one direction), "shared" (all).
+            order_seed: seed of the batch order and the keys of the loss.
+            strategy: execution strategy of the copies; "auto" measures which is the fastest.
 
         Raises:
-            FileNotFoundError: where the run has no minimum yet.
-            ValueError: for arguments that cannot work, or others than the kept trajectories were made with.
-            OSError: where the run folder cannot be written to.
+            FileNotFoundError: if the run has no minimum yet.
+            ValueError: for invalid arguments, or for arguments that differ from those of trajectories that exist.
+            OSError: if the run folder cannot be written to.
         """
         if controls is None:
             controls = (self.folder.settings("retrain") or RetrainSettings()).controls
@@ -250,7 +250,7 @@ class Run:
             data_order=data_order,
             strategy=strategy,
         )
-        retrain_copies({self.folder: self._known().retraining(settings, optimizer)}, console=self._console)
+        retrain_copies({self.folder: self._require_problem().retraining(settings, optimizer)}, console=self._console)
         measure(self.folder, console=self._console)
 
     def compare(
@@ -263,18 +263,18 @@ class Run:
         steps: int | None = None,
         strategy: str = "auto",
     ) -> None:
-        """Train networks side by side, from shared initial parameters by several optimisers.
+        """Train networks side by side with several optimisers, from shared initial parameters.
 
         Args:
             optimizers: optax transformations by name.
-            seeds: of the initial parameters; a number stands for 0, 1, ...
-            epochs: to train for.
-            batch_size: examples a step.
-            steps: keep the parameters every so many steps, instead of once an epoch.
-            strategy: how the networks of an optimiser run together; "auto" measures.
+            seeds: seeds of the initial parameters; a number n stands for 0, 1, ..., n - 1.
+            epochs: number of epochs to train for.
+            batch_size: examples per step.
+            steps: store the parameters every so many steps, instead of once per epoch.
+            strategy: execution strategy for the networks of one optimiser; "auto" measures which is the fastest.
 
         Raises:
-            As `retrain`.
+            ValueError, OSError: see `retrain`.
         """
         if not isinstance(optimizers, Mapping):
             raise TypeError(f"optimizers must be a dict of optax transformations by name, got {optimizers!r:.100}")
@@ -286,7 +286,7 @@ class Run:
             steps=None if steps is None else whole_number("steps", steps),
             strategy=strategy,
         )
-        compare_optimizers(self.folder, self._known().comparison(settings, optimizers), console=self._console)
+        compare_optimizers(self.folder, self._require_problem().comparison(settings, optimizers), console=self._console)
         measure(self.folder, console=self._console)
 
     def record(
@@ -298,24 +298,25 @@ class Run:
         labels: Sequence[Mapping[str, Any]] | None = None,
         group: str | None = None,
     ) -> None:
-        """Keep the parameters of a step of a training of your own, in JAX or not.
+        """Store the parameters at a step of your own training loop, in JAX or not.
 
-        They are copied at once and written in the background, many steps together. A process that is killed loses
-        those of its last minute or 64 MB at most; `last_step` says where to go on. Call `close` at the end, or use the
-        run as a context manager; `embed`, `plot`, `report` and `measured` do it too.
+        They are copied immediately and written in the background, many steps at a time. A process that is killed loses
+        at most those of its last minute, or 64 MB; `last_step` tells where to resume. Call `close` at the end, or use
+        the run as a context manager; `embed`, `plot`, `report` and `measured` close it too.
 
         Args:
-            step: its number, larger than the one before: of steps, epochs or anything that counts.
-            params: of one network, a pytree of arrays; of several, their list or arrays [member, ...]. float64 is kept
-                as float32.
-            metrics: numbers, or arrays [member] of them.
-            labels: a record per network, needed for several: seed, optimizer, ... The same at every call.
-            group: the label whose values are told apart in numbers and pictures; the first by default.
+            step: number of the step, larger than the previous one; it may count steps, epochs or anything else.
+            params: parameters of one network, a pytree of arrays; of several networks, a list of pytrees or a pytree
+                of arrays [member, ...]. float64 is stored as float32.
+            metrics: numbers, or arrays [member].
+            labels: one record per network, such as {"seed": 0, "optimizer": "adam"}; required for several networks,
+                and the same at every call.
+            group: the label that groups the networks in statistics and pictures; the first by default.
 
         Raises:
-            ValueError: for a step that is not larger than the last, parameters that differ from the first ones, or a
-                folder that holds something else.
-            OSError: where the folder cannot be written to, or another process does.
+            ValueError: for a step that is not larger than the last one, parameters whose arrays differ from those of
+                the first step, or a folder that holds another kind of run.
+            OSError: if the folder cannot be written to, or another process is writing to it.
         """
         if self._recorder is None:
             self._recorder = Recorder(self.folder, labels, group, self._described())
@@ -323,7 +324,7 @@ class Run:
 
     @property
     def last_step(self) -> int | None:
-        """The number of the last recorded step; None where nothing is recorded."""
+        """The number of the last recorded step; None if nothing is recorded."""
         if self._recorder is not None:
             return self._recorder.last_step
         if self.folder.kind is not RECORDED:
@@ -332,26 +333,26 @@ class Run:
         return store.updates[-1] if store.num_epochs else None
 
     def close(self) -> None:
-        """Write what waits of a recorded training, and release the run folder.
+        """Write all pending steps of a recorded training, and release the run folder.
 
         Raises:
-            OSError: where it cannot be written.
+            OSError: if they cannot be written.
         """
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             recorder.close()
 
     def embed(self, **settings: Any) -> Path:
-        """Embed the trajectories, and return the folder of the coordinates.
+        """Embed the trajectories, and return the folder of the embedding.
 
         Args:
-            settings: those of `jaxscape embed`: method="mds", metric, center, knn, null="rotated", ... Without a method
-                a setting of PHATE's, such as knn, asks for phate.
+            settings: the settings of `jaxscape embed`: method="mds", metric, center, knn, null="rotated", ... Without
+                a method, any of PHATE's settings, such as knn, selects "phate".
 
         Raises:
             TypeError: for an unknown setting (lists the known ones).
-            FileNotFoundError: where there are no finished trajectories.
-            ValueError: for a setting that cannot work.
+            FileNotFoundError: if there are no finished trajectories.
+            ValueError: for an invalid setting.
         """
         self.close()
         _check_known(EmbedConfig, settings)
@@ -365,49 +366,49 @@ class Run:
 
         Raises:
             TypeError: for an unknown setting (lists the known ones).
-            FileNotFoundError: where the run has no minimum, or no finished trajectories.
-            ValueError: for a setting that cannot work.
-            OSError: where the run folder cannot be written to.
+            FileNotFoundError: if the run has no minimum, or no finished trajectories.
+            ValueError: for an invalid setting.
+            OSError: if the run folder cannot be written to.
         """
         self.close()
         config = _configured(SurfaceConfig, settings)
-        folder = measure_surface(self.folder, config, self._known(), console=self._console)
+        folder = measure_surface(self.folder, config, self._require_problem(), console=self._console)
         plot_surface(self.folder, folder.name)
         return folder
 
     def path(self, other: str | os.PathLike[str], *, axes: MakeAxes | None = None, **settings: Any) -> Path:
-        """Measure the straight line to the minimum of another run, train a curve of low loss, draw both.
+        """Measure and draw the loss on the straight line to another run's minimum and on a trained low-loss curve.
 
         Args:
-            other: its run folder.
-            axes: `(params, model_state) -> axes` as `match_units` takes them; without it units are not matched.
+            other: the run folder of the other minimum.
+            axes: `(params, model_state) -> axes` for `match_units`; without it, units are not matched.
             settings: those of `jaxscape path`: kind="bezier" or "polygon", bends, epochs, learning_rate, points, ...
 
         Returns:
-            The folder of values.npz and record.json, in this run's folder.
+            The folder of values.npz and record.json, inside this run's folder.
 
         Raises:
-            As `surface`.
+            See `surface`.
         """
         self.close()
         config = _configured(PathConfig, settings)
         there = Path(other).expanduser()
-        folder = measure_path(self.folder, there, config, self._known(), axes=axes, console=self._console)
+        folder = measure_path(self.folder, there, config, self._require_problem(), axes=axes, console=self._console)
         plot_path(self.folder, folder.name)
         return folder
 
     def curvature(self, **settings: Any) -> Path:
-        """Measure eigenvalues, trace and spectral density at the minimum, draw them, and return their folder.
+        """Measure and draw eigenvalues, trace and spectral density at the minimum, and return their folder.
 
         Args:
             settings: those of `jaxscape curvature`: matrix="hessian" or "gauss_newton", k, steps, probes, leaves, ...
 
         Raises:
-            As `surface`.
+            See `surface`.
         """
         self.close()
         config = _configured(CurvatureConfig, settings)
-        folder = measure_curvature(self.folder, config, self._known(), console=self._console)
+        folder = measure_curvature(self.folder, config, self._require_problem(), console=self._console)
         plot_curvature(self.folder, folder.name)
         return folder
 
@@ -415,11 +416,12 @@ class Run:
         """Draw the exact views, every embedding and the distances or norms, and return the files.
 
         Args:
-            scale_free: draw the exact views of scale-free distances too, in which every filter is rescaled to the norm
-                of the minimum's. A problem of your own is needed for it, for it says which axis is a filter's.
+            scale_free: also draw the exact views of scale-free distances, for which every filter is rescaled to the
+                norm of the minimum's filter. For a problem of your own the run needs that problem, whose `filter_axis`
+                defines the filters.
 
         Raises:
-            FileNotFoundError: where there is no embedding yet.
+            FileNotFoundError: if there is no embedding yet.
             ValueError: for scale-free distances of a run without a minimum, or without its problem.
         """
         self.close()
@@ -427,23 +429,23 @@ class Run:
         return plot_run(self.folder, scale_free=scale_free, filters=filters, console=self._console)
 
     def report(self) -> dict[str, Any]:
-        """Return the numbers of the run: report.json, made where it is missing.
+        """Return the statistics of the run: report.json, which is computed if it is missing.
 
         Raises:
-            FileNotFoundError: where there are no finished trajectories.
+            FileNotFoundError: if there are no finished trajectories.
         """
         self.measured()
         return self.folder.read_report()
 
     def page(self, out: str | os.PathLike[str] | None = None) -> Path:
-        """Write the page of the run, an HTML file to explore it in, and return its path.
+        """Write an interactive HTML page of the run, and return its path.
 
         Args:
             out: the file; report.html in the run folder by default.
 
         Raises:
-            FileNotFoundError: where there are no finished trajectories.
-            OSError: where the file cannot be written.
+            FileNotFoundError: if there are no finished trajectories.
+            OSError: if the file cannot be written.
         """
         self.close()
         return write_page([self.folder], None if out is None else Path(out).expanduser(), console=self._console)
@@ -452,49 +454,49 @@ class Run:
         """Return the page of the run as a widget for a notebook.
 
         Raises:
-            FileNotFoundError: where there are no finished trajectories.
-            ImportError: where anywidget is not installed; says how to install it.
+            FileNotFoundError: if there are no finished trajectories.
+            ImportError: if anywidget is not installed; says how to install it.
         """
         self.close()
         return widget(read_page([self.folder], console=self._console))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of the run: its page, or a line where there is nothing to show yet."""
+        """Return the HTML that a notebook shows: the page of the run, or one line if there is nothing to show yet."""
         try:
             self.close()
             text = render(read_page([self.folder], console=make_console(silent=True)))
-        except Exception as error:  # a notebook would show a traceback, whatever is damaged
+        except Exception as error:  # whatever is damaged, a line is better than a traceback in the notebook
             return f"<p>{html.escape(f'{self.folder}: {error}')}</p>"
         return f'<iframe srcdoc="{html.escape(text)}" {_FRAME}></iframe>'
 
     def measured(self, *, controls: bool = False) -> Measured:
-        """Return the inner products of the trajectories, from which exact distances and geometry follow: gram.npz.
+        """Return the Gram matrix of the trajectories, from which exact distances and geometry follow: gram.npz.
 
-        It is made where it is missing. `jaxscape.pairwise_distances(run.measured().gram)` is a matrix of distances.
+        It is computed if it is missing. `jaxscape.pairwise_distances(run.measured().gram)` is the distance matrix.
 
         Args:
-            controls: whether the copies that were not perturbed are among them.
+            controls: whether to include the unperturbed copies.
 
         Returns:
-            `gram`, a `jaxscape.IncrementGram` of n points, whose reference is the minimum where the run has one; and
-            `labels`, what each point is: arrays (n,) by name, of int64 "member", "epoch" and "update", and of what
-            tells members apart, such as "seed" and "step_size".
+            `gram`, a `jaxscape.IncrementGram` of n points, whose reference is the minimum if the run has one; and
+            `labels`, the labels of each point as arrays (n,) by name: int64 "member", "epoch" and "update", and the
+            labels of the members, such as "seed" and "step_size".
 
         Raises:
-            FileNotFoundError: where there are no finished trajectories.
-            ValueError: where every member has diverged, or the trajectories are damaged.
-            OSError: where the run folder cannot be written to.
+            FileNotFoundError: if there are no finished trajectories.
+            ValueError: if every member has diverged, or the trajectories are damaged.
+            OSError: if the run folder cannot be written to.
         """
         self.close()
-        found = measure(self.folder, console=self._console)
-        return found if controls else perturbed(found)
+        measured = measure(self.folder, console=self._console)
+        return measured if controls else perturbed(measured)
 
     def minimum(self) -> Minimum:
-        """Read the minimum, in the structure of the problem's parameters where it is known.
+        """Read the minimum, in the structure of the problem's parameters if the problem is known.
 
         Raises:
-            FileNotFoundError: where there is none.
-            ValueError: where it is damaged, or that of another problem.
+            FileNotFoundError: if there is none.
+            ValueError: if it is damaged, or belongs to another problem.
         """
         return read_minimum(self.folder, like=None if self._own is None else self._own.structure)
 
@@ -502,17 +504,17 @@ class Run:
         """Open the trajectories to read them.
 
         Raises:
-            FileNotFoundError: where there are none.
+            FileNotFoundError: if there are none.
         """
         return TrajectoryStore.open(self.folder.trajectories)
 
     def _described(self) -> dict[str, Any]:
-        """What a record says of a training, whose loss nobody needs."""
+        """Return the entries that describe a recorded training, which needs no loss."""
         if self.problem is None:
             return {"describe": {}, "version": ""}
         return {"describe": dict(self.problem.describe), "version": self.problem.version}
 
-    def _known(self) -> OwnProblem:
+    def _require_problem(self) -> OwnProblem:
         if self._own is None:
             raise ValueError("this needs a problem: Run(path, problem)")
         return self._own
@@ -525,7 +527,7 @@ def _check_known(kind: Any, settings: Mapping[str, Any]) -> None:
 
 
 def _configured[C](kind: type[C], settings: Mapping[str, Any]) -> C:
-    """The settings of a stage, lists as tuples."""
+    """Return the configuration of a stage, with lists as tuples."""
     _check_known(kind, settings)
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
@@ -542,7 +544,7 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _several(name: str, values: Any) -> list[Any]:
-    """The items of a sequence, which a text is not."""
+    """Return the items of a sequence; a string is rejected."""
     if isinstance(values, str) or not isinstance(values, Iterable) or getattr(values, "shape", None) == ():
         raise TypeError(f"{name} must be a sequence of numbers, got {values!r:.100}")
     return list(values)

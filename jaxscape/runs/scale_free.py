@@ -1,4 +1,4 @@
-"""The scale-free positions of a run's copies: a table that is made when it is asked for, and kept."""
+"""The scale-free positions of a run's copies: a table that is computed on request, and stored."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,80 +20,80 @@ from jaxscape.trajectories.files import to_json
 
 PyTree = Any
 
-_RECORD = "scale_free"  # in config.json: of which trajectories the table is
+_RECORD = "scale_free"  # the entry of config.json that identifies the trajectories of the table
 
 
 class Filters(NamedTuple):
-    """What a filter is in the parameters of a problem of one's own."""
+    """The definition of filters in the parameters of the user's own problem."""
 
-    axis: FilterAxis  # as `filter_normalize` takes it
-    like: tuple[PyTree, PyTree] | None = None  # parameters and model state, or their shapes: whose paths `axis` knows
+    axis: FilterAxis  # see `filter_normalize`
+    like: tuple[PyTree, PyTree] | None = None  # parameters and model state, or their shapes, with the paths for `axis`
 
 
 class ScaleFreeTable(NamedTuple):
-    """Where a run's copies lie once every filter has the norm of the minimum's; one row per copy and epoch."""
+    """Scale-free positions of a run's copies, one row per copy and epoch: filters have the norms of the minimum's."""
 
     columns: Columns  # member, its labels, epoch, update, scale_free_distance, scale_free_angle (radians)
-    norm: float  # of the minimum's parameters that count
+    norm: float  # norm of those parameters of the minimum that are included
 
 
 def scale_free_table(run: Path, *, filters: Filters | None = None, console: Console | None = None) -> ScaleFreeTable:
-    """Return the scale-free positions of a run's copies; scale_free.csv in the run folder keeps them.
+    """Return the scale-free positions of a run's copies, which are stored as scale_free.csv in the run folder.
 
-    The store is read once, epoch by epoch: two snapshots are held at a time.
+    The store is read once, epoch by epoch, with two snapshots in memory at a time.
 
     Args:
         run: a finished run of copies around a minimum.
-        filters: those of the run's problem; not needed for built-in problems.
-        console: where to say what is done.
+        filters: the filters of the run's problem; not needed for the built-in problem.
+        console: where to print the progress.
 
     Raises:
-        FileNotFoundError: where there are no finished trajectories.
-        ValueError: for a run without a minimum, a problem of one's own without its filters, or where the trajectories
+        FileNotFoundError: if there are no finished trajectories.
+        ValueError: for a run without a minimum, or of the user's own problem without filters; or if the trajectories
             are damaged.
-        OSError: where the run folder cannot be written to.
+        OSError: if the run folder cannot be written to.
     """
     run, console = RunFolder(run), console or make_console(silent=True)
     if not run.kind.has_minimum:
-        raise ValueError(f"scale-free distances are those from a minimum, and {run} has none")
+        raise ValueError(f"scale-free distances are measured from a minimum, but {run} has none")
     if filters is None:
         if "problem" in run.read_config():
             raise ValueError(
-                f"scale-free distances need the filter_axis of the problem of {run}, which is no built-in one; "
+                f"scale-free distances need the filter_axis of the problem of {run}, which is not the built-in one; "
                 "use Run(path, problem).plot(scale_free=True)"
             )
         filters = Filters(-1)
     _, [source] = read_sources(run)
-    # What a function says of each leaf is not recorded: it is the problem's, and a problem has one.
-    made_of = {"fingerprint": run.fingerprint(), "filter_axis": "function" if callable(filters.axis) else filters.axis}
-    made_of = dict(to_json(made_of))
-    if (kept := _kept(run, made_of, console)) is not None:
-        return kept
+    # A function cannot be recorded, but it belongs to the problem, which has only one.
+    inputs = {"fingerprint": run.fingerprint(), "filter_axis": "function" if callable(filters.axis) else filters.axis}
+    inputs = dict(to_json(inputs))
+    if (stored := _read(run, inputs, console)) is not None:
+        return stored
     with console.status(f"{run.name}: scale-free distances"):
-        found = _computed(run, source, filters)
+        table = _compute(run, source, filters)
     with writing(run, wait=console):
-        write_table(run, run.scale_free, found.columns)
-        run.record_values(**{_RECORD: made_of | {"norm": found.norm}})  # last: it says that the table is there
-    return found
+        write_table(run, run.scale_free, table.columns)
+        run.record_values(**{_RECORD: inputs | {"norm": table.norm}})  # last: it marks the table as complete
+    return table
 
 
-def _kept(run: RunFolder, made_of: Mapping[str, Any], console: Console) -> ScaleFreeTable | None:
+def _read(run: RunFolder, inputs: Mapping[str, Any], console: Console) -> ScaleFreeTable | None:
     record = run.read_config().get(_RECORD)
     if not isinstance(record, dict):
         return None
     norm = record.get("norm")
-    if not isinstance(norm, float) or {name: record.get(name) for name in made_of} != made_of:
+    if not isinstance(norm, float) or {name: record.get(name) for name in inputs} != inputs:
         return None
     try:
         return ScaleFreeTable(read_table(run, run.scale_free), norm)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        console.print(f"{error}; it is made again")
+        console.print(f"{error}; it is recomputed")
         return None
 
 
-def _computed(run: RunFolder, source: Source, filters: Filters) -> ScaleFreeTable:
+def _compute(run: RunFolder, source: Source, filters: Filters) -> ScaleFreeTable:
     store, members, minimum = source.store, source.members, read_minimum(run, like=filters.like).params
     like = None if filters.like is None else filters.like[0]
 
@@ -101,11 +101,11 @@ def _computed(run: RunFolder, source: Source, filters: Filters) -> ScaleFreeTabl
         return jax.tree.map(lambda leaf: leaf[0], store.read(epochs=epoch, members=members, like=like))
 
     starts = snapshot(0)
-    found = [
+    tables = [
         scale_free(snapshot(epoch), minimum, starts, filter_axis=filters.axis) for epoch in range(store.num_epochs)
     ]
     columns = {
-        "scale_free_distance": np.concatenate([each.distance for each in found]),
-        "scale_free_angle": np.concatenate([each.angle for each in found]),
+        "scale_free_distance": np.concatenate([each.distance for each in tables]),
+        "scale_free_angle": np.concatenate([each.angle for each in tables]),
     }
-    return ScaleFreeTable(source.columns(source.members) | columns, found[0].norm)
+    return ScaleFreeTable(source.columns(source.members) | columns, tables[0].norm)

@@ -1,4 +1,4 @@
-"""Where the trajectories of a run folder are: in its own store, or in those of the runs that a joint one names."""
+"""The stores of a run folder's trajectories: its own, or those of the runs that a joint run names."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,28 +25,28 @@ class Source:
 
     @cached_property
     def diverged(self) -> dict[int, int]:
-        """Members whose parameters are not finite, and the first epoch in which they are not.
+        """The members whose parameters are not finite, each with the first such epoch.
 
         Raises:
-            ValueError: where the metrics are damaged, or all members have diverged, controls not counted.
+            ValueError: if the metrics are damaged, or all members except controls have diverged.
         """
         metrics = complete_metrics(self.run, self.store) if self.run.kind is RECORDED else read_metrics(self.run)
-        found = diverged_members(metrics)
+        diverged = diverged_members(metrics)
         counted = set(self._without_controls(list(range(self.store.num_members))))
-        if counted <= found.keys():
+        if counted <= diverged.keys():
             raise ValueError(
                 f"all {len(counted)} members of {self.run} have diverged; a smaller learning rate may help"
             )
-        return found
+        return diverged
 
     @property
     def members(self) -> list[int]:
-        """Those of finite parameters, whose distances are measured."""
+        """The members with finite parameters, whose distances are measured."""
         return [member for member in range(self.store.num_members) if member not in self.diverged]
 
     @property
     def shown(self) -> list[int]:
-        """Those that stand beside other runs: without the controls of copies, which were not perturbed."""
+        """The members that are shown beside other runs: all measured ones except unperturbed controls."""
         return self._without_controls(self.members)
 
     def _without_controls(self, members: list[int]) -> list[int]:
@@ -55,7 +55,7 @@ class Source:
         return [member for member in members if self.store.labels[member]["step_size"]] or members
 
     def columns(self, members: list[int]) -> Columns:
-        """Return what each row of some members is: member, its labels, epoch and update, epoch by epoch."""
+        """Return the labels of the rows of some members, epoch by epoch: member, its labels, epoch and update."""
         return self.store.columns(members)
 
 
@@ -63,8 +63,8 @@ def read_sources(run: Path) -> tuple[Any, list[Source]]:
     """Return the settings of a run folder, and its finished trajectories.
 
     Raises:
-        FileNotFoundError: where some are missing or unfinished; says which command makes them.
-        ValueError: where a record or a store is damaged.
+        FileNotFoundError: if some are missing or unfinished; names the command that makes them.
+        ValueError: if a record or a store is damaged.
     """
     run = RunFolder(run)
     run.require_record()
@@ -75,20 +75,21 @@ def read_sources(run: Path) -> tuple[Any, list[Source]]:
     return joint, [Source(RunFolder(each), read_trajectories(Path(each))[1]) for each in joint.runs]
 
 
-def require_alike(source: Source, other: Source) -> None:
-    """Raise a ValueError where the networks of two runs differ in the names or shapes of their parameters."""
+def require_same_parameters(source: Source, other: Source) -> None:
+    """Raise a ValueError if the networks of two runs differ in the names or shapes of their parameters."""
     shapes, others = (dict(zip(each.store.leaf_names, each.store.leaf_shapes, strict=True)) for each in (source, other))
     for name, here, there in differences(shapes, others):
         raise ValueError(
-            f"runs must be of networks with the same parameters: {name!r} is {here} in {source.run} and {there} in "
-            f"{other.run}"
+            f"the networks of all runs must have the same parameters: {name!r} is {here} in {source.run} and "
+            f"{there} in {other.run}"
         )
 
 
 def join_columns(sources: list[Source]) -> Columns:
-    """Return what each row of several runs is, run by run; members are counted on, and `run` says whose they are.
+    """Return the labels of the rows of several runs, run by run.
 
-    A label that a run lacks is "" where others have names, and NaN where they have numbers.
+    Members are numbered consecutively, and the label `run` names their run. A label that a run lacks is "" if it is
+    text in other runs, and NaN if it is a number.
     """
     tables, first = [], 0
     for name, source in zip(run_names([source.run for source in sources]), sources, strict=True):
@@ -101,13 +102,13 @@ def join_columns(sources: list[Source]) -> Columns:
 
 
 def run_names(runs: list[RunFolder]) -> list[str]:
-    """Return the names of run folders; their paths where names repeat."""
+    """Return the names of run folders; their paths if names repeat."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
 def _or_blank(table: Columns, name: str, tables: list[Columns]) -> np.ndarray:
-    """A column, or blanks in its place; numbers become text where another run has text."""
+    """Return a column, or blanks if it is missing; numbers become text if another run has text."""
     has_text = any(name in each and each[name].dtype.kind not in "iuf" for each in tables)
     if name in table:
         return table[name].astype(str) if has_text else table[name]

@@ -1,4 +1,4 @@
-"""The fastest strategy on this machine, measured once for each kind of work and kept for later runs."""
+"""Autotuning: the fastest execution strategy on this machine, measured once per kind of work and cached."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,16 +12,16 @@ from jaxscape.trajectories.files import delete_unfinished, read_record, write_re
 
 PyTree = Any
 
-_SECONDS_OF_A_WRITE = 3600.0  # no process is still writing what is older
+_STALE_SECONDS = 3600.0  # unfinished files older than this are of a process that is gone
 
 
 def fastest_strategy(
     update: Update, states: TrainState, data: PyTree, batches: PyTree
 ) -> tuple[str, dict[str, Any], str]:
-    """The name of the strategy, a record of its choice ("chosen", "seconds_per_step"), and when it was measured.
+    """Return the fastest strategy, the record of its choice ("chosen", "seconds_per_step"), and when it was measured.
 
     Raises:
-        MemoryError: where not even one member fits into the device's memory.
+        MemoryError: if not even one member fits into the device's memory.
     """
     cache = cache_folder()
     path = None if cache is None else cache / "strategies.json"
@@ -33,13 +33,13 @@ def fastest_strategy(
     record = {"chosen": choice.strategy, "seconds_per_step": choice.seconds}
     if path is not None:
         with suppress(OSError):
-            delete_unfinished(path.parent, older_than=_SECONDS_OF_A_WRITE)
+            delete_unfinished(path.parent, older_than=_STALE_SECONDS)
             write_record(path, known | {choice.key: record})
     return choice.strategy, record, "measured now"
 
 
 def _known_choices(path: Path) -> dict[str, Any]:
-    """The choices that were measured for earlier runs; none where the file is missing or damaged."""
+    """Return the choices that were measured for earlier runs; {} if the file is missing or damaged."""
     try:
         known = read_record(path)
         for record in known.values():

@@ -1,7 +1,8 @@
-"""The tables of a run folder: CSV files, each with its checksum in checksums.json.
+"""The tables of a run folder: CSV files, whose checksums are in checksums.json.
 
-A CSV file cannot tell whether it is whole: half of its rows are a table too. Its checksum is recorded before it is
-written, beside that of the file which it replaces, so that a crash between the two writes does no harm.
+A truncated CSV file is still a valid table, so only a checksum can detect damage. The checksum of a new table is
+recorded before the table is written, beside that of the file it replaces, so that a crash between the two writes does
+no harm.
 """
 
 import csv
@@ -20,12 +21,12 @@ Columns = dict[str, np.ndarray]
 
 
 def write_table(run: RunFolder, path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
-    """Replace a table of a run folder as a whole; of several processes the first one alone writes it.
+    """Replace a table of a run folder atomically; with several processes, only the first one writes it.
 
     Args:
-        run: the run folder, whose lock the caller holds.
-        path: of the table, in the run folder.
-        columns: all of one length.
+        run: the run folder; the caller holds its lock.
+        path: path of the table, inside the run folder.
+        columns: columns of equal length, by name.
     """
     if not is_first():
         return
@@ -43,21 +44,21 @@ def read_table(run: RunFolder, path: Path) -> Columns:
     """Read the columns of a table of a run folder.
 
     Raises:
-        FileNotFoundError: where it is not there.
-        ValueError: where it is damaged; says in which way.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is damaged; says how.
     """
-    _is_proven(run, path)
+    _is_verified(run, path)
     return read_csv(path)
 
 
 def check_table(run: RunFolder, path: Path) -> None:
-    """Raise the error that `read_table` would raise; reads no numbers where a checksum proves them."""
-    if not _is_proven(run, path):
+    """Raise the error that `read_table` would raise; with a checksum, the numbers are not parsed."""
+    if not _is_verified(run, path):
         read_csv(path)
 
 
-def _is_proven(run: RunFolder, path: Path) -> bool:
-    """Return whether a checksum proves the table whole; False where none is known."""
+def _is_verified(run: RunFolder, path: Path) -> bool:
+    """Return whether a checksum verifies the table; False if none is known."""
     expected = _checksums(run).get(_name(run, path))
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
@@ -67,10 +68,10 @@ def _is_proven(run: RunFolder, path: Path) -> bool:
 
 
 def read_csv(path: Path) -> Columns:
-    """Read the columns of a CSV file of numbers and names; whole numbers come back as integers.
+    """Read the columns of a CSV file of numbers and names; columns of whole numbers become integers.
 
     Raises:
-        ValueError: where it is no such table.
+        ValueError: if it is not such a table.
     """
     try:
         with path.open(newline="") as file:
@@ -82,11 +83,11 @@ def read_csv(path: Path) -> Columns:
 
 
 def join_tables(tables: Sequence[Columns], names: Iterable[str] | None = None) -> Columns:
-    """Return the rows of metrics tables, one table below another; a metric that a table lacks is NaN there.
+    """Concatenate the rows of metrics tables; a metric that a table lacks is NaN there.
 
     Args:
-        tables: those without rows are left out.
-        names: of the columns, in their order; by default all, in the order in which the tables have them.
+        tables: the tables; empty ones are skipped.
+        names: names of the columns to return, in order; by default all, in the order of their first appearance.
     """
     tables = [table for table in tables if len(table.get("epoch", ()))]
     return {
@@ -100,7 +101,7 @@ def _name(run: RunFolder, path: Path) -> str:
 
 
 def _checksums(run: RunFolder) -> dict[str, list[str]]:
-    """The checksums of each table, by name; without them, or where they are damaged, tables are believed."""
+    """Return the checksums of each table by name; {} if the file is missing or damaged: tables are then trusted."""
     try:
         record = read_record(run.checksums)
     except (FileNotFoundError, ValueError):
@@ -109,7 +110,7 @@ def _checksums(run: RunFolder) -> dict[str, list[str]]:
 
 
 def _column(cells: Sequence[str]) -> np.ndarray:
-    """Numbers, or names where no cell is a number; a name among numbers is an error."""
+    """Return a column of numbers, or of names if no cell is a number; a name among numbers is an error."""
     if cells and not any(map(_is_number, cells)):
         return np.array(cells)
     try:

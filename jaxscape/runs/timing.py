@@ -1,4 +1,4 @@
-"""How long work takes, apart from the compilation before it: what a plan is made of."""
+"""Timing of work apart from its compilation, for plans."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ TURNS = 3
 
 
 class Stage(NamedTuple):
-    """What a stage takes."""
+    """The estimated time of a stage."""
 
     name: str
     work: str
@@ -18,11 +18,11 @@ class Stage(NamedTuple):
 
 
 def time_work(work: Callable[[], Any], *, turns: int = TURNS) -> tuple[float, float]:
-    """Return the median of some turns, and how much longer the first one took, in which things are compiled."""
+    """Return the median seconds of some repetitions, and the extra seconds of the first, which include compilation."""
     times = []
     for _ in range(turns + 1):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    usual = statistics.median(times[1:])
-    return usual, max(times[0] - usual, 0.0)
+    median = statistics.median(times[1:])
+    return median, max(times[0] - median, 0.0)

@@ -1,4 +1,4 @@
-"""The stage `train`: from a problem to a minimum in the run folder."""
+"""The stage `train`: train a problem to a minimum in the run folder."""
 
 import shutil
 import time
@@ -44,47 +44,47 @@ from jaxscape.training.train import (
 
 PyTree = Any
 
-# Keeping a state takes a moment on a slow disk; losing this many seconds of training is no great loss.
+# Saving a state takes a moment on a slow disk; an interruption loses at most this many seconds of training.
 _SECONDS_BETWEEN_STATES = 30
 
-# What a retraining makes in the run folder, and what is made from it.
+# The results of retraining in the run folder, and results that depend on them.
 TRAJECTORIES = ("trajectories", "resume", "metrics.csv", "gram.npz", "embeddings")
 
 
 class Training(NamedTuple):
-    """How a minimum is to be found: what is asked, in words, and what that stands for."""
+    """Everything needed to train a minimum: the settings, and the objects that they stand for."""
 
     settings: TrainSettings
     problem: Problem
     optimizer: optax.GradientTransformation
-    record: Mapping[str, Any] | None = None  # of the problem; None where the settings say what it is
+    record: Mapping[str, Any] | None = None  # description of the problem; None for the built-in one
 
 
 def find_minimum(run: Path, training: Training, *, console: Console) -> Minimum:
-    """Train to a minimum, resume where an earlier call was interrupted, or read what is there.
+    """Train to a minimum, resume an interrupted call, or read an existing minimum.
 
     Raises:
-        As `find_minima`.
+        See `find_minima`.
     """
     find_minima({run: training}, console=console)
     return read_minimum(run)
 
 
 def find_minima(trainings: Mapping[Path, Training], *, console: Console) -> None:
-    """Train to a minimum in each of several run folders, resume where an earlier call was interrupted.
+    """Train to a minimum in each of several run folders, or resume an interrupted call.
 
-    Those that take the same steps on the same data, from other seeds, are trained as one stack; others come one after
-    another.
+    Minima that take the same steps on the same data, with different seeds, are trained as one stack; others are trained
+    one after another.
 
     Args:
-        trainings: run folders, and how the minimum of each is found. Those that share a problem and differ in their
-            seed alone share an optimiser too.
+        trainings: run folders, and the training of each minimum. Trainings that share a problem and differ only in
+            their seed must share an optimiser too.
         console: where to print.
 
     Raises:
-        ValueError: for settings that cannot work, or others than the kept results were made with.
-        FloatingPointError: where training diverges, after the others are found.
-        OSError: where the disk is full (the last state kept stays), or another process writes to a run folder.
+        ValueError: for invalid settings, or settings that differ from those of existing results.
+        FloatingPointError: if a training diverges, after the other trainings have finished.
+        OSError: if the disk is full (the last saved state remains), or another process is writing to a run folder.
     """
     for training in trainings.values():
         check_train(training.settings)
@@ -94,29 +94,29 @@ def find_minima(trainings: Mapping[Path, Training], *, console: Console) -> None
         for run, training in trainings.items():
             RunFolder(run).record_problem(training.record)
             RunFolder(run).record_settings("train", training.settings, results=("minimum", *TRAJECTORIES))
-        alike: dict[Any, list[_Search]] = {}
+        stacks: dict[Any, list[_Task]] = {}
         for run, training in trainings.items():
             if is_whole(RunFolder(run), training.settings, console):
-                console.print(f"{run}: the minimum is there, {training.settings.epochs} epochs")
+                console.print(f"{run}: the minimum is complete, {training.settings.epochs} epochs")
             else:
-                search = _begin(RunFolder(run), training, console)
-                alike.setdefault(_step_of(search), []).append(search)
-        diverged = {run: epoch for searches in alike.values() for run, epoch in _train(searches, console).items()}
+                task = _begin(RunFolder(run), training, console)
+                stacks.setdefault(_stack_key(task), []).append(task)
+        diverged = {run: epoch for tasks in stacks.values() for run, epoch in _train(tasks, console).items()}
     if diverged:
         where = ", ".join(f"{run} from epoch {epoch} on" for run, epoch in diverged.items())
         raise FloatingPointError(f"training diverged: parameters are not finite in {where}")
 
 
 def steps_per_epoch(problem: Problem, batch_size: int) -> int | None:
-    """Return the steps of one pass over the data; None where the data are no arrays: their batches say it.
+    """Return the steps of one pass over the data; None if the data are not arrays but batches.
 
     Raises:
-        ValueError: for a batch that is larger than the data, and for an iterator, which a run folder cannot resume.
+        ValueError: for a batch size larger than the data, and for an iterator, which a run folder cannot resume.
     """
     if isinstance(problem.data, Iterator):
         raise ValueError(
-            "data must not be an iterator in a run folder, which could not resume it; give an iterable of batches "
-            "whose passes end, or a function (epoch, keys) -> jaxscape.SharedBatches(batches), "
+            "data must not be an iterator, which a run folder cannot resume; use an iterable of batches with finite "
+            "passes, or a function (epoch, keys) -> jaxscape.SharedBatches(batches), "
             f"got a {type(problem.data).__name__}"
         )
     if not is_arrays(problem.data):
@@ -128,23 +128,23 @@ def steps_per_epoch(problem: Problem, batch_size: int) -> int | None:
 
 
 def require_init(problem: Problem) -> Init:
-    """Return what makes a fresh network.
+    """Return the function that initialises a network.
 
     Raises:
-        ValueError: where the problem does not have it.
+        ValueError: if the problem does not have one.
     """
     if problem.init is None:
-        raise ValueError("the problem needs init, a function key -> (params, model_state), to train from the start")
+        raise ValueError("the problem needs init, a function key -> (params, model_state), to train from scratch")
     return problem.init
 
 
 def copy_minimum(source: Path, run: Path) -> None:
-    """Give a run folder the minimum of another one, to retrain its copies in another way; done once.
+    """Copy the minimum of another run folder, to retrain its copies with other settings; done once.
 
     Raises:
-        FileNotFoundError: where the source has no finished minimum.
-        ValueError: where the run folder holds results of another one.
-        OSError: where the disk is full.
+        FileNotFoundError: if the source has no finished minimum.
+        ValueError: if the run folder holds results of another minimum.
+        OSError: if the disk is full.
     """
     source, run = RunFolder(source), RunFolder(run)
     settings, _ = read_accuracy(source)
@@ -153,43 +153,44 @@ def copy_minimum(source: Path, run: Path) -> None:
         if not is_finished(run, settings):
             ignored = shutil.ignore_patterns(source.accuracy.name)
             shutil.copytree(source.minimum, run.minimum, ignore=ignored, dirs_exist_ok=True)
-            shutil.copy(source.accuracy, run.minimum)  # last: it says that the rest is there
+            shutil.copy(source.accuracy, run.minimum)  # last: its presence marks the copy as complete
 
 
-class _Search(NamedTuple):
-    """The training of one run folder's minimum, as far as it is."""
+class _Task(NamedTuple):
+    """The training of one run folder's minimum, and its progress."""
 
     run: RunFolder
     training: Training
-    states: list[TrainState]  # one, after `done` epochs, until it trains
+    # One state, after `done` epochs. A list, so that training can take it out and no second reference keeps its memory.
+    states: list[TrainState]
     done: int
-    strategy: str | None  # as it began, on a GPU or TPU
+    strategy: str | None  # the one that the training began with, on a GPU or TPU
 
 
-def _begin(run: RunFolder, training: Training, console: Console) -> _Search:
+def _begin(run: RunFolder, training: Training, console: Console) -> _Task:
     seed = training.settings.seed
     params, model_state = require_init(training.problem)(init_key(seed))
     stacked = jax.tree.map(lambda leaf: leaf[None], params)
     start = init_states(stacked, training.optimizer, keys=train_key(seed)[None], model_state=model_state)
     done, states = resume_state(run.minimum, start, console)
-    return _Search(run, training, [states], done, run.strategy(stage="train") if done else None)
+    return _Task(run, training, [states], done, run.strategy(stage="train") if done else None)
 
 
-def _step_of(search: _Search) -> tuple[Any, ...]:
-    """What its steps follow from, so that searches with the same one can go together."""
-    settings = replace(search.training.settings, seed=0)
-    return (id(search.training.problem), settings, search.done, search.strategy)
+def _stack_key(task: _Task) -> tuple[Any, ...]:
+    """Return everything that determines the training steps: tasks with equal keys form one stack."""
+    settings = replace(task.training.settings, seed=0)
+    return (id(task.training.problem), settings, task.done, task.strategy)
 
 
-def _train(searches: list[_Search], console: Console) -> dict[RunFolder, int]:
-    """Train as one stack what takes the same steps; gives the runs that diverge, and in which epoch."""
+def _train(tasks: list[_Task], console: Console) -> dict[RunFolder, int]:
+    """Train tasks that take the same steps as one stack; return the runs that diverge, each with the epoch."""
     started = time.monotonic()
-    first, runs = searches[0], [search.run for search in searches]
+    first, runs = tasks[0], [task.run for task in tasks]
     settings, problem, optimizer, _ = first.training
-    strategy: str | Chooser = "loop" if len(runs) == 1 else "threads"  # the bytes of a loop, faster
+    strategy: str | Chooser = "loop" if len(runs) == 1 else "threads"  # the same bytes as a loop, but faster
     if len(runs) > 1 and jax.default_backend() != "cpu":
         strategy = partial(_choose_strategy, runs)
-    epoch = Epoch(first.done, concatenate_states([search.states.pop() for search in searches]), {})
+    epoch = Epoch(first.done, concatenate_states([task.states.pop() for task in tasks]), {})
     epochs = train(
         problem.loss_fn,
         optimizer,
@@ -201,24 +202,24 @@ def _train(searches: list[_Search], console: Console) -> dict[RunFolder, int]:
         strategy=first.strategy or strategy,
     )
     if not first.done:
-        next(epochs)  # the start, of which nothing is kept
-    kept_at, diverged = time.monotonic(), dict[RunFolder, int]()
+        next(epochs)  # the start, which is not saved
+    saved_at, diverged = time.monotonic(), dict[RunFolder, int]()
     title = f"{name_runs(runs)}: train"
     total = settings.epochs - first.done
     for epoch in track(epochs, title=title, total=total, console=console, describe=describe_epoch, every=10):
-        lost = [run for run, finite in zip(runs, epoch.metrics["finite"], strict=True) if not finite]
-        diverged = dict.fromkeys(lost, epoch.epoch) | diverged
+        not_finite = [run for run, finite in zip(runs, epoch.metrics["finite"], strict=True) if not finite]
+        diverged = dict.fromkeys(not_finite, epoch.epoch) | diverged
         if len(diverged) == len(runs):
             break
-        if epoch.epoch == settings.epochs or time.monotonic() - kept_at > _SECONDS_BETWEEN_STATES:
+        if epoch.epoch == settings.epochs or time.monotonic() - saved_at > _SECONDS_BETWEEN_STATES:
             for run, own in zip(runs, split_epoch(epoch, [1] * len(runs)), strict=True):
                 if run not in diverged:
                     save_state(run.minimum, own.epoch, own.states)
-            kept_at = time.monotonic()
+            saved_at = time.monotonic()
     seconds = (time.monotonic() - started) / len(runs)
     for run, own in zip(runs, split_epoch(epoch, [1] * len(runs)), strict=True):
         if run not in diverged:
-            _keep_minimum(run, settings.epochs, problem, own.states, seconds, console)
+            _save_minimum(run, settings.epochs, problem, own.states, seconds, console)
     return diverged
 
 
@@ -229,7 +230,7 @@ def _choose_strategy(runs: list[RunFolder], update: Update, states: TrainState, 
     return chosen
 
 
-def _keep_minimum(
+def _save_minimum(
     run: RunFolder, epochs: int, problem: Problem, states: TrainState, seconds: float, console: Console
 ) -> None:
     started = time.monotonic()
@@ -239,4 +240,4 @@ def _keep_minimum(
     params, model_state = jax.tree.map(lambda leaf: leaf[0], states[:2])
     write_minimum(run, params, model_state, epochs=epochs, metrics=metrics)
     run.record_seconds("train", seconds + time.monotonic() - started)
-    console.print(f"{run}: minimum found, {describe_accuracy(metrics)}" if metrics else f"{run}: minimum found")
+    console.print(f"{run}: minimum trained, {describe_accuracy(metrics)}" if metrics else f"{run}: minimum trained")

@@ -1,4 +1,4 @@
-"""How far an embedding can be trusted: its fidelity, the picture of its surrogates, what to draw where it collapsed."""
+"""How far an embedding can be trusted: its fidelity, a comparison with its surrogates, alternatives if it collapsed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -18,30 +18,30 @@ from jaxscape.runs.null import NULL_KIND
 from jaxscape.trajectories.distances import pairwise_distances
 from jaxscape.trajectories.gram import IncrementGram
 
-MOST_RANKED = 8_000  # points: four matrices of 64 million numbers, 2 GB
-MOST_COMPARED = 2_500  # points whose surrogates are embedded too: twice more the time of the picture, which is minutes
+MOST_RANKED = 8_000  # points for which fidelity is measured: four matrices of 64 million numbers, 2 GB
+MOST_COMPARED = 2_500  # points for which surrogates are embedded: twice the time of the embedding again, minutes
 
-DRAWS = 2  # of the surrogates
+DRAWS = 2  # number of surrogates that are embedded
 
-# Up to these differences a reader sees the same picture; see docs/embedding.md for what was measured.
-ALIKE = 0.1  # disparity, 0 to 1, of the pictures and of the movements in them
-ALIKE_SHARE = 0.2  # of the trajectories: how many more are drawn inward in one than in the other
+# Up to these differences two embeddings look the same to a reader; docs/embedding.md has the measurements.
+MAX_DISPARITY = 0.1  # Procrustes disparity, 0 to 1, of points and of displacements
+MAX_INWARD_DIFFERENCE = 0.2  # difference between the fractions of trajectories that end nearer to the centre
 
 type Labels = Mapping[str, np.ndarray]
 
 
-class _Unlike(NamedTuple):
-    """How two pictures of the same trajectories differ; 0 is not at all."""
+class _Difference(NamedTuple):
+    """Differences between two embeddings of the same trajectories; 0 is no difference."""
 
-    disparity: float  # after Procrustes, of all points
-    movement: float  # the same of every point seen from the start of its trajectory
-    inward: float  # of the shares of trajectories that end nearer to the centre than they began
+    disparity: float  # Procrustes disparity of all points
+    movement: float  # the same for the displacement of every point from the start of its trajectory
+    inward: float  # difference between the fractions of trajectories that end nearer to the centre than they began
 
 
 def picture_fidelity(picture: Picture, labels: Labels) -> dict[str, float]:
-    """Return what a picture keeps of the distances that it was drawn from.
+    """Return the fidelity of an embedding to its distances.
 
-    {} for more points than there is memory for the ranks of all pairs, and for fewer than three.
+    The result is {} for fewer than three points, and for more points than memory allows to rank all pairs of.
     """
     first, shown = picture.first, picture.gram
     if not 3 <= shown.num_points <= MOST_RANKED:
@@ -59,46 +59,47 @@ def picture_fidelity(picture: Picture, labels: Labels) -> dict[str, float]:
     )._asdict()
 
 
-def beside_surrogates(
+def compare_with_surrogates(
     picture: Picture, config: EmbedConfig, labels: Labels, draws: Iterable[IncrementGram]
 ) -> dict[str, Any]:
-    """Return how the picture differs from those of its surrogates, by the same setting.
+    """Return the differences between an embedding and those of its surrogates with the same settings.
 
     Args:
-        picture: of the real trajectories.
-        config: how it was made; the surrogates take the knn that "auto" has found.
-        labels: of its points: member and update.
-        draws: of the surrogates, rotated ones, as in the tables of the run; the first two are drawn.
+        picture: the embedding of the real trajectories.
+        config: its settings; surrogates use the knn that "auto" has chosen.
+        labels: labels of its points: member and update.
+        draws: draws of the rotated surrogates, as in the tables of the run; the first two are embedded.
 
     Returns:
-        kind and draws of the surrogates; fidelity of the first one's picture; disparity, movement and inward, each the
-        mean difference from the draws, and the same between_draws; inward_shares of the picture and of its surrogates;
-        same, whether they draw the same picture. Where nothing was compared, kind and skipped, the reason.
+        A dict of: kind and draws (number) of the surrogates; fidelity of the first surrogate's embedding; disparity,
+        movement and inward, each the mean difference from the draws; between_draws, the same between the draws;
+        inward_shares of the real trajectories and of the surrogates; same, whether the embeddings look the same. If
+        nothing was compared, kind and skipped, the reason.
     """
-    kept = {"kind": NULL_KIND}
-    if reason := _not_compared(picture, config):
-        return kept | {"skipped": reason}
+    result: dict[str, Any] = {"kind": NULL_KIND}
+    if reason := _reason_to_skip(picture, config):
+        return result | {"skipped": reason}
     if config.knn == "auto" and "knn" in picture.diagnostics:
         config = replace(config, knn=picture.diagnostics["knn"])
     try:
         drawn = [draw(null, config) for null in islice(draws, DRAWS)]
-    except ValueError as error:  # diffusion can make all points of a surrogate alike where it does not of the real ones
-        return kept | {"skipped": f"the surrogates cannot be drawn: {error}"}
-    found = _mean([_unlike(picture, each, labels) for each in drawn])
-    between = _mean([_unlike(one, each, labels) for i, one in enumerate(drawn) for each in drawn[:i]])
-    margins = _Unlike(ALIKE, ALIKE, ALIKE_SHARE)
-    return kept | {
+    except ValueError as error:  # diffusion may merge all points of a surrogate even if not the real ones
+        return result | {"skipped": f"the surrogates cannot be embedded: {error}"}
+    difference = _mean([_difference(picture, each, labels) for each in drawn])
+    between = _mean([_difference(one, each, labels) for i, one in enumerate(drawn) for each in drawn[:i]])
+    margins = _Difference(MAX_DISPARITY, MAX_DISPARITY, MAX_INWARD_DIFFERENCE)
+    return result | {
         "draws": DRAWS,
         "fidelity": picture_fidelity(drawn[0], labels),
-        **found._asdict(),
+        **difference._asdict(),
         "between_draws": between._asdict(),
         "inward_shares": [_inward(picture, labels), float(np.mean([_inward(each, labels) for each in drawn]))],
-        "same": all(one <= max(most, other) for one, other, most in zip(found, between, margins, strict=True)),
+        "same": all(one <= max(most, other) for one, other, most in zip(difference, between, margins, strict=True)),
     }
 
 
-def _not_compared(picture: Picture, config: EmbedConfig) -> str:
-    """Why a picture is not held against its surrogates', "" where it is."""
+def _reason_to_skip(picture: Picture, config: EmbedConfig) -> str:
+    """Return why an embedding is not compared with those of its surrogates; "" if it is."""
     points = picture.gram.num_points
     if config.null is not None:
         return "these are surrogates themselves"
@@ -109,29 +110,29 @@ def _not_compared(picture: Picture, config: EmbedConfig) -> str:
     return f"{points} points are more than {MOST_COMPARED}" if points > MOST_COMPARED else ""
 
 
-def _mean(pairs: list[_Unlike]) -> _Unlike:
-    return _Unlike(*(float(np.mean(values)) for values in zip(*pairs, strict=True)))
+def _mean(pairs: list[_Difference]) -> _Difference:
+    return _Difference(*(float(np.mean(values)) for values in zip(*pairs, strict=True)))
 
 
-def _unlike(one: Picture, other: Picture, labels: Labels) -> _Unlike:
-    return _Unlike(
+def _difference(one: Picture, other: Picture, labels: Labels) -> _Difference:
+    return _Difference(
         procrustes_disparity(one.embedding, other.embedding),
-        procrustes_disparity(_movements(one, labels), _movements(other, labels)),
+        procrustes_disparity(_displacements(one, labels), _displacements(other, labels)),
         abs(_inward(one, labels) - _inward(other, labels)),
     )
 
 
-def _movements(picture: Picture, labels: Labels) -> np.ndarray:
-    """Every point seen from the start of its trajectory."""
+def _displacements(picture: Picture, labels: Labels) -> np.ndarray:
+    """Return the displacement of every point from the start of its trajectory."""
     points = picture.embedding[picture.first :]
-    moved = np.empty_like(points)
+    displacements = np.empty_like(points)
     for rows in paths(labels["member"], labels["update"]):
-        moved[rows] = points[rows] - points[rows[0]]
-    return moved
+        displacements[rows] = points[rows] - points[rows[0]]
+    return displacements
 
 
 def _inward(picture: Picture, labels: Labels) -> float:
-    """The share of trajectories drawn as ending nearer to the centre, the minimum or the mean, than they began."""
+    """Return the fraction of trajectories drawn to end nearer to the centre (minimum or mean) than they began."""
     points = picture.embedding[picture.first :]
     center = picture.embedding[0] if picture.first else points.mean(axis=0)
     radius = np.linalg.norm(points - center, axis=1)
@@ -139,36 +140,39 @@ def _inward(picture: Picture, labels: Labels) -> float:
 
 
 def alternative(picture: Picture, config: EmbedConfig) -> str:
-    """Return what to type instead of a degenerate picture: of the same distances, what keeps their order best.
+    """Suggest options for a degenerate embedding: those that best preserve the order of the same distances.
 
-    "" where nothing else shows more, or the points are too many to try.
+    The result is "" if no alternative is better, or there are too many points to try any.
     """
     if not 3 <= len(picture.distances) <= MOST_COMPARED:
         return ""
     best, best_rank = None, -np.inf
-    for asked in _alternatives(config):
+    for candidate in _alternatives(config):
         try:
-            found = lay_out(picture.gram, picture.distances, asked)
-        except ValueError:  # diffusion made all points alike
+            result = lay_out(picture.gram, picture.distances, candidate)
+        except ValueError:  # diffusion merged all points
             continue
-        rank = rank_correlation(found.distances, found.embedding)
-        if not found.diagnostics["degenerate"] and rank > best_rank:
-            best, best_rank = asked, rank
+        rank = rank_correlation(result.distances, result.embedding)
+        if not result.diagnostics["degenerate"] and rank > best_rank:
+            best, best_rank = candidate, rank
     if best is None:
         return ""
-    return f"of the same distances `{_options(best)}` draws most (rank correlation of all distances {best_rank:.2f})"
+    return (
+        f"for the same distances, `{_options(best)}` preserves the most (rank correlation of all distances "
+        f"{best_rank:.2f})"
+    )
 
 
 def _alternatives(config: EmbedConfig) -> list[EmbedConfig]:
     plain = {"potential": "euclidean", "landmarks": None, "t": None, "decay": 40.0, "metric": config.distance}
-    asked: list[dict[str, Any]] = [{"method": "mds", "knn": 5}]
-    asked += [{"method": "phate", "knn": knn} for knn in ("auto", 5)]
-    found = [replace(config, **plain | each) for each in asked]
-    return [each for each in found if each.name != config.name]
+    changes: list[dict[str, Any]] = [{"method": "mds", "knn": 5}]
+    changes += [{"method": "phate", "knn": knn} for knn in ("auto", 5)]
+    candidates = [replace(config, **plain | each) for each in changes]
+    return [each for each in candidates if each.name != config.name]
 
 
 def _options(config: EmbedConfig) -> str:
-    """The options that ask for a setting."""
+    """Return the command-line options of a configuration."""
     default, words = EmbedConfig(method=config.method), ["--method", config.method]
     for field in fields(config):
         value = getattr(config, field.name)
@@ -180,11 +184,11 @@ def _options(config: EmbedConfig) -> str:
 
 
 def tried_table(diagnostics: Mapping[str, Any]) -> Table | None:
-    """One row per knn that was tried, where knn was "auto"."""
+    """Return a table with one row per tried knn; None if knn was not "auto"."""
     tried = diagnostics.get("tried")
     if not tried:
         return None
-    table = Table(title="knn auto: what was tried", box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title="knn auto: values tried", box=SIMPLE_HEAD, title_justify="left")
     for name in ("knn", "components", "t", "rank correlation"):
         table.add_column(name, justify="right")
     table.add_column("")

@@ -73,7 +73,7 @@ def test_landscapes_are_drawn_around_the_minima_of_figure_2(of_figure2, run):
 def test_what_is_there_is_not_made_again(of_figure2, run):
     _, out = run(figure2)
     assert "figure2: 0 minima to find, 0 retrainings; about 0.0 min" in out
-    assert out.count("the trajectories are there, 3 epochs") == 6
+    assert out.count("the trajectories are complete, 3 epochs") == 6
 
 
 def test_the_film_of_the_same_runs(of_figure2, run):

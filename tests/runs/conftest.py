@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def fast(compiled):
-    """All programs here."""
+    """Compile the programs of all tests in this folder fast, and only once."""

@@ -1,4 +1,4 @@
-"""Run folders of models of other frameworks: a minimum that a checkpoint gives back, and copies that go on from it."""
+"""Run folders of models of other frameworks: a minimum restored from a checkpoint, and resumed copies of it."""
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
 
 class Loader:
-    """Two batches a pass, always the same."""
+    """Two batches per pass, always the same."""
 
     def __iter__(self):
         return iter([X[:4], X[4:]])
@@ -63,7 +63,7 @@ def equinox_adapted():
 
 
 @pytest.mark.parametrize("make", [nnx_adapted, equinox_adapted])
-def test_copies_of_an_adapted_minimum_go_on_to_the_bytes_of_a_single_run(make, tmp_path):
+def test_resumed_copies_of_an_adapted_minimum_have_the_bytes_of_a_single_run(make, tmp_path):
     console = make_console(silent=True)
     problem = make()
 

@@ -22,7 +22,7 @@ EPOCHS, SEEDS, OPTIMIZERS = 3, (0, 1), ("sgd", "momentum", "adam")
 
 @pytest.fixture(scope="module")
 def compare(jaxscape, images):
-    """`jaxscape compare RUN` on 40 images, two steps an epoch."""
+    """Call `jaxscape compare RUN` on 40 images, two steps per epoch."""
     task = ("--dataset", "mnist", "--data-dir", images, "--data-unchecked", "--protocol", "digits")
     task += ("--train-size", 40, "--batch-size", 20)
     rest = ("--decay-epochs", 2, "--epochs", EPOCHS, "--seeds", len(SEEDS), "--strategy", "loop")
@@ -31,7 +31,7 @@ def compare(jaxscape, images):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, compare):
-    """Three epochs without a break. Tests leave it as it is."""
+    """A comparison of three uninterrupted epochs. Tests do not change it."""
     run = tmp_path_factory.mktemp("compared") / "run"
     outcome = compare(run)
     assert outcome.code == 0, outcome.err
@@ -96,7 +96,7 @@ def test_the_numbers_are_those_of_the_vectors(compared):
 
 @pytest.mark.parametrize(("owner", "name"), [(recording, "save_state"), (TrajectoryStore, "append")])
 @pytest.mark.parametrize("call", [1, 3])
-def test_interrupted_it_goes_on_to_the_same_bytes(compare, jaxscape, compared, tmp_path, owner, name, call):
+def test_an_interrupted_comparison_resumes_to_the_same_bytes(compare, jaxscape, compared, tmp_path, owner, name, call):
     run, write, calls = tmp_path / "run", getattr(owner, name), []
 
     def interrupted(*arguments, **options):
@@ -115,7 +115,7 @@ def test_interrupted_it_goes_on_to_the_same_bytes(compare, jaxscape, compared, t
 
 def test_more_epochs_extend_it_and_what_is_finished_is_not_done_again(compared, jaxscape, tmp_path):
     run = shutil.copytree(compared, tmp_path / "run")
-    assert "the trajectories are there, 3 snapshots" in jaxscape("compare", run).out
+    assert "the trajectories are complete, 3 snapshots" in jaxscape("compare", run).out
     outcome = jaxscape("compare", run, "--epochs", EPOCHS + 1)
     assert outcome.code == 0, outcome.err
     assert TrajectoryStore.open(run / "trajectories").num_epochs == EPOCHS + 2
@@ -135,7 +135,7 @@ def test_snapshots_every_so_many_steps(compare, tmp_path):
     assert np.unique(drawn.call_args.args[0].epoch).tolist() == [0, 2]  # drawn in epochs, of two steps each
 
 
-def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp_path):
+def test_a_comparison_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp_path):
     run = shutil.copytree(compared, tmp_path / "run")
     outcome = jaxscape("embed", run, "--knn", 3)
     assert outcome.code == 0, outcome.err
@@ -152,7 +152,7 @@ def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp
     assert "optimizers sgd momentum adam" in outcome.out
     outcome = jaxscape("embed", run, "--center", "minimum")
     assert outcome.code == 1
-    assert "center minimum and include_minimum need a minimum" in outcome.err
+    assert "center minimum and include_minimum require a minimum" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_it_is_embedded_drawn_and_described_like_any_run(compared, jaxscape, tmp
         ("--optimizers adagrad", "unknown optimizer 'adagrad'"),
         ("--seed-list 1 1", "seeds must name one or more, each once, got 1 1"),
         ("--steps 0", "steps must be at least 1, got 0"),
-        ("--steps 100", "steps must be at most those of all epochs, got 100"),
+        ("--steps 100", "steps must be at most the steps of all epochs, got 100"),
         ("--strategy magic", "unknown strategy 'magic'"),
         ("--eval-size 0", "eval_size must be at least 1, got 0"),
         ("--batch-size 1000", "batch_size must be at most the number of training examples, 40, got 1000"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_work(compare, jaxscape, tmp_path, options, message):
+def test_invalid_options_are_refused_before_any_work(compare, jaxscape, tmp_path, options, message):
     run = tmp_path / "run"
     given = options.split()
     base = [] if "--seed-list" not in given else ["--seeds", 2]
@@ -178,11 +178,11 @@ def test_what_cannot_work_is_refused_before_any_work(compare, jaxscape, tmp_path
     assert not run.exists()
 
 
-def test_another_configuration_than_that_of_kept_results_is_refused(compare, compared, tmp_path):
+def test_a_configuration_that_differs_from_existing_results_is_refused(compare, compared, tmp_path):
     run = shutil.copytree(compared, tmp_path / "run")
     outcome = compare(run, "--learning-rate", 0.5)
     assert outcome.code == 1
-    assert "learning_rate is 0.1, asked for 0.5" in outcome.err
+    assert "learning_rate is 0.1, requested 0.5" in outcome.err
 
 
 def test_the_exact_views_see_each_network_from_its_own_initial_parameters(compared):

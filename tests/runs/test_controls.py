@@ -78,7 +78,7 @@ def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
     assert len(found) == np.sum((labels["seed"] == 1) & (labels["step_size"] > 0))
     assert abs(found.mean(axis=0)).max() < 1e-8 * abs(found).max()
     assert jaxscape("plot", run).code == 0
-    assert "euclidean distance; seed 1 alone" in (run / "figures" / "pca-euclidean-seed1.svg").read_text()
+    assert "euclidean distance; only seed 1" in (run / "figures" / "pca-euclidean-seed1.svg").read_text()
     assert "seed 1 alone" not in (run / "figures" / f"{SETTING}.svg").read_text()
 
 
@@ -89,7 +89,7 @@ def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
         (("--only-optimizers", "adam"), "only_optimizers must be some of [], got adam"),
     ],
 )
-def test_trajectories_that_are_not_there_are_refused(jaxscape, run, options, message):
+def test_missing_trajectories_are_refused(jaxscape, run, options, message):
     outcome = jaxscape("embed", run, *options)
     assert outcome.code == 1
     assert message in outcome.err

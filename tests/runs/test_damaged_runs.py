@@ -1,4 +1,4 @@
-"""A run folder whose files are damaged, deleted or edited: made again with a line, or named with the way out."""
+"""Damaged, deleted or edited files of a run folder: recomputed with a message, or named with a remedy."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def contents(folder):
 
 
 def numbers(run):
-    """The report but for the time that everything took."""
+    """Return the report without its timings."""
     return {name: value for name, value in read_record(run / "report.json").items() if name != "timings"}
 
 
@@ -37,7 +37,7 @@ def header_alone(text):
 
 
 def another_number(text):
-    """One digit of the last number is another one."""
+    """Change one digit of the last number."""
     return text[:-2] + ("1" if text[-2] != "1" else "2") + "\n"
 
 
@@ -65,14 +65,14 @@ def test_a_damaged_table_is_not_read(run, name, damage):
 
 @pytest.mark.parametrize("damage", [another_number, None])
 @pytest.mark.parametrize("name", ["geometry.csv", COORDINATES])
-def test_plot_makes_damaged_and_deleted_tables_again(jaxscape, run, finished, name, damage):
+def test_plot_recomputes_damaged_and_deleted_tables(jaxscape, run, finished, name, damage):
     if damage is None:
         (run / name).unlink()
     else:
         (run / name).write_text(damage((run / name).read_text()))
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
-    assert damage is None or "it is made again" in outcome.out
+    assert damage is None or "it is recomputed" in outcome.out
     assert (run / name).read_bytes() == (finished / name).read_bytes()
     for figure in (finished / "figures").iterdir():
         assert (run / "figures" / figure.name).read_bytes() == figure.read_bytes()
@@ -93,19 +93,19 @@ def cut(text):
     ],
     ids=["deleted", "cut", "a list", "setting null", "without setting"],
 )
-def test_an_embedding_without_diagnostics_is_made_again_as_the_report_has_it(jaxscape, run, finished, damage):
+def test_an_embedding_without_diagnostics_is_recomputed_from_the_report(jaxscape, run, finished, damage):
     path = run / DIAGNOSTICS
     path.unlink() if damage is None else path.write_text(damage(path.read_text()))
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
-    assert "it is made again" in outcome.out
+    assert "it is recomputed" in outcome.out
     assert read_record(path) == read_record(finished / DIAGNOSTICS)
     assert numbers(run) == numbers(finished)
 
 
 @pytest.mark.parametrize("command", [["retrain"], ["embed", "--knn", 3], ["plot"]], ids=lambda words: words[0])
 @pytest.mark.parametrize("damage", [None, cut, lambda text: "{}", lambda text: text.replace("0", "1")])
-def test_the_report_is_made_again_from_what_is_there(jaxscape, run, finished, command, damage):
+def test_the_report_is_recomputed_from_existing_results(jaxscape, run, finished, command, damage):
     path = run / "report.json"
     path.unlink() if damage is None else path.write_text(damage(path.read_text()))
     outcome = jaxscape(command[0], run, *command[1:])
@@ -113,21 +113,21 @@ def test_the_report_is_made_again_from_what_is_there(jaxscape, run, finished, co
     assert numbers(run) == numbers(finished)
 
 
-def test_an_embedding_that_was_killed_before_the_report_comes_into_the_report(jaxscape, run, finished):
+def test_an_embedding_killed_before_the_report_is_added_to_the_report(jaxscape, run, finished):
     report = read_record(run / "report.json")
     (run / "report.json").write_text(json.dumps(report | {"embeddings": {}}))
-    assert "is there" in jaxscape("embed", run, "--knn", 3).out
+    assert "is up to date" in jaxscape("embed", run, "--knn", 3).out
     assert numbers(run) == numbers(finished)
 
 
-def test_the_report_keeps_its_embeddings_when_the_inner_products_are_made_again(jaxscape, run, finished):
+def test_the_report_keeps_its_embeddings_when_the_gram_matrix_is_recomputed(jaxscape, run, finished):
     (run / "gram.npz").unlink()
     assert jaxscape("embed", run, "--knn", 3).code == 0
     assert numbers(run) == numbers(finished)
 
 
 @pytest.mark.parametrize("lost", ["products", "parents", "label_epoch", "fingerprint"])
-def test_inner_products_without_one_of_their_arrays_are_made_again(jaxscape, run, finished, lost):
+def test_a_gram_file_without_one_of_its_arrays_is_recomputed(jaxscape, run, finished, lost):
     with np.load(run / "gram.npz") as opened:
         kept = {name: opened[name] for name in opened if name != lost}
     np.savez(run / "gram.npz", **kept)
@@ -135,7 +135,7 @@ def test_inner_products_without_one_of_their_arrays_are_made_again(jaxscape, run
     assert (run / "gram.npz").read_bytes() == (finished / "gram.npz").read_bytes()
 
 
-def test_any_flipped_byte_of_the_inner_products_is_noticed_or_changes_nothing(jaxscape, run, finished):
+def test_any_flipped_byte_of_the_gram_file_is_detected_or_changes_nothing(jaxscape, run, finished):
     whole = (run / "gram.npz").read_bytes()
     for position in np.random.default_rng(0).integers(len(whole), size=8):
         damaged = bytearray(whole)
@@ -166,7 +166,7 @@ def test_a_store_without_its_index_is_refused_before_anything_is_deleted(jaxscap
     ],
     ids=["no parameters", "no values", "no record", "no number"],
 )
-def test_a_damaged_minimum_is_named_by_readers_and_made_again_by_train(jaxscape, with_minimum, kept_minimum, damage):
+def test_a_damaged_minimum_is_named_by_readers_and_recomputed_by_train(jaxscape, with_minimum, kept_minimum, damage):
     damage(with_minimum / "minimum")
     outcome = jaxscape("retrain", with_minimum)
     assert outcome.code == 1
@@ -180,7 +180,7 @@ def test_a_damaged_minimum_is_named_by_readers_and_made_again_by_train(jaxscape,
     np.testing.assert_array_equal(found.params["stem"]["kernel"], expected.params["stem"]["kernel"])
 
 
-def test_the_deleted_accuracy_of_a_minimum_is_named(jaxscape, with_minimum):
+def test_deleted_metrics_of_a_minimum_are_named(jaxscape, with_minimum):
     (with_minimum / "minimum" / "metrics.json").unlink()
     outcome = jaxscape("retrain", with_minimum)
     assert outcome.code == 1
@@ -192,7 +192,7 @@ def test_a_deleted_index_of_the_store_is_named(jaxscape, run, command):
     (run / "trajectories" / "store.json").unlink()
     outcome = jaxscape(command, run)
     assert outcome.code == 1
-    assert f"{run}/trajectories/store.json is missing, which says which member each row is" in outcome.err
+    assert f"{run}/trajectories/store.json is missing, which maps rows to members" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["embed", "plot"])
@@ -217,7 +217,7 @@ def test_deleted_metrics_are_named(jaxscape, run, command):
     ],
 )
 @pytest.mark.parametrize("command", ["retrain", "embed", "plot"])
-def test_an_edited_record_of_what_cannot_work_is_named(jaxscape, run, command, section, name, value):
+def test_an_edited_record_with_invalid_settings_is_named(jaxscape, run, command, section, name, value):
     record = json.loads((run / "config.json").read_text())
     record.pop("sha256")
     record[section][name] = value
@@ -230,7 +230,7 @@ def test_an_edited_record_of_what_cannot_work_is_named(jaxscape, run, command, s
 
 
 @pytest.mark.parametrize("command", ["train", "retrain", "embed", "plot", "info"])
-def test_results_without_their_record_are_refused_by_its_name(jaxscape, run, command):
+def test_results_without_a_record_are_refused_with_its_name(jaxscape, run, command):
     (run / "config.json").unlink()
     before = contents(run)
     outcome = jaxscape(command, run)
@@ -240,7 +240,7 @@ def test_results_without_their_record_are_refused_by_its_name(jaxscape, run, com
     assert contents(run) == before
 
 
-def test_other_parameters_than_were_found_are_noticed(jaxscape, with_minimum):
+def test_changed_parameters_of_a_minimum_are_detected(jaxscape, with_minimum):
     record = read_record(with_minimum / "minimum" / "metrics.json")
     (with_minimum / "minimum" / "metrics.json").write_text(json.dumps(record | {"parameters": "0" * 64}))
     outcome = jaxscape("retrain", with_minimum)
@@ -264,7 +264,7 @@ def test_other_parameters_than_were_found_are_noticed(jaxscape, with_minimum):
     ],
 )
 @pytest.mark.parametrize("command", [["retrain"], ["embed", "--knn", 3], ["plot"]], ids=lambda words: words[0])
-def test_a_record_of_other_types_is_refused_in_a_line(jaxscape, run, section, value, words, command):
+def test_a_record_with_wrong_types_is_refused_in_one_line(jaxscape, run, section, value, words, command):
     path = run / "config.json"
     record = json.loads(path.read_text())
     del record["sha256"]
@@ -277,7 +277,7 @@ def test_a_record_of_other_types_is_refused_in_a_line(jaxscape, run, section, va
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_record_that_was_edited_is_refused_until_the_edit_is_said_to_be_meant(jaxscape, run):
+def test_an_edited_record_is_refused_until_its_checksum_is_removed(jaxscape, run):
     path = run / "config.json"
     path.write_text(path.read_text().replace('"learning_rate": 0.05', '"learning_rate": 0.06'))
     outcome = jaxscape("plot", run)
@@ -285,8 +285,8 @@ def test_a_record_that_was_edited_is_refused_until_the_edit_is_said_to_be_meant(
     assert "is damaged, or was edited" in outcome.err
 
 
-def test_a_folder_of_the_version_before_opens_and_keeps_its_pictures(jaxscape, run, finished):
-    """It has no checksums, not all settings, its timings in the report, and no setting beside an embedding there."""
+def test_a_folder_of_the_previous_version_opens_and_keeps_its_pictures(jaxscape, run, finished):
+    """It has no checksums, lacks some settings, and has its timings, but no settings of embeddings, in the report."""
     for path in run.rglob("*.json"):
         if "trajectories" not in path.parts and "parameters" not in path.parts:
             record = json.loads(path.read_text())
@@ -303,7 +303,7 @@ def test_a_folder_of_the_version_before_opens_and_keeps_its_pictures(jaxscape, r
     for command in (["train"], ["retrain"], ["embed", "--knn", 3], ["plot"], ["info"]):
         outcome = jaxscape(command[0], run, *command[1:])
         assert outcome.code == 0, outcome.err
-    assert "is there" in jaxscape("embed", run, "--knn", 3).out
+    assert "is up to date" in jaxscape("embed", run, "--knn", 3).out
     for path, content in pictures.items():
         if path.suffix == ".csv":
             assert (run / path.relative_to(finished)).read_bytes() == content

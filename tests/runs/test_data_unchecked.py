@@ -1,4 +1,4 @@
-"""Data that are not the original ones: refused without the option, and known to records that are older than it."""
+"""Data that are not the original ones: refused without the option, and read from records that are older than it."""
 
 from dataclasses import asdict
 
@@ -25,7 +25,7 @@ def test_the_same_folder_is_checked_again_for_another_minimum(images):
 
 
 @pytest.mark.parametrize("config", [TrainConfig(), CompareConfig()])
-def test_a_record_that_is_older_than_the_option_reads_as_checked(config):
+def test_a_record_older_than_the_option_reads_as_checked(config):
     record = asdict(config)
     del record["data_unchecked"]
     assert from_record(type(config), record) == config

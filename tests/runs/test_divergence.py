@@ -1,4 +1,4 @@
-"""Members that leave the finite numbers: jumps of 1e20 filter norms, whose batch statistics overflow."""
+"""Members whose parameters become infinite or NaN: jumps of 1e20 filter norms, whose batch statistics overflow."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ FAR = 1e20
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, kept_minimum, jaxscape, retrain):
-    """A run of which every second member diverges, and what its commands said."""
+    """A run in which every second member diverges, and the output of its commands."""
     run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("diverged") / "run")
     commands = [
         retrain(run, "--step-sizes", 0.5, FAR, "--controls", 0),
@@ -27,12 +27,12 @@ def outcomes(tmp_path_factory, kept_minimum, jaxscape, retrain):
     return run, commands
 
 
-def test_commands_end_well(outcomes):
+def test_commands_succeed(outcomes):
     for outcome in outcomes[1]:
         assert (outcome.code, outcome.err) == (0, "")
 
 
-def test_who_diverged_is_told_with_seed_and_step_size(outcomes):
+def test_diverged_members_are_printed_with_seed_and_step_size(outcomes):
     told = [line for line in outcomes[1][0].out.splitlines() if line.startswith("member ")]
     assert told == [
         f"member {member} (seed {seed}, step size 1e+20) diverged in epoch 1; it is left out of distances and pictures"
@@ -41,7 +41,7 @@ def test_who_diverged_is_told_with_seed_and_step_size(outcomes):
     assert "2 diverged" in outcomes[1][0].out
 
 
-def test_who_diverged_stands_in_the_report(outcomes):
+def test_diverged_members_are_in_the_report(outcomes):
     report = json.loads((outcomes[0] / "report.json").read_text())
     assert report["diverged"] == [
         {"seed": seed, "step_size": FAR, "member": member, "epoch": 1} for member, seed in ((1, 0), (3, 1))
@@ -50,13 +50,13 @@ def test_who_diverged_stands_in_the_report(outcomes):
     assert report["geometry"]["real"]["return"]["n"] == 2
 
 
-def test_the_store_and_the_metrics_keep_them(outcomes):
+def test_the_store_and_the_metrics_contain_diverged_members(outcomes):
     metrics = read_csv(outcomes[0] / "metrics.csv")
     np.testing.assert_array_equal(metrics["finite"], [1, 1, 1, 1, 1, 0, 1, 0, 1, 0, 1, 0])
     assert TrajectoryStore.open(outcomes[0] / "trajectories").num_members == 4
 
 
-def test_distances_coordinates_and_geometry_leave_them_out(outcomes):
+def test_distances_coordinates_and_geometry_exclude_diverged_members(outcomes):
     with np.load(outcomes[0] / "gram.npz") as kept:
         assert kept["label_member"].tolist() == [0, 2] * 3
         assert np.isfinite(kept["products"]).all()
@@ -66,19 +66,19 @@ def test_distances_coordinates_and_geometry_leave_them_out(outcomes):
         assert columns["step_size"].tolist() == [0.5] * 6
 
 
-def test_the_others_are_untouched(outcomes, finished):
+def test_the_other_members_are_unaffected(outcomes, finished):
     beside = TrajectoryStore.open(outcomes[0] / "trajectories").read(members=[0, 2])
     alone = TrajectoryStore.open(finished / "trajectories").read(members=[0, 2])
     jax.tree.map(np.testing.assert_array_equal, beside, alone)
 
 
-def test_where_all_diverge_the_command_fails_and_says_so(retrain, jaxscape, with_minimum):
+def test_if_all_members_diverge_the_command_fails_and_says_so(retrain, jaxscape, with_minimum):
     words = f"jaxscape: all 2 members of {with_minimum} have diverged; a smaller learning rate may help"
     assert retrain(with_minimum, "--step-sizes", FAR)[::2] == (1, words)
     assert jaxscape("embed", with_minimum)[::2] == (1, words)
 
 
-def test_a_minimum_that_diverges_is_none(train, retrain, tmp_path):
+def test_a_training_that_diverges_gives_no_minimum(train, retrain, tmp_path):
     outcome = train(tmp_path / "run", "--learning-rate", 1e30)
     assert outcome.code == 1
     assert outcome.err == (

@@ -1,4 +1,4 @@
-"""What a run folder's copies are perturbed by: the settings, and what the problem says of its parameters."""
+"""The perturbation of a run folder's copies: its settings, and what the problem says about its parameters."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from jaxscape.runs.config import RetrainSettings
 from jaxscape.runs.retrain import _grid
 
 
-def test_the_copies_of_a_run_are_thrown_where_and_along_the_axes_that_the_problem_says():
+def test_copies_are_perturbed_in_the_leaves_and_along_the_axes_that_the_problem_names():
     params = {name: jax.random.normal(jax.random.key(seed), (4, 3)) for seed, name in enumerate(["base", "adapter"])}
     settings = {"filter_axis": 0, "where": {"base": False, "adapter": True}}
     problem = Problem(lambda params, state, batch, key: None, jnp.ones(3), **settings)
@@ -24,7 +24,7 @@ def test_the_copies_of_a_run_are_thrown_where_and_along_the_axes_that_the_proble
     np.testing.assert_array_equal(found.params["base"], np.stack([params["base"]] * 4))
 
 
-def test_copies_that_are_not_perturbed_come_last():
+def test_unperturbed_copies_come_last():
     params = {"w": jnp.ones((4, 3))}
     problem = Problem(lambda params, state, batch, key: None, jnp.ones(3))
     asked = RetrainSettings(seeds=(3,), step_sizes=(0.5, 1.0))
@@ -34,7 +34,7 @@ def test_copies_that_are_not_perturbed_come_last():
     np.testing.assert_array_equal(found.params["w"][2:], np.ones((2, 4, 3)))
 
 
-def test_where_a_step_size_is_0_no_copies_are_added():
+def test_with_a_step_size_of_0_no_copies_are_added():
     asked = RetrainSettings(seeds=(3, 1), step_sizes=(0, 1.0))
     assert (asked.num_controls, asked.num_copies) == (0, 4)
     problem = Problem(lambda params, state, batch, key: None, jnp.ones(3))

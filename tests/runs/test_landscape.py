@@ -1,4 +1,4 @@
-"""Stages of the landscape: surface, path and curvature of a run folder, resumed, done, damaged, refused."""
+"""Stages of the landscape: surface, path and curvature of a run folder; resumed, done, damaged and refused."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import tiny_runs
 
 import jaxscape as js
 from jaxscape.landscape.planes import plane_weights
-from jaxscape.runs import curvature, path, surface
+from jaxscape.runs import curvature, landscape_stage, path, surface
 from jaxscape.runs.curvature import measure_curvature
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.images import image_axes, image_landscape
@@ -39,7 +39,7 @@ def own(finished):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, finished, own):
-    """A run with two surfaces and a spectrum. Tests leave it as it is."""
+    """A run with two surfaces and a spectrum. Tests do not change it."""
     run = RunFolder(shutil.copytree(finished, tmp_path_factory.mktemp("measured") / "run"))
     for config in (GRID, ON_TRAJECTORY):
         measure_surface(run, config, own, console=QUIET)
@@ -52,7 +52,7 @@ def loss_at(own, params, model_state, split="train"):
     return float(mean_metrics(compiler.jit(over.metrics), over, params, again)["loss"])
 
 
-def test_a_surface_is_the_loss_of_networks_that_are_made_by_hand(measured, own):
+def test_a_surface_agrees_with_the_loss_of_networks_built_by_hand(measured, own):
     kept, minimum = read_kept(measured.surfaces / GRID.name), read_minimum(measured)
     values = kept.values["grid:loss"]
     np.testing.assert_array_equal(kept.values["x"], [-1, 0, 1])
@@ -68,7 +68,7 @@ def test_a_surface_is_the_loss_of_networks_that_are_made_by_hand(measured, own):
     assert not (measured.surfaces / GRID.name / "partial.npz").exists()
 
 
-def test_trajectories_lie_on_their_plane_where_dense_arithmetic_puts_them(measured, own):
+def test_projected_trajectories_agree_with_dense_arithmetic(measured, own):
     kept = read_kept(measured.surfaces / ON_TRAJECTORY.name)
     store, minimum = js.TrajectoryStore.open(measured.trajectories), read_minimum(measured)
     members = [member for member, label in enumerate(store.labels) if label["step_size"]]
@@ -92,13 +92,13 @@ def test_trajectories_lie_on_their_plane_where_dense_arithmetic_puts_them(measur
     assert y[0] < 0 < y[-1]
 
 
-def test_what_is_there_is_not_measured_again(measured, own, monkeypatch):
+def test_existing_measurements_are_not_repeated(measured, own, monkeypatch):
     monkeypatch.setattr(surface, "surface", None)
     measure_surface(measured, GRID, own, console=QUIET)
     assert kept_names(measured.surfaces) == sorted([GRID.name, ON_TRAJECTORY.name])
 
 
-def test_how_networks_run_together_changes_no_name_and_no_result(tmp_path, finished, measured, own):
+def test_the_strategy_changes_no_name_and_no_result(tmp_path, finished, measured, own):
     run = shutil.copytree(finished, tmp_path / "run")
     folder = measure_surface(run, SurfaceConfig(points=3, strategy="loop"), own, console=QUIET)
     assert folder.name == GRID.name
@@ -110,7 +110,7 @@ class Killed(Exception):
 
 
 def killed_after(number, function):
-    """A function that is called so many times, and then ends as a killed process does."""
+    """Wrap a function so that it works this many times, and then raises an error like a killed process."""
     calls = iter(range(number))
 
     def call(*args, **kwargs):
@@ -121,7 +121,7 @@ def killed_after(number, function):
     return call
 
 
-def test_an_interrupted_surface_goes_on_to_the_same_bytes(tmp_path, finished, measured, own, monkeypatch):
+def test_an_interrupted_surface_resumes_to_the_same_bytes(tmp_path, finished, measured, own, monkeypatch):
     run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
     monkeypatch.setattr(surface, "SECONDS_BETWEEN_PARTS", -1)
     with monkeypatch.context() as patch:
@@ -142,7 +142,7 @@ def test_an_interrupted_surface_goes_on_to_the_same_bytes(tmp_path, finished, me
 
 
 @pytest.mark.parametrize("name", ["values.npz", "record.json"])
-def test_a_damaged_surface_is_named_and_made_again(jaxscape, tmp_path, measured, own, name):
+def test_a_damaged_surface_is_named_and_recomputed(jaxscape, tmp_path, measured, own, name):
     run = RunFolder(shutil.copytree(measured, tmp_path / "run"))
     file = run.surfaces / GRID.name / name
     whole = file.read_bytes()
@@ -154,14 +154,14 @@ def test_a_damaged_surface_is_named_and_made_again(jaxscape, tmp_path, measured,
 
 def test_another_minimum_has_another_surface(tmp_path, measured, own, monkeypatch):
     run = RunFolder(shutil.copytree(measured, tmp_path / "run"))
-    monkeypatch.setattr(surface, "checksum", lambda tree: "another")
+    monkeypatch.setattr(landscape_stage, "checksum", lambda tree: "another")
     monkeypatch.setattr(surface, "surface", killed_after(0, surface.surface))
     with pytest.raises(Killed):
         measure_surface(run, GRID, own, console=QUIET)
 
 
 @pytest.mark.slow
-def test_curvature_is_that_of_the_loss_and_goes_on_to_the_same_bytes(tmp_path, finished, own, monkeypatch):
+def test_curvature_is_that_of_the_loss_and_resumes_to_the_same_bytes(tmp_path, finished, own, monkeypatch):
     run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
     config = CurvatureConfig(k=2, steps=6, probes=1, at="starts")
     with pytest.warns(UserWarning, match="num_steps"):
@@ -188,7 +188,7 @@ def test_curvature_is_that_of_the_loss_and_goes_on_to_the_same_bytes(tmp_path, f
 
 
 @pytest.mark.slow
-def test_a_way_between_minima_goes_on_to_the_same_bytes(tmp_path, finished, train, own, monkeypatch):
+def test_a_path_between_minima_resumes_to_the_same_bytes(tmp_path, finished, train, own, monkeypatch):
     runs = [RunFolder(shutil.copytree(finished, tmp_path / name)) for name in ("run", "again")]
     other = tmp_path / "other"
     assert train(other, "--seed", 1).code == 0
@@ -256,25 +256,25 @@ def test_commands_measure_and_draw(jaxscape, run):
         (("curvature", "--leaves", "nothing*"), "nothing*"),
     ],
 )
-def test_bad_input_is_refused_in_a_line(jaxscape, measured, words, message):
+def test_bad_input_is_refused_in_one_line(jaxscape, measured, words, message):
     command, *rest = words
     outcome = jaxscape(command, measured, *rest)
     assert outcome.code in (1, 2)
     assert message in outcome.err.splitlines()[-1]
 
 
-def test_a_run_without_a_minimum_has_no_directions_from_it(jaxscape, tiny):
+def test_a_run_without_a_minimum_has_no_filter_plane(jaxscape, tiny):
     outcome = jaxscape("surface", tiny["compared"].folder, "--problem", "tiny_runs:problem")
     assert outcome.code == 1
-    assert "plane filter needs a minimum" in outcome.err
+    assert "plane filter requires a minimum" in outcome.err
 
 
 def tiny_run(tiny, name, path):
     return js.Run(shutil.copytree(tiny[name].folder, path), tiny_runs.problem(), quiet=True)
 
 
-def test_a_problem_of_ones_own_is_measured_where_its_formula_says(tiny, tmp_path):
-    """The loss of rows of the identity is the mean squared distance of the parameters from 1."""
+def test_measurements_of_an_own_problem_agree_with_its_formula(tiny, tmp_path):
+    """With rows of the identity as data, the loss is the mean squared distance of the parameters from 1."""
     run = tiny_run(tiny, "retrained", tmp_path / "run")
     w = np.asarray(run.minimum().params["w"], float)
     line = read_kept(run.surface(seeds=[3], points=5, extent=0.5))
@@ -301,7 +301,7 @@ def test_trajectories_without_a_minimum_have_a_plane_through_their_mean(tiny, tm
     np.testing.assert_allclose(kept.values["points:loss"], ((points - 1) ** 2).mean(axis=1), rtol=1e-5)
 
 
-def test_a_way_on_a_convex_loss_has_no_barrier(tiny, tmp_path):
+def test_a_path_on_a_convex_loss_has_no_barrier(tiny, tmp_path):
     run, other = (tiny_run(tiny, "retrained", tmp_path / name) for name in ("run", "other"))
     shutil.rmtree(other.folder)
     other.train(optax.sgd(0.05), epochs=3, batch_size=2, seed=1)
@@ -313,7 +313,7 @@ def test_a_way_on_a_convex_loss_has_no_barrier(tiny, tmp_path):
     np.testing.assert_allclose(kept.record["lengths"]["straight"], np.linalg.norm(a - b), rtol=1e-6)
 
 
-def test_stacks_of_copies_have_the_curvature_of_each_and_go_on_to_the_same_bytes(tiny, tmp_path, monkeypatch):
+def test_stacks_of_copies_have_the_curvature_of_each_and_resume_to_the_same_bytes(tiny, tmp_path, monkeypatch):
     config = CurvatureConfig(k=2, steps=12, probes=1, at="ends", strategy="vmap:2")
     runs = [tiny_run(tiny, "retrained", tmp_path / name) for name in ("run", "loop", "killed")]
     own = OwnProblem(tiny_runs.problem())
@@ -337,7 +337,7 @@ def test_stacks_of_copies_have_the_curvature_of_each_and_go_on_to_the_same_bytes
         with pytest.raises(Killed):
             measure_curvature(runs[2].folder, config, own, console=QUIET)
     folder = measure_curvature(runs[2].folder, config, own, console=QUIET)
-    # The third stack, which was not kept, and once more: its one point beside a copy of it.
+    # The third stack was not saved and is measured again: its only point, padded by a copy of it.
     assert stacks == 4 * [((2, 4, 3), "vmap")]
     for name in ("values.npz", "record.json"):
         assert (folder / name).read_bytes() == (together / name).read_bytes()
@@ -380,7 +380,7 @@ def test_settings_of_python_are_checked(tiny, tmp_path):
         js.Run(run.folder, quiet=True).curvature()
 
 
-def test_ways_need_two_networks_of_one_shape(jaxscape, measured, tiny):
+def test_paths_need_two_networks_of_the_same_shape(jaxscape, measured, tiny):
     assert "no finished minimum" in jaxscape("path", measured, measured.parent / "nothing").err
     assert jaxscape("path", measured, tiny["retrained"].folder).code == 1
     assert "must be different networks, and are equal" in jaxscape("path", measured, measured).err

@@ -1,4 +1,4 @@
-"""One writer at a time on a run folder: the lock, its holder's name, and its release on death."""
+"""The lock on a run folder: one writer at a time, the name of the holder, and the release when it is killed."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ with open(Path(sys.argv[1]) / ".lock", "w") as file:
 
 @pytest.fixture
 def other(request, tmp_path):
-    """Another process that holds the lock of a run folder until its input ends."""
+    """Start another process that holds the lock of a run folder until its standard input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", getattr(request, "param", HOLD_BY_HAND), tmp_path / "run"],
         stdin=subprocess.PIPE,
@@ -59,7 +59,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_it_is_released_after_an_error(tmp_path):
+def test_a_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(KeyboardInterrupt), writing(tmp_path / "run"):
         raise KeyboardInterrupt
     with writing(tmp_path / "run"):
@@ -68,13 +68,15 @@ def test_it_is_released_after_an_error(tmp_path):
 
 @pytest.mark.parametrize("other", [HOLD], indirect=True)
 def test_the_holder_is_named_by_process_and_host(tmp_path, other):
-    words = f"run is in use: process {other.pid} on {re.escape(socket.gethostname())} writes to it since .*, `-c"
+    words = (
+        f"run is in use: process {other.pid} on {re.escape(socket.gethostname())} has been writing to it since .*, `-c"
+    )
     with pytest.raises(RunInUseError, match=words), writing(tmp_path / "run"):
         pass
     assert isinstance(RunInUseError(), OSError)  # the command line prints these in a line
 
 
-def test_commands_that_write_are_refused_in_a_line_and_readers_are_not(jaxscape, run, other):
+def test_writers_are_refused_in_one_line_and_readers_are_not(jaxscape, run, other):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != LOCK}
     for command in ("train", "retrain"):
         outcome = jaxscape(command, run)
@@ -86,7 +88,7 @@ def test_commands_that_write_are_refused_in_a_line_and_readers_are_not(jaxscape,
         assert jaxscape(command[0], run, *command[1:]).code == 0
 
 
-def test_a_killed_holder_releases_the_lock_and_its_file_is_taken_over(tmp_path, other):
+def test_a_killed_holder_releases_the_lock_and_its_file_is_reused(tmp_path, other):
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert (tmp_path / "run" / LOCK).exists()
@@ -95,7 +97,7 @@ def test_a_killed_holder_releases_the_lock_and_its_file_is_taken_over(tmp_path, 
     assert not (tmp_path / "run" / LOCK).exists()
 
 
-def test_who_waits_goes_on_when_the_holder_ends(tmp_path, other, capsys):
+def test_a_waiting_process_continues_when_the_holder_ends(tmp_path, other, capsys):
     told = []
     console = make_console()
 
@@ -124,23 +126,23 @@ def test_a_lock_on_another_host_may_be_stale_and_the_message_says_what_to_do(tmp
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}"])
-def test_a_holder_that_cannot_be_read_is_another_process(tmp_path, other, content):
+def test_an_unreadable_holder_is_called_another_process(tmp_path, other, content):
     (tmp_path / "run" / LOCK).write_text(content)
     with pytest.raises(RunInUseError, match="another process has just begun to write"), writing(tmp_path / "run"):
         pass
 
 
-def test_a_file_system_without_locks_is_said(tmp_path):
+def test_a_file_system_without_locks_is_warned_about(tmp_path):
     none = OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     with (
         mock.patch("fcntl.flock", side_effect=none),
-        pytest.warns(UserWarning, match="has no locks"),
+        pytest.warns(UserWarning, match="does not support locks"),
         writing(tmp_path / "run"),
     ):
         pass
 
 
-def test_a_lock_file_is_no_link_to_another_file(tmp_path):
+def test_a_lock_file_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "run" / LOCK).symlink_to(tmp_path / "precious")
@@ -149,7 +151,7 @@ def test_a_lock_file_is_no_link_to_another_file(tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_what_killed_processes_left_is_swept_up(tmp_path):
+def test_unfinished_files_of_killed_processes_are_deleted(tmp_path):
     left = [tmp_path / "run" / name for name in ("", "minimum", "resume", "trajectories", "embeddings/x")]
     for folder in left:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What an embedding can be asked for is told once; these hold it together with what computes it."""
+"""The records of methods, centers and nulls agree with the code that computes them."""
 
 from typing import Literal, get_args, get_type_hints
 
@@ -10,7 +10,7 @@ from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.trajectories import distances, geometry, null
 
 
-def test_the_kinds_of_null_trajectories_are_those_that_can_be_made():
+def test_the_kinds_of_null_trajectories_are_those_that_are_implemented():
     assert tuple(NULLS) == null.KINDS
     (kinds,) = (kind for kind in get_args(get_type_hints(EmbedConfig)["null"]) if kind is not type(None))
     assert kinds == Literal[tuple(NULLS)]

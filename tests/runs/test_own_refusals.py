@@ -1,4 +1,4 @@
-"""What a problem of one's own cannot be, and what `Run` does not take: one line that says what is allowed."""
+"""Invalid problems of the user's own and invalid arguments of `Run`: one line that says what is allowed."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +34,7 @@ def problem(**settings):
         ({"order_seed": None}, "order_seed must be a whole number, got None"),
     ],
 )
-def test_numbers_are_not_rounded_and_texts_are_no_sequences(tmp_path, settings, words):
+def test_numbers_are_not_rounded_and_strings_are_not_sequences(tmp_path, settings, words):
     with pytest.raises(TypeError, match=words):
         Run(tmp_path / "run", problem(), quiet=True).retrain(**{"epochs": 1} | settings)
 
@@ -54,23 +54,23 @@ def test_numbers_are_not_rounded_and_texts_are_no_sequences(tmp_path, settings, 
         (PARAMS, {"metrics": {"a": "x"}}, TypeError, "metrics: a must be a number, got 'x'"),
     ],
 )
-def test_a_minimum_of_another_kind_is_refused(tmp_path, params, settings, error, words):
+def test_an_invalid_minimum_is_refused(tmp_path, params, settings, error, words):
     with pytest.raises(error, match=words):
         Run(tmp_path / "run", problem(), quiet=True).set_minimum(params, **settings)
 
 
-def test_what_evaluate_gives_of_a_minimum_is_checked(tmp_path):
+def test_the_result_of_evaluate_for_a_minimum_is_checked(tmp_path):
     with pytest.raises(TypeError, match=r"evaluate must be .* where metrics is a dict; got 3\.0"):
         Run(tmp_path / "run", problem(evaluate=lambda params, state: 3.0), quiet=True).set_minimum(PARAMS)
 
 
 def test_an_iterator_cannot_be_resumed_in_a_run_folder(tmp_path):
     own = Problem(loss_fn, iter([np.eye(4)]), init=lambda key: (PARAMS, {}), optimizer=optax.sgd(0.1))
-    with pytest.raises(ValueError, match="data must not be an iterator in a run folder"):
+    with pytest.raises(ValueError, match="data must not be an iterator, which a run folder cannot resume"):
         Run(tmp_path / "run", own, quiet=True).train(epochs=1)
 
 
-def test_a_class_is_no_module():
+def test_a_class_is_not_a_module():
     with pytest.raises(TypeError, match=r"module must be a module of flax\.linen"):
         flax_problem(dict, jnp.eye(4))
 
@@ -93,7 +93,7 @@ def test_updates_that_would_be_broadcast_are_refused(update, words):
         train(loss_fn, optimizer, states, jnp.eye(4), epochs=1, batch_size=2)
 
 
-def test_numbers_of_numpy_are_whole_numbers(tmp_path):
+def test_numpy_integers_are_accepted_as_integers(tmp_path):
     run = Run(tmp_path / "run", problem(), quiet=True)
     run.set_minimum(PARAMS)
     run.retrain(seeds=np.int64(2), step_sizes=(0.5,), epochs=np.int64(2), batch_size=np.int32(2), strategy="loop")
@@ -109,12 +109,12 @@ def test_numbers_of_numpy_are_whole_numbers(tmp_path):
         ({"t": "long"}, TypeError, "t must be a whole number, got 'long'"),
     ],
 )
-def test_settings_of_an_embedding_that_are_no_numbers_are_refused(tmp_path, settings, error, words):
+def test_embedding_settings_that_are_not_numbers_are_refused(tmp_path, settings, error, words):
     with pytest.raises(error, match=words):
         Run(tmp_path / "run", quiet=True).embed(**settings)
 
 
-def test_one_path_is_no_sequence_of_runs_and_a_missing_one_is_said_to_be_missing(tmp_path):
+def test_a_single_path_is_not_a_sequence_of_runs_and_a_missing_run_is_reported(tmp_path):
     with pytest.raises(TypeError, match="runs must be a sequence of run folders, got 'folder'"):
         Run.join(tmp_path / "joint", "folder", quiet=True)
     with pytest.raises(FileNotFoundError, match=r"nowhere, .*else does not exist"):

@@ -1,4 +1,4 @@
-"""What the page of a run folder shows: the numbers of its tables, whatever kind of run it is."""
+"""The page of a run folder shows the numbers of its tables, for every kind of run."""
 
 import shlex
 import shutil
@@ -72,7 +72,7 @@ def test_embeddings_are_those_of_the_folder(tiny):
     assert found["phate-cosine-none-knn2"].minimum is None
 
 
-def test_parts_that_nothing_connects_have_boxes(tiny):
+def test_disconnected_components_have_boxes(tiny):
     run = tiny["retrained"]
     [shown] = read(run).runs
     [found] = [each for each in shown.embeddings if each.name == "phate-cosine-none-knn2"]
@@ -97,7 +97,7 @@ def test_a_comparison_has_exact_views_from_its_initial_points(tiny):
     np.testing.assert_allclose(shown.exact.angle[ends], 0, atol=1e-6)
 
 
-def test_trajectories_that_diverged_have_losses_and_no_places(tiny):
+def test_diverged_trajectories_have_losses_and_no_positions(tiny):
     run = tiny["diverged"]
     diverged = {each["member"] for each in run.folder.read_report()["diverged"]}
     assert diverged == {1, 3}
@@ -113,7 +113,7 @@ def test_trajectories_that_diverged_have_losses_and_no_places(tiny):
     ]
 
 
-def test_a_comparison_is_told_apart_by_optimizer_in_epochs(tiny):
+def test_a_comparison_is_grouped_by_optimizer_in_epochs(tiny):
     page = read(tiny["compared"])
     [shown] = page.runs
     assert (page.hue, page.unit, shown.begin) == ("optimizer", "epoch", "initial")
@@ -130,7 +130,7 @@ def test_a_recorded_training_has_steps_and_needs_no_losses(tiny):
     assert [column.label for column in shown.columns] == ["norm of the parameters"]
 
 
-def test_joined_trajectories_keep_their_lengths(tiny):
+def test_joint_trajectories_keep_their_lengths(tiny):
     page = read(tiny["joined"])
     [shown] = page.runs
     assert page.hue == "run"
@@ -138,7 +138,7 @@ def test_joined_trajectories_keep_their_lengths(tiny):
     assert np.diff([*first_rows(shown.member), len(shown.member)]).tolist() == [5, 8]
 
 
-def test_losses_of_joined_runs_are_those_of_each(tmp_path):
+def test_losses_of_joint_runs_are_those_of_each_run(tmp_path):
     runs = []
     for name, loss in (("one", 0.5), ("two", 0.25)):
         with Run(tmp_path / name, quiet=True) as run:
@@ -158,13 +158,13 @@ def test_runs_of_different_kinds_count_snapshots(tiny):
     assert page.hue == "direction or run"
 
 
-def test_runs_of_one_name_have_those_of_their_folders(tiny, tmp_path):
+def test_runs_with_equal_titles_are_titled_by_their_folders(tiny, tmp_path):
     again = shutil.copytree(tiny["retrained"].folder, tmp_path / "again")
     page = read_page([tiny["retrained"].folder, again], console=SILENT)
     assert [run.title for run in page.runs] == ["retrained", "again"]
 
 
-def test_the_file_stands_in_the_run_or_beside_the_first_of_several(tiny, tmp_path):
+def test_the_page_is_written_in_the_run_or_beside_the_first_of_several(tiny, tmp_path):
     for name in ("retrained", "recorded"):
         shutil.copytree(tiny[name].folder, tmp_path / name)
     one = write_page([tmp_path / "retrained"], console=SILENT)
@@ -174,7 +174,7 @@ def test_the_file_stands_in_the_run_or_beside_the_first_of_several(tiny, tmp_pat
     assert one.read_bytes() == write_page([tmp_path / "retrained"], tmp_path / "x.html", console=SILENT).read_bytes()
 
 
-def test_numbers_stand_beside_those_of_surrogates(tiny):
+def test_statistics_are_shown_beside_those_of_surrogates(tiny):
     run = tiny["retrained"]
     [geometry, minima, fidelity] = read(run).tables
     report = run.folder.read_report()
@@ -205,10 +205,13 @@ def test_groups_have_columns_of_their_own(tiny):
 @pytest.mark.parametrize(
     ("diagnostics", "words"),
     [
-        ({"fidelity": {"rank": 0.95, "radius": 0.2, "inward": 0.5}}, "kept well (rank correlation 0.95), radii badly"),
+        (
+            {"fidelity": {"rank": 0.95, "radius": 0.2, "inward": 0.5}},
+            "preserved well (rank correlation 0.95), radii badly",
+        ),
         (
             {"fidelity": {"rank": 0.75, "radius": None}},
-            "Distances kept roughly (rank correlation 0.75).",
+            "Distances preserved roughly (rank correlation 0.75).",
         ),
         (
             {"fidelity": {"rank": 0.5}, "surrogate": {"same": True}},
@@ -219,15 +222,15 @@ def test_groups_have_columns_of_their_own(tiny):
         ({"fidelity": "odd"}, ""),
     ],
 )
-def test_fidelity_in_words(diagnostics, words):
+def test_fidelity_is_summarised(diagnostics, words):
     found = trust_words(diagnostics)
     assert words in found
-    assert len(found) < 130  # two lines under a picture
+    assert len(found) < 130  # two lines under an embedding
 
 
 @pytest.mark.parametrize("runs", [[], ["a", "a"]])
 def test_no_runs_and_runs_named_twice_are_refused(runs, tmp_path):
-    with pytest.raises(ValueError, match="runs must be one or more, each once"):
+    with pytest.raises(ValueError, match="runs must name one or more runs, each once"):
         write_page([tmp_path / run for run in runs], console=SILENT)
 
 
@@ -240,7 +243,7 @@ def test_a_run_without_trajectories_is_refused_and_shows_a_line_in_a_notebook(tm
     assert "has no trajectories" in shown
 
 
-def test_a_notebook_gets_the_page_in_a_frame_that_is_shut_in(tiny):
+def test_a_notebook_gets_the_page_in_a_sandboxed_frame(tiny):
     shown = tiny["recorded"]._repr_html_()
     assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
     assert 'sandbox="allow-scripts allow-downloads"' in shown
@@ -252,7 +255,7 @@ def test_older_runs_have_a_page(tmp_path):
     assert write_page([older], console=SILENT).stat().st_size > 50_000
 
 
-# The commands of a page are read as the command line reads them, and ask for what the record has.
+# The commands of a page are parsed by the command line, and result in the settings of the record.
 
 ASKED = [
     train_preset("good"),
@@ -264,7 +267,7 @@ ASKED = [
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=range(len(ASKED)))
-def test_commands_ask_for_what_was_asked(asked, tmp_path, monkeypatch):
+def test_commands_reproduce_the_recorded_settings(asked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run, copies = RunFolder("a run"), replace(retrain_preset(asked), seeds=(2, 5), epochs=9, learning_rate=1 / 3)
     run.record_settings("train", asked, results=())
@@ -277,7 +280,7 @@ def test_commands_ask_for_what_was_asked(asked, tmp_path, monkeypatch):
     assert retrain_settings(parse(fresh[1:]))[Path("fresh")] == copies
 
 
-def test_the_command_of_a_comparison_asks_for_what_was_asked(tmp_path, monkeypatch):
+def test_the_command_of_a_comparison_reproduces_the_recorded_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = replace(compare_preset(), seeds=(4,), optimizers=("sgd", "adam"), steps=5)
     RunFolder("run").record_settings("compare", asked, results=())
@@ -287,13 +290,13 @@ def test_the_command_of_a_comparison_asks_for_what_was_asked(tmp_path, monkeypat
     assert replace(settings_of(read, Path("fresh")).compare, seeds=read.command.seed_list) == asked
 
 
-def test_embeddings_are_asked_for_by_their_names(tiny):
+def test_commands_reproduce_the_embeddings(tiny):
     lines = [shlex.split(line) for line in commands(tiny["retrained"].folder) if " embed " in line]
     names = [embed_config(**parse(words[1:]).said("config")).name for words in lines]
     assert names == ["mds-euclidean-3d", "phate-cosine-none-knn2"]
 
 
-def test_what_python_began_is_said_in_a_comment(tiny):
+def test_a_run_started_from_python_is_a_comment(tiny):
     assert commands(tiny["retrained"].folder)[0].startswith("# ")
     assert commands(tiny["recorded"].folder)[0].startswith("# ")
     assert " --into " in commands(tiny["joined"].folder)[0]
@@ -310,7 +313,7 @@ MEASUREMENTS = [
 
 @pytest.mark.parametrize("asked", MEASUREMENTS, ids=range(len(MEASUREMENTS)))
 @pytest.mark.parametrize("problem", [{}, {"source": "module:function", "arguments": {"depth": 10}}])
-def test_commands_measure_the_landscape_that_is_there(tmp_path, monkeypatch, asked, problem):
+def test_commands_reproduce_the_landscape(tmp_path, monkeypatch, asked, problem):
     monkeypatch.chdir(tmp_path)
     run = RunFolder("a run")
     write_record(run.config, {"problem": problem} if problem else {})
@@ -329,8 +332,8 @@ def test_commands_measure_the_landscape_that_is_there(tmp_path, monkeypatch, ask
     assert commands(run) == []
 
 
-def test_what_python_measured_is_said_in_a_comment(tmp_path):
+def test_a_measurement_from_python_is_a_comment(tmp_path):
     run = RunFolder(tmp_path / "run")
     write_record(run.config, {"problem": {"describe": {}}})
     write_kept(run.surfaces / "line", {}, {"setting": asdict(SurfaceConfig()), "problem": {"describe": {}}})
-    assert commands(run)[-1] == f"# surface line of {str(run)!r} was measured in Python: Run.surface"
+    assert commands(run)[-1] == f"# surface line of {str(run)!r} was measured from Python: Run.surface"

@@ -1,4 +1,4 @@
-"""What `jaxscape plan` says, and that it starts nothing."""
+"""The output of `jaxscape plan`, which starts nothing."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ def planned(kept_minimum):
     return plan_run(kept_minimum, *image_plan(config, retrain), console=QUIET)
 
 
-def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_path):
+def test_the_whole_run_is_planned_before_anything_exists(jaxscape, images, tmp_path):
     options = [f"--train.{name}={value}" for name, value in {"dataset": "mnist", "data-dir": images}.items()]
     options += [
         "--train.data-unchecked",
@@ -45,21 +45,21 @@ def test_the_whole_is_planned_before_anything_is_there(jaxscape, images, tmp_pat
     outcome = jaxscape("plan", tmp_path / "run", *options, "--seeds", 2, "--retrain.epochs", 7)
     assert outcome.code == 0, outcome.err
     assert re.search(r"train +3 epochs of 2 steps", outcome.out)
-    # What follows from the minimum follows from the one that is planned: its batches of 20.
-    assert re.search(r"retrain +7 epochs of 2 steps, 10 copies, 10 a device", outcome.out)
+    # Settings that depend on the minimum depend on the planned one: its batches of 20.
+    assert re.search(r"retrain +7 epochs of 2 steps, 10 copies, 10 per device", outcome.out)
     assert re.search(r"distances +80 points of 77\d\d\d parameters", outcome.out)
-    assert "memory of a device" in outcome.out
-    assert "too little room" not in outcome.out
+    assert "memory per device" in outcome.out
+    assert "too little free space" not in outcome.out
     assert not list(tmp_path.iterdir())
 
 
-def test_a_minimum_that_is_there_is_not_planned_and_nothing_is_changed(jaxscape, kept_minimum):
+def test_an_existing_minimum_is_not_planned_and_nothing_is_changed(jaxscape, kept_minimum):
     before = contents(kept_minimum)
     outcome = jaxscape("plan", kept_minimum, "--devices", 3)
     assert outcome.code == 0, outcome.err
     assert " train " not in outcome.out
     assert "on 3 x cpu" in outcome.out
-    assert re.search(r"50 epochs of 2 steps, 22 copies, 8 a device", outcome.out)
+    assert re.search(r"50 epochs of 2 steps, 22 copies, 8 per device", outcome.out)
     assert contents(kept_minimum) == before
 
 
@@ -73,8 +73,8 @@ def test_more_epochs_take_more_and_more_devices_take_less(kept_minimum, planned)
     assert found.memory.states * 22 == planned.memory.states
 
 
-def test_the_disk_that_is_planned_is_the_disk_that_is_taken(finished, planned):
-    """Six copies of two epochs there, 22 of five here."""
+def test_the_planned_disk_space_is_the_used_disk_space(finished, planned):
+    """The finished run has six copies and two epochs, the planned one 22 copies and five epochs."""
     taken = {
         name: sum(path.stat().st_size for path in (finished / name).rglob("*") if path.is_file())
         for name in ("trajectories", "resume", "minimum")
@@ -99,26 +99,26 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
     )
     plan = plan_comparison(tmp_path / "run", image_comparison(config), console=QUIET)
     assert [stage.name for stage in plan.stages] == ["sgd", "adam", "distances"]
-    assert plan.stages[0].work == "7 epochs of 2 steps, 2 networks, 2 a device"
+    assert plan.stages[0].work == "7 epochs of 2 steps, 2 networks, 2 per device"
     assert plan.seconds > 0
     networks, parameters = 4, int(re.search(r"of (\d+) parameters", plan.stages[2].work)[1])
     assert plan.disk["trajectories"] == 4 * parameters * networks * 8
-    # Adam keeps two moments of every parameter, sgd none.
+    # Adam stores two moments per parameter, sgd none.
     assert 2 * 4 * (1 + 3) * parameters < plan.disk["resume"] < 1.1 * 2 * 4 * (1 + 3) * parameters
     assert not list(tmp_path.iterdir())
     often = plan_comparison(tmp_path / "run", image_comparison(replace(config, steps=1)), console=QUIET)
-    assert often.stages[0].work == "14 snapshots of 1 steps, 2 networks, 2 a device"
+    assert often.stages[0].work == "14 snapshots of 1 steps, 2 networks, 2 per device"
     with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
         image_comparison(replace(config, optimizers=("lion",)))
 
 
-def test_too_little_disk_is_said(jaxscape, kept_minimum):
+def test_too_little_disk_space_is_reported(jaxscape, kept_minimum):
     usage = SimpleNamespace(free=10_000_000)
     with mock.patch.object(shutil, "disk_usage", return_value=usage):
         outcome = jaxscape("plan", kept_minimum)
     assert outcome.code == 0
     assert "of 10 MB free" in outcome.out
-    assert "too little room" in outcome.out
+    assert "too little free space" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_too_little_disk_is_said(jaxscape, kept_minimum):
         (("--seeds", "0"), "seeds must be from 1 to 1000000, got 0"),
     ],
 )
-def test_what_cannot_be_run_cannot_be_planned(jaxscape, tmp_path, options, message):
+def test_invalid_runs_cannot_be_planned(jaxscape, tmp_path, options, message):
     outcome = jaxscape("plan", tmp_path / "run", *options)
     assert outcome.code == 1
     assert message in outcome.err
@@ -145,6 +145,6 @@ def test_durations_are_written_in_units_that_people_use(seconds, words):
     assert plan_room._duration(seconds) == words
 
 
-def test_the_folder_of_a_run_that_is_not_there_is_the_nearest_above(tmp_path):
+def test_for_a_missing_run_folder_the_nearest_parent_is_used(tmp_path):
     assert plan_room._existing(tmp_path / "a" / "b") == tmp_path
     assert plan_room._existing(Path("nowhere")) == Path.cwd()

@@ -1,4 +1,4 @@
-"""What `jaxscape plan` says of the landscape: the work that is counted is the work that is done."""
+"""The plan of the landscape by `jaxscape plan`: the counted work is the work that is done."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ QUIET = make_console(silent=True)
 
 
 def planned(config, *, problem=None, copies=None, **how):
-    """The one stage of a plan, the bytes on disk, and the numbers in the words for its work."""
+    """Return the only stage of a plan, its bytes on disk, and the numbers in the description of its work."""
     plan = plan_landscape(problem or tiny_runs.problem(), [config], copies, train_batch=2, **how)
     assert not plan.refused
     [stage], [disk] = plan.stages, plan.disk.values()
@@ -36,7 +36,7 @@ def planned(config, *, problem=None, copies=None, **how):
 
 @pytest.fixture
 def run(tiny):
-    """Four copies of a network with 12 parameters, after 0 to 3 epochs. Tests leave it as it is."""
+    """Four copies of a network with 12 parameters, after 0 to 3 epochs. Tests do not change it."""
     return tiny["retrained"].folder
 
 
@@ -47,7 +47,7 @@ def copies(run):
 
 @pytest.fixture
 def one_second(monkeypatch):
-    """Everything takes a second, and two more to compile."""
+    """Make every timing one second, and every compilation two."""
 
     def time_work(work, *, turns=1):
         work()
@@ -57,7 +57,7 @@ def one_second(monkeypatch):
 
 
 def num_bytes(folder):
-    """Those of the arrays, without the headers of the file."""
+    """Return the bytes of the arrays, without the headers of the file."""
     return sum(values.nbytes for values in read_kept(folder).values.values())
 
 
@@ -97,17 +97,17 @@ def test_the_steps_and_points_of_a_path_are_counted(tmp_path, copied, copies, on
     other.train(tiny_runs.optax.sgd(0.05), epochs=1, batch_size=2, seed=1)
     config = PathConfig(epochs=6, points=5, strategy="loop")
     stage, disk, (epochs, steps, ways, along) = planned(config, copies=copies)
-    assert (epochs, steps, ways, along) == (6, 2, 2, 5)  # four examples, two a batch
+    assert (epochs, steps, ways, along) == (6, 2, 2, 5)  # four examples, two per batch
     assert stage.seconds == 6 + 2 * 5
     assert stage.compile_seconds >= 2 + 2
     folder = measure_path(copied, other.folder, config, OwnProblem(tiny_runs.problem()), console=QUIET)
     arrays = read_kept(folder).values
     assert (len(arrays["losses"]), len(arrays["curve:loss"])) == (epochs, along)
-    assert disk > num_bytes(folder)  # the state of the training too
+    assert disk > num_bytes(folder)  # which lacks the state of the training
 
 
 def classifier(examples, **more):
-    """A linear model of random numbers, with a running mean of its outputs, which training measures."""
+    """Return a linear model of random numbers with a running mean of its outputs, which training updates."""
     random = np.random.default_rng(0)
     inputs, targets = random.normal(size=(examples, 3)).astype(np.float32), np.ones(examples, np.float32)
 
@@ -126,7 +126,7 @@ def classifier(examples, **more):
 
 
 def test_more_data_take_longer_though_few_are_measured(copies, one_second):
-    """Batches of 100: one of 100 and one of 30 are measured, of 130 examples and of 1,030."""
+    """With batches of 100, one of 100 and one of 30 are timed, both for 130 examples and for 1,030."""
     config = SurfaceConfig(points=3, batch_size=100, strategy="loop")
     few, *_ = planned(config, problem=classifier(130), copies=copies)
     many, *_ = planned(config, problem=classifier(1030), copies=copies)
@@ -138,8 +138,8 @@ def test_more_data_take_longer_though_few_are_measured(copies, one_second):
     assert many.seconds == pytest.approx(few.seconds * 1030 / 130)
 
 
-def test_points_of_the_test_loss_take_statistics_of_the_training_data(copies, monkeypatch):
-    """With statistics a point takes 5 seconds, without them 2, of one batch of each data set."""
+def test_test_losses_use_statistics_of_the_training_data(copies, monkeypatch):
+    """For one batch of each data set, a point takes 5 seconds with statistics and 2 seconds without."""
     seconds = iter([5.0, 2.0])
     monkeypatch.setattr(plan_room, "time_work", lambda work, turns=1: (work(), (next(seconds), 0.0))[1])
     problem = classifier(400, test_data=classifier(200).data)
@@ -148,7 +148,7 @@ def test_points_of_the_test_loss_take_statistics_of_the_training_data(copies, mo
     assert stage.seconds == pytest.approx(3 * (2 * 2.0 + 4 * 3.0))
 
 
-def test_a_measurement_that_the_problem_does_not_have_is_named(copies):
+def test_a_measurement_that_the_problem_cannot_have_is_named(copies):
     problem = classifier(20)
     broken = replace(
         problem, loss_fn=lambda params, state, batch, key: (params.sum(), ({"mean": 3 * state["mean"]}, {}))
@@ -156,21 +156,21 @@ def test_a_measurement_that_the_problem_does_not_have_is_named(copies):
     configs = [SurfaceConfig(), CurvatureConfig(split="test")]
     plan = plan_landscape(broken, configs, copies, train_batch=2)
     assert not plan.stages
-    assert "no moving average" in plan.refused["surface"]
-    assert "needs a problem with test_data" in plan.refused["curvature"]
+    assert "not a moving average" in plan.refused["surface"]
+    assert "requires a problem with test_data" in plan.refused["curvature"]
 
 
-def test_the_command_plans_what_it_is_asked_for(jaxscape, tmp_path):
+def test_the_command_plans_the_requested_measurements(jaxscape, tmp_path):
     words = ("plan", tmp_path / "run", "--problem", "tiny_runs:problem_to_train", "--retrain.epochs", 2)
     words += ("--train.batch-size", 2, "--retrain.batch-size", 2)
     outcome = jaxscape(*words, "--surface.points", 9, "--curvature.k", 1)
     assert outcome.code == 0, outcome.err
     assert re.search(r"surface +81 points", outcome.out)
-    assert re.search(r"curvature +\d+ products a point, 1 point ", outcome.out)
+    assert re.search(r"curvature +\d+ products per point, 1 point ", outcome.out)
     assert "path" not in outcome.out
     only = jaxscape(*words, "--landscape", "path", "--path.epochs", 7)
     assert re.search(r"path +7 epochs of 2 steps, 2 x 31 points", only.out)
     assert "curvature" not in only.out
-    assert "asked for" not in jaxscape(*words, "--landscape").out
+    assert "if requested" not in jaxscape(*words, "--landscape").out
     assert "points must be at least 2, got 1" in jaxscape(*words, "--surface.points", 1).err
     assert not list(tmp_path.iterdir())

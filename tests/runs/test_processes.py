@@ -1,4 +1,4 @@
-"""Two real processes at one run folder, on loopback, found as SLURM starts them."""
+"""Two real processes at one run folder, over loopback, started as SLURM does."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 BIND = "JAX_COORDINATOR_BIND_ADDRESS"
 PROGRAM = "from jaxscape.cli.main import main; main()"
 LAST = 6
-# Three copies are filled up to four, and each process has the whole stack at the end of an epoch.
+# Three copies are padded to four, and each process has the whole stack at the end of an epoch.
 COPIES = {
     "even": ("--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", str(LAST)),
     "odd": ("--seeds", "3", "--step-sizes", "1", "--epochs", "2"),
@@ -50,7 +50,7 @@ def start(run, *options):
 
 
 def end_well(processes):
-    """What the first one printed, when both have ended well and the other one has kept silent."""
+    """Return the output of the first process, after both have succeeded and the other one has printed nothing."""
     (out, error), (other, _) = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], error
     assert "retrain" not in other
@@ -67,7 +67,7 @@ def leaves(tree):
 
 
 def assert_close(found, expected, *, epochs):
-    """Parameters of the first epochs to 1e-5 of each array's size."""
+    """Compare the parameters of the first epochs to 1e-5 of each array's size."""
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert found[name].shape == values.shape
@@ -85,13 +85,13 @@ def assert_same_tables(found, expected):
 
 @pytest.fixture(scope="module")
 def make(kept_minimum, tmp_path_factory):
-    """A new run folder with a minimum."""
+    """Return a new run folder with a minimum."""
     return lambda: shutil.copytree(kept_minimum, tmp_path_factory.mktemp("processes") / "run")
 
 
 @pytest.fixture(scope="module")
 def alone(make, jaxscape):
-    """A run of one process for each kind of copies."""
+    """A run of a single process for each kind of copies."""
     runs = {kind: make() for kind in COPIES}
     for kind, run in runs.items():
         outcome = jaxscape("retrain", run, "--strategy", "loop", *COPIES[kind])
@@ -101,7 +101,7 @@ def alone(make, jaxscape):
 
 @pytest.fixture(scope="module")
 def together(make):
-    """The same of two processes."""
+    """A run of two processes for each kind of copies."""
     runs = {kind: make() for kind in COPIES}
     for kind, run in runs.items():
         assert "return" in end_well(start(run, *COPIES[kind]))
@@ -109,8 +109,8 @@ def together(make):
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_two_processes_end_in_the_run_of_one(alone, together, kind):
-    """After ten updates the same parameters, and every file that one process makes."""
+def test_two_processes_give_the_run_of_one(alone, together, kind):
+    """The parameters after ten updates are the same, and every file that one process makes exists."""
     assert_close(read_parameters(together[kind]), read_parameters(alone[kind]), epochs=6)
     assert_same_tables(together[kind], alone[kind])
     assert {path.name for path in together[kind].iterdir()} == {path.name for path in alone[kind].iterdir()}
@@ -132,20 +132,20 @@ def test_a_killed_process_costs_at_most_one_epoch(make, together, alone, jaxscap
         assert all(process.poll() is None for process in processes)
         time.sleep(0.02)
     processes[killed].send_signal(signal.SIGKILL)
-    errors = [process.communicate(timeout=120)[1] for process in processes]  # the other one ends too, by itself
+    errors = [process.communicate(timeout=120)[1] for process in processes]  # the other process ends by itself too
     assert all(process.returncode != 0 for process in processes)
-    # It says so, where the coordinator lives on: in our words, or in the coordinator's where that one is faster.
+    # If the coordinator survives, it reports the loss: with our message, or with its own if that is faster.
     assert killed == 0 or "jaxscape: " in errors[0] or "coordination" in errors[0]
     reached = TrajectoryStore.open(run / "trajectories").num_epochs - 1
     assert reached < LAST
     by_one = shutil.copytree(run, run.with_name("by one"))
-    # Two of them go on to the bytes of an uninterrupted run.
+    # Two processes resume to the bytes of an uninterrupted run.
     assert first_epoch(end_well(start(run, *COPIES["even"]))) >= reached - 1
     expected = read_parameters(together["even"])
     for name, values in read_parameters(run).items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
     assert (run / "metrics.csv").read_bytes() == (together["even"] / "metrics.csv").read_bytes()
-    # One by itself goes on too.
+    # A single process can resume too.
     outcome = jaxscape("retrain", by_one, "--strategy", "loop", *COPIES["even"])
     assert outcome.code == 0, outcome.err
     assert first_epoch(outcome.out) >= reached - 1
@@ -154,21 +154,21 @@ def test_a_killed_process_costs_at_most_one_epoch(make, together, alone, jaxscap
 
 
 def first_epoch(printed):
-    """The epoch that a retraining has gone on from, by what it counts: 1/4 is the first of epochs 3 to 6."""
+    """Return the epoch that a retraining has resumed from, by its progress: 1/4 is the first of epochs 3 to 6."""
     return LAST + 1 - int(printed.split("copies: 1/")[1].split(",")[0])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--coordinator", "localhost:1"), "belong together, got localhost:1, None and None"),
+        (("--coordinator", "localhost:1"), "must be given together, got localhost:1, None and None"),
         (("--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"), "from 0 to 1, got 2"),
         (("--coordinator", "localhost:1", "--num-processes", "0", "--process-id", "0"), "at least 1, got 0"),
         (("--coordinator", "localhost", "--num-processes", "1", "--process-id", "0"), "HOST:PORT, got 'localhost'"),
         (("--coordinator", "localhost:x", "--num-processes", "1", "--process-id", "0"), "HOST:PORT, got 'localhost:x'"),
     ],
 )
-def test_processes_that_cannot_meet_are_told_so(jaxscape, kept_minimum, options, message):
+def test_processes_that_cannot_connect_get_an_error(jaxscape, kept_minimum, options, message):
     outcome = jaxscape("retrain", kept_minimum, *options)
     assert outcome.code == 1
     assert message in outcome.err
@@ -176,7 +176,7 @@ def test_processes_that_cannot_meet_are_told_so(jaxscape, kept_minimum, options,
 
 
 @pytest.mark.parametrize(("environment", "address"), [({}, "127.0.0.1:1"), ({BIND: "[::]:2"}, "[::]:2")])
-def test_the_coordinator_listens_at_the_address_that_is_given(monkeypatch, environment, address):
+def test_the_coordinator_listens_at_the_given_address(monkeypatch, environment, address):
     asked = []
     monkeypatch.delenv(BIND, raising=False)
     for name, value in environment.items():
@@ -186,7 +186,7 @@ def test_the_coordinator_listens_at_the_address_that_is_given(monkeypatch, envir
     assert asked == [(("127.0.0.1:1", 1, 0), {"coordinator_bind_address": address})]
 
 
-def test_without_a_cluster_there_is_nobody_to_meet(kept_minimum):
+def test_without_a_cluster_there_are_no_other_processes(kept_minimum):
     command = [sys.executable, "-c", PROGRAM, "retrain", kept_minimum, "--distributed"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
@@ -194,11 +194,11 @@ def test_without_a_cluster_there_is_nobody_to_meet(kept_minimum):
     assert "--coordinator HOST:PORT" in done.stderr
 
 
-def test_copies_of_two_minima_are_shared_out_among_two_processes(make, alone):
-    """Two stores are written at the same time."""
+def test_copies_of_two_minima_are_sharded_over_two_processes(make, alone):
+    """Two stores are written concurrently."""
     run, other = make(), make()
     printed = end_well(start(run, other, *COPIES["even"]))
     assert "retrain 12 copies" in printed
-    for found in (run, other):  # the same minimum twice
+    for found in (run, other):  # both have the same minimum
         assert_close(read_parameters(found), read_parameters(alone["even"]), epochs=6)
         assert_same_tables(found, alone["even"])

@@ -1,4 +1,4 @@
-"""Trainings of one's own: recorded step by step, imported from checkpoints, and joined in one picture."""
+"""The user's own trainings: recorded step by step, imported from checkpoints, and joined in one embedding."""
 
 from io import StringIO
 
@@ -20,7 +20,7 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 
 def walk(steps, seed=0, stride=10):
-    """The parameters of a training that contracts, by step."""
+    """Yield the steps and parameters of a contracting training."""
     random = np.random.default_rng(seed)
     params = {"a": random.standard_normal((4, 3)).astype(np.float32), "b": np.zeros(3, np.float32)}
     for step in range(steps):
@@ -57,7 +57,7 @@ def other(tmp_path_factory):
     return record(tmp_path_factory.mktemp("recorded") / "other", 7, seed=1, stride=25)
 
 
-def test_what_is_recorded_is_there(recorded):
+def test_recorded_steps_are_stored(recorded):
     assert recorded.store().updates == list(range(0, 120, 10))
     np.testing.assert_array_equal(rows(recorded)[3, :12], list(walk(4))[3][1]["a"].ravel())
     header, *lines = (recorded.folder / "metrics.csv").read_text().splitlines()
@@ -65,7 +65,7 @@ def test_what_is_recorded_is_there(recorded):
     assert lines[2] == f"0,walk,2,20,1,{1 / 21}"
 
 
-def test_a_training_that_goes_on_is_the_same_as_one(recorded, tmp_path):
+def test_a_resumed_recording_is_the_same_as_a_single_one(recorded, tmp_path):
     record(tmp_path / "walk", 5)
     again = record(tmp_path / "walk", 12)
     np.testing.assert_array_equal(rows(again), rows(recorded))
@@ -77,7 +77,7 @@ def test_distances_agree_with_extended_precision(recorded):
     np.testing.assert_allclose(found, exact_distances(rows(recorded)), rtol=1e-12, atol=1e-13)
 
 
-def test_it_is_embedded_drawn_and_reported(recorded, jaxscape):
+def test_a_recording_is_embedded_drawn_and_reported(recorded, jaxscape):
     recorded.embed(knn=3)
     files = recorded.plot()
     assert [path.name for path in files if path.suffix == ".png"] == [
@@ -92,7 +92,7 @@ def test_it_is_embedded_drawn_and_reported(recorded, jaxscape):
     assert "stages done: record (12 steps), distances and geometry" in outcome.out
 
 
-def test_what_stands_has_no_exact_view_and_is_left_out_beside_others(tmp_path):
+def test_a_constant_trajectory_has_no_exact_view_and_is_left_out_beside_others(tmp_path):
     still = {"w": jnp.arange(6.0)}
     with Run(tmp_path / "run", quiet=True) as run:
         for step in range(4):
@@ -108,13 +108,13 @@ def test_what_stands_has_no_exact_view_and_is_left_out_beside_others(tmp_path):
     assert exact_panels([run.folder]) == []
 
 
-def test_what_grew_is_measured_again(tmp_path):
+def test_an_extended_recording_is_measured_again(tmp_path):
     run = record(tmp_path / "walk", 5)
     assert run.report()["epochs"] == 4
     assert record(tmp_path / "walk", 8).report()["epochs"] == 7
 
 
-def test_steps_that_a_killed_process_left_without_metrics_are_taken_in(tmp_path):
+def test_steps_that_a_killed_process_left_without_metrics_are_included(tmp_path):
     run = record(tmp_path / "walk", 4)
     params = jax.tree.map(lambda leaf: leaf[None], list(walk(6))[4][1])
     with TrajectoryStore.open(run.folder.trajectories) as store:
@@ -143,7 +143,7 @@ def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
     joint = Run.join(tmp_path / "joint", [recorded.folder, other.folder], console=Console(file=out, soft_wrap=True))
     joint.embed(method="pca")
     joint.embed(method="pca")
-    assert out.getvalue().endswith("pca-euclidean is there\n")
+    assert out.getvalue().endswith("pca-euclidean is up to date\n")
     assert joint.plot()
     points = np.concatenate([rows(recorded), rows(other)])
     measured = joint.measured()
@@ -158,7 +158,7 @@ def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
     assert joint.report()["geometry"]["by_group"]["walk"]["real"]["tortuosity"]["mean"] == pytest.approx(alone)
 
 
-def test_a_joint_run_follows_what_it_joins(other, tmp_path):
+def test_a_joint_run_follows_changes_of_its_runs(other, tmp_path):
     run = record(tmp_path / "walk", 5)
     joint = Run.join(tmp_path / "joint", [run.folder, other.folder], quiet=True)
     assert joint.report()["epochs"] == 6
@@ -185,11 +185,14 @@ def test_checkpoints_are_imported_and_joined_by_two_commands(jaxscape, tmp_path,
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "joint" / "figures" / "pca-euclidean.png").exists()
     np.testing.assert_array_equal(rows(Run(tmp_path / "joint" / "run1"))[8, :12], list(walk(9, 1))[8][1]["a"].ravel())
-    assert "all 6 steps are there" in jaxscape("import", tmp_path / "joint" / "run0", tmp_path / "checkpoints0").out
+    assert (
+        "all 6 steps are recorded already"
+        in jaxscape("import", tmp_path / "joint" / "run0", tmp_path / "checkpoints0").out
+    )
 
 
 def write_safetensors(path, arrays):
-    """The format: a header of JSON after its length, then the bytes."""
+    """Write the safetensors format: the length of a JSON header, the header, then the bytes."""
     import json
 
     header, content = {}, b""
@@ -215,7 +218,7 @@ def write_safetensors(path, arrays):
     ],
 )
 @pytest.mark.filterwarnings("ignore:parameters of float64")
-def test_what_cannot_be_recorded_is_refused(recorded, call, words):
+def test_invalid_recordings_are_refused(recorded, call, words):
     before = rows(recorded)
     run = Run(recorded.folder, quiet=True)
     with pytest.raises(ValueError, match=words):
@@ -224,13 +227,13 @@ def test_what_cannot_be_recorded_is_refused(recorded, call, words):
     np.testing.assert_array_equal(rows(recorded), before)
 
 
-def test_float64_is_kept_as_float32_and_said(tmp_path):
-    with Run(tmp_path / "run", quiet=True) as run, pytest.warns(UserWarning, match="float64 are kept as float32"):
+def test_float64_is_stored_as_float32_with_a_warning(tmp_path):
+    with Run(tmp_path / "run", quiet=True) as run, pytest.warns(UserWarning, match="float64 are stored as float32"):
         run.record(0, {"w": np.linspace(0, 1, 5)})
     assert run.store().read()["w"].dtype == np.float32
 
 
-def test_a_folder_of_another_kind_is_no_place_to_record(kept_minimum, recorded, tmp_path):
+def test_recording_into_a_folder_of_another_kind_is_refused(kept_minimum, recorded, tmp_path):
     with pytest.raises(ValueError, match="holds results of `retrain`; choose another run folder"):
         Run(kept_minimum, quiet=True).record(0, {"w": np.ones(3, np.float32)})
     problem = Problem(lambda params, state, batch, key: (0.0, (state, {})), np.ones((4, 2)))
@@ -241,8 +244,8 @@ def test_a_folder_of_another_kind_is_no_place_to_record(kept_minimum, recorded, 
 @pytest.mark.parametrize(
     ("runs", "group", "words"),
     [
-        ([0], "run", "runs must be two or more"),
-        ([0, 0], "run", "runs must be two or more, each once"),
+        ([0], "run", "runs must name two or more"),
+        ([0, 0], "run", "runs must name two or more runs, each once"),
         ([0, 1], "optimizer", "group must be one of the labels run, got 'optimizer'"),
     ],
 )
@@ -263,7 +266,7 @@ def test_networks_that_differ_are_not_joined(recorded, tmp_path):
 @pytest.mark.parametrize(
     ("names", "first", "words"),
     [
-        (("a", "b"), 5, "holds steps up to 110, but not step 5; are these of another training?"),
+        (("a", "b"), 5, "holds steps up to 110, but not step 5; are these from another training?"),
         (("a", "c"), 0, "'b' is absent, and (3,) in the steps that"),
     ],
 )
@@ -278,15 +281,15 @@ def test_checkpoints_of_another_training_are_refused(recorded, jaxscape, tmp_pat
 
 
 @pytest.mark.parametrize("options", [("--center", "minimum"), ("--include-minimum",)])
-def test_a_training_has_no_minimum_to_look_from(recorded, jaxscape, options):
+def test_a_recording_has_no_minimum_as_a_center(recorded, jaxscape, options):
     outcome = jaxscape("embed", recorded.folder, "--knn", 3, *options)
     assert outcome.code == 1
-    assert "center minimum and include_minimum need a minimum, and" in outcome.err
+    assert "center minimum and include_minimum require a minimum, but" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["epoch", "finite", "member", "run"])
-def test_a_metric_takes_no_other_columns_name(tmp_path, name):
-    # An "epoch" of the user's own once took the place of ours, and the metrics were lost on resuming.
+def test_a_metric_with_the_name_of_another_column_is_refused(tmp_path, name):
+    # A metric "epoch" once replaced the column of that name, and the metrics were lost on resuming.
     with (
         Run(tmp_path / "run", quiet=True) as run,
         pytest.raises(ValueError, match=f"metrics must not have .* '{name}'"),
@@ -301,17 +304,17 @@ def test_a_metric_takes_no_other_columns_name(tmp_path, name):
         ([{"seed": 0}, {"sed": 0}], "labels must have the same names for every member"),
     ],
 )
-def test_labels_that_the_table_cannot_have_are_refused(tmp_path, labels, words):
+def test_labels_with_the_name_of_another_column_are_refused(tmp_path, labels, words):
     with Run(tmp_path / "run", quiet=True) as run, pytest.raises(ValueError, match=words):
         run.record(0, [{"w": np.ones(3, np.float32)}] * 2, labels=labels)
 
 
-def test_a_metric_that_is_no_number_is_named(tmp_path):
+def test_a_metric_that_is_not_a_number_is_named(tmp_path):
     with Run(tmp_path / "run", quiet=True) as run, pytest.raises(TypeError, match="got 'low' for 'loss'"):
         run.record(0, {"w": np.ones(3, np.float32)}, {"loss": "low"})
 
 
-def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, tmp_path):
+def test_trainings_with_different_arrays_are_refused_before_any_is_recorded(jaxscape, tmp_path):
     for name, array in (("one", "fc1/bias"), ("two", "fc2/bias")):
         (tmp_path / name).mkdir()
         np.savez(tmp_path / name / "step0.npz", **{array: np.ones(3, np.float32)})
@@ -322,5 +325,5 @@ def test_trainings_of_other_names_are_refused_before_any_is_recorded(jaxscape, t
 
 
 def test_scale_free_views_need_a_minimum(recorded):
-    with pytest.raises(ValueError, match=r"scale-free distances are those from a minimum, and .* has none"):
+    with pytest.raises(ValueError, match=r"scale-free distances are measured from a minimum, but .* has none"):
         scale_free_table(recorded.folder)

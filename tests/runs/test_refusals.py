@@ -1,4 +1,4 @@
-"""What cannot work is refused before any work: one message, an exit code, and everything as it was."""
+"""Invalid input is refused before any work: one message, an exit code, and nothing changed."""
 
 import shutil
 
@@ -13,7 +13,7 @@ def contents(folder):
 
 def assert_refused(outcome, words):
     assert outcome.code > 0
-    # One message: ours in a line, or that of the parser in a box.
+    # One message: ours in one line, or that of the parser in a box.
     assert outcome.err.startswith("jaxscape: ") == (len(outcome.err.splitlines()) == 1)
     assert outcome.err.count("jaxscape: ") <= 1
     assert words in " ".join(outcome.err.split())
@@ -37,7 +37,7 @@ def assert_refused(outcome, words):
         ("--weight-decay -1", "weight_decay must be at least 0, got -1.0"),
         ("--decay-epochs 5 3", "decay_epochs must be increasing and at least 1, got [5, 3]"),
         ("--decay-epochs 3000000000", "decay_epochs must be reached within 2147483647 updates, got [3000000000]"),
-        # What only the number of steps tells: four an epoch.
+        # These depend on the number of steps, four per epoch.
         ("--decay-epochs 1000000000", "decay_epochs must be reached within 2147483647 updates, got [1000000000]"),
         ("--precision half", "unknown precision 'half'; known: float32, bfloat16"),
         ("--augmentation spin", "augmentation must be none, or some of crop, flip, rotate, color joined by +"),
@@ -46,7 +46,7 @@ def assert_refused(outcome, words):
         ("--frobnicate 1", "--frobnicate"),
     ],
 )
-def test_a_training_that_cannot_work_leaves_no_folder(jaxscape, tmp_path, options, words):
+def test_an_invalid_training_leaves_no_folder(jaxscape, tmp_path, options, words):
     assert_refused(jaxscape("train", tmp_path / "run", *options.split()), words)
     assert not (tmp_path / "run").exists()
 
@@ -68,7 +68,7 @@ def test_a_training_that_cannot_work_leaves_no_folder(jaxscape, tmp_path, option
         ("--strategy fast", "unknown strategy 'fast'; known: auto, loop, threads, vmap_grad, grad_vmap"),
     ],
 )
-def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_minimum, options, words):
+def test_an_invalid_retraining_leaves_the_minimum_unchanged(jaxscape, with_minimum, options, words):
     before = contents(with_minimum)
     assert_refused(jaxscape("retrain", with_minimum, *options.split()), words)
     assert contents(with_minimum) == before
@@ -90,17 +90,17 @@ def test_a_retraining_that_cannot_work_leaves_the_minimum_alone(jaxscape, with_m
         ("--n-components 14", "n_components must be a whole number from 1 to n = 13, got 14"),
         ("--potential l1", "unknown potential 'l1'; known: euclidean, cosine"),
         ("--landmarks 2", "landmarks must be None or a whole number of at least 3, got 2"),
-        ("--method tsne --landmarks 9", "potential and landmarks belong to method phate, got method tsne"),
-        ("--method phate-package --knn connect", "knn connect belongs to method phate, got method phate-package"),
-        ("--method phate-package --knn auto", "knn auto belongs to method phate, got method phate-package"),
-        ("--method mds --knn 4", "knn, decay and t belong to method phate, got method mds"),
-        ("--method tsne --decay 2", "knn, decay and t belong to method phate, got method tsne"),
-        ("--method pca --t 2", "knn, decay and t belong to method phate, got method pca"),
-        ("--method pca --metric cosine", "method pca needs metric euclidean, got cosine"),
-        ("--center minimum --include-minimum", "include_minimum needs another center than the minimum"),
+        ("--method tsne --landmarks 9", "potential and landmarks require method phate, got method tsne"),
+        ("--method phate-package --knn connect", "knn connect requires method phate, got method phate-package"),
+        ("--method phate-package --knn auto", "knn auto requires method phate, got method phate-package"),
+        ("--method mds --knn 4", "knn, decay and t require method phate, got method mds"),
+        ("--method tsne --decay 2", "knn, decay and t require method phate, got method tsne"),
+        ("--method pca --t 2", "knn, decay and t require method phate, got method pca"),
+        ("--method pca --metric cosine", "method pca requires metric euclidean, got cosine"),
+        ("--center minimum --include-minimum", "include_minimum requires a center other than minimum"),
     ],
 )
-def test_an_embedding_that_cannot_work_leaves_the_run_alone(jaxscape, run, options, words):
+def test_an_invalid_embedding_leaves_the_run_unchanged(jaxscape, run, options, words):
     before = contents(run)
     assert_refused(jaxscape("embed", run, *options.split()), words)
     assert contents(run) == before
@@ -115,7 +115,7 @@ def test_an_embedding_that_cannot_work_leaves_the_run_alone(jaxscape, run, optio
         ("info", "is not a run folder: it has no config.json; `jaxscape train {run}` makes one"),
     ],
 )
-def test_a_stage_without_the_one_before_says_which_command_makes_it(jaxscape, tmp_path, command, words):
+def test_a_stage_without_its_predecessor_names_the_command_that_makes_it(jaxscape, tmp_path, command, words):
     run = tmp_path / "run"
     assert_refused(jaxscape(command, run), words.format(run=run))
     assert not run.exists()
@@ -127,7 +127,7 @@ def test_unfinished_trajectories_are_not_embedded(jaxscape, run):
 
 
 @pytest.mark.parametrize("command", ["train", "demo"])
-def test_a_file_is_no_folder(jaxscape, tmp_path, command):
+def test_a_file_is_not_a_run_folder(jaxscape, tmp_path, command):
     (tmp_path / "file").write_text("mine")
     assert_refused(jaxscape(command, tmp_path / "file"), f"cannot make the folder {tmp_path / 'file'}")
     assert_refused(jaxscape(command, tmp_path / "file" / "run"), "Not a directory")
@@ -153,7 +153,7 @@ def test_a_damaged_record_is_named(jaxscape, run, command, text, words):
 @pytest.mark.parametrize(
     "arguments", [[], ["plan"], ["train"], ["retrain"], ["embed"], ["plot"], ["info"], ["frobnicate"]]
 )
-def test_what_is_missing_is_told(jaxscape, arguments):
+def test_missing_arguments_are_reported(jaxscape, arguments):
     outcome = jaxscape(*arguments)
     assert outcome.code == 2
     assert "--help" in outcome.err

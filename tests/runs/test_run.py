@@ -1,4 +1,4 @@
-"""A run folder of one's own problem, as an object: it resumes, extends, refuses what is another problem, and draws."""
+"""`Run` with the user's own problem: it resumes, extends, refuses another problem, and draws."""
 
 import shutil
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ RETRAIN = {"seeds": 2, "step_sizes": (0.5, 1.0), "epochs": 3, "batch_size": 8, "
 
 
 class Layer(NamedTuple):
-    """Parameters in a structure that no dictionary has: `weight` stands before `bias`."""
+    """Parameters in an order that no dictionary of jax has: `weight` before `bias`."""
 
     weight: jax.Array
     bias: jax.Array
@@ -62,7 +62,7 @@ def finished(tmp_path_factory):
 
 
 def results(run):
-    """All files that a run promises to make again byte by byte."""
+    """Return the bytes of all files that a run reproduces exactly."""
     store = run.store()
     parameters = jax.tree.map(np.ndarray.tobytes, store.read())
     names = ("metrics.csv", "geometry.csv", "gram.npz")
@@ -70,7 +70,7 @@ def results(run):
 
 
 @pytest.mark.slow
-def test_scale_free_views_need_the_problem_which_says_what_a_filter_is(finished, tmp_path):
+def test_scale_free_views_need_the_problem_which_defines_the_filters(finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     with pytest.raises(ValueError, match=r"scale-free distances need the filter_axis of the problem of .*run"):
         Run(folder, quiet=True).plot(scale_free=True)
@@ -82,17 +82,17 @@ def test_scale_free_views_need_the_problem_which_says_what_a_filter_is(finished,
 
     names = {path.name for path in Run(folder, problem(filter_axis=of_path), quiet=True).plot(scale_free=True)}
     paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(init(jax.random.key(0))[0])}
-    assert set(asked) <= paths  # the problem's own, of whatever containers
+    assert set(asked) <= paths  # those of the problem's own containers
     assert asked
     assert {"polar-scale-free.png", "plane-scale-free.pdf"} <= names
     last = scale_free_table(folder, filters=Filters(-1)).columns["scale_free_distance"]
     other = scale_free_table(folder, filters=Filters(0)).columns[
         "scale_free_distance"
-    ]  # what was kept is of other filters
+    ]  # the stored table is from other filters
     assert not np.allclose(last, other)
 
 
-def test_everything_is_made(finished):
+def test_all_results_are_made(finished):
     names = {path.name for path in finished.folder.iterdir()}
     assert {"minimum", "trajectories", "metrics.csv", "geometry.csv", "report.json", "figures", "embeddings"} <= names
     assert (finished.folder / "figures" / "phate-cosine-none-knn3-beside-rotated-null.png").exists()
@@ -109,7 +109,7 @@ def test_the_same_calls_again_change_nothing(finished):
 
 @dataclass
 class Init:
-    """A record whose calls are counted. It has no hash, without which jax traces a function whenever it is asked."""
+    """An init function that counts its calls. It has no hash, so that jax cannot cache its trace."""
 
     calls: int = 0
 
@@ -126,7 +126,7 @@ def test_init_is_traced_once(tmp_path):
     assert counted.calls == 2  # the structure of the parameters, then the parameters themselves
 
 
-def test_what_reads_needs_no_problem(finished):
+def test_reading_needs_no_problem(finished):
     run = Run(finished.folder, quiet=True)
     assert run.report() == finished.report()
     assert run.plot()
@@ -150,12 +150,12 @@ def test_distances_are_those_of_the_parameters(finished):
     np.testing.assert_allclose(pairwise_distances(gram(store), metric="euclidean"), expected, rtol=1e-12, atol=1e-13)
 
 
-def test_what_is_measured_is_of_the_trajectories_around_the_minimum(finished):
+def test_measured_gives_the_trajectories_around_the_minimum(finished):
     measured = finished.measured()
     expected = gram(finished.store(), reference=finished.minimum().params, members=range(4))
     for metric, center in (("euclidean", None), ("cosine", "reference")):
         distances = (pairwise_distances(each, metric=metric, center=center) for each in (measured.gram, expected))
-        np.testing.assert_allclose(*distances, rtol=1e-10, atol=1e-15)  # sums of fewer columns, in another order
+        np.testing.assert_allclose(*distances, rtol=1e-10, atol=1e-15)  # sums over fewer columns, in another order
     assert measured.labels.keys() == {"member", "seed", "step_size", "epoch", "update"}
     np.testing.assert_array_equal(measured.labels["epoch"], np.repeat(range(4), 4))
     for name in ("member", "epoch", "update", "seed"):
@@ -163,26 +163,26 @@ def test_what_is_measured_is_of_the_trajectories_around_the_minimum(finished):
     assert {values.shape for values in measured.labels.values()} == {(16,)}
 
 
-def test_what_is_measured_is_made_again_where_it_is_missing(finished):
+def test_a_missing_gram_matrix_is_recomputed(finished):
     before = finished.folder.gram.read_bytes()
     finished.folder.gram.unlink()
     assert Run(finished.folder, quiet=True).measured(controls=True).gram.num_points == 24
     assert finished.folder.gram.read_bytes() == before
 
 
-def test_a_console_gets_what_is_printed_unless_it_is_to_be_quiet(finished, capsys):
+def test_output_goes_to_the_console_unless_quiet(finished, capsys):
     out = StringIO()
     for quiet in (False, True):
         run = Run(finished.folder, problem(), quiet=quiet, console=Console(file=out, soft_wrap=True))
         run.retrain(**RETRAIN)
         run.embed(knn=3)
-    assert out.getvalue().count("the trajectories are there, 3 epochs") == 1
-    assert out.getvalue().count("phate-cosine-none-knn3 is there") == 1
+    assert out.getvalue().count("the trajectories are complete, 3 epochs") == 1
+    assert out.getvalue().count("phate-cosine-none-knn3 is up to date") == 1
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("moment", ["write_table", "save_state"])
-def test_a_run_that_was_stopped_ends_in_the_same_bytes(finished, tmp_path, monkeypatch, moment):
+def test_a_stopped_run_resumes_to_the_same_bytes(finished, tmp_path, monkeypatch, moment):
     def calls():
         run = Run(tmp_path / "run", problem(), quiet=True)
         run.train(epochs=3, batch_size=8)
@@ -218,8 +218,8 @@ def test_more_epochs_extend(finished, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"describe": {"model": "another"}}, "in describe, model is 'MLP 4-3-1', asked for 'another'"),
-        ({"version": "2"}, "version is '', asked for '2'"),
+        ({"describe": {"model": "another"}}, "in describe, model is 'MLP 4-3-1', requested 'another'"),
+        ({"version": "2"}, "version is '', requested '2'"),
         (
             {
                 "init": lambda key: (
@@ -227,7 +227,7 @@ def test_more_epochs_extend(finished, tmp_path):
                     {},
                 )
             },
-            "in parameters, 0/weight is 'float32 (4, 3)', asked for 'float32 (4, 5)'",
+            "in parameters, 0/weight is 'float32 (4, 3)', requested 'float32 (4, 5)'",
         ),
     ],
 )
@@ -239,15 +239,15 @@ def test_another_problem_is_refused(finished, changes, words):
     assert results(finished) == before
 
 
-def test_the_built_in_problem_and_ones_own_do_not_mix(finished, jaxscape, kept_minimum):
+def test_the_built_in_problem_and_an_own_problem_do_not_mix(finished, jaxscape, kept_minimum):
     outcome = jaxscape("train", finished.folder)
     assert outcome.code == 1
     assert "its record does not name its problem; give --problem" in outcome.err
-    with pytest.raises(ValueError, match="holds results of the built-in problem, not of one of your own"):
+    with pytest.raises(ValueError, match="holds results of the built-in problem, not of a problem of your own"):
         Run(kept_minimum, problem(), quiet=True).retrain(**RETRAIN)
 
 
-def test_a_minimum_that_is_given_is_retrained(tmp_path):
+def test_a_given_minimum_is_retrained(tmp_path):
     params, _ = init(jax.random.key(3))
     run = Run(tmp_path / "run", problem(init=None), quiet=True)
     with pytest.raises(ValueError, match="the parameters are not known"):
@@ -260,7 +260,7 @@ def test_a_minimum_that_is_given_is_retrained(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
     with pytest.raises(ValueError, match="holds results of another configuration: given is"):
         run.set_minimum(jax.tree.map(lambda leaf: leaf + 1, params))
-    with pytest.raises(ValueError, match="holds results of another configuration: epochs is 0, asked for 3"):
+    with pytest.raises(ValueError, match="holds results of another configuration: epochs is 0, requested 3"):
         Run(run.folder, problem(), quiet=True).train(epochs=3, batch_size=8)
 
 
@@ -274,7 +274,7 @@ def test_networks_are_compared(tmp_path):
     assert [label["optimizer"] for label in run.store().labels] == ["adam", "adam", "slow", "slow"]
 
 
-def test_batches_of_a_function_count_their_updates(tmp_path):
+def test_batches_of_a_function_are_counted_as_updates(tmp_path):
     def batches(epoch, keys):
         steps = 2 if epoch == 1 else 3
         return jnp.asarray(DATA)[: 8 * steps].reshape(1, steps, 8, 4).repeat(len(keys), axis=0)
@@ -316,7 +316,7 @@ def test_bfloat16_parameters_resume(tmp_path):
         (lambda run: run.compare({}, epochs=1), ValueError, "optimizers must name one or more"),
     ],
 )
-def test_what_cannot_work_is_refused_and_leaves_nothing(tmp_path, call, error, words):
+def test_invalid_calls_are_refused_and_leave_nothing(tmp_path, call, error, words):
     with pytest.raises(error, match=words):
         call(Run(tmp_path / "run", problem(), quiet=True))
     assert not (tmp_path / "run").exists()
@@ -329,7 +329,7 @@ def test_a_malformed_loss_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_fingerprint_follows_from_the_problem(finished, tmp_path):
+def test_the_fingerprint_depends_on_the_problem(finished, tmp_path):
     record = finished.folder.read_config()["problem"]
     assert record["describe"] == {"model": "MLP 4-3-1"}
     other = RunFolder(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""What stands in a run folder after train, retrain, embed and plot, against numbers computed from its parameters."""
+"""The contents of a run folder after train, retrain, embed and plot, compared with numbers from its parameters."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.scale_free import scale_free_table
 from jaxscape.runs.tables import read_csv
 
-MEMBERS, EPOCHS, STEPS = 6, 2, 2  # of the fixture; epochs are counted from 0, steps are those of an epoch
+MEMBERS, EPOCHS, STEPS = 6, 2, 2  # of the fixture; epochs are counted from 0, steps are per epoch
 SETTING = "phate-cosine-none-knn3"
 LABELS = {
     "member": np.tile(np.arange(MEMBERS), EPOCHS + 1),
@@ -27,7 +27,7 @@ LABELS = {
     "epoch": np.repeat(np.arange(EPOCHS + 1), MEMBERS),
     "update": np.repeat(STEPS * np.arange(EPOCHS + 1), MEMBERS),
 }
-THROWN = LABELS["step_size"] > 0  # the others are controls, in no picture
+PERTURBED = LABELS["step_size"] > 0  # the others are controls, which are not embedded
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def store(finished):
 
 @pytest.fixture(scope="module")
 def minimum(finished):
-    """Parameters and model state, as anybody reads them with orbax."""
+    """Parameters and model state, read with orbax alone."""
     return jax.tree.map(np.asarray, ocp.load((finished / "minimum" / "parameters").absolute()))
 
 
@@ -52,7 +52,7 @@ def report(finished):
     return json.loads((finished / "report.json").read_text())
 
 
-def test_it_holds_what_the_design_lists_and_nothing_unfinished(finished):
+def test_the_folder_holds_the_documented_files_and_nothing_unfinished(finished):
     found = {path.name for path in finished.iterdir()}
     assert found == {
         *("config.json", "minimum", "trajectories", "resume", "metrics.csv", "gram.npz", "geometry.csv"),
@@ -61,7 +61,7 @@ def test_it_holds_what_the_design_lists_and_nothing_unfinished(finished):
     assert not [path for path in finished.rglob("*") if "tmp" in path.name]
 
 
-def test_the_record_says_what_was_asked_and_where_it_ran(finished, images):
+def test_the_record_holds_the_settings_and_the_environment(finished, images):
     record = json.loads((finished / "config.json").read_text())
     assert record["train"]["data_dir"] == str(images)
     assert (record["train"]["epochs"], record["train"]["train_size"]) == (2, 40)
@@ -73,7 +73,7 @@ def test_the_record_says_what_was_asked_and_where_it_ran(finished, images):
     assert "cpu" in record["environment"]["device"]
 
 
-def test_what_was_asked_is_read_without_waiting_for_jax(finished):
+def test_settings_are_read_without_importing_jax(finished):
     code = (
         "import sys; from jaxscape.runs.folder import RunFolder; assert 'jax' not in sys.modules, 'imported'; "
         "run = RunFolder(sys.argv[1]); assert run.settings('train') and run.settings('retrain'); "
@@ -89,7 +89,7 @@ def test_copies_are_retrained_like_their_minimum(finished):
     assert record["train"]["weight_decay"] > 0
 
 
-def test_the_loss_of_the_minimum_is_that_of_the_kept_parameters(finished, images, minimum):
+def test_the_loss_of_the_minimum_is_that_of_the_stored_parameters(finished, images, minimum):
     data = js.take_training(js.load_dataset("mnist", data_dir=images, unchecked=True), 40)
     mean, deviation = data.train_images.mean(), data.train_images.std()
     logits = js.WideResNet(10, 1, 10).apply(
@@ -100,7 +100,7 @@ def test_the_loss_of_the_minimum_is_that_of_the_kept_parameters(finished, images
     np.testing.assert_allclose(metrics["test_loss"], expected, rtol=1e-5)
 
 
-def test_metrics_have_a_row_a_member_and_epoch(finished):
+def test_metrics_have_one_row_per_member_and_epoch(finished):
     metrics = read_csv(finished / "metrics.csv")
     for name, expected in LABELS.items():
         np.testing.assert_array_equal(metrics[name], expected)
@@ -138,12 +138,12 @@ def test_geometry_has_norms_and_distances_of_every_row(finished, rows, minimum):
     np.testing.assert_allclose(geometry["distance"], np.linalg.norm(rows - center, axis=1), rtol=1e-10)
 
 
-def test_coordinates_have_a_row_a_member_and_epoch_and_diagnostics_beside_them(finished):
+def test_coordinates_have_one_row_per_member_and_epoch_and_diagnostics(finished):
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     diagnostics = json.loads((finished / "embeddings" / SETTING / "diagnostics.json").read_text())
     assert list(columns) == [*LABELS, "component", "x", "y"]
     for name, expected in LABELS.items():
-        np.testing.assert_array_equal(columns[name], expected[THROWN])
+        np.testing.assert_array_equal(columns[name], expected[PERTURBED])
     assert diagnostics["setting"]["knn"] == 3
     assert diagnostics["n_connected_components"] >= 1
 
@@ -152,7 +152,7 @@ def test_coordinates_are_the_public_embedding_of_the_public_distances(finished, 
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     with pytest.warns(UserWarning, match="disconnected components"):
         expected = js.phate(js.pairwise_distances(js.gram(store, members=range(4))), knn=3)
-    # The sign of an axis and the last digits of the Gram matrix (made without the minimum here) are free.
+    # The sign of an axis and the last digits of the Gram matrix (here without the minimum) may differ.
     scale = np.abs(expected.embedding).max()
     np.testing.assert_allclose(
         np.abs(np.stack([columns["x"], columns["y"]], axis=1)), np.abs(expected.embedding), atol=1e-3 * scale
@@ -173,7 +173,7 @@ def test_the_report_holds_the_geometry_that_the_public_functions_give(finished, 
     summary["return_drift"] = js.drift(every, np.arange(MEMBERS) >= 4).returned[:4]
     asked = RunFolder(finished).settings("retrain")
     optimizer = js.make_optimizer(asked.optimizer, asked.learning_rate, weight_decay=asked.weight_decay)
-    split = js.split_displacements(thrown, js.decay_factors(optimizer, 4)[LABELS["update"][THROWN]])
+    split = js.split_displacements(thrown, js.decay_factors(optimizer, 4)[LABELS["update"][PERTURBED]])
     summary |= {"inward_decay": split.decay[-1], "inward_loss": split.gradient[-1], "loss_cosine": split.cosine[-1]}
     assert (split.decay[-1] > 0).all()
     assert report["geometry"]["real"].keys() == summary.keys()
@@ -183,7 +183,7 @@ def test_the_report_holds_the_geometry_that_the_public_functions_give(finished, 
         assert found["n"] == 4
 
 
-def test_the_report_says_where_the_minimum_itself_drifts(finished, report, rows, minimum):
+def test_the_report_has_the_drift_of_the_minimum_itself(finished, report, rows, minimum):
     center = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(minimum["params"])]).astype(np.float64)
     ends = rows[-2:]
     np.testing.assert_array_equal(rows[:MEMBERS][4:], np.stack([center, center]))
@@ -200,11 +200,11 @@ def test_the_report_says_where_the_minimum_itself_drifts(finished, report, rows,
     to_mean = np.linalg.norm(by_epoch - by_epoch[:, 4:].mean(axis=1)[:, None], axis=2).ravel()
     np.testing.assert_allclose(geometry["distance_to_drifted"], to_mean, rtol=1e-9, atol=1e-8)
     for name in ("inward_decay", "inward_loss", "loss_cosine", "null_distance_over_jump"):
-        assert np.isnan(geometry[name][~THROWN]).all()
-    assert np.isfinite(geometry["inward_loss"][THROWN]).all()
+        assert np.isnan(geometry[name][~PERTURBED]).all()
+    assert np.isfinite(geometry["inward_loss"][PERTURBED]).all()
 
 
-def test_nulls_of_each_kind_stand_in_the_report(report):
+def test_the_report_has_nulls_of_each_kind(report):
     surrogates = report["geometry"]["surrogates"]
     assert surrogates.keys() == {"rotated", "exchange", "random", "decay"}
     assert surrogates["rotated"] == report["geometry"]["null"]
@@ -230,7 +230,7 @@ def test_the_report_has_the_minimum_the_embedding_and_the_time_of_every_stage(fi
     assert report["diverged"] == []
 
 
-def test_info_tells_the_stages_and_the_numbers(jaxscape, finished, report):
+def test_info_prints_the_stages_and_the_numbers(jaxscape, finished, report):
     outcome = jaxscape("info", finished)
     assert outcome.code == 0
     stages = f"stages done: train, retrain (2 of 2 epochs), distances and geometry, embed {SETTING}, plot (5 figures)"
@@ -242,11 +242,11 @@ def test_the_minimum_can_be_embedded_too(jaxscape, run):
     outcome = jaxscape("embed", run, "--method", "pca", "--include-minimum")
     assert outcome.code == 0, outcome.err
     columns = read_csv(run / "embeddings" / "pca-euclidean-with-minimum" / "coordinates.csv")
-    assert columns["member"].tolist() == [-1, *LABELS["member"][THROWN]]
+    assert columns["member"].tolist() == [-1, *LABELS["member"][PERTURBED]]
     places = np.stack([columns["x"], columns["y"]], axis=1)
     from_minimum = np.linalg.norm(places[1:] - places[0], axis=1)
-    # Projected distances never exceed real ones, and a plane keeps most of two directions.
-    real = read_csv(run / "geometry.csv")["distance"][THROWN]
+    # Projected distances never exceed the original ones, and a plane preserves most of two directions.
+    real = read_csv(run / "geometry.csv")["distance"][PERTURBED]
     assert np.all(from_minimum <= real * (1 + 1e-9))
     assert from_minimum.max() > 0.5 * real.max()
 
@@ -273,7 +273,7 @@ def test_every_method_is_embedded_and_all_are_drawn_side_by_side(jaxscape, run):
     assert {"methods.png", "methods.svg"} <= {file.name for file in (run / "figures").iterdir()}
 
 
-def test_landmarks_and_cosines_of_potentials_have_names_of_their_own(jaxscape, run):
+def test_landmarks_and_cosines_of_potentials_have_separate_names(jaxscape, run):
     outcome = jaxscape("embed", run, "--knn", 3, "--landmarks", 8, "--potential", "cosine")
     assert outcome.code == 0, outcome.err
     columns = read_csv(run / "embeddings" / f"{SETTING}-potential-cosine-landmarks8" / "coordinates.csv")
@@ -288,7 +288,7 @@ def test_three_dimensions_are_drawn(jaxscape, run):
     assert (run / "figures" / f"{SETTING}-3d.png").exists()
 
 
-def test_metric_scaling_has_the_minimum_and_keeps_the_distances_best(jaxscape, run):
+def test_metric_mds_has_the_minimum_and_preserves_the_distances_best(jaxscape, run):
     for method in ("mds", "pca"):
         outcome = jaxscape("embed", run, "--method", method)
         assert outcome.code == 0, outcome.err
@@ -306,7 +306,7 @@ def test_metric_scaling_has_the_minimum_and_keeps_the_distances_best(jaxscape, r
     distances = js.pairwise_distances(measured.gram, metric="euclidean", include_reference=True)
     record = json.loads((run / "embeddings" / "mds-euclidean" / "diagnostics.json").read_text())
     member, of_mds = drawn("mds")
-    assert member.tolist() == [-1, *LABELS["member"][THROWN]]
+    assert member.tolist() == [-1, *LABELS["member"][PERTURBED]]
     assert record["stress"] == pytest.approx(stress(distances, of_mds), rel=1e-6)
     _, of_pca = drawn("pca")
     assert stress(distances[1:, 1:], of_mds[1:, 1:]) < stress(distances[1:, 1:], of_pca)
@@ -324,7 +324,7 @@ def test_the_exact_views_are_drawn_first(jaxscape, run):
 
 
 @pytest.mark.slow
-def test_a_copy_that_was_not_thrown_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
+def test_an_unperturbed_copy_has_no_distance_in_jumps_and_is_drawn(jaxscape, retrain, with_minimum):
     for outcome in (
         retrain(with_minimum, "--seeds", 1, "--step-sizes", 0, 1),
         jaxscape("embed", with_minimum, "--knn", 1),
@@ -343,7 +343,7 @@ def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrai
     store = js.TrajectoryStore.open(with_minimum / "trajectories")
     assert {leaf.dtype for leaf in jax.tree.leaves(store.read())} == {np.dtype(np.float32)}
     rounded = next(store.blocks(10**8))
-    np.testing.assert_array_equal(rounded[:MEMBERS], rows[:MEMBERS])  # where they were thrown
+    np.testing.assert_array_equal(rounded[:MEMBERS], rows[:MEMBERS])  # the perturbed starts
     ends = slice(-MEMBERS, None)
     moved = np.linalg.norm(rows[ends] - rows[:MEMBERS], axis=1)
     apart = np.linalg.norm(rounded[ends] - rows[ends], axis=1)
@@ -354,7 +354,7 @@ def test_bfloat16_activations_leave_snapshots_and_measurements_in_float32(retrai
 
 
 @pytest.mark.slow
-def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_kept(jaxscape, run, store, minimum):
+def test_scale_free_views_are_drawn_on_request_and_their_table_is_stored(jaxscape, run, store, minimum):
     assert jaxscape("plot", run).code == 0
     assert not (run / "scale_free.csv").exists()
     assert not list((run / "figures").glob("*scale-free*"))
@@ -370,12 +370,12 @@ def test_scale_free_views_are_drawn_where_they_are_asked_for_and_their_table_is_
     np.testing.assert_array_equal(table["scale_free_distance"], np.concatenate([each.distance for each in found]))
     np.testing.assert_array_equal(table["scale_free_angle"], np.concatenate([each.angle for each in found]))
     panel = scale_free_panel(run)
-    np.testing.assert_allclose(panel.distance, table["scale_free_distance"][THROWN] / found[0].norm)
+    np.testing.assert_allclose(panel.distance, table["scale_free_distance"][PERTURBED] / found[0].norm)
     assert panel.begin == "jump"
 
 
 @pytest.mark.slow
-def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, run):
+def test_a_stored_scale_free_table_is_read_and_a_damaged_one_recomputed(jaxscape, run):
     first = scale_free_table(run)
     with mock.patch("jaxscape.runs.scale_free.scale_free", side_effect=AssertionError):
         kept = scale_free_table(run)
@@ -385,11 +385,11 @@ def test_a_kept_scale_free_table_is_read_and_a_damaged_one_made_again(jaxscape, 
     whole = (run / "scale_free.csv").read_bytes()
     (run / "scale_free.csv").write_bytes(whole[:100])
     outcome = jaxscape("plot", run, "--scale-free")
-    assert "it is made again" in outcome.out.replace("\n", " ")
+    assert "it is recomputed" in outcome.out.replace("\n", " ")
     assert (run / "scale_free.csv").read_bytes() == whole
 
 
-def test_pictures_know_the_components_of_the_graph_and_those_of_earlier_embeddings_none(jaxscape, finished, run):
+def test_figures_show_the_components_of_the_graph_which_earlier_embeddings_lack(jaxscape, finished, run):
     panel = plot._panel(finished, SETTING)
     columns = read_csv(finished / "embeddings" / SETTING / "coordinates.csv")
     np.testing.assert_array_equal(panel.component, columns["component"])
@@ -410,7 +410,7 @@ def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_
     drawn = (finished / "figures" / "parts.svg").read_text()
     assert "run: weight decay" in drawn or "good: weight decay" in drawn
     assert ": loss" in drawn
-    assert retrain(with_minimum, "--optimizer", "adam").code == 0  # whose decay goes through its moments
+    assert retrain(with_minimum, "--optimizer", "adam").code == 0  # its weight decay passes through the moments
     assert jaxscape("embed", with_minimum, "--plot").code == 0
     assert not (with_minimum / "figures" / "parts.png").exists()
     report = json.loads((with_minimum / "report.json").read_text())
@@ -419,8 +419,8 @@ def test_the_parts_of_displacements_are_drawn(finished, jaxscape, retrain, with_
 
 
 @pytest.mark.slow
-def test_a_null_with_weight_decay_is_refused_where_it_is_not_known(jaxscape, retrain, with_minimum):
+def test_a_null_with_weight_decay_is_refused_if_the_decay_is_unknown(jaxscape, retrain, with_minimum):
     assert retrain(with_minimum, "--optimizer", "adam").code == 0
     outcome = jaxscape("embed", with_minimum, "--null", "decay")
     assert outcome.code == 1
-    assert "null decay needs a weight decay that shrinks all parameters alike" in outcome.err
+    assert "null decay needs a weight decay that shrinks all parameters by the same factor" in outcome.err

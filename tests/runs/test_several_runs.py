@@ -21,7 +21,7 @@ KEPT = ("metrics.csv", "geometry.csv")
 
 @pytest.fixture(scope="module")
 def another_minimum(tmp_path_factory, train):
-    """A minimum of another seed."""
+    """A run folder with the minimum of another seed."""
     run = tmp_path_factory.mktemp("another") / "second"
     outcome = train(run, "--seed", 1)
     assert outcome.code == 0, outcome.err
@@ -30,13 +30,13 @@ def another_minimum(tmp_path_factory, train):
 
 @pytest.fixture
 def minima(tmp_path, kept_minimum, another_minimum):
-    """Two run folders with a minimum each, to be changed."""
+    """Two run folders with a minimum each, which tests may change."""
     return [shutil.copytree(run, tmp_path / name) for name, run in {"a": kept_minimum, "b": another_minimum}.items()]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, kept_minimum, another_minimum, jaxscape):
-    """What each gives by itself."""
+    """The results of each run by itself."""
     folder, found = tmp_path_factory.mktemp("alone"), []
     for name, minimum in {"a": kept_minimum, "b": another_minimum}.items():
         run = shutil.copytree(minimum, folder / name)
@@ -51,20 +51,20 @@ def read_bytes(run):
     return params, [(run / table).read_bytes() for table in KEPT]
 
 
-def test_two_minima_together_give_what_each_gives_alone(jaxscape, minima, alone):
+def test_two_minima_together_give_the_results_of_each_alone(jaxscape, minima, alone):
     outcome = jaxscape("retrain", *minima, *OPTIONS)
     assert outcome.code == 0, outcome.err
     assert "a, b: retrain 12 copies: 4/4" in outcome.out
     assert [read_bytes(run) for run in minima] == alone
     again = jaxscape("retrain", *minima)
     assert again.code == 0
-    assert again.out.count("the trajectories are there, 3 epochs") == 2
+    assert again.out.count("the trajectories are complete, 3 epochs") == 2
 
 
 @pytest.mark.parametrize(("owner", "name"), [(recording, "save_state"), (TrajectoryStore, "append")])
 @pytest.mark.parametrize("call", [3, 4, 5])
-def test_interrupted_between_them_they_go_on_to_the_same_bytes(jaxscape, minima, alone, owner, name, call):
-    """One of them may be an epoch ahead then, and goes by itself."""
+def test_interrupted_between_two_runs_they_resume_to_the_same_bytes(jaxscape, minima, alone, owner, name, call):
+    """One of them may then be an epoch ahead, and is retrained separately."""
     write, calls = getattr(owner, name), []
 
     def interrupted(*arguments, **options):
@@ -81,11 +81,11 @@ def test_interrupted_between_them_they_go_on_to_the_same_bytes(jaxscape, minima,
     assert [read_bytes(run) for run in minima] == alone
 
 
-def test_one_that_takes_other_steps_comes_after_the_other(jaxscape, minima, alone):
+def test_a_run_with_different_steps_is_retrained_after_the_other(jaxscape, minima, alone):
     config = minima[1] / "config.json"
     record = json.loads(config.read_text())
-    record["train"]["weight_decay"] = 0.01  # by which its copies are retrained too
-    del record["sha256"]  # the edit is meant
+    record["train"]["weight_decay"] = 0.01  # used for its copies too
+    del record["sha256"]  # marks the edit as intended
     config.write_text(json.dumps(record))
     outcome = jaxscape("retrain", *minima, *OPTIONS)
     assert outcome.code == 0, outcome.err
@@ -127,14 +127,14 @@ def test_minima_trained_together_are_those_trained_alone_and_seeds_count_on(
     assert "a, b: train: 2/2" in outcome.out
     assert read_minima(runs) == read_minima([kept_minimum, another_minimum])
     again = jaxscape("train", *runs)
-    assert again.out.count("the minimum is there, 2 epochs") == 2
+    assert again.out.count("the minimum is complete, 2 epochs") == 2
     outcome = train(runs[::-1], "--seed", 0)
     assert outcome.code == 1
-    assert "seed is 1, asked for 0" in outcome.err
+    assert "seed is 1, requested 0" in outcome.err
 
 
-def test_minima_interrupted_go_on_to_the_same_bytes(train, tmp_path, monkeypatch, kept_minimum, another_minimum):
-    """The first has kept a state when the second has none: each goes by itself then."""
+def test_interrupted_minima_resume_to_the_same_bytes(train, tmp_path, monkeypatch, kept_minimum, another_minimum):
+    """The first has saved a state and the second has none, so each is trained separately."""
     runs = [tmp_path / name for name in "ab"]
     write, kept = train_stage.save_state, []
     monkeypatch.setattr(train_stage, "_SECONDS_BETWEEN_STATES", 0)
@@ -154,7 +154,7 @@ def test_minima_interrupted_go_on_to_the_same_bytes(train, tmp_path, monkeypatch
     assert read_minima(runs) == read_minima([kept_minimum, another_minimum])
 
 
-def test_a_minimum_that_diverges_leaves_the_others_alone(train, tmp_path, kept_minimum, monkeypatch):
+def test_a_training_that_diverges_leaves_the_others_unaffected(train, tmp_path, kept_minimum, monkeypatch):
     runs = [tmp_path / name for name in "ab"]
     start = train_stage.init_states
 
@@ -172,8 +172,8 @@ def test_a_minimum_that_diverges_leaves_the_others_alone(train, tmp_path, kept_m
     assert not (runs[1] / "minimum").exists()
 
 
-def test_on_a_gpu_the_fastest_strategy_is_taken_and_kept(train, tmp_path, monkeypatch):
-    """Where a run goes on, it goes on as it began."""
+def test_on_a_gpu_the_fastest_strategy_is_chosen_and_kept(train, tmp_path, monkeypatch):
+    """A resumed run keeps the strategy that it began with."""
     runs, asked = [tmp_path / name for name in "ab"], []
     monkeypatch.setattr(train_stage.jax, "default_backend", lambda: "gpu")
 
@@ -193,7 +193,7 @@ def test_on_a_gpu_the_fastest_strategy_is_taken_and_kept(train, tmp_path, monkey
     assert len(asked) == 1
 
 
-def test_stacks_of_other_networks_cannot_be_put_together():
+def test_stacks_of_different_networks_cannot_be_concatenated():
     def states(width):
         import optax
 
@@ -215,12 +215,12 @@ def test_a_copied_minimum_is_retrained_like_the_one_it_was_copied_from(jaxscape,
     assert jaxscape("retrain", run, *OPTIONS).code == 0
     assert read_bytes(run) == alone[0]
     before = [path.stat().st_mtime_ns for path in sorted((run / "minimum").rglob("*"))]
-    train_stage.copy_minimum(minima[0], run)  # is there
+    train_stage.copy_minimum(minima[0], run)  # exists already
     assert [path.stat().st_mtime_ns for path in sorted((run / "minimum").rglob("*"))] == before
 
 
 def test_a_minimum_is_not_copied_over_another(minima, tmp_path):
-    with pytest.raises(ValueError, match=r"b holds results of another configuration: seed is 1, asked for 0"):
+    with pytest.raises(ValueError, match=r"b holds results of another configuration: seed is 1, requested 0"):
         train_stage.copy_minimum(*minima)
     with pytest.raises(FileNotFoundError, match=r"nowhere has no finished minimum"):
         train_stage.copy_minimum(tmp_path / "nowhere", minima[0])

@@ -1,4 +1,4 @@
-"""What an embedding says of itself: beside its surrogates, where it has collapsed, and which knn it took."""
+"""Diagnostics of an embedding: the comparison with its surrogates, its collapse, and its choice of knn."""
 
 import warnings
 from itertools import islice
@@ -25,13 +25,13 @@ from jaxscape.trajectories.files import write_record
 from jaxscape.trajectories.gram import gram
 from jaxscape.trajectories.null import null_trajectories
 
-MEMBERS, EPOCHS, SIZE = 3, 15, 400  # three directions have one arrangement in the plane, more have several
+MEMBERS, EPOCHS, SIZE = 3, 15, 400  # three directions have a unique arrangement in the plane, more have several
 LABELS = {"member": np.tile(np.arange(MEMBERS), EPOCHS), "update": np.repeat(np.arange(EPOCHS), MEMBERS)}
 SILENT = make_console(silent=True)
 
 
 def thrown(*, pull, wander=0.02, seed=0):
-    """Copies perturbed away from a minimum, each pulled back by that share of its jump in the end."""
+    """Return copies perturbed away from a minimum, each finally pulled back by this fraction of its jump."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(SIZE) / np.sqrt(SIZE)
     starts = generator.standard_normal((1, MEMBERS, SIZE)) / np.sqrt(SIZE)
@@ -43,9 +43,9 @@ def thrown(*, pull, wander=0.02, seed=0):
 
 
 def compared(picture, config):
-    """The picture beside those of its surrogates."""
+    """Compare the embedding with those of its surrogates."""
     draws = Nulls(picture.gram, np.zeros(picture.gram.num_points), None, seed=0).draws()
-    return trust.beside_surrogates(picture, config, LABELS, draws)
+    return trust.compare_with_surrogates(picture, config, LABELS, draws)
 
 
 @pytest.mark.parametrize("seed", [5, 6, 7])
@@ -106,7 +106,7 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
         (EmbedConfig(method="umap"), "UMAP would take three times as long"),
     ],
 )
-def test_what_is_not_compared_says_why(config, reason):
+def test_embeddings_that_are_not_compared_have_a_reason(config, reason):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     assert compared(picture, config) == {"kind": "rotated", "skipped": reason}
 
@@ -119,14 +119,14 @@ def test_too_many_points_are_not_compared(monkeypatch):
     assert trust.alternative(picture, EmbedConfig()) == ""
 
 
-def test_surrogates_that_cannot_be_drawn_are_no_error(monkeypatch):
+def test_surrogates_that_cannot_be_embedded_are_not_an_error(monkeypatch):
     picture = draw(thrown(pull=0.5), EmbedConfig())
     config = EmbedConfig(method="phate", knn=20, t=10**6)
     found = compared(picture, config)
-    assert found["skipped"].startswith("the surrogates cannot be drawn: t=1000000 is too large")
+    assert found["skipped"].startswith("the surrogates cannot be embedded: t=1000000 is too large")
 
 
-def test_the_caption_says_what_the_surrogates_draw():
+def test_the_caption_describes_the_surrogates():
     numbers = {"fidelity": {"rank": 0.93, "radius": 0.87}, "surrogate": {"disparity": 0.004, "movement": 0.72}}
     said = embeddings.describe_trust(numbers)
     assert said == ("rank correlation: distances 0.93, radii 0.87; surrogates: disparity 0.00, movements 0.72")
@@ -134,12 +134,12 @@ def test_the_caption_says_what_the_surrogates_draw():
     assert "surrogates draw the same: disparity 0.00" in embeddings.describe_trust(numbers)
     assert embeddings.describe_trust({"degenerate": "all points lie on a line"}) == "degenerate"
     assert embeddings.describe_trust({"fidelity": None, "surrogate": {"kind": "rotated", "skipped": "why"}}) == ""
-    assert embeddings.describe_trust({}) == ""  # of version 0.1
+    assert embeddings.describe_trust({}) == ""  # a record of version 0.1
 
 
 @pytest.fixture(scope="module")
 def two_starts(tmp_path_factory):
-    """Trajectories from two starts by two optimisers each, which knn connect draws on a line."""
+    """Trajectories from two starts by two optimisers each, whose embedding with knn connect collapses to a line."""
     size, snapshots, generator = 2000, 21, np.random.default_rng(0)
     labels, networks = [], []
     for seed in (0, 1):
@@ -156,7 +156,7 @@ def two_starts(tmp_path_factory):
     return path
 
 
-def test_a_collapsed_picture_warns_and_names_what_measures_best(jaxscape, two_starts):
+def test_a_collapsed_embedding_warns_and_suggests_the_best_alternative(jaxscape, two_starts):
     outcome = jaxscape("embed", two_starts, "--knn", "connect", "--plot")
     assert outcome.code == 0, outcome.err
     setting = "phate-cosine-none-knnconnect"
@@ -179,7 +179,7 @@ def test_a_collapsed_picture_warns_and_names_what_measures_best(jaxscape, two_st
     ranks = {name: rank_correlation(distances, each) for name, each in others.items()}
     best = max(ranks, key=ranks.get)
     assert instead == (
-        f"of the same distances `{best}` draws most (rank correlation of all distances {ranks[best]:.2f})"
+        f"for the same distances, `{best}` preserves the most (rank correlation of all distances {ranks[best]:.2f})"
     )
     assert "degenerate; rank" in (two_starts / "figures" / f"{setting}.svg").read_text()
     assert "degenerate: all points lie on a line" in " ".join(jaxscape("info", two_starts).out.split())
@@ -189,7 +189,7 @@ def test_a_collapsed_picture_warns_and_names_what_measures_best(jaxscape, two_st
 
 
 @pytest.mark.slow
-def test_auto_says_what_it_tried(jaxscape, two_starts):
+def test_knn_auto_prints_the_values_tried(jaxscape, two_starts):
     outcome = jaxscape("embed", two_starts, "--knn", "auto", "--plot")
     assert outcome.code == 0, outcome.err
     found = read_diagnostics(two_starts, "phate-cosine-none-knnauto")
@@ -205,19 +205,19 @@ def test_auto_says_what_it_tried(jaxscape, two_starts):
     assert read_setting(two_starts, "phate-cosine-none-knnauto").knn == "auto"
 
 
-def test_the_component_of_each_point_is_kept(two_starts, jaxscape):
+def test_the_component_of_each_point_is_stored(two_starts, jaxscape):
     assert jaxscape("embed", two_starts, "--knn", 5).code == 0
     found, columns = (
         read_diagnostics(two_starts, "phate-cosine-none-knn5"),
         read_coordinates(two_starts, "phate-cosine-none-knn5"),
     )
     assert found["n_connected_components"] == 2
-    np.testing.assert_array_equal(columns["component"], columns["seed"])  # of two alike the one of the first row
+    np.testing.assert_array_equal(columns["component"], columns["seed"])  # numbered by the first row of each
     assert jaxscape("embed", two_starts).code == 0
     assert "component" not in read_coordinates(two_starts, "mds-euclidean")
 
 
-def test_the_words_for_knn_are_those_of_phate():
+def test_the_named_values_of_knn_are_those_of_phate():
     assert KNNS == KNN_WORDS
 
 
@@ -233,15 +233,15 @@ def test_the_words_for_knn_are_those_of_phate():
         ({"method": "mds", "metric": "cosine", "center": "mean"}, "mds-cosine-mean"),
     ],
 )
-def test_without_a_method_a_setting_of_phates_asks_for_it(settings, name, two_starts, jaxscape):
+def test_without_a_method_a_setting_of_phate_selects_it(settings, name, two_starts, jaxscape):
     assert Run(two_starts, quiet=True).embed(**settings).name == name
     options = [word for key, value in settings.items() for word in (f"--{key}", value)]
     outcome = jaxscape("embed", two_starts, *options)
     assert outcome.code == 0, outcome.err
-    assert f"{name} is there" in outcome.out
+    assert f"{name} is up to date" in outcome.out
 
 
-def test_a_setting_that_earlier_versions_took_and_did_not_use_is_read(run, jaxscape):
+def test_a_setting_that_earlier_versions_accepted_and_ignored_is_read(run, jaxscape):
     assert jaxscape("embed", run, "--method", "pca").code == 0
     record = read_diagnostics(run, "pca-euclidean")
     record.pop("sha256", None)

@@ -1,4 +1,4 @@
-"""Commands that are given again: nothing is done twice, nothing is lost, and the bytes are those of a single run."""
+"""Repeated commands: nothing is done twice, nothing is lost, and the bytes are those of a single run."""
 
 import errno
 import json
@@ -21,31 +21,31 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 pytestmark = pytest.mark.slow
 
-MEMBERS = 6  # the controls too
+MEMBERS = 6  # including the controls
 
 
 def contents(*paths):
-    """Every file under the paths: its bytes and when it was written."""
+    """Return the bytes and modification time of every file under the paths."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
 
 
 def read_bytes(run):
-    """Every parameter of every snapshot, the counts of updates, and the metrics."""
+    """Return every parameter of every snapshot, the numbers of updates, and the metrics."""
     store = TrajectoryStore.open(run / "trajectories")
     parameters = jax.tree.map(lambda leaf: (leaf.shape, leaf.tobytes()), store.read())
     return parameters, store.updates, (run / "metrics.csv").read_bytes()
 
 
 def read_products(run):
-    """The inner products of the increments: the minimum, then four rows an epoch."""
+    """Return the inner products of the increments: the minimum, then four rows per epoch."""
     with np.load(run / "gram.npz") as kept:
         return kept["products"]
 
 
 @pytest.fixture(scope="module")
 def longer(tmp_path_factory, kept_minimum, retrain):
-    """Three epochs of retraining without a break. Tests leave it as it is."""
+    """Three uninterrupted epochs of retraining. Tests do not change it."""
     run = shutil.copytree(kept_minimum, tmp_path_factory.mktemp("longer") / "run")
     outcome = retrain(run, "--epochs", 3)
     assert outcome.code == 0, outcome.err
@@ -59,14 +59,14 @@ def expected(longer):
 
 @pytest.fixture
 def three_epochs(longer, tmp_path):
-    """A run folder with three epochs of retraining, to be changed."""
+    """A run folder with three epochs of retraining, which tests may change."""
     return shutil.copytree(longer, tmp_path / "run")
 
 
-# Again
+# Repeated calls
 
 
-def test_a_second_call_does_nothing_again(jaxscape, run):
+def test_a_second_call_repeats_nothing(jaxscape, run):
     kept = [run / name for name in ("minimum", "trajectories", "resume", "metrics.csv", "gram.npz", "embeddings")]
     before = contents(*kept)
     for command in (["train"], ["retrain"], ["embed", "--knn", 3], ["plot"], ["info"]):
@@ -81,7 +81,7 @@ def test_a_second_plot_gives_the_same_bytes(jaxscape, run):
     assert {file: file.read_bytes() for file in (run / "figures").iterdir()} == before
 
 
-def test_another_setting_stands_beside_the_first(jaxscape, run):
+def test_an_embedding_with_other_settings_is_stored_beside_the_first(jaxscape, run):
     before = contents(run / "embeddings")
     assert jaxscape("embed", run, "--knn", 4).code == 0
     after = contents(run / "embeddings")
@@ -95,10 +95,10 @@ def test_another_setting_stands_beside_the_first(jaxscape, run):
 # More epochs
 
 
-def test_a_minimum_trained_on_is_that_of_a_single_training(train, with_minimum, tmp_path):
+def test_an_extended_training_gives_the_minimum_of_a_single_training(train, with_minimum, tmp_path):
     assert train(with_minimum, "--epochs", 3).code == 0
     assert train(tmp_path / "single", "--epochs", 3).code == 0
-    # The parameters lie in an orbax checkpoint with dates; the state has them too, with the optimiser's.
+    # The orbax checkpoint of the parameters contains dates; the training state has the same parameters without dates.
     for name in ("state-3-0-of-1.npz", "metrics.json"):
         assert (with_minimum / "minimum" / name).read_bytes() == (tmp_path / "single" / "minimum" / name).read_bytes()
 
@@ -108,20 +108,20 @@ def test_extended_trajectories_are_those_of_a_single_run(jaxscape, run, expected
     assert read_bytes(run) == expected
 
 
-def test_old_pictures_of_extended_trajectories_do_not_count_and_embed_makes_new_ones(jaxscape, run):
+def test_old_embeddings_of_extended_trajectories_are_stale_and_embed_makes_new_ones(jaxscape, run):
     assert jaxscape("retrain", run, "--epochs", 3).code == 0
     outcome = jaxscape("plot", run)
     assert outcome.code == 1
     assert "has no embeddings of its trajectories" in outcome.err
     assert jaxscape("embed", run, "--knn", 3).code == 0
     tables = {"metrics.csv": MEMBERS, "geometry.csv": MEMBERS, "embeddings/phate-cosine-none-knn3/coordinates.csv": 4}
-    for table, members in tables.items():  # the controls are in no picture
+    for table, members in tables.items():  # no embedding contains the controls
         assert read_csv(run / table)["epoch"].tolist() == np.repeat(range(4), members).tolist()
     assert jaxscape("plot", run).code == 0
 
 
 def noting_passes(monkeypatch):
-    """How many rows each pass over the parameters was given from a former one."""
+    """Record how many rows each pass over the parameters takes from an earlier one."""
     kept = []
 
     def gram_and_note(*args, previous=None, **settings):
@@ -132,7 +132,7 @@ def noting_passes(monkeypatch):
     return kept
 
 
-def test_inner_products_of_extended_trajectories_are_added_to_the_old(jaxscape, run, monkeypatch):
+def test_the_gram_matrix_of_extended_trajectories_is_extended(jaxscape, run, monkeypatch):
     before = read_products(run)
     kept = noting_passes(monkeypatch)
     assert jaxscape("retrain", run, "--epochs", 3).code == 0
@@ -146,8 +146,8 @@ def test_inner_products_of_extended_trajectories_are_added_to_the_old(jaxscape, 
     assert (np.abs(extended - read_products(run)) <= 1e-14 * length[:, None] * length).all()
 
 
-def test_inner_products_of_other_trajectories_are_computed_anew(jaxscape, run, monkeypatch):
-    """As when the same run was retrained on another machine, which rounds in its own way."""
+def test_the_gram_matrix_of_other_trajectories_is_recomputed(jaxscape, run, monkeypatch):
+    """This happens if the same run was retrained on another machine, which rounds differently."""
     with np.load(run / "gram.npz") as opened:
         kept = dict(opened)
     np.savez(run / "gram.npz", **kept | {"products": kept["products"] * 1.001})
@@ -156,11 +156,11 @@ def test_inner_products_of_other_trajectories_are_computed_anew(jaxscape, run, m
     assert passes == [3 * MEMBERS, 0]
 
 
-def test_a_minimum_with_trajectories_is_not_trained_on(jaxscape, run):
+def test_a_minimum_with_trajectories_is_not_trained_further(jaxscape, run):
     before = contents(run)
     outcome = jaxscape("train", run, "--epochs", 3)
     assert outcome.code == 1
-    assert "epochs is 2, asked for 3" in outcome.err
+    assert "epochs is 2, requested 3" in outcome.err
     assert f"{run / 'trajectories'}" in outcome.err
     assert contents(run) == before
 
@@ -168,12 +168,12 @@ def test_a_minimum_with_trajectories_is_not_trained_on(jaxscape, run):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["train", "--epochs", 1], "epochs is 2, asked for 1"),
-        (["train", "--learning-rate", 0.2], "learning_rate is 0.1, asked for 0.2"),
-        (["train", "--preset", "memorization"], "preset is 'good', asked for 'memorization'"),
-        (["retrain", "--epochs", 1], "epochs is 2, asked for 1"),
-        (["retrain", "--learning-rate", 0.2], "learning_rate is 0.05, asked for 0.2"),
-        (["retrain", "--seed-list", 0, 2], "seeds is [0, 1], asked for [0, 2]"),
+        (["train", "--epochs", 1], "epochs is 2, requested 1"),
+        (["train", "--learning-rate", 0.2], "learning_rate is 0.1, requested 0.2"),
+        (["train", "--preset", "memorization"], "preset is 'good', requested 'memorization'"),
+        (["retrain", "--epochs", 1], "epochs is 2, requested 1"),
+        (["retrain", "--learning-rate", 0.2], "learning_rate is 0.05, requested 0.2"),
+        (["retrain", "--seed-list", 0, 2], "seeds is [0, 1], requested [0, 2]"),
     ],
 )
 def test_other_settings_are_refused_and_nothing_changes(jaxscape, run, command, words):
@@ -181,7 +181,7 @@ def test_other_settings_are_refused_and_nothing_changes(jaxscape, run, command, 
     outcome = jaxscape(command[0], run, *command[1:])
     assert outcome.code == 1
     assert words in outcome.err
-    assert "Choose another run folder, or start anew by deleting" in outcome.err
+    assert "Choose another run folder, or start over by deleting" in outcome.err
     assert contents(run) == before
 
 
@@ -192,7 +192,7 @@ def test_results_without_a_record_are_refused(jaxscape, run):
     assert "does not say how they were made" in outcome.err
 
 
-def test_after_deleting_what_the_refusal_names_everything_is_made_anew(jaxscape, retrain, run):
+def test_after_deleting_what_the_refusal_names_everything_is_recomputed(jaxscape, retrain, run):
     before = read_products(run)
     shutil.rmtree(run / "trajectories")
     assert retrain(run, "--learning-rate", 0.2).code == 0
@@ -203,7 +203,7 @@ def test_after_deleting_what_the_refusal_names_everything_is_made_anew(jaxscape,
     assert "embed" not in jaxscape("info", run).out
 
 
-def test_an_interrupted_extension_of_the_minimum_is_no_finished_minimum(jaxscape, train, retrain, with_minimum):
+def test_an_interrupted_extension_of_the_minimum_is_not_a_finished_minimum(jaxscape, train, retrain, with_minimum):
     with mock.patch.object(train_stage, "save_state", side_effect=KeyboardInterrupt):
         assert train(with_minimum, "--epochs", 3).code == 130
     outcome = retrain(with_minimum)
@@ -213,10 +213,10 @@ def test_an_interrupted_extension_of_the_minimum_is_no_finished_minimum(jaxscape
     assert json.loads((with_minimum / "minimum" / "metrics.json").read_text())["epochs"] == 3
 
 
-# Interrupted
+# Interruptions
 
 
-def test_a_killed_retraining_goes_on_to_the_same_bytes(jaxscape, with_minimum, expected):
+def test_a_killed_retraining_resumes_to_the_same_bytes(jaxscape, with_minimum, expected):
     options = ["--seeds", "2", "--step-sizes", "0.5", "1", "--epochs", "3"]
     program = "from jaxscape.cli.main import main; main()"
     process = subprocess.Popen(
@@ -227,7 +227,7 @@ def test_a_killed_retraining_goes_on_to_the_same_bytes(jaxscape, with_minimum, e
     )
     with process:
         for line in process.stdout:
-            if "3/4" in line:  # epoch 2 is there and about to be kept
+            if "3/4" in line:  # epoch 2 is done and about to be saved
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs in (1, 2, 3)
@@ -241,7 +241,7 @@ def test_a_killed_retraining_goes_on_to_the_same_bytes(jaxscape, with_minimum, e
     [(recording, "write_table"), (recording, "save_state"), (TrajectoryStore, "append")],
     ids=["metrics", "state", "snapshot"],
 )
-def test_interrupted_before_any_of_its_writes_it_goes_on_to_the_same_bytes(
+def test_interrupted_before_any_of_its_writes_it_resumes_to_the_same_bytes(
     retrain, with_minimum, expected, owner, name
 ):
     write, calls = getattr(owner, name), []
@@ -258,7 +258,7 @@ def test_interrupted_before_any_of_its_writes_it_goes_on_to_the_same_bytes(
     assert outcome.err == "jaxscape: interrupted; the same command resumes from the last kept epoch"
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs == 2
     outcome = retrain(with_minimum, "--epochs", 3)
-    assert "copies: 1/4" not in outcome.out  # it did not begin again
+    assert "copies: 1/4" not in outcome.out  # it did not start over
     assert read_bytes(with_minimum) == expected
 
 
@@ -273,7 +273,7 @@ def test_interrupted_before_any_of_its_writes_it_goes_on_to_the_same_bytes(
     ],
     ids=", ".join,
 )
-def test_what_is_deleted_comes_back(retrain, three_epochs, expected, lost):
+def test_deleted_results_are_recomputed(retrain, three_epochs, expected, lost):
     for name in lost:
         path = three_epochs / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -281,7 +281,7 @@ def test_what_is_deleted_comes_back(retrain, three_epochs, expected, lost):
     assert read_bytes(three_epochs) == expected
 
 
-def test_missing_rows_of_metrics_come_back(retrain, three_epochs, expected):
+def test_missing_rows_of_metrics_are_recomputed(retrain, three_epochs, expected):
     lines = (three_epochs / "metrics.csv").read_text().splitlines()
     (three_epochs / "metrics.csv").write_text("\n".join(lines[:-6]) + "\n")
     assert retrain(three_epochs, "--epochs", 3).code == 0
@@ -289,7 +289,7 @@ def test_missing_rows_of_metrics_come_back(retrain, three_epochs, expected):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-500], lambda data: b""], ids=["cut", "empty"])
-def test_a_damaged_state_is_named_and_its_epochs_are_computed_again(retrain, three_epochs, expected, damage):
+def test_a_damaged_state_is_named_and_its_epochs_are_recomputed(retrain, three_epochs, expected, damage):
     shutil.rmtree(three_epochs / "trajectories" / "3")
     state = three_epochs / "resume" / "state-3-0-of-1.npz"
     state.write_bytes(damage(state.read_bytes()))
@@ -299,18 +299,18 @@ def test_a_damaged_state_is_named_and_its_epochs_are_computed_again(retrain, thr
     assert read_bytes(three_epochs) == expected
 
 
-def test_a_damaged_gram_matrix_is_made_again(jaxscape, run):
+def test_a_damaged_gram_matrix_is_recomputed(jaxscape, run):
     before = read_products(run)
     (run / "gram.npz").write_bytes((run / "gram.npz").read_bytes()[:-700])
     assert jaxscape("embed", run, "--knn", 3).code == 0
     np.testing.assert_array_equal(read_products(run), before)
 
 
-# No room
+# Full disk
 
 
 def assert_told(outcome):
-    """One line, which ends in the system's words."""
+    """Check for a single line that ends with the system's message."""
     assert outcome.code == 1
     assert len(outcome.err.splitlines()) == 1
     assert outcome.err.startswith("jaxscape: ")
@@ -319,7 +319,7 @@ def assert_told(outcome):
 
 @pytest.fixture
 def disk_full_from():
-    """Lets so many files be written, as long as the returned patch is in force, and no more."""
+    """Return a patch that lets this many files be written and then reports a full disk."""
 
     def patch(write):
         sync, calls = os.fsync, []
@@ -337,7 +337,7 @@ def disk_full_from():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
-def test_training_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
+def test_training_on_a_full_disk_fails_in_one_line_and_resumes_to_the_same_bytes(
     train, kept_minimum, tmp_path, disk_full_from, write
 ):
     run = tmp_path / "run"
@@ -349,18 +349,18 @@ def test_training_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
         assert (run / "minimum" / name).read_bytes() == (kept_minimum / "minimum" / name).read_bytes()
 
 
-def test_a_checkpoint_that_finds_no_room_is_told_like_any_file(train, tmp_path):
+def test_a_full_disk_for_a_checkpoint_is_reported_as_for_any_file(train, tmp_path):
     words = 'RESOURCE_EXHAUSTED: Error writing "c/0" in OCDBT database: No space left on device [os_error_code=28]'
     with mock.patch("orbax.checkpoint.v1.save", side_effect=ValueError(words)):
         assert_told(train(tmp_path / "run"))
     outcome = train(tmp_path / "run")
     assert outcome.code == 0
-    assert "train: " not in outcome.out  # the state had been kept: nothing is trained again
+    assert "train: " not in outcome.out  # the state was saved, so nothing is trained again
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [5, 7])  # the index of the store, the state after epoch 1
-def test_retraining_on_a_full_disk_ends_in_a_line_and_goes_on_to_the_same_bytes(
+def test_retraining_on_a_full_disk_fails_in_one_line_and_resumes_to_the_same_bytes(
     retrain, with_minimum, expected, disk_full_from, write
 ):
     with disk_full_from(write):
