@@ -289,7 +289,7 @@ def test_the_command_of_a_comparison_asks_for_what_was_asked(tmp_path, monkeypat
 
 def test_embeddings_are_asked_for_by_their_names(tiny):
     lines = [shlex.split(line) for line in commands(tiny["retrained"].folder) if " embed " in line]
-    names = [embed_config(**parse(words[1:]).said("config")).name for words in lines]
+    names = [embed_config(**parse(words[1:]).given_settings("config")).name for words in lines]
     assert names == ["mds-euclidean-3d", "phate-cosine-none-knn2"]
 
 
