@@ -148,4 +148,5 @@ def trajectory_on_plane(
                 on_rows(len(results) * len(chosen) + int(indices[-1]) + 1, 2 * len(chosen))
         results.append(metrics)
     split = split_of(problem, options.get("split"))
-    return TrajectoryOnPlane(projection, chosen, *results, plane_evaluator.statistics, split)
+    own, projected = results
+    return TrajectoryOnPlane(projection, chosen, own, projected, plane_evaluator.statistics, split)

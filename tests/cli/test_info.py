@@ -58,7 +58,7 @@ def test_an_intact_folder_is_described_and_left_unchanged(jaxscape, finished):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_damaged_file_is_reported_in_one_line(jaxscape, run, file):
+def test_a_corrupt_file_is_reported_in_one_line(jaxscape, run, file):
     content = (run / file).read_bytes()
     for name, damage in DAMAGE.items():
         (run / file).write_bytes(damage(content))
