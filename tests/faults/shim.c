@@ -1,13 +1,13 @@
-/* Stands between a process and libc: counts what it does to the files of one folder, and ends it at one operation.
+/* A shim between a process and libc: it counts operations on the files of one folder, and ends the process at one.
  *
  * Loaded with LD_PRELOAD, it does nothing until `fault_arm`. Then every call that changes files below `root` is an
- * operation, numbered from 1 over all threads and written to a log; at number `at` it does what `kind` says:
+ * operation, numbered from 1 over all threads and written to a log. At operation `at` it injects the fault `kind`:
  *
  *   before, after   SIGKILL before or after the call
  *   middle          write half of the bytes, then SIGKILL; before the call where it writes none
- *   full            from here on nothing new fits on the disk: ENOSPC
+ *   full            from here on the disk is full: ENOSPC
  *
- * Not seen: writes through mmap, and files that libc opens by itself for reading.
+ * Not intercepted: writes through mmap, and files that libc opens by itself for reading.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
