@@ -36,7 +36,7 @@ static atomic_long operations;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* kind: the place of its name in `enum kind`. */
+/* kind: the index of its name in `enum kind`. */
 void fault_arm(const char *folder, long number, int what, const char *log)
 {
     root_length = strlen(folder);
@@ -87,7 +87,7 @@ static int absolute(int folder, const char *path, char *whole)
     return snprintf(whole, PATH_MAX, "%s/%s", base, path) < PATH_MAX;
 }
 
-/* What is to happen at this operation: NOTHING, or the kind where its number has come (FULL from there on). */
+/* Return the fault at this operation: NOTHING, or the kind if its number is reached (FULL from there on). */
 static enum kind arrive(const char *name, const char *path)
 {
     if (!is_below(path))
