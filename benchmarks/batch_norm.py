@@ -1,10 +1,11 @@
-"""What it costs to take batch norm's variance in two passes, E[(x - E[x])^2], and what it gains in digits.
+"""Cost and accuracy of computing batch norm's variance in two passes, E[(x - E[x])^2].
 
-Flax's default is E[x^2] - E[x]^2, which needs one pass over the activations and cancels. The two take turns at the same
-training step (gradients and update of plain SGD), as jaxscape compiles it; the error is that of one update beside the
-same one in float64, relative to its norm, over initial weights drawn anew; images have mean 0 and deviation 1. A few
-seeds have an error 100 to 1,000 times the others', in either form. Perhaps activations that rounding moves across the
-ReLU's kink, which changes a gradient by far more than rounding itself; this was not tested.
+Flax's default is E[x^2] - E[x]^2, which needs one pass over the activations and suffers from cancellation. Both forms
+are timed alternately on the same training step (gradients and update of plain SGD), as jaxscape compiles it. The error
+is that of one update relative to the norm of the update in float64, for several random initial weights; images have
+mean 0 and standard deviation 1. A few seeds have an error 100 to 1,000 times that of the others, in either form. A
+possible cause, which was not tested, are activations that rounding moves across the kink of ReLU, which changes a
+gradient by far more than rounding itself.
 
     python -m uv run python benchmarks/batch_norm.py --json benchmarks/results/batch_norm.json
 """
@@ -29,17 +30,17 @@ from jaxscape import WideResNet, flax_loss
 from jaxscape.runs.folder import write_json
 from jaxscape.xla_cpu import compiler
 
-# Depth, widen_factor, pixels a side, batch.
+# Depth, widen_factor, image size, batch size.
 CASES = [(10, 1, 8, 128), (10, 1, 28, 128), (16, 4, 8, 128)]
 FORMS = {"fast": True, "two_pass": False}
 
 
 def main() -> None:
-    """Measure, print a table, write the records."""
+    """Measure, print a table and write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of steps in a turn of one form")
+    parser.add_argument("--seconds", type=float, default=0.3, help="duration of one form's steps in a turn")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     records = []
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def measure(case: tuple[int, int, int, int], turns: int, seeds: int, seconds: float) -> dict[str, Any]:
-    """The times and errors of both forms in one case."""
+    """Return the times and errors of both forms in one case."""
     depth, widen_factor, size, batch_size = case
     networks = [draw(case, seed) for seed in range(seeds)]
     modules = {form: WideResNet(depth, widen_factor, 10, fast_variance=fast) for form, fast in FORMS.items()}
@@ -80,7 +81,7 @@ def measure(case: tuple[int, int, int, int], turns: int, seeds: int, seconds: fl
 
 
 def draw(case: tuple[int, int, int, int], seed: int) -> tuple[Any, Any, Any]:
-    """Initial parameters, their model state and a batch of one seed."""
+    """Return initial parameters, their model state and a batch for one seed."""
     depth, widen_factor, size, batch_size = case
     generator = np.random.default_rng(seed)
     images = generator.standard_normal((batch_size, size, size, 1)).astype(np.float32)
@@ -90,13 +91,13 @@ def draw(case: tuple[int, int, int, int], seed: int) -> tuple[Any, Any, Any]:
 
 
 def update(module: WideResNet, params: Any, model_state: Any, batch: Any) -> Any:
-    """The change that one step of SGD makes."""
+    """Return the update of one step of SGD."""
     grads, _ = jax.grad(flax_loss(module), has_aux=True)(params, model_state, batch, jax.random.key(0))
     return jax.tree.map(lambda grad: -0.1 * grad, grads)
 
 
 def exact_update(case: tuple[int, int, int, int], network: tuple[Any, Any, Any]) -> Any:
-    """The same in float64, with the variance in two passes."""
+    """Return the update in float64, with the variance in two passes."""
     depth, widen_factor, *_ = case
     with jax.enable_x64(True):
         module = WideResNet(depth, widen_factor, 10, dtype=jnp.float64, fast_variance=False)
@@ -105,7 +106,7 @@ def exact_update(case: tuple[int, int, int, int], network: tuple[Any, Any, Any])
 
 
 def take_turns(steps: dict[str, Any], network: Any, turns: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds of a step in each turn; the order of the forms alternates."""
+    """Return the seconds per step in each turn; the order of the forms alternates."""
     counts = {form: max(3, int(seconds / timed(step, network, 3))) for form, step in steps.items()}
     times: dict[str, list[float]] = {form: [] for form in steps}
     for turn in range(turns):
@@ -115,7 +116,7 @@ def take_turns(steps: dict[str, Any], network: Any, turns: int, seconds: float) 
 
 
 def timed(step: Any, network: Any, count: int) -> float:
-    """Seconds of one of so many steps."""
+    """Return the seconds per step over `count` steps."""
     started = time.perf_counter()
     for _ in range(count):
         result = step(*network)
@@ -124,7 +125,7 @@ def timed(step: Any, network: Any, count: int) -> float:
 
 
 def relative_error(ours: Any, exact: Any) -> float:
-    """The norm of the difference over the norm of the exact update."""
+    """Return the norm of the difference divided by the norm of the exact update."""
     squares = [
         (np.sum(np.square(np.asarray(a, np.float64) - b)), np.sum(np.square(b)))
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True)

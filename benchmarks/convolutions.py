@@ -1,7 +1,7 @@
-"""The convolutions of our networks one by one: as XLA takes them, rewritten, and rewritten for oneDNN.
+"""The convolutions of our networks one by one: compiled by XLA as they are, rewritten, and rewritten for oneDNN.
 
-Forward, gradient of the images and gradient of the kernel, at batch 128, with the kinds taking turns. The figure is
-the shortest time of the turns; GFLOP/s count the multiplications that the definition needs.
+Timed are the forward pass, the gradient of the images and the gradient of the kernel, at batch size 128, with the kinds
+interleaved. The result is the shortest time over the turns; GFLOP/s count the multiplications of the definition.
 
     python -m uv run python benchmarks/convolutions.py --json benchmarks/results/convolutions.json
 """
@@ -28,7 +28,7 @@ from jaxscape.xla_cpu.compiler import onednn_options
 from jaxscape.xla_cpu.convolutions import rewrite_convolutions
 
 BATCH = 128
-# Pixels a side, channels in and out, stride.
+# Image size, input and output channels, stride.
 SHAPES = [
     *((8, 16, 16, 1), (8, 16, 32, 2), (4, 32, 32, 1), (4, 32, 64, 2), (2, 64, 64, 1)),  # WRN-10-1, digits
     *((28, 16, 16, 1), (28, 16, 32, 2), (14, 32, 32, 1), (14, 32, 64, 2), (7, 64, 64, 1)),  # WRN-10-1, 28x28
@@ -37,7 +37,7 @@ SHAPES = [
 
 
 def main() -> None:
-    """Measure, print a table, write the records."""
+    """Measure, print a table and write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(shape: tuple[int, int, int, int], repeats: int) -> list[dict[str, Any]]:
-    """The three directions of one convolution in all three kinds."""
+    """Return records of the three directions of one convolution in all three kinds."""
     size, channels, features, stride = shape
     generator = np.random.default_rng(0)
     images = jnp.asarray(generator.standard_normal((BATCH, size, size, channels)), jnp.float32)

@@ -1,14 +1,14 @@
-"""A Hessian-vector product and the five largest eigenpairs of WRN-10-1 on the digits, beside PyTorch.
+"""A Hessian-vector product and the five largest eigenpairs of WRN-10-1 on the digits, compared with PyTorch.
 
-All arms take turns in one run; compilation is timed apart. The peer is a process of its own with a Python that has
-torch (benchmarks/peers/curvature.py): double backward, and torch.func's forward over reverse. Both sides take the same
-number of Lanczos steps with full reorthogonalisation, and a product more for each residual.
+All arms are interleaved in one run; compilation is timed separately. The peer is a separate process with a Python that
+has torch (benchmarks/peers/curvature.py): double backward, and torch.func's forward over reverse. Both sides take the
+same number of Lanczos steps with full reorthogonalisation, and one more product per residual.
 
     python -m uv run python benchmarks/curvature.py --repeats 15 --json benchmarks/results/curvature.json \
         --peer /path/to/python-with-torch
 
-peak_mb is that of the device, or of the whole process (of both arms) on a CPU.
-The errors of float32 beside float64 need no quiet machine:
+peak_mb is the peak memory of the device, or on a CPU of the whole process (both arms).
+The errors of float32 relative to float64 do not need a quiet machine:
 
     python -m uv run python benchmarks/curvature.py --error --steps 20 --examples 400 \
         --json benchmarks/results/float32.json
@@ -46,7 +46,7 @@ K = 5
 
 
 def main() -> None:
-    """Measure, print, and put the records into the file."""
+    """Measure, print, and write the records into the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="Lanczos steps")
@@ -59,13 +59,13 @@ def main() -> None:
     problem = image_problem(ImageTask())
     params, state = problem.init(jax.random.key(0))
     size = {"batch_size": options.batch_size, "examples": options.examples}
-    of: dict[str, Any] = {"model_state": state, **size}
+    loss_options: dict[str, Any] = {"model_state": state, **size}
     vector = jax.tree.map(
         lambda leaf: jnp.asarray(np.random.default_rng(leaf.size).standard_normal(leaf.shape), leaf.dtype), params
     )
     facts = run_facts(("jax", "jaxlib", "flax", "numpy"), device=devices()) | {"steps": options.steps, "k": K, **size}
     if options.error:
-        found = [facts | record for record in float32_errors(problem, params, vector, options.steps, of)]
+        found = [facts | record for record in float32_errors(problem, params, vector, options.steps, loss_options)]
         for record in found:
             print(f"{record['operation']}: {record['largest']:.1e}")
         if options.json:
@@ -75,13 +75,13 @@ def main() -> None:
     arms: dict[str, Callable[[], float]] = {}
 
     started = time.perf_counter()
-    operator = hessian(problem, params, **of)
+    operator = hessian(problem, params, **loss_options)
     jax.block_until_ready(operator.matvec(vector))
-    records["jaxscape hvp"] = {"compile_s": time.perf_counter() - started}  # with that of the first product
+    records["jaxscape hvp"] = {"compile_s": time.perf_counter() - started}  # including the first product
     arms["jaxscape hvp"] = lambda: seconds(lambda: operator.matvec(vector))
 
-    # What a call of it does after it has compiled its product.
-    at = kind_points("hessian", problem, params, of)
+    # The work of one call after its product is compiled.
+    at = kind_points("hessian", problem, params, loss_options)
     lanczos = partial(
         measure_spectrum,
         kind="hessian",
@@ -124,31 +124,33 @@ def main() -> None:
         replace_records(options.json, found, same=("arm", "device", "batch_size", "examples", "steps"))
 
 
-def float32_errors(problem: Problem, params: Any, vector: Any, steps: int, of: Record) -> list[Record]:
-    """Errors of a product, as a share of its norm, and of eigenvalues, as a share of the largest, beside float64."""
-    narrow, wide = (flatten(hessian(problem, params, dtype=each, **of).matvec(vector)) for each in PRECISIONS)
+def float32_errors(problem: Problem, params: Any, vector: Any, steps: int, loss_options: Record) -> list[Record]:
+    """Return errors relative to float64: of a product divided by its norm, of eigenvalues divided by the largest."""
+    narrow, wide = (flatten(hessian(problem, params, dtype=each, **loss_options).matvec(vector)) for each in PRECISIONS)
     found = [{"operation": "Hessian-vector product", "largest": np.linalg.norm(narrow - wide) / np.linalg.norm(wide)}]
-    # With a probe all steps are taken; the tolerance is the benchmark's own business.
-    how = {"k": K, "lowest": 0, "num_steps": steps, "probes": 1, "tolerance": 10}
-    narrow, wide = (hessian_spectrum(problem, params, dtype=each, **how, **of).eigenvalues for each in PRECISIONS)
+    # With a probe all steps are taken; the large tolerance avoids a warning about residuals.
+    lanczos = {"k": K, "lowest": 0, "num_steps": steps, "probes": 1, "tolerance": 10}
+    narrow, wide = (
+        hessian_spectrum(problem, params, dtype=each, **lanczos, **loss_options).eigenvalues for each in PRECISIONS
+    )
     found += [{"operation": "eigenvalues", "largest": np.abs(narrow - wide).max() / np.abs(wide).max()}]
     return [{"case": "digits", **record, "largest": float(record["largest"])} for record in found]
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Seconds of some work, until the device has done it."""
+    """Return the seconds of some work, including its execution on the device."""
     started = time.perf_counter()
     jax.block_until_ready(work())
     return time.perf_counter() - started
 
 
 def flatten(tree: Any) -> np.ndarray:
-    """The leaves as one float64 vector."""
+    """Return the leaves as one float64 vector."""
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def peak_mb() -> float:
-    """The peak memory of the device, or of this process."""
+    """Return the peak memory of the device, or of this process on a CPU."""
     stats = jax.devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 1e6
@@ -156,7 +158,7 @@ def peak_mb() -> float:
 
 
 def start_peer(options: argparse.Namespace) -> Worker:
-    """Start the peer on the work of our own arms."""
+    """Start the peer with the settings of our own arms."""
     work = {"examples": options.examples, "batch-size": options.batch_size, "steps": options.steps, "k": K}
     worker = Worker(options.peer, "curvature.py", work)
     print(f"peer: {worker.about}", file=sys.stderr)
@@ -164,7 +166,7 @@ def start_peer(options: argparse.Namespace) -> Worker:
 
 
 def peer_arm(worker: Worker, arm: str, record: Record) -> Callable[[], float]:
-    """An arm of the peer: its seconds. Each turn notes the peak memory in the record."""
+    """Return an arm of the peer, which gives its seconds; each turn updates the peak memory in the record."""
 
     def run() -> float:
         answer = worker.ask(arm)

@@ -1,11 +1,11 @@
-"""The demo over several seeds: accuracy of the minima, geometry beside its null, and where the time goes.
+"""The demo over several seeds: accuracy of the minima, geometry with its null, and the time of each stage.
 
-Each seed is one call of `jaxscape demo`, in a process of its own. Spread is the standard deviation over seeds, that
-is over independent minima; within a seed the numbers are means over its 20 copies.
+Each seed is one call of `jaxscape demo` in a separate process. The spread is the standard deviation over seeds, that is
+over independent minima; within a seed the numbers are means over its 20 copies.
 
     python -m uv run python benchmarks/demo.py --seeds 0 1 2 --json benchmarks/results/demo.json
 
-With --runs the runs are there already, made in the same way: FOLDER/PRESET-SEED, as benchmarks/reader.py leaves them.
+--runs reads existing runs that were made in the same way: FOLDER/PRESET-SEED, such as those of benchmarks/reader.py.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ACCURACIES = ("train_accuracy", "train_loss", "test_accuracy")
 
 
 def run_seed(seed: int, folder: Path) -> dict[str, Any]:
-    """One demo: its reports, the settings of its runs, and the seconds that the whole process took."""
+    """Run one demo; return its reports, the settings of its runs, and the seconds of the whole process."""
     started = time.monotonic()
     command = [
         sys.executable,
@@ -49,7 +49,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
 
 
 def read_seed(seed: int, folder: Path) -> dict[str, Any]:
-    """The reports and settings of runs that are there."""
+    """Return the reports and settings of existing runs."""
     folders = {preset: RunFolder(folder / f"{preset}-{seed}") for preset in PRESETS}
     for run in folders.values():
         measure(run, console=make_console())
@@ -63,13 +63,13 @@ def read_seed(seed: int, folder: Path) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1) and each value."""
+    """Return the mean, the standard deviation (n - 1) and the values."""
     array = np.array(values, float)
     return {"mean": array.mean(), "std": array.std(ddof=1) if len(array) > 1 else None, "values": array.tolist()}
 
 
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Every number of the reports over seeds."""
+    """Summarise every number of the reports over seeds."""
     summary: dict[str, Any] = {}
     for preset in PRESETS:
         reports = [run["reports"][preset] for run in runs]
@@ -90,7 +90,7 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _beside_null(geometries: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """A statistic of the copies, and of the nulls that answer it, where there are any."""
+    """Return a statistic of the copies, and of its null trajectories if there are any."""
     found: dict[str, Any] = {"real": spread([geometry["real"][name]["mean"] for geometry in geometries])}
     nulls = [beside(geometry, BESIDE.get(name, ""), name) for geometry in geometries]
     if all(nulls):
@@ -99,7 +99,7 @@ def _beside_null(geometries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def print_tables(summary: dict[str, Any], runs: list[dict[str, Any]]) -> None:
-    """Markdown, as in docs/protocol.md."""
+    """Print Markdown tables, as in docs/protocol.md."""
     print(f"\nn = {len(runs)} seeds; mean ± standard deviation over seeds\n")
     print("| minimum | training accuracy | training loss | test accuracy |\n|-|-|-|-|")
     for preset, found in summary.items():
@@ -122,12 +122,12 @@ def _cell(number: dict[str, Any], digits: int) -> str:
 
 
 def main() -> None:
-    """Run the demos and write what they found."""
+    """Run the demos and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, help="a folder of runs that are there, instead of new demos")
-    parser.add_argument("--folder", type=Path, help="keep the demos here (by default a temporary folder)")
-    parser.add_argument("--json", type=Path, required=True, help="where to write the numbers")
+    parser.add_argument("--runs", type=Path, help="folder of existing runs to read instead of running demos")
+    parser.add_argument("--folder", type=Path, help="folder for the demos (a temporary folder by default)")
+    parser.add_argument("--json", type=Path, required=True, help="file for the numbers")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)

@@ -1,8 +1,8 @@
-"""What sharing members out over devices costs by itself: an epoch on 1, 2, 4 and 8 simulated devices of one CPU.
+"""The overhead of sharding members over devices: an epoch on 1, 2, 4 and 8 simulated devices of one CPU.
 
-The work is the same and so are the cores, so that nothing is gained; a ratio above 1 is the cost of the sharding (one
-device runs its members one after the other, several devices theirs at the same time). Each number of devices is a
-process of its own, which waits while others are timed; they take turns.
+The work and the cores are the same, so nothing can be gained; a ratio above 1 is the cost of sharding (one device runs
+its members one after the other, several devices run theirs in parallel). Each number of devices has a separate process,
+which waits while others are timed; they are interleaved.
 
     python -m uv run python benchmarks/devices.py --repeats 5 --json benchmarks/results/devices.json
 """
@@ -20,7 +20,7 @@ MEMBERS, IMAGES, BATCH = 8, 512, 128
 
 
 def work(devices: int, strategy: str, pipe: Connection) -> None:
-    """A process that runs an epoch whenever it is asked to, and says how long that took."""
+    """Run an epoch whenever the pipe asks for one, and send its time; the main function of a process."""
     jax.config.update("jax_num_cpu_devices", devices)
     from jaxscape import WideResNet, flax_loss, jump_grid, load_dataset, make_optimizer, retrain, take_training
     from jaxscape.tasks.classification import standardization
@@ -47,7 +47,7 @@ def work(devices: int, strategy: str, pipe: Connection) -> None:
 
 
 def main() -> None:
-    """Measure in turns, print, write the records."""
+    """Measure in turns, print, and write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--strategy", default="loop")

@@ -1,11 +1,11 @@
 """Cosine distances of trajectories of a WRN-28-2: ours from the store, scikit-learn and the `phate` package in memory.
 
-Trajectories of 20 copies of 1,467,610 parameters are written to a store once. Then the arms take turns, each call in
-a process of its own: what is timed begins with the store open, or with the matrix in memory as float32, and ends
-with the distances. The `phate` package has no such matrix: its own path is timed, 100 principal components and the
-graph of their cosines. Peak memory is the process's, beside what it was after the imports; a matrix in memory counts.
-Errors are the largest of some hundred pairs, successive epochs of a copy (within) and points of two copies (across),
-relative to extended precision.
+Trajectories of 20 copies of 1,467,610 parameters are written to a store once. Then the arms are interleaved, each call
+in a separate process. The timed part starts with the open store, or with the matrix in memory as float32, and ends with
+the distances. The `phate` package does not compute this matrix; timed is its own method, 100 principal components and
+the graph of their cosines. Peak memory is that of the process, recorded with its value after the imports, and includes
+a matrix in memory. Errors are the largest of some hundred pairs, of successive epochs of a copy (within) and points of
+two copies (across), relative to extended precision.
 
     python -m uv run python benchmarks/distances.py --n 1020 --repeats 3 --json benchmarks/results/distances.json
 """
@@ -32,12 +32,12 @@ from jaxscape import IncrementGram, TrajectoryStore, WideResNet, gram, pairwise_
 
 MEMBERS = 20
 DEPTH, WIDEN = 28, 2  # 1,467,610 parameters
-MOVEMENT = 1e-3  # of an epoch, as a share of the parameters
+MOVEMENT = 1e-3  # movement per epoch relative to the parameters
 PAIRS = 200
 
 
 class Files(NamedTuple):
-    """What the processes share."""
+    """The files that the processes share."""
 
     folder: Path
 
@@ -58,7 +58,7 @@ class Files(NamedTuple):
 
 
 def minimum() -> Any:
-    """Parameters of a WRN-28-2, standard normal."""
+    """Return standard normal parameters of a WRN-28-2."""
     module = WideResNet(DEPTH, WIDEN, 10)
     shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
     generator = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def minimum() -> Any:
 
 
 def write(files: Files, points: int) -> None:
-    """Copies jump by a quarter to the whole of their norm and walk; then exact distances of a sample."""
+    """Write random walks of perturbed copies to a store, and the exact distances of a sample of pairs."""
     generator = np.random.default_rng(1)
     leaves, structure = jax.tree.flatten(minimum())
     steps = np.tile([0.25, 0.5, 0.75, 1.0], MEMBERS // 4).astype(np.float32)
@@ -99,7 +99,7 @@ def _write_sample(files: Files, store: TrajectoryStore, generator: np.random.Gen
 
 
 def keep_previous(files: Files) -> None:
-    """The Gram matrix of all epochs but the last, which the arm "one epoch more" starts from."""
+    """Write the Gram matrix of all epochs but the last, from which the arm "one epoch more" starts."""
     with tempfile.TemporaryDirectory(dir=files.folder) as shorter:
         for entry in files.store.iterdir():
             if not entry.name.isdigit() or int(entry.name) < TrajectoryStore.open(files.store).num_epochs - 1:
@@ -109,13 +109,13 @@ def keep_previous(files: Files) -> None:
 
 
 def ours(files: Files) -> Callable[[], np.ndarray]:
-    """From the store, around the minimum."""
+    """Return our distances from the store, with the minimum as reference."""
     store, reference = TrajectoryStore.open(files.store), minimum()
     return lambda: pairwise_distances(gram(store, reference=reference))
 
 
 def ours_longer(files: Files) -> Callable[[], np.ndarray]:
-    """From the store, where everything but the last epoch is known."""
+    """Return our distances from the store, if those of all epochs but the last are known."""
     store, reference = TrajectoryStore.open(files.store), minimum()
     with np.load(files.previous) as kept:
         previous = IncrementGram(**{name: kept[name] for name in IncrementGram._fields})
@@ -124,14 +124,14 @@ def ours_longer(files: Files) -> Callable[[], np.ndarray]:
 
 
 def ours_in_memory(files: Files) -> Callable[[], np.ndarray]:
-    """From the matrix."""
+    """Return our distances from a matrix in memory."""
     matrix = _matrix(files)
     parents = np.maximum(np.arange(len(matrix)) - MEMBERS, -1)
     return lambda: pairwise_distances(gram(matrix, parents=parents))
 
 
 def scikit_learn(files: Files) -> Callable[[], np.ndarray]:
-    """Its cosine distances of the matrix."""
+    """Return scikit-learn's cosine distances of the matrix."""
     from sklearn.metrics.pairwise import cosine_distances
 
     matrix = _matrix(files)
@@ -139,7 +139,7 @@ def scikit_learn(files: Files) -> Callable[[], np.ndarray]:
 
 
 def phate_package(files: Files) -> Callable[[], None]:
-    """Its own path from the matrix to the diffusion operator, cosines as the paper's authors ask for."""
+    """Run the package from the matrix to the diffusion operator, with cosines as in the paper's authors' code."""
     import phate
 
     warnings.simplefilter("ignore")
@@ -161,8 +161,8 @@ ARMS: dict[str, Callable[[Files], Callable[[], np.ndarray | None]]] = {
 
 
 def call(arm: str, files: Files) -> dict[str, Any]:
-    """One call of an arm in this process."""
-    import phate  # noqa: F401  (imports are not the work)
+    """Run one call of an arm in this process."""
+    import phate  # noqa: F401  (imports are not timed)
     import sklearn.metrics.pairwise  # noqa: F401
 
     TrajectoryStore.open(files.store)
@@ -195,7 +195,7 @@ def _in_own_process(work: Callable[..., Any], *args: Any) -> Any:
 
 
 def measure(files: Files, points: int, repeats: int, arms: list[str]) -> list[dict[str, Any]]:
-    """The arms in turns."""
+    """Measure the arms in turns."""
     answers: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     for _ in range(repeats):
         for arm in arms:
@@ -219,7 +219,7 @@ def measure(files: Files, points: int, repeats: int, arms: list[str]) -> list[di
 
 
 def main() -> None:
-    """Write the store, measure, write the records in place of those of the same number of points."""
+    """Write the store, measure, and write the records, replacing those of the same number of points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[1020], help=f"numbers of points, multiples of {MEMBERS}")
     parser.add_argument("--arms", choices=ARMS, nargs="+", default=list(ARMS))

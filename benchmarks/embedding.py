@@ -1,7 +1,8 @@
-"""PHATE of growing numbers of points: ours, and the `phate` package exact and by its defaults.
+"""PHATE for increasing numbers of points: ours, and the `phate` package in exact mode and with its defaults.
 
-Each arm is a process of its own, which waits while others are timed; the arms take turns. The first call of each,
-in which programs are compiled, is timed apart. Peak memory is the process's, beside what it was before the first call.
+Each arm is a separate process, which waits while others are timed; the arms are interleaved. The first call of each,
+which compiles programs, is timed separately. Peak memory is that of the process, recorded with its value before the
+first call.
 
     python -m uv run python benchmarks/embedding.py --n 255 510 1020 2040 3060 --json benchmarks/results/embedding.json
 """
@@ -29,7 +30,7 @@ STAGES = ("affinity_from_bandwidth", "von_neumann_entropy", "diffuse", "potentia
 
 
 def tree(points: int) -> np.ndarray:
-    """Euclidean distances of points about a tree of 15 branches."""
+    """Return Euclidean distances of points around a tree with 15 branches."""
     from jaxscape.embedding.tree import artificial_tree
 
     found = artificial_tree(branches=15, points=-(-points // 15), noise=0.3, seed=0)
@@ -37,7 +38,7 @@ def tree(points: int) -> np.ndarray:
 
 
 def trajectories(points: int) -> np.ndarray:
-    """Cosine distances of copies that are thrown in a few directions with four step sizes and wander for 50 epochs."""
+    """Return cosine distances of copies perturbed along a few directions with four step sizes, after random walks."""
     generator = np.random.default_rng(0)
     seeds, size = -(-points // (4 * 51)), 1000
     jumps = generator.standard_normal((seeds, 1, 1, size)) * np.array([0.25, 0.5, 0.75, 1])[:, None, None]
@@ -54,7 +55,7 @@ DATA: dict[str, Callable[[int], np.ndarray]] = {"tree": tree, "trajectories": tr
 
 
 def embed_ours(distances: np.ndarray, seconds: dict[str, float]) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """Our embedding, t and potential distances; adds up the seconds of the stages."""
+    """Return our embedding, t and potential distances; add the seconds of the stages to `seconds`."""
     import jaxscape.embedding.phate as module
 
     originals = {name: getattr(module, name) for name in STAGES}
@@ -78,7 +79,7 @@ def embed_ours(distances: np.ndarray, seconds: dict[str, float]) -> tuple[np.nda
 
 
 def embed_package(distances: np.ndarray, *, exact: bool) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """The package's embedding, its t and, where it is exact, its potential distances."""
+    """Return the package's embedding, its t and, in exact mode, its potential distances."""
     import phate
 
     options = {"n_landmark": None, "mds_solver": "smacof"} if exact else {}
@@ -89,8 +90,8 @@ def embed_package(distances: np.ndarray, *, exact: bool) -> tuple[np.ndarray, in
 
 
 def work(arm: str, data: str, points: int, pipe: Connection) -> None:
-    """A process that embeds whenever it is asked to, and says how long that took."""
-    import phate  # noqa: F401  (imports are not the work)
+    """Embed whenever the pipe asks for it, and send the time; the main function of a process."""
+    import phate  # noqa: F401  (imports are not timed)
 
     from jaxscape.embedding.mds import normalized_stress
 
@@ -112,7 +113,7 @@ def work(arm: str, data: str, points: int, pipe: Connection) -> None:
 
 
 def measure(data: str, points: int, repeats: int, arms: list[str]) -> list[dict[str, Any]]:
-    """The arms in turns, `repeats` times after a first call each."""
+    """Measure the arms in turns, `repeats` times after one first call each."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for arm in arms:
@@ -159,7 +160,7 @@ def measure(data: str, points: int, repeats: int, arms: list[str]) -> list[dict[
 
 
 def main() -> None:
-    """Measure, print, write the records in place of those of the same data and number of points."""
+    """Measure, print, and write the records, replacing those of the same data and number of points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[255, 510, 1020])
     parser.add_argument("--data", choices=DATA, nargs="+", default=list(DATA))

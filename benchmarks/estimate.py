@@ -1,17 +1,17 @@
-"""What a strategy's program takes of the memory, beside `estimate_memory`, which says so before it runs.
+"""The memory of a strategy's program, compared with `estimate_memory`, which predicts it before the run.
 
-On a CPU: the largest resident size during an epoch over the size before it, after a first epoch in which everything
-was compiled (Linux alone counts like that). Of the estimate that is the part `program`; states and data are there
-already. Each case is a process of its own, and runs twice: with the C library's allocator as it is, which keeps much
-of what the convolutions have given back, and told to return it to the system at once, so that what counts is what the
-program holds.
+On a CPU: the largest resident size during an epoch minus the size before it, after a first epoch in which everything is
+compiled (on Linux only). It corresponds to the part `program` of the estimate, since states and data are already in
+memory. Each case is a separate process and runs twice: with the C library's allocator unchanged, which keeps much of
+the memory that convolutions free; and configured to return memory to the system at once, so that only the memory in
+use is measured.
 
     python -m uv run python benchmarks/estimate.py --json benchmarks/results/estimate.json
 
-On an accelerator: the case "paper" of benchmarks/members.py, and what the device says was in use at most, beside the
-whole of the estimate (states, data and program). Each case is a process of its own twice, with a compilation cache:
-the first compiles, which takes memory to try algorithms in, the second finds the program and is the one that counts.
-An epoch is as long as the arms' there, so that programs which that benchmark left in the cache are used:
+On an accelerator: the case "paper" of benchmarks/members.py, with the device's peak memory compared with the whole
+estimate (states, data and program). Each case runs twice in separate processes with a compilation cache: the first
+compiles, which needs memory to try algorithms; the second loads the program from the cache and is the one that is
+recorded. An epoch is as long as that of the arms there, so that programs which that benchmark cached are reused:
 
     JAX_COMPILATION_CACHE_DIR=/tmp/cache PYTHONPATH=. python benchmarks/estimate.py --dtype float32 bfloat16 \
         --json benchmarks/results/estimate.json
@@ -39,12 +39,12 @@ from jaxscape.training.train import member_update
 MEMBERS, SIZE, BATCH = 4, 28, 128
 STRATEGIES = ("loop", "threads", "vmap_grad:2", "vmap_grad", "grad_vmap:2")
 ON_ACCELERATOR = ("loop", "vmap_grad:5", "grad_vmap:5", "vmap_grad", "grad_vmap")
-# What glibc gives back, it gives back at once: blocks from 64 KiB are mappings of their own.
+# Make glibc return freed memory at once: blocks from 64 KiB are separate mappings.
 ALLOCATORS = {"as it is": {}, "returns at once": {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}}
 
 
 def measure(strategy: str, depth: int) -> Record:
-    """Two epochs of two steps of a WRN-depth-1 on images of 28x28 pixels."""
+    """Run two epochs of two steps of a WRN-depth-1 on images of 28x28 pixels, and return the memory of the second."""
     module = WideResNet(depth, 1, 10)
     variables = dict(jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 1))))
     params = jax.tree.map(lambda leaf: jnp.stack([leaf] * MEMBERS), variables.pop("params"))
@@ -76,7 +76,7 @@ def measure(strategy: str, depth: int) -> Record:
 
 
 def measure_on_accelerator(strategy: str, dtype: str, steps: int) -> Record:
-    """Two epochs of the case "paper"; bytes in use at most, by the device's own account."""
+    """Run two epochs of the case "paper", and return the peak memory reported by the device."""
     import members  # beside this file
 
     case = members.CASES["paper"]
@@ -126,7 +126,7 @@ def _size_mb(name: str) -> float:
 
 
 def main() -> None:
-    """Measure every strategy and put the records into the file."""
+    """Measure every strategy and write the records into the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=3)
@@ -134,11 +134,11 @@ def main() -> None:
         "--case",
         nargs=2,
         metavar=("STRATEGY", "DEPTH"),
-        help="this one alone, here; prints its record (on an accelerator with a dtype in place of the depth)",
+        help="run only this case in this process and print its record (on an accelerator: dtype instead of depth)",
     )
-    parser.add_argument("--dtype", nargs="+", default=["float32"], help="of the activations, on an accelerator")
-    parser.add_argument("--strategies", nargs="+", help="on an accelerator; by default some of each kind")
-    parser.add_argument("--steps", type=int, default=39, help="of an epoch, on an accelerator")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], help="dtypes of the activations, on an accelerator")
+    parser.add_argument("--strategies", nargs="+", help="strategies on an accelerator; by default some of each kind")
+    parser.add_argument("--steps", type=int, default=39, help="steps per epoch, on an accelerator")
     options = parser.parse_args()
     device = accelerator()
     if options.case and device:

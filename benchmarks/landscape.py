@@ -1,15 +1,15 @@
-"""A surface of the loss, point by point: every strategy, a plain Python loop over a jitted loss, and PyTorch.
+"""A loss surface: every strategy, a plain Python loop over a jitted loss, and PyTorch.
 
-All arms take turns in one run, so that a slow minute of a shared machine falls on all of them; compilation is timed
-apart. A turn is a row of the 51x51 grid around a network, in evaluation mode with its running statistics kept, of the
-mean loss over all images, in batches of 1,000. The peer is a process of its own with a Python that has torch, the
-network in channels last (benchmarks/peers/surface.py).
+All arms are interleaved in one run, so that disturbances of a shared machine affect all of them; compilation is timed
+separately. A turn is one row of the 51x51 grid around a network, in evaluation mode with its running statistics kept:
+the mean loss over all images, in batches of 1,000. The peer is a separate process with a Python that has torch, with
+the network in channels-last format (benchmarks/peers/surface.py).
 
     python -m uv run python benchmarks/landscape.py --case digits --repeats 5 --json benchmarks/results/landscape.json \
         --peer /path/to/python-with-torch
 
-Seconds are of one point; `grid_s` is what 51x51 of them take at the median rate. The errors of float32 beside float64
-need no quiet machine:
+Seconds are per point; `grid_s` is the time of 51x51 points at the median rate. The errors of float32 relative to
+float64 do not need a quiet machine:
 
     python -m uv run python benchmarks/landscape.py --error --json benchmarks/results/float32.json
 """
@@ -48,23 +48,23 @@ class Case(NamedTuple):
 
 CASES = {"digits": Case(10, 1, 8, 1437), "image28": Case(16, 1, 28, 1000)}
 SIDE, BATCH, CLASSES = 51, 1000, 10
-ERROR_POINTS = {"digits": 11, "image28": 3}  # of a row, whose errors are measured; float64 is slow
+ERROR_POINTS = {"digits": 11, "image28": 3}  # points of a row whose errors are measured; float64 is slow
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
-Arm = Callable[[], tuple[float, float]]  # evaluates a row of the grid; seconds a point, and its mean loss
+Arm = Callable[[], tuple[float, float]]  # evaluates a row of the grid; returns the seconds per point and the mean loss
 
 
 class Work(NamedTuple):
-    """What all arms do."""
+    """The work of all arms."""
 
     problem: Problem
     plane: Any
     model_state: Any
-    weights: np.ndarray  # of the points of a row
+    weights: np.ndarray  # weights of the points of a row
 
 
 def make_work(case: Case, dtype: Any = np.float32) -> Work:
-    """A fresh network, random images and labels, and a row of the grid around it; activations of a type."""
+    """Return a new network, random images and labels, and a row of the grid around it; dtype is that of activations."""
     generator = np.random.default_rng(0)
     images = generator.standard_normal((case.images, case.size, case.size, 1)).astype(np.float32).astype(dtype)
     labels = generator.integers(0, CLASSES, case.images).astype(np.int32)
@@ -84,7 +84,7 @@ def make_work(case: Case, dtype: Any = np.float32) -> Work:
 
 
 def evaluator_of(work: Work, strategy: str, statistics: Any = "kept") -> Evaluator:
-    """What `surface` makes of this work."""
+    """Return the evaluator that `surface` would use for this work."""
     return points_evaluator(
         work.problem,
         work.plane.vectors,
@@ -98,7 +98,7 @@ def evaluator_of(work: Work, strategy: str, statistics: Any = "kept") -> Evaluat
 
 
 def ours(work: Work, strategy: str) -> Arm:
-    """`surface` by a strategy."""
+    """Return the arm of `surface` with a strategy."""
     evaluator = evaluator_of(work, strategy)
 
     def run() -> tuple[float, float]:
@@ -110,17 +110,17 @@ def ours(work: Work, strategy: str) -> Arm:
 
 
 def python_loop(work: Work) -> Arm:
-    """What a user writes: a jitted loss of all images, and a loop over the points."""
+    """Return the arm of a plain implementation: a jitted loss of all images, and a loop over the points."""
     images, labels = work.problem.data
     parts = [(images[i : i + BATCH], labels[i : i + BATCH]) for i in range(0, len(labels), BATCH)]
     predict = work.problem.predict
 
     @jax.jit
     def loss(params: Any, first: Any, second: Any, x: float, y: float) -> jax.Array:
-        moved = jax.tree.map(lambda w, d, e: w + x * d + y * e, params, first, second)
+        displaced = jax.tree.map(lambda w, d, e: w + x * d + y * e, params, first, second)
         total = 0.0
         for part in parts:
-            logits = predict(moved, work.model_state, part)
+            logits = predict(displaced, work.model_state, part)
             total += optax.softmax_cross_entropy_with_integer_labels(logits, part[1]).sum()
         return total / len(labels)
 
@@ -135,12 +135,12 @@ def python_loop(work: Work) -> Arm:
 
 
 def float32_errors(case: str, statistics: str) -> Record:
-    """Relative errors of the losses of points of the row, against the same in float64."""
+    """Return the relative errors of the losses of points of the row, compared with float64."""
     narrow = make_work(CASES[case])
     points = np.linspace(0, SIDE - 1, ERROR_POINTS[case]).round().astype(int)
     with jax.enable_x64(True):
         wide = make_work(CASES[case], np.float64)
-        # The same numbers: those of float32.
+        # The same parameters, those of float32.
         vectors = tuple(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), each) for each in narrow.plane.vectors)
         wide = wide._replace(plane=narrow.plane._replace(vectors=vectors))
         wide = wide._replace(model_state=jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), narrow.model_state))
@@ -151,14 +151,14 @@ def float32_errors(case: str, statistics: str) -> Record:
 
 
 def losses_of(work: Work, statistics: str, points: np.ndarray) -> np.ndarray:
-    """Of some points of the row."""
+    """Return the losses of some points of the row."""
     evaluator = evaluator_of(work, "loop", statistics)
     weights = work.weights[points]
     return np.concatenate([values["loss"] for _, values in evaluator.chunks(weights, len(weights))])
 
 
 def measure_errors(options: argparse.Namespace) -> None:
-    """Measure the errors of float32 of all cases, print and write."""
+    """Measure the errors of float32 in all cases, print and write them."""
     facts = run_facts(PACKAGES, device=devices())
     for case in CASES:
         for statistics in ("kept", "recalibrated"):
@@ -169,20 +169,20 @@ def measure_errors(options: argparse.Namespace) -> None:
 
 
 class Peer(Worker):
-    """The worker with PyTorch."""
+    """The worker process with PyTorch."""
 
     def __init__(self, python: str, case: Case):
-        """Start it."""
+        """Start the worker."""
         super().__init__(python, "surface.py", case._asdict())
 
     def __call__(self) -> tuple[float, float]:
-        """Evaluate the row: seconds a point, and its mean loss."""
+        """Evaluate the row, and return the seconds per point and the mean loss."""
         answer = self.ask("turn")
         return answer["seconds"], answer["loss"]
 
 
 def measure(arms: dict[str, Arm], repeats: int) -> list[Record]:
-    """A record an arm: the first turn apart, then as many turns of each in turn."""
+    """Return one record per arm: the first turn separately, then `repeats` interleaved turns of each."""
     records, times = {}, {name: [] for name in arms}
     for name, run in arms.items():
         started = time.perf_counter()
@@ -190,7 +190,7 @@ def measure(arms: dict[str, Arm], repeats: int) -> list[Record]:
         records[name] = {"arm": name, "first_s": time.perf_counter() - started, "loss": loss}
     for _ in range(repeats):
         for name, run in arms.items():
-            time.sleep(0.3)  # for threads of another arm that still wait for work
+            time.sleep(0.3)  # until the threads of another arm no longer spin
             times[name].append(run()[0])
     for name, record in records.items():
         median = float(np.median(times[name]))
@@ -199,7 +199,7 @@ def measure(arms: dict[str, Arm], repeats: int) -> list[Record]:
 
 
 def main() -> None:
-    """Measure one case, print and write."""
+    """Measure one case, print and write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, default="digits")
     parser.add_argument("--repeats", type=int, default=5)
@@ -207,8 +207,8 @@ def main() -> None:
     parser.add_argument(
         "--error", action="store_true", help="measure the errors of float32 instead of times, of all cases"
     )
-    parser.add_argument("--peer", help="a Python that has torch")
-    parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")
+    parser.add_argument("--peer", help="path of a Python that has torch")
+    parser.add_argument("--default-memory", action="store_true", help="do not change the C library's settings")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.error:

@@ -1,37 +1,37 @@
-"""One training step of many copies of a network: every strategy side by side, and PyTorch beside them.
+"""One training step of many copies of a network: all strategies, compared with PyTorch.
 
-All arms take turns in one run, so that a slow minute of a shared machine falls on all of them; compilation is timed
-apart. The peer is a process of its own with a Python that has torch (benchmarks/peers/pytorch.py).
+All arms are interleaved in one run, so that disturbances of a shared machine affect all of them; compilation is timed
+separately. The peer is a separate process with a Python that has torch (benchmarks/peers/pytorch.py).
 
     python -m uv run python benchmarks/members.py --case digits --repeats 15 --json benchmarks/results/members.json \
         --peer /path/to/python-with-torch
 
-The case "paper" is the step by which the paper retrains its good minimum: WRN-28-2, 50,000 uint8 images on the device,
-crops, flips and standardisation inside the step, weight decay, 20 copies. On an accelerator without network, where
-`python` has jax, flax, optax and torch, from the root of a checkout:
+The case "paper" is the step with which the paper retrains its good minimum: WRN-28-2, 50,000 uint8 images on device,
+crops, flips and standardisation inside the step, weight decay, 20 copies. On an accelerator without network, with a
+`python` that has jax, flax, optax and torch, from the root of a checkout:
 
     PYTHONPATH=. python benchmarks/members.py --case paper --dtype float32 bfloat16 --repeats 5 --peer \
         --json benchmarks/results/members.json
 
-Most of the time is compilation. Where a command may not run that long, name types and arms of each (--dtype, --arms),
-or when to begin no other arm (--build-seconds): records of other arms stay in the file, and those of the turns so far
-are in it after each turn. End to end on a CPU, in minutes:
+Most of the time is compilation. If the time of a command is limited, select dtypes and arms (--dtype, --arms), or set a
+time after which no further arm is built (--build-seconds): records of other arms stay in the file, which is updated
+after each turn. End to end on a CPU, in minutes:
 
     python benchmarks/members.py --case paper --members 2 --batch-size 8 --steps 1 --repeats 2 --peer PYTHON \
         --dtype float32 bfloat16 --arms loop threads vmap_grad grad_vmap auto --json paper.json
 
-Seconds are of one step of all members. Beside them a record holds
+Seconds are per step of all members. A record also holds
 
-    share_of_matrix_rate        floating-point operations (XLA's count, before it optimises) a second, over those of a
-                                product of two large matrices of that type
-    share_of_memory_bandwidth   bytes that the arm's program reads and writes by XLA's count, which knows no cache, a
-                                second, over those of y = x + y / 2; null for PyTorch, and where an arm's program was
-                                compiled by another
-    program_bytes, temp_mb      that count, for a step of the members that are one program, and its working memory
-    projected_paper_s           the training of the paper's whole experiment, 20 copies x 50 epochs x 390 steps of 128
-                                images, at this rate; shuffling, evaluation and writing are not in it
-    strategy, trials            for "auto", what it chose and the seconds it measured (of a member's step); the turns
-                                are those of the arm of that name, and compile_s is the time that choosing took
+    share_of_matrix_rate        floating-point operations per second (XLA's count, before optimisation), divided by the
+                                rate of a product of two large matrices of that dtype
+    share_of_memory_bandwidth   bytes read and written per second by the arm's program (XLA's count, without caches),
+                                divided by the rate of y = x + y / 2; null for PyTorch, and if an arm's program was
+                                compiled by another arm
+    program_bytes, temp_mb      that count, for a step of the members in one program, and its working memory
+    projected_paper_s           time of training for the paper's whole experiment, 20 copies x 50 epochs x 390 steps of
+                                128 images, at this rate, without shuffling, evaluation and writing
+    strategy, trials            for "auto", the chosen strategy and the measured seconds (per step of a member); its
+                                turns are those of the arm of that name, and compile_s is the time of the choice
 """
 
 import argparse
@@ -47,7 +47,7 @@ from jaxscape.xla_cpu.memory import TUNABLES, restart_with_kept_memory
 
 if __name__ == "__main__":
     if any(argument.startswith("--peer") for argument in sys.argv):
-        # Or jax takes most of a GPU's memory for itself and leaves the peer none.
+        # Otherwise jax would preallocate most of a GPU's memory and leave none for the peer.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if "--default-memory" not in sys.argv:
         restart_with_kept_memory()
@@ -85,23 +85,23 @@ CASES = {
     "wrn28": Case(28, 2, 32, 3, 2),
     "paper": Case(28, 2, 32, 3, 20, retraining=True),
 }
-EXAMPLES = 50_000  # of the paper's data sets
+EXAMPLES = 50_000  # training images of the paper's data sets
 EXPERIMENT = 20 * 50 * (EXAMPLES // 128) * 128  # images that its copies are trained on
 PEERS = ("sequential", "sequential contiguous", "compiled", "autocast", "compiled autocast", "vmap")
 PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "numpy")
 SAME = ("case", "members", "batch_size", "dtype", "device")
 
-# What leaves an arm out and not the others: no memory for it, a name that is unknown, a peer that ended.
+# Errors that skip one arm and not the others: out of memory, an unknown name, a peer that ended.
 FAILURES = (RuntimeError, ValueError, OSError)
 
-# An arm takes a step of all members and gives its seconds.
+# An arm takes a step of all members and returns its seconds.
 Arm = Callable[[], float]
 
 
 def main() -> None:
-    """Measure one case, type by type, and put its records into the file."""
+    """Measure one case for each dtype, and write its records into the file."""
     options = _options()
-    # An arm measured by itself leaves the others' records where they are.
+    # If only some arms are measured, the records of the others stay in the file.
     same = (*SAME, "arm") if options.arms else SAME
     for dtype in options.dtype:
         for records in measure(options, dtype):
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, dtype: str) -> Iterator[list[Record]]:
-    """The records of one case with activations of one type, after each turn: a command may not live to the last."""
+    """Yield the records of one case and dtype after each turn, since the command may be stopped early."""
     case = CASES[options.case]
     members = options.members or case.members
     work = Work(case, members, options.batch_size, options.steps or _steps(case), dtype)
@@ -138,7 +138,7 @@ def measure(options: argparse.Namespace, dtype: str) -> Iterator[list[Record]]:
 
 
 def _facts(name: str, work: "Work") -> Record:
-    """What all records of a case say."""
+    """Return the entries that all records of a case share."""
     return run_facts(PACKAGES, device=devices()) | {
         "case": name,
         "dtype": work.dtype,
@@ -154,10 +154,10 @@ def _facts(name: str, work: "Work") -> Record:
 
 
 class Work:
-    """What all arms do: networks, their states, one batch a step and member, and the step itself."""
+    """The work of all arms: networks, their states, one batch per step and member, and the step itself."""
 
     def __init__(self, case: Case, members: int, batch_size: int, steps: int, dtype: str) -> None:
-        """Fresh networks (one start for all, as after a jump of length zero) and random images."""
+        """Create new networks (one start for all, as after a jump of length zero) and random images."""
         self.case, self.members, self.batch_size, self.steps = case, members, batch_size, steps
         self.dtype = dtype
         module = WideResNet(case.depth, case.widen_factor, 10, dtype=jnp.dtype(dtype))
@@ -183,11 +183,11 @@ class Work:
         self.update = self.new_update()
 
     def new_update(self) -> Update:
-        """The step, as one that nothing has compiled yet."""
+        """Return the step as a new function that is not compiled yet."""
         return member_update(self.loss_fn, self.optimizer, from_arrays=True)
 
     def flops(self) -> float | None:
-        """Floating-point operations of a step of all members, by XLA's count for one."""
+        """Return the floating-point operations of a step of all members, from XLA's count for one member."""
 
         def first(tree: Any) -> Any:
             return jax.tree.map(lambda leaf: leaf[0], tree)
@@ -200,7 +200,7 @@ class Work:
 
 
 def strategy_arm(work: Work, strategy: str, update: Update | None = None) -> Arm:
-    """An epoch of a few steps by one of our strategies."""
+    """Return the arm of one of our strategies: an epoch of a few steps."""
     runner = epoch_runner(update or work.update, strategy=strategy)
     states = copy_states(work.states)
     rows = work.rows[:, : _steps_at_once(work, strategy)]
@@ -216,7 +216,7 @@ def strategy_arm(work: Work, strategy: str, update: Update | None = None) -> Arm
 
 
 def threads_arm(work: Work, onednn: bool) -> Arm:
-    """The strategy "threads" with oneDNN or without it, whatever the size of the program."""
+    """Return the arm of the strategy "threads" with or without oneDNN, regardless of the size of the program."""
     run = strategy_arm(work, "threads", work.new_update())
     before, compiler.ONEDNN_FLOPS = compiler.ONEDNN_FLOPS, 0 if onednn else float("inf")
     run()
@@ -225,7 +225,7 @@ def threads_arm(work: Work, onednn: bool) -> Arm:
 
 
 def jax_loop(work: Work) -> Arm:
-    """What one writes without us: a jitted step, member after member."""
+    """Return the arm of a plain implementation: a jitted step, one member after the other."""
     step = jax.jit(work.update.one, donate_argnums=0)
     states = [take_member(work.states, member) for member in range(work.members)]
 
@@ -243,7 +243,7 @@ def jax_loop(work: Work) -> Arm:
 
 
 def jax_vmap(work: Work) -> Arm:
-    """What one writes without us to run all members at once: jit(vmap(grad))."""
+    """Return the arm of a plain implementation of all members at once: jit(vmap(grad))."""
     step = jax.jit(jax.vmap(work.update.one, in_axes=(0, None, 0, None, None)), donate_argnums=0)
     states, steps = copy_states(work.states), _steps_at_once(work, "vmap")
 
@@ -259,10 +259,10 @@ def jax_vmap(work: Work) -> Arm:
 
 
 class Peer(Worker):
-    """PyTorch, in a process of its own that waits while others are timed."""
+    """PyTorch in a separate process, which waits while others are timed."""
 
     def __init__(self, python: str, name: str, work: Work, *, kept: bool) -> None:
-        """Start the worker; `kept`: with the C library's settings of our own process."""
+        """Start the worker; with `kept`, it has the C library's settings of our own process."""
         options = {
             "case": name,
             "members": work.members,
@@ -278,7 +278,7 @@ class Peer(Worker):
         self.programs: dict[str, int] = {}  # arm -> programs that the worker's compiler has made so far
 
     def arm(self, name: str) -> Arm:
-        """One of the worker's arms, built by its first turn, which fails where this device cannot run it."""
+        """Return one of the worker's arms, built in its first turn, which fails if the device cannot run it."""
 
         def run() -> float:
             answer = self.ask(name)
@@ -293,9 +293,9 @@ class Peer(Worker):
 def build(
     arms: dict[str, Callable[[], Arm]], most_seconds: float = float("inf")
 ) -> tuple[dict[str, Arm], dict[str, Record]]:
-    """The arms that this device can run, each after a first turn, and what there is to say of that.
+    """Return the arms that this device can run, each after a first turn, and records of these first turns.
 
-    After so many seconds none is begun.
+    After `most_seconds` no further arm is built.
     """
     runs: dict[str, Arm] = {}
     records: dict[str, Record] = {}
@@ -320,7 +320,7 @@ def build(
 
 
 def choose(work: Work, runs: dict[str, Arm], records: dict[str, Record]) -> None:
-    """Add the record of "auto", which takes no turns of its own: the arm of its choice does, and joins the others."""
+    """Add the record of "auto", which has no turns of its own: the arm of its choice is added to the others."""
     started = time.perf_counter()
     choice = choose_strategy(work.update, work.states, work.data, work.rows)
     seconds = time.perf_counter() - started
@@ -334,9 +334,9 @@ def choose(work: Work, runs: dict[str, Arm], records: dict[str, Record]) -> None
 
 
 def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -> Iterator[None]:
-    """Let the arms take turns, and put their times so far into the records after each turn of all of them.
+    """Interleave the turns of the arms, and update their records after each turn of all of them.
 
-    An arm ten times slower than the best takes three.
+    An arm ten times slower than the best takes three turns.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     failed: set[str] = set()
@@ -348,7 +348,7 @@ def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -
             if turn >= 3 and min(times[name]) > 10 * best:
                 continue
             if _on_cpu():
-                time.sleep(0.3)  # for threads of another arm that still wait for work
+                time.sleep(0.3)  # until the threads of another arm no longer spin
             try:
                 times[name].append(run())
             except FAILURES as error:
@@ -359,7 +359,7 @@ def take_turns(runs: dict[str, Arm], records: dict[str, Record], repeats: int) -
 
 
 def _put_times(records: dict[str, Record], times: dict[str, list[float]], failed: set[str]) -> None:
-    """Into the records, of which those of arms that failed go."""
+    """Write the times into the records, and remove the records of failed arms."""
     for name in [name for name, record in records.items() if record.get("strategy", name) in failed]:
         del records[name]
     for name, record in records.items():
@@ -379,14 +379,14 @@ def _on_cpu() -> bool:
 
 
 def _steps(case: Case) -> int:
-    """Steps a turn; on an accelerator a tenth of the paper's epoch, so that a turn's beginning and end weigh little."""
+    """Return the steps per turn; on an accelerator a tenth of the paper's epoch, to amortise the overhead of a turn."""
     if _on_cpu():
         return 4 if case.size < 32 else 1
     return 39
 
 
 def _steps_at_once(work: Work, strategy: str) -> int:
-    """Steps a turn of an arm: on a CPU several networks in one program take seconds a step, and one is enough."""
+    """Return the steps per turn of an arm; on a CPU one is enough for several networks in one program."""
     return 1 if "vmap" in strategy and _on_cpu() else work.steps
 
 
@@ -409,7 +409,7 @@ def _make_arm(work: Work, name: str) -> Arm:
 def _start_peers(options: argparse.Namespace, work: Work) -> list[Peer]:
     if not options.peer:
         return []
-    # The C library's settings matter where it allocates the activations.
+    # The C library's settings matter if it allocates the activations.
     return [Peer(options.peer, options.case, work, kept=kept) for kept in ((False, True) if _on_cpu() else (False,))]
 
 
@@ -422,9 +422,9 @@ def _programs() -> list[Any]:
 
 
 def _largest_program(before: list[Any]) -> Record:
-    """Of the programs compiled since then that which XLA says moves most bytes; {} where there is none.
+    """Return the costs of the new program that moves most bytes by XLA's count; {} if there is none.
 
-    In a loop, as an epoch is one on an accelerator, XLA counts a single step.
+    For a loop, such as an epoch on an accelerator, XLA counts a single step.
     """
     found = []
     for program in _programs():
@@ -439,7 +439,7 @@ def _largest_program(before: list[Any]) -> Record:
 
 
 def _rates(case: Case, facts: Record, record: Record) -> dict[str, float | None]:
-    """What follows from an arm's median."""
+    """Return the rates that follow from an arm's median."""
     seconds, flops = record["median_s"], facts["step_flops"]
     images = facts["members"] * facts["batch_size"]
     step_bytes = None
@@ -454,7 +454,7 @@ def _rates(case: Case, facts: Record, record: Record) -> dict[str, float | None]
 
 
 def _members_at_once(record: Record, members: int) -> int:
-    """Members in one program of an arm."""
+    """Return the number of members in one program of an arm."""
     name: str = record.get("strategy") or record["arm"]
     if name.startswith(("jax", "threads")):
         return members if name == "jax vmap(grad)" else 1
@@ -463,7 +463,7 @@ def _members_at_once(record: Record, members: int) -> int:
 
 
 def _print(records: list[Record]) -> None:
-    """A table; ratios are medians over the turns, of times in the same turn."""
+    """Print a table; ratios are medians over turns of the ratios within a turn."""
     peers = [record for record in records if record["arm"] == "pytorch sequential"]
     print(
         f"{records[0]['dtype']:40} {'ms':>9} {'min':>9} {'to PyTorch':>11} {'matrix rate':>12} {'bandwidth':>10} "
@@ -488,14 +488,14 @@ def _cell(number: float | None, digits: int) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, default="digits")
-    parser.add_argument("--members", type=int, help="copies; by default the case's own")
+    parser.add_argument("--members", type=int, help="number of copies; by default that of the case")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument(
-        "--steps", type=int, help="steps a turn; by default 39 on an accelerator, on a CPU 4, and 1 for 32x32 images"
+        "--steps", type=int, help="steps per turn; by default 39 on an accelerator, on a CPU 4, and 1 for 32x32 images"
     )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument(
-        "--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"], help="of the activations"
+        "--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32"], help="dtypes of the activations"
     )
     parser.add_argument(
         "--arms",
@@ -503,13 +503,15 @@ def _options() -> argparse.Namespace:
         help="only these arms (and the peer's), leaving other arms' records in the file; also 'jax loop', "
         "'jax vmap(grad)', 'threads, with oneDNN', 'threads, no oneDNN'",
     )
-    parser.add_argument("--peer", nargs="?", const=sys.executable, help="a Python that has torch; by default this one")
+    parser.add_argument(
+        "--peer", nargs="?", const=sys.executable, help="path of a Python that has torch; by default this one"
+    )
     parser.add_argument(
         "--peer-arms", nargs="+", choices=PEERS, help="by default sequential, for the paper's case also compiled"
     )
-    parser.add_argument("--default-memory", action="store_true", help="leave the C library's settings alone")
+    parser.add_argument("--default-memory", action="store_true", help="do not change the C library's settings")
     parser.add_argument(
-        "--build-seconds", type=float, default=float("inf"), help="begin to build no arm after so many (of a type)"
+        "--build-seconds", type=float, default=float("inf"), help="build no further arm after this time (per dtype)"
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

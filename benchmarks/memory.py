@@ -1,7 +1,7 @@
-"""Peak memory while copies are retrained: the largest resident size of the process after each epoch.
+"""Peak memory of retraining: the largest resident size of the process after each epoch.
 
 The C library's settings are those of the command line (`jaxscape.xla_cpu.memory`), and copies run in threads, as they
-do there on a CPU. Peak memory of distances is in `benchmarks/distances.py`.
+do there on a CPU. For the peak memory of distances see `benchmarks/distances.py`.
 
     python -m uv run python benchmarks/memory.py --json benchmarks/results/memory.json
 """
@@ -24,7 +24,7 @@ DEPTH, WIDEN = 28, 2  # 1,467,610 parameters
 
 
 def retraining(members: int, epochs: int) -> dict[str, Any]:
-    """Retraining jumped copies of a WRN-28-2 on 8x8 digits, two steps an epoch, every epoch kept in a store."""
+    """Retrain perturbed copies of a WRN-28-2 on 8x8 digits, two steps per epoch, and store every epoch."""
     import jax
 
     from jaxscape import (
@@ -74,7 +74,7 @@ def retraining(members: int, epochs: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="where to write the records")
+    parser.add_argument("--json", type=Path, required=True, help="file for the records")
     options = parser.parse_args()
     record = {"question": "retraining", **retraining(members=20, epochs=6)}
     print(json.dumps(record))

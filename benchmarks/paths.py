@@ -1,9 +1,9 @@
-"""What a curve and matched units make of the barrier between two minima: WRN-10-1 and WRN-10-4 on 400 digits.
+"""Barriers between two minima on lines, after matching units, and on curves: WRN-10-1 and WRN-10-4, 400 digits.
 
-Two networks are trained apart (other initial weights, other batches) by 20 epochs of Adam; then the barrier of the loss
-on the straight line, on the straight line after weight matching, and on curves with one bend, trained 30 epochs with
-the defaults of `connect`; all with running statistics measured anew at each place. The barrier is the largest rise of
-the loss above the line between the losses at its ends. Seconds include compilation.
+Two networks are trained independently (different initial weights and batches) by 20 epochs of Adam. Measured are the
+barriers of the loss on the straight line, on the straight line after weight matching, and on curves with one bend,
+trained for 30 epochs with the defaults of `connect`, all with running statistics recalibrated at each position. The
+barrier is the largest rise of the loss above the linear interpolation of its end values. Seconds include compilation.
 
     python -m uv run python benchmarks/paths.py --json benchmarks/results/paths.json
 """
@@ -31,10 +31,10 @@ HOW = {"epochs": 30, "batch_size": 50}
 
 
 def main() -> None:
-    """Measure, print a table, write the records."""
+    """Measure, print a table and write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--epochs", type=int, default=20, help="of the minima")
+    parser.add_argument("--epochs", type=int, default=20, help="training epochs of the minima")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     records = []
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(width: int, epochs: int) -> dict[str, Any]:
-    """All lines and curves between the two minima of one width."""
+    """Measure all lines and curves between the two minima of one width."""
     problem = image_problem(ImageTask(train_size=400, widen_factor=width))
     (a, state), (b, other) = (minimum(problem, seed, epochs) for seed in (0, 1))
     start = time.perf_counter()
@@ -83,7 +83,7 @@ def measure(width: int, epochs: int) -> dict[str, Any]:
 
 
 def minimum(problem: jaxscape.Problem, seed: int, epochs: int) -> tuple[PyTree, PyTree]:
-    """Parameters and model state of a network that is trained alone."""
+    """Train one network, and return its parameters and model state."""
     assert problem.init is not None
     params, model_state = jax.jit(problem.init)(jax.random.key(seed))
     optimizer = optax.adam(3e-3)

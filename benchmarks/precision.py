@@ -1,7 +1,7 @@
 """Geometry of copies retrained with float32 and with bfloat16 activations, around the same minima.
 
-For each seed a minimum of the demo's protocol is found in float32 and its copies are retrained twice. Spread is over
-seeds, that is over independent minima.
+For each seed, a minimum is trained in float32 with the demo's protocol and its copies are retrained twice. The spread
+is over seeds, that is over independent minima.
 
     python -m uv run python benchmarks/precision.py --seeds 0 1 2 --json benchmarks/results/precision.json
 """
@@ -26,7 +26,7 @@ COMMAND = [sys.executable, "-c", "from jaxscape.cli.main import command; command
 
 
 def run_seed(preset: str, seed: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Each statistic's mean over the copies, by precision."""
+    """Return each statistic's mean over the copies, by precision."""
     minimum = folder / f"minimum{seed}"
     subprocess.run([*COMMAND, "train", str(minimum), "--preset", preset, "--seed", str(seed)], check=True)
     found = {}
@@ -41,7 +41,7 @@ def run_seed(preset: str, seed: int, folder: Path) -> dict[str, dict[str, float]
 
 
 def main() -> None:
-    """Run, print a table, write the records."""
+    """Run, print a table and write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="good")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

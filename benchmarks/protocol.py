@@ -1,8 +1,8 @@
-"""How the digits protocol was chosen: which minima fit and differ, and in which retraining copies move at all.
+"""The choice of the digits protocol: which minima fit and differ, and at which learning rate copies move.
 
-The choice uses development seeds (100, 101, 102) and two facts alone: that minima fit as they should, and that copies
-move (median path length of at least a tenth of the jump). No picture and no geometry is looked at. Reported results
-use other seeds. The table and the choice stand in docs/protocol.md.
+The choice uses development seeds (100, 101, 102) and two criteria only: minima fit their data as intended, and copies
+move (median path length of at least a tenth of the jump). No figure or geometry is used. Reported results use other
+seeds. The table and the choice are in docs/protocol.md.
 
     python -m uv run python benchmarks/protocol.py --json benchmarks/results/protocol.json
 """
@@ -37,11 +37,11 @@ DEVELOPMENT_SEEDS = (100, 101, 102)
 TRAIN_SIZES = (50, 100, 200)
 GOOD = ({"weight_decay": 1e-4}, {"weight_decay": 1e-3}, {"weight_decay": 5e-3}, {"weight_decay": 1e-4, "padding": 2})
 LEARNING_RATES = (0.001, 0.01, 0.05, 0.1)
-JUMP_SEEDS = (10, 11)  # directions that no reported run uses
+JUMP_SEEDS = (10, 11)  # directions that are not used in reported runs
 
 
 def find_minima(config: TrainConfig) -> tuple[Problem, TrainState, dict[str, np.ndarray]]:
-    """One minimum a development seed, trained together; random labels are those of the first seed."""
+    """Train one minimum per development seed, all together; random labels are those of the first seed."""
     _, problem, optimizer = image_training(replace(config, seed=DEVELOPMENT_SEEDS[0]))
     starts = [problem.init(init_key(seed)) for seed in DEVELOPMENT_SEEDS]
     keys = jnp.stack([train_key(seed) for seed in DEVELOPMENT_SEEDS])
@@ -54,7 +54,7 @@ def find_minima(config: TrainConfig) -> tuple[Problem, TrainState, dict[str, np.
 
 
 def minima_records() -> Iterator[dict[str, Any]]:
-    """Accuracy of bad, good and memorization minima by size of the training set and regularisation."""
+    """Measure the accuracy of bad, good and memorization minima by training set size and regularisation."""
     for size in TRAIN_SIZES:
         variants = [("bad", {}), *(("good", change) for change in GOOD), ("memorization", {})]
         for preset, change in variants:
@@ -73,7 +73,7 @@ def minima_records() -> Iterator[dict[str, Any]]:
 
 
 def movement_records() -> Iterator[dict[str, Any]]:
-    """Path length as a share of the jump, by learning rate of the retraining."""
+    """Measure the path length relative to the jump, by learning rate of the retraining."""
     for preset in ("good", "bad", "memorization"):
         config = train_preset(preset, protocol="digits")
         problem, minima, _ = find_minima(config)
@@ -119,9 +119,9 @@ def _flat(params: Any) -> np.ndarray:
 
 
 def main() -> None:
-    """Run both questions and write the records."""
+    """Run both parts and write the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="where to write the records")
+    parser.add_argument("--json", type=Path, required=True, help="file for the records")
     options = parser.parse_args()
     started = time.monotonic()
     records = []

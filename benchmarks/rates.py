@@ -1,4 +1,4 @@
-"""What a device can do at best, as far as jax can use it: the rates that the speed of training is held against."""
+"""The best rates of a device that jax reaches, with which the speed of training is compared."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import jax
 
 
 def matrix_rate(dtype: str) -> float:
-    """FLOP/s of a product of two matrices of 2,048 x 2,048 (8,192 x 8,192 on an accelerator), the best of ten."""
+    """Return the FLOP/s of a product of two 2,048 x 2,048 matrices (8,192 x 8,192 on an accelerator), best of ten."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     matrix = jax.random.normal(jax.random.key(0), (size, size), jax.numpy.dtype(dtype))
     product = jax.jit(lambda a, b: a @ b)
@@ -16,16 +16,16 @@ def matrix_rate(dtype: str) -> float:
 
 
 def memory_rate() -> float:
-    """Bytes read and written a second by y = x + y / 2 on 256 MB of float32 each, the best of ten."""
+    """Return the bytes read and written per second by y = x + y / 2 on 256 MB of float32 each, best of ten."""
     x = jax.random.normal(jax.random.key(0), (2**26,))
     triad = jax.jit(lambda x, y: x + y / 2, donate_argnums=1)
     return 3 * x.nbytes / _shortest(lambda y: triad(x, y), x + 1)
 
 
 def _shortest(call: Callable[[Any], jax.Array], start: jax.Array) -> float:
-    """Seconds of a call with what the one before it gave, the best of ten after one that compiles."""
+    """Return the seconds per call, each on the result of the previous one; best of ten after one that compiles."""
     last = call(start).block_until_ready()
-    calls = 1 if jax.default_backend() == "cpu" else 10  # under way together, so that starting them costs no time
+    calls = 1 if jax.default_backend() == "cpu" else 10  # several in flight, which hides the launch overhead
     seconds = []
     for _ in range(10):
         started = time.perf_counter()

@@ -1,12 +1,12 @@
 """Can a reader tell a good minimum from a bad one by the polar view alone, with its titles covered?
 
-The rule stands here since before the runs of these seeds were read by it. (Minima of the same seeds had served
-docs/decay.md, so that their mean return was known; how many copies end nearer was not.) In a polar view a copy that
-ends inside of its dotted arc has come nearer to the minimum. A panel in which more than three quarters of the copies
-do is read as a good minimum, any other as a bad one (or one of memorization, which this reading does not tell from
-bad). The threshold was chosen on the demo's seeds 0, 1 and 2. A second reader sees the surrogates of weight decay
-alone, which only good minima have, in place of the copies, and reads them by the same rule: what that one gets right,
-too, is what weight decay draws, and not the loss.
+The rule was fixed before it was applied to the runs of these seeds. (Minima of the same seeds had been used in
+docs/decay.md, so their mean return was known, but not how many copies end closer.) In a polar view, a copy that ends
+inside of its dotted arc has moved closer to the minimum. A panel with more than three quarters of such copies is read
+as a good minimum, and any other as a bad one (or memorization, which this rule does not distinguish from bad). The
+threshold was chosen on the demo's seeds 0, 1 and 2. A second reader sees the surrogates of weight decay alone, which
+only good minima have, instead of the copies, and applies the same rule: what this reader also gets right is due to
+weight decay and not to the loss.
 
 Each seed trains three minima of the digits and retrains 20 copies of each, as `jaxscape demo --seed` does.
 
@@ -32,17 +32,17 @@ from jaxscape.runs.progress import make_console
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import find_minimum
 
-SHARE = 0.75  # of the copies: more end inside of their arcs around a good minimum
+SHARE = 0.75  # fraction of copies; around a good minimum more end inside of their arcs
 PACKAGES = ("jax", "jaxlib", "numpy", "matplotlib")
 
 
 def read_panel(nearer: int, copies: int) -> str:
-    """What a reader takes the minimum of a panel for."""
+    """Return the kind of minimum that a reader assigns to a panel."""
     return "good" if nearer > SHARE * copies else "not good"
 
 
 def make_run(run: RunFolder, preset: str, seed: int) -> None:
-    """Find a minimum and retrain its copies, or find both done."""
+    """Train a minimum and retrain its copies, unless both exist."""
     console, config = make_console(), train_preset(preset, seed=seed)
     find_minimum(run, image_training(config), console=console)
     retrain_copies(image_retrainings({run: retrain_preset(config)}), console=console)
@@ -50,7 +50,7 @@ def make_run(run: RunFolder, preset: str, seed: int) -> None:
 
 
 def read_seed(folder: Path, seed: int) -> list[dict[str, Any]]:
-    """The panels of a seed: what they show, and what each reader takes them for."""
+    """Return one record per panel of a seed: what it shows, and the kind that each reader assigns."""
     runs = {preset: RunFolder(folder / f"{preset}-{seed}") for preset in PRESETS}
     panels = {}
     for preset, run in runs.items():
@@ -71,11 +71,11 @@ def read_seed(folder: Path, seed: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Read the panels of all seeds and write the hits."""
+    """Read the panels of all seeds and write the numbers of correct readings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
-    parser.add_argument("--folder", type=Path, help="keep the runs here (by default a temporary folder)")
-    parser.add_argument("--json", type=Path, required=True, help="where to write the numbers")
+    parser.add_argument("--folder", type=Path, help="folder for the runs (a temporary folder by default)")
+    parser.add_argument("--json", type=Path, required=True, help="file for the numbers")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)

@@ -1,12 +1,12 @@
 """Files and time per recorded step: snapshots of a small model in a plain and in a packed store.
 
-Each snapshot is one member with 10 arrays, about 100,000 parameters. `flat out` appends as fast as the store takes
-them: the time of a step is what the background costs, for the loop waits for it. `paced` leaves some milliseconds
-between two steps, as training does: the time within `append` is what training pays. The plain store is measured over
-fewer steps, for each costs the same. What was written is read once by `blocks`.
+Each snapshot is one member with 10 arrays, about 100,000 parameters. `flat out` appends as fast as the store accepts
+them: the time of a step is that of the background writing, for which the loop waits. `paced` leaves some milliseconds
+between two steps, like training: the time within `append` is the overhead for training. The plain store is measured
+over fewer steps, since every step costs the same. The written data are read once by `blocks`.
 
-`layouts` are the forms of a pack that were tried, written by orbax in the same way: a chunk for each row of the larger
-arrays, which is what packs are; a chunk for each array; and one array of all parameters, with a chunk for each row.
+`layouts` are the layouts of a pack that were tried, all written by orbax: one chunk per row of the larger arrays, which
+is the layout of packs; one chunk per array; and one array of all parameters, with one chunk per row.
 
     python -m uv run python benchmarks/recording.py --json benchmarks/results/recording.json
 """
@@ -43,13 +43,13 @@ SHAPES = {
 
 
 def record_steps(path: Path, packed: bool, steps: int, pause: float) -> dict[str, Any]:
-    """Append snapshots, and say what a step cost."""
+    """Append snapshots, and return the cost of a step."""
     params = {name: jax.random.normal(jax.random.key(0), (1, *shape)) for name, shape in SHAPES.items()}
     advance = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + jnp.float32(1e-3), tree))
     within = []
     with TrajectoryStore.create(path, [{"seed": 0}], packed=packed) as store:
         store.append(0, params, update=0)
-        store.wait()  # imports, and what else only the first snapshot costs
+        store.wait()  # imports, and other costs of the first snapshot only
         started, cpu = time.perf_counter(), time.process_time()
         for step in range(1, steps):
             params = jax.block_until_ready(advance(params))
@@ -78,12 +78,12 @@ def record_steps(path: Path, packed: bool, steps: int, pause: float) -> dict[str
             "largest": milliseconds.max(),
         },
         "peak_mb": peak_mb(),
-        "load_average": os.getloadavg()[0],  # times mean little where others were at work
+        "load_average": os.getloadavg()[0],  # times are not reliable if other work was running
     }
 
 
 def read_blocks(path: Path, max_bytes: int) -> dict[str, Any]:
-    """Read everything once, as distances do."""
+    """Read everything once, like the computation of distances."""
     started = time.perf_counter()
     store = TrajectoryStore.open(path)
     opened = time.perf_counter()
@@ -99,7 +99,7 @@ def read_blocks(path: Path, max_bytes: int) -> dict[str, Any]:
 
 
 def write_layouts(steps: int, repeats: int) -> list[dict[str, Any]]:
-    """Time the layouts of a pack that were tried, in turn; the first round warms up."""
+    """Time the layouts of a pack in turns; the first round is a warm-up."""
     arrays = {
         name.replace("/", "."): np.random.default_rng(0).random((steps, 1, *s), np.float32)
         for name, s in SHAPES.items()
@@ -133,11 +133,11 @@ def write_layouts(steps: int, repeats: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="where to write the records")
-    parser.add_argument("--steps", type=int, default=10_000, help="of the packed store, flat out")
-    parser.add_argument("--plain-steps", type=int, default=300, help="of the plain store, and of what is paced")
-    parser.add_argument("--pause-ms", type=float, default=20.0, help="between two steps of what is paced")
-    parser.add_argument("--block-mb", type=int, default=128, help="of a block that is read")
+    parser.add_argument("--json", type=Path, required=True, help="file for the records")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps of the packed store, flat out")
+    parser.add_argument("--plain-steps", type=int, default=300, help="steps of the plain store, and of the paced runs")
+    parser.add_argument("--pause-ms", type=float, default=20.0, help="pause between two steps of the paced runs")
+    parser.add_argument("--block-mb", type=int, default=128, help="size of a block when reading")
     options = parser.parse_args()
     layouts = write_layouts(160, 5)
     print(json.dumps(layouts))

@@ -1,4 +1,4 @@
-"""What the benchmarks say of a run, and how their lists of records are kept in JSON files."""
+"""Facts about a benchmark run, and JSON files with lists of records."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def devices() -> str:
 
 
 def replace_records(path: Path, records: list[Record], *, same: Iterable[str]) -> None:
-    """Put records into a file, in place of those that agree with one of them in the fields named."""
+    """Write records into a file, replacing those that agree with one of them in the fields `same`."""
     fields = tuple(same)
 
     def about(record: Record) -> tuple[Any, ...]:
@@ -113,7 +113,7 @@ def replace_records(path: Path, records: list[Record], *, same: Iterable[str]) -
 
 
 def peak_mb() -> float:
-    """The largest resident size of this process so far."""
+    """Return the largest resident size of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 

@@ -1,9 +1,9 @@
-"""The page beside one of plotly with the same lines: how large both are, and how long a move of the slider takes.
+"""The page compared with a plotly page with the same lines: their sizes, and the time of a move of the slider.
 
-Both are opened in one headless chromium. Each has the polar view and the distances of every run in view, with the
-surrogates, and draws every trajectory as far as the slider's epoch; ours has starts, arcs and fading colours besides. A
-move is timed in the page, from the input event until the frame that it changes is painted, so the wait for that frame
-(16.7 ms at 60 Hz) is in it; the arms take turns. Plotly is no dependency of the project:
+Both are opened in one headless chromium. Each shows the polar view and the distances of every run, with surrogates, and
+draws every trajectory up to the slider's epoch; ours also has starts, arcs and fading colours. A move is timed in the
+page, from the input event until the changed frame is painted, including the wait for that frame (16.7 ms at 60 Hz). The
+arms are interleaved. Plotly is not a dependency of the project:
 
     uv run --with plotly python benchmarks/report.py RUN RUN RUN --json benchmarks/results/report.json
 """
@@ -66,7 +66,7 @@ document.body.dataset.ready = "true";
 
 
 def lines(page: Page) -> list[list[tuple[np.ndarray, np.ndarray, str, bool]]]:
-    """The lines of each panel as the page draws them: x, y, colour, and whether they are a surrogate's."""
+    """Return the lines of each panel as the page draws them: x, y, colour, and whether it is a surrogate."""
     polar, distance = [], []
     for run in page.runs:
         firsts = first_rows(run.member)
@@ -90,7 +90,7 @@ def lines(page: Page) -> list[list[tuple[np.ndarray, np.ndarray, str, bool]]]:
 
 
 def plotly_page(page: Page, kind: str) -> str:
-    """The same panels as a page of plotly, whose slider cuts every line."""
+    """Return the same panels as a plotly page, whose slider cuts every line."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -111,7 +111,7 @@ def plotly_page(page: Page, kind: str) -> str:
 
 
 def measure(pages: dict[str, Path], repeats: int) -> tuple[dict[str, list[list[float]]], str]:
-    """Milliseconds of each move, [repeat][move] by arm, and the browser."""
+    """Return the milliseconds of each move, [repeat][move] by arm, and the browser."""
     from playwright.sync_api import sync_playwright
 
     times: dict[str, list[list[float]]] = {arm: [] for arm in pages}
@@ -130,7 +130,7 @@ def measure(pages: dict[str, Path], repeats: int) -> tuple[dict[str, list[list[f
 
 
 def main() -> None:
-    """Write the pages, measure, print, and write the records in place of those of the same arms and device."""
+    """Write the pages, measure, print, and write the records, replacing those of the same arms and device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="finished runs around minima")
     parser.add_argument("--repeats", type=int, default=5)
@@ -139,7 +139,7 @@ def main() -> None:
     page = read_page(options.runs, console=Console(quiet=True))
     texts = {"ours": render(page), "plotly, SVG": plotly_page(page, "svg"), "plotly, WebGL": plotly_page(page, "webgl")}
     drawn = lines(page)
-    load = os.getloadavg()[0]  # of whatever else the machine does
+    load = os.getloadavg()[0]  # the load by other processes
     with tempfile.TemporaryDirectory() as folder:
         paths = {arm: Path(folder) / f"{number}.html" for number, arm in enumerate(texts)}
         for arm, text in texts.items():

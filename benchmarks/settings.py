@@ -1,19 +1,19 @@
-"""Which setting of `jaxscape embed` keeps most: the one that it should have by default.
+"""The fidelity of the settings of `jaxscape embed`, from which its default is chosen.
 
     python -m uv run python benchmarks/settings.py demo/good demo/bad demo/memorization comparison \
         --json benchmarks/results/settings.json
 
-Run on finished run folders, which get an embedding for each setting; copies of those that matter.
+Give it finished run folders, to which an embedding per setting is added; use copies of folders that matter.
 
-The rule was written before the numbers. Every setting is embedded on every run, and each of the eight numbers of
-`jaxscape.Fidelity` is measured on the distances that the setting drew. For each run and number the settings are ranked,
-1 the best, ties sharing the mean of their ranks; a number that is undefined in a run (radii without a minimum) is left
-out there. Stress and broken steps are best low, the others high. The setting with the least mean rank over all numbers
-and runs is the default, unless it is degenerate in one of them; then the next.
+The rule was fixed before the numbers were known. Every setting is embedded on every run, and the eight measures of
+`jaxscape.Fidelity` are computed on the distances of the setting. For each run and measure the settings are ranked, 1 is
+the best, and ties share the mean of their ranks; a measure that is undefined in a run (radii without a minimum) is left
+out. Lower is better for stress and broken steps, higher for the others. The default is the setting with the smallest
+mean rank over all measures and runs, unless it is degenerate in one of them; then the next one.
 
-Each setting is measured on its own distances, so euclidean and cosine ones are held to different ones; radii and inward
-are the true distances from the minimum in any case. The ranks say which picture can be believed, not which is the
-paper's.
+Each setting is measured on its own distances, so euclidean and cosine settings are compared with different distances;
+radii and inward always use the true distances from the minimum. The ranks say which embedding is the most faithful, not
+which is the paper's.
 """
 
 import argparse
@@ -34,7 +34,7 @@ LOW_IS_GOOD = ("stress", "broken")
 
 
 def candidates(has_minimum: bool) -> list[EmbedConfig]:
-    """The settings for a run; euclidean distances take the minimum with them where there is one."""
+    """Return the settings for a run; with euclidean distances the minimum is embedded too if there is one."""
     whole = {"metric": "euclidean", "include_minimum": has_minimum}
     return [
         *(
@@ -50,7 +50,7 @@ def candidates(has_minimum: bool) -> list[EmbedConfig]:
 
 
 def measure(run: RunFolder) -> dict[str, Record]:
-    """What each setting keeps of a run, by the setting's name without the minimum that it may have."""
+    """Return the fidelity of each setting on a run, by the setting's name without the suffix of the minimum."""
     found = {}
     for config in candidates(run.kind.has_minimum):
         embed_trajectories(run, config, console=make_console())
@@ -67,14 +67,14 @@ def measure(run: RunFolder) -> dict[str, Record]:
 
 
 def mean_ranks(found: dict[str, dict[str, Record]]) -> dict[str, float]:
-    """The mean rank of each setting over numbers and runs, the best first."""
+    """Return the mean rank of each setting over measures and runs, the best first."""
     names = list(next(iter(found.values())))
     ranks = []
     for of_run in found.values():
         for number in Fidelity._fields:
             values = np.array([_number(of_run[name]["fidelity"][number]) for name in names])
             if np.isfinite(values).all():
-                values = np.round(values, 6)  # what differs by rounding is a tie
+                values = np.round(values, 6)  # differences by rounding are ties
                 ranks.append(rankdata(values if number in LOW_IS_GOOD else -values))
     means = dict(zip(names, np.mean(ranks, axis=0).tolist(), strict=True))
     return dict(sorted(means.items(), key=lambda each: each[1]))
@@ -85,7 +85,7 @@ def _number(value: object) -> float:
 
 
 def main() -> None:
-    """Embed, rank, print, write."""
+    """Embed, rank, print, and write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--json", type=Path)

@@ -1,10 +1,10 @@
-"""What a command costs before it does its work: CPU seconds (user and system) of whole processes.
+"""The start-up cost of commands: CPU seconds (user and system) of whole processes.
 
-Every command runs `--repeats` times, in turns with `python -c "import numpy"` and `python -c "import jax"`, which say
-what this machine makes of an import; the medians are compared. RUN is a finished run with an embedding of the default
-setting; it is copied first. All of it runs from bytecode, as a program does that was started before: where
-PYTHONDONTWRITEBYTECODE is set, every process compiles jax anew. CPU seconds change less under load than those of the
-clock:
+Every command runs `--repeats` times, interleaved with `python -c "import numpy"` and `python -c "import jax"` as
+references for this machine; the medians are compared. RUN is a finished run with an embedding of the default setting;
+it is copied first. Everything runs from cached bytecode, like a program that was started before; with
+PYTHONDONTWRITEBYTECODE set, every process would compile jax again. CPU seconds depend less on the load than wall-clock
+seconds:
 
     uv run python benchmarks/startup.py RUN --label after --json benchmarks/results/startup.json
 
@@ -25,20 +25,20 @@ from pathlib import Path
 from records import Record, replace_records, run_facts
 from rich.console import Console
 
-# What is not on its own command line: removed from the copy of the run before the command.
+# Files that are removed from the copy of the run before a command.
 ANEW = ("embed anew",)
 IMPORTS = {"import numpy": "import numpy", "import jax": "import jax"}
 ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print, and write the records."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="a finished run folder with an embedding")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="names of commands; all by default")
     parser.add_argument("--source", type=Path, default=ROOT, help="the checkout whose package is measured")
-    parser.add_argument("--label", default="now", help="how the records call that checkout")
+    parser.add_argument("--label", default="now", help="name of that checkout in the records")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def measure(commands: dict[str, list[str]], run: Path, repeats: int, source: Path) -> dict[str, list[float]]:
-    """Return the CPU seconds of every command and import, in turns; a first turn, of cold caches, is not counted."""
+    """Return the CPU seconds of every command and import, interleaved, without a first turn with cold caches."""
     environment = os.environ | {"PYTHONPATH": str(source), "PYTHONPYCACHEPREFIX": str(run.parent / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     program = "from jaxscape.cli.program import command; command()"
@@ -88,7 +88,7 @@ def measure(commands: dict[str, list[str]], run: Path, repeats: int, source: Pat
 
 
 def call(arguments: list[str], environment: dict[str, str]) -> None:
-    """Run Python and wait; what it prints is kept for an error alone."""
+    """Run Python and wait; its output is shown only if it fails."""
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
@@ -103,7 +103,7 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 
 
 def record(name: str, seconds: dict[str, list[float]], options: argparse.Namespace) -> Record:
-    """What the file keeps of a command."""
+    """Return the record of a command."""
     medians = {each: statistics.median(values) for each, values in seconds.items()}
     return {
         "label": options.label,
@@ -119,7 +119,7 @@ def record(name: str, seconds: dict[str, list[float]], options: argparse.Namespa
 
 
 def spread(values: list[float]) -> Record:
-    """The median, smallest and largest of some values."""
+    """Return the median, smallest and largest value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 

@@ -1,6 +1,6 @@
-"""What the compiler of an accelerator makes of the strategies, where there is none: nothing is run, nothing is timed.
+"""Compile the strategies for an accelerator on a machine without one; nothing is run or timed.
 
-libtpu compiles for a TPU that is described and not there, and jax's CUDA plugin for a GPU. The program is the paper's
+libtpu compiles for a TPU that is only described, and jax's CUDA plugin likewise for a GPU. The program is the paper's
 retraining of a good minimum (the case "paper" of benchmarks/members.py): an epoch of WRN-28-2 copies, batch 128, 50,000
 uint8 images on the device. In an environment with libtpu (`uv sync --extra tpu`; on a machine without TPU):
 
@@ -12,9 +12,9 @@ and with jax's CUDA wheels (`uv sync --extra cuda13`; on a machine without GPU):
     JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python benchmarks/topology.py --platform cuda --topology h100 \
         --target-config benchmarks/h100.txtpb --json benchmarks/results/topology.json
 
-cuDNN's algorithms are chosen by trying them, which nothing does here: their scratch memory is not in these numbers.
+cuDNN's algorithms are chosen by trying them, which is not done here: their scratch memory is not included.
 
-A record holds, of one device and by the compiler's own account,
+A record holds, for one device and as reported by the compiler,
 
     states_mb, data_mb, program_mb, total_mb    as in `estimate_memory`, with the padding of the device's layouts
     fits                whether the compiler accepted it in the memory of such a device
@@ -53,7 +53,7 @@ COLLECTIVE = re.compile(r"= \S+ (all-reduce|all-gather|all-to-all|collective-per
 
 
 def compile_epoch(work: Work, strategy: str, mesh: Mesh, epoch_steps: int) -> Record:
-    """One strategy's program for the members of each device of a mesh that need not be there."""
+    """Compile one strategy's program for the members of each device of a mesh, which need not exist."""
     rows = jax.ShapeDtypeStruct((work.members, epoch_steps, work.batch_size), work.rows.dtype)
     started = time.perf_counter()
     with mock.patch.object(jax, "default_backend", return_value="gpu or tpu"):  # an epoch is the unit there
@@ -97,17 +97,17 @@ def _describe(options: argparse.Namespace) -> Any:
 
 
 def main() -> None:
-    """Compile every strategy for as many of the devices as asked, and put the records into the file."""
+    """Compile every strategy for the requested numbers of devices, and write the records into the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--platform", choices=("tpu", "cuda"), default="tpu")
-    parser.add_argument("--topology", default="v5e:2x2", help="as libtpu names it; of a GPU any name")
-    parser.add_argument("--target-config", type=Path, help="of a GPU: XLA's GpuTargetConfigProto as text")
-    parser.add_argument("--devices", type=int, nargs="+", default=[1], help="how many of its devices")
+    parser.add_argument("--topology", default="v5e:2x2", help="topology in libtpu's notation; for a GPU any name")
+    parser.add_argument("--target-config", type=Path, help="for a GPU: XLA's GpuTargetConfigProto as text")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1], help="numbers of devices")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--arms", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--members", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=390, help="of an epoch")
+    parser.add_argument("--steps", type=int, default=390, help="steps per epoch")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     described = _describe(options)

@@ -1,19 +1,19 @@
-"""The paper's claims as numbers, from the runs of a scale: docs/claims.md is written by this and by nothing else.
+"""Test the paper's claims on the runs of a scale; this script is the only source of docs/claims.md.
 
     python -m uv run python experiments/claims.py --scale quick --markdown docs/claims.md
 
-A claim is a statistic (run_statistics.py), a threshold and a direction, all written before the runs that decide it.
-Each independent minimum (or set of initial parameters) gives one value: the mean over its copies. The rule:
+A claim is a statistic (run_statistics.py), a threshold and a direction, all chosen before the runs that decide it.
+Each independent minimum (or set of initial parameters) gives one value, the mean over its copies. The decision rule:
 
-    holds          the 95 % interval of the mean over minima lies beyond the threshold; where there is a null model, so
-                   does that of the difference from it lie beyond 0
+    holds          the 95 % interval of the mean over minima lies beyond the threshold; and if there is a null model,
+                   the interval of the difference from it lies beyond 0
     does not hold  one of these intervals lies on the other side
     unclear        anything else
 
-Thresholds were written when demo runs of the seeds 0 to 2 and one comparison of optimisers, seeds 0 to 4, had been
-looked at; the seeds that decide are others. Those of decay.py and sweep.py were written before any of their runs was
-made. Intervals are Student's. The null of a statistic is the same of rotated null trajectories of the same run: the
-starts, lengths and turns of the movements are kept, their relation to everything else is lost.
+Thresholds were chosen after looking at demo runs with seeds 0 to 2 and one comparison of optimisers with seeds 0 to 4;
+the claims are decided on other seeds. Thresholds for decay.py and sweep.py were chosen before any of their runs.
+Intervals are Student's t intervals. The null of a statistic is its value on rotated null trajectories of the same run,
+which keep the starts, lengths and turning angles of the movements and lose their relation to everything else.
 """
 
 import argparse
@@ -48,19 +48,19 @@ from jaxscape.runs.methods import CENTERS
 
 
 class Claim(NamedTuple):
-    """One claim of the paper and what decides it."""
+    """One claim of the paper, and the statistic and threshold that decide it."""
 
-    source: str  # where in the paper
+    source: str  # section of the paper
     text: str
     statistic: str
     value: Statistic
     above: bool  # whether the claim is that the value lies above the threshold
     threshold: float
-    group: str = "minima"  # which seeds it is decided over: minima, harder, optimizers, sweep
+    group: str = "minima"  # the group of seeds that decide it: minima, harder, optimizers, sweep
 
 
 class Verdict(NamedTuple):
-    """What the runs say of a claim."""
+    """The outcome of a claim on the runs."""
 
     values: np.ndarray
     nulls: np.ndarray | None
@@ -69,7 +69,7 @@ class Verdict(NamedTuple):
 
 
 def judge(values: Sequence[float], nulls: Sequence[float] | None, *, above: bool, threshold: float) -> Verdict:
-    """The rule at the head of this file.
+    """Apply the decision rule at the top of this file.
 
     Raises:
         ValueError: for fewer than two values.
@@ -86,20 +86,20 @@ def judge(values: Sequence[float], nulls: Sequence[float] | None, *, above: bool
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Student's 95 % interval of the mean."""
+    """Return Student's 95 % confidence interval of the mean."""
     half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
 
 
 def _side(interval: tuple[float, float], threshold: float, above: bool) -> int:
-    """1: the whole interval is where the claim has it; -1: on the other side; 0: it holds the threshold."""
+    """Return 1 if the whole interval lies on the claimed side, -1 on the other side, 0 if it contains the threshold."""
     low, high = interval
     if low <= threshold <= high:
         return 0
     return 1 if (low > threshold) == above else -1
 
 
-_ALONE = "not in it"  # what the paper does not say
+NOT_IN_PAPER = "not in the paper"
 
 CLAIMS = (
     Claim(
@@ -120,7 +120,7 @@ CLAIMS = (
     ),
     Claim(
         "4, Fig. 1",
-        "PHATE keeps global relations better than t-SNE.",
+        "PHATE preserves global relations better than t-SNE.",
         "rank correlation of all distances, PHATE - t-SNE",
         contrast(embedding("PHATE", "global"), embedding("t-SNE", "global")),
         True,
@@ -128,7 +128,7 @@ CLAIMS = (
     ),
     Claim(
         "4, Fig. 1",
-        "PHATE keeps global relations better than UMAP.",
+        "PHATE preserves global relations better than UMAP.",
         "rank correlation of all distances, PHATE - UMAP",
         contrast(embedding("PHATE", "global"), embedding("UMAP", "global")),
         True,
@@ -157,13 +157,13 @@ CLAIMS = (
     ),
     Claim(
         "5.1",
-        "Memorization learns nothing of the true labels.",
+        "Memorization learns nothing about the true labels.",
         "test accuracy (chance is 0.1)",
         accuracy("memorization", "test"),
         False,
         0.15,
     ),
-    Claim("5.1", "Good: copies come nearer to the minimum.", "return", copies("good", "return"), True, 0.0),
+    Claim("5.1", "Good: copies move closer to the minimum.", "return", copies("good", "return"), True, 0.0),
     Claim("5.1", "Good: they return to near the minimum.", "return", copies("good", "return"), True, 0.5),
     Claim("5.1", "Good: they return at once.", "outward", copies("good", "outward"), False, 0.01),
     Claim("5.1", "Good: they return steadily.", "monotone", copies("good", "monotone"), True, 0.9),
@@ -219,7 +219,7 @@ CLAIMS = (
     Claim(
         "5.2",
         "SGD and momentum from one seed travel in similar directions.",
-        "cosine of their ways from start to end (null: ends of other seeds)",
+        "cosine of their displacements from start to end (null: ends of other seeds)",
         same_direction("sgd", "momentum"),
         True,
         0.5,
@@ -245,8 +245,8 @@ CLAIMS = (
     ),
     Claim(
         "5.2",
-        "Each optimiser ends in a minimum of its own.",
-        "distance of the nearest two ends of a seed / the shorter way",
+        "Each optimiser ends in a different minimum.",
+        "smallest distance between two ends of a seed / the shorter of their displacements",
         nearest_end,
         True,
         0.1,
@@ -264,7 +264,7 @@ CLAIMS = (
     Claim(
         "5.2",
         "Adam ends further from the start.",
-        "distance of start and end, Adam / SGD",
+        "distance from start to end, Adam / SGD",
         ratio(network("adam", "travel"), network("sgd", "travel")),
         True,
         1.0,
@@ -299,7 +299,7 @@ CLAIMS = (
     ),
     Claim(
         "5.3",
-        "It recurs there that bad copies move further outward than good ones.",
+        "It recurs there: bad copies move further outward than good ones.",
         "outward, bad - good, harder data",
         contrast(copies("harder-bad", "outward"), copies("harder-good", "outward")),
         True,
@@ -316,23 +316,23 @@ CLAIMS = (
         "harder",
     ),
     Claim(
-        _ALONE,
-        "Copies of good minima come nearer without weight decay, too.",
+        NOT_IN_PAPER,
+        "Copies of good minima move closer without weight decay, too.",
         "return, no weight decay",
         decayed("good", "none", "return", "null_return"),
         True,
         0.0,
     ),
     Claim(
-        _ALONE,
-        "Copies of bad minima come nearer with the weight decay of the good ones.",
-        "return, bad, weight decay of the good",
+        NOT_IN_PAPER,
+        "Copies of bad minima move closer with the weight decay of the good ones.",
+        "return, bad, weight decay of the good minima",
         decayed("bad", "found", "return", "null_return"),
         True,
         0.0,
     ),
     Claim(
-        _ALONE,
+        NOT_IN_PAPER,
         "Without weight decay copies of good minima return further than those of bad ones.",
         "return, good - bad, no weight decay",
         contrast(decayed("good", "none", "return", "null_return"), decayed("bad", "none", "return", "null_return")),
@@ -340,24 +340,24 @@ CLAIMS = (
         0.0,
     ),
     Claim(
-        _ALONE,
+        NOT_IN_PAPER,
         "With the same weight decay copies of good minima return further than those of bad ones.",
-        "return, good - bad, weight decay of the good",
+        "return, good - bad, weight decay of the good minima",
         contrast(decayed("good", "found", "return", "null_return"), decayed("bad", "found", "return", "null_return")),
         True,
         0.0,
     ),
     Claim(
-        _ALONE,
-        "Good: directions come nearer to the minimum's, not norms alone.",
+        NOT_IN_PAPER,
+        "Good: directions move closer to that of the minimum, not only norms.",
         "return of directions, filter by filter",
         decayed("good", "found", "return_of_directions"),
         True,
         0.0,
     ),
     Claim(
-        _ALONE,
-        "Good: directions come nearer to the minimum's without weight decay, too.",
+        NOT_IN_PAPER,
+        "Good: directions move closer to that of the minimum without weight decay, too.",
         "return of directions, no weight decay",
         decayed("good", "none", "return_of_directions"),
         True,
@@ -365,8 +365,8 @@ CLAIMS = (
     ),
     *(
         Claim(
-            _ALONE,
-            f"Pictures from center {center}: directions are petals, more than those of null trajectories.",
+            NOT_IN_PAPER,
+            f"Pictures with center {center}: directions form petals, more clearly than those of null trajectories.",
             "silhouette of directions, good, learning rate 0.1",
             picture("silhouette", center),
             True,
@@ -377,8 +377,8 @@ CLAIMS = (
     ),
     *(
         Claim(
-            _ALONE,
-            f"Pictures from center {center}: late epochs go inward, more than those of null trajectories.",
+            NOT_IN_PAPER,
+            f"Pictures with center {center}: later epochs lie further inward, more than those of null trajectories.",
             "rank correlation of epoch and distance from the picture's centre, good, learning rate 0.1",
             picture("trend", center),
             False,
@@ -391,7 +391,7 @@ CLAIMS = (
 
 
 def decide(runs: Runs, claim: Claim) -> Verdict | None:
-    """What the runs say; None where they are not there."""
+    """Decide a claim on the runs; return None if a run is missing."""
     try:
         pairs = [claim.value(runs, seed) for seed in runs.of(claim.group)]
     except (FileNotFoundError, KeyError):
@@ -401,14 +401,14 @@ def decide(runs: Runs, claim: Claim) -> Verdict | None:
     return judge(values, None if None in nulls else nulls, above=claim.above, threshold=claim.threshold)
 
 
-def markdown(found: Mapping[str, Mapping[Claim, Verdict | None]], about: Mapping[str, str]) -> str:
-    """The page: a table a scale, a row a claim."""
+def markdown(decided: Mapping[str, Mapping[Claim, Verdict | None]], about: Mapping[str, str]) -> str:
+    """Return the page, with one table per scale and one row per claim."""
     lines = [
         "# The paper's claims as numbers",
         "",
-        "Written by `experiments/claims.py`, which says how each is decided; never by hand.",
+        "Generated by `experiments/claims.py`, which documents how each claim is decided. Do not edit it by hand.",
     ]
-    for scale, verdicts in found.items():
+    for scale, verdicts in decided.items():
         counts = dict.fromkeys(("holds", "does not hold", "unclear"), 0)
         for verdict in verdicts.values():
             if verdict is not None:
@@ -436,26 +436,26 @@ def _row(claim: Claim, verdict: Verdict | None) -> str:
 
 
 def main() -> None:
-    """Decide every claim at each scale, print the tables, write the page."""
+    """Decide every claim at each scale, print the tables and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, nargs="+", default=["quick"])
-    parser.add_argument("--folder", type=Path, default=Path("runs"), help="the runs of a scale are in FOLDER/SCALE")
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="folder whose subfolder SCALE holds the runs")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    found, about = {}, {}
+    decided, about = {}, {}
     for name in options.scale:
         scale = SCALES[name]
         networks = scale.compare.get("seeds", CompareConfig().seeds)
         runs = Runs(options.folder / name, scale.seeds, scale.harder_seeds, networks, scale.sweep_seeds)
-        found[name] = {claim: decide(runs, claim) for claim in CLAIMS}
-        if not any(found[name].values()):
-            sys.exit(f"{runs.folder} has no runs; python experiments/figure2.py --scale {name} makes the first")
+        decided[name] = {claim: decide(runs, claim) for claim in CLAIMS}
+        if not any(decided[name].values()):
+            sys.exit(f"{runs.folder} has no runs; make the first with python experiments/figure2.py --scale {name}")
         record = environment()
         about[name] = (
             f"{scale.dataset}, minima of the seeds {', '.join(map(str, scale.seeds))}; commit {record['commit']}, "
             f"{record['device']}. `python -m uv run python experiments/claims.py {' '.join(sys.argv[1:])}`"
         )
-    page = markdown(found, about)
+    page = markdown(decided, about)
     print(page)
     if options.markdown:
         options.markdown.write_text(page)

@@ -1,11 +1,11 @@
-"""What makes copies return: an ablation of weight decay that the paper lacks.
+"""An ablation of weight decay: does it make copies return? The paper has no such ablation.
 
     python -m uv run python experiments/decay.py --scale quick
 
 Copies of the same good and bad minima (those of figure2.py) are retrained without weight decay, with that of the good
-minima, and with ten times as much. Their distances from the minimum are raw ones, and those of directions, filter by
-filter, which do not see that decay shrinks a filter. Numbers go to decay.json, where claims.py reads them, and as a
-table to decay.md.
+minima, and with ten times as much. Their distances from the minimum are measured in the parameters, and between the
+directions of filters, which do not depend on the shrinking of filters by weight decay. Numbers are written to
+decay.json, which claims.py reads, and as a table to decay.md.
 """
 
 import sys
@@ -28,18 +28,18 @@ from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import make_folder
 
 KINDS = ("good", "bad")
-LEVELS = {"none": 0, "found": 1, "tenfold": 10}  # in multiples of the good minima's
+LEVELS = {"none": 0, "found": 1, "tenfold": 10}  # multiples of the good minima's weight decay
 
 
 def decayed_run(experiment: Experiment, kind: str, seed: int, level: str) -> Path:
-    """The folder of one weight decay: that of figure2.py where the minimum was found with it."""
+    """Return the run folder of a weight decay; it is that of figure2.py if the minimum was trained with this decay."""
     if level == ("found" if kind == "good" else "none"):
         return experiment.run_of(kind, seed)
     return experiment.folder / "decay" / f"{kind}-{seed}-decay-{level}"
 
 
 def plan_runs(experiment: Experiment) -> Again:
-    """The runs that figure2.py does not make: whose minimum they have, and how they retrain its copies."""
+    """Return the runs that figure2.py does not make, with the sources of their minima and their settings."""
     minima = experiment.minima(KINDS)
     decay = minima[experiment.run_of("good", experiment.scale.seeds[0])].weight_decay
     again: Again = {}
@@ -49,36 +49,36 @@ def plan_runs(experiment: Experiment) -> Again:
             for level, times in LEVELS.items():
                 config = replace(experiment.retraining(minima[source]), weight_decay=times * decay)
                 again[decayed_run(experiment, kind, seed, level)] = source, config
-    return {run: what for run, what in again.items() if run not in minima}
+    return {run: entry for run, entry in again.items() if run not in minima}
 
 
 def direction_distances(run: Run, members: Sequence[int]) -> np.ndarray:
-    """Distances from the minimum once every filter has the norm of the minimum's: float64 [epoch, member]."""
+    """Return distances from the minimum with every filter rescaled to the minimum's norm: float64 [epoch, member]."""
     store, minimum = run.store(), run.minimum().params
-    of_snapshot = jax.jit(jax.vmap(filter_normalized_distance, (0, None)))
+    snapshot_distances = jax.jit(jax.vmap(filter_normalized_distance, (0, None)))
     epochs = []
     for epoch in range(store.num_epochs):
         params = jax.tree.map(lambda leaf: leaf[0], store.read(epochs=epoch, members=members))
-        epochs.append(np.asarray(of_snapshot(params, minimum), np.float64))
+        epochs.append(np.asarray(snapshot_distances(params, minimum), np.float64))
     return np.stack(epochs)
 
 
-def of_perturbed(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of the copies that were perturbed."""
+def perturbed_rows(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rows of the perturbed copies."""
     return {name: values[columns["step_size"] > 0] for name, values in columns.items()}
 
 
 def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str, str], DistancePanel]]:
-    """Every run of the ablation, and the panels of the first seed's."""
+    """Return the records of all runs of the ablation, and the panels of the first seed."""
     records, panels = [], {}
     for kind in KINDS:
         for seed in experiment.scale.seeds:
             for level in LEVELS:
                 run = experiment.open(decayed_run(experiment, kind, seed, level))
-                report, losses = run.report()["geometry"], of_perturbed(read_metrics(run.folder))
+                report, losses = run.report()["geometry"], perturbed_rows(read_metrics(run.folder))
                 decay = run.folder.settings("retrain").weight_decay
-                columns = of_perturbed(read_table(run.folder, run.folder.geometry))
-                directions = direction_distances(run, np.unique(columns["member"]).tolist())  # not those that diverged
+                columns = perturbed_rows(read_table(run.folder, run.folder.geometry))
+                directions = direction_distances(run, np.unique(columns["member"]).tolist())  # without diverged copies
                 directions /= directions[0]
                 at_end = losses["epoch"] == losses["epoch"].max()
                 records.append(
@@ -107,10 +107,10 @@ def measure_decays(experiment: Experiment) -> tuple[list[Record], dict[tuple[str
 
 
 def draw(experiment: Experiment, panels: dict[tuple[str, str], DistancePanel]) -> list[Path]:
-    """The first seed's distances by weight decay; ten times as much has a scale of its own."""
+    """Draw the first seed's distances by weight decay; the tenfold decay has its own scale."""
     folder, files = experiment.folder / "decay" / "figures", []
     make_folder(folder)
-    note = "Dashed: the same once every filter has the norm of the minimum's filter, a matter of directions alone."
+    note = "Dashed: the same with every filter rescaled to the norm of the minimum's, which leaves only directions."
     for name, levels in {"without-and-with": ("none", "found"), "tenfold": ("tenfold",)}.items():
         shown = [panels[kind, level] for kind in KINDS for level in levels]
         files += save_figure(distance_figure(shown, dashed="directions", note=note), folder / name)
@@ -142,7 +142,7 @@ def markdown(experiment: Experiment, decays: list[Record]) -> str:
 
 
 def main(experiment: Experiment) -> None:
-    """Make what is missing of the runs; measure, draw, write the numbers and the page."""
+    """Make missing runs, measure, draw, and write the numbers and the page."""
     console, folder = experiment.console, experiment.folder
     experiment.run(experiment.minima(KINDS), again=plan_runs(experiment))
     started = time.monotonic()
@@ -153,7 +153,7 @@ def main(experiment: Experiment) -> None:
     text = markdown(experiment, decays)
     write_text(folder / "decay.md", text)
     console.print(text, markup=False, soft_wrap=True)
-    console.print(f"Pictures and numbers done in {(time.monotonic() - started) / 60:.1f} min.")
+    console.print(f"Figures and numbers done in {(time.monotonic() - started) / 60:.1f} min.")
     for path in (*figures, folder / "decay.md"):
         console.print(f"{path}")
 

@@ -1,9 +1,9 @@
-"""The paper's Fig. 1: the same retraining and an artificial tree by every method, with numbers for what it shows.
+"""The paper's Fig. 1: the same retraining and an artificial tree, embedded by every method, with fidelity measures.
 
     python -m uv run python experiments/figure1.py --scale quick
 
-The runs are those of figure2.py, and are not made again. The picture is of the first seed's good minimum; numbers are
-means over all minima of all kinds, and over trees of ten seeds. They go to figure1.json, where claims.py reads them.
+The runs are those of figure2.py, and are not repeated. The figure shows the first seed's good minimum; numbers are
+means over all minima of all kinds, and over trees of ten seeds. They go to figure1.json, which claims.py reads.
 """
 
 import sys
@@ -50,18 +50,21 @@ ROWS = {
     "tree": ("PHATE", "PHATE, t 200", "t-SNE", "UMAP", "PCA"),
 }
 NEIGHBOURS = 50
-DRAWN_NOISE = 1.0  # of the tree in the picture
+DRAWN_NOISE = 1.0  # noise of the tree in the figure
 
 
 def methods_of(data: str, points: int) -> dict[str, Callable[[np.ndarray], Any]]:
-    """Those that embed so many points of it: planes are of euclidean distances, 200 steps make few points one."""
+    """Return the methods for this kind of data and number of points.
+
+    PCA and the random plane need euclidean distances, and PHATE with t = 200 collapses a small number of points.
+    """
     skipped = {"PCA", "random plane"} if data == "cosine" else set()
     skipped |= {"PHATE, t 200"} if points < 100 else set()
     return {method: embed for method, embed in METHODS.items() if method not in skipped}
 
 
 def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Records, Panels]:
-    """Numbers of every method on every run, and the panels of one."""
+    """Return the measures of every method on every run, and the panels of one run."""
     records, panels = [], {}
     for folder in folders:
         measured = Run(folder, quiet=True).measured()
@@ -87,7 +90,7 @@ def runs(folders: Iterable[Path], drawn: Path, console: Console) -> tuple[Record
 
 
 def trees(scale: Scale, console: Console) -> tuple[Records, Panels]:
-    """DeMAP of every method on trees of several seeds and noises, and the panels of one."""
+    """Return the DeMAP of every method on trees of several seeds and noises, and the panels of one tree."""
     records, panels = [], {}
     for noise in scale.noises:
         for seed in range(scale.trees):
@@ -97,7 +100,7 @@ def trees(scale: Scale, console: Console) -> tuple[Records, Panels]:
                 picture = embed(distances).embedding
                 record = {"data": "tree", "noise": noise, "seed": seed, "method": method}
                 nearer = successor_rank(picture, tree.branch, tree.place)
-                records.append(record | {"demap": demap(tree.geodesics, picture), "continuous": _share(nearer)})
+                records.append(record | {"demap": demap(tree.geodesics, picture), "continuous": _fraction(nearer)})
                 if (noise, seed) == (DRAWN_NOISE, 0):
                     columns = {"seed": tree.branch, "step_size": np.ones(len(picture)), "epoch": tree.place}
                     note = f"DeMAP {records[-1]['demap']:.2f}"
@@ -109,16 +112,16 @@ def trees(scale: Scale, console: Console) -> tuple[Records, Panels]:
 
 def _record(folder: Path, metric: str, method: str, nearer: np.ndarray) -> dict[str, Any]:
     about = {"data": f"{folder.parent.name}/{folder.name}", "metric": metric, "method": method}
-    return about | {"continuous": _share(nearer), "nearer": float(nearer.mean())}
+    return about | {"continuous": _fraction(nearer), "nearer": float(nearer.mean())}
 
 
-def _share(nearer: np.ndarray) -> float:
-    """The share of steps whose next point is one of the two nearest: the other may be the one before."""
+def _fraction(nearer: np.ndarray) -> float:
+    """Return the fraction of steps whose next point is one of the two nearest (the other may be the previous one)."""
     return float((nearer <= 1).mean())
 
 
 def table(records: Records, by: tuple[str, ...], columns: tuple[str, ...]) -> str:
-    """Markdown: mean ± standard deviation over the records that agree in `by`."""
+    """Return a Markdown table of mean ± standard deviation over the records with equal values of `by`."""
     lines = [f"| {' | '.join((*by, *columns, 'n'))} |", "|-" * (len(by) + len(columns) + 1) + "|"]
     for key in dict.fromkeys(tuple(record[name] for name in by) for record in records):
         some = [record for record in records if tuple(record[name] for name in by) == key]
@@ -131,12 +134,12 @@ def table(records: Records, by: tuple[str, ...], columns: tuple[str, ...]) -> st
 
 
 def estimate_seconds(experiment: Experiment, num_runs: int) -> float:
-    """What all embeddings will take, from every method once on trees of as many points, after it is compiled."""
+    """Estimate the time of all embeddings, from one run of every compiled method on trees of equally many points."""
     config = experiment.retraining(next(iter(experiment.minima(PRESETS).values())))
-    of_run = len(config.seeds) * len(config.step_sizes) * (config.epochs + 1)
-    of_tree = len(artificial_tree(points=experiment.scale.tree_points).points)
-    work = [("tree", of_tree, len(experiment.scale.noises) * experiment.scale.trees)]
-    work += [("euclidean", of_run, num_runs), ("cosine", of_run, num_runs)]
+    run_points = len(config.seeds) * len(config.step_sizes) * (config.epochs + 1)
+    tree_points = len(artificial_tree(points=experiment.scale.tree_points).points)
+    work = [("tree", tree_points, len(experiment.scale.noises) * experiment.scale.trees)]
+    work += [("euclidean", run_points, num_runs), ("cosine", run_points, num_runs)]
     seconds = 0.0
     for data, points, count in work:
         small, large = (artificial_tree(branches=5, points=max(n // 5, 4), noise=1.0) for n in (100, points))
@@ -149,27 +152,27 @@ def estimate_seconds(experiment: Experiment, num_runs: int) -> float:
 
 
 def main(experiment: Experiment) -> None:
-    """Make what is missing of the runs; embed, draw, print the tables, write the records."""
+    """Make missing runs, embed, draw, print the tables, and write the records."""
     console, folder, scale = experiment.console, experiment.folder, experiment.scale
     minima = experiment.minima(PRESETS)
     drawn = experiment.run_of("good", scale.seeds[0])
-    warnings.filterwarnings("ignore", message="the graph of")  # the tables say it
+    warnings.filterwarnings("ignore", message="the graph of")  # disconnected graphs are visible in the tables
     experiment.run(minima, more_seconds=estimate_seconds(experiment, len(minima)))
     started = time.monotonic()
-    of_runs, panels = runs(minima, drawn, console)
-    of_trees, more = trees(scale, console)
+    run_records, panels = runs(minima, drawn, console)
+    tree_records, more = trees(scale, console)
     panels |= more
-    console.print(table(of_runs, ("metric", "method"), ("continuous", "nearer", "local", "global")))
-    console.print(table(of_trees, ("noise", "method"), ("demap", "continuous")))
+    console.print(table(run_records, ("metric", "method"), ("continuous", "nearer", "local", "global")))
+    console.print(table(tree_records, ("noise", "method"), ("demap", "continuous")))
     record = {"command": " ".join(["python", *sys.argv]), "environment": environment()}
-    write_json(folder / "figure1.json", record | {"runs": of_runs, "trees": of_trees})
+    write_json(folder / "figure1.json", record | {"runs": run_records, "trees": tree_records})
     rows = [[panels[row, method] for method in methods] for row, methods in ROWS.items()]
     left = ("A: euclidean distances", "B: cosine distances", "C: a tree of ten branches")
     note = (
         f"A and B: {drawn.name}, {scale.dataset}; "
         "continuous: steps whose next point is one of the two nearest; global: rank correlation of distances. "
-        "The random plane is of the euclidean distances. "
-        "C: noise 1; a diamond is where a branch begins, points are darker along it."
+        "The random plane is that of the euclidean distances. "
+        "C: noise 1; a diamond marks the start of a branch, along which points get darker."
     )
     make_folder(folder / "figure1")
     figures = save_figure(methods_figure(rows, left=left, note=note), folder / "figure1" / "figure1")

@@ -2,8 +2,7 @@
 
     python -m uv run python experiments/figure2.py --scale quick
 
-The pictures are of the first seed's minima, coloured by direction (darker, whiter), by epoch and by loss; there is a
-table for each seed.
+The figures show the first seed's minima, coloured by direction, by epoch and by loss; there is a table for each seed.
 """
 
 from common import Experiment, start
@@ -14,7 +13,7 @@ from jaxscape.runs.plot import plot_comparison, plot_losses
 
 
 def main(experiment: Experiment) -> None:
-    """Train, retrain, embed, draw, print."""
+    """Train, retrain, embed, draw and print the tables."""
     minima = experiment.minima(PRESETS)
     shown = [experiment.run_of(preset, experiment.scale.seeds[0]) for preset in PRESETS]
     experiment.run(minima, pictures=shown)

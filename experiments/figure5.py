@@ -1,10 +1,10 @@
-"""The paper's Fig. 5: bad and good minima of several initialisations, and of a second, harder data set.
+"""The paper's Fig. 5: bad and good minima from several initialisations, and on a second, harder data set.
 
     python -m uv run python experiments/figure5.py --scale quick
 
-The minima of the first data set are those of figure2.py, and are not trained again. In place of CIFAR-100, the quick
-and the real scale take pairs of images: 100 classes of two side by side, rotated by up to 45 degrees and changed in
-brightness and contrast for the good minima.
+The minima of the first data set are those of figure2.py, and are not trained again. Instead of CIFAR-100, the quick and
+real scales use 100 classes of pairs of images, side by side; for the good minima they are rotated by up to 45 degrees
+and changed in brightness and contrast.
 """
 
 from common import Experiment, start
@@ -16,7 +16,7 @@ KINDS = ("bad", "good")
 
 
 def main(experiment: Experiment) -> None:
-    """Train, retrain, embed, draw, print."""
+    """Train, retrain, embed, draw and print the tables."""
     scale, folder = experiment.scale, experiment.folder
     minima = experiment.minima(KINDS) | experiment.harder_minima(KINDS)
     names = [f"{kind}-{seed}" for seed in scale.seeds[:2] for kind in KINDS]

@@ -1,9 +1,9 @@
-"""Films of good, bad and memorization minima side by side: the paper's, of embeddings, and one of the polar view.
+"""Films of good, bad and memorization minima side by side: the paper's films of embeddings, and one of the polar view.
 
     python -m uv run python experiments/film.py --scale quick
 
-Each is a GIF, and an MP4 where an ffmpeg is there. In the polar view every position is exact. The runs are those of
-figure2.py, and are not made again.
+Each is a GIF, and also an MP4 if ffmpeg is installed. In the polar view every position is exact. The runs are those of
+figure2.py, and are not repeated.
 """
 
 from common import Experiment, start
@@ -14,7 +14,7 @@ from jaxscape.runs.plot import comparison_panels, exact_panels
 
 
 def main(experiment: Experiment) -> None:
-    """Make what is missing of the runs, then the films."""
+    """Make missing runs, then the films."""
     seed = experiment.scale.seeds[0]
     shown = [experiment.folder / f"{preset}-{seed}" for preset in PRESETS]
     experiment.run(experiment.minima(PRESETS, seeds=[seed]), pictures=shown)

@@ -1,9 +1,9 @@
-"""The paper's Fig. 3, 4 and 9: SGD, momentum and Adam from shared initial parameters, and the norms of what they find.
+"""The paper's Fig. 3, 4 and 9: SGD, momentum and Adam from shared initial parameters, and the norms of their minima.
 
     python -m uv run python experiments/optimizers.py --scale quick
 
-One store holds all networks, so that one distance matrix does. Drawn: one seed, a pair of optimisers, all, Adam alone,
-all beside their null trajectories, and the L2 norm by epoch.
+All networks are in one store, so that one distance matrix covers them. The figures show one seed, pairs of optimisers,
+all optimisers, Adam alone, all with their null trajectories, and the L2 norm by epoch.
 """
 
 import time
@@ -16,7 +16,7 @@ from jaxscape.runs.measure import groups_table
 
 
 def main(experiment: Experiment) -> None:
-    """Train, embed, draw, print."""
+    """Train, embed, draw and print the tables."""
     console, config = experiment.console, experiment.comparison()
     run = experiment.open(experiment.folder / "optimizers")
     experiment.plan_comparison(run.folder)

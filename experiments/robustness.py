@@ -1,10 +1,10 @@
-"""Which features of a run's picture are real: PHATE across its settings, and how unlike the pictures are.
+"""Robustness of a run's PHATE embedding: how much it depends on the settings.
 
     python -m uv run python experiments/robustness.py jaxscape-demo/good --picture docs/robustness \
         --json benchmarks/results/robustness.json
 
-A disparity (Procrustes) of 0 is the same picture up to rotation, reflection and scale, 1 is another one. The last rows
-are the `phate` package by its default solver, whose seed alone differs.
+The Procrustes disparity of two embeddings is 0 if they are equal up to rotation, reflection and scale, and 1 if they
+are unrelated. The last rows are from the `phate` package with its default solver and different seeds.
 """
 
 import argparse
@@ -27,29 +27,29 @@ SEEDS = range(3)
 
 
 def pictures(measured: Measured) -> dict[str, np.ndarray]:
-    """The trajectories' coordinates by setting; the first is what the others are variations of."""
+    """Return the coordinates of the trajectories for each setting; the first setting is the baseline."""
     raw = pairwise_distances(measured.gram)
     base = phate(raw)
-    found = {"vectors, knn 5": base.embedding}
+    embeddings = {"vectors, knn 5": base.embedding}
     for knn in (3, 10, "connect"):
         result = phate(raw, knn=knn)
-        found[f"knn {knn}" if knn != "connect" else f"knn {result.knn} (connected)"] = result.embedding
+        embeddings[f"knn {knn}" if knn != "connect" else f"knn {result.knn} (connected)"] = result.embedding
     for t in (base.t // 2, 2 * base.t, 4 * base.t):
-        found[f"t {t}, not {base.t}"] = phate(raw, t=t, previous=base).embedding
-    found["potentials by cosine"] = phate(raw, potential_metric="cosine", previous=base).embedding
-    found["with the minimum"] = phate(pairwise_distances(measured.gram, include_reference=True)).embedding[1:]
-    found["euclidean distance"] = phate(pairwise_distances(measured.gram, metric="euclidean")).embedding
+        embeddings[f"t {t}, not {base.t}"] = phate(raw, t=t, previous=base).embedding
+    embeddings["potentials by cosine"] = phate(raw, potential_metric="cosine", previous=base).embedding
+    embeddings["with the minimum"] = phate(pairwise_distances(measured.gram, include_reference=True)).embedding[1:]
+    embeddings["euclidean distance"] = phate(pairwise_distances(measured.gram, metric="euclidean")).embedding
     for center, words in (("mean", "from the mean"), ("reference", "from the minimum")):
-        found[words] = phate(pairwise_distances(measured.gram, center=center)).embedding
+        embeddings[words] = phate(pairwise_distances(measured.gram, center=center)).embedding
     for seed in SEEDS:
         operator = package.PHATE(knn_dist="precomputed_distance", n_landmark=None, random_state=seed, verbose=0)
-        found[f"the package, seed {seed}"] = operator.fit_transform(raw.copy())
-    return found
+        embeddings[f"the package, seed {seed}"] = operator.fit_transform(raw.copy())
+    return embeddings
 
 
 @own_style()
 def disparity_figure(names: list[str], disparities: np.ndarray, note: str) -> Figure:
-    """All pairs as a table of numbers on a grey scale."""
+    """Draw the disparities of all pairs as a table with grey levels."""
     fig = Figure(figsize=(7.5, 6.2), layout="constrained")
     ax = fig.subplots()
     ax.imshow(disparities, cmap="Greys", vmin=0, vmax=1.4)
@@ -62,16 +62,16 @@ def disparity_figure(names: list[str], disparities: np.ndarray, note: str) -> Fi
 
 
 def main() -> None:
-    """Embed, compare, draw, write the numbers."""
+    """Embed, compare, draw, and write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--picture", type=Path, help="its path without a suffix")
+    parser.add_argument("--picture", type=Path, help="path of the figure, without a suffix")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    warnings.filterwarnings("ignore")  # of disconnected graphs, and of the package's solver
-    found = pictures(Run(options.run, quiet=True).measured())
-    names = list(found)
-    disparities = np.array([[procrustes_disparity(found[a], found[b]) for b in names] for a in names])
+    warnings.filterwarnings("ignore")  # about disconnected graphs, and from the package's solver
+    embeddings = pictures(Run(options.run, quiet=True).measured())
+    names = list(embeddings)
+    disparities = np.array([[procrustes_disparity(embeddings[a], embeddings[b]) for b in names] for a in names])
     for name, value in zip(names, disparities[0], strict=True):
         print(f"{name:24} {value:.3f}")
     if options.picture:

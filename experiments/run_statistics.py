@@ -1,6 +1,6 @@
-"""Statistics of the runs of a scale, a value for each independent minimum or set of initial parameters.
+"""Statistics of the runs of a scale, with one value per independent minimum or set of initial parameters.
 
-A statistic is a function of the runs and a seed. Its value comes with that of null trajectories, where it has a null.
+A statistic is a function of the runs and a seed. It returns its value, and that of null trajectories if it has a null.
 """
 
 import json
@@ -18,11 +18,11 @@ from jaxscape.runs.null import NULL_DRAWS, NULL_KIND
 from jaxscape.trajectories.geometry import trajectory_rows
 from jaxscape.trajectories.gram import IncrementGram, take_points
 
-Value = tuple[float, float | None]  # of one minimum, and of its null trajectories where there are any
+Value = tuple[float, float | None]  # of one minimum, and of its null trajectories if there are any
 
 
 class Runs(NamedTuple):
-    """Where the runs of a scale are."""
+    """The folder and the seeds of the runs of a scale."""
 
     folder: Path
     seeds: Sequence[int]
@@ -31,7 +31,7 @@ class Runs(NamedTuple):
     sweep_seeds: Sequence[int]
 
     def of(self, group: str) -> Sequence[int]:
-        """The seeds that a claim is decided over."""
+        """Return the seeds of a group, on which a claim is decided."""
         return {
             "minima": self.seeds,
             "harder": self.harder_seeds,
@@ -43,12 +43,12 @@ class Runs(NamedTuple):
 Statistic = Callable[[Runs, int], Value]
 
 
-# What a run folder of copies says.
+# Statistics of retrained copies.
 
 
 @cache
 def _geometry(run: Path) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]], np.ndarray]:
-    """The statistics of the copies, of null trajectories, and the copies' step sizes."""
+    """Return the statistics of the copies, those of null trajectories, and the step sizes of the copies."""
     measured = Run(run, quiet=True).measured()
     real = trajectory_geometry(measured.gram).summary()
     keys = jax.random.split(jax.random.key(0), NULL_DRAWS)
@@ -58,21 +58,21 @@ def _geometry(run: Path) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarr
 
 
 def copies(kind: str, statistic: str, step_size: float | None = None) -> Statistic:
-    """A statistic's mean over the copies of a minimum, those of one step size or all."""
+    """Return a statistic: the mean over the copies of a minimum, of one step size or of all."""
 
     def value(runs: Runs, seed: int) -> Value:
         real, nulls, steps = _geometry(runs.folder / f"{kind}-{seed}")
         chosen = steps == (steps if step_size is None else step_size)
         if not chosen.any():
             raise KeyError(f"no copies of step size {step_size}")
-        of_null = np.mean([draw[statistic][chosen] for draw in nulls])
-        return float(np.mean(real[statistic][chosen])), float(of_null)
+        null_mean = np.mean([draw[statistic][chosen] for draw in nulls])
+        return float(np.mean(real[statistic][chosen])), float(null_mean)
 
     return value
 
 
 def contrast(one: Statistic, other: Statistic) -> Statistic:
-    """The difference of two statistics of the same seed, and of their nulls."""
+    """Return the difference of two statistics of the same seed, and of their nulls."""
 
     def value(runs: Runs, seed: int) -> Value:
         (a, null_a), (b, null_b) = one(runs, seed), other(runs, seed)
@@ -82,14 +82,14 @@ def contrast(one: Statistic, other: Statistic) -> Statistic:
 
 
 def accuracy(kind: str, part: str) -> Statistic:
-    """Of a minimum, in training or on the test set."""
+    """Return the training or test accuracy of a minimum, as a statistic."""
     return lambda runs, seed: (
         Run(runs.folder / f"{kind}-{seed}", quiet=True).report()["minimum"][f"{part}_accuracy"],
         None,
     )
 
 
-# What the networks say that several optimisers trained from shared initial parameters.
+# Statistics of networks that several optimisers trained from shared initial parameters.
 
 
 @cache
@@ -103,7 +103,7 @@ def _path(labels: dict[str, np.ndarray], optimizer: str, seed: int) -> np.ndarra
 
 
 def network(optimizer: str, statistic: str) -> Statistic:
-    """A statistic of one path, seen from the origin."""
+    """Return a statistic of one trajectory, with the origin of parameter space as reference."""
 
     def value(runs: Runs, seed: int) -> Value:
         gram, labels, _ = _networks(runs.folder)
@@ -114,23 +114,23 @@ def network(optimizer: str, statistic: str) -> Statistic:
 
 
 def end_norm(runs: Runs, optimizer: str, seed: int) -> float:
-    """The L2 norm of the last parameters."""
+    """Return the L2 norm of the final parameters."""
     gram, labels, _ = _networks(runs.folder)
     return float(trajectory_geometry(take_points(gram, _path(labels, optimizer, seed))).norm[-1, 0])
 
 
 def ratio_of_norms(one: str, other: str) -> Statistic:
-    """Of the last parameters of two optimisers."""
+    """Return the ratio of the norms of the final parameters of two optimisers, as a statistic."""
     return lambda runs, seed: (end_norm(runs, one, seed) / end_norm(runs, other, seed), None)
 
 
 def ratio(one: Statistic, other: Statistic) -> Statistic:
-    """Of two statistics of the same seed."""
+    """Return the ratio of two statistics of the same seed."""
     return lambda runs, seed: (one(runs, seed)[0] / other(runs, seed)[0], None)
 
 
 def same_direction(one: str, other: str) -> Statistic:
-    """Cosine of the ways from the shared start to the two ends; in place of a null that of other seeds' ends."""
+    """Return the cosine of the displacements from the shared start to two ends; the null uses ends of other seeds."""
 
     def cosine(runs: Runs, seed: int, other_seed: int) -> float:
         _, labels, distances = _networks(runs.folder)
@@ -151,19 +151,19 @@ def same_direction(one: str, other: str) -> Statistic:
 
 
 def nearest_end(runs: Runs, seed: int) -> Value:
-    """The nearest two ends of one seed's optimisers, as a share of the shorter of their two ways."""
+    """Return the smallest distance between two ends of a seed, divided by the shorter of their displacements."""
     _, labels, distances = _networks(runs.folder)
     paths = [_path(labels, name, seed) for name in dict.fromkeys(labels["optimizer"].tolist())]
-    shares = [
+    ratios = [
         distances[a[-1], b[-1]] / min(distances[a[0], a[-1]], distances[b[0], b[-1]])
         for number, a in enumerate(paths)
         for b in paths[:number]
     ]
-    return float(min(shares)), None
+    return float(min(ratios)), None
 
 
 def ends_apart(optimizer: str) -> Statistic:
-    """Mean distance of a seed's end from the ends of other seeds, same optimiser."""
+    """Return the mean distance of a seed's end from the ends of other seeds with the same optimiser, as a statistic."""
 
     def value(runs: Runs, seed: int) -> Value:
         _, labels, distances = _networks(runs.folder)
@@ -174,11 +174,11 @@ def ends_apart(optimizer: str) -> Statistic:
     return value
 
 
-# What the embeddings say (experiments/figure1.py of the same scale).
+# Statistics of the embeddings (experiments/figure1.py of the same scale).
 
 
 def embedding(method: str, number: str, metric: str = "cosine") -> Statistic:
-    """A number of a method's pictures, mean over the good, bad and memorization runs of a seed."""
+    """Return a measure of a method's embeddings, averaged over the good, bad and memorization runs of a seed."""
 
     def value(runs: Runs, seed: int) -> Value:
         records = json.loads((runs.folder / "figure1.json").read_text())["runs"]
@@ -188,17 +188,17 @@ def embedding(method: str, number: str, metric: str = "cosine") -> Statistic:
             if (record["method"], record["metric"]) == (method, metric) and record["data"].endswith(f"-{seed}")
         ]
         if not chosen:
-            raise KeyError(f"no picture of seed {seed} by {method}")
+            raise KeyError(f"no embedding of seed {seed} by {method}")
         return float(np.mean(chosen)), None
 
     return value
 
 
-# What experiments/sweep.py and decay.py say, which the paper does not have.
+# Statistics of experiments/sweep.py and decay.py, which the paper does not have.
 
 
 def decayed(kind: str, level: str, number: str, null: str | None = None) -> Statistic:
-    """A number of the same minimum's copies, retrained with a weight decay of its own."""
+    """Return a number of the same minimum's copies, retrained with another weight decay."""
 
     def value(runs: Runs, seed: int) -> Value:
         record = _only(runs.folder / "decay.json", "decays", kind=kind, seed=seed, decay=level)
@@ -208,7 +208,7 @@ def decayed(kind: str, level: str, number: str, null: str | None = None) -> Stat
 
 
 def picture(number: str, center: str) -> Statistic:
-    """A number of the picture of a good minimum's copies at the largest learning rate, and of its null trajectories."""
+    """Return a number of the embedding of a good minimum's copies at learning rate 0.1, and that of its null."""
 
     def value(runs: Runs, seed: int) -> Value:
         about = {"kind": "good", "seed": seed, "learning_rate": 0.1, "data_order": "member", "center": center}
@@ -218,8 +218,8 @@ def picture(number: str, center: str) -> Statistic:
     return value
 
 
-def _only(path: Path, section: str, **asked: Any) -> dict[str, Any]:
-    found = select(json.loads(path.read_text())[section], **asked)
-    if len(found) != 1:
-        raise KeyError(f"{path} has {len(found)} records of {asked}")
-    return found[0]
+def _only(path: Path, section: str, **values: Any) -> dict[str, Any]:
+    records = select(json.loads(path.read_text())[section], **values)
+    if len(records) != 1:
+        raise KeyError(f"{path} has {len(records)} records of {values}")
+    return records[0]

@@ -1,10 +1,10 @@
-"""What makes the published star: a sweep that the paper lacks.
+"""A sweep of settings that produce the published star-shaped embedding; the paper has no such sweep.
 
     python -m uv run python experiments/sweep.py --scale quick
 
 Copies of the same good and bad minima (those of figure2.py) are retrained with three learning rates and three batch
-orders, and seen with cosines from three centres, each picture beside that of null trajectories. Numbers go to
-sweep.json, where claims.py reads them, and as a table to sweep.md.
+orders, and embedded by cosine distances from three centres, together with null trajectories. Numbers are written to
+sweep.json, which claims.py reads, and as a table to sweep.md.
 """
 
 import sys
@@ -29,25 +29,25 @@ from jaxscape.runs.plot import comparison_panels
 from jaxscape.trajectories.files import make_folder
 
 KINDS = ("good", "bad")
-# A picture is called a star where its directions are apart and its late epochs are nearer to the centre.
+# An embedding is called a star if its directions are well separated and later epochs are closer to its centre.
 LEAST_SILHOUETTE, LARGEST_TREND = 0.25, -0.5
-SECONDS_OF_AN_EMBEDDING = 1.0  # of some hundred points on 2 cores
+SECONDS_PER_EMBEDDING = 1.0  # for some hundred points on 2 cores
 
 
 def swept_run(experiment: Experiment, kind: str, seed: int, rate: float, order: str) -> Path:
-    """The folder of one setting of the sweep."""
+    """Return the run folder of one setting of the sweep."""
     return experiment.folder / "sweep" / f"{kind}-{seed}-lr{rate:g}-{order}"
 
 
 def settings(experiment: Experiment) -> list[tuple[str, int, float, str]]:
-    """The sweep: kind, seed, learning rate and batch order of each of its runs."""
+    """Return the kind, seed, learning rate and batch order of each run of the sweep."""
     scale = experiment.scale
-    of_one = [(rate, order) for rate in scale.learning_rates for order in DATA_ORDERS]
-    return [(kind, seed, *each) for kind in KINDS for seed in scale.sweep_seeds for each in of_one]
+    grid = [(rate, order) for rate in scale.learning_rates for order in DATA_ORDERS]
+    return [(kind, seed, *each) for kind in KINDS for seed in scale.sweep_seeds for each in grid]
 
 
 def plan_runs(experiment: Experiment) -> Again:
-    """Every setting's run: whose minimum it has, and how it retrains its copies."""
+    """Return the runs of all settings, with the sources of their minima and their retraining settings."""
     minima = experiment.minima(KINDS)
     again: Again = {}
     for kind, seed, rate, order in settings(experiment):
@@ -59,7 +59,7 @@ def plan_runs(experiment: Experiment) -> Again:
 
 
 def star(run: Path, setting: str) -> Record:
-    """How much a picture is the published star."""
+    """Measure how closely an embedding resembles the published star."""
     columns = read_coordinates(run, setting)
     picture = np.stack([columns["x"], columns["y"]], axis=1)
     return {
@@ -70,7 +70,7 @@ def star(run: Path, setting: str) -> Record:
 
 
 def measure_stars(experiment: Experiment) -> list[Record]:
-    """Every picture of the sweep, and of its null trajectories."""
+    """Return one record per embedding of the sweep and of its null trajectories."""
     records = []
     for kind, seed, rate, order in settings(experiment):
         run = experiment.open(swept_run(experiment, kind, seed, rate, order))
@@ -80,13 +80,13 @@ def measure_stars(experiment: Experiment) -> list[Record]:
         for center in CENTERS:
             for kind_of_null in (None, "rotated"):
                 setting = run.embed(**vars(experiment.embedding(center=center, null=kind_of_null))).name
-                found = about | {"center": center, "null": kind_of_null is not None}
-                records.append(found | {"return": null if kind_of_null else returned} | star(run.folder, setting))
+                labels = about | {"center": center, "null": kind_of_null is not None}
+                records.append(labels | {"return": null if kind_of_null else returned} | star(run.folder, setting))
     return records
 
 
 def draw(experiment: Experiment, stars: list[Record]) -> list[Path]:
-    """The first seed's pictures of every learning rate and centre, real and null."""
+    """Draw the first seed's embeddings for every learning rate and centre, real and null."""
     folder, scale = experiment.folder / "sweep" / "figures", experiment.scale
     make_folder(folder)
     files = []
@@ -100,12 +100,12 @@ def draw(experiment: Experiment, stars: list[Record]) -> list[Path]:
                 for center in CENTERS:
                     (panel,) = comparison_panels([run], experiment.embedding(center=center, null=null).name)
                     here = {"kind": kind, "seed": scale.sweep_seeds[0], "learning_rate": rate, "center": center}
-                    (found,) = select(stars, **here, data_order="member", null=null is not None)
-                    words = f"silhouette {found['silhouette']:.2f}, trend {found['trend']:.2f}"
-                    rows[-1].append(panel._replace(title=f"center {center}", note=words))
-            whose = "null trajectories, rotated, of" if null else "copies of"
+                    (record,) = select(stars, **here, data_order="member", null=null is not None)
+                    panel_note = f"silhouette {record['silhouette']:.2f}, trend {record['trend']:.2f}"
+                    rows[-1].append(panel._replace(title=f"center {center}", note=panel_note))
+            subject = "null trajectories, rotated, of" if null else "copies of"
             note = (
-                f"PHATE, cosine distances, knn 5; {whose} {kind}-{scale.sweep_seeds[0]}, batch order by member. "
+                f"PHATE, cosine distances, knn 5; {subject} {kind}-{scale.sweep_seeds[0]}, batch order by member. "
                 "Silhouette: of directions; trend: rank correlation of epoch and distance from the picture's centre."
             )
             figure = methods_figure(rows, left=left, note=note)
@@ -143,17 +143,17 @@ def markdown(experiment: Experiment, stars: list[Record]) -> str:
 
 
 def is_star(record: Record) -> bool:
-    """Whether a picture is one, by the rule above."""
+    """Return whether an embedding is a star, by the thresholds above."""
     return bool(record["silhouette"] > LEAST_SILHOUETTE and record["trend"] < LARGEST_TREND)
 
 
 def main(experiment: Experiment) -> None:
-    """Make what is missing of the runs; embed, draw, write the numbers and the page."""
+    """Make missing runs, embed, draw, and write the numbers and the page."""
     console, folder = experiment.console, experiment.folder
-    warnings.filterwarnings("ignore", message="the graph of")  # the table has its components
+    warnings.filterwarnings("ignore", message="the graph of")  # the table has the number of components
     pictures = 2 * len(CENTERS) * len(settings(experiment))
     minima = experiment.minima(KINDS, seeds=experiment.scale.sweep_seeds)
-    experiment.run(minima, again=plan_runs(experiment), more_seconds=SECONDS_OF_AN_EMBEDDING * pictures)
+    experiment.run(minima, again=plan_runs(experiment), more_seconds=SECONDS_PER_EMBEDDING * pictures)
     started = time.monotonic()
     stars = measure_stars(experiment)
     record = {"command": " ".join(["python", *sys.argv]), "environment": environment()}
@@ -162,7 +162,7 @@ def main(experiment: Experiment) -> None:
     text = markdown(experiment, stars)
     write_text(folder / "sweep.md", text)
     console.print(text, markup=False, soft_wrap=True)
-    console.print(f"Pictures and numbers done in {(time.monotonic() - started) / 60:.1f} min.")
+    console.print(f"Figures and numbers done in {(time.monotonic() - started) / 60:.1f} min.")
     for path in (*figures, folder / "sweep.md"):
         console.print(f"{path}")
 

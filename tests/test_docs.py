@@ -1,4 +1,4 @@
-"""The examples of the pages of docs run as they stand."""
+"""The code blocks of the pages of docs run."""
 
 import re
 from pathlib import Path
@@ -34,9 +34,9 @@ def test_the_examples_of_paths_run_one_after_the_other(users_broadcast):
 
 def test_the_examples_of_landscapes_run_one_after_the_other(users_broadcast):
     names = run_blocks("landscapes.md")
-    assert names["found"].height >= 0
+    assert names["barrier"].height >= 0
     assert names["picture"].done.all()
-    assert np.isfinite(names["shadow"].plane_metrics["loss"]).all()
+    assert np.isfinite(names["projected"].plane_metrics["loss"]).all()
 
 
 @pytest.mark.slow

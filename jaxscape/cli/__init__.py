@@ -1,1 +1,1 @@
-"""The command line: it parses, calls `jaxscape.runs`, and prints."""
+"""The command line: it parses arguments, calls `jaxscape.runs` and prints."""

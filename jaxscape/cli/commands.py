@@ -1,7 +1,7 @@
-"""The commands and their options: records, from which tyro makes the command line.
+"""The commands and their options, as records from which tyro builds the command line.
 
-A command's options are the fields of its stage's settings. A command of a problem of the user's own (`--problem`) has
-the settings of any problem, the others have those of the built-in one.
+The options of a command are the fields of its stage's settings. With `--problem` a command has the settings that every
+problem has; without it, it has the settings of the built-in problem.
 """
 
 from dataclasses import dataclass, field
@@ -28,23 +28,23 @@ OneRun = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 @dataclass(frozen=True)
 class Demo:
-    """The main job on real digits, in minutes: three minima, 20 retrained copies each, pictures and numbers."""
+    """Run the whole experiment on real digits in minutes: three minima, 20 retrained copies each, figures, numbers."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = Path("jaxscape-demo")
-    """Where the three run folders and the figures go."""
+    """Folder for the three run folders and the figures."""
     seed: int = 0
-    """Of the minima and of the retraining."""
+    """Seed of the minima and of the retraining."""
 
 
 @dataclass(frozen=True)
 class Own:
-    """What the networks learn, instead of images."""
+    """A problem of the user's own, in place of the built-in image classification."""
 
     problem: str | None = None
-    """A problem of your own: package.module:function, which gives a jaxscape.Problem. With it the settings of images
-    do not exist; `--problem NAME --help` lists those that do. A run folder remembers it."""
+    """A problem of your own, as package.module:function; the function returns a jaxscape.Problem. The settings of image
+    classification are then not available; `--problem NAME --help` lists those that are. The run folder records it."""
     problem_args: tuple[str, ...] = ()
-    """Arguments of that function: key=value."""
+    """Arguments of that function, as key=value."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Train:
     """Train a network to a minimum."""
 
     runs: SeveralRuns
-    """The run folder: a new one, or one to go on with. Several are trained together: they differ in their seed alone,
-    which counts on from --seed."""
+    """The run folder: a new one, or one to resume. Several are trained together and differ only in their seeds, which
+    count up from --seed."""
     own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
     config: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
@@ -70,11 +70,11 @@ class Retrain:
     """Perturb copies of the minimum, retrain them all, and measure where they go."""
 
     runs: SeveralRuns
-    """A run folder with a minimum, or several: copies that take the same steps are retrained all together."""
+    """A run folder with a minimum, or several; copies that take the same number of steps are retrained together."""
     seeds: int | None = None
-    """Jump along that many directions, with the seeds 0, 1, ...; 5 by default."""
+    """Number of directions to jump along, with the seeds 0, 1, ...; 5 by default."""
     seed_list: tuple[int, ...] | None = None
-    """Jump along the directions of these seeds instead."""
+    """Seeds of the directions to jump along, instead of --seeds."""
     own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
     config: tyro.conf.OmitArgPrefixes[RetrainConfig] = field(default_factory=RetrainConfig)
     cluster: tyro.conf.OmitArgPrefixes[Cluster] = field(default_factory=Cluster)
@@ -89,40 +89,40 @@ class RetrainOwn(Retrain):
 
 @dataclass(frozen=True)
 class Compare:
-    """Train networks side by side, by several optimisers from shared initial parameters, and keep their paths."""
+    """Train networks with several optimisers from shared initial parameters, and record their trajectories."""
 
     run: OneRun
-    """The run folder: a new one, or one to go on with."""
+    """The run folder: a new one, or one to resume."""
     seeds: int | None = None
-    """That many initial parameters, with the seeds 0, 1, ...; 5 by default."""
+    """Number of initial parameters, with the seeds 0, 1, ...; 5 by default."""
     seed_list: tuple[int, ...] | None = None
-    """Initial parameters of these seeds instead."""
+    """Seeds of the initial parameters, instead of --seeds."""
     own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
     config: tyro.conf.OmitArgPrefixes[CompareConfig] = field(default_factory=CompareConfig)
 
 
 @dataclass(frozen=True)
 class CompareOwn(Compare):
-    """Train networks of a problem of your own side by side, by several of its optimisers."""
+    """Train networks of a problem of your own with several of its optimisers, and record their trajectories."""
 
     config: tyro.conf.OmitArgPrefixes[CompareSettings] = field(default_factory=CompareSettings)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what a run will take, in time, device memory and disk, from a few measured steps; nothing is started."""
+    """Estimate the time, device memory and disk space of a run from a few measured steps; the run is not started."""
 
     run: OneRun
-    """The run folder; it need not be there."""
+    """The run folder; it need not exist."""
     devices: int | None = None
-    """Plan for that many devices of this kind, instead of those of this machine."""
+    """Number of devices of this kind to plan for, instead of those of this machine."""
     seeds: int | None = None
-    """As in `retrain`."""
+    """Number of directions; see `retrain`."""
     seed_list: tuple[int, ...] | None = None
-    """As in `retrain`."""
+    """Seeds of the directions; see `retrain`."""
     landscape: tuple[Literal["surface", "curvature", "path"], ...] = ("surface", "curvature")
-    """Measurements of the landscape to plan too, those after the retraining; none without a name. A path takes as long
-    to any minimum of the same network."""
+    """Measurements of the landscape to plan as well, after the retraining; without a name, none. A path takes equally
+    long to every minimum of the same network."""
     own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
     train: TrainConfig = field(default_factory=TrainConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
@@ -133,7 +133,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanOwn(Plan):
-    """Say what a run of a problem of your own will take, from a few measured steps; nothing is started."""
+    """Estimate what a run of a problem of your own takes, from a few measured steps; the run is not started."""
 
     train: TrainSettings = field(default_factory=TrainSettings)  # type: ignore[assignment]
     retrain: RetrainSettings = field(default_factory=RetrainSettings)  # type: ignore[assignment]
@@ -141,20 +141,20 @@ class PlanOwn(Plan):
 
 @dataclass(frozen=True)
 class Import:
-    """Take in a finished training of your own: its parameters, checkpoint by checkpoint."""
+    """Import the checkpoints of a finished training of your own."""
 
     run: OneRun
-    """The run folder: a new one, or one to go on with."""
+    """The run folder: a new one, or one to resume."""
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Checkpoints: orbax folders, .npz, .safetensors, PyTorch's .pt and .pth, or folders that hold any of these. The
-    last integer in a name is the number of the step. Several trainings are told apart as NAME=SOURCE: each becomes the
-    run RUN/NAME, and RUN joins them."""
+    """Checkpoints: orbax folders, .npz, .safetensors, PyTorch's .pt and .pth, or folders that contain any of these. The
+    last integer in a name is the step. Several trainings are given as NAME=SOURCE: each becomes the run RUN/NAME, and
+    RUN joins them."""
     label: tuple[str, ...] = ()
-    """What the training is: seed=0 optimizer=adam, say."""
+    """Labels of the training, such as seed=0 optimizer=adam."""
     describe: tuple[str, ...] = ()
-    """What captions say of it: model=GPT-2 data=OpenWebText, say."""
+    """Descriptions of the training for captions, such as model=GPT-2 data=OpenWebText."""
     key: str | None = None
-    """Where the parameters stand in each file: model, state/params."""
+    """Path of the parameters within each file, such as model or state/params."""
     include: tuple[str, ...] = ()
     """Patterns of the arrays to read; all by default."""
     exclude: tuple[str, ...] = ()
@@ -163,22 +163,22 @@ class Import:
 
 @dataclass(frozen=True)
 class Embed:
-    """Embed the trajectories of a run, or of several together; each setting is kept beside the others."""
+    """Embed the trajectories of a run, or of several runs together; the result of each setting is kept."""
 
     runs: SeveralRuns
     """A run folder with finished trajectories, or several with --into."""
     into: Path | None = None
-    """The run folder of several runs together: one distance matrix, one picture."""
+    """Run folder that joins several runs: one distance matrix, one picture."""
     group: str = "run"
-    """With --into: the label that gives the colours: run, or one that the members have, such as optimizer."""
+    """With --into: the label that determines the colours, which is run or a label of the members such as optimizer."""
     plot: bool = False
-    """Draw it too, as `jaxscape plot` does."""
+    """Draw the result too, like `jaxscape plot`."""
     config: tyro.conf.OmitArgPrefixes[EmbedConfig] = field(default_factory=EmbedConfig)
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Evaluate the loss on a plane or a line of a run, and draw it."""
+    """Evaluate the loss on a plane or a line through a run, and draw it."""
 
     run: OneRun
     """A run folder with a minimum, or with finished trajectories."""
@@ -191,16 +191,16 @@ class PathCommand:
     """Measure the straight line between two minima, train a curve of low loss, and draw both."""
 
     run: OneRun
-    """A run folder with a minimum, which keeps the result."""
+    """A run folder with a minimum, to which the result is written."""
     other: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")]
-    """Another one, of a network with the same parameters."""
+    """Another run folder with a minimum, of a network with the same parameter shapes."""
     own: tyro.conf.OmitArgPrefixes[Own] = field(default_factory=Own)
     config: tyro.conf.OmitArgPrefixes[PathConfig] = field(default_factory=PathConfig)
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """Measure the largest eigenvalues, the trace and the spectrum of the loss at a minimum, and draw it."""
+    """Compute the largest eigenvalues, the trace and the spectral density of the Hessian at a minimum, and draw it."""
 
     run: OneRun
     """A run folder with a minimum."""
@@ -210,34 +210,34 @@ class Curvature:
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw a run: views in which every position is exact, every embedding, and its distances from the minimum."""
+    """Draw a run: the views with exact positions, every embedding, and the distances from the minimum."""
 
     run: OneRun
     """A run folder with embeddings."""
     scale_free: bool = False
-    """Draw the exact views of scale-free distances too: every filter rescaled to the norm of the minimum's."""
+    """Draw the exact views of the scale-free distances too, with every filter rescaled to the minimum's norm."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write a page to explore one run, or several side by side: one HTML file, which needs no network."""
+    """Write an interactive page about one run, or several side by side: one HTML file that works offline."""
 
     runs: SeveralRuns
     """A run folder with finished trajectories, or several."""
     out: Path | None = None
-    """The file; by default report.html in the run folder, of several runs beside the folder of the first one."""
+    """The file to write; by default report.html in the run folder, or next to the first run folder for several runs."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a run folder holds."""
+    """Show what a run folder contains."""
 
     run: OneRun
     """A run folder."""
 
 
 class Settings(NamedTuple):
-    """The settings of every stage: those that options begin with, or what a line asks of a run."""
+    """The settings of every stage: the defaults of the options, or the settings that a command line gives a run."""
 
     train: TrainSettings
     retrain: RetrainSettings
@@ -245,26 +245,26 @@ class Settings(NamedTuple):
     own: Own = Own()
 
     @classmethod
-    def of_any(cls, own: Own) -> Self:
-        """Return those of any problem."""
+    def for_any_problem(cls, own: Own) -> Self:
+        """Return the default settings that every problem has."""
         return cls(TrainSettings(), RetrainSettings(), CompareSettings(), own)
 
     @classmethod
-    def of_images(cls) -> Self:
-        """Return those of the built-in problem."""
+    def for_images(cls) -> Self:
+        """Return the default settings of the built-in problem."""
         return cls(TrainConfig(), RetrainConfig(), CompareConfig())
 
     @property
     def is_own(self) -> bool:
-        """Whether they are those of a problem of the user's own."""
+        """Whether these are the settings of a problem of the user's own."""
         return not isinstance(self.train, TrainConfig)
 
 
 def read(arguments: list[str], defaults: Settings) -> Any:
-    """Read a command line, with these defaults.
+    """Parse a command line with these defaults.
 
     Raises:
-        SystemExit: for `--help`, and for what is no command line.
+        SystemExit: for `--help`, or if the command line is invalid.
     """
     train, retrain, compare, own = defaults
     kinds: list[Any] = (
@@ -289,18 +289,18 @@ def read(arguments: list[str], defaults: Settings) -> Any:
     annotated = [
         Annotated[type(default), tyro.conf.subcommand(name_of(default), default=default)] for default in commands
     ]
-    command: Any = Union[tuple(annotated)]  # noqa: UP007  # made at run time
+    command: Any = Union[tuple(annotated)]  # noqa: UP007  # built at run time
     return tyro.cli(
         command,
         args=arguments,
         prog="jaxscape",
         description=(
-            "Loss landscapes as training meets them: jump away from a minimum, retrain, look where copies go. "
+            "Loss landscapes as training meets them: perturb a minimum, retrain the copies, see where they go. "
             "`jaxscape --version` prints the version."
         ),
     )
 
 
 def name_of(command: Any) -> str:
-    """Return the word that a command begins with."""
+    """Return the name of a command as it is written on the command line."""
     return type(command).__name__.removesuffix("Own").removesuffix("Command").lower()

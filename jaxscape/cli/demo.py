@@ -1,4 +1,4 @@
-"""The command `demo`: the paper's Fig. 2 at the scale of a laptop, on real digits, from nothing to numbers."""
+"""The command `demo`: the paper's Fig. 2 on a laptop, on real digits, from training to figures and numbers."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ from jaxscape.runs.plot import plot_comparison
 from jaxscape.runs.retrain import retrain_copies
 from jaxscape.runs.train import find_minimum
 
-# The default, which keeps distances best, and the paper's own.
+# The default, which preserves distances best, and the paper's own method.
 SETTINGS = (EmbedConfig(), EmbedConfig(method="phate"))
 
 
@@ -24,8 +24,8 @@ def run_demo(folder: Path, *, seed: int = 0, console: Console) -> None:
     """Find a good, a bad and a memorization minimum of the digits, retrain 20 copies of each, and draw them.
 
     Args:
-        folder: gets a run folder for each minimum, the figures that compare them, report.json and report.html.
-        seed: of the minima and of the retraining; the jumps keep their seeds 0 to 4.
+        folder: receives one run folder per minimum, the figures that compare them, report.json and report.html.
+        seed: seed of the minima and of the retraining; the seeds of the jumps are always 0 to 4.
         console: where to print.
     """
     started = time.monotonic()

@@ -1,8 +1,8 @@
-"""How a command ends that cannot do its work: one line on stderr, and the exit code.
+"""How a failing command ends: one line on stderr, and an exit code.
 
-What the user can mend says what and where. What cannot happen is a bug: its traceback goes to a file, not to the
-screen. Nothing here imports more than the standard library before something has failed, so that the imports of the
-package are covered too.
+An error that the user can correct says what is wrong and where. Any other error is a bug: its traceback is written to a
+file, not to the screen. Until an error occurs this module imports only the standard library, so that errors while the
+package is imported are handled too.
 """
 
 import os
@@ -22,7 +22,7 @@ from pathlib import Path
 from jaxscape.cli.output import surviving_output
 from jaxscape.runs.processes import give_up
 
-INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+INTERRUPTED = 130  # the convention of shells: 128 + SIGINT
 _EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError, ImportError)
 _PACKAGES = (
     *("jaxscape-phate", "jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint"),
@@ -31,11 +31,11 @@ _PACKAGES = (
 
 
 @contextmanager
-def failing_in_a_line(name: str) -> Iterator[None]:
-    """End the process with one line and a code other than 0 where an exception comes out of the work within.
+def report_errors_in_one_line(name: str) -> Iterator[None]:
+    """Exit with one line and a nonzero code if the body of the `with` statement raises an exception.
 
     Args:
-        name: of the program, in front of the line.
+        name: name of the program, which begins the line.
     """
     try:
         with surviving_output():
@@ -44,22 +44,22 @@ def failing_in_a_line(name: str) -> Iterator[None]:
             except Exception as error:
                 give_up(f"{name}: {_line(error)}")
             except KeyboardInterrupt:
-                with _undisturbed():
+                with _ignoring_interrupts():
                     give_up(f"{name}: interrupted; the same command resumes from the last kept epoch", code=INTERRUPTED)
-    except OSError as error:  # of what was printed
+    except OSError as error:  # the output could not be written
         give_up(f"{name}: {error}")
 
 
 class ProblemError(Exception):
-    """An error in a problem of the user's own, or in how it is used; in words."""
+    """An error in a problem of the user's own, or in its use; the message describes it."""
 
 
 @contextmanager
-def naming_the_line_of_a_problem() -> Iterator[None]:
-    """Say where in the user's own files an error lies that came through them.
+def locate_problem_errors() -> Iterator[None]:
+    """Add the location in the user's own files to an error that passed through them.
 
     Raises:
-        ProblemError: in its place.
+        ProblemError: replaces the original error.
     """
     try:
         yield
@@ -68,13 +68,13 @@ def naming_the_line_of_a_problem() -> Iterator[None]:
     except Exception as error:
         if place := _line_in_own_files(error):
             raise ProblemError(f"{type(error).__name__} in {place}: {describe(error)}") from error
-        if isinstance(error, TypeError):  # what a problem must give stands in the text
+        if isinstance(error, TypeError):  # its message says what the problem must return
             raise ProblemError(describe(error)) from error
         raise
 
 
 def _line_in_own_files(error: Exception) -> str:
-    """The innermost line of files that are no library's; "" where the error came through none."""
+    """Return the innermost line outside of all libraries; "" if the traceback has none."""
     libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     known = (str(Path(__file__).parents[1]), str(Path(sys.executable).parent), "<", *libraries)
     frames = traceback.extract_tb(error.__traceback__)
@@ -82,57 +82,57 @@ def _line_in_own_files(error: Exception) -> str:
     return own[-1] if own else ""
 
 
-def end_at_once_when_interrupted() -> None:
-    """Let a later Ctrl-C end this process without a word: what is left to do is to wait for threads."""
+def exit_at_once_when_interrupted() -> None:
+    """Let a later Ctrl-C end this process silently, since all that remains is waiting for threads."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def warn_in_a_line(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as one line, in place of `warnings.showwarning`: where it was raised says nothing to a user."""
+def show_warning_in_one_line(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning in one line, without its location in the code; replaces `warnings.showwarning`."""
     if sys.stderr is not None:
         print(f"jaxscape: warning: {_printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in words: what the system says of a file without its number, and never an empty text."""
+    """Return an error's message: without errno for operating system errors, and never empty."""
     text = str(error).strip()
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
-    if _is_of_device_memory(error):
+    if _is_device_memory_error(error):
         return f"out of memory on the device; fewer copies, or a smaller batch_size, need less ({text})"
     if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
         return error.strerror if error.filename is None else f"cannot access {error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and text.startswith("No module named"):
-        return f"{text}; install jaxscape again, with all that it depends on"
+        return f"{text}; install jaxscape again with its dependencies"
     return text or type(error).__name__
 
 
 def _line(error: Exception) -> str:
-    expected = isinstance(error, (*_EXPECTED, ProblemError)) or _is_of_device_memory(error)
+    expected = isinstance(error, (*_EXPECTED, ProblemError)) or _is_device_memory_error(error)
     text, *more = describe(error).splitlines()
     if not expected:
         return _printable(
-            f"this is a bug in jaxscape: {type(error).__name__}: {text}; {_kept(error)}; please report it"
+            f"this is a bug in jaxscape: {type(error).__name__}: {text}; {_write_log(error)}; please report it"
         )
-    return _printable(f"{text} ({_kept(error)})" if more or isinstance(error, ProblemError) else text)
+    return _printable(f"{text} ({_write_log(error)})" if more or isinstance(error, ProblemError) else text)
 
 
-def _is_of_device_memory(error: BaseException) -> bool:
-    """XLA has one exception for everything."""
+def _is_device_memory_error(error: BaseException) -> bool:
+    """Return whether an error means that device memory ran out; XLA has one exception type for all errors."""
     return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _printable(text: str) -> str:
-    """The text without line ends and other control characters, which a path may have."""
+    """Return the text with line breaks and other control characters, which a path may contain, escaped."""
     return "".join(
         character.encode("unicode_escape").decode() if unicodedata.category(character)[0] == "C" else character
         for character in text
     )
 
 
-def _kept(error: Exception) -> str:
-    """Write all that is known of an error to a file, and say where it is. Never fails."""
+def _write_log(error: Exception) -> str:
+    """Write the details of an error to a file and return a phrase that names it. Never raises an error."""
     for folder in (_cache_folder, _temporary_folder):
         try:
             with tempfile.NamedTemporaryFile(
@@ -140,7 +140,7 @@ def _kept(error: Exception) -> str:
             ) as file:
                 file.write(_log(error))
             return f"the traceback is in {file.name}"
-        except Exception:  # the error that is reported is another one
+        except Exception:  # must not hide the error that is being reported
             continue
     return "the traceback could not be written to a file"
 
@@ -180,8 +180,8 @@ def _version(package: str) -> str:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C for the time that a line takes."""
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C while a line is printed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

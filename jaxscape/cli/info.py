@@ -1,4 +1,4 @@
-"""The command `info`: what a run folder holds, in words. It reads, and changes nothing."""
+"""The command `info`: it describes what a run folder contains. It only reads."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,11 +21,11 @@ from jaxscape.trajectories.store import TrajectoryStore
 
 
 def describe_run(run: Path, *, console: Console) -> None:
-    """Print the stages of a run, its settings, its numbers, and a line for each file that is damaged.
+    """Print the stages of a run, its settings, its numbers, and one line per damaged file.
 
     Raises:
-        FileNotFoundError: where the folder is no run.
-        ValueError: where its record is damaged.
+        FileNotFoundError: if the folder is not a run folder.
+        ValueError: if its record is damaged.
     """
     run = RunFolder(run)
     config = run.read_config()
@@ -39,10 +39,10 @@ def describe_run(run: Path, *, console: Console) -> None:
     console.print(f"stages done: {', '.join(_stages(run, config)) or 'none'}")
     for part in (_tables, _embeddings, _landscape):
         try:
-            for found in part(run):
-                console.print(found)
+            for line in part(run):
+                console.print(line)
         except (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError):
-            continue  # `_damage` says why
+            continue  # `_damage` reports the reason
     for line in dict.fromkeys(_damage(run)):
         console.print(line)
 
@@ -54,8 +54,8 @@ def _stages(run: RunFolder, config: dict[str, Any]) -> Iterator[str]:
     if snapshots and run.kind is RECORDED:
         yield f"record ({snapshots} steps)"
     elif snapshots:
-        asked = config.get(stage)
-        last = config.get("snapshots", asked.get("epochs", "?") if isinstance(asked, dict) else "?")
+        settings = config.get(stage)
+        last = config.get("snapshots", settings.get("epochs", "?") if isinstance(settings, dict) else "?")
         yield f"{stage} ({snapshots - 1} of {last} {run.kind.unit.split()[0]})"
     if run.gram.exists():
         yield "distances and geometry"
@@ -71,7 +71,7 @@ def _stages(run: RunFolder, config: dict[str, Any]) -> Iterator[str]:
 
 
 def _snapshots(run: RunFolder) -> int:
-    """How many snapshots there are; of a damaged store, how many folders."""
+    """Return the number of snapshots; for a damaged store, the number of their folders."""
     try:
         return TrajectoryStore.open(run.trajectories).num_epochs
     except (ValueError, OSError):
@@ -89,20 +89,20 @@ def _tables(run: RunFolder) -> list[RenderableType]:
 
 
 def _embeddings(run: RunFolder) -> list[RenderableType]:
-    found = run.read_report().get("embeddings") or {}
+    embedded = run.read_report().get("embeddings") or {}
     lines: list[RenderableType] = []
-    for setting, numbers in found.items():
+    for setting, numbers in embedded.items():
         lines.append(f"embedding {setting}: {_words(_short(numbers))}")
-        kept = numbers.get("fidelity")
-        lines += [f"  keeps of its distances: {_words(kept)}"] if isinstance(kept, dict) and kept else []
-        if drawn := describe_surrogates(numbers):
-            lines += [f"  {drawn}; their picture keeps: {_words(numbers['surrogate'].get('fidelity'))}"]
+        fidelity = numbers.get("fidelity")
+        lines += [f"  fidelity: {_words(fidelity)}"] if isinstance(fidelity, dict) and fidelity else []
+        if surrogates := describe_surrogates(numbers):
+            lines += [f"  {surrogates}; their fidelity: {_words(numbers['surrogate'].get('fidelity'))}"]
         lines += [f"  degenerate: {numbers['degenerate']}"] if numbers.get("degenerate") else []
     return lines
 
 
 def _landscape(run: RunFolder) -> Iterator[str]:
-    return (f"{found.kind} {found.name}: {found.words}" for found in measurements(run))
+    return (f"{each.kind} {each.name}: {each.words}" for each in measurements(run))
 
 
 def _short(numbers: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ _LONG = ("setting", "warnings", "fidelity", "surrogate", "tried", "degenerate")
 
 
 def _damage(run: RunFolder) -> Iterator[str]:
-    """A line for each file that cannot be read as it was written. Of the store its records are read, not its rows."""
+    """Yield one line per damaged file. Only the records of the trajectory store are checked, not its arrays."""
     checks: list[tuple[Path, Callable[[], Any]]] = [
         *((run.config, lambda stage=stage: run.settings(stage)) for stage in STAGES),
         (run.checksums, lambda: read_record(run.checksums)),
@@ -136,24 +136,24 @@ def _damage(run: RunFolder) -> Iterator[str]:
 
 
 def _reason(path: Path, check: Callable[[], Any]) -> str:
-    """Why a check fails, "" where it does not."""
+    """Return why a check fails, or "" if it passes."""
     try:
         check()
     except (ValueError, OSError) as error:
         text = describe(error).partition("\n")[0]
         return text if str(path) in text else f"{path} is damaged: {text}"
-    except (LookupError, TypeError, AttributeError, RecursionError) as error:  # entries of other kinds than expected
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:  # entries of unexpected types
         return f"{path} is damaged: {type(error).__name__}, {error}"
     return ""
 
 
 def _check_accuracy(run: RunFolder) -> None:
-    with suppress(FileNotFoundError):  # no finished minimum is no damage
+    with suppress(FileNotFoundError):  # an unfinished minimum is not damage
         read_accuracy(run)
 
 
 def _or_empty(read: Callable[[Path], Any], run: RunFolder) -> Any:
-    """What is read, {} where the record of the run is damaged: that has a line of its own."""
+    """Return what is read, or {} if the record of the run is damaged, which is reported elsewhere."""
     try:
         return read(run)
     except (ValueError, OSError):

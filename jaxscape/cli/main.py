@@ -28,7 +28,7 @@ from jaxscape.cli.commands import (
     Surface,
     Train,
 )
-from jaxscape.cli.errors import failing_in_a_line, naming_the_line_of_a_problem
+from jaxscape.cli.errors import locate_problem_errors, report_errors_in_one_line
 from jaxscape.cli.parse import Line, key_values, parse, retrain_settings, seeds_of, settings_of, train_settings
 from jaxscape.cli.program import command
 from jaxscape.runs.config import EmbedConfig, embed_config
@@ -42,35 +42,36 @@ __all__ = ["command", "main", "run_script"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line in this process; exits with 0 only where the job was done."""
+    """Run a command line in this process; exit with code 0 only if the work was done."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with failing_in_a_line("jaxscape"):
+    with report_errors_in_one_line("jaxscape"):
         line = parse(arguments)
         command = line.command
-        _keep_compiled()
+        _cache_compiled_programs()
         silent = False
         if isinstance(command, Retrain):
             join(command.cluster)
-        if not isinstance(command, Embed | Plot | Report | Info):  # `embed` does so where it needs one
+        if not isinstance(command, Embed | Plot | Report | Info):  # `embed` does so if it needs one
             check_devices()
         if isinstance(command, Retrain):
             silent = not is_first()
-        naming = nullcontext() if line.own is None else naming_the_line_of_a_problem()
-        with _orbax_silenced(), others_may_fail(), naming:
+        locating = nullcontext() if line.own is None else locate_problem_errors()
+        with _silence_orbax(), others_may_fail(), locating:
             _run(line, make_console(silent=silent))
 
 
 def run_script(name: str, work: Callable[[], None]) -> None:
-    """Run a script as the command line runs a command: with memory and programs kept, an error in one line.
+    """Run a script like a command: with malloc settings, a cache of compiled programs, and errors in one line.
 
     Args:
-        name: of the script, before its errors.
-        work: all of it, from the arguments on; called once, in a process that may have been started anew.
+        name: name of the script, which begins the line of an error.
+        work: everything that the script does, including parsing its arguments; called once, in a process that may have
+            been restarted.
     """
     restart_with_kept_memory()
-    with failing_in_a_line(name):
-        _keep_compiled()
-        with _orbax_silenced():
+    with report_errors_in_one_line(name):
+        _cache_compiled_programs()
+        with _silence_orbax():
             work()
 
 
@@ -120,7 +121,7 @@ def _run(line: Line, console: Console) -> None:
                 console=console,
             )
         case Embed():
-            config = embed_config(**line.said("config"))
+            config = embed_config(**line.given_settings("config"))
             console.print(f"{_embed(command, config, console)}")
             if command.plot:
                 _plot(command.into or command.runs[0], console)
@@ -129,20 +130,20 @@ def _run(line: Line, console: Console) -> None:
             from jaxscape.runs.surface import measure_surface
 
             folder = measure_surface(run, command.config, _landscape(line, run), console=console)
-            _say([folder, *plot_surface(run, folder.name)], console)
+            _print_paths([folder, *plot_surface(run, folder.name)], console)
         case PathCommand(run, other):
             from jaxscape.runs.path import measure_path
             from jaxscape.runs.plot_landscape import plot_path
 
             axes = _unit_axes(line) if command.config.match else None
             folder = measure_path(run, other, command.config, _landscape(line, run), axes=axes, console=console)
-            _say([folder, *plot_path(run, folder.name)], console)
+            _print_paths([folder, *plot_path(run, folder.name)], console)
         case Curvature(run):
             from jaxscape.runs.curvature import measure_curvature
             from jaxscape.runs.plot_landscape import plot_curvature
 
             folder = measure_curvature(run, command.config, _landscape(line, run), console=console)
-            _say([folder, *plot_curvature(run, folder.name)], console)
+            _print_paths([folder, *plot_curvature(run, folder.name)], console)
         case Plot(run, scale_free):
             _plot(run, console, scale_free=scale_free)
         case Report(runs, out):
@@ -155,7 +156,7 @@ def _run(line: Line, console: Console) -> None:
             describe_run(run, console=console)
 
 
-def _say(paths: Sequence[Path], console: Console) -> None:
+def _print_paths(paths: Sequence[Path], console: Console) -> None:
     for path in paths:
         console.print(f"{path}")
 
@@ -163,7 +164,7 @@ def _say(paths: Sequence[Path], console: Console) -> None:
 def _plot(run: Path, console: Console, *, scale_free: bool = False) -> None:
     from jaxscape.runs.plot import plot_run
 
-    _say(plot_run(run, scale_free=scale_free, console=console), console)
+    _print_paths(plot_run(run, scale_free=scale_free, console=console), console)
 
 
 def _embed(command: Embed, config: EmbedConfig, console: Console) -> Path:
@@ -188,14 +189,14 @@ def _retrain(retrainings: Mapping[Path, Any], console: Console) -> None:
     console.print(geometry_table({run.name: RunFolder(run).read_report() for run in retrainings}))
 
 
-# What each stage takes: of the built-in problem, or of one of the user's own.
+# The inputs of each stage, for the built-in problem or for one of the user's own.
 
 
 def _trainings(line: Line) -> Mapping[Path, Any]:
     settings: dict[Path, Any] = train_settings(line)
     if line.own is not None:
         own = _own_problem(line.own)
-        return {run: own.training(asked) for run, asked in settings.items()}
+        return {run: own.training(config) for run, config in settings.items()}
     from jaxscape.runs.images import image_trainings
 
     return image_trainings(settings)
@@ -205,7 +206,7 @@ def _retrainings(line: Line) -> Mapping[Path, Any]:
     settings: dict[Path, Any] = retrain_settings(line)
     if line.own is not None:
         own = _own_problem(line.own)
-        return {run: own.retraining(asked) for run, asked in settings.items()}
+        return {run: own.retraining(config) for run, config in settings.items()}
     from jaxscape.runs.images import image_retrainings
 
     return image_retrainings(settings)
@@ -241,7 +242,7 @@ def _landscape(line: Line, run: Path) -> Any:
 
 
 def _unit_axes(line: Line) -> Any:
-    """Which axes have units that can be put in another order; of a problem of the user's own nothing is known."""
+    """Return the function that gives the axes of permutable units; None for a problem of the user's own."""
     if line.own is not None:
         return None
     from jaxscape.runs.images import image_axes
@@ -254,36 +255,37 @@ def _own_problem(own: Own) -> Any:
 
     if own.problem is None:
         raise ValueError(
-            "the run was begun in Python, and its record does not name its problem; give --problem package.module:name"
+            "the run was started from Python and its record does not name its problem; give --problem "
+            "package.module:function"
         )
     return load_problem(own.problem, own.problem_args)
 
 
-def _keep_compiled() -> None:
-    """Keep compiled programs on disk between commands, unless the user has settled that already."""
-    # Programs with calls of oneDNN cannot be written down (jaxlib 0.12); they are compiled each time.
+def _cache_compiled_programs() -> None:
+    """Cache compiled programs on disk between commands, unless the user has configured a cache."""
+    # Programs that call oneDNN cannot be serialised (jaxlib 0.12); they are compiled each time.
     warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = cache_folder()
-    if folder is not None:  # without one compilation takes its time, nothing else
-        kept = str(folder / "xla")
+    if folder is not None:  # without a cache only compilation takes longer
+        cache = str(folder / "xla")
         if (jax := sys.modules.get("jax")) is None:
-            os.environ["JAX_COMPILATION_CACHE_DIR"] = kept  # jax reads it when it is imported, if it ever is
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = cache  # jax reads it if and when it is imported
         else:
-            jax.config.update("jax_compilation_cache_dir", kept)
+            jax.config.update("jax_compilation_cache_dir", cache)
 
 
 @contextmanager
-def _orbax_silenced() -> Iterator[None]:
-    """Keep off the screen what orbax, tensorstore and asyncio print beside the error that they raise: a page of it."""
+def _silence_orbax() -> Iterator[None]:
+    """Suppress the page of text that orbax, tensorstore and asyncio print in addition to raising an error."""
     from absl import logging as absl_logging
 
     verbosity, asyncio_logger = absl_logging.get_verbosity(), logging.getLogger("asyncio")
     level = asyncio_logger.level
     absl_logging.set_verbosity(absl_logging.FATAL)
     asyncio_logger.setLevel(logging.CRITICAL)
-    if not isinstance(sys.unraisablehook, _QuietHook):  # it stays: loops are closed when the process ends
+    if not isinstance(sys.unraisablehook, _QuietHook):  # not restored: event loops are closed when the process ends
         sys.unraisablehook = _QuietHook(sys.unraisablehook)
     try:
         yield
@@ -293,11 +295,11 @@ def _orbax_silenced() -> Iterator[None]:
 
 
 class _QuietHook:
-    """What Python calls for an exception that nobody can catch; silent about event loops that failed writes left."""
+    """A `sys.unraisablehook` that ignores the errors of event loops that failed writes left open."""
 
     def __init__(self, hook: Callable[[Any], Any]):
         self._hook = hook
 
-    def __call__(self, found: Any) -> None:
-        if str(found.exc_value) != "Event loop is closed":
-            self._hook(found)
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._hook(unraisable)

@@ -1,7 +1,7 @@
-"""What is printed reaches its reader as far as that is possible, and never stops the work.
+"""Output that never stops the work, whatever happens to stdout and stderr.
 
-A console may have an encoding without `±`, a pipe may be closed by its reader (`| head -1`), the disk of a log may be
-full: hours of training do not end for that.
+The encoding of a console may lack `±`, the reader of a pipe may close it (`| head -1`), or the disk of a log may be
+full. None of these should end hours of training.
 """
 
 import codecs
@@ -18,14 +18,14 @@ _LINES = {"─": "-", "━": "-", "╌": "-", "═": "-", "│": "|", "┃": "|"
 
 
 class Output:
-    """A text stream that writes what another one can take, and remembers the first error instead of raising it."""
+    """A text stream that writes what the wrapped stream can encode; it records the first error and raises none."""
 
     def __init__(self, stream: Any) -> None:
         self.error: OSError | None = None
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text, with what the encoding lacks in ASCII; nothing after an error."""
+        """Write the text, with ASCII for characters that the encoding lacks; write nothing after an error."""
         if self.error is None:
             try:
                 self._stream.write(_encodable(text, self._stream))
@@ -34,7 +34,7 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream; nothing after an error."""
+        """Flush the stream; do nothing after an error."""
         if self.error is None:
             try:
                 self._stream.flush()
@@ -46,28 +46,28 @@ class Output:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the reader went away, which is no fault of anyone; on Windows a closed pipe is EINVAL."""
+        """Whether the reader closed the pipe, which is not a failure; on Windows a closed pipe is EINVAL."""
         codes = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
         return self.error is not None and self.error.errno in codes
 
     def _give_up(self, error: OSError) -> None:
         self.error = error
-        # Python flushes once more when it ends: what is left goes nowhere, instead of to a traceback.
-        with suppress(OSError, ValueError):  # a stream without a file has no number
-            number = self._stream.fileno()
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, number)
-            os.close(nowhere)
+        # Python flushes once more at exit: send the remaining text to the null device instead of raising a traceback.
+        with suppress(OSError, ValueError):  # a stream without a file has no descriptor
+            descriptor = self._stream.fileno()
+            null_device = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null_device, descriptor)
+            os.close(null_device)
 
 
 @contextmanager
 def surviving_output() -> Iterator[None]:
-    """Let nothing that is printed within raise an error.
+    """Prevent output from raising errors in the body of the `with` statement.
 
     Raises:
-        OSError: at a good end, where what was printed could not be written; not where its reader went away.
+        OSError: after the body succeeded, if its output could not be written; not if the reader closed the pipe.
     """
-    # Python starts without streams where they are closed (`>&-`).
+    # If a stream is closed (`>&-`), Python starts without it.
     out, error = (None if stream is None else Output(stream) for stream in (sys.stdout, sys.stderr))
     with redirect_stdout(out), redirect_stderr(error):
         try:
@@ -82,7 +82,7 @@ def surviving_output() -> Iterator[None]:
 
 def _encodable(text: str, stream: Any) -> str:
     encoding = getattr(stream, "encoding", None)
-    if encoding is None:  # it keeps text
+    if encoding is None:  # the stream stores text
         return text
     try:
         text.encode(encoding, getattr(stream, "errors", None) or "strict")

@@ -1,1 +1,1 @@
-"""How the loss bends at a point: Hessian and Gauss-Newton products, spectra, traces, sharpness, margins and norms."""
+"""Curvature of a loss at a point: Hessian and Gauss-Newton products, spectra, traces, sharpness, margins and norms."""

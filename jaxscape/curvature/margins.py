@@ -1,4 +1,4 @@
-"""Margins of a classifier and norms of its parameters: baselines of the study of generalisation.
+"""Margins of a classifier and norms of its parameters, which are baselines in studies of generalisation.
 
 Reference:
     Jiang et al., "Fantastic generalization measures and where to find them", ICLR 2020 (arXiv 2019).
@@ -23,12 +23,12 @@ PyTree = Any
 
 
 class Margins(NamedTuple):
-    """How far each example's own output lies above the others; of a stack every array has a member axis."""
+    """Output margins of a classifier; for a stack every array has a leading member axis."""
 
-    values: np.ndarray  # float64 [example], the output of the right class minus the largest other one
+    values: np.ndarray  # float64 [example], the output of the true class minus the largest other output
     mean: np.ndarray  # float64 []
     percentile_10: np.ndarray  # float64 []
-    spread: np.ndarray  # float64 [], root mean square distance of the outputs from their mean over the examples
+    spread: np.ndarray  # float64 [], root-mean-square distance of the outputs from their mean over the examples
     normalized_mean: np.ndarray  # float64 [], mean / spread
     normalized_percentile_10: np.ndarray  # float64 [], percentile_10 / spread
 
@@ -36,8 +36,8 @@ class Margins(NamedTuple):
 class Norms(NamedTuple):
     """Norms of the parameters of one network, float64."""
 
-    frobenius: float  # of all arrays
-    distance: float | None  # from the initial parameters; None where there are none
+    frobenius: float  # of all arrays together
+    distance: float | None  # from the initial parameters; None if these are not given
     log_spectral_product: float  # sum of the logarithms of the largest singular values of all weight matrices
     spectral: dict[str, float]  # the largest singular value of each weight matrix
 
@@ -47,27 +47,27 @@ def margins(
     params: PyTree,
     *,
     labels: Callable[[PyTree], jax.Array] | None = None,
-    **of: Unpack[LossOptions],
+    **loss_options: Unpack[LossOptions],
 ) -> Margins:
     """Return the output margins of a classifier on a data set.
 
-    Normalised margins are divided by the spread of the outputs (their total variation, as Jiang et al. 2019 divide):
-    a network whose outputs are all scaled by one number keeps them.
+    Normalised margins are divided by the spread of the outputs (their total variation, as in Jiang et al. 2019), which
+    makes them invariant to a common scale of all outputs.
 
     Args:
-        problem: whose `predict` gives logits [example, class].
-        params: the point, as `hessian` takes it.
+        problem: a problem whose `predict` returns logits [example, class].
+        params: the parameters at the point; see `hessian`.
         labels: batch -> integer labels [example]; by default the second entry of the batch.
-        of: the keyword arguments of `hessian`; the mode is "evaluate".
+        loss_options: the keyword arguments of `hessian`; the mode is "evaluate".
 
     Raises:
-        TypeError, ValueError: as `hessian`; for a problem without predict, or outputs of another shape.
+        TypeError, ValueError: see `hessian`; also for a problem without predict, or outputs of another shape.
 
     References:
         Jiang et al., "Predicting the generalization gap in deep networks with margin distributions", ICLR 2019. Jiang
         et al., "Fantastic generalization measures and where to find them", ICLR 2020: the 10th percentile.
     """
-    at = gauss_newton_points(problem, params, of)
+    at = gauss_newton_points(problem, params, loss_options)
 
     def measure(point: Point) -> tuple[np.ndarray, ...]:
         return _margins(point, (lambda batch: batch[1]) if labels is None else labels)
@@ -82,38 +82,38 @@ def _margins(point: Point, labels: Callable[[PyTree], jax.Array]) -> tuple[np.nd
     def of_one(
         flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree
     ) -> tuple[jax.Array, jax.Array]:
-        outputs, right = predict(point.layout.merge(flat, fixed), model_state, batch), labels(batch)
-        if jnp.ndim(outputs) != 2 or jnp.shape(right) != outputs.shape[:1] or outputs.shape[1] < 2:
+        outputs, classes = predict(point.layout.merge(flat, fixed), model_state, batch), labels(batch)
+        if jnp.ndim(outputs) != 2 or jnp.shape(classes) != outputs.shape[:1] or outputs.shape[1] < 2:
             raise ValueError(
                 "margins need outputs [example, class] of two classes or more and labels [example], got shapes "
-                f"{jnp.shape(outputs)} and {jnp.shape(right)}"
+                f"{jnp.shape(outputs)} and {jnp.shape(classes)}"
             )
-        own = right[:, None] == jnp.arange(outputs.shape[1])[None]
-        others = jnp.where(own, -jnp.inf, outputs).max(axis=1)
-        return jnp.where(own, outputs, 0).sum(axis=1) - others, outputs
+        is_true_class = classes[:, None] == jnp.arange(outputs.shape[1])[None]
+        others = jnp.where(is_true_class, -jnp.inf, outputs).max(axis=1)
+        return jnp.where(is_true_class, outputs, 0).sum(axis=1) - others, outputs
 
     parts = list(point.by_batch("margins", of_one))
     values, outputs = (np.concatenate([np.asarray(part[i], np.float64) for part in parts], axis=1) for i in (0, 1))
-    away = outputs - outputs.mean(axis=1, keepdims=True)
-    spread = np.sqrt((away**2).sum(axis=2).mean(axis=1))
+    deviation = outputs - outputs.mean(axis=1, keepdims=True)
+    spread = np.sqrt((deviation**2).sum(axis=2).mean(axis=1))
     mean, low = values.mean(axis=1), np.percentile(values, 10, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of constant outputs there is none
+    with np.errstate(divide="ignore", invalid="ignore"):  # the spread of constant outputs is 0
         return values, mean, low, spread, mean / spread, low / spread
 
 
 def norms(params: PyTree, *, initial: PyTree | None = None, filter_axis: FilterAxis = -1) -> Norms:
-    """Return the norms of a network's parameters, and its distance from where it began.
+    """Return the norms of a network's parameters, and their distance from the initial parameters.
 
     Args:
-        params: of one network; a pytree of real floating-point arrays.
+        params: the parameters of one network: a pytree of real floating-point arrays.
         initial: the initial parameters, of the same structure and shapes.
-        filter_axis: the output axis of the weights, as `filter_normalize` takes it. A weight array (..., out) is the
-            matrix of its filters; biases and scales have no spectral norm. The matrix of a convolution's kernel is not
-            the operator of the convolution.
+        filter_axis: the output axis of the weights; see `filter_normalize`. A weight array (..., out) is taken as the
+            matrix of its filters; biases and scales have no spectral norm. For a convolution this is not the norm of
+            the convolution operator.
 
     Raises:
-        TypeError: for leaves that are no floating-point arrays (names the leaf).
-        ValueError: for no leaves, or initial parameters of another structure or shape (names the leaf).
+        TypeError: if a leaf is not a floating-point array (names the leaf).
+        ValueError: if there are no leaves, or the initial parameters have another structure or shape (names the leaf).
     """
     check_parameters("params", params)
     form = layout(params, None, stacked=False)
@@ -145,45 +145,45 @@ def path_norm(
     inputs: jax.Array,
     epsilon: float = 1e-5,
 ) -> float:
-    """Return the path norm of a network: the root of the sum over all paths of the product of their squared weights.
+    """Return the path norm of a network: the square root of the sum over paths of the product of squared weights.
 
-    It is the network of the squared parameters on an input of ones, in a network whose activations are positively
-    homogeneous (ReLU) and whose layers are linear; no other function is refused. Batch norm in evaluation is linear,
-    scale / sqrt(var + epsilon), and is folded: its squared factor and its squared total bias are those of the sum.
+    It is computed as the network with squared parameters on an input of ones. This is valid for networks of linear
+    layers with positively homogeneous activations (ReLU), which is not checked. Batch norm in evaluation mode is
+    linear, scale / sqrt(var + epsilon), and is folded: its squared factor and squared total bias enter the sum.
 
     Args:
-        network: `(params, model_state, inputs) -> outputs`, as it is evaluated and without standardisation of its
-            inputs; of a Flax module `lambda p, s, x: module.apply({"params": p, **s}, x)`.
-        params: of one network.
-        model_state: None, or {"batch_stats": ...} as Flax has it, with "mean" and "var" where params have "scale" and
+        network: `(params, model_state, inputs) -> outputs` in evaluation mode, without standardisation of the inputs;
+            for a Flax module `lambda p, s, x: module.apply({"params": p, **s}, x)`.
+        params: the parameters of one network.
+        model_state: None, or {"batch_stats": ...} in Flax's format, with "mean" and "var" where params have "scale" and
             "bias".
-        inputs: whose shape and dtype an input has; the values are not read. One example is enough.
-        epsilon: of batch norm.
+        inputs: an array with the shape and dtype of the inputs; its values are not used. One example is enough.
+        epsilon: the epsilon of batch norm.
 
     Raises:
-        TypeError: for leaves that are no floating-point arrays (names the leaf).
-        ValueError: for a model_state that holds anything but such statistics (names the leaf).
+        TypeError: if a leaf is not a floating-point array (names the leaf).
+        ValueError: if model_state holds anything but such statistics (names the leaf).
     """
     check_parameters("params", params)
     with jax.enable_x64(True):
         squared = jax.tree.map(lambda leaf: jnp.square(jnp.asarray(leaf, jnp.float64)), params)
         folded = _folded(params, squared, model_state, epsilon)
         outputs = network(*folded, jnp.ones_like(inputs))
-        # Outputs of several examples are the same: each sees ones.
+        # All examples have the same outputs, since all inputs are ones.
         return float(np.sqrt(sum(np.asarray(leaf, np.float64)[0].sum() for leaf in jax.tree.leaves(outputs))))
 
 
 def _folded(params: PyTree, squared: PyTree, model_state: PyTree | None, epsilon: float) -> tuple[PyTree, PyTree]:
-    """Squared parameters and statistics with which batch norm multiplies by its squared factor and adds b^2."""
-    found = {} if model_state is None else model_state
-    weights, known = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (params, found))
+    """Return squared parameters, and statistics with which batch norm multiplies by its squared factor and adds b^2."""
+    statistics = {} if model_state is None else model_state
+    weights, known = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (params, statistics))
     key_of = jax.tree_util.DictKey
     biases, state = {}, {}
     for path in known:
-        home, is_mean = path[1:-1], path[-1] == key_of("mean")
+        module, is_mean = path[1:-1], path[-1] == key_of("mean")
         mean, var, bias, scale = (
             (*parents, key_of(name))
-            for parents, name in ((path[:-1], "mean"), (path[:-1], "var"), (home, "bias"), (home, "scale"))
+            for parents, name in ((path[:-1], "mean"), (path[:-1], "var"), (module, "bias"), (module, "scale"))
         )
         if path[0] != key_of("batch_stats") or path not in (mean, var) or not {mean, var} <= set(known):
             raise ValueError(
@@ -194,8 +194,8 @@ def _folded(params: PyTree, squared: PyTree, model_state: PyTree | None, epsilon
             raise ValueError(f"batch norm at {leaf_name(path[:-1])} needs a bias, into which its mean is folded")
         shift, total = np.asarray(known[mean], np.float64), np.asarray(known[var], np.float64) + epsilon
         factor = np.asarray(weights.get(scale, 1), np.float64) / np.sqrt(total)
-        # The network divides by sqrt(var + epsilon), and is to divide by var + epsilon.
+        # The network divides by sqrt(var + epsilon), but the squared network must divide by var + epsilon.
         state[path] = jnp.zeros(total.shape) if is_mean else jnp.asarray(total**2 - epsilon)
         biases[bias] = jnp.square(jnp.asarray(np.asarray(weights[bias], np.float64) - factor * shift))
     new = jax.tree_util.tree_map_with_path(lambda path, leaf: biases.get(path, leaf), squared)
-    return new, jax.tree_util.tree_map_with_path(lambda path, leaf: state[path], found)
+    return new, jax.tree_util.tree_map_with_path(lambda path, leaf: state[path], statistics)

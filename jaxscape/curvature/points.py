@@ -1,7 +1,7 @@
-"""The loss of a data set as a function of a network's chosen parameters, at one point or at a stack of points.
+"""The loss of a data set as a function of a network's chosen parameters, at one point or a stack of points.
 
-Every measure of this room is written for a stack [member, ...] and applied to it in groups: one member at a time
-("loop"), several at once in threads ("threads"), or several in one program ("vmap"). One network is a group of one.
+Every measure of this package is written for a stack [member, ...] and applied to it in groups: one member at a time
+("loop"), several in threads ("threads"), or several in one program ("vmap"). One network is a group of one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ PRECISIONS = ("float32", "float64")
 
 
 class LossOptions(TypedDict, total=False):
-    """Which loss, of which parameters, and how: keyword arguments that every measure takes; see `hessian`."""
+    """Keyword arguments of every measure, which select the loss and the parameters; documented in `hessian`."""
 
     model_state: PyTree
     split: Split
@@ -49,11 +49,11 @@ class Point(NamedTuple):
     model_state: PyTree  # [member, ...]
     layout: Layout
     over: Objective
-    programs: dict[Any, Callable[..., Any]]  # shared by all groups of a measure
+    programs: dict[Any, Callable[..., Any]]  # compiled programs, shared by all groups of a measure
 
     @property
     def members(self) -> int:
-        """How many there are."""
+        """The number of members."""
         return len(self.flat)
 
     def batch_loss(self, flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree) -> jax.Array:
@@ -61,13 +61,13 @@ class Point(NamedTuple):
         return self.over.loss(self.layout.merge(flat, fixed), model_state, batch)
 
     def mean(self, name: str, function: Callable[..., Any], *vectors: jax.Array, flat: jax.Array | None = None) -> Any:
-        """Return a function's mean over the batches of the data set, each with its share, by member.
+        """Return the mean of a function over the batches of the data set, weighted by their sizes, for each member.
 
         Args:
-            name: of the function: one program is compiled for each name and number of members.
-            function: `(flat, fixed, model_state, batch, *vectors) -> pytree` of one network, pure.
-            vectors: [member, ...], what the function takes besides.
-            flat: other parameters [member, P] than those of the point.
+            name: name of the function; one program is compiled per name and number of members.
+            function: pure function `(flat, fixed, model_state, batch, *vectors) -> pytree` of one network.
+            vectors: arrays [member, ...], the further arguments of the function.
+            flat: parameters [member, P] to use instead of those of the point.
         """
         parts = self.by_batch(name, function, *vectors, flat=flat)
         total = None
@@ -78,7 +78,7 @@ class Point(NamedTuple):
     def by_batch(
         self, name: str, function: Callable[..., Any], *vectors: jax.Array, flat: jax.Array | None = None
     ) -> Iterator[Any]:
-        """Yield what a function gives of each batch, by member; the arguments are those of `mean`."""
+        """Yield the value of a function on each batch, for each member; the arguments are those of `mean`."""
         program = self._program((name, self.members == 1), function)
         at = (self.flat if flat is None else flat, self.fixed, self.model_state)
         return (program(*at, batch, *vectors) for batch in self.over.batches)
@@ -98,26 +98,26 @@ class Point(NamedTuple):
 
         program = self._program(("metrics", self.members == 1), of_one)
         at = self.flat if flat is None else flat
-        found = mean_metrics(lambda p, s, batch: program(*p, s, batch), self.over, (at, self.fixed), self.model_state)
-        if metric not in found:
-            raise ValueError(f"metric must be one of {', '.join(sorted(found))}, got {metric!r}")
-        return np.asarray(found[metric], np.float64)
+        means = mean_metrics(lambda p, s, batch: program(*p, s, batch), self.over, (at, self.fixed), self.model_state)
+        if metric not in means:
+            raise ValueError(f"metric must be one of {', '.join(sorted(means))}, got {metric!r}")
+        return np.asarray(means[metric], np.float64)
 
     def gradient(self, flat: jax.Array | None = None) -> jax.Array:
         """Return the gradient [member, P] of the loss, at the point or at other parameters [member, P]."""
         return self.mean("gradient", jax.grad(self.batch_loss), flat=flat)
 
     def _program(self, name: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function of a stack [member, ...], compiled once for each name."""
+        """Return the function applied to a stack [member, ...], compiled once per name."""
         if name not in self.programs:
-            alone = self.members == 1
+            is_single = self.members == 1
 
             def of_stack(
                 flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree, *vectors: Any
             ) -> Any:
-                # On a GPU products of float32 matrices would be rounded to 10 bits by default.
+                # By default, float32 matrix products on a GPU would be rounded to 10 bits (TF32).
                 with jax.default_matmul_precision("highest"):
-                    if alone:  # without a member axis: a stack of weights would make grouped convolutions
+                    if is_single:  # drop the member axis, since stacked weights would give grouped convolutions
                         first = jax.tree.map(lambda leaf: leaf[0], (flat, fixed, model_state, *vectors))
                         result = function(*first[:3], batch, *first[3:])
                         return jax.tree.map(lambda leaf: leaf[None], result)
@@ -139,7 +139,7 @@ def _add_weighted(total: PyTree, part: PyTree, share: float) -> PyTree:
 
 
 class Points(NamedTuple):
-    """A stack of points in groups that are measured together; one network is a stack of one."""
+    """A stack of points, divided into groups that are measured together; one network is a stack of one."""
 
     groups: list[Point]
     layout: Layout
@@ -148,15 +148,15 @@ class Points(NamedTuple):
     workers: int
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Enter the precision of the points: within it the programs are compiled and called."""
+        """Return the context in which programs are compiled and called: 64-bit mode for dtype "float64"."""
         return jax.enable_x64(True) if self.dtype == "float64" else nullcontext()
 
     def map(self, measure: Callable[..., T], *vectors: Any) -> T:
-        """Return what `measure` gives of each group, joined along the member axis; one network's without the axis.
+        """Apply `measure` to each group and concatenate along the member axis, which one network does not have.
 
         Args:
             measure: `(point, *vectors) -> pytree` of arrays [member, ...].
-            vectors: pytrees of arrays [member, ...], or of one network without the axis.
+            vectors: pytrees of arrays [member, ...]; for one network without the axis.
         """
         sizes = [point.members for point in self.groups]
         starts = np.cumsum([0, *sizes])
@@ -168,8 +168,8 @@ class Points(NamedTuple):
                     jax.tree.map(lambda leaf: leaf[rows] if self.stacked else jnp.asarray(leaf)[None], vector)
                     for vector in vectors
                 ]
-                found = measure(self.groups[number], *own)
-                return found if self.workers == 1 else jax.block_until_ready(found)
+                result = measure(self.groups[number], *own)
+                return result if self.workers == 1 else jax.block_until_ready(result)
 
         if self.workers == 1:
             parts = [of_group(number) for number in range(len(sizes))]
@@ -180,28 +180,28 @@ class Points(NamedTuple):
             return jax.tree.map(self._joined, *parts)
 
     def _joined(self, *parts: Any) -> Any:
-        """Arrays of the groups as one; float64 ones on the host, for jax has none outside of its 64-bit mode."""
+        """Concatenate the arrays of the groups; float64 ones in NumPy, since jax has them in 64-bit mode only."""
         if all(isinstance(part, jax.Array) and part.dtype != jnp.float64 for part in parts):
             return jnp.concatenate(parts) if self.stacked else parts[0][0]
-        found = np.concatenate([np.asarray(part) for part in parts])
-        return found if self.stacked else found[0]
+        joined = np.concatenate([np.asarray(part) for part in parts])
+        return joined if self.stacked else joined[0]
 
 
 def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
-    """Return the points of a measure, everything checked.
+    """Check the arguments of a measure and return its points.
 
     Args:
-        problem: whose loss it is.
-        params: of one network; with a strategy a stack [member, ...].
-        options: as `hessian` takes them.
+        problem: the problem whose loss is measured.
+        params: the parameters of one network; with a strategy, of a stack [member, ...].
+        options: see `hessian`.
 
     Raises:
-        TypeError, ValueError: as `hessian` says.
+        TypeError, ValueError: see `hessian`.
     """
     unknown = set(options) - LossOptions.__annotations__.keys()
     if unknown:
         known = ", ".join(LossOptions.__annotations__)
-        raise TypeError(f"unknown options {', '.join(sorted(unknown))}; those of the loss are {known}")
+        raise TypeError(f"unknown options {', '.join(sorted(unknown))}; the options of the loss are {known}")
     dtype, strategy = options.get("dtype", "float32"), options.get("strategy")
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
@@ -211,54 +211,52 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     together = (number or members) if kind == "vmap" else 1
     workers = (number or num_workers(kind)) if kind == "threads" else 1
     check_parameters("params", params)
-    found = layout(params, options.get("leaves"), stacked=stacked)
-    if not found.dimension:
+    chosen = layout(params, options.get("leaves"), stacked=stacked)
+    if not chosen.dimension:
         raise ValueError("params must hold at least one number in the chosen leaves, got none")
     if not stacked:
         check_finite("params", params)
     state = options.get("model_state")
     state = {} if state is None else state
     if stacked and jax.tree.leaves(state) and num_members(state) != members:
-        raise ValueError(
-            f"model_state must be a stack of as many members as params, {members}; got {num_members(state)}"
-        )
+        raise ValueError(f"model_state must be a stack of {members} members like params, got {num_members(state)}")
     settings: Any = {name: options.get(name) for name in ("split", "mode", "batch_size", "examples") if name in options}
     programs: dict[Any, Callable[..., Any]] = {}
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         over = objective(problem, **settings)
         if dtype == "float64":
-            over = over._replace(batches=_widened(over.batches))
-            params, state = _widened(params), _widened(state)
+            over = over._replace(batches=_to_float64(over.batches))
+            params, state = _to_float64(params), _to_float64(state)
         if not stacked:
             params, state = (jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree) for tree in (params, state))
 
-        def of_rows(first: int) -> Point:
+        def group_from(first: int) -> Point:
             rows = slice(first, min(first + together, members))
             own, own_state = (jax.tree.map(lambda leaf: leaf[rows], tree) for tree in (params, state))
-            flat = found.flatten(own, leading_axes=1)
-            fixed = [jnp.asarray(leaf) for leaf in found.fixed(own)]
-            return Point(flat, fixed, jax.tree.map(jnp.asarray, own_state), found, over, programs)
+            flat = chosen.flatten(own, leading_axes=1)
+            fixed = [jnp.asarray(leaf) for leaf in chosen.fixed(own)]
+            return Point(flat, fixed, jax.tree.map(jnp.asarray, own_state), chosen, over, programs)
 
-        groups = [of_rows(first) for first in range(0, members, together)]
+        groups = [group_from(first) for first in range(0, members, together)]
         if dtype == "float64":
             _require_float64(groups[0])
-    return Points(groups, found, stacked, dtype, workers)
+    return Points(groups, chosen, stacked, dtype, workers)
 
 
-def _widened(tree: PyTree) -> PyTree:
-    """Floating-point leaves as float64."""
+def _to_float64(tree: PyTree) -> PyTree:
+    """Return a pytree with its floating-point leaves cast to float64."""
 
-    def wide(leaf: Any) -> Any:
+    def cast(leaf: Any) -> Any:
         return jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
 
-    return jax.tree.map(wide, tree)
+    return jax.tree.map(cast, tree)
 
 
 def _require_float64(point: Point) -> None:
-    """Raise an error where a loss of float64 parameters is rounded to a narrower type on its way.
+    """Raise an error if a loss with float64 parameters casts an intermediate result to lower precision.
 
     Raises:
-        ValueError: says where to look.
+        ValueError: says what to change in the model.
     """
     one = jax.tree.map(lambda leaf: leaf[0], (point.flat, point.fixed, point.model_state))
     program = jax.make_jaxpr(lambda flat: point.batch_loss(flat, one[1], one[2], point.over.batches[0]))(one[0])
@@ -267,13 +265,13 @@ def _require_float64(point: Point) -> None:
         narrow = str(program.out_avals[0].dtype)
     if narrow is not None:
         raise ValueError(
-            f"dtype='float64' needs a loss that computes in the type of its parameters; this one rounds to {narrow} "
-            "on the way. Let the model compute in the type of its parameters (dtype=None of a Flax module)"
+            f"dtype='float64' needs a loss that computes in the dtype of its parameters; this one rounds to {narrow} "
+            "on the way. Let the model compute in the dtype of its parameters (dtype=None for a Flax module)"
         )
 
 
 def _narrowed(jaxpr: core.Jaxpr, depends: Sequence[bool]) -> tuple[list[bool], str | None]:
-    """Which outputs depend on the inputs marked, and the first narrow type that such a float64 value is cast to."""
+    """Return which outputs depend on the marked inputs, and the first narrower dtype to which they are cast."""
     marked = {id(var) for var, mark in zip(jaxpr.invars, depends, strict=True) if mark}
     for equation in jaxpr.eqns:
         marks = [id(var) in marked for var in equation.invars]
@@ -284,7 +282,7 @@ def _narrowed(jaxpr: core.Jaxpr, depends: Sequence[bool]) -> tuple[list[bool], s
             if old == jnp.float64 and jnp.issubdtype(new, jnp.floating) and new != jnp.float64:
                 return [], str(new)
         for inner in core.jaxprs_in_params(equation.params):
-            # A branch takes what follows the index of its `cond`.
+            # A branch takes the inputs of its `cond` after the index.
             own = (
                 marks[len(marks) - len(inner.invars) :]
                 if len(inner.invars) <= len(marks)

@@ -1,9 +1,9 @@
-"""How sharp a point is: every measure a record of its name, formula, reference, unit and options.
+"""Measures of sharpness at a point; each is a record of its name, formula, reference, unit and options.
 
-Perturbations e are measured against a scale s of each parameter: 1 (a ball, or a Gaussian, of the parameters as they
-are), the parameter's own size |w| ("adaptive", element by element), or the norm of the filter that holds it ("filter").
-The last two do not change when a filter before batch norm is scaled. With biases, and whatever else is in no filter,
-the filter's scale is |w|, as in ASAM.
+Perturbations e are measured relative to a scale s of each parameter: 1 (a ball or Gaussian in the parameters
+themselves), the magnitude |w| of the parameter ("adaptive", element by element), or the norm of the filter that
+contains it ("filter"). The last two are invariant to the scale of a filter before batch norm. For biases and other
+parameters outside of filters, the filter scale is |w|, as in ASAM.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,15 +24,15 @@ from jaxscape.problem import Problem
 PyTree = Any
 Scale = Literal["one", "element", "filter"]
 
-LARGEST = 1e6  # a sigma beyond which the search ends: the loss does not feel it
-PRECISE = 1e-3  # relative width at which the bisection for sigma ends
+MAX_SIGMA = 1e6  # the search ends beyond this sigma: the loss does not depend on the perturbation
+RELATIVE_TOLERANCE = 1e-3  # relative width at which the bisection for sigma ends
 
 
 class Sharpness(NamedTuple):
-    """A measure at a point; of a stack value and standard error are [member]."""
+    """A measure of sharpness at a point; for a stack, value and standard error have shape [member]."""
 
     value: np.ndarray  # float64 []
-    standard_error: np.ndarray | None  # float64 []; None where nothing is drawn
+    standard_error: np.ndarray | None  # float64 []; None for measures without random numbers
     kind: str
 
 
@@ -43,8 +43,8 @@ class Kind(NamedTuple):
     formula: str
     reference: str
     unit: str
-    options: Mapping[str, Any]  # with their defaults
-    measure: Callable[..., tuple[Any, Any]]  # (problem, params, of, key, **options) -> (value, standard error)
+    options: Mapping[str, Any]  # name -> default
+    measure: Callable[..., tuple[Any, Any]]  # (problem, params, loss_options, key, **options) -> value, standard error
 
 
 def sharpness(
@@ -60,31 +60,33 @@ def sharpness(
     metric: str | None = None,
     probes: int | None = None,
     key: jax.Array | None = None,
-    **of: Unpack[LossOptions],
+    **loss_options: Unpack[LossOptions],
 ) -> Sharpness:
     """Return one measure of the sharpness of a loss at a point.
 
     Args:
-        problem: whose loss it is; likewise
-        params: the point, as `hessian` takes them.
-        kind: the name of a record of `SHARPNESS`, which says what it measures and which of these options it takes:
-        radius: of the ball, in units of the scale.
-        steps: of the ascent; 1 is the single step of SAM or ASAM.
+        problem: the problem whose loss is measured.
+        params: the parameters at the point; see `hessian`.
+        kind: the name of a record in `SHARPNESS`, which gives the formula and says which of the following options it
+            takes.
+        radius: radius of the ball, in units of the scale.
+        steps: number of ascent steps; 1 is the single step of SAM or ASAM.
         sigma: standard deviation of the perturbation, in units of the scale.
-        draws: pairs of opposite perturbations e and -e, the same ones for every member and every sigma; at least 2.
-        target: the rise that the largest sigma may cause, of the loss or of the error.
-        metric: what rises: "loss", or "accuracy" for the error 1 - accuracy.
-        probes: of the estimate of a trace, at least 2.
-        key: of everything that is drawn; `jax.random.key(0)` by default.
-        of: the keyword arguments of `hessian`.
+        draws: number of pairs of opposite perturbations e and -e, the same for every member and every sigma; at least
+            2.
+        target: the rise of the loss or error that the largest sigma may cause.
+        metric: the quantity that rises: "loss", or "accuracy" for the error 1 - accuracy.
+        probes: number of probes for the estimate of a trace, at least 2.
+        key: PRNG key of all random numbers; `jax.random.key(0)` by default.
+        loss_options: the keyword arguments of `hessian`.
 
     Raises:
-        TypeError, ValueError: as `hessian`; for an unknown kind, an option that the kind does not take, or one that is
-            out of range; for "relative_flatness", leaves that are not one matrix.
+        TypeError, ValueError: see `hessian`; also if kind is unknown, an option is out of range or not one of this
+            kind, or, for "relative_flatness", if leaves are not one weight array.
     """
     if kind not in SHARPNESS:
         raise ValueError(f"kind must be one of {', '.join(SHARPNESS)}, got {kind!r}")
-    found = SHARPNESS[kind]
+    record = SHARPNESS[kind]
     given = {
         "radius": radius,
         "steps": steps,
@@ -95,10 +97,10 @@ def sharpness(
         "probes": probes,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if foreign := given.keys() - found.options.keys():
-        known = ", ".join(found.options) or "none"
-        raise ValueError(f"kind {kind!r} takes the options {known}; got {', '.join(sorted(foreign))}")
-    options = {**found.options, **given}
+    if unknown := given.keys() - record.options.keys():
+        known = ", ".join(record.options) or "none"
+        raise ValueError(f"kind {kind!r} takes the options {known}; got {', '.join(sorted(unknown))}")
+    options = {**record.options, **given}
     for name in ("radius", "sigma", "target"):
         if name in options and not finite_number(name, options[name]) > 0:
             raise ValueError(f"{name} must be above 0, got {options[name]}")
@@ -106,12 +108,12 @@ def sharpness(
         if name in options:
             count(name, options[name], least=least)
     key = typed_key(jax.random.key(0) if key is None else key)
-    value, error = found.measure(problem, params, of, key, **options)
+    value, error = record.measure(problem, params, loss_options, key, **options)
     return Sharpness(np.asarray(value, np.float64)[()], None if error is None else np.asarray(error)[()], kind)
 
 
-def _scaled(scale: Scale, problem: Problem, at: Points) -> Callable[[Point], jax.Array]:
-    """The scale of each parameter of a group's members [member, P]."""
+def _scales_of(scale: Scale, problem: Problem, at: Points) -> Callable[[Point], jax.Array]:
+    """Return a function that gives the scale of each parameter of a group's members [member, P]."""
     shapes = [
         jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(at.layout.shapes, at.layout.dtypes, strict=True)
     ]
@@ -142,39 +144,39 @@ def _scaled(scale: Scale, problem: Problem, at: Points) -> Callable[[Point], jax
 
 def _worst_case(scale: Scale) -> Callable[..., tuple[Any, None]]:
     def measure(
-        problem: Problem, params: PyTree, of: LossOptions, key: jax.Array, *, radius: float, steps: int
+        problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, radius: float, steps: int
     ) -> tuple[Any, None]:
-        at = points(problem, params, of)
-        scales = _scaled(scale, problem, at)
+        at = points(problem, params, loss_options)
+        scales = _scales_of(scale, problem, at)
         return at.map(lambda point: _ascent(point, scales(point), key, radius, steps)), None
 
     return measure
 
 
 def _ascent(point: Point, scale: jax.Array, key: jax.Array, radius: float, steps: int) -> np.ndarray:
-    """The largest rise of the loss that an ascent in a ball meets.
+    """Return the largest rise of the loss along a gradient ascent in a ball.
 
-    Each step goes to where the linearisation at the last point is largest in the ball (Frank-Wolfe with whole steps):
-    the first is that of SAM, and of a quadratic loss the steps are a power iteration, which ends at the maximum.
+    Each step goes to the point of the ball at which the linearisation at the last point is largest (Frank-Wolfe with
+    full steps). The first step is that of SAM; for a quadratic loss the steps are a power iteration, which converges to
+    the maximum.
     """
     start = point.loss()
     best = np.full(point.members, -np.inf)
-    drawn = jax.random.normal(key, point.flat.shape[1:], point.flat.dtype)
-    moved = point.flat
+    fallback = jax.random.normal(key, point.flat.shape[1:], point.flat.dtype)
+    perturbed = point.flat
     for _ in range(steps):
-        moved = point.flat + _furthest(point.gradient(moved), scale, drawn, radius)
-        # NaN and infinity count: a loss that overflows in the ball is as sharp as can be.
-        best = np.maximum(best, point.loss(moved))
+        perturbed = point.flat + _ascent_step(point.gradient(perturbed), scale, fallback, radius)
+        # NaN and infinity are not excluded: a loss that overflows in the ball is maximally sharp.
+        best = np.maximum(best, point.loss(perturbed))
     return best - start
 
 
 @jax.jit
-def _furthest(gradient: jax.Array, scale: jax.Array, drawn: jax.Array, radius: float) -> jax.Array:
-    """The e of greatest <gradient, e> with ||e / scale|| <= radius; any where the gradient is zero."""
+def _ascent_step(gradient: jax.Array, scale: jax.Array, fallback: jax.Array, radius: float) -> jax.Array:
+    """Return the e that maximises <gradient, e> for ||e / scale|| <= radius; for a zero gradient, a random e."""
     along = scale * gradient
-    # Where nothing points anywhere, a random direction does.
-    along = jnp.where(jnp.any(along != 0, axis=1, keepdims=True), along, drawn[None] * (scale > 0))
-    # By the largest first: squares of small gradients would vanish.
+    along = jnp.where(jnp.any(along != 0, axis=1, keepdims=True), along, fallback[None] * (scale > 0))
+    # Divide by the largest component first, since squares of small gradients would underflow.
     along = along / jnp.maximum(jnp.max(jnp.abs(along), axis=1, keepdims=True), jnp.finfo(along.dtype).tiny)
     length = jnp.linalg.norm(along, axis=1, keepdims=True)
     return radius * scale * along / jnp.where(length > 0, length, 1)
@@ -182,10 +184,10 @@ def _furthest(gradient: jax.Array, scale: jax.Array, drawn: jax.Array, radius: f
 
 def _average_case(scale: Scale) -> Callable[..., tuple[Any, Any]]:
     def measure(
-        problem: Problem, params: PyTree, of: LossOptions, key: jax.Array, *, sigma: float, draws: int
+        problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, sigma: float, draws: int
     ) -> tuple[Any, Any]:
-        at = points(problem, params, of)
-        scales = _scaled(scale, problem, at)
+        at = points(problem, params, loss_options)
+        scales = _scales_of(scale, problem, at)
 
         def of_group(point: Point) -> tuple[np.ndarray, np.ndarray]:
             sigmas = np.full(point.members, sigma)
@@ -196,23 +198,23 @@ def _average_case(scale: Scale) -> Callable[..., tuple[Any, Any]]:
     return measure
 
 
-def _drawn(key: jax.Array, draws: int, point: Point) -> Iterator[jax.Array]:
-    """Standard normal vectors (P,), the same in float32 and float64."""
+def _normal_vectors(key: jax.Array, draws: int, point: Point) -> Iterator[jax.Array]:
+    """Yield standard normal vectors (P,), the same in float32 and float64."""
     for draw in range(draws):
         yield jax.random.normal(jax.random.fold_in(key, draw), point.flat.shape[1:], jnp.float32)
 
 
 def _rises(point: Point, scale: jax.Array, key: jax.Array, sigmas: np.ndarray, draws: int, metric: str) -> np.ndarray:
-    """Rises float64 [member, draw] of the loss, or of the error: the mean over e and -e of each draw."""
+    """Return the rises of the loss or of the error, float64 [member, draw], as means over e and -e of each draw."""
     sign = -1 if metric == "accuracy" else 1
     start = point.metric(metric)
     lengths = jnp.asarray(sigmas, point.flat.dtype)[:, None]
-    found = []
-    for normal in _drawn(key, draws, point):
-        away = lengths * scale * normal[None]
-        both = (point.metric(metric, point.flat + away) + point.metric(metric, point.flat - away)) / 2
-        found.append(sign * (both - start))
-    return np.stack(found, axis=1)
+    rises = []
+    for normal in _normal_vectors(key, draws, point):
+        perturbation = lengths * scale * normal[None]
+        plus, minus = (point.metric(metric, point.flat + e) for e in (perturbation, -perturbation))
+        rises.append(sign * ((plus + minus) / 2 - start))
+    return np.stack(rises, axis=1)
 
 
 def _mean_and_error(rises: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -223,15 +225,15 @@ def _pac_bayes(scale: Scale) -> Callable[..., tuple[Any, Any]]:
     def measure(
         problem: Problem,
         params: PyTree,
-        of: LossOptions,
+        loss_options: LossOptions,
         key: jax.Array,
         *,
         target: float,
         draws: int,
         metric: str,
     ) -> tuple[Any, Any]:
-        at = points(problem, params, of)
-        scales = _scaled(scale, problem, at)
+        at = points(problem, params, loss_options)
+        scales = _scales_of(scale, problem, at)
         return at.map(lambda point: _largest_sigma(point, scales(point), key, target, draws, metric))
 
     return measure
@@ -240,10 +242,10 @@ def _pac_bayes(scale: Scale) -> Callable[..., tuple[Any, Any]]:
 def _largest_sigma(
     point: Point, scale: jax.Array, key: jax.Array, target: float, draws: int, metric: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The sigma of each member at which the mean rise meets the target, and its standard error.
+    """Return each member's sigma at which the mean rise equals the target, and its standard error.
 
-    The same draws serve every sigma, so that the mean rise is one function of it, which is taken to rise. Sigma is
-    doubled or halved until the target lies between two values, and then bisected in the logarithm.
+    The same draws are used for every sigma, so that the mean rise is a function of sigma, assumed to be increasing.
+    Sigma is doubled or halved until it brackets the target, and then bisected on a logarithmic scale.
     """
 
     def rises(sigmas: np.ndarray) -> np.ndarray:
@@ -251,36 +253,36 @@ def _largest_sigma(
 
     sigma, low, high = (np.full(point.members, value) for value in (0.01, 0.0, np.inf))
     while True:
-        within = rises(sigma).mean(axis=1) <= target  # NaN is not
+        within = rises(sigma).mean(axis=1) <= target  # False for NaN
         low, high = np.where(within, sigma, low), np.where(within, high, sigma)
-        is_done = (high <= low * (1 + PRECISE)) | (low > LARGEST) | (high < 1 / LARGEST)
+        is_done = (high <= low * (1 + RELATIVE_TOLERANCE)) | (low > MAX_SIGMA) | (high < 1 / MAX_SIGMA)
         if is_done.all():
             break
-        with np.errstate(invalid="ignore"):  # 0 * inf, of what is not taken
+        with np.errstate(invalid="ignore"):  # 0 * inf, in entries that are not selected
             middle = np.sqrt(low * high)
-        following = np.where(np.isinf(high), 2 * sigma, np.where(low == 0, sigma / 2, middle))
-        sigma = np.where(is_done, sigma, following)
-    is_found = (low > 0) & np.isfinite(high)
-    sigma = np.sqrt(np.where(is_found, low * high, 1))
+        next_sigma = np.where(np.isinf(high), 2 * sigma, np.where(low == 0, sigma / 2, middle))
+        sigma = np.where(is_done, sigma, next_sigma)
+    is_bracketed = (low > 0) & np.isfinite(high)
+    sigma = np.sqrt(np.where(is_bracketed, low * high, 1))
     error = _mean_and_error(rises(sigma))[1]
     slope = (rises(1.02 * sigma).mean(axis=1) - rises(0.98 * sigma).mean(axis=1)) / (0.04 * sigma)
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.where(slope > 0, error / slope, np.nan)
-    # Never below the target: 0, or NaN where the point itself has no loss. Never above it: infinity.
-    beyond = np.where(np.isfinite(high), np.where(np.isfinite(point.metric(metric)), 0, np.nan), np.inf)
-    return np.where(is_found, sigma, beyond), np.where(is_found, errors, np.nan)
+    # Above the target at every sigma: 0, or NaN if the loss at the point is not finite. Always below it: infinity.
+    unbracketed = np.where(np.isfinite(high), np.where(np.isfinite(point.metric(metric)), 0, np.nan), np.inf)
+    return np.where(is_bracketed, sigma, unbracketed), np.where(is_bracketed, errors, np.nan)
 
 
 def _relative_flatness(
-    problem: Problem, params: PyTree, of: LossOptions, key: jax.Array, *, probes: int
+    problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, probes: int
 ) -> tuple[Any, Any]:
-    at = points(problem, params, of)
+    at = points(problem, params, loss_options)
     names = at.layout.names
     shapes = [shape for shape, is_chosen in zip(at.layout.shapes, at.layout.chosen, strict=True) if is_chosen]
     if len(names) != 1 or len(shapes[0]) < 2:
         raise ValueError(
-            "relative_flatness is of one layer: leaves must choose one weight array of two axes or more, such as "
-            f"'head/kernel', got {', '.join(names[:5])}"
+            "relative_flatness is defined for one layer: leaves must choose one weight array of two axes or more, such "
+            f"as 'head/kernel', got {', '.join(names[:5])}"
         )
     form = jax.tree.unflatten(
         at.layout.treedef,
@@ -293,44 +295,46 @@ def _relative_flatness(
     rows = int(np.prod([shapes[0][axis] for axis in outputs]))
 
     def of_group(point: Point) -> tuple[np.ndarray, np.ndarray]:
-        return _of_layer(point, key, probes, shapes[0], order, rows)
+        return _layer_flatness(point, key, probes, shapes[0], order, rows)
 
     return at.map(of_group)
 
 
-def _of_layer(
+def _layer_flatness(
     point: Point, key: jax.Array, probes: int, shape: tuple[int, ...], order: tuple[int, ...], rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum over neurons i, j of <w_i, w_j> tr H_ij, as the trace of R H R with R = (W W^T)^(1/2) on the neurons."""
+    """Estimate the sum over neurons i, j of <w_i, w_j> tr H_ij as the trace of R H R with R = (W W^T)^(1/2)."""
     members = point.members
     weights = np.asarray(point.flat, np.float64).reshape(members, *shape)
     matrices = weights.transpose(0, *(axis + 1 for axis in order)).reshape(members, rows, -1)
     values, vectors = np.linalg.eigh(matrices @ matrices.transpose(0, 2, 1))
     roots = (vectors * np.sqrt(np.maximum(values, 0))[:, None]) @ vectors.transpose(0, 2, 1)
     inner = [shape[axis] for axis in order]
-    back = np.argsort(order)
-    found = []
+    inverse = np.argsort(order)
+    estimates = []
     for probe in range(probes):
         signs = np.asarray(
             jax.random.rademacher(jax.random.fold_in(key, probe), matrices.shape[1:], jnp.float32), np.float64
         )
-        mixed = (roots @ signs).reshape(members, *inner).transpose(0, *(axis + 1 for axis in back))
+        mixed = (roots @ signs).reshape(members, *inner).transpose(0, *(axis + 1 for axis in inverse))
         vector = jnp.asarray(mixed.reshape(members, -1), point.flat.dtype)
-        found.append(
+        estimates.append(
             np.sum(np.asarray(vector, np.float64) * np.asarray(product(point, "hessian", vector), np.float64), axis=1)
         )
-    return _mean_and_error(np.stack(found, axis=1))
+    return _mean_and_error(np.stack(estimates, axis=1))
 
 
-def _trace(problem: Problem, params: PyTree, of: LossOptions, key: jax.Array, *, probes: int) -> tuple[Any, Any]:
-    return trace(problem, params, probes=probes, key=key, **of)
+def _trace(
+    problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, probes: int
+) -> tuple[Any, Any]:
+    return trace(problem, params, probes=probes, key=key, **loss_options)
 
 
 def _top_eigenvalue(
-    problem: Problem, params: PyTree, of: LossOptions, key: jax.Array, *, steps: int
+    problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, steps: int
 ) -> tuple[Any, None]:
-    found = hessian_spectrum(problem, params, k=1, lowest=0, num_steps=steps, probes=0, key=key, **of)
-    return found.eigenvalues[..., 0], None
+    spectrum = hessian_spectrum(problem, params, k=1, lowest=0, num_steps=steps, probes=0, key=key, **loss_options)
+    return spectrum.eigenvalues[..., 0], None
 
 
 _SAM = "Foret et al., ICLR 2021 (steps=1)"
@@ -395,7 +399,7 @@ _KINDS = (
         "pac_bayes_adaptive",
         "largest sigma with mean of L(w + e) - L(w) <= target, e normal with deviation sigma |w|",
         f"{_JIANG}, magnitude-aware (their measure is 1 / sigma^2)",
-        "shares of |w|",
+        "fraction of |w|",
         _BOUND,
         _pac_bayes("element"),
     ),

@@ -1,12 +1,12 @@
-"""Eigenvalues at the ends of a spectrum, and its density, from products alone: Lanczos with full reorthogonalisation.
+"""Extreme eigenvalues and spectral densities from matrix-vector products: Lanczos with full reorthogonalisation.
 
-A run of m steps from a start q gives a small tridiagonal matrix T. Its eigenvalues (Ritz values) approach the ends of
-the spectrum first; the squares of the first components of its eigenvectors are weights of a quadrature for the
-distribution of the eigenvalues as q sees it (Golub & Welsch 1969), and the mean over random starts is the density
-(stochastic Lanczos quadrature; Ghorbani et al. 2019).
+Lanczos with m steps from a start vector q gives a small tridiagonal matrix T. Its eigenvalues (Ritz values) approximate
+the ends of the spectrum first. The squared first components of its eigenvectors are the weights of a quadrature for the
+spectral measure of q (Golub & Welsch 1969), and its mean over random starts is the spectral density (stochastic Lanczos
+quadrature; Ghorbani et al. 2019).
 
-The loop runs on the host, and each product is a few compiled programs: inside of a compiled loop gradients of
-convolutions are 60 times slower on a CPU. The basis stays on the device, one array [member, step, P].
+The loop runs on the host, and each product calls a few compiled programs, since gradients of convolutions inside a
+compiled loop are 60 times slower on a CPU. The basis stays on the device as one array [member, step, P].
 """
 
 import warnings
@@ -24,19 +24,19 @@ from jaxscape.problem import Problem
 
 PyTree = Any
 
-GRID = 1000  # points of a density
+GRID = 1000  # number of grid points of a density
 
 
 class Eigenpairs(NamedTuple):
-    """Eigenvalues with their vectors, [member, pair] where they are of a stack."""
+    """Eigenvalues and eigenvectors; for a stack, arrays have leading axes [member, pair]."""
 
     values: np.ndarray  # float64 [pair], Rayleigh quotients of the vectors
-    vectors: PyTree  # [pair, ...], of length 1; zero in leaves that are not chosen
-    residuals: np.ndarray  # float64 [pair], ||H v - value v||: an eigenvalue lies no farther than that from the value
+    vectors: PyTree  # [pair, ...], of norm 1; zero in leaves that are not chosen
+    residuals: np.ndarray  # float64 [pair], ||H v - value v||, within which an eigenvalue lies of the value
 
 
 class Density(NamedTuple):
-    """A density of eigenvalues: each Ritz value is a Gaussian of one width. Its integral is 1."""
+    """A spectral density, in which each Ritz value is a Gaussian of the same width. Its integral is 1."""
 
     grid: np.ndarray  # float64 [point]
     values: np.ndarray  # float64 [point]
@@ -44,17 +44,17 @@ class Density(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """The ends of a spectrum and its density; of a stack every array has a leading member axis."""
+    """Extreme eigenvalues of a matrix and its spectral density; for a stack every array has a leading member axis."""
 
     eigenvalues: np.ndarray  # float64 [k], the largest, in descending order
-    eigenvectors: PyTree  # [k, ...], of length 1; zero in leaves that are not chosen
+    eigenvectors: PyTree  # [k, ...], of norm 1; zero in leaves that are not chosen
     residuals: np.ndarray  # float64 [k], ||H v - eigenvalue v||: an error bound of each eigenvalue
-    lowest: Eigenpairs  # the smallest (most negative) ones, in ascending order
-    density: Density | None  # None where probes is 0
+    lowest: Eigenpairs  # the smallest (most negative) eigenvalues, in ascending order
+    density: Density | None  # None if probes is 0
     ritz_values: np.ndarray | None  # float64 [probe, step]
-    weights: np.ndarray | None  # float64 [probe, step], of each probe their sum is 1
-    steps: np.ndarray  # int [], Lanczos steps of the eigenpairs
-    dimension: int  # P
+    weights: np.ndarray | None  # float64 [probe, step], with sum 1 for each probe
+    steps: np.ndarray  # int [], number of Lanczos steps for the eigenpairs
+    dimension: int  # P, the number of chosen parameters
 
 
 def hessian_spectrum(
@@ -69,35 +69,35 @@ def hessian_spectrum(
     width: float | None = None,
     kind: Kind = "hessian",
     key: jax.Array | None = None,
-    **of: Unpack[LossOptions],
+    **loss_options: Unpack[LossOptions],
 ) -> Spectrum:
-    """Return the largest and the smallest eigenvalues of a loss's Hessian at a point, and the density of all.
+    """Return the largest and smallest eigenvalues of a loss's Hessian at a point, and its spectral density.
 
     Args:
-        problem: whose loss it is; likewise
-        params: the point, as `hessian` takes them.
-        k: how many of the largest eigenvalues.
-        lowest: how many of the smallest, which are the most negative ones where there are any.
-        num_steps: Lanczos steps of each start, at most P; so many vectors of P numbers are held.
-        probes: random starts of the density. With 0 there is none, and the steps end as soon as all eigenpairs have
-            converged.
-        tolerance: the residual that an eigenpair may have, as a share of the largest absolute eigenvalue.
-        width: of the density's Gaussians, a standard deviation in units of the eigenvalues; by default 1 % of the
-            range of the Ritz values.
+        problem: the problem whose loss is used.
+        params: the parameters at the point; see `hessian`.
+        k: number of largest eigenvalues.
+        lowest: number of smallest eigenvalues, which are the most negative ones if there are any.
+        num_steps: Lanczos steps per start, at most P; as many vectors of length P are held in memory.
+        probes: number of random starts for the density. With 0 there is no density, and the iteration ends as soon as
+            all eigenpairs have converged.
+        tolerance: largest acceptable residual of an eigenpair, relative to the largest absolute eigenvalue.
+        width: standard deviation of the density's Gaussians, in units of the eigenvalues; by default 1 % of the range
+            of the Ritz values.
         kind: "hessian" or "gauss_newton".
-        key: of the random starts, the same ones for every member; `jax.random.key(0)` by default.
-        of: the keyword arguments of `hessian`.
+        key: PRNG key of the random starts, which are the same for every member; `jax.random.key(0)` by default.
+        loss_options: the keyword arguments of `hessian`.
 
     Returns:
-        A `Spectrum`. Of an eigenvalue with several eigenvectors Lanczos sees one, until rounding or a new start shows
-        another. A member with NaN or infinity has NaN for everything.
+        A `Spectrum`. For a repeated eigenvalue Lanczos finds one eigenvector, until rounding or a restart gives
+        another. All results of a member with NaN or infinity are NaN.
 
     Raises:
-        TypeError, ValueError: as `hessian` or `gauss_newton`; for an unknown kind, counts below 0 (of k, num_steps
-            below 1), more eigenpairs than steps or parameters, or a tolerance or width that is not above 0.
+        TypeError, ValueError: see `hessian` or `gauss_newton`; also for an unknown kind, counts below 0 (k and
+            num_steps below 1), more eigenpairs than steps or parameters, or a tolerance or width that is not above 0.
 
     Warns:
-        UserWarning: where residuals are above the tolerance after num_steps.
+        UserWarning: if residuals are above the tolerance after num_steps.
 
     References:
         Ghorbani, Krishnan & Xiao, "An investigation into neural net optimization via Hessian eigenvalue density",
@@ -109,7 +109,7 @@ def hessian_spectrum(
         if not number(name, value) > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
     key = typed_key(jax.random.key(0) if key is None else key)
-    at = kind_points(kind, problem, params, of)
+    at = kind_points(kind, problem, params, loss_options)
     steps = min(num_steps, at.layout.dimension)
     if k + lowest > steps:
         raise ValueError(
@@ -120,7 +120,7 @@ def hessian_spectrum(
     )
     pairs, scale, ritz, weights, taken = at.map(measure)
     _warn_of_residuals(pairs.residuals, scale, tolerance, steps, at)
-    # Exact arithmetic would have these in order; Rayleigh quotients of near ones may not be.
+    # Largest and smallest pairs. In exact arithmetic each is ordered; Rayleigh quotients of close ones may not be.
     high, low = (
         Eigenpairs(*jax.tree.map(lambda leaf, own=own: leaf[:, own] if at.stacked else leaf[own], tuple(pairs)))
         for own in (slice(0, k), slice(k, k + lowest))
@@ -138,10 +138,10 @@ def spectral_density(
     """Return the density of eigenvalues on a grid, the mean over probes of Gaussians at the Ritz values.
 
     Args:
-        ritz_values: float [..., probe, step]; the axes before are members.
-        weights: likewise, of each probe with the sum 1.
-        width: standard deviation of the Gaussians; by default 1 % of the range of the Ritz values, of each member.
-        grid: float [point], where to evaluate; by default `GRID` points of each member's range and 4 widths beyond.
+        ritz_values: float [..., probe, step]; leading axes are members.
+        weights: float [..., probe, step], with sum 1 for each probe.
+        width: standard deviation of the Gaussians; by default 1 % of the range of each member's Ritz values.
+        grid: float [point], where to evaluate; by default `GRID` points on each member's range, extended by 4 widths.
 
     Raises:
         ValueError: for other shapes, or a width that is not above 0.
@@ -154,7 +154,7 @@ def spectral_density(
     if width is not None and not number("width", width) > 0:
         raise ValueError(f"width must be above 0, got {width}")
     low, high = values.min(axis=(-2, -1)), values.max(axis=(-2, -1))
-    # A spectrum of one value has no range: a hundredth of the value, or of 1, shows it.
+    # A spectrum of one value has no range: use a hundredth of the value, or of 1 if it is zero.
     spread = np.where(high > low, high - low, np.maximum(np.abs(high), 1 * (high == 0)))
     widths = np.full(low.shape, width, np.float64) if width is not None else 0.01 * spread
     if grid is None:
@@ -162,40 +162,40 @@ def spectral_density(
         grid = np.moveaxis(np.linspace(*ends, GRID), 0, -1)
     else:
         grid = np.broadcast_to(np.asarray(grid, np.float64), (*low.shape, np.size(grid)))
-    found = np.zeros(grid.shape)
-    for place in np.ndindex(low.shape):
-        away = (grid[place][:, None] - values[place].ravel()) / widths[place]
-        heights = np.exp(-0.5 * away**2) / (np.sqrt(2 * np.pi) * widths[place])
-        found[place] = heights @ weights[place].ravel() / values.shape[-2]
-    return Density(grid, found, widths)
+    density = np.zeros(grid.shape)
+    for index in np.ndindex(low.shape):
+        z = (grid[index][:, None] - values[index].ravel()) / widths[index]
+        heights = np.exp(-0.5 * z**2) / (np.sqrt(2 * np.pi) * widths[index])
+        density[index] = heights @ weights[index].ravel() / values.shape[-2]
+    return Density(grid, density, widths)
 
 
 def measure_spectrum(
     point: Point, *, kind: str, k: int, lowest: int, steps: int, probes: int, tolerance: float, key: jax.Array
 ) -> tuple[Eigenpairs, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return a group's eigenpairs (the largest, then the smallest), largest absolute Ritz values, quadrature and steps.
+    """Return a group's eigenpairs (largest, then smallest), largest absolute Ritz values, quadrature and steps.
 
     The arguments are those of `hessian_spectrum`.
     """
-    wanted = (k, lowest)
+    counts = (k, lowest)
     runs = []
     for probe in range(max(probes, 1)):
-        ends = wanted if probe == 0 and probes == 0 else None
+        ends = counts if probe == 0 and probes == 0 else None
         run = lanczos(point, kind, jax.random.fold_in(key, probe), steps, until=ends, tolerance=tolerance)
         if probe == 0:
-            pairs = _eigenpairs(point, kind, run, wanted)
+            pairs = _eigenpairs(point, kind, run, counts)
             taken, scale = run.diagonal.shape[1], np.abs(_eigh(run)[0]).max(axis=1)
         runs.append(_quadrature(run))
-        del run  # and its basis, before the next one
+        del run  # frees its basis before the next run
     ritz, weights = (np.stack(parts, axis=1) for parts in zip(*runs, strict=True))
     return pairs, scale, ritz, weights, np.full(point.members, taken)
 
 
 class Run(NamedTuple):
-    """A Lanczos run of each member: T = Q H Q^T, with Q the basis."""
+    """A Lanczos run of each member: T = Q H Q^T, with the basis Q."""
 
     diagonal: np.ndarray  # float64 [member, step]
-    off_diagonal: np.ndarray  # float64 [member, step]; the last is the norm of what the basis lacks
+    off_diagonal: np.ndarray  # float64 [member, step]; the last one is the norm of the remainder outside of the basis
     basis: jax.Array  # [member, step, P]
 
 
@@ -210,21 +210,22 @@ def lanczos(
 ) -> Run:
     """Run Lanczos from a random start, with full reorthogonalisation.
 
-    Where a basis is complete in itself (its next vector is zero up to rounding) a random vector goes on, with an
-    off-diagonal 0: so that repeated eigenvalues are found, and small matrices end with all of theirs.
+    If the basis spans an invariant subspace (the next vector is zero up to rounding), the run continues with a random
+    vector and an off-diagonal entry of 0. Repeated eigenvalues are thereby found, and small matrices give all of their
+    eigenvalues.
 
     Args:
-        point: of the members, which take their steps together.
-        kind: of the matrix.
-        key: of the start, and of those that follow it.
-        steps: at most P.
-        until: end as soon as so many of the largest and of the smallest Ritz pairs have converged, for every member.
-        tolerance: the error bound at which one has, as a share of the largest absolute Ritz value.
+        point: the members, which are stepped together.
+        kind: the kind of matrix.
+        key: PRNG key of the start and of further random vectors.
+        steps: number of steps, at most P.
+        until: end as soon as this many of the largest and of the smallest Ritz pairs have converged for every member.
+        tolerance: error bound at which a pair has converged, relative to the largest absolute Ritz value.
     """
     members, dimension = point.flat.shape
     dtype = point.flat.dtype
     basis = jnp.zeros((members, steps, dimension), dtype)
-    start = jnp.broadcast_to(_drawn(key, dimension).astype(dtype), (members, dimension))
+    start = jnp.broadcast_to(_normal_vector(key, dimension).astype(dtype), (members, dimension))
     basis = _place(basis, start, 0, 1 / _norm(start))
     diagonal, off_diagonal = np.zeros((members, steps)), np.zeros((members, steps))
     largest = np.zeros(members)
@@ -232,22 +233,22 @@ def lanczos(
         rest, alpha, beta = _orthogonalized(basis, product(point, kind, basis[:, step]), step)
         diagonal[:, step], off_diagonal[:, step] = np.asarray(alpha), np.asarray(beta)
         largest = np.maximum(largest, np.abs(diagonal[:, step]) + off_diagonal[:, step])
-        # Less than rounding leaves of a product: the basis holds all that the start reaches.
+        # Below the rounding error of a product: the basis spans an invariant subspace.
         ended = off_diagonal[:, step] <= 100 * float(jnp.finfo(dtype).eps) * largest
         off_diagonal[ended, step] = 0
         run = Run(diagonal[:, : step + 1], off_diagonal[:, : step + 1], basis)
         if step + 1 == steps or (until is not None and _has_converged(run, until, tolerance)):
             break
         if ended.any():
-            fresh = _drawn(jax.random.fold_in(key, step + 1), dimension).astype(dtype)
+            fresh = _normal_vector(jax.random.fold_in(key, step + 1), dimension).astype(dtype)
             fresh = _orthogonalized(basis, jnp.broadcast_to(fresh, (members, dimension)), step)[0]
             rest = jnp.where(jnp.asarray(ended)[:, None], fresh, rest)
         basis = _place(basis, rest, step + 1, 1 / _norm(rest))
     return run._replace(basis=basis)
 
 
-def _drawn(key: jax.Array, dimension: int) -> jax.Array:
-    """Standard normal numbers (P,), the same ones in 64-bit mode."""
+def _normal_vector(key: jax.Array, dimension: int) -> jax.Array:
+    """Return standard normal numbers (P,), the same in 64-bit mode."""
     return jax.random.normal(key, (dimension,), jnp.float32)
 
 
@@ -258,24 +259,24 @@ def _norm(vectors: jax.Array) -> jax.Array:
 
 @partial(jax.jit, donate_argnums=0)
 def _place(basis: jax.Array, vectors: jax.Array, step: int, scale: jax.Array) -> jax.Array:
-    """Put a vector of each member, times a number, into its basis, in place."""
+    """Write a scaled vector of each member into its basis, in place."""
     return jax.lax.dynamic_update_slice_in_dim(basis, (vectors * scale[:, None])[:, None], step, axis=1)
 
 
 @jax.jit
 def _orthogonalized(basis: jax.Array, vectors: jax.Array, step: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Vectors without what lies in the bases, their products with row `step`, and their remaining norms."""
+    """Return vectors orthogonalised against the bases, their inner products with row `step`, and their new norms."""
     einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     row = jax.lax.dynamic_index_in_dim(basis, step, axis=1, keepdims=False)
     along = einsum("mp,mp->m", row, vectors)
-    for _ in range(2):  # twice is enough: what the first pass leaves is rounding of it
+    for _ in range(2):  # "twice is enough": the second pass removes the rounding errors of the first
         inside = einsum("msp,mp->ms", basis, vectors)
         vectors = vectors - einsum("msp,ms->mp", basis, inside)
     return vectors, along, _norm(vectors)
 
 
 def _eigh(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues [member, step], ascending, and eigenvectors [member, step, pair] of T; NaN where T has any."""
+    """Return ascending eigenvalues [member, step] and eigenvectors [member, step, pair] of T; NaN if T has NaN."""
     steps = run.diagonal.shape[1]
     matrices = np.zeros((len(run.diagonal), steps, steps))
     each = np.arange(steps)
@@ -293,30 +294,30 @@ def _quadrature(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return values, vectors[:, 0] ** 2
 
 
-def _ends(steps: int, wanted: tuple[int, int]) -> np.ndarray:
-    """Places of the largest values, descending, and then of the smallest, ascending."""
-    return np.concatenate([np.arange(steps)[::-1][: wanted[0]], np.arange(wanted[1])])
+def _ends(steps: int, counts: tuple[int, int]) -> np.ndarray:
+    """Return the indices of the largest values, descending, followed by those of the smallest, ascending."""
+    return np.concatenate([np.arange(steps)[::-1][: counts[0]], np.arange(counts[1])])
 
 
-def _has_converged(run: Run, wanted: tuple[int, int], tolerance: float) -> bool:
+def _has_converged(run: Run, counts: tuple[int, int], tolerance: float) -> bool:
     steps = run.diagonal.shape[1]
-    if steps < sum(wanted):
+    if steps < sum(counts):
         return False
     values, vectors = _eigh(run)
     bounds = run.off_diagonal[:, -1:] * np.abs(vectors[:, -1])
     limits = tolerance * np.abs(values).max(axis=1, keepdims=True)
-    within = bounds[:, _ends(steps, wanted)] <= limits
-    # A member with NaN gets nothing from more steps.
+    within = bounds[:, _ends(steps, counts)] <= limits
+    # More steps do not help a member with NaN.
     return bool((within | np.isnan(values[:, :1])).all())
 
 
-def _eigenpairs(point: Point, kind: str, run: Run, wanted: tuple[int, int]) -> Eigenpairs:
-    """Ritz pairs with their values and residuals as the products give them."""
+def _eigenpairs(point: Point, kind: str, run: Run, counts: tuple[int, int]) -> Eigenpairs:
+    """Return Ritz pairs, with values and residuals computed from products with their vectors."""
     steps = run.diagonal.shape[1]
-    chosen = _eigh(run)[1][:, :, _ends(steps, wanted)]
+    chosen = _eigh(run)[1][:, :, _ends(steps, counts)]
     vectors = _combined(run.basis[:, :steps], jnp.asarray(chosen, run.basis.dtype))
-    moved = products(point, kind, vectors)
-    v, hv = (np.asarray(each, np.float64) for each in (vectors, moved))
+    images = products(point, kind, vectors)
+    v, hv = (np.asarray(each, np.float64) for each in (vectors, images))
     values = (v * hv).sum(axis=2) / (v * v).sum(axis=2)
     residuals = np.linalg.norm(hv - values[:, :, None] * v, axis=2)
     return Eigenpairs(values, point.layout.unflatten(vectors), residuals)
@@ -324,7 +325,7 @@ def _eigenpairs(point: Point, kind: str, run: Run, wanted: tuple[int, int]) -> E
 
 @jax.jit
 def _combined(basis: jax.Array, coefficients: jax.Array) -> jax.Array:
-    """Sums of basis vectors [member, pair, P] of length 1, the component of largest absolute value positive."""
+    """Return combinations of basis vectors [member, pair, P] of norm 1, with the largest component positive."""
     vectors = jnp.einsum("msp,msk->mkp", basis, coefficients, precision=jax.lax.Precision.HIGHEST)
     largest = jnp.argmax(jnp.abs(vectors), axis=2, keepdims=True)
     signs = jnp.sign(jnp.take_along_axis(vectors, largest, axis=2))
@@ -332,12 +333,12 @@ def _combined(basis: jax.Array, coefficients: jax.Array) -> jax.Array:
 
 
 def _warn_of_residuals(residuals: np.ndarray, scale: np.ndarray, tolerance: float, steps: int, at: Points) -> None:
-    shares = np.asarray(residuals) / np.maximum(np.asarray(scale), np.finfo(float).tiny)[..., None]
-    worst = np.nanmax(shares, initial=0)
-    # With the whole space taken, rounding is all that is left.
+    relative = np.asarray(residuals) / np.maximum(np.asarray(scale), np.finfo(float).tiny)[..., None]
+    worst = np.nanmax(relative, initial=0)
+    # With P steps only rounding errors are left.
     if worst > tolerance and steps < at.layout.dimension:
         warnings.warn(
             f"num_steps: after {steps} steps an eigenpair has a residual of {worst:.1g} of the largest absolute "
-            f"eigenvalue, above the tolerance {tolerance}; take more steps, or a larger tolerance",
+            f"eigenvalue, above the tolerance {tolerance}; use more steps or a larger tolerance",
             stacklevel=3,
         )

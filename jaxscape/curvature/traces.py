@@ -1,4 +1,4 @@
-"""The trace of a curvature matrix, estimated from its products with random vectors."""
+"""Traces of curvature matrices, estimated from their products with random vectors."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +17,10 @@ PyTree = Any
 
 
 class Trace(NamedTuple):
-    """A trace and how far it may be off; of a stack both have a member axis."""
+    """A trace and its standard error; for a stack both have a member axis."""
 
     value: np.ndarray  # float64 []
-    standard_error: np.ndarray  # float64 []; 0 where the trace was taken exactly
+    standard_error: np.ndarray  # float64 []; 0 if the trace was computed exactly
 
 
 def trace(
@@ -31,27 +31,27 @@ def trace(
     probes: int = 20,
     kind: Kind = "hessian",
     key: jax.Array | None = None,
-    **of: Unpack[LossOptions],
+    **loss_options: Unpack[LossOptions],
 ) -> Trace:
     """Return the trace of the Hessian or of the Gauss-Newton matrix at a point.
 
     Args:
-        problem: whose loss it is; likewise
-        params: the point, as `hessian` takes them.
-        method: "hutchinson", the mean of z^T H z over vectors of random signs, whose standard error falls with the
-            square root of `probes`; or "xtrace", which takes two products a probe, is exact on what the products span
-            and estimates the rest, so that its error falls with the eigenvalues.
-        probes: at least 2. Of a matrix of at most twice as many parameters the trace is taken exactly.
+        problem: the problem whose loss is used.
+        params: the parameters at the point; see `hessian`.
+        method: "hutchinson", the mean of z^T H z over vectors of random signs, whose standard error decreases with the
+            square root of `probes`; or "xtrace", which needs two products per probe, is exact on the span of the
+            products and estimates the rest, so that its error decreases with the decay of the eigenvalues.
+        probes: number of random vectors, at least 2. With at most twice as many parameters the trace is exact.
         kind: "hessian" or "gauss_newton".
-        key: of the probes, the same ones for every member; `jax.random.key(0)` by default.
-        of: the keyword arguments of `hessian`.
+        key: PRNG key of the probes, which are the same for every member; `jax.random.key(0)` by default.
+        loss_options: the keyword arguments of `hessian`.
 
     Returns:
-        A `Trace`. The standard error of "xtrace" is that of its leave-one-out estimates, which are not independent: a
-        guide, not a bound.
+        A `Trace`. The standard error of "xtrace" is that of its leave-one-out estimates, which are not independent: it
+        is a guide, not a bound.
 
     Raises:
-        TypeError, ValueError: as `hessian` or `gauss_newton`, for an unknown method or kind, or too few probes.
+        TypeError, ValueError: see `hessian` or `gauss_newton`; also for an unknown method or kind, or too few probes.
 
     References:
         Hutchinson, Communications in Statistics 1990. Epperly, Tropp & Webber, "XTrace: Making the most of every
@@ -61,7 +61,7 @@ def trace(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     probes = count("probes", probes, least=2)
     key = typed_key(jax.random.key(0) if key is None else key)
-    at = kind_points(kind, problem, params, of)
+    at = kind_points(kind, problem, params, loss_options)
     return Trace(*at.map(partial(estimate_trace, kind=kind, method=method, probes=probes, key=key)))
 
 
@@ -70,12 +70,12 @@ def estimate_trace(point: Point, *, kind: str, method: str, probes: int, key: ja
     members, dimension = point.flat.shape
 
     def times(vectors: jax.Array) -> np.ndarray:
-        """Products of every member with the same vectors [vector, P], or with its own [member, vector, P]."""
+        """Return every member's products with the same vectors [vector, P], or with its own [member, vector, P]."""
         own = jnp.broadcast_to(jnp.asarray(vectors, point.flat.dtype), (members, *np.shape(vectors)[-2:]))
         return np.asarray(products(point, kind, own), np.float64)
 
     if dimension <= 2 * probes:
-        # float32 or float64, exactly: rows of the identity.
+        # Exact trace, from products with the rows of the identity.
         diagonals = np.einsum("mii->mi", times(jnp.eye(dimension)))
         return diagonals.sum(axis=1), np.zeros(members)
     estimates = METHODS[method](times, key, probes, dimension)
@@ -83,7 +83,7 @@ def estimate_trace(point: Point, *, kind: str, method: str, probes: int, key: ja
 
 
 def _hutchinson(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int, dimension: int) -> np.ndarray:
-    """Estimates [member, probe]; one vector at a time, so that memory holds one."""
+    """Return estimates [member, probe], computed one vector at a time to save memory."""
     parts = []
     for probe in range(probes):
         signs = jax.random.rademacher(jax.random.fold_in(key, probe), (1, dimension), jnp.float32)
@@ -92,47 +92,46 @@ def _hutchinson(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int,
 
 
 def _xtrace(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int, dimension: int) -> np.ndarray:
-    """Leave-one-out estimates [member, probe]."""
-    # The same numbers in 64-bit mode, and exact in both.
+    """Return leave-one-out estimates [member, probe]."""
+    # Drawn in float32, so that the numbers are the same in 64-bit mode.
     normal = np.asarray(jax.random.normal(key, (probes, dimension), jnp.float32), np.float64)
     images = times(normal)
     finite = np.isfinite(images).all(axis=(1, 2))
     images = np.where(finite[:, None, None], images, 0)
     bases, factors = np.linalg.qr(images.transpose(0, 2, 1))
-    moved = times(bases.transpose(0, 2, 1))
-    each = zip(bases, factors, moved.transpose(0, 2, 1), strict=True)
-    found = np.stack([xtrace_estimates(normal.T, *member) for member in each])
-    found[~finite] = np.nan
-    return found
+    products_of_bases = times(bases.transpose(0, 2, 1))
+    each = zip(bases, factors, products_of_bases.transpose(0, 2, 1), strict=True)
+    estimates = np.stack([xtrace_estimates(normal.T, *member) for member in each])
+    estimates[~finite] = np.nan
+    return estimates
 
 
-def xtrace_estimates(probes: np.ndarray, basis: np.ndarray, factor: np.ndarray, moved: np.ndarray) -> np.ndarray:
+def xtrace_estimates(probes: np.ndarray, basis: np.ndarray, factor: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Return XTrace's leave-one-out estimates (n,) of a symmetric matrix H.
 
     Args:
-        probes: float64 (P, n), normal numbers; each is brought to the length that its part outside of the basis is
-            expected to have.
-        basis: Q of H probes = Q R; and
-        factor: R.
-        moved: H Q.
+        probes: float64 (P, n), normal numbers; each is rescaled to the expected norm of its part outside of the basis.
+        basis: Q of the QR decomposition H probes = Q R.
+        factor: R of the same decomposition.
+        image: H Q.
 
     Reference:
         Epperly, Tropp & Webber 2024, algorithm 2.1 and section 2.3.
     """
-    size, number_of = probes.shape
-    inner = basis.T @ moved
+    size, num_probes = probes.shape
+    inner = basis.T @ image
     diagonal = np.abs(np.diagonal(factor))
     if diagonal.min() <= np.finfo(np.float32).eps * diagonal.max():  # the products span all of H's range
-        return np.full(number_of, np.trace(inner))
-    # Column i: the direction of the basis that is lost without probe i.
+        return np.full(num_probes, np.trace(inner))
+    # Column i: the direction that the basis loses without probe i.
     lost = np.linalg.inv(factor).T
     lost /= np.linalg.norm(lost, axis=0)
     inside = basis.T @ probes
     within = inside - lost * (lost * inside).sum(axis=0)
-    outside = (size - number_of + 1) / ((probes**2).sum(axis=0) - (within**2).sum(axis=0))
+    outside = (size - num_probes + 1) / ((probes**2).sum(axis=0) - (within**2).sum(axis=0))
     low_rank = np.trace(inner) - (lost * (inner @ lost)).sum(axis=0)
     rest = (
-        -((moved.T @ probes) * within).sum(axis=0)
+        -((image.T @ probes) * within).sum(axis=0)
         + (within * (inner @ within)).sum(axis=0)
         + (lost * factor).sum(axis=0) * (lost * inside).sum(axis=0)
     )

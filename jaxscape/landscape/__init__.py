@@ -1,1 +1,1 @@
-"""The loss around networks: lines, planes, surfaces, trajectories on planes, and paths of low loss."""
+"""The loss around networks: lines, planes, surfaces, projected trajectories, and paths of low loss."""

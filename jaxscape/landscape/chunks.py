@@ -1,4 +1,4 @@
-"""The rows of an evaluation in order, while others are under way: in threads, in stacks, and on several devices."""
+"""Evaluate many points in parallel (in threads, in stacks, on several devices) and yield the results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,79 +16,79 @@ from jaxscape.training.members import is_out_of_memory, num_workers, parse_evalu
 PyTree = Any
 Chunk = tuple[np.ndarray, dict[str, np.ndarray]]  # int64 (rows,) and float64 (rows,) by name
 
-AT_ONCE = 16  # points in one program where "vmap" comes without a number; fewer where these do not fit
+DEFAULT_STACK = 16  # points in one program for "vmap" without a number; fewer if they do not fit into memory
 
 
 def points_at_once(strategy: str | None, devices: Sequence[jax.Device]) -> tuple[str, int]:
-    """Return a strategy's kind, and how many points run at once on each device; "threads" is "loop" on several.
+    """Return the kind of a strategy and the number of points per device at a time; "threads" is "loop" on several.
 
     Raises:
-        TypeError, ValueError: as `jaxscape.training.members.parse_strategy`.
+        TypeError, ValueError: see `jaxscape.training.members.parse_strategy`.
     """
     kind, number = parse_evaluation(strategy, devices[0].platform)
     if kind == "threads" and len(devices) == 1:
         return kind, number or num_workers(kind)
-    return ("vmap", number or AT_ONCE) if kind == "vmap" else ("loop", 1)
+    return ("vmap", number or DEFAULT_STACK) if kind == "vmap" else ("loop", 1)
 
 
-class _UnderWay(NamedTuple):
+class _Pending(NamedTuple):
     rows: np.ndarray
-    result: Future[Metrics] | Metrics  # of the one row; or [row], with what fills up the stack
+    result: Future[Metrics] | Metrics  # metrics of one row, or of a padded stack [row]
 
 
 def evaluate_chunks(
-    ones: Sequence[Callable[[Any], Metrics]],
-    places: Sequence[jax.Device | None],
+    evaluators: Sequence[Callable[[Any], Metrics]],
+    devices: Sequence[jax.Device | None],
     payload: Callable[[Any, Any], PyTree],
     kind: str,
     together: int,
-    wanted: Sequence[str] | None,
+    names: Sequence[str] | None,
     points: Any,
     number: int,
 ) -> Iterator[Chunk]:
-    """Give the rows in order while others are under way: as many tasks as there are workers or devices, and one more.
+    """Yield the results in order, with as many tasks in flight as there are workers or devices, and one more.
 
-    A task is one point, or a stack of `size` of them, of which the last is filled up with copies of the last point.
+    A task is one point, or a stack of `size` points; the last stack is padded with copies of the last point.
 
     Args:
-        ones: on each device, what stands for a point -> its metrics.
-        places: the devices; None is where jax puts things.
-        payload: (points, rows) -> what stands for these points; of an int for one point.
-        kind: of `EVALUATIONS`; likewise
-        together: points at once, as `points_at_once` gives them.
-        wanted: the metrics to give; None is all of them.
-        points: what makes the points, for `payload`.
-        number: of rows.
+        evaluators: one function per device, from the representation of a point to its metrics.
+        devices: the devices; None is jax's default placement.
+        payload: (points, rows) -> the representation of these points; for an int, that of one point.
+        kind: one of `EVALUATIONS`.
+        together: number of points at a time, from `points_at_once`.
+        names: the metrics to return; None for all.
+        points: the source of the points, for `payload`.
+        number: number of rows.
     """
     size = min(together, number) if kind == "vmap" else 1
     workers = together if kind == "threads" else 0
-    wide = bool(jax.config.jax_enable_x64)  # which a thread does not know by itself
+    x64 = bool(jax.config.jax_enable_x64)  # a thread-local setting that new threads do not inherit
     pool = ThreadPoolExecutor(workers) if workers else None
-    pending: deque[_UnderWay] = deque()
+    pending: deque[_Pending] = deque()
 
     def start(rows: np.ndarray, turn: int) -> Future[Metrics] | Metrics:
-        one, device = ones[turn % len(ones)], places[turn % len(ones)]
-        filled = np.append(rows, np.full(size - len(rows), rows[-1]))
-        made = payload(points, filled if kind == "vmap" else int(rows[0]))
-        made = made if device is None else jax.device_put(made, device)
+        evaluate, device = evaluators[turn % len(evaluators)], devices[turn % len(evaluators)]
+        padded = np.append(rows, np.full(size - len(rows), rows[-1]))
+        inputs = payload(points, padded if kind == "vmap" else int(rows[0]))
+        inputs = inputs if device is None else jax.device_put(inputs, device)
         if kind == "vmap":
-            return jax.vmap(one)(made)
-        return pool.submit(in_thread, one, made) if pool else one(made)
+            return jax.vmap(evaluate)(inputs)
+        return pool.submit(in_thread, evaluate, inputs) if pool else evaluate(inputs)
 
-    def in_thread(one: Callable[[Any], Metrics], made: Any) -> Metrics:
-        with jax.enable_x64(wide):
-            return jax.block_until_ready(one(made))
+    def in_thread(evaluate: Callable[[Any], Metrics], inputs: Any) -> Metrics:
+        with jax.enable_x64(x64):
+            return jax.block_until_ready(evaluate(inputs))
 
     first = done = turn = 0
     try:
         while done < number:
             try:
-                while first < number and len(pending) <= max(workers, len(ones)):
+                while first < number and len(pending) <= max(workers, len(evaluators)):
                     rows = np.arange(first, min(first + size, number))
-                    pending.append(_UnderWay(rows, start(rows, turn)))
+                    pending.append(_Pending(rows, start(rows, turn)))
                     first, turn = first + len(rows), turn + 1
                 rows, result = pending.popleft()
-                values = _values(result.result() if isinstance(result, Future) else result, rows, kind, wanted)
+                values = _values(result.result() if isinstance(result, Future) else result, rows, kind, names)
             except jax.errors.JaxRuntimeError as error:
                 size = fewer_at_once(error, size)
                 pending.clear()
@@ -101,11 +101,11 @@ def evaluate_chunks(
             pool.shutdown(cancel_futures=True)
 
 
-def _values(found: Metrics, rows: np.ndarray, kind: str, wanted: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """The metrics of some rows as float64, those that are wanted alone."""
-    host = jax.device_get(dict(found))
+def _values(metrics: Metrics, rows: np.ndarray, kind: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """Return the requested metrics of some rows as float64."""
+    host = jax.device_get(dict(metrics))
     values = {}
-    for name in chosen_metrics(wanted, tuple(host)) or ():
+    for name in chosen_metrics(names, tuple(host)) or ():
         value = np.asarray(host[name], np.float64)
         if value.ndim != (kind == "vmap"):
             raise ValueError(f"metrics must be scalars, got shape {value.shape[kind == 'vmap' :]} at {name!r}")
@@ -114,20 +114,20 @@ def _values(found: Metrics, rows: np.ndarray, kind: str, wanted: Sequence[str] |
 
 
 def fewer_at_once(error: jax.errors.JaxRuntimeError, size: int) -> int:
-    """Return how many points to go on with where so many did not fit into the device's memory, and warn.
+    """Return half the number of points after an out-of-memory error on the device, and warn.
 
     Raises:
-        jax.errors.JaxRuntimeError: the error itself, where it is another one.
-        MemoryError: where not even one point fits.
+        jax.errors.JaxRuntimeError: the error itself, if it is of another kind.
+        MemoryError: if not even one point fits.
     """
     if not is_out_of_memory(error):
         raise error
     if size == 1:
         raise MemoryError(
-            "one point does not fit into the device's memory; a smaller batch_size takes less "
+            "one point does not fit into the device's memory; a smaller batch_size needs less "
             f"({str(error).splitlines()[0]:.200})"
         ) from error
     fewer = -(-size // 2)
-    message = f"{size} points at once do not fit into the device's memory; going on with {fewer}"
+    message = f"{size} points at once do not fit into the device's memory; continuing with {fewer}"
     warn(message, RuntimeWarning, stacklevel=4)
     return fewer

@@ -1,4 +1,4 @@
-"""The metrics along the straight line between two networks, and its barrier."""
+"""Metrics along the straight line between two networks, and the barrier between them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
@@ -12,8 +12,8 @@ from jaxscape.problem import Problem
 
 PyTree = Any
 
-ALONG = np.linspace(-0.5, 1.5, 51)
-BETWEEN = np.linspace(0, 1, 25)
+LINE_POINTS = np.linspace(-0.5, 1.5, 51)
+BARRIER_POINTS = np.linspace(0, 1, 25)
 
 
 class Line(NamedTuple):
@@ -21,16 +21,16 @@ class Line(NamedTuple):
 
     t: np.ndarray  # float64 (points,), 0 at a and 1 at b
     metrics: dict[str, np.ndarray]  # float64 (points,) by name
-    length: float  # |b - a|, in the parameters
-    statistics: str  # of `jaxscape.landscape.options.STATISTICS`
-    split: str | None  # "train" or "test" data; None: what the problem's own `evaluate` measures
+    length: float  # |b - a|, the euclidean distance in parameter space
+    statistics: str  # a key of `jaxscape.landscape.options.STATISTICS`
+    split: str | None  # "train" or "test" data; None: the problem's own `evaluate`
 
 
 class Barrier(NamedTuple):
-    """How far a metric rises above the straight line between its values at two networks."""
+    """The largest rise of a metric above the linear interpolation of its values at two networks."""
 
-    height: float  # at least 0; NaN where the metric is
-    t: float  # where
+    height: float  # at least 0; NaN if the metric is NaN anywhere
+    t: float  # position of the largest rise
     metric: str
     line: Line
 
@@ -40,28 +40,27 @@ def line(
     a: PyTree,
     b: PyTree,
     *,
-    t: Sequence[float] | np.ndarray = ALONG,
-    **how: Unpack[Options],
+    t: Sequence[float] | np.ndarray = LINE_POINTS,
+    **options: Unpack[Options],
 ) -> Line:
     """Evaluate networks on the straight line through two networks, (1 - t) a + t b (Goodfellow et al. 2015).
 
     Args:
-        problem: whose metrics they are.
-        a: the parameters of a network; likewise
-        b: of another.
-        t: where, two points or more, increasing; 0 is `a` and 1 is `b`, exactly.
-        how: `model_state` of both or `model_states`, the two; `statistics`, `split`, `batch_size`, `metrics`,
-            `strategy` and `devices`, as in `evaluate_points`.
+        problem: the problem whose metrics are evaluated.
+        a: the parameters of one network.
+        b: the parameters of another network.
+        t: positions on the line, two or more, increasing; 0 is exactly `a` and 1 is exactly `b`.
+        options: `model_state` for both networks, or `model_states`, one for each; `statistics`, `split`, `batch_size`,
+            `metrics`, `strategy` and `devices`; see `evaluate_points`.
 
     Raises:
-        TypeError, ValueError: as `plane` and `surface`.
+        TypeError, ValueError: see `plane` and `surface`.
 
     Reference:
         Goodfellow, Vinyals and Saxe, "Qualitatively characterizing neural network optimization problems", ICLR 2015.
     """
-    through = plane(a, b)
-    found = surface(problem, through, check_range("t", t), **how)
-    return Line(found.x, found.metrics, distance(a, b), found.statistics, found.split)
+    values = surface(problem, plane(a, b), check_range("t", t), **options)
+    return Line(values.x, values.metrics, distance(a, b), values.statistics, values.split)
 
 
 def barrier(
@@ -70,29 +69,29 @@ def barrier(
     b: PyTree,
     *,
     metric: str | None = None,
-    t: Sequence[float] | np.ndarray = BETWEEN,
+    t: Sequence[float] | np.ndarray = BARRIER_POINTS,
     larger_is_better: bool | None = None,
-    **how: Unpack[Options],
+    **options: Unpack[Options],
 ) -> Barrier:
-    """Return the height of the barrier between two networks, on the straight line.
+    """Return the barrier between two networks along the straight line.
 
-    The height is the largest metric(t) - ((1 - t) metric(0) + t metric(1)) for t from 0 to 1 (Entezari et al. 2022),
-    so that networks of unequal loss without a barrier have the height 0. Of a metric that is better when it is larger,
-    such as an accuracy, it is the largest drop below that line.
+    Its height is the largest metric(t) - ((1 - t) metric(0) + t metric(1)) for t from 0 to 1 (Entezari et al. 2022),
+    so that two networks of unequal loss without a barrier have height 0. For a metric that is better when it is larger,
+    such as an accuracy, the height is the largest drop below this linear interpolation.
 
     Args:
-        problem: whose metrics they are.
-        a: the parameters of a network; likewise
-        b: of another.
-        metric: its name, and the line then has this metric alone; by default "loss", or "train_loss" where there is
-            no such metric, beside all others. `line_barrier` takes several from one line.
-        t: where the line is evaluated, from 0 to 1, increasing.
-        larger_is_better: whether the barrier is a drop; by default of metrics whose names end in "accuracy".
-        how: as in `line`.
+        problem: the problem whose metrics are evaluated.
+        a: the parameters of one network.
+        b: the parameters of another network.
+        metric: name of the metric, and the only one that is evaluated; by default all are evaluated, and the barrier is
+            that of "loss", or of "train_loss" if there is no "loss". `line_barrier` takes several from one line.
+        t: positions at which the line is evaluated, from 0 to 1, increasing.
+        larger_is_better: whether the barrier is a drop; by default for metrics whose names end in "accuracy".
+        options: see `line`.
 
     Raises:
-        TypeError, ValueError: as `line`; for a t that does not go from 0 to 1; and for an unknown metric (lists the
-            known).
+        TypeError, ValueError: see `line`; also if t does not go from 0 to 1, or the metric is unknown (lists the known
+            ones).
 
     References:
         Frankle et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML 2020;
@@ -101,22 +100,22 @@ def barrier(
     t = check_range("t", t)
     if t[0] != 0 or t[-1] != 1:
         raise ValueError(f"t must go from 0 to 1, got {t[0]} to {t[-1]}")
-    if metric is not None and how.get("metrics") is None:
-        how = {**how, "metrics": (metric,)}
-    found = line(problem, a, b, t=t, **how)
-    return line_barrier(found, metric=metric, larger_is_better=larger_is_better)
+    if metric is not None and options.get("metrics") is None:
+        options = {**options, "metrics": (metric,)}
+    evaluated = line(problem, a, b, t=t, **options)
+    return line_barrier(evaluated, metric=metric, larger_is_better=larger_is_better)
 
 
 def line_barrier(line: Line, *, metric: str | None = None, larger_is_better: bool | None = None) -> Barrier:
-    """Return the barrier of a metric on a line that was evaluated, between its points t = 0 and t = 1.
+    """Return the barrier of a metric on an evaluated line, between its points t = 0 and t = 1.
 
     Args:
-        line: with points at 0 and at 1, and metrics; likewise
-        metric: as in `barrier`; and
-        larger_is_better: whether the barrier is a drop.
+        line: an evaluated line that includes the points t = 0 and t = 1.
+        metric: name of the metric; see `barrier`.
+        larger_is_better: whether the barrier is a drop; see `barrier`.
 
     Raises:
-        ValueError: for an unknown metric (lists the known), or a line without these points.
+        ValueError: if the metric is unknown (lists the known ones), or the line lacks these points.
     """
     name = _metric(metric, line.metrics)
     between = (line.t >= 0) & (line.t <= 1)
@@ -125,13 +124,13 @@ def line_barrier(line: Line, *, metric: str | None = None, larger_is_better: boo
         raise ValueError("line must have points at t = 0 and t = 1")
     if larger_is_better is None:
         larger_is_better = name.endswith("accuracy")
-    # Infinite ends leave no line to rise above: NaN.
+    # With infinite values at the ends there is no interpolation to rise above: NaN.
     with np.errstate(invalid="ignore"):
         rise = values - ((1 - t) * values[0] + t * values[-1])
-    rise[[0, -1]] = np.where(np.isfinite(values[[0, -1]]), 0, np.nan)  # whatever rounding leaves
+    rise[[0, -1]] = np.where(np.isfinite(values[[0, -1]]), 0, np.nan)  # exactly zero, without rounding errors
     rise = -rise if larger_is_better else rise
-    place = int(np.argmax(rise))  # of NaN where there is any
-    return Barrier(float(rise[place]) + 0.0, float(t[place]), name, line)
+    index = int(np.argmax(rise))  # that of a NaN if there is one
+    return Barrier(float(rise[index]) + 0.0, float(t[index]), name, line)
 
 
 def _metric(metric: str | None, metrics: dict[str, np.ndarray]) -> str:

@@ -1,17 +1,17 @@
-"""Units of one network matched with those of another, by weight matching: the same function, nearer by.
+"""Weight matching: permute the hidden units of one network to bring its parameters close to those of another.
 
-The hidden units of a layer can be put in any order, where everything that produces or reads them follows: the function
-stays the same, and the parameters do not. Two networks that were trained apart differ by such an order, among other
-things, and the straight line between them mixes units that have nothing to do with one another. Weight matching puts
-the units of the second network in the order in which its parameters are nearest to those of the first.
+Permuting the hidden units of a layer, together with all weights that produce or read them, changes the parameters but
+not the function. Two independently trained networks differ by such a permutation, among other things, and the straight
+line between them mixes unrelated units. Weight matching permutes the units of the second network such that its
+parameters come as close as possible to those of the first.
 
-Which axes of which arrays a permutation acts on is said by a mapping from names of arrays to names of permutations,
-one for each axis:
+A mapping says on which axes of which arrays each permutation acts. It maps the name of an array to one name of a
+permutation (or None) per axis:
 
     {"hidden/kernel": (None, "units"), "hidden/bias": ("units",), "head/kernel": ("units", None)}
 
-The name of an array is its key path, joined by "/", as `array_names` gives it; or a pattern such as "*/bias", where
-"*" stands for any characters. Arrays without an entry stay as they are.
+The name of an array is its key path joined by "/" (see `array_names`), or a pattern such as "*/bias", where "*" matches
+any characters. Arrays without an entry are left unchanged.
 
 S. Ainsworth, J. Hayase, S. Srinivasa, "Git Re-Basin: Merging Models modulo Permutation Symmetries" (ICLR 2023),
 algorithm 1.
@@ -32,24 +32,24 @@ PyTree = Any
 Axes = Mapping[str, tuple[str | None, ...]]
 Permutations = Mapping[str, np.ndarray]
 
-# A gain below this share of the products' scale is rounding: a permutation that changes nothing is no change.
+# A gain below this fraction of the scale of the products is rounding, and the permutation is not changed.
 _LEAST_GAIN = 1e-12
 
 
 class Matching(NamedTuple):
-    """The second network with its units in the order that brings it nearest to the first."""
+    """The second network with its units permuted to match those of the first."""
 
     params: PyTree
-    model_state: PyTree  # in the same order; what was given where no entry of the axes names it
-    permutations: dict[str, np.ndarray]  # int64 (units,): at each place, which unit of the second network stands there
+    model_state: PyTree  # permuted likewise; arrays without an entry in the axes are unchanged
+    permutations: dict[str, np.ndarray]  # int64 (units,): index of the unit of the second network at each position
     squared_distance: float  # between the parameters, in float64
-    squared_distance_before: float
-    converged: bool  # whether a sweep over all permutations came to an end with nothing to gain
-    start: int  # which start gave it, counted from 0; 0 is the order as it was
+    squared_distance_before: float  # before the permutation
+    converged: bool  # whether the last sweep over all permutations found no gain
+    start: int  # index of the start that gave this result; 0 is the original order
 
 
 def array_names(tree: PyTree) -> list[str]:
-    """Return the names of the arrays of a pytree, in its order: their key paths joined by "/"."""
+    """Return the names of the arrays of a pytree in tree order: their key paths joined by "/"."""
     return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
@@ -63,36 +63,38 @@ def match_units(
     restarts: int = 8,
     max_sweeps: int = 100,
 ) -> Matching:
-    """Put the units of `b` in the order in which its parameters are nearest to those of `a`.
+    """Permute the units of `b` such that its parameters come as close as possible to those of `a`.
 
-    Coordinate descent: permutation after permutation is replaced by the best one while the others stay, which is a
-    linear assignment problem, until no permutation gains anything. The order in which they take turns is drawn anew
-    for each sweep. This is a local minimum; so there are several starts, and the best is kept, the first of several:
-    the order as it was, which makes the result no worse than `b` itself; then, in turns, permutations that are built up
-    from the arrays whose other axes are settled, from the inputs and outputs inward, and permutations at random.
+    This is coordinate descent. Each permutation in turn is replaced by the best one given the others, which is a linear
+    assignment problem, until no permutation gains anything; every sweep visits them in a new random order. The result
+    is a local minimum, so there are several starts, and the best result is returned (the first one of equals). The
+    first start is the original order, which makes the result no worse than `b` itself. The others alternate between
+    permutations that are built up from arrays whose other permutations are already known, from the inputs and outputs
+    inward, and random permutations.
 
     Args:
         a: the parameters of the first network.
-        b: those of the second one, of the same structure and shapes.
-        axes: which permutation acts on which axis of which array; see the top of this module.
-            `jaxscape.wide_resnet_axes` makes it for a `WideResNet`.
-        key: a PRNG key, from which all orders and starts follow.
-        model_state: of `b`, whose arrays are put in order too. They have no part in the matching.
-        restarts: how many starts there are besides the order as it was.
-        max_sweeps: how many sweeps over all permutations a start has at most.
+        b: the parameters of the second network, of the same structure and shapes.
+        axes: which permutation acts on which axis of which array; see the docstring of this module.
+            `jaxscape.wide_resnet_axes` returns it for a `WideResNet`.
+        key: a PRNG key, which determines all orders and starts.
+        model_state: the model state of `b`, which is permuted too but does not influence the matching.
+        restarts: number of starts in addition to the original order.
+        max_sweeps: largest number of sweeps over all permutations per start.
 
     Raises:
-        TypeError: for arrays that are not real floating-point numbers, a key that is none or counts that are none.
-        ValueError: for networks that differ in structure or shapes or are not finite, counts out of range, and axes
-            that do not fit: a name or pattern that matches nothing, an array matched by two patterns that disagree, an
-            entry of another length than the array has axes, or axes of different lengths with one permutation.
+        TypeError: if arrays do not hold real floating-point numbers, key is not a PRNG key, or a count is not an
+            integer.
+        ValueError: if the networks differ in structure or shapes or are not finite; if a count is out of range; or if
+            the axes do not fit: a name or pattern that matches nothing, an array matched by two patterns that disagree,
+            an entry whose length is not the array's number of axes, or axes of different lengths with one permutation.
 
     Example:
         >>> import jax, numpy as np
         >>> a = {"in": np.array([[1.0, 2.0, 3.0]]), "out": np.array([[4.0], [5.0], [6.0]])}
         >>> b = {"in": np.array([[3.0, 1.0, 2.0]]), "out": np.array([[6.0], [4.0], [5.0]])}
-        >>> found = match_units(a, b, {"in": (None, "units"), "out": ("units", None)}, key=jax.random.key(0))
-        >>> found.permutations["units"].tolist(), found.squared_distance
+        >>> matching = match_units(a, b, {"in": (None, "units"), "out": ("units", None)}, key=jax.random.key(0))
+        >>> matching.permutations["units"].tolist(), matching.squared_distance
         ([1, 2, 0], 0.0)
     """
     key = typed_key(key)
@@ -103,15 +105,15 @@ def match_units(
     sizes = _sizes(axes, b, model_state)
     pairs = _pairs(axes, a, b)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
-    found = [_descend(pairs, _identity(sizes), generator, max_sweeps)]
+    results = [_descend(pairs, _identity(sizes), generator, max_sweeps)]
     for number in range(restarts):
         if number % 2:
             start = {name: generator.permutation(size) for name, size in sizes.items()}
         else:
             start = _built_up(pairs, sizes, generator)
-        found.append(_descend(pairs, start, generator, max_sweeps))
-    best = int(np.argmax([products for _, products, _ in found]))
-    permutations, _, converged = found[best]
+        results.append(_descend(pairs, start, generator, max_sweeps))
+    best = int(np.argmax([products for _, products, _ in results]))
+    permutations, _, converged = results[best]
     params, state = permute_units(b, axes, permutations, model_state=model_state)
     return Matching(
         params,
@@ -127,20 +129,20 @@ def match_units(
 def permute_units(
     params: PyTree, axes: Axes, permutations: Permutations, *, model_state: PyTree = None
 ) -> tuple[PyTree, PyTree]:
-    """Put the units of a network in another order, which leaves its function as it is.
+    """Permute the units of a network, which does not change its function.
 
     Args:
         params: the parameters of one network.
-        axes: which permutation acts on which axis of which array, as for `match_units`.
-        permutations: by name, ints (units,): at each place, which unit of `params` is to stand there.
-        model_state: of the same network.
+        axes: which permutation acts on which axis of which array; see `match_units`.
+        permutations: for each name, ints (units,): the index of the unit of `params` at each position of the result.
+        model_state: the model state of the same network.
 
     Returns:
-        `(params, model_state)`; pure, and `jax.jit` compiles it for permutations that are known.
+        `(params, model_state)`. The function is pure, and `jax.jit` can compile it for concrete permutations.
 
     Raises:
-        ValueError: for axes that do not fit, as `match_units`; permutations that are missing, or are none of so many
-            units.
+        ValueError: if the axes do not fit, see `match_units`; or if a permutation is missing, or is not a permutation
+            of that many units.
     """
     sizes = _sizes(axes, params, model_state)
     orders = {name: _checked_permutation(name, permutations, size) for name, size in sizes.items()}
@@ -148,20 +150,20 @@ def permute_units(
     def permuted(path: tuple[Any, ...], leaf: Any) -> Any:
         for axis, name in enumerate(_entry(axes, _name(path)) or ()):
             if name is not None:
-                take = np.take if isinstance(leaf, np.ndarray) else jnp.take  # jax would make float32 of float64
+                take = np.take if isinstance(leaf, np.ndarray) else jnp.take  # jax would cast float64 to float32
                 leaf = take(leaf, orders[name], axis=axis)
         return leaf
 
-    done: tuple[PyTree, PyTree] = tuple(jax.tree_util.tree_map_with_path(permuted, t) for t in (params, model_state))
-    return done
+    result: tuple[PyTree, PyTree] = tuple(jax.tree_util.tree_map_with_path(permuted, t) for t in (params, model_state))
+    return result
 
 
 class _Pair(NamedTuple):
-    """An array that permutations act on, of both networks."""
+    """An array on which permutations act, from both networks."""
 
     a: np.ndarray  # float64
     b: np.ndarray
-    names: tuple[str | None, ...]  # of the permutations, by axis
+    names: tuple[str | None, ...]  # name of the permutation of each axis
 
 
 def _pairs(axes: Axes, a: PyTree, b: PyTree) -> list[_Pair]:
@@ -177,9 +179,9 @@ def _pairs(axes: Axes, a: PyTree, b: PyTree) -> list[_Pair]:
 def _descend(
     pairs: list[_Pair], permutations: dict[str, np.ndarray], generator: np.random.Generator, max_sweeps: int
 ) -> tuple[dict[str, np.ndarray], float, bool]:
-    """Coordinate descent from a start: permutations, the sum of all products, and whether it has converged.
+    """Run coordinate descent from a start; return permutations, the sum of all products, and whether it converged.
 
-    The squared distance is |a|^2 + |b|^2 minus twice the products of both networks, which are all that changes.
+    The squared distance is |a|^2 + |b|^2 minus twice the inner product of both networks, the only term that changes.
     """
     names = list(permutations)
     scale = sum(float(np.linalg.norm(pair.a) * np.linalg.norm(pair.b)) for pair in pairs)
@@ -193,10 +195,10 @@ def _descend(
             best = linear_sum_assignment(sums, maximize=True)[1]
             changed = permutations | {name: best}
             if all(pair.names.count(name) == 1 for pair in touched):
-                places = np.arange(len(best))
-                gain = float((sums[places, best] - sums[places, permutations[name]]).sum())
+                units = np.arange(len(best))
+                gain = float((sums[units, best] - sums[units, permutations[name]]).sum())
             else:
-                # On two axes of one array the assignment holds one of them fast, and need not be a gain.
+                # If it acts on two axes of an array, the assignment keeps one of them fixed and may not be a gain.
                 gain = sum(_products(pair, changed) - _products(pair, permutations) for pair in touched)
             if gain > _LEAST_GAIN * scale:
                 permutations, converged = changed, False
@@ -206,7 +208,7 @@ def _descend(
 
 
 def _sums(pairs: list[_Pair], permutations: Permutations, name: str) -> np.ndarray:
-    """The sum of products of each unit of `a` with each of `b`, as (units, units), other permutations as they are."""
+    """Return the inner products (units, units) of the units of `a` and `b`, with the other permutations applied."""
     sums: Any = 0
     for pair in pairs:
         for axis, acting in enumerate(pair.names):
@@ -216,11 +218,11 @@ def _sums(pairs: list[_Pair], permutations: Permutations, name: str) -> np.ndarr
 
 
 def _built_up(pairs: list[_Pair], sizes: dict[str, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """A start from what is certain: each permutation by the arrays whose other permutations are settled."""
+    """Return a start in which each permutation is matched on the arrays whose other permutations are known."""
     settled: dict[str, np.ndarray] = {}
     waiting = [list(sizes)[index] for index in generator.permutation(len(sizes))]
     while waiting:
-        # The first in the order that any array determines; where none does, the first as it was.
+        # Take the first permutation that some array determines. If there is none, leave the first one unpermuted.
         for name in waiting:
             known = [pair for pair in pairs if pair.names.count(name) == 1 and {*pair.names} <= {None, name, *settled}]
             if known:
@@ -246,7 +248,7 @@ def _permuted(pair: _Pair, permutations: Permutations, skip: int | None = None) 
 
 
 def _rows(array: np.ndarray, axis: int) -> np.ndarray:
-    """The slices at each index of an axis, as rows."""
+    """Return the slices along an axis as the rows of a matrix."""
     return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
@@ -264,17 +266,17 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def _entry(axes: Axes, name: str) -> tuple[str | None, ...] | None:
-    """The axes of an array; None where no entry matches. A name goes before patterns, which must agree."""
+    """Return the entry of an array, None if there is none. A name takes precedence over patterns, which must agree."""
     if name in axes:
         return tuple(axes[name])
-    found = {pattern: tuple(axes[pattern]) for pattern in axes if fnmatchcase(name, pattern)}
-    if len(set(found.values())) > 1:
-        raise ValueError(f"axes must not disagree, but {' and '.join(map(repr, found))} both match {name!r}")
-    return next(iter(found.values()), None)
+    matches = {pattern: tuple(axes[pattern]) for pattern in axes if fnmatchcase(name, pattern)}
+    if len(set(matches.values())) > 1:
+        raise ValueError(f"axes must not disagree, but {' and '.join(map(repr, matches))} both match {name!r}")
+    return next(iter(matches.values()), None)
 
 
 def _sizes(axes: Axes, params: PyTree, model_state: PyTree) -> dict[str, int]:
-    """The number of units of each permutation, where the axes fit the network."""
+    """Return the number of units of each permutation, after checking that the axes fit the network."""
     if not isinstance(axes, Mapping) or not axes:
         raise ValueError(f"axes must map names of arrays to a name or None for each axis, got {axes!r:.100}")
     leaves = [each for tree in (params, model_state) for each in jax.tree_util.tree_leaves_with_path(tree)]

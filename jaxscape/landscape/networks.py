@@ -1,4 +1,4 @@
-"""Networks of trajectories, one at a time, in the order of the rows that `gram` has of them."""
+"""Read the networks of trajectories one at a time, in the order of the rows of `gram`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,35 +19,36 @@ def network_reader(
     members: Members | None = None,
     like: PyTree | None = None,
 ) -> Callable[[int], PyTree]:
-    """Return `row -> params`, which reads one network, as NumPy arrays.
+    """Return a function `row -> params` that reads one network as NumPy arrays.
 
     Args:
-        points: as `gram` takes them; likewise
-        members: of a store.
-        like: parameters whose structure is wanted; by default that of the points, of a store nested dictionaries.
+        points: the points of trajectories; see `gram`.
+        members: members of a store; see `gram`.
+        like: parameters in the structure to return; by default that of the points, or nested dictionaries for a store.
 
     Raises:
-        ValueError: for points that `gram` refuses; by the function that is returned, for `like` with other arrays.
+        ValueError: if `gram` would reject the points; the returned function raises it if `like` has other arrays.
     """
-    open_source(points, members, None)  # refuses what is no points, and members that are not there
+    open_source(points, members, None)  # rejects invalid points, and members that do not exist
     if isinstance(points, TrajectoryStore):
-        return _of_stores([points], [members], like)
+        return _store_reader([points], [members], like)
     items: Any = points if type(points) in (list, tuple) else None
     if items and isinstance(items[0], TrajectoryStore):
-        return _of_stores(items, [None] * len(items) if members is None else members, like)
+        return _store_reader(items, [None] * len(items) if members is None else members, like)
 
     def read(row: int) -> PyTree:
         if items:
-            found = items[row]
-            found = np.asarray(found) if type(found) in (list, tuple) and np.ndim(found[0]) == 0 else found
+            network = items[row]
+            # A point may be a plain sequence of numbers.
+            network = np.asarray(network) if type(network) in (list, tuple) and np.ndim(network[0]) == 0 else network
         else:
-            found = jax.tree.map(lambda leaf: np.asarray(leaf)[row], points)
-        return found if like is None else in_structure(like, dictionaries(found))
+            network = jax.tree.map(lambda leaf: np.asarray(leaf)[row], points)
+        return network if like is None else in_structure(like, dictionaries(network))
 
     return read
 
 
-def _of_stores(stores: Sequence[TrajectoryStore], members: Any, like: PyTree | None) -> Callable[[int], PyTree]:
+def _store_reader(stores: Sequence[TrajectoryStore], members: Any, like: PyTree | None) -> Callable[[int], PyTree]:
     chosen = [
         list(range(store.num_members)) if each is None else np.atleast_1d(each).tolist()
         for store, each in zip(stores, members, strict=True)
@@ -57,8 +58,8 @@ def _of_stores(stores: Sequence[TrajectoryStore], members: Any, like: PyTree | N
     def read(row: int) -> PyTree:
         number = int(np.searchsorted(ends, row, side="right"))
         within = row - (int(ends[number - 1]) if number else 0)
-        epoch, place = divmod(within, len(chosen[number]))
-        found = stores[number].read(epoch, chosen[number][place], like=like)
-        return jax.tree.map(lambda leaf: leaf[0, 0], found)
+        epoch, index = divmod(within, len(chosen[number]))
+        block = stores[number].read(epoch, chosen[number][index], like=like)
+        return jax.tree.map(lambda leaf: leaf[0, 0], block)
 
     return read

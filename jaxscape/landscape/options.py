@@ -1,4 +1,4 @@
-"""What is asked of an evaluation of points, checked before any work."""
+"""The options of an evaluation of points, checked before any work."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
@@ -14,11 +14,11 @@ from jaxscape.training.objective import Split
 PyTree = Any
 Statistics = Literal["recalibrated", "interpolated", "kept"]
 
-# What a result says of the running statistics (batch norm) behind its losses. The first three can be asked for.
+# Descriptions of the batch-norm running statistics with which losses were computed. The first three can be requested.
 STATISTICS = {
-    "recalibrated": "running statistics measured anew at each point, on the training data",
+    "recalibrated": "running statistics recalibrated at each point on the training data",
     "interpolated": "running statistics interpolated between those of the corners",
-    "kept": "running statistics of one network, kept",
+    "kept": "running statistics of one network, kept at every point",
     "batch": "statistics of each batch, as in training",
     "none": "a model without running statistics",
 }
@@ -26,7 +26,7 @@ CHOICES = ("recalibrated", "interpolated", "kept")
 
 
 class Options(TypedDict, total=False):
-    """How points are evaluated: the keywords of `evaluate_points`, which says what they mean."""
+    """Options of the evaluation of points: the keyword arguments of `evaluate_points`, which documents them."""
 
     model_state: PyTree
     model_states: Sequence[PyTree] | None
@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
 
 
 def split_of(problem: Problem, split: Split | None) -> Split | None:
-    """Return whose means the metrics are: "train" or "test" data, or None for what `problem.evaluate` measures."""
+    """Return the data set over which the metrics are means, "train" or "test", or None for `problem.evaluate`."""
     return split or (None if problem.evaluate is not None else "train")
 
 
@@ -47,20 +47,20 @@ def check_weights(weights: Any, vectors: int) -> np.ndarray:
     """Return weights as float64 (points, vectors).
 
     Raises:
-        ValueError: for another shape, or NaN and infinity.
+        ValueError: for another shape, NaN or infinity.
     """
-    found = np.asarray(weights, np.float64)
-    if found.ndim != 2 or found.shape[1] != vectors or not np.isfinite(found).all():
-        raise ValueError(f"weights must be finite numbers (points, {vectors}), got shape {found.shape}")
-    return found
+    array = np.asarray(weights, np.float64)
+    if array.ndim != 2 or array.shape[1] != vectors or not np.isfinite(array).all():
+        raise ValueError(f"weights must be finite numbers (points, {vectors}), got shape {array.shape}")
+    return array
 
 
 def checked_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Return devices of this process.
+    """Return the devices, which must belong to this process.
 
     Raises:
-        TypeError: for what is no sequence of devices.
-        ValueError: for none, one that is named twice, or one of another process.
+        TypeError: if this is not a sequence of devices.
+        ValueError: if it is empty, or a device is named twice or belongs to another process.
     """
     mesh = member_mesh(max(np.size(devices), 1), devices)
     assert mesh is not None
@@ -68,10 +68,11 @@ def checked_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
 
 
 def check_states(model_state: PyTree, model_states: Any, statistics: Any, vectors: int) -> tuple[PyTree, ...]:
-    """Return the model state of all points, or one for each vector.
+    """Return the one model state of all points, or the model states of the vectors.
 
     Raises:
-        ValueError: for unknown statistics, both or too few model states, and such as differ in structure or shapes.
+        ValueError: if statistics is unknown, both arguments are given, or the model states are too few or differ in
+            structure or shapes.
     """
     if statistics not in CHOICES:
         raise ValueError(f"statistics must be one of {', '.join(CHOICES)}, got {statistics!r}")
@@ -80,10 +81,10 @@ def check_states(model_state: PyTree, model_states: Any, statistics: Any, vector
             raise ValueError('statistics="interpolated" needs model_states, one for each corner')
         return ({} if model_state is None else model_state,)
     if model_state is not None:
-        raise ValueError("give model_state, or model_states (one for each corner), and not both")
+        raise ValueError("give either model_state or model_states (one for each corner), not both")
     states = tuple(model_states)
     if len(states) != vectors:
-        raise ValueError(f"model_states must be one for each of the {vectors} corners, got {len(states)}")
+        raise ValueError(f"model_states must hold one for each of the {vectors} corners, got {len(states)}")
     shapes = [(jax.tree.structure(state), [np.shape(leaf) for leaf in jax.tree.leaves(state)]) for state in states]
     if any(each != shapes[0] for each in shapes):
         raise ValueError("model_states must have the same structure and shapes")
@@ -91,25 +92,25 @@ def check_states(model_state: PyTree, model_states: Any, statistics: Any, vector
 
 
 def resolved_statistics(problem: Problem, model_state: PyTree, statistics: str, split: str | None) -> str:
-    """Return which of `STATISTICS` stand behind the metrics of a network with this model state."""
+    """Return the key of `STATISTICS` that describes the metrics of a network with this model state."""
     if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(model_state)):
         return "none"
     is_training = problem.predict is None and (split is not None or problem.evaluate is None)
     return "batch" if is_training else statistics
 
 
-def chosen_metrics(wanted: Sequence[str] | None, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the names of those metrics that are wanted, checked where names are known; None is all of them.
+def chosen_metrics(metrics: Sequence[str] | None, known: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names of the requested metrics (None requests all), or None if the known names are not available yet.
 
     Raises:
-        TypeError: for one string.
-        ValueError: for an unknown name (lists the known).
+        TypeError: if metrics is one string.
+        ValueError: if a name is unknown (lists the known ones).
     """
-    if isinstance(wanted, str):
-        raise TypeError(f"metrics must be a sequence of names, got {wanted!r:.100}")
-    if wanted is None or names is None:
-        return None if names is None else tuple(names)
-    for name in wanted:
-        if name not in names:
-            raise ValueError(f"unknown metric {name!r}; known: {', '.join(names)}")
-    return tuple(wanted)
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics must be a sequence of names, got {metrics!r:.100}")
+    if metrics is None or known is None:
+        return None if known is None else tuple(known)
+    for name in metrics:
+        if name not in known:
+            raise ValueError(f"unknown metric {name!r}; known: {', '.join(known)}")
+    return tuple(metrics)

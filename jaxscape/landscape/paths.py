@@ -1,9 +1,9 @@
-"""Curves of low loss between two networks: the straight line, bent until the loss along it is low.
+"""Curves of low loss between two networks (mode connectivity).
 
-A curve has the two networks as its ends and some bends between them, which are all that is trained: a step draws a
-place t on the curve, evaluates the training loss there on a batch, and moves the bends down its gradient. In
-expectation this is the mean loss over t. To `jaxscape.train` a curve is a member like any other, whose parameters are
-the bends; so every strategy, several devices and data of any kind work, and several curves train side by side.
+A curve has the two networks as its ends and some bends between them. Only the bends are trained: each step draws a
+position t on the curve, evaluates the training loss there on a batch, and updates the bends along the gradient, which
+minimises the mean loss over t. For `jaxscape.train` a curve is a member like any other, whose parameters are the bends.
+Every strategy, several devices and data of every kind therefore work, and several curves can be trained together.
 
 T. Garipov, P. Izmailov, D. Podoprikhin, D. Vetrov, A. G. Wilson, "Loss Surfaces, Mode Connectivity, and Fast Ensembling
 of DNNs" (NeurIPS 2018); F. Draxler, K. Veschgini, M. Salmhofer, F. A. Hamprecht, "Essentially No Barriers in Neural
@@ -34,19 +34,18 @@ from jaxscape.training.train import Chooser, TrainState, copy_states, init_state
 PyTree = Any
 Kind = Literal["bezier", "polygon"]
 
-
-PLACES = np.linspace(0, 1, 21)
+PROFILE_POINTS = np.linspace(0, 1, 21)
 
 
 class PathProfile(NamedTuple):
-    """A curve beside the straight line between its ends."""
+    """The barriers of a curve and of the straight line between its ends."""
 
-    curve: Barrier  # its line has the metrics along the curve, and its length
+    curve: Barrier  # its `line` holds the metrics along the curve, and the length of the curve
     straight: Barrier
 
     @property
     def relative_length(self) -> float:
-        """The length of the curve, in lengths of the straight line."""
+        """The length of the curve divided by that of the straight line."""
         return self.curve.line.length / self.straight.line.length
 
 
@@ -54,28 +53,28 @@ class Curve(NamedTuple):
     """A curve between two networks."""
 
     kind: Kind
-    a: PyTree  # where t = 0
-    b: PyTree  # where t = 1
-    state: TrainState  # of training, not stacked: its params are the bends, a list of pytrees in order from a to b
-    losses: np.ndarray  # float64 (epochs,): the mean training loss over the places of each epoch's steps
+    a: PyTree  # the network at t = 0
+    b: PyTree  # the network at t = 1
+    state: TrainState  # training state of one member: its params are the bends, a list of pytrees from a to b
+    losses: np.ndarray  # float64 (epochs,): the mean training loss over the steps of each epoch, at random positions
 
     @property
     def bends(self) -> list[PyTree]:
-        """The points that were trained, in order from a to b. The curve goes through those of a polygon alone."""
+        """The trained points, in order from a to b. A polygon passes through them, a Bézier curve does not."""
         bends: list[PyTree] = self.state.params
         return bends
 
     @property
     def points(self) -> list[PyTree]:
-        """The ends and the bends between them, in order: what the places on the curve are weighted means of."""
+        """The ends and the bends between them, in order; each network on the curve is a weighted mean of them."""
         return [self.a, *self.bends, self.b]
 
     def params_at(self, t: Any) -> PyTree:
-        """Return the parameters at a place, from 0 (a, to the bit) to 1 (b, to the bit); pure, for `jax.jit` too.
+        """Return the parameters at position t, from 0 (bitwise a) to 1 (bitwise b); pure, and works under `jax.jit`.
 
         Raises:
-            TypeError: for a place that is no number.
-            ValueError: for a place outside of 0 to 1, where it is known.
+            TypeError: if t is not a number.
+            ValueError: if t is outside of 0 to 1; not checked for a traced t.
         """
         if not isinstance(t, jax.core.Tracer) and not 0 <= number("t", t) <= 1:
             raise ValueError(f"t must be between 0 and 1, got {t}")
@@ -83,29 +82,29 @@ class Curve(NamedTuple):
 
 
 def bezier_weights(degree: int, t: Any) -> list[Any]:
-    """Return the weights of the points of a Bézier curve at a place, the Bernstein polynomials."""
+    """Return the weights of the control points of a Bézier curve at position t, the Bernstein polynomials."""
     return [math.comb(degree, i) * t**i * (1 - t) ** (degree - i) for i in range(degree + 1)]
 
 
 def polygon_weights(degree: int, t: Any) -> list[Any]:
-    """Return the weights of the corners of a polygonal chain at a place; each side takes as much of t as the others."""
+    """Return the weights of the vertices of a polygonal chain at position t; every segment spans equally much of t."""
     return [(1 - abs(degree * t - i)).clip(0) for i in range(degree + 1)]
 
 
-# By kind of curve: (number of points - 1, t) -> the weight of each point.
+# Kind of curve -> function of (number of points - 1, t) that returns the weight of each point.
 WEIGHTS: dict[str, Callable[[int, Any], list[Any]]] = {"bezier": bezier_weights, "polygon": polygon_weights}
 
 
 @partial(jax.jit, static_argnames="kind")
 def curve_point(points: Sequence[PyTree], kind: Kind, t: Any) -> PyTree:
-    """Return the point of a curve at a place t from 0 to 1: the ends are the first and the last point to the bit."""
+    """Return the point of a curve at position t from 0 to 1; at the ends it is bitwise the first or last point."""
     t = jnp.asarray(t, jnp.result_type(float))
     weights = WEIGHTS[kind](len(points) - 1, t)
 
     def at(*leaves: Any) -> jax.Array:
         first, last = jnp.asarray(leaves[0]), jnp.asarray(leaves[-1])
         mean = sum(weight * leaf for weight, leaf in zip(weights, leaves, strict=True))
-        # Sums of products would make 0 of -0.0.
+        # A sum of products would turn -0.0 into 0.
         return jnp.where(t == 0, first, jnp.where(t == 1, last, mean.astype(first.dtype)))
 
     return jax.tree.map(at, *points)
@@ -131,29 +130,29 @@ def connect(
     """Train a curve of low loss between two networks.
 
     Args:
-        problem: whose `loss_fn` and `data` it is trained on.
-        a: the parameters of one network, which stay as they are.
-        b: of the other one, of the same structure, shapes and dtypes.
-        key: a PRNG key, from which places, batches and augmentation follow. A curve that goes on has its own.
-        kind: "bezier", a Bézier curve with the bends as its inner control points, smooth; or "polygon", straight lines
-            from bend to bend.
-        bends: how many.
-        start: a `Curve` to go on from, to `epochs` in all; or the bends to start from. By default these lie evenly on
-            the straight line. On a line that is a ridge of an exact symmetry no gradient bends it: start beside it.
-        model_state: the running statistics and the like to start from, of either network.
-        optimizer: an optax transformation of the bends; `optax.adam(3e-3)` by default. A curve decays no weights:
+        problem: the problem whose `loss_fn` and `data` are used for training.
+        a: the parameters of one network, which stay fixed.
+        b: the parameters of the other network, of the same structure, shapes and dtypes; they stay fixed too.
+        key: a PRNG key, which determines positions, batches and augmentation. A resumed curve uses its own key.
+        kind: "bezier", a smooth Bézier curve with the bends as its inner control points; or "polygon", straight
+            segments from bend to bend.
+        bends: number of bends.
+        start: a `Curve` to resume until `epochs`, or the initial bends. By default the bends are spaced evenly on the
+            straight line. If that line is a ridge by an exact symmetry, no gradient bends it: give bends off the line.
+        model_state: the initial model state, such as running statistics, of either network.
+        optimizer: an optax optimiser of the bends; `optax.adam(3e-3)` by default. Do not add weight decay:
             `optax.add_decayed_weights` would shrink the bends, not the networks on the curve.
-        epochs: the last epoch to reach.
-        batch_size: examples a step, where data are arrays.
-        steps: of what counts as an epoch; see `jaxscape.train`.
-        strategy: how curves run together; see `jaxscape.train`.
-        devices: those that share the curves out; see `jaxscape.train`.
+        epochs: the last epoch, counted from the start of the curve.
+        batch_size: examples per step, if the data are arrays.
+        steps: number of steps per epoch; see `jaxscape.train`.
+        strategy: how curves are trained together; see `jaxscape.train`.
+        devices: devices over which curves are sharded; see `jaxscape.train`.
 
     Raises:
-        TypeError: for arguments of another kind.
-        ValueError: for networks that differ in structure, shapes or dtypes, are not finite or are the same; an unknown
-            kind; counts out of range; a start with other ends, or of another kind or number of bends; and as
-            `jaxscape.train` says.
+        TypeError: for arguments of a wrong type.
+        ValueError: if the networks differ in structure, shapes or dtypes, are not finite or are equal; if kind is
+            unknown or a count is out of range; if start has other ends, or another kind or number of bends; see also
+            `jaxscape.train`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -162,8 +161,8 @@ def connect(
         ...     return (jnp.sum(params**2) - 1) ** 2, (model_state, {})
         >>> problem = Problem(loss_fn, jnp.zeros(1000))
         >>> a, b = jnp.array([-1.0, 0.0]), jnp.array([1.0, 0.0])
-        >>> beside = [jnp.array([0.0, 0.5])]
-        >>> path = connect(problem, a, b, start=beside, key=jax.random.key(0), batch_size=1, epochs=2)
+        >>> off_line = [jnp.array([0.0, 0.5])]
+        >>> path = connect(problem, a, b, start=off_line, key=jax.random.key(0), batch_size=1, epochs=2)
         >>> bool(loss_fn(path.params_at(0.5), None, None, None)[0] < 0.1)  # 1 on the straight line
         True
     """
@@ -185,7 +184,7 @@ def connect(
     last = deque(epochs_of, maxlen=1)
     if last:
         return last[0][0]
-    assert isinstance(start, Curve)  # which has all epochs behind it
+    assert isinstance(start, Curve)  # it has finished all epochs
     return start
 
 
@@ -205,29 +204,29 @@ def connect_epochs(
     strategy: str | Chooser = "loop",
     devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[list[Curve]]:
-    """Train curves between several pairs of networks side by side, epoch by epoch.
+    """Train curves between several pairs of networks together, and yield them after every epoch.
 
     Args:
-        problem: as for `connect`, likewise all that is not named here.
-        pairs: (a, b) of each curve; all of one structure.
-        key: as for `connect`; the first curve is what `connect` gives for the first pair, to the bit with the strategy
-            "loop", and the places and batches of the others are their own.
-        kind: as for `connect`.
-        bends: likewise.
-        start: one for each pair, as for `connect`: all of them paths of as many epochs, or none.
-        model_state: as for `connect`, the same for all.
-        optimizer: likewise.
-        epochs: likewise.
-        batch_size: likewise.
-        steps: likewise.
-        strategy: likewise.
-        devices: likewise.
+        problem: see `connect`.
+        pairs: (a, b) of each curve; all networks have one structure.
+        key: see `connect`. The first curve is the one that `connect` returns for the first pair, bitwise with the
+            strategy "loop". Every other curve has its own positions and batches.
+        kind: see `connect`.
+        bends: see `connect`.
+        start: one per pair, see `connect`: either all are curves with equally many epochs, or none is a curve.
+        model_state: see `connect`; the same for all curves.
+        optimizer: see `connect`.
+        epochs: see `connect`.
+        batch_size: see `connect`.
+        steps: see `connect`.
+        strategy: see `connect`.
+        devices: see `connect`.
 
     Yields:
-        The curves after each epoch, in arrays of their own; first as they start, unless they go on from paths.
+        The curves after each epoch, as new arrays; first the initial curves, unless training is resumed.
 
     Raises:
-        TypeError, ValueError: before any work, as `connect`.
+        TypeError, ValueError: before any work; see `connect`.
     """
     key, bends = typed_key(key), count("bends", bends)
     if kind not in WEIGHTS:
@@ -235,18 +234,18 @@ def connect_epochs(
     pairs = [(a, b) for a, b in pairs]
     _check_pairs(pairs)
     optimizer = optax.adam(3e-3) if optimizer is None else optimizer
-    started = _started(pairs, start, kind, bends)
-    going_on = [path for path in started if isinstance(path, Curve)]
-    if going_on:
-        if len(going_on[0].losses) > count("epochs", epochs):
-            raise ValueError(f"epochs must be at least the {len(going_on[0].losses)} of start, got {epochs}")
-        own = stack_members([path.state for path in going_on])
-        losses = np.stack([path.losses for path in going_on], axis=1)
+    starts = _checked_starts(pairs, start, kind, bends)
+    resumed = [path for path in starts if isinstance(path, Curve)]
+    if resumed:
+        if len(resumed[0].losses) > count("epochs", epochs):
+            raise ValueError(f"epochs must be at least the {len(resumed[0].losses)} of start, got {epochs}")
+        own = stack_members([path.state for path in resumed])
+        losses = np.stack([path.losses for path in resumed], axis=1)
     else:
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(len(pairs), dtype=np.uint32))
-        own = init_states(stack_members(list(started)), optimizer, keys=keys, model_state=model_state)
+        own = init_states(stack_members(list(starts)), optimizer, keys=keys, model_state=model_state)
         losses = np.zeros((0, len(pairs)))
-    # The ends are carried along with the model state: constants of each member that no gradient reaches.
+    # The ends are stored in the model state: constants of each member, to which no gradient flows.
     ends = jax.tree.map(jnp.asarray, stack_members(pairs))
     epochs_of = train(
         _curve_loss(problem.loss_fn, kind),
@@ -260,67 +259,67 @@ def connect_epochs(
         strategy=strategy,
         devices=devices,
     )
-    return _paths(epochs_of, pairs, kind, losses)
+    return _curves(epochs_of, pairs, kind, losses)
 
 
 def path_profile(
     problem: Problem,
     path: Curve,
     *,
-    t: Sequence[float] | np.ndarray = PLACES,
+    t: Sequence[float] | np.ndarray = PROFILE_POINTS,
     metric: str | None = None,
     larger_is_better: bool | None = None,
-    **how: Unpack[Options],
+    **options: Unpack[Options],
 ) -> PathProfile:
-    """Evaluate networks along a curve and along the straight line beside it.
+    """Evaluate networks along a curve and along the straight line between its ends.
 
     Args:
-        problem: whose metrics they are.
+        problem: the problem whose metrics are evaluated.
         path: the curve.
-        t: the places, of the curve and of the straight line, from 0 to 1, increasing.
-        metric: whose barriers they are; as in `jaxscape.barrier`, likewise
-        larger_is_better: whether a barrier is a drop.
-        how: `statistics` ("recalibrated" by default, or "kept", those that training on the curve left), `split`,
-            `batch_size`, `metrics`, `strategy` and `devices`, as in `jaxscape.landscape.points.evaluate_points`.
+        t: positions on the curve and on the straight line, from 0 to 1, increasing.
+        metric: the metric of the barriers; see `jaxscape.barrier`.
+        larger_is_better: whether a barrier is a drop; see `jaxscape.barrier`.
+        options: `statistics` ("recalibrated" by default, or "kept", those at the end of the curve's training), `split`,
+            `batch_size`, `metrics`, `strategy` and `devices`; see `jaxscape.landscape.points.evaluate_points`.
 
     Raises:
-        TypeError, ValueError: before any work, as `jaxscape.barrier`; and for statistics that are interpolated, which
-            a curve does not have.
+        TypeError, ValueError: before any work, see `jaxscape.barrier`; also for interpolated statistics, which a curve
+            does not have.
     """
-    places = check_range("t", t)
-    if places[0] != 0 or places[-1] != 1:
-        raise ValueError(f"t must go from 0 to 1, got {places[0]} to {places[-1]}")
-    if how.get("statistics") == "interpolated" or how.get("model_states") is not None:
+    positions = check_range("t", t)
+    if positions[0] != 0 or positions[-1] != 1:
+        raise ValueError(f"t must go from 0 to 1, got {positions[0]} to {positions[-1]}")
+    if options.get("statistics") == "interpolated" or options.get("model_states") is not None:
         raise ValueError('statistics must be "recalibrated" or "kept" along a curve, got "interpolated"')
-    how.setdefault("model_state", path.state.model_state)
+    options.setdefault("model_state", path.state.model_state)
     degree = len(path.points) - 1
-    # Both in one go: the straight line is a polygon that passes its bends by.
-    on_curve = np.stack(WEIGHTS[path.kind](degree, places), axis=1)
+    # Both are evaluated in one call: on the straight line the bends have weight 0.
+    on_curve = np.stack(WEIGHTS[path.kind](degree, positions), axis=1)
     on_line = np.zeros_like(on_curve)
-    on_line[:, [0, -1]] = np.stack(WEIGHTS["polygon"](1, places), axis=1)
-    evaluator = points_evaluator(problem, path.points, **how)
-    found: dict[str, list[np.ndarray]] = {}
-    for _, chunk in evaluator.chunks(np.concatenate([on_curve, on_line]), 2 * len(places)):
+    on_line[:, [0, -1]] = np.stack(WEIGHTS["polygon"](1, positions), axis=1)
+    evaluator = points_evaluator(problem, path.points, **options)
+    parts: dict[str, list[np.ndarray]] = {}
+    for _, chunk in evaluator.chunks(np.concatenate([on_curve, on_line]), 2 * len(positions)):
         for name, values in chunk.items():
-            found.setdefault(name, []).append(values)
-    metrics = {name: np.concatenate(values) for name, values in found.items()}
-    split = split_of(problem, how.get("split"))
+            parts.setdefault(name, []).append(values)
+    metrics = {name: np.concatenate(values) for name, values in parts.items()}
+    split = split_of(problem, options.get("split"))
     lines = [
-        Line(places, {name: values[part] for name, values in metrics.items()}, length, evaluator.statistics, split)
-        for part, length in (
-            (slice(len(places)), curve_length(path.points, path.kind)),
-            (slice(len(places), None), curve_length([path.a, path.b], "polygon")),
+        Line(positions, {name: values[rows] for name, values in metrics.items()}, length, evaluator.statistics, split)
+        for rows, length in (
+            (slice(len(positions)), curve_length(path.points, path.kind)),
+            (slice(len(positions), None), curve_length([path.a, path.b], "polygon")),
         )
     ]
     return PathProfile(*(line_barrier(one, metric=metric, larger_is_better=larger_is_better) for one in lines))
 
 
-# Gauss-Legendre nodes of each of as many parts of a Bézier curve, whose speed is smooth but where it turns back.
+# Gauss-Legendre nodes per part, and parts of a Bézier curve, whose speed is smooth except where the curve turns back.
 _NODES, _PARTS = 16, 64
 
 
 def curve_length(points: Sequence[PyTree], kind: Kind) -> float:
-    """Return the length of a curve in the parameters, in float64; NaN where it is not finite.
+    """Return the length of a curve in parameter space, in float64; NaN if it is not finite.
 
     Args:
         points: the ends and the bends between them, in order.
@@ -331,15 +330,15 @@ def curve_length(points: Sequence[PyTree], kind: Kind) -> float:
     if kind == "polygon":
         return float(sum(np.linalg.norm(step) for step in steps))
     products = np.array([[x @ y for y in steps] for x in steps])
-    nodes, shares = np.polynomial.legendre.leggauss(_NODES)
+    nodes, node_weights = np.polynomial.legendre.leggauss(_NODES)
     t = ((nodes + 1) / 2 + np.arange(_PARTS)[:, None]) / _PARTS
-    # The velocity is a Bézier curve too, of the steps from point to point.
+    # The velocity is a Bézier curve too, whose control points are the steps from point to point.
     weights = len(steps) * np.stack(bezier_weights(len(steps) - 1, t))
     speed = np.sqrt(np.maximum(np.einsum("i...,ij,j...->...", weights, products, weights), 0))
-    return float((speed @ shares).sum() / 2 / _PARTS)
+    return float((speed @ node_weights).sum() / 2 / _PARTS)
 
 
-def _paths(epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: np.ndarray) -> Iterator[list[Curve]]:
+def _curves(epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: np.ndarray) -> Iterator[list[Curve]]:
     for _, states, metrics in epochs:
         if "epoch_loss" in metrics:
             losses = np.concatenate([losses, np.asarray(metrics["epoch_loss"], float)[None]])
@@ -348,17 +347,17 @@ def _paths(epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: np.ndarr
 
 
 def _curve_loss(loss_fn: LossFn, kind: Kind) -> LossFn:
-    """The loss of a curve's bends: that of the network at a place that is drawn from the step's key."""
+    """Return the loss of a curve's bends: that of the network at a position drawn from the step's key."""
     one_loss = checked_loss(loss_fn)
 
     def loss(
         bends: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         (a, b), own = model_state
-        of_place, of_loss = jax.random.split(key)
-        params = curve_point([a, *bends, b], kind, jax.random.uniform(of_place))
-        found, (own, metrics) = one_loss(params, own, batch, of_loss)
-        return found, (((a, b), own), {**metrics, "loss": found})
+        position_key, loss_key = jax.random.split(key)
+        params = curve_point([a, *bends, b], kind, jax.random.uniform(position_key))
+        value, (own, metrics) = one_loss(params, own, batch, loss_key)
+        return value, (((a, b), own), {**metrics, "loss": value})
 
     check = getattr(loss_fn, "check_data", None)
     if check is not None:
@@ -366,20 +365,20 @@ def _curve_loss(loss_fn: LossFn, kind: Kind) -> LossFn:
     return loss
 
 
-def _started(
+def _checked_starts(
     pairs: list[tuple[PyTree, PyTree]], start: Sequence[Any] | None, kind: Kind, bends: int
 ) -> list[Curve] | list[list[PyTree]]:
-    """Paths to go on from, or the bends to start from, one for each pair."""
+    """Return the curves to resume, or the initial bends, one entry per pair."""
     if start is None:
-        places = [(i + 1) / (bends + 1) for i in range(bends)]
-        return [[curve_point(pair, "polygon", t) for t in places] for pair in pairs]
+        positions = [(i + 1) / (bends + 1) for i in range(bends)]
+        return [[curve_point(pair, "polygon", t) for t in positions] for pair in pairs]
     if len(start) != len(pairs):
         raise ValueError(f"start must have one entry for each of the {len(pairs)} pairs, got {len(start)}")
     paths = [path for path in start if isinstance(path, Curve)]
     if not paths:
         for points, (a, _) in zip(start, pairs, strict=True):
             if not isinstance(points, list | tuple) or len(points) != bends:
-                raise ValueError(f"start must be a Curve or a list of as many points as bends = {bends}")
+                raise ValueError(f"start must be a Curve, or a list of points with one for each of bends = {bends}")
             for point in points:
                 check_same("start", point, "a", a)
                 check_finite("start", point)
@@ -389,16 +388,16 @@ def _started(
             for points in start
         ]
     if len(paths) < len(pairs) or len({len(path.losses) for path in paths}) > 1:
-        raise ValueError("start must hold paths that have as many epochs behind them as one another, or none")
+        raise ValueError("start must hold curves that have all finished equally many epochs, or no curves")
     for path, (a, b) in zip(paths, pairs, strict=True):
         if (path.kind, len(path.bends)) != (kind, bends):
             raise ValueError(
-                f"start must be a path of kind {kind!r} with bends = {bends}, got {path.kind!r} with {len(path.bends)}"
+                f"start must be a curve of kind {kind!r} with bends = {bends}, got {path.kind!r} with {len(path.bends)}"
             )
         for name, end, other in (("a", path.a, a), ("b", path.b, b)):
             check_same("start", end, name, other, dtypes=True)
             if not _same(end, other):
-                raise ValueError(f"start must be a path between the same networks, but its {name} is another one")
+                raise ValueError(f"start must be a curve between the same networks, but its {name} is another network")
     return paths
 
 
@@ -411,7 +410,7 @@ def _check_pairs(pairs: list[tuple[PyTree, PyTree]]) -> None:
             check_same(name, tree, "a", pairs[0][0], dtypes=True)
             check_finite(name, tree)
         if _same(a, b):
-            raise ValueError(f"{names[0]} and {names[1]} must differ, but they are the same network")
+            raise ValueError(f"{names[0]} and {names[1]} must differ, but they are equal")
 
 
 def _same(a: PyTree, b: PyTree) -> bool:

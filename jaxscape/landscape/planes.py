@@ -1,8 +1,8 @@
-"""Lines and planes of parameters: through networks, along filter-normalised directions, along principal axes.
+"""Lines and planes in parameter space: through networks, along filter-normalised directions, along principal axes.
 
-A point of a plane is a weighted sum of a few pytrees (`Plane.vectors`), and its weights are a fixed matrix times
-(1, x) or (1, x, y, x*y). So a plane through three networks, a bilinear patch between four and a plane along two
-directions are one record, and are evaluated alike.
+A point of a plane is a weighted sum of a few pytrees (`Plane.vectors`). Its weights are a fixed matrix times (1, x) or
+(1, x, y, x*y). A plane through three networks, a bilinear patch between four and a plane along two directions are
+therefore the same kind of record and are evaluated in the same way.
 """
 
 import math
@@ -27,16 +27,16 @@ PyTree = Any
 Origin = Literal["last", "mean", "reference"]
 
 ORIGINS = ("last", "mean", "reference")
-# What a plane may be, and what its coordinates are.
+# The kinds of planes, and the meaning of their coordinates.
 KINDS = {
     "segment": "from one network (0) to another (1)",
-    "three points": "through three networks; coordinates are distances in the parameters",
+    "three points": "through three networks; coordinates are distances in parameter space",
     "four points": "bilinear between four networks at the corners of the unit square",
     "directions": "along filter-normalised random directions; 1 moves every filter by its own norm",
-    "principal axes": "along principal axes of a trajectory; coordinates are distances in the parameters",
+    "principal axes": "along principal axes of a trajectory; coordinates are distances in parameter space",
 }
-SMALLEST_ANGLE = 1e-3  # radians between two axes, below which the second is mostly what rounding leaves
-MAX_BYTES = 2**28  # of the points that are held at a time, as float32
+SMALLEST_ANGLE = 1e-3  # radians between two axes; below this the second axis would be mostly rounding errors
+MAX_BYTES = 2**28  # memory for the points that are read at a time, as float32
 
 
 class Plane(NamedTuple):
@@ -44,57 +44,61 @@ class Plane(NamedTuple):
 
     vectors: tuple[PyTree, ...]  # networks, or a network and directions
     matrix: np.ndarray  # float64 (vectors, 2 or 4): the weights of the point (x, y) are matrix @ (1, x, y, x*y)
-    kind: str  # of `KINDS`
-    corners: np.ndarray  # float64 (networks, axes): where the networks lie that it goes through; (0, axes) of none
+    kind: str  # a key of `KINDS`
+    corners: (
+        np.ndarray
+    )  # float64 (networks, axes): coordinates of the networks on the plane; (0, axes) if there are none
     axis_names: tuple[str, ...]
-    shares: np.ndarray | None = None  # of "principal axes": of the variance, float64 (points - 1,), all axes in order
+    shares: np.ndarray | None = None  # "principal axes": fraction of the variance on each axis, float64 (points - 1,)
 
     @property
     def num_axes(self) -> int:
-        """1 of a line, 2 of a plane."""
+        """The number of axes: 1 for a line, 2 for a plane."""
         return 1 if self.matrix.shape[1] == 2 else 2
 
 
 def plane(a: PyTree, b: PyTree, c: PyTree | None = None, d: PyTree | None = None) -> Plane:
     """Return the line through two networks, the plane through three, or the bilinear patch between four.
 
-    Through two, x is the share of the way from `a` (0) to `b` (1). Through three the axes are orthonormal (Garipov et
-    al. 2018): `a` is the origin, `b` lies on the x axis, `c` above it, and coordinates are euclidean distances in the
-    parameters. Between four, `a` lies at (0, 0), `b` at (1, 0), `c` at (0, 1) and `d` at (1, 1), and the point (x, y)
-    is (1-x)(1-y) a + x(1-y) b + (1-x)y c + xy d.
+    For two networks, x goes linearly from `a` (0) to `b` (1). For three, the axes are orthonormal (Garipov et al.
+    2018): `a` is the origin, `b` lies on the x axis, `c` above it, and coordinates are euclidean distances in parameter
+    space. For four, `a` is at (0, 0), `b` at (1, 0), `c` at (0, 1) and `d` at (1, 1), and the point (x, y) is
+    (1-x)(1-y) a + x(1-y) b + (1-x)y c + xy d.
 
     Args:
-        a: the parameters of a network; likewise
-        b: of another,
-        c: of a third, and
-        d: of a fourth.
+        a: the parameters of the first network.
+        b: the parameters of the second network.
+        c: the parameters of the third network, if any.
+        d: the parameters of the fourth network, if any.
 
     Raises:
-        TypeError: for leaves that are not real floating-point numbers (names the leaf).
-        ValueError: for networks that differ in structure or shapes, are not finite, or are equal; and for three, or
-            the first three of four, that lie within 0.001 rad of one line (gives the angle).
+        TypeError: if a leaf does not hold real floating-point numbers (names the leaf).
+        ValueError: if networks differ in structure or shapes, are not finite, or are equal; or if three networks, or
+            the first three of four, lie within 0.001 rad of one line (gives the angle).
 
     References:
         Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", NeurIPS 2018, appendix A.1.
     """
     if c is None and d is not None:
-        raise ValueError("d must be None where c is None: give two, three or four networks")
+        raise ValueError("d must be None if c is None: give two, three or four networks")
     networks = {name: tree for name, tree in zip("abcd", (a, b, c, d), strict=True) if tree is not None}
     for name, tree in networks.items():
         check_same(name, tree, "a", a)
         check_finite(name, tree)
         for other in networks:
             if other < name and not _products(_differences(tree, networks[other]))[0, 0]:
-                raise ValueError(f"{other} and {name} must be different networks, and are equal")
+                raise ValueError(f"{other} and {name} must be different networks, but they are equal")
     vectors = tuple(networks.values())
     if len(vectors) == 2:
-        return Plane(vectors, np.array([[1.0, -1], [0, 1]]), "segment", np.array([[0.0], [1]]), ("share of the way",))
+        matrix, corners = np.array([[1.0, -1], [0, 1]]), np.array([[0.0], [1]])
+        return Plane(vectors, matrix, "segment", corners, ("interpolation coefficient",))
     products = _products(_differences(b, a), _differences(c, a))
-    _refuse_dependent(products, "the ways from a to b and from a to c")
+    _refuse_dependent(products, "the vectors from a to b and from a to c")
     if len(vectors) == 4:
         bilinear = np.array([[1.0, -1, -1, 1], [0, 1, 0, -1], [0, 0, 1, -1], [0, 0, 0, 1]])
         corners = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
-        return Plane(vectors, bilinear, "four points", corners, ("share of the way, x", "share of the way, y"))
+        names = ("interpolation coefficient, x", "interpolation coefficient, y")
+        return Plane(vectors, bilinear, "four points", corners, names)
     length, along = math.sqrt(products[0, 0]), products[0, 1] / products[0, 0]
     height = _height(products)
     matrix = np.array(
@@ -116,27 +120,27 @@ def filter_plane(
     ignore: bool = True,
     where: Where | None = None,
 ) -> Plane:
-    """Return the plane, or the line, from a network along filter-normalised random directions (Li et al. 2018).
+    """Return the plane or line through a network along filter-normalised random directions (Li et al. 2018).
 
-    A seed's direction is that of `jump_grid`, whose copies so lie on the axes, at their step sizes.
+    The direction of a seed is the one that `jump_grid` uses, so its copies lie on the axes, at their step sizes.
 
     Args:
-        params: of one network, at (0, 0).
-        seeds: two for a plane, one for a line.
-        filter_axis: as in `filter_normalize`; likewise
-        ignore: which leaves stay where they are, biases and scales by default; and
-        where: which leaves move at all.
+        params: the parameters of one network, which is at (0, 0).
+        seeds: two seeds for a plane, one for a line.
+        filter_axis: see `filter_normalize`.
+        ignore: leave biases and scales unperturbed; see `filter_normalize`.
+        where: which leaves are perturbed; see `filter_normalize`.
 
     Raises:
-        TypeError, ValueError: as `filter_normalize`; for another number of seeds, and for params that are not finite
-            or whose filters are all zero.
+        TypeError, ValueError: see `filter_normalize`; also for another number of seeds, and for params that are not
+            finite or whose filters are all zero.
 
     Reference:
         Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018.
     """
     numbers, _ = checked_grid(seeds, (1.0,))
     if len(numbers) > 2:
-        raise ValueError(f"seeds must be one or two, a direction each, got {numbers}")
+        raise ValueError(f"seeds must be one or two, one per direction, got {numbers}")
     check_finite("params", params)
     directions = [
         filter_normalize(
@@ -146,7 +150,7 @@ def filter_plane(
     ]
     products = _products(*([np.asarray(leaf) for leaf in jax.tree.leaves(each)] for each in directions))
     if not products[0, 0]:
-        raise ValueError("params must have a filter that moves and is not zero, and there is none")
+        raise ValueError("params must have at least one nonzero filter that is perturbed, but there is none")
     if len(numbers) == 2:
         _refuse_dependent(products, f"the directions of the seeds {numbers[0]} and {numbers[1]}")
     names = tuple(f"direction of seed {seed}, in norms of the filters" for seed in numbers)
@@ -163,37 +167,38 @@ def trajectory_plane(
     like: PyTree | None = None,
     products: IncrementGram | None = None,
 ) -> Plane:
-    """Return the plane, or the line, along principal axes of the points of trajectories, exactly.
+    """Return the plane or line along exact principal axes of the points of trajectories.
 
-    Axes and shares come from the products of increments (`jaxscape.gram`), and are right for points that are nearly
-    parallel; the points are then read once more, a part at a time, for the axes as parameters. Random walks have a
-    leading plane too: see `random_walk_shares`, and `principal_shares` of `null_trajectories`.
+    The axes and their fractions of the variance are computed from the products of increments (`jaxscape.gram`), and are
+    accurate even for nearly parallel points. The points are then read once more, in blocks, to express the axes as
+    parameters. Random walks have leading principal axes too: compare with `random_walk_shares`, and with
+    `principal_shares` of `null_trajectories`.
 
     Args:
-        points: as `gram` takes them; the mean of all is the centre of the principal axes.
-        axes: which two principal axes span the plane, or which one the line; 0 is the leading one.
-        origin: where the plane lies. "reference": through that network. "last": through the last point, of one
-            trajectory. "mean": through the mean, where the plane is nearest to the points. By default the first of
-            these that can be.
-        reference: the minimum, say; the parameters of one network.
-        members: of a store, as `gram` takes them.
-        like: parameters in the structure that the plane is to have; by default that of the points, of a store nested
-            dictionaries.
-        products: the `IncrementGram` of these points, where it is known.
+        points: see `gram`; the principal axes are centred at the mean of all points.
+        axes: indices of the two principal axes of the plane, or of the one axis of the line; 0 is the leading one.
+        origin: the point through which the plane passes. "reference": that network. "last": the last point of a single
+            trajectory. "mean": the mean, where the plane is closest to the points. By default the first of these that
+            is available.
+        reference: the parameters of one network, such as the minimum.
+        members: members of a store; see `gram`.
+        like: parameters in the structure that the plane shall have; by default that of the points, or nested
+            dictionaries for a store.
+        products: the `IncrementGram` of these points, if it is already computed.
 
     Returns:
         A plane with orthonormal axes (float64 NumPy arrays), each with its largest coordinate positive, and `shares`.
 
     Raises:
-        ValueError: as `gram`; for an unknown origin, a reference that is missing, the last point of several
-            trajectories, and axes that the points do not span.
+        ValueError: see `gram`; also for an unknown origin, a missing reference, the last point of several trajectories,
+            or axes that the points do not span.
     """
     source = open_source(points, members, None)
     through = _checked_origin(origin, reference, source)
-    known = gram(points, members=members) if products is None else products
-    if known.num_points != source.num_rows:
-        raise ValueError(f"products must be of the {source.num_rows} points, got those of {known.num_points}")
-    values, vectors = _principal_axes(known)
+    products = gram(points, members=members) if products is None else products
+    if products.num_points != source.num_rows:
+        raise ValueError(f"products must be those of the {source.num_rows} points, got those of {products.num_points}")
+    values, vectors = _principal_axes(products)
     chosen = [whole_number("axes", axis) for axis in axes]
     spanned = int(np.sum(values > 1e-12 * values[0])) if values[0] > 0 else 0
     if len(chosen) not in (1, 2) or len(set(chosen)) < len(chosen) or not all(0 <= axis < spanned for axis in chosen):
@@ -201,8 +206,7 @@ def trajectory_plane(
             f"axes must be one or two distinct numbers of the {spanned} axes of these points, got {chosen}"
         )
     rows = (vectors[:, chosen] / np.sqrt(values[chosen])).T
-    first = _origin_weights(through, source.num_rows)
-    flat = _sums(source, np.vstack([rows, first]))
+    flat = _sums(source, np.vstack([rows, _origin_weights(through, source.num_rows)]))
     like = network_reader(points, members=members)(0) if like is None else like
     if through == "reference":
         flat[-1] = flatten_reference(reference, source)
@@ -214,35 +218,36 @@ def trajectory_plane(
 
 
 def principal_shares(points: IncrementGram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree) -> np.ndarray:
-    """Return the share of the variance of points on each of their principal axes, the largest first.
+    """Return the fraction of the variance of points on each principal axis (explained variance ratio), largest first.
 
     Args:
-        points: an `IncrementGram`, such as one of `null_trajectories`, or whatever `gram` takes.
+        points: an `IncrementGram`, such as the result of `null_trajectories`, or anything that `gram` takes.
 
     Returns:
-        float64 (points - 1,), with the sum 1.
+        float64 (points - 1,), with sum 1.
 
     Raises:
-        ValueError: as `gram`, and for points that are all the same.
+        ValueError: see `gram`; also if all points are equal.
     """
     values, _ = _principal_axes(points if isinstance(points, IncrementGram) else gram(points))
     if not values[0] > 0:
-        raise ValueError("points must differ, and are all the same")
+        raise ValueError("points must differ, but they are all the same")
     return (values / values.sum())[:-1]
 
 
 def random_walk_shares(num_points: int) -> np.ndarray:
-    """Return the shares of the variance of a random walk in a space of many dimensions, the largest first.
+    """Return the fraction of the variance on each principal axis of a high-dimensional random walk, largest first.
 
-    The centred inner products of a walk of independent steps tend to those that the inverse of the path graph's
-    Laplacian gives, whose eigenvalues are known: share k is proportional to 1 / sin(pi k / (2 n))^2. Of a long walk it
-    is 6 / (pi k)^2: 60.8 % on one axis, 76.0 % on two. So a trajectory is no curve in a plane for its shares alone.
+    The centred inner products of a walk of independent steps tend to the pseudo-inverse of the path graph's Laplacian,
+    whose eigenvalues are known: fraction k is proportional to 1 / sin(pi k / (2 n))^2. For a long walk it is
+    6 / (pi k)^2, that is 60.8 % on the first axis and 76.0 % on the first two. Large fractions alone are therefore no
+    evidence that a trajectory is a curve in a plane.
 
     Args:
-        num_points: n, the start counted, far fewer than there are dimensions.
+        num_points: n, including the start; it should be much smaller than the number of dimensions.
 
     Returns:
-        float64 (n - 1,), with the sum 1.
+        float64 (n - 1,), with sum 1.
 
     Raises:
         ValueError: for fewer than 2 points.
@@ -258,7 +263,7 @@ def random_walk_shares(num_points: int) -> np.ndarray:
 
 
 def plane_weights(plane: Plane, coordinates: np.ndarray) -> np.ndarray:
-    """Return the weights of the vectors of a plane at some points: barycentric coordinates where these are networks.
+    """Return the weights of a plane's vectors at some points; if all are networks, these are barycentric coordinates.
 
     Args:
         plane: a plane.
@@ -270,12 +275,12 @@ def plane_weights(plane: Plane, coordinates: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: for another shape.
     """
-    found = np.asarray(coordinates, np.float64)
-    if found.ndim != 2 or found.shape[1] != plane.num_axes:
-        raise ValueError(f"coordinates must have shape (points, {plane.num_axes}), got {found.shape}")
-    terms = [np.ones(len(found)), *found.T]
+    points = np.asarray(coordinates, np.float64)
+    if points.ndim != 2 or points.shape[1] != plane.num_axes:
+        raise ValueError(f"coordinates must have shape (points, {plane.num_axes}), got {points.shape}")
+    terms = [np.ones(len(points)), *points.T]
     if plane.num_axes == 2:
-        terms.append(found[:, 0] * found[:, 1])
+        terms.append(points[:, 0] * points[:, 1])
     weights: np.ndarray = np.stack(terms, axis=1) @ plane.matrix.T
     return weights
 
@@ -285,7 +290,7 @@ def plane_point(plane: Plane, coordinates: Sequence[float]) -> PyTree:
 
     Args:
         plane: a plane.
-        coordinates: one number an axis.
+        coordinates: one number per axis.
     """
     (weights,) = plane_weights(plane, np.asarray(coordinates, np.float64)[None])
 
@@ -302,7 +307,7 @@ def distance(a: PyTree, b: PyTree) -> float:
 
 
 def is_bilinear(plane: Plane) -> bool:
-    """Whether a plane is a bilinear patch, on which nothing can be projected."""
+    """Return whether a plane is a bilinear patch, onto which points cannot be projected."""
     return plane.num_axes == 2 and bool(np.any(plane.matrix[:, 3]))
 
 
@@ -313,13 +318,13 @@ def _along(vectors: tuple[PyTree, ...], kind: str, names: tuple[str, ...]) -> Pl
 
 
 def _differences(tree: PyTree, other: PyTree) -> list[np.ndarray]:
-    """Leaves of a difference, float64."""
+    """Return the leaves of the difference of two pytrees, as float64."""
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
     return [np.asarray(one, np.float64) - np.asarray(two, np.float64) for one, two in pairs]
 
 
 def _products(*vectors: list[np.ndarray]) -> np.ndarray:
-    """Inner products of vectors that are lists of leaves, float64."""
+    """Return the float64 inner products of vectors that are given as lists of leaves."""
     leaves = ([np.asarray(leaf, np.float64).ravel() for leaf in each] for each in zip(*vectors, strict=True))
     products = np.zeros((len(vectors),) * 2)
     for each in leaves:
@@ -328,16 +333,16 @@ def _products(*vectors: list[np.ndarray]) -> np.ndarray:
 
 
 def _height(products: np.ndarray) -> float:
-    """The length of the part of the second vector that is perpendicular to the first."""
+    """Return the norm of the component of the second vector that is perpendicular to the first."""
     return math.sqrt(max(products[1, 1] - products[0, 1] ** 2 / products[0, 0], 0))
 
 
-def _refuse_dependent(products: np.ndarray, words: str) -> None:
+def _refuse_dependent(products: np.ndarray, description: str) -> None:
     sine = _height(products) / math.sqrt(products[1, 1])
     if sine < math.sin(SMALLEST_ANGLE):
         raise ValueError(
-            f"a plane needs two independent axes, but {words} are {math.asin(min(sine, 1)):.2g} rad from one line "
-            f"(allowed: {SMALLEST_ANGLE} or more)"
+            f"a plane needs two independent axes, but {description} are {math.asin(min(sine, 1)):.2g} rad from one "
+            f"line (allowed: {SMALLEST_ANGLE} or more)"
         )
 
 
@@ -350,7 +355,7 @@ def _checked_origin(origin: str | None, reference: PyTree | None, source: Source
     if origin == "reference" and reference is None:
         raise ValueError('origin "reference" needs a reference, the parameters of one network')
     if origin == "last" and not is_one:
-        raise ValueError('origin "last" is for one trajectory, and these are several; choose members, or "mean"')
+        raise ValueError('origin "last" needs a single trajectory, but there are several; choose members, or "mean"')
     return origin
 
 
@@ -359,7 +364,7 @@ def _origin_weights(origin: str, points: int) -> np.ndarray:
 
 
 def _principal_axes(products: IncrementGram) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (n,) and unit eigenvectors (n, n) of the centred inner products, the largest first, none negative."""
+    """Return eigenvalues (n,), clipped at 0, and unit eigenvectors (n, n) of the centred Gram matrix, largest first."""
     squared = pairwise_distances(products, metric="euclidean") ** 2
     row = squared.mean(axis=1)
     values, vectors = np.linalg.eigh(-(squared - row[:, None] - row + row.mean()) / 2)
@@ -368,7 +373,7 @@ def _principal_axes(products: IncrementGram) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sums(source: Source, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums (sums, P) of points, float64, from blocks of their columns."""
+    """Return weighted sums (sums, P) of points as float64, computed from blocks of columns."""
     sums, column = np.empty((len(weights), source.dimension)), 0
     for block in source.blocks(MAX_BYTES):
         sums[:, column : column + block.shape[1]] = weights @ block.astype(np.float64)
@@ -377,7 +382,7 @@ def _sums(source: Source, weights: np.ndarray) -> np.ndarray:
 
 
 def _unflatten(flat: np.ndarray, source: Source, like: PyTree) -> PyTree:
-    """One point as a pytree of the structure of `like`, its arrays found by key path."""
+    """Return one point as a pytree with the structure of `like`, with arrays matched by key path."""
     ends = np.cumsum([math.prod(shape) for shape in source.shapes.values()])[:-1]
     arrays = {
         name: part.reshape(shape)
@@ -387,6 +392,8 @@ def _unflatten(flat: np.ndarray, source: Source, like: PyTree) -> PyTree:
     names = ["/".join(key_names(path)) for path, _ in leaves]
     shapes = {name: np.shape(leaf) for name, (_, leaf) in zip(names, leaves, strict=True)}
     if shapes != source.shapes:
-        name, here, there = next(differences(shapes, source.shapes, describe_shape))
-        raise ValueError(f"like must have the arrays of one point, but {name!r} is {here} there and {there} in a point")
+        name, in_like, in_point = next(differences(shapes, source.shapes, describe_shape))
+        raise ValueError(
+            f"like must have the arrays of one point, but {name!r} is {in_like} there and {in_point} in a point"
+        )
     return jax.tree.unflatten(treedef, [arrays[name] for name in names])

@@ -1,7 +1,7 @@
-"""The metrics of many networks, one after the other or as a stack: what lines, planes and surfaces are made of.
+"""Evaluate the metrics of many networks, one at a time or as a stack, for lines, planes and surfaces.
 
-A point of a plane is a weighted sum of a few networks or directions, which lie on the device once; what goes there for
-each point are its weights. A point that is NaN or infinite stays one value, and the others are untouched.
+A point of a plane is a weighted sum of a few networks or directions. These are copied to the device once; only the
+weights of each point are transferred. A NaN or infinite point does not affect the others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,12 +33,12 @@ PyTree = Any
 
 
 class Evaluator(NamedTuple):
-    """An evaluation that is ready to run."""
+    """A prepared evaluation."""
 
-    names: tuple[str, ...] | None  # of the metrics; None where the first point tells them (see `_names`)
-    statistics: str  # of `jaxscape.landscape.options.STATISTICS`
-    chunks: Callable[[Any, int], Iterator[Chunk]]  # (what makes the points of some rows, how many rows)
-    at_once: int  # points under way at a time, on all devices
+    names: tuple[str, ...] | None  # of the metrics; None if they are only known after the first point (see `_names`)
+    statistics: str  # a key of `jaxscape.landscape.options.STATISTICS`
+    chunks: Callable[[Any, int], Iterator[Chunk]]  # function of (source of the points, number of rows)
+    at_once: int  # number of points evaluated at a time, on all devices together
 
 
 def evaluate_points(
@@ -55,41 +55,43 @@ def evaluate_points(
     strategy: str | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Iterator[Chunk]:
-    """Evaluate weighted sums of networks and directions, and give the results as they come.
+    """Evaluate weighted sums of networks and directions, and yield the results as they become available.
 
-    What has come may be kept, and the rest asked for another time by its own weights: each point is evaluated by
-    itself, so that nothing depends on which others there are ("vmap" rounds differently in stacks of another size).
+    Each point is evaluated independently of the others, so results can be stored and the remaining points evaluated
+    later from their own weights ("vmap" rounds differently for stacks of different sizes).
 
     Args:
-        problem: whose metrics they are.
+        problem: the problem whose metrics are evaluated.
         vectors: pytrees like the parameters: point i is the sum of weights[i, j] * vectors[j], in the dtype of the
-            first.
+            first vector.
         weights: float (points, vectors).
-        model_state: of every point, before `statistics`; nothing by default.
-        model_states: in its place, one for each vector, where the vectors are networks.
-        statistics: which running statistics (batch norm) a point has. "recalibrated": measured anew on the training
-            data (`jaxscape.training.statistics`). "interpolated": the weighted sum of `model_states`. "kept":
-            `model_state`, or the first of `model_states`. A model without running statistics has none whatever this
-            says; nor do they matter where the loss is that of training, with the statistics of each batch.
-        split: "train" or "test": the means of `predict` and `score` over that data set (of `loss_fn` with one key,
-            where a problem has no `predict`). By default what `problem.evaluate` gives, and "train" of a problem
-            without it.
-        batch_size: examples a batch, of the data set and where statistics are measured.
-        metrics: names of those to give; all by default.
-        strategy: "loop", one point after the other; "threads", each in a thread, as many at once as there are cores,
-            or "threads:4"; "vmap", so many in one program, or "vmap:8", and half as many where these do not fit into
-            the device's memory. The first two give the same bytes. By default "threads" on a CPU, and "vmap" elsewhere.
-        devices: share the points out; all of this process by default. "threads" is "loop" on several.
+        model_state: the model state of every point, before `statistics` is applied; empty by default.
+        model_states: one model state per vector instead, if the vectors are networks.
+        statistics: the batch-norm running statistics of each point. "recalibrated": measured at this point on the
+            training data (`jaxscape.training.statistics`). "interpolated": the weighted sum of `model_states`. "kept":
+            `model_state`, or the first of `model_states`. This has no effect on models without running statistics, or
+            if the loss is that of training, which uses the statistics of each batch.
+        split: "train" or "test": the means of `predict` and `score` over that data set (or of `loss_fn` with a fixed
+            key, if a problem has no `predict`). By default the result of `problem.evaluate`, or "train" if the problem
+            has none.
+        batch_size: examples per batch, for the metrics and for the statistics.
+        metrics: names of the metrics to return; all by default.
+        strategy: "loop" evaluates one point after the other; "threads" one per thread, with as many threads as cores,
+            or four with "threads:4"; "vmap" 16 in one program, or eight with "vmap:8", and half as many if they do not
+            fit into the device's memory. "loop" and "threads" are bitwise equal. By default "threads" on a CPU and
+            "vmap" elsewhere.
+        devices: devices over which the points are distributed; by default all of this process. "threads" is "loop" on
+            several devices.
 
     Yields:
-        Chunk after chunk in order: rows, int64, and the metrics of these rows by name, float64.
+        Chunks in order: rows (int64), and the metrics of these rows by name (float64).
 
     Raises:
-        TypeError: for arguments of another kind.
-        ValueError: for vectors that differ in structure or shapes, or are not finite; weights of another
-            shape or not finite; unknown names of metrics, statistics, splits or strategies (lists the known); a
-            statistic that cannot be measured anew; "interpolated" without a model state for each vector.
-        MemoryError: where not even one point fits into the device's memory.
+        TypeError: for arguments of a wrong type.
+        ValueError: if vectors differ in structure or shapes or are not finite; if weights have another shape or are not
+            finite; if a name of a metric, statistics, split or strategy is unknown (lists the known ones); if
+            statistics cannot be recalibrated; or if "interpolated" lacks a model state for each vector.
+        MemoryError: if not even one point fits into the device's memory.
     """
     vectors = tuple(vectors)
     options = Options(
@@ -113,17 +115,17 @@ def points_evaluator(
     model_state: PyTree = None,
     model_states: Sequence[PyTree] | None = None,
     statistics: Statistics = "recalibrated",
-    **how: Any,
+    **options: Any,
 ) -> Evaluator:
-    """Return the evaluation of weighted sums, `chunks(weights, len(weights))`, and what it will give.
+    """Return a prepared evaluation of weighted sums; call `chunks(weights, len(weights))` on it.
 
     Args:
-        problem: as for `evaluate_points`; likewise
-        vectors: networks and directions;
-        model_state: of every point;
-        model_states: of each vector;
-        statistics: of a point; and
-        how: the other options.
+        problem: see `evaluate_points`.
+        vectors: networks and directions; see `evaluate_points`.
+        model_state: see `evaluate_points`.
+        model_states: see `evaluate_points`.
+        statistics: see `evaluate_points`.
+        options: the other options of `evaluate_points`.
     """
     if not vectors:
         raise ValueError("vectors must be one pytree or more, got none")
@@ -133,83 +135,90 @@ def points_evaluator(
     states = check_states(model_state, model_states, statistics, len(vectors))
     if statistics == "interpolated":
         states = tuple(debiased(problem, state) for state in states)
-    weighted = _compiled_sum()
+    weighted_sum = _compiled_sum()
 
-    def place_on(device: jax.Device | None) -> tuple[_Place, _StateOf]:
-        here, states_here = _on(device, (vectors, states))
+    def on_device(device: jax.Device | None) -> tuple[_ParamsOf, _StateOf]:
+        device_vectors, device_states = _put(device, (vectors, states))
 
-        def place(weights: jax.Array) -> PyTree:
-            return weighted(weights, here)
+        def params_of(weights: jax.Array) -> PyTree:
+            return weighted_sum(weights, device_vectors)
 
         def state_of(weights: jax.Array, params: PyTree) -> PyTree:
-            return weighted(weights, states_here) if statistics == "interpolated" else states_here[0]
+            return weighted_sum(weights, device_states) if statistics == "interpolated" else device_states[0]
 
-        return place, state_of
+        return params_of, state_of
 
     def payload(weights: np.ndarray, rows: np.ndarray | int) -> jax.Array:
-        # float32, or float64 where x64 is on.
+        # float32, or float64 in x64 mode.
         return jnp.asarray(weights[rows])
 
-    return _evaluator(problem, vectors[0], states[0], place_on, payload, statistics=statistics, **how)
+    return _evaluator(problem, vectors[0], states[0], on_device, payload, statistics=statistics, **options)
 
 
 def networks_evaluator(
-    problem: Problem, like: PyTree, *, model_state: PyTree = None, statistics: Statistics = "recalibrated", **how: Any
+    problem: Problem,
+    like: PyTree,
+    *,
+    model_state: PyTree = None,
+    statistics: Statistics = "recalibrated",
+    **options: Any,
 ) -> Evaluator:
-    """Return the evaluation of networks of any kind, `chunks(network, number)` with `network(row)` their parameters.
+    """Return a prepared evaluation of arbitrary networks; call `chunks(network, number)` with `network(row) -> params`.
 
     Args:
-        problem: as for `evaluate_points`; likewise
-        like: the parameters of one of the networks, or arrays of their shapes;
-        model_state: of every network;
-        statistics: "recalibrated" or "kept"; and
-        how: the other options.
+        problem: see `evaluate_points`.
+        like: the parameters of one of the networks, or arrays of the same shapes.
+        model_state: the model state of every network.
+        statistics: "recalibrated" or "kept".
+        options: the other options of `evaluate_points`.
     """
-    if how.pop("model_states", None) is not None:
-        raise ValueError("model_states are of the corners of a plane; give one model_state for networks")
+    if options.pop("model_states", None) is not None:
+        raise ValueError("model_states belong to the corners of a plane; give one model_state for networks")
     if statistics == "interpolated":
-        raise ValueError('statistics must be "recalibrated" or "kept" for networks that are no points of a plane')
+        raise ValueError('statistics must be "recalibrated" or "kept" for networks that are not points of a plane')
     states = check_states(model_state, None, statistics, 1)
 
-    def place_on(device: jax.Device | None) -> tuple[_Place, _StateOf]:
-        (state_here,) = _on(device, states)
-        return lambda params: params, lambda payload, params: state_here
+    def on_device(device: jax.Device | None) -> tuple[_ParamsOf, _StateOf]:
+        (device_state,) = _put(device, states)
+        return lambda params: params, lambda payload, params: device_state
 
     def payload(network: Callable[[int], PyTree], rows: np.ndarray | int) -> PyTree:
         if isinstance(rows, int):
             return jax.tree.map(jnp.asarray, network(rows))
-        made = {row: network(row) for row in dict.fromkeys(rows.tolist())}
-        return stack_members([made[row] for row in rows.tolist()])
+        networks = {row: network(row) for row in dict.fromkeys(rows.tolist())}
+        return stack_members([networks[row] for row in rows.tolist()])
 
-    return _evaluator(problem, like, states[0], place_on, payload, statistics=statistics, **how)
+    return _evaluator(problem, like, states[0], on_device, payload, statistics=statistics, **options)
 
 
-def evaluate_networks(problem: Problem, network: Callable[[int], PyTree], number: int, **how: Any) -> Iterator[Chunk]:
-    """Evaluate any networks, as `evaluate_points` does the points of a plane.
+def evaluate_networks(
+    problem: Problem, network: Callable[[int], PyTree], number: int, **options: Any
+) -> Iterator[Chunk]:
+    """Evaluate arbitrary networks, as `evaluate_points` evaluates the points of a plane.
 
     Args:
-        problem: whose metrics they are.
-        network: `row -> params`, called when the turn comes, and once for row 0 before.
-        number: of networks; rows go from 0 to number - 1.
-        how: as for `evaluate_points`, but for "interpolated" and `model_states`.
+        problem: the problem whose metrics are evaluated.
+        network: `row -> params`; called for row 0 at the start, and then for each row when it is needed.
+        number: number of networks; rows go from 0 to number - 1.
+        options: see `evaluate_points`, except for "interpolated" and `model_states`.
 
     Yields:
-        As `evaluate_points`.
+        Chunks in order; see `evaluate_points`.
     """
     count("number", number)
-    return networks_evaluator(problem, network(0), **how).chunks(network, number)
+    return networks_evaluator(problem, network(0), **options).chunks(network, number)
 
 
-_Place = Callable[[Any], PyTree]  # what stands for a point -> its parameters
-_StateOf = Callable[[Any, PyTree], PyTree]  # the same, and the parameters -> its model state
-_One = Callable[[Any], Metrics]  # what stands for a point -> its metrics
+_ParamsOf = Callable[[Any], PyTree]  # payload of a point -> its parameters
+_StateOf = Callable[[Any, PyTree], PyTree]  # payload of a point, its parameters -> its model state
+_One = Callable[[Any], Metrics]  # payload of a point -> its metrics
 
 
 def _evaluator(
     problem: Problem,
     params: PyTree,
     model_state: PyTree,
-    place_on: Callable[[jax.Device | None], tuple[_Place, _StateOf]],
+    on_device: Callable[[jax.Device | None], tuple[_ParamsOf, _StateOf]],
     payload: Callable[[Any, Any], PyTree],
     *,
     statistics: Statistics,
@@ -223,39 +232,40 @@ def _evaluator(
     count("batch_size", batch_size)
     used = jax.local_devices() if devices is None else checked_devices(devices)
     kind, together = points_at_once(strategy, used)
-    found = resolved_statistics(problem, model_state, statistics, split)
+    resolved = resolved_statistics(problem, model_state, statistics, split)
 
-    def on(device: jax.Device | None) -> tuple[_One, _Measure]:
+    def prepare(device: jax.Device | None) -> tuple[_One, _Measure]:
         with jax.default_device(device):
             measure = _measure(problem, split, batch_size)
-            again = (
-                recalibration(problem, params, model_state, batch_size=batch_size) if found == "recalibrated" else None
+            recalibrate = (
+                recalibration(problem, params, model_state, batch_size=batch_size)
+                if resolved == "recalibrated"
+                else None
             )
-            place, state_of = place_on(device)
+            params_of, state_of = on_device(device)
 
         def one(point: Any) -> Metrics:
-            placed = place(point)
-            state = state_of(point, placed)
-            return measure.run(placed, state if again is None else again(placed, state))
+            network = params_of(point)
+            state = state_of(point, network)
+            return measure.run(network, state if recalibrate is None else recalibrate(network, state))
 
         return one, measure
 
-    # Of one device that nobody named jax need not be told: arrays stay uncommitted, as users' own are.
-    places = [None] if devices is None and len(used) == 1 else used
-    ready = [on(device) for device in places]
-    names = _names(ready[0][1], params, model_state)
+    # With a single default device nothing is committed to it, so that users' own uncommitted arrays mix with ours.
+    targets = [None] if devices is None and len(used) == 1 else used
+    prepared = [prepare(device) for device in targets]
+    names = _names(prepared[0][1], params, model_state)
     chosen = chosen_metrics(metrics, names)
     if names is None and strategy is None and kind == "vmap":
-        kind, together = "loop", 1  # what cannot be traced cannot be stacked
-    ones = [one for one, _ in ready]
-    return Evaluator(
-        chosen, found, partial(evaluate_chunks, ones, places, payload, kind, together, metrics), together * len(places)
-    )
+        kind, together = "loop", 1  # an evaluation that cannot be traced cannot be vmapped
+    evaluators = [one for one, _ in prepared]
+    chunks = partial(evaluate_chunks, evaluators, targets, payload, kind, together, metrics)
+    return Evaluator(chosen, resolved, chunks, together * len(targets))
 
 
 class _Measure(NamedTuple):
     run: Callable[[PyTree, PyTree], Metrics]  # (params, model_state) -> metrics of one network, batch by batch
-    traced: Callable[[PyTree, PyTree], Metrics]  # the same names, without what is compiled by itself where possible
+    traced: Callable[[PyTree, PyTree], Metrics]  # gives the same names, without separately compiled parts if possible
 
 
 def _measure(problem: Problem, split: Split | None, batch_size: int) -> _Measure:
@@ -267,7 +277,7 @@ def _measure(problem: Problem, split: Split | None, batch_size: int) -> _Measure
     return _Measure(run, lambda params, model_state: over.metrics(params, model_state, over.batches[0]))
 
 
-@lru_cache(maxsize=4)  # so that another line or surface of a problem finds its programs again
+@lru_cache(maxsize=4)  # so that the next line or surface of a problem reuses its compiled programs
 def _compiled_metrics(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], Metrics]:
     return compiler.jit(batch_metrics(problem, "train" if problem.predict is None else "evaluate"))
 
@@ -280,27 +290,27 @@ def _compiled_sum() -> Callable[[jax.Array, Sequence[PyTree]], PyTree]:
 def _names(measure: _Measure, params: PyTree, model_state: PyTree) -> tuple[str, ...] | None:
     try:
         return tuple(jax.eval_shape(measure.traced, params, model_state))
-    except Exception:  # parts in NumPy, or compiled for oneDNN; what is wrong is raised again by the first point
+    except Exception:  # parts in NumPy, or compiled for oneDNN; real errors are raised again by the first point
         return None
 
 
 def _weighted_sum(weights: jax.Array, trees: Sequence[PyTree]) -> PyTree:
-    """The sum of weights[j] * trees[j], leaf by leaf; of a leaf that is no real number the first one.
+    """Return the sum of weights[j] * trees[j], leaf by leaf; non-floating leaves are taken from the first tree.
 
-    Products of single numbers, since a matrix product would be rounded to TF32 on some GPUs.
+    Scalar products are used because a matrix product would be rounded to TF32 on some GPUs.
     """
 
     def of_leaf(*leaves: jax.Array) -> jax.Array:
         dtype = jnp.result_type(leaves[0])
         if not jnp.issubdtype(dtype, jnp.floating):
             return leaves[0]
-        wide = jnp.promote_types(dtype, jnp.float32)
-        parts = [weights[number].astype(wide) * leaf.astype(wide) for number, leaf in enumerate(leaves)]
+        promoted = jnp.promote_types(dtype, jnp.float32)
+        parts = [weights[number].astype(promoted) * leaf.astype(promoted) for number, leaf in enumerate(leaves)]
         return sum(parts[1:], parts[0]).astype(dtype)
 
     return jax.tree.map(of_leaf, *trees)
 
 
-def _on(device: jax.Device | None, trees: Sequence[PyTree]) -> Any:
-    """Pytrees as arrays on a device, or where jax puts them."""
+def _put(device: jax.Device | None, trees: Sequence[PyTree]) -> Any:
+    """Return pytrees as arrays on a device, or on jax's default device if it is None."""
     return jax.tree.map(jnp.asarray, trees) if device is None else jax.device_put(trees, device)

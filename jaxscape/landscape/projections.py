@@ -1,7 +1,7 @@
-"""A trajectory on a plane: where its points fall, how much of them lies outside, and the losses above and below.
+"""Trajectories projected onto a plane: their coordinates, the part outside of the plane, and the losses of both.
 
-A picture of a trajectory on a surface shows the loss of the plane under each point, which is not the loss of the point.
-How far the two differ, and how far from the plane the point is, belongs in the picture.
+A picture of a trajectory on a surface shows the loss of each point's projection, which is not the loss of the point.
+The picture should say how much the two differ, and how far the point is from the plane.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,22 +24,22 @@ PyTree = Any
 
 
 class Projection(NamedTuple):
-    """The points of trajectories on a plane, each at the foot of its perpendicular; n points."""
+    """Orthogonal projections of n points of trajectories onto a plane."""
 
     coordinates: np.ndarray  # float64 (n, axes)
-    distance: np.ndarray  # float64 (n,): from the origin of the plane, in the parameters
-    outside: np.ndarray  # float64 (n,): the share of this distance that is perpendicular to the plane, 0 to 1
+    distance: np.ndarray  # float64 (n,): distance of the point from the origin of the plane, in parameter space
+    outside: np.ndarray  # float64 (n,): distance from the plane divided by `distance`, 0 to 1
 
 
 class TrajectoryOnPlane(NamedTuple):
-    """Points of trajectories, and the plane under them; metrics are float64 (rows,) by name."""
+    """Metrics of points of trajectories and of their projections onto a plane; float64 (rows,) by name."""
 
     projection: Projection  # of all points
-    rows: np.ndarray  # int64: the points whose metrics follow
+    rows: np.ndarray  # int64: the points that were evaluated
     metrics: dict[str, np.ndarray]  # of the points themselves
-    plane_metrics: dict[str, np.ndarray]  # of the plane under them
-    statistics: str  # of `jaxscape.landscape.options.STATISTICS`
-    split: str | None  # "train" or "test" data; None: what the problem's own `evaluate` measures
+    plane_metrics: dict[str, np.ndarray]  # of their projections
+    statistics: str  # a key of `jaxscape.landscape.options.STATISTICS`
+    split: str | None  # "train" or "test" data; None: the problem's own `evaluate`
 
 
 def project_on_plane(
@@ -48,51 +48,50 @@ def project_on_plane(
     *,
     members: Members | None = None,
 ) -> Projection:
-    """Project the points of trajectories on a plane, in float64, from their increments.
+    """Project the points of trajectories onto a plane, in float64, from their increments.
 
-    The coordinates of a point are those of the point before it on its trajectory and the projection of the step
-    between the two, which loses no digits where the points are nearly parallel. The points are read once, a part at a
-    time.
+    The coordinates of a point are those of the previous point on its trajectory plus the projection of the step between
+    them, which avoids cancellation if points are nearly parallel. The points are read once, in blocks.
 
     Args:
-        plane: with straight axes, which need not be perpendicular; or a line.
-        points: as `gram` takes them, with the arrays of the plane's vectors.
-        members: of a store, as `gram` takes them.
+        plane: a plane whose axes need not be perpendicular, or a line.
+        points: see `gram`; they have the same arrays as the plane's vectors.
+        members: members of a store; see `gram`.
 
     Returns:
-        Rows as those of `gram`. A share outside is right to about 1e-8; it is 0 for a point that is the origin.
+        One row per row of `gram`. `outside` is accurate to about 1e-8, and 0 for a point that equals the origin.
 
     Raises:
-        TypeError: for what is no plane.
-        ValueError: for a bilinear patch, points that `gram` refuses, or other arrays than the plane's.
+        TypeError: if plane is not a `Plane`.
+        ValueError: for a bilinear patch, points that `gram` rejects, or arrays that differ from the plane's.
     """
     check_plane(plane)
     if is_bilinear(plane):
-        raise ValueError("points cannot be projected on a bilinear patch, which is no plane; give three networks")
+        raise ValueError("points cannot be projected onto a bilinear patch, which is not a plane; give three networks")
     source = open_source(points, members, None)
     before = np.arange(source.num_rows) - 1 if source.parents is None else source.parents
     vectors = np.stack([flatten_reference(vector, source) for vector in plane.vectors])
     origin, *axes = plane.matrix[:, : 1 + plane.num_axes].T @ vectors
     axes = np.stack(axes)
-    # Products of the steps with the axes, and those of the whole ways from the origin, which tell what lies outside.
+    # Products of the steps with the axes, and of the displacements from the origin, which give the part outside.
     along, whole = np.zeros((2, source.num_rows, len(axes)))
     squared, column = np.zeros(source.num_rows), 0
-    for block in source.blocks(MAX_BYTES // 4):  # float64, and the increments beside it
+    for block in source.blocks(MAX_BYTES // 4):  # room for float64, and for the increments
         width = slice(column, column + block.shape[1])
         column += block.shape[1]
-        away = block.astype(np.float64) - origin[width]
-        squared += np.einsum("ij,ij->i", away, away)
-        steps = np.where(before[:, None] >= 0, block - block[before].astype(np.float64), away)
+        displacement = block.astype(np.float64) - origin[width]
+        squared += np.einsum("ij,ij->i", displacement, displacement)
+        steps = np.where(before[:, None] >= 0, block - block[before].astype(np.float64), displacement)
         along += steps @ axes[:, width].T
-        whole += away @ axes[:, width].T
+        whole += displacement @ axes[:, width].T
     if not np.isfinite(squared).all():
         raise ValueError(f"points have NaN or infinity in rows {np.flatnonzero(~np.isfinite(squared))[:10].tolist()}")
     for row in np.flatnonzero(before >= 0):
         along[row] += along[before[row]]
     coordinates, feet = (np.linalg.solve(axes @ axes.T, each.T).T for each in (along, whole))
     inside = np.einsum("ij,ij->i", feet, whole)
-    share = np.divide(inside, squared, out=np.ones_like(squared), where=squared > 0)
-    outside = np.sqrt(np.clip(1 - share, 0, 1))
+    fraction = np.divide(inside, squared, out=np.ones_like(squared), where=squared > 0)
+    outside = np.sqrt(np.clip(1 - fraction, 0, 1))
     return Projection(coordinates, np.sqrt(squared), outside)
 
 
@@ -105,22 +104,22 @@ def trajectory_on_plane(
     members: Members | None = None,
     projection: Projection | None = None,
     on_rows: Callable[[int, int], None] | None = None,
-    **how: Unpack[Options],
+    **options: Unpack[Options],
 ) -> TrajectoryOnPlane:
-    """Evaluate points of trajectories beside the plane under them.
+    """Evaluate points of trajectories, and their projections onto a plane.
 
     Args:
-        problem: whose metrics they are.
-        plane: as in `project_on_plane`; likewise
-        points: of the trajectories, of which one at a time is read.
+        problem: the problem whose metrics are evaluated.
+        plane: see `project_on_plane`.
+        points: the points of trajectories, read one at a time; see `gram`.
         rows: the points to evaluate, all by default.
-        members: of a store, as `gram` takes them.
-        projection: that of these points by `project_on_plane`, where it is known; the points are then not read for it.
-        on_rows: called with the number of evaluations so far and their number in all.
-        how: as in `evaluate_points`, but for `model_states`: points of a trajectory are no corners of a plane.
+        members: members of a store; see `gram`.
+        projection: the result of `project_on_plane` for these points, if it is already computed.
+        on_rows: called with the number of evaluations so far and their total number.
+        options: see `evaluate_points`; `model_states` cannot be given, since points of a trajectory are not corners.
 
     Raises:
-        TypeError, ValueError: as `project_on_plane` and `evaluate_points`; for rows that are not there.
+        TypeError, ValueError: see `project_on_plane` and `evaluate_points`; also if a row does not exist.
     """
     projection = project_on_plane(plane, points, members=members) if projection is None else projection
     number = len(projection.distance)
@@ -128,25 +127,26 @@ def trajectory_on_plane(
     if not len(chosen) or chosen.min() < 0 or chosen.max() >= number:
         raise ValueError(f"rows must be numbers from 0 to {number - 1}, got {chosen!s:.100}")
     read = network_reader(points, members=members, like=plane.vectors[0])
-    of_points = networks_evaluator(problem, plane.vectors[0], **how)
-    of_plane = points_evaluator(problem, plane.vectors, **how)
+    point_evaluator = networks_evaluator(problem, plane.vectors[0], **options)
+    plane_evaluator = points_evaluator(problem, plane.vectors, **options)
 
-    def as_in_plane(place: int) -> PyTree:
-        # The dtype of the plane, for a store keeps what training had, and arrays may be of any.
-        network = read(int(chosen[place]))
+    def network_in_plane_dtype(index: int) -> PyTree:
+        # A store has the dtype of training, and arrays may have any dtype: use that of the plane.
+        network = read(int(chosen[index]))
         return jax.tree.map(
             lambda leaf, like: np.asarray(leaf).astype(jnp.result_type(like)), network, plane.vectors[0]
         )
 
     weights = plane_weights(plane, projection.coordinates[chosen])
-    found: list[dict[str, np.ndarray]] = []
-    for evaluator, made in ((of_points, as_in_plane), (of_plane, weights)):
+    results: list[dict[str, np.ndarray]] = []
+    for evaluator, inputs in ((point_evaluator, network_in_plane_dtype), (plane_evaluator, weights)):
         metrics: dict[str, np.ndarray] = {}
-        for place, values in evaluator.chunks(made, len(chosen)):
+        for indices, values in evaluator.chunks(inputs, len(chosen)):
             for name, each in values.items():
-                metrics.setdefault(name, np.full(len(chosen), np.nan))[place] = each
+                metrics.setdefault(name, np.full(len(chosen), np.nan))[indices] = each
             if on_rows is not None:
-                on_rows(len(found) * len(chosen) + int(place[-1]) + 1, 2 * len(chosen))
-        found.append(metrics)
-    split = split_of(problem, how.get("split"))
-    return TrajectoryOnPlane(projection, chosen, found[0], found[1], of_plane.statistics, split)
+                on_rows(len(results) * len(chosen) + int(indices[-1]) + 1, 2 * len(chosen))
+        results.append(metrics)
+    split = split_of(problem, options.get("split"))
+    own, projected = results
+    return TrajectoryOnPlane(projection, chosen, own, projected, plane_evaluator.statistics, split)

@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def fast(compiled):
-    """All programs here."""
+    """Share compiled programs among all tests of commands."""

@@ -1,4 +1,4 @@
-"""Whatever happens to a command ends in one line on stderr and a code; a bug leaves its traceback in a file."""
+"""Every failure of a command ends in one line on stderr and an exit code; a bug leaves its traceback in a file."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from jaxscape.cli import errors
 from jaxscape.cli import main as cli
-from jaxscape.cli.errors import failing_in_a_line
+from jaxscape.cli.errors import report_errors_in_one_line
 from jaxscape.runs import processes
 
 INTERRUPTS = """
@@ -29,17 +29,17 @@ command()
 
 @pytest.fixture(autouse=True)
 def logs(tmp_path, monkeypatch):
-    """Where logs go in these tests."""
+    """Redirect the logs of these tests to a temporary folder, and return it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "jaxscape" / "errors"
 
 
 @pytest.fixture
 def ends(capsys):
-    """The code and the text on stderr of work that raises an exception."""
+    """Return a function that gives the exit code and the stderr of work that raises an exception."""
 
     def end(error):
-        with pytest.raises(SystemExit) as ended, failing_in_a_line("jaxscape"):
+        with pytest.raises(SystemExit) as ended, report_errors_in_one_line("jaxscape"):
             raise error
         out, err = capsys.readouterr()
         assert out == ""
@@ -48,7 +48,7 @@ def ends(capsys):
     return end
 
 
-class FailsToSay(Exception):
+class EmptyMessage(Exception):
     def __str__(self):
         return ""
 
@@ -70,7 +70,7 @@ class FailsToSay(Exception):
         (ValueError("a\x1b[31m \0b \udcff"), r"a\x1b[31m \x00b \udcff"),
     ],
 )
-def test_what_the_user_can_mend_is_a_line_without_a_log(ends, logs, error, text):
+def test_an_error_that_the_user_can_correct_is_one_line_without_a_log(ends, logs, error, text):
     code, err = ends(error)
     assert code == 1
     assert err.startswith(f"jaxscape: {text}")
@@ -80,10 +80,10 @@ def test_what_the_user_can_mend_is_a_line_without_a_log(ends, logs, error, text)
 
 @pytest.mark.parametrize(
     "error",
-    [AssertionError(), KeyError("seed"), TypeError("a\nb"), RecursionError("deep"), RuntimeError("x"), FailsToSay()],
+    [AssertionError(), KeyError("seed"), TypeError("a\nb"), RecursionError("deep"), RuntimeError("x"), EmptyMessage()],
     ids=repr,
 )
-def test_a_bug_is_a_line_and_its_traceback_a_file(ends, logs, error):
+def test_a_bug_is_reported_in_one_line_and_its_traceback_in_a_file(ends, logs, error):
     code, err = ends(error)
     (log,) = logs.iterdir()
     assert code == 1
@@ -97,14 +97,14 @@ def test_a_bug_is_a_line_and_its_traceback_a_file(ends, logs, error):
     assert f"command: {sys.argv[0]!r}" in text
 
 
-def test_the_first_of_several_lines_is_shown_and_all_are_kept(ends, logs):
+def test_only_the_first_line_of_a_message_is_shown_and_all_are_logged(ends, logs):
     code, err = ends(ValueError("the first\nthe second"))
     (log,) = logs.iterdir()
     assert (code, err) == (1, f"jaxscape: the first (the traceback is in {log})\n")
     assert "the second" in log.read_text()
 
 
-def test_where_no_log_can_be_written_the_line_says_so(ends, monkeypatch):
+def test_the_line_says_if_no_log_can_be_written(ends, monkeypatch):
     def fails():
         raise RuntimeError
 
@@ -113,20 +113,20 @@ def test_where_no_log_can_be_written_the_line_says_so(ends, monkeypatch):
     assert ends(KeyError("seed"))[1].endswith("; the traceback could not be written to a file; please report it\n")
 
 
-def test_an_interrupt_has_the_code_of_shells(ends):
+def test_an_interrupt_has_the_exit_code_that_shells_use(ends):
     before = signal.getsignal(signal.SIGINT)
     code, err = ends(KeyboardInterrupt())
     assert (code, err) == (130, "jaxscape: interrupted; the same command resumes from the last kept epoch\n")
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_second_interrupt_does_not_disturb_the_first(capsys, monkeypatch):
-    def gives_up(message, *, code):
+def test_a_second_interrupt_is_ignored_while_the_first_is_reported(capsys, monkeypatch):
+    def interrupted_give_up(message, *, code):
         signal.raise_signal(signal.SIGINT)
         processes.give_up(message, code=code)
 
-    monkeypatch.setattr(errors, "give_up", gives_up)
-    with pytest.raises(SystemExit) as ended, failing_in_a_line("jaxscape"):
+    monkeypatch.setattr(errors, "give_up", interrupted_give_up)
+    with pytest.raises(SystemExit) as ended, report_errors_in_one_line("jaxscape"):
         raise KeyboardInterrupt
     assert ended.value.code == 130
     assert capsys.readouterr().err.count("\n") == 1
@@ -134,7 +134,7 @@ def test_a_second_interrupt_does_not_disturb_the_first(capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["numpy", "tyro", "jaxscape.cli.main", "jaxscape.cli.info", "jax"])
-def test_an_interrupt_of_an_import_is_a_line(tmp_path, module):
+def test_an_interrupt_during_an_import_is_reported_in_one_line(tmp_path, module):
     done = subprocess.run([sys.executable, "-c", INTERRUPTS.format(module=module)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "jaxscape: interrupted; the same command resumes from the last kept epoch\n"
@@ -150,7 +150,7 @@ def test_after_a_command_an_interrupt_ends_the_process_at_once():
 
 
 @pytest.mark.slow
-def test_a_warning_is_a_line():
+def test_a_warning_is_one_line():
     code = "import sys, warnings\nfrom jaxscape.cli import main\nfrom jaxscape.cli.program import command\n"
     code += "main.parse = lambda words: warnings.warn('a\\nb c') or main.Line(None, frozenset(), None)\n"
     code += "sys.argv = ['jaxscape', 'info', 'x']\n"
@@ -160,7 +160,7 @@ def test_a_warning_is_a_line():
 
 
 @pytest.mark.slow
-def test_a_missing_device_is_a_line(tmp_path):
+def test_a_missing_device_is_reported_in_one_line(tmp_path):
     environment = os.environ | {"JAX_PLATFORMS": "cuda"}
     command = [sys.executable, "-m", "jaxscape", "train", tmp_path / "run"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -206,8 +206,8 @@ LINES = [
 
 
 @pytest.fixture
-def nothing_is_done(monkeypatch, tmp_path):
-    """Commands that would take minutes are refused instead: what is tried here ends before."""
+def refuse_long_commands(monkeypatch, tmp_path):
+    """Refuse the commands that would take minutes, since the errors tested here occur before any work."""
 
     def refuse(line, *_):
         if type(line.command).__name__ in ("Demo", "Train", "Compare", "Plan"):
@@ -221,7 +221,7 @@ def nothing_is_done(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("command", OPTIONS)
-def test_no_command_line_ends_in_a_traceback(jaxscape, nothing_is_done, logs, command):
+def test_no_command_line_ends_in_a_traceback(jaxscape, refuse_long_commands, logs, command):
     lines = [line for line in LINES + ODD if line[:1] == [command]]
     for line in lines:
         outcome = jaxscape(*line)
@@ -229,7 +229,7 @@ def test_no_command_line_ends_in_a_traceback(jaxscape, nothing_is_done, logs, co
         assert "bug" not in outcome.err, line
         assert outcome.code == 2 or len(outcome.err.splitlines()) == 1, line
     assert not logs.exists()
-    assert not (nothing_is_done / RUN).exists()
+    assert not (refuse_long_commands / RUN).exists()
 
 
 @pytest.mark.parametrize(
@@ -239,27 +239,27 @@ def test_no_command_line_ends_in_a_traceback(jaxscape, nothing_is_done, logs, co
         (["info", ""], "argument 2 is empty ('')"),
         (["train", RUN, "--data-dir", ""], "argument 4 is empty ('')"),
         (["train", RUN, "--data-dir="], "argument 3 is empty ('--data-dir=')"),
-        (["info", "a\0b"], r"argument 2 holds a NUL: 'a\x00b'"),
+        (["info", "a\0b"], r"argument 2 contains a NUL character: 'a\x00b'"),
         (["retrain"], "retrain needs RUN"),
     ],
 )
-def test_what_no_argument_can_be_is_bad_usage(jaxscape, nothing_is_done, line, text):
+def test_invalid_arguments_are_usage_errors(jaxscape, refuse_long_commands, line, text):
     outcome = jaxscape(*line)
     assert outcome.code == 2
     assert outcome.err.startswith(f"jaxscape: {text}")
     assert len(outcome.err.splitlines()) == 1
-    assert list(nothing_is_done.iterdir()) == []
+    assert list(refuse_long_commands.iterdir()) == []
 
 
 @pytest.mark.parametrize("seeds", [0, -1, 1_000_001, 10**9, 10**30])
 @pytest.mark.parametrize("command", ["retrain", "compare", "plan"])
-def test_a_number_of_seeds_is_bounded_before_they_are_counted(jaxscape, tmp_path, command, seeds):
+def test_the_number_of_seeds_is_checked_before_they_are_listed(jaxscape, tmp_path, command, seeds):
     outcome = jaxscape(command, tmp_path / "run", f"--seeds={seeds}")
     assert (outcome.code, outcome.err) == (1, f"jaxscape: seeds must be from 1 to 1000000, got {seeds}")
     assert not (tmp_path / "run").exists()
 
 
-def test_padding_is_bounded_by_the_images(train, tmp_path):
+def test_padding_is_at_most_the_side_of_the_images(train, tmp_path):
     outcome = train(tmp_path / "run", "--padding", 999999999)
     assert (outcome.code, outcome.err) == (
         1,

@@ -1,4 +1,4 @@
-"""`info` says what a folder holds, whatever state its files are in, and changes nothing."""
+"""`info` describes a run folder whatever the state of its files, and changes nothing."""
 
 import json
 import os
@@ -28,27 +28,27 @@ FILES = (
 
 
 def state(run):
-    """Names, sizes and times of all that is in a folder."""
+    """Return the paths, sizes and modification times of everything in a folder."""
     paths = [run, *sorted(run.rglob("*"))]
     return [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
-def entries(run, name, **changes):
-    """Change entries of a record as an editor does; None deletes one."""
+def edit_entries(run, name, **changes):
+    """Change edit_entries of a record, as with a text editor; the value "deleted" removes an entry."""
     record = json.loads((run / name).read_text()) | changes
     record.pop(CHECKSUM, None)
     (run / name).write_text(json.dumps({key: value for key, value in record.items() if value != "deleted"}))
 
 
 @pytest.mark.parametrize("name", ["gram.npz", "geometry.csv", "report.json"])
-def test_what_is_missing_beside_the_rest_is_a_line(jaxscape, run, name):
+def test_a_missing_derived_file_is_reported_in_one_line(jaxscape, run, name):
     (run / name).unlink()
     outcome = jaxscape("info", run)
     assert outcome.code == 0, outcome.err
     assert f"{run / name} is missing; `jaxscape embed {run}` makes it again" in outcome.out
 
 
-def test_a_whole_folder_stays_as_it_is(jaxscape, finished):
+def test_an_intact_folder_is_described_and_left_unchanged(jaxscape, finished):
     before = state(finished)
     outcome = jaxscape("info", finished)
     assert outcome.code == 0, outcome.err
@@ -58,7 +58,7 @@ def test_a_whole_folder_stays_as_it_is(jaxscape, finished):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_broken_file_is_a_line(jaxscape, run, file):
+def test_a_corrupt_file_is_reported_in_one_line(jaxscape, run, file):
     content = (run / file).read_bytes()
     for name, damage in DAMAGE.items():
         (run / file).write_bytes(damage(content))
@@ -71,7 +71,7 @@ def test_a_broken_file_is_a_line(jaxscape, run, file):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_record_is_all_that_is_said(jaxscape, run, damage):
+def test_only_the_damage_is_reported_if_the_record_is_damaged(jaxscape, run, damage):
     (run / "config.json").write_bytes(DAMAGE[damage](b"{}"))
     outcome = jaxscape("info", run)
     assert outcome.code == 1
@@ -93,8 +93,8 @@ def test_a_damaged_record_is_all_that_is_said(jaxscape, run, damage):
     ],
     ids=str,
 )
-def test_entries_of_another_kind_are_told(jaxscape, run, change):
-    entries(run, "config.json", **change)
+def test_entries_of_unexpected_types_do_not_stop_info(jaxscape, run, change):
+    edit_entries(run, "config.json", **change)
     outcome = jaxscape("info", run)
     assert (outcome.code, outcome.err) == (0, "")
     assert "stages done" in outcome.out
@@ -113,15 +113,15 @@ def test_entries_of_another_kind_are_told(jaxscape, run, change):
     ],
     ids=str,
 )
-def test_a_report_without_its_numbers_is_a_line(jaxscape, run, change):
-    entries(run, "report.json", **change)
+def test_a_report_without_its_numbers_is_reported_in_one_line(jaxscape, run, change):
+    edit_entries(run, "report.json", **change)
     outcome = jaxscape("info", run)
     assert (outcome.code, outcome.err) == (0, "")
     assert sum(str(run / "report.json") in line for line in outcome.out.splitlines()) == 1
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everything can be read")
-def test_what_cannot_be_read_is_a_line(jaxscape, run):
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser can read everything")
+def test_an_unreadable_file_is_reported_in_one_line(jaxscape, run):
     (run / "gram.npz").chmod(0)
     outcome = jaxscape("info", run)
     assert outcome.code == 0

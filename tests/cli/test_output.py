@@ -1,4 +1,4 @@
-"""What is printed never ends a command: encodings without its characters, readers that leave, disks that are full."""
+"""Output never ends a command: encodings that lack characters, closed pipes, full disks."""
 
 import errno
 import io
@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 import pytest
 from rich.table import Table
 
-from jaxscape.cli.errors import failing_in_a_line
+from jaxscape.cli.errors import report_errors_in_one_line
 from jaxscape.cli.output import surviving_output
 from jaxscape.runs.progress import make_console, track
 
@@ -28,7 +28,7 @@ def printed(stream):
 
 
 def print_all():
-    """Everything that a command prints with."""
+    """Print in every way that a command does."""
     print(TEXT)
     console = make_console()
     table = Table(title=TEXT)
@@ -39,9 +39,9 @@ def print_all():
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_encoding_takes_all_that_is_printed(encoding):
+def test_all_output_can_be_printed_in_every_encoding(encoding):
     stream = encoded(encoding)
-    with redirect_stdout(stream), failing_in_a_line("jaxscape"):
+    with redirect_stdout(stream), report_errors_in_one_line("jaxscape"):
         print_all()
     assert "mean" in printed(stream)
 
@@ -55,14 +55,14 @@ def test_every_encoding_takes_all_that_is_printed(encoding):
         ("utf-8", r"mean±std \udcff ─│┌ é • …"),
     ],
 )
-def test_what_an_encoding_lacks_is_in_ascii(encoding, text):
+def test_characters_that_an_encoding_lacks_are_printed_in_ascii(encoding, text):
     stream = encoded(encoding)
     with redirect_stdout(stream), surviving_output():
         print(TEXT)
     assert printed(stream) == text + "\n"
 
 
-def test_the_errors_that_a_stream_allows_are_its_own():
+def test_a_stream_keeps_its_own_error_handler():
     stream = encoded("utf-8", "surrogateescape")
     with redirect_stdout(stream), surviving_output():
         print("\udcff")
@@ -70,32 +70,32 @@ def test_the_errors_that_a_stream_allows_are_its_own():
 
 
 class Failing(io.StringIO):
-    """A stream whose reader or disk is gone after the first line."""
+    """A stream that fails after the first write: its reader closed it, or its disk is full."""
 
     def __init__(self, number):
         super().__init__()
-        self.number, self.asked = number, 0
+        self.number, self.writes = number, 0
 
     def write(self, text):
-        self.asked += 1
-        if self.asked > 1:
+        self.writes += 1
+        if self.writes > 1:
             raise OSError(self.number, os.strerror(self.number))
         return super().write(text)
 
 
-def test_a_reader_that_leaves_does_not_end_the_work(capsys):
+def test_a_closed_pipe_does_not_end_the_work(capsys):
     stream, done = Failing(errno.EPIPE), []
-    with redirect_stdout(stream), failing_in_a_line("jaxscape"):
+    with redirect_stdout(stream), report_errors_in_one_line("jaxscape"):
         for number in range(5):
             print(number)
             done.append(number)
     assert done == list(range(5))
-    assert stream.asked == 2  # nothing is tried after an error
+    assert stream.writes == 2  # nothing is written after an error
     assert capsys.readouterr().err == ""
 
 
 def count(done, error=None):
-    with redirect_stdout(Failing(errno.ENOSPC)), failing_in_a_line("jaxscape"):
+    with redirect_stdout(Failing(errno.ENOSPC)), report_errors_in_one_line("jaxscape"):
         for number in range(5):
             print(number)
             done.append(number)
@@ -103,7 +103,7 @@ def count(done, error=None):
             raise error
 
 
-def test_a_full_disk_is_told_when_the_work_is_done(capsys):
+def test_a_full_disk_is_reported_after_the_work_is_done(capsys):
     done = []
     with pytest.raises(SystemExit) as ended:
         count(done)
@@ -112,18 +112,18 @@ def test_a_full_disk_is_told_when_the_work_is_done(capsys):
     assert capsys.readouterr().err == expected
 
 
-def test_the_error_of_the_work_comes_before_that_of_its_output(capsys):
+def test_an_error_of_the_work_takes_precedence_over_one_of_its_output(capsys):
     with pytest.raises(SystemExit):
         count([], ValueError("the work failed"))
     assert capsys.readouterr().err == "jaxscape: the work failed\n"
 
 
-def test_closed_streams_are_no_error(monkeypatch):
+def test_closed_streams_are_not_an_error(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    with failing_in_a_line("jaxscape"):
+    with report_errors_in_one_line("jaxscape"):
         print_all()
-    with pytest.raises(SystemExit) as ended, failing_in_a_line("jaxscape"):
+    with pytest.raises(SystemExit) as ended, report_errors_in_one_line("jaxscape"):
         raise ValueError("unheard")
     assert ended.value.code == 1
 
@@ -144,7 +144,7 @@ def test_closed_streams_are_no_error(monkeypatch):
     ],
 )
 def test_info_in_a_shell(finished, before, after, code):
-    """The code is that of `info`, not that of its reader."""
+    """The exit code is that of `info`, not that of its reader."""
     command = f'set -o pipefail; {before} "$0" -m jaxscape info "$1" {after}'
     done = subprocess.run(["bash", "-c", command, sys.executable, finished], capture_output=True)
     assert done.returncode == code
@@ -152,7 +152,7 @@ def test_info_in_a_shell(finished, before, after, code):
     assert done.stderr.count(b"\n") == code
 
 
-def test_a_row_of_a_table_is_a_line_where_no_window_bounds_it(monkeypatch):
+def test_without_a_terminal_a_table_row_is_one_line(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     table = Table()
     for text in ("a" * 60, "b" * 60):

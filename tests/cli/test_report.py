@@ -1,9 +1,9 @@
-"""The command `report`: a page of one run, or of several."""
+"""The command `report` writes a page about one run or several."""
 
 import shutil
 
 
-def test_it_writes_the_page_and_prints_its_path(jaxscape, tiny, tmp_path):
+def test_report_writes_the_page_and_prints_its_path(jaxscape, tiny, tmp_path):
     run = shutil.copytree(tiny["retrained"].folder, tmp_path / "run")
     outcome = jaxscape("report", run)
     assert (outcome.code, outcome.err) == (0, "")
@@ -12,20 +12,20 @@ def test_it_writes_the_page_and_prints_its_path(jaxscape, tiny, tmp_path):
     assert "report.html" in jaxscape("info", run).out
 
 
-def test_several_runs_and_a_file_of_ones_own(jaxscape, tiny, tmp_path):
+def test_report_takes_several_runs_and_an_output_file(jaxscape, tiny, tmp_path):
     outcome = jaxscape("report", tiny["retrained"].folder, tiny["compared"].folder, "--out", tmp_path / "both.html")
     assert outcome.code == 0, outcome.err
     assert 'data-runs="2"' in (tmp_path / "both.html").read_text()
 
 
-def test_without_trajectories_there_is_none(jaxscape, tmp_path):
+def test_report_needs_trajectories(jaxscape, tmp_path):
     outcome = jaxscape("report", tmp_path / "run")
     assert outcome.code == 1
     assert "has no trajectories; `jaxscape retrain" in outcome.err.replace("\n", " ")
     assert not (tmp_path / "run").exists()
 
 
-def test_it_needs_a_run(jaxscape):
+def test_report_needs_a_run(jaxscape):
     outcome = jaxscape("report")
     assert outcome.code == 2
     assert "report needs RUN" in outcome.err

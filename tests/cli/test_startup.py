@@ -1,4 +1,4 @@
-"""What commands import: those that read a few files do not wait for jax, orbax and matplotlib."""
+"""Commands that only read a few files do not import jax, orbax or matplotlib."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# Of the packages that take a tenth of a second or more to import.
+# Packages that take a tenth of a second or more to import.
 HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "matplotlib", "scipy", "sklearn", "PIL", "pandas", "jinja2")
 
 PROGRAM = """
@@ -21,30 +21,30 @@ print("imported:", *sorted({name.partition(".")[0] for name in sys.modules}))
 
 
 def imported_by(*command):
-    """The packages that a command has imported at its end, in a process of its own."""
+    """Return the packages that a command has imported when it ends, in a separate process."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     words = done.stdout.splitlines()[-1].split()
     assert words[0] == "imported:"
-    assert "tyro" in words  # the list is one
+    assert "tyro" in words  # the list is not empty
     return set(words)
 
 
 @pytest.mark.parametrize("command", [["--help"], ["embed", "--help"], ["retrain", "--help"]], ids=" ".join)
-def test_help_imports_not_even_numpy(command):
+def test_help_does_not_import_numpy(command):
     assert not imported_by(*command) & {"numpy", *HEAVY}
 
 
 @pytest.mark.parametrize("kind", ["retrained", "compared", "recorded", "joined"])
-def test_info_imports_no_jax(tiny, kind):
+def test_info_does_not_import_jax(tiny, kind):
     assert not imported_by("info", tiny[kind].folder) & set(HEAVY)
 
 
-def test_an_embedding_that_is_there_imports_no_jax(finished):
+def test_embedding_again_does_not_import_jax(finished):
     assert not imported_by("embed", finished, "--knn", 3) & set(HEAVY)
 
 
-def test_a_command_that_needs_jax_finds_the_cache_of_programs_before_it_is_imported(finished, tmp_path):
+def test_the_compilation_cache_is_configured_before_jax_is_imported(finished, tmp_path):
     program = PROGRAM.replace("print(", "import jax; print(jax.config.jax_compilation_cache_dir); print(", 1)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path)

@@ -1,4 +1,4 @@
-"""`jaxscape --version`."""
+"""`jaxscape --version` prints the version of the distribution."""
 
 import subprocess
 import sys
@@ -23,6 +23,6 @@ def test_the_version_is_printed_without_the_imports_of_a_command():
 
 def test_the_help_names_the_option(capsys):
     with pytest.raises(SystemExit) as end:
-        read(["--help"], Settings.of_images())
+        read(["--help"], Settings.for_images())
     assert end.value.code == 0
     assert "--version" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Problems whose curvature is known: a quadratic, and a small network beside its dense matrices in float64."""
+"""Problems with known curvature: a quadratic, and a small network with dense matrices in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxscape.problem import Problem
 
 
 def symmetric(size, seed=0):
-    """A symmetric matrix with eigenvalues of both signs, the largest ones apart."""
+    """Return a symmetric matrix with eigenvalues of both signs, of which the largest are well separated."""
     generator = np.random.default_rng(seed)
     rotation = np.linalg.qr(generator.standard_normal((size, size)))[0]
     eigenvalues = np.concatenate([[9.0, 6.0, 4.0, -2.0], generator.uniform(-0.5, 0.5, size - 4)])
@@ -16,7 +16,7 @@ def symmetric(size, seed=0):
 
 
 def quadratic(matrix, center=None):
-    """The loss 0.5 (x - c)^T H (x - c), whatever the examples are."""
+    """Return a problem with the loss 0.5 (x - c)^T H (x - c), which does not depend on the examples."""
     center = np.zeros(len(matrix)) if center is None else center
 
     def loss_fn(params, model_state, batch, key):
@@ -28,7 +28,7 @@ def quadratic(matrix, center=None):
 
 
 def network_problem(examples=23, features=3, hidden=4, classes=3):
-    """A dense network with a scale that its state gives, cross-entropy, and odd batches."""
+    """Return a problem with a dense network, a scale in its model state, cross-entropy and unequal batches."""
     generator = np.random.default_rng(1)
     data = tuple(
         jnp.asarray(each)
@@ -48,8 +48,8 @@ def network_problem(examples=23, features=3, hidden=4, classes=3):
         return {"loss": losses, "accuracy": (outputs.argmax(axis=1) == batch[1]).astype(losses.dtype)}
 
     def loss_fn(params, model_state, batch, key):
-        found = score(predict(params, model_state, batch), batch)
-        return found["loss"].mean(), (model_state, {})
+        losses = score(predict(params, model_state, batch), batch)["loss"]
+        return losses.mean(), (model_state, {})
 
     problem = Problem(loss_fn, data, predict=predict, score=score, test_data=test)
     shapes = {
@@ -69,9 +69,9 @@ def parameters(shapes, seed=0, leading=()):
 
 
 def dense_hessian(problem, params, model_state, data=None):
-    """The Hessian of the mean loss, float64 (P, P), by jax.hessian."""
+    """Return the Hessian of the mean loss, float64 (P, P), by jax.hessian."""
     with jax.enable_x64(True):
-        params, state, batch = widened((params, model_state, problem.data if data is None else data))
+        params, state, batch = to_float64((params, model_state, problem.data if data is None else data))
         flat, unravel = jax.flatten_util.ravel_pytree(params)
 
         def loss(vector):
@@ -81,22 +81,23 @@ def dense_hessian(problem, params, model_state, data=None):
 
 
 def dense_gauss_newton(problem, params, model_state):
-    """J^T H_outputs J / n of cross-entropy, float64 (P, P), by jax.jacobian and the formula for its Hessian."""
+    """Return J^T H_outputs J / n for cross-entropy, float64 (P, P), by jax.jacobian and its closed-form Hessian."""
     with jax.enable_x64(True):
-        params, state, batch = widened((params, model_state, problem.data))
+        params, state, batch = to_float64((params, model_state, problem.data))
         flat, unravel = jax.flatten_util.ravel_pytree(params)
         outputs_of = jax.jit(lambda vector: problem.predict(unravel(vector), state, batch))
-        jacobian, chances = np.asarray(jax.jacobian(outputs_of)(flat)), np.asarray(jax.nn.softmax(outputs_of(flat)))
-    bent = np.stack([np.diag(each) - np.outer(each, each) for each in chances])
-    return np.einsum("nip,nij,njq->pq", jacobian, bent, jacobian) / len(chances)
+        jacobian = np.asarray(jax.jacobian(outputs_of)(flat))
+        probabilities = np.asarray(jax.nn.softmax(outputs_of(flat)))
+    hessians = np.stack([np.diag(each) - np.outer(each, each) for each in probabilities])
+    return np.einsum("nip,nij,njq->pq", jacobian, hessians, jacobian) / len(probabilities)
 
 
-def widened(tree):
-    """Floating-point leaves as float64, within 64-bit mode."""
+def to_float64(tree):
+    """Return a pytree with floating-point leaves cast to float64; call it in 64-bit mode."""
     leaves, treedef = jax.tree.flatten(jax.tree.map(np.asarray, tree))
     is_float = [np.issubdtype(leaf.dtype, np.floating) for leaf in leaves]
-    wide = [jnp.asarray(leaf, float if own else None) for leaf, own in zip(leaves, is_float, strict=True)]
-    return jax.tree.unflatten(treedef, wide)
+    cast = [jnp.asarray(leaf, float if own else None) for leaf, own in zip(leaves, is_float, strict=True)]
+    return jax.tree.unflatten(treedef, cast)
 
 
 def flatten(tree, leading_axes=0):

@@ -1,4 +1,4 @@
-"""The experiments are scripts: they import one another from their own folder."""
+"""The experiments are scripts that import one another, so their folder must be on the path."""
 
 import sys
 from pathlib import Path
@@ -10,4 +10,4 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
 @pytest.fixture(scope="session", autouse=True)
 def fast(compiled):
-    """All programs here."""
+    """Share compiled programs among all tests of experiments."""

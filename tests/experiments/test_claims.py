@@ -1,4 +1,4 @@
-"""The decision rule of the claims, on made-up numbers."""
+"""The decision rule of the claims, on synthetic numbers."""
 
 import claims
 import numpy as np
@@ -11,7 +11,7 @@ from scipy import stats
 VALUES = (0.1, 0.2, 0.3, 0.4, 0.5)  # mean 0.3, interval 0.104 to 0.496
 
 
-def test_the_interval_is_students():
+def test_the_interval_is_students_t_interval():
     values = np.random.default_rng(0).normal(2, 3, 7)
     expected = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
     np.testing.assert_allclose(mean_interval(values), expected)
@@ -64,13 +64,13 @@ def test_claims_without_runs_are_not_decided(tmp_path):
     assert {claims.decide(runs, claim) for claim in claims.CLAIMS} == {None}
 
 
-def test_every_claim_has_at_least_three_independent_minima_behind_it():
+def test_every_claim_is_decided_on_at_least_three_independent_minima():
     for name, scale in SCALES.items():
         if name != "smoke":
             assert min(map(len, (scale.seeds, scale.harder_seeds, scale.compare["seeds"]))) >= 3
 
 
-def test_the_seeds_that_decide_are_none_of_those_that_the_protocol_was_chosen_with():
+def test_claims_are_decided_on_seeds_that_were_not_used_to_choose_the_protocol():
     for scale in SCALES.values():
         seeds = {*scale.seeds, *scale.harder_seeds, *scale.compare["seeds"]}
         assert not seeds & set(range(10))

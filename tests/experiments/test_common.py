@@ -1,4 +1,4 @@
-"""What the command line of the experiments understands, and what a scale makes of it."""
+"""The command line of the experiments, and the settings that follow from a scale."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def experiment(*words, scale="quick"):
     return Experiment("test", SCALES[scale], Path("runs"), parse_changes(words), QUIET)
 
 
-def test_settings_are_read_as_python_writes_them():
+def test_settings_are_parsed_as_python_literals():
     words = ["train.epochs=3", "train.train_size=None", "train.augmentation=crop", "train.decay_epochs=1,2"]
     words += [
         "retrain.step_sizes=0.5",
@@ -41,12 +41,12 @@ def test_settings_are_read_as_python_writes_them():
         ("train.epoch=3", r"unknown setting 'epoch' of train; known: .*epochs"),
     ],
 )
-def test_other_words_are_refused(word, message):
+def test_invalid_settings_are_rejected(word, message):
     with pytest.raises(ValueError, match=message):
         parse_changes([word])
 
 
-def test_what_is_changed_holds_for_every_run_and_picture():
+def test_changes_apply_to_every_run_and_embedding():
     changed = experiment("train.epochs=3", "retrain.learning_rate=0.3", "embed.knn=9")
     minima = changed.minima(("good", "bad")) | changed.harder_minima(("good",))
     assert {config.epochs for config in minima.values()} == {3}
@@ -74,19 +74,19 @@ def test_a_scale_has_minima_of_every_kind_and_a_harder_data_set(scale):
 
 def test_the_scale_and_its_folder_come_from_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["figure2.py", "--scale", "real", "--set", "scale.seeds=5,6"])
-    found = parse_command("", "figure2")
-    assert found.folder == Path("runs/real")
-    assert found.scale.seeds == (5, 6)
+    experiment_of_line = parse_command("", "figure2")
+    assert experiment_of_line.folder == Path("runs/real")
+    assert experiment_of_line.scale.seeds == (5, 6)
     monkeypatch.setattr("sys.argv", ["figure2.py", "--scale", "huge"])
     with pytest.raises(SystemExit):
         parse_command("", "figure2")
     assert "invalid choice: 'huge'" in capsys.readouterr().err
 
 
-def test_a_plan_can_be_left_out(monkeypatch, capsys, tmp_path):
+def test_the_plan_can_be_skipped(monkeypatch, capsys, tmp_path):
     words = ["figure2", "--scale", "smoke", "--folder", str(tmp_path), "--no-plan"]
     monkeypatch.setattr("sys.argv", words)
     experiment = parse_command("", "figure2")
-    experiment.plan(experiment.minima(["good"]), {})  # would look for how the copies are retrained
+    experiment.plan(experiment.minima(["good"]), {})  # would raise a KeyError, since no retraining is given
     experiment.plan_comparison(tmp_path / "optimizers")
     assert capsys.readouterr().out == ""

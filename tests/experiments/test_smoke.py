@@ -1,4 +1,4 @@
-"""Every experiment once, from nothing to its pictures, at a scale at which nothing can be seen."""
+"""Run every experiment once, from training to figures, at the smallest scale."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ SCALE = SCALES["smoke"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Run a script in the folder that all of them share; gives what it printed."""
+    """Return a function that runs a script in the shared folder, and returns the folder and the printed text."""
     folder = tmp_path_factory.mktemp("runs") / "smoke"
 
     def script(module):
@@ -42,12 +42,12 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def of_figure2(run):
+def figure2_run(run):
     return run(figure2)
 
 
-def test_figure_2_and_its_control(of_figure2):
-    folder, out = of_figure2
+def test_figure_2_is_drawn_with_its_control(figure2_run):
+    folder, out = figure2_run
     assert "figure2: 6 minima to find, 6 retrainings; about" in out
     drawn = {path.stem for path in (folder / "figure2").glob("*.png")}
     settings = {f"phate-cosine-{center}-knn5" for center in ("none", "mean")}
@@ -58,25 +58,25 @@ def test_figure_2_and_its_control(of_figure2):
 
 
 @pytest.mark.filterwarnings("ignore:num_steps:UserWarning")
-def test_landscapes_are_drawn_around_the_minima_of_figure_2(of_figure2, run):
+def test_landscapes_are_drawn_around_the_minima_of_figure_2(figure2_run, run):
     folder, out = run(landscapes)
     assert "landscapes: 0 minima to find, 0 retrainings" in out
     drawn = {path.stem for path in (folder / "landscapes").glob("*.png")}
-    of_splits = {f"{name}-{split}" for name in ("line", "plane") for split in ("train", "test")}
-    assert drawn == of_splits | {"plane-train-3d", "plane-test-3d", "spectrum"}
+    sections = {f"{name}-{split}" for name in ("line", "plane") for split in ("train", "test")}
+    assert drawn == sections | {"plane-train-3d", "plane-test-3d", "spectrum"}
     found = json.loads((folder / "landscapes.json").read_text())
     assert found["minima"].keys() == set(PRESETS)
     assert found["path"]["lengths"]["matched"] <= found["path"]["lengths"]["straight"]
     assert 0 < sum(found["trajectory"]["shares"]) < 1
 
 
-def test_what_is_there_is_not_made_again(of_figure2, run):
+def test_existing_runs_are_not_repeated(figure2_run, run):
     _, out = run(figure2)
     assert "figure2: 0 minima to find, 0 retrainings; about 0.0 min" in out
     assert out.count("the trajectories are complete, 3 epochs") == 6
 
 
-def test_the_film_of_the_same_runs(of_figure2, run):
+def test_films_are_made_from_the_same_runs(figure2_run, run):
     folder, out = run(film)
     assert "0 minima to find" in out
     assert {path.stem for path in (folder / "film").glob("*.gif")} == {
@@ -87,34 +87,34 @@ def test_the_film_of_the_same_runs(of_figure2, run):
 
 
 @pytest.fixture(scope="module")
-def of_sweep(of_figure2, run):
+def sweep_run(figure2_run, run):
     return run(sweep)
 
 
 @pytest.fixture(scope="module")
-def of_decay(of_figure2, run):
+def decay_run(figure2_run, run):
     return run(decay)
 
 
 @pytest.fixture(scope="module")
-def of_figure1(of_figure2, run):
-    with warnings.catch_warnings():  # of so few epochs PHATE can draw a line, and says so
+def figure1_run(figure2_run, run):
+    with warnings.catch_warnings():  # with so few epochs PHATE may be degenerate, and warns
         warnings.filterwarnings("ignore", "the picture is degenerate", UserWarning)
         return run(figure1)
 
 
 @pytest.fixture(scope="module")
-def of_figure5(of_figure2, run):
+def figure5_run(figure2_run, run):
     return run(figure5)
 
 
 @pytest.fixture(scope="module")
-def of_optimizers(run):
+def optimizers_run(run):
     return run(optimizers)
 
 
-def test_the_sweep_retrains_the_same_minima_in_every_way(of_sweep):
-    folder, out = of_sweep
+def test_the_sweep_retrains_the_same_minima_with_all_settings(sweep_run):
+    folder, out = sweep_run
     # Two kinds, two seeds, one learning rate, three batch orders.
     assert "sweep: 0 minima to find, 12 retrainings; about" in out
     minima = {(run / "minimum" / "metrics.json").read_bytes() for run in (folder / "sweep").glob("good-10-*")}
@@ -131,14 +131,14 @@ def test_the_sweep_retrains_the_same_minima_in_every_way(of_sweep):
     }
 
 
-def test_the_ablation_of_decay_takes_what_was_found_with_it_from_figure_2(of_decay):
-    folder, out = of_decay
+def test_the_ablation_of_decay_reuses_the_runs_of_figure_2(decay_run):
+    folder, out = decay_run
     assert "decay: 0 minima to find, 8 retrainings; about" in out
     decays = json.loads((folder / "decay.json").read_text())["decays"]
     assert [record["weight_decay"] for record in decays] == [0.0, 0.001, 0.01] * 4
     report = RunFolder(folder / "good-10").read_report()["geometry"]["real"]
     assert decays[1]["return"] == report["return"]["mean"]
-    # More decay, nearer to the origin; the directions hardly know of it in three epochs.
+    # More decay gives smaller norms; directions hardly depend on it within three epochs.
     for start in range(0, 12, 3):
         norms = [record["norm_change"] for record in decays[start : start + 3]]
         assert norms[0] > norms[1] > norms[2]
@@ -147,8 +147,8 @@ def test_the_ablation_of_decay_takes_what_was_found_with_it_from_figure_2(of_dec
 
 
 @pytest.mark.filterwarnings("ignore:n_jobs value:UserWarning")
-def test_every_method_draws_the_runs_and_trees(of_figure1):
-    folder, out = of_figure1
+def test_every_method_embeds_the_runs_and_trees(figure1_run):
+    folder, out = figure1_run
     record = json.loads((folder / "figure1.json").read_text())
     assert {each["method"] for each in record["trees"]} == set(figure1.METHODS)
     assert {each["data"] for each in record["runs"]} == {
@@ -159,8 +159,8 @@ def test_every_method_draws_the_runs_and_trees(of_figure1):
     assert "| 1.0 | PHATE, t 200 |" in out
 
 
-def test_a_harder_data_set_is_retrained_beside_the_first(of_figure5):
-    folder, out = of_figure5
+def test_the_harder_data_set_is_trained_and_retrained(figure5_run):
+    folder, out = figure5_run
     assert "figure5: 4 minima to find, 4 retrainings; about" in out
     assert RunFolder(folder / "harder-good-10").read_config()["train"]["augmentation"] == "crop+rotate+color"
     assert RunFolder(folder / "harder-bad-10").read_config()["train"]["augmentation"] == "none"
@@ -168,8 +168,8 @@ def test_a_harder_data_set_is_retrained_beside_the_first(of_figure5):
 
 
 @pytest.mark.filterwarnings("ignore:the graph of")
-def test_optimizers_are_drawn_alone_in_pairs_and_together(of_optimizers):
-    folder, out = of_optimizers
+def test_optimizers_are_drawn_separately_in_pairs_and_together(optimizers_run):
+    folder, out = optimizers_run
     assert "optimizers: 6 networks to train; about" in out
     drawn = {path.stem for path in (folder / "optimizers" / "figures").glob("*.png")}
     for part in ("", "-null-rotated", "-seed10", "-adam", "-sgd+momentum", "-momentum+adam"):
@@ -179,9 +179,9 @@ def test_optimizers_are_drawn_alone_in_pairs_and_together(of_optimizers):
 
 
 def test_every_claim_is_decided_from_these_runs(
-    of_figure1, of_figure2, of_figure5, of_optimizers, of_sweep, of_decay, monkeypatch, capsys, tmp_path
+    figure1_run, figure2_run, figure5_run, optimizers_run, sweep_run, decay_run, monkeypatch, capsys, tmp_path
 ):
-    folder, _ = of_figure2
+    folder, _ = figure2_run
     page = tmp_path / "claims.md"
     words = ["--scale", "smoke", "--folder", str(folder.parent), "--markdown", str(page)]
     monkeypatch.setattr(sys, "argv", ["experiments/claims.py", *words])
@@ -189,7 +189,9 @@ def test_every_claim_is_decided_from_these_runs(
     rows = [line for line in page.read_text().splitlines() if line.startswith("|")][2:]
     assert len(rows) == len(claims.CLAIMS)
     undecided = [row for row in rows if "not run" in row]
-    assert [row.split("|")[2].strip() for row in undecided] == ["Memorization: outward at small steps."]  # no such copy
+    assert [row.split("|")[2].strip() for row in undecided] == [
+        "Memorization: outward at small steps."
+    ]  # the smoke scale has no such step size
     assert all(
         row.endswith(("**holds** |", "**does not hold** |", "**unclear** |")) for row in rows if row not in undecided
     )

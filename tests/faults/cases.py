@@ -1,4 +1,4 @@
-"""The tiny run folder that faults are tried on: its stages, what each makes, and how two folders are compared."""
+"""The tiny run folder into which faults are injected: its stages, their products, and the comparison of two folders."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ from tiny_images import write_images
 
 
 class Stage(NamedTuple):
-    """A command of the command line, and the stage that must come before it."""
+    """A command, and the stage that must precede it."""
 
     name: str
     argv: tuple[str, ...]  # RUN stands for the run folder
     after: str | None
-    products: tuple[str, ...]  # patterns of the files that it answers for when it says that all is done
+    products: tuple[str, ...]  # patterns of the files for which it is responsible when it reports success
 
 
 _RETRAIN = ("--seeds", "2", "--step-sizes", "0.5", "1", "--strategy", "loop")
@@ -54,7 +54,7 @@ STAGES = {
 }
 JOURNEY = ("train", "retrain", "embed", "null", "plot")
 
-# Records say when and where they were made; two runs differ in that.
+# Entries of records that differ between two runs, such as times and places.
 _PASSING = {"timings", "environment", "sha256", "strategy", "train_strategy", "commit", "seconds", "data_dir"}
 
 
@@ -64,10 +64,10 @@ def argv(stage: str, run: Path, images: Path) -> tuple[str, ...]:
 
 
 class Cases:
-    """Run folders after each stage, made without faults, and a folder to work in."""
+    """Reference run folders after each stage, made without faults, and a working folder."""
 
     def __init__(self, scratch: Path):
-        """`scratch` is a folder for all of it."""
+        """Use `scratch` as the folder of everything."""
         self.scratch = scratch
         self.images = write_images(scratch / "images")
         self.outputs: dict[str, str] = {}
@@ -77,7 +77,7 @@ class Cases:
         self._count = 0
 
     def make(self, server: Any, stages: Iterable[str]) -> None:
-        """Make the references of some stages, and of those that they need."""
+        """Make the references of some stages, and of the stages that they need."""
         for stage in stages:
             before = STAGES[stage].after
             if stage in self.digests:
@@ -93,18 +93,18 @@ class Cases:
             shutil.move(run, self.reference(stage))
 
     def reference(self, stage: str) -> Path:
-        """Return the run folder as it is after a stage. Nobody writes there."""
+        """Return the reference run folder after a stage, which is never changed."""
         folder = self.scratch / "references" / stage
         folder.mkdir(parents=True, exist_ok=True)
         return folder / "run"
 
     def begin(self, stage: str) -> Path:
-        """Return a fresh run folder as a stage finds it."""
+        """Return a fresh run folder from which a stage can start."""
         before = STAGES[stage].after
         return self.fresh(before)
 
     def fresh(self, stage: str | None) -> Path:
-        """Return a copy of the run folder after a stage; its files are shared with it until they are replaced."""
+        """Return a copy of the reference run folder after a stage, or an empty one for None."""
         with self._lock:
             self._count += 1
             folder = self.scratch / "work" / str(self._count)
@@ -115,7 +115,7 @@ class Cases:
         return run
 
     def done(self, run: Path) -> None:
-        """Delete what `fresh` made."""
+        """Delete a folder that `fresh` made."""
         shutil.rmtree(run.parent, ignore_errors=True)
 
     def command(self, stage: str, run: Path, **more: Any) -> Any:
@@ -125,19 +125,19 @@ class Cases:
         return Command(argv(stage, run, self.images), folder=str(run.parent), **more)
 
     def digest(self, server: Any, run: Path) -> dict[str, str]:
-        """Return what a run folder holds, by name: equal folders have equal digests."""
+        """Return a hash of each part of a run folder; equal folders have equal digests."""
         from server import Command
 
         [outcome] = server.run(Command((), digest=str(run)))
         if outcome.code != 0:
             raise RuntimeError(f"digest of {run}, code {outcome.code}: {outcome.err}")
-        found: dict[str, str] = json.loads(outcome.out.splitlines()[-1])
-        return found
+        digests: dict[str, str] = json.loads(outcome.out.splitlines()[-1])
+        return digests
 
 
-def differences(found: dict[str, str], expected: dict[str, str]) -> list[str]:
-    """Return the names of what differs between two digests."""
-    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+def differences(actual: dict[str, str], expected: dict[str, str]) -> list[str]:
+    """Return the names of the entries that differ between two digests."""
+    return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
 
 
 def leftovers(run: Path) -> list[str]:
@@ -147,24 +147,24 @@ def leftovers(run: Path) -> list[str]:
 
 
 def digest(run: Path) -> dict[str, str]:
-    """Return a hash per file of a run folder, of its meaning: parameters and arrays by value, records without times.
+    """Return a hash of the content of each file: parameters and arrays by value, records without times.
 
-    What cannot be read has "unreadable" and the type of the error in place of a hash. Temporary files, the lock and
-    resume states do not count.
+    For files that cannot be read it is "unreadable" and the type of the error. Temporary files, the lock and resume
+    states are left out.
     """
-    found = {}
+    hashes = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
         top = name.split(os.sep)[0]
         if path.is_dir() or top in ("minimum", "trajectories", "resume", ".lock", "checksums.json"):
             continue
         if not path.name.endswith(".tmp"):
-            found[name] = _safely(_hash_file, path)
+            hashes[name] = _safely(_hash_file, path)
     if (run / "minimum").exists():
-        found["minimum"] = _safely(_hash_minimum, run)
+        hashes["minimum"] = _safely(_hash_minimum, run)
     if (run / "trajectories").exists():
-        found["trajectories"] = _safely(_hash_trajectories, run / "trajectories")
-    return found
+        hashes["trajectories"] = _safely(_hash_trajectories, run / "trajectories")
+    return hashes
 
 
 def _safely(hash_it: Any, path: Path) -> str:
@@ -184,7 +184,7 @@ def _hash_file(path: Path) -> str:
 
 
 def _lasting(value: Any) -> Any:
-    """A record without what passes."""
+    """Return a record without the entries that differ between runs."""
     if isinstance(value, dict):
         return {name: _lasting(entry) for name, entry in value.items() if name not in _PASSING}
     return [_lasting(entry) for entry in value] if isinstance(value, list) else value
@@ -216,7 +216,7 @@ def _hash_tree(tree: Any) -> str:
 
 
 def _hash(parts: Iterable[bytes]) -> str:
-    made = hashlib.sha256()
+    hasher = hashlib.sha256()
     for part in parts:
-        made.update(part)
-    return made.hexdigest()[:16]
+        hasher.update(part)
+    return hasher.hexdigest()[:16]

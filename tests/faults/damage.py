@@ -1,16 +1,16 @@
-"""Damage: each file of a finished run folder is damaged in every way, and each command must see it or not care.
+"""Damage: each file of a finished run folder is damaged in every way, and each command must detect or tolerate it.
 
-Allowed are: made again ("remade" where the command says so), untouched results and the same bytes ("same", or "unread"
-where the damaged file itself stays as it is), and a refusal in one line that names the file or its folder. Wrong are:
+Allowed outcomes: the file is made again ("remade" if the command says so); all results have the same bytes ("same", or
+"unread" if the damaged file itself is left as it is); or the command fails with one line that names the file or its
+folder. Failures of the test are:
 
-    SILENT      something else than the damaged file differs from the reference, or `info` says something else
-    LEFT        the command answers for the damaged file, reports success and leaves it damaged
-    TRACEBACK   or more than one line of error, a signal, no end
-    UNNAMED     refused in a line that names neither the file nor a folder that it is in
-    LOST        refused, and something else than the damaged file has changed
+    SILENT      something other than the damaged file differs from the reference, or `info` prints something else
+    LEFT        the command is responsible for the damaged file, reports success and leaves it damaged
+    TRACEBACK   also more than one line of error, a signal, or a hang
+    UNNAMED     the line of error names neither the file nor a folder that contains it
+    LOST        the command fails, and something other than the damaged file has changed
 
-A record whose checksum was taken away counts as edited on purpose, and its values are believed; but not everything
-passes as a value.
+A record without its checksum counts as edited on purpose, and its values are trusted if they are valid.
 """
 
 import json
@@ -79,14 +79,14 @@ def _wrong_inside(path: Path, chance: random.Random) -> None:
     def change(record: dict[str, Any]) -> None:
         inner = [value for value in record.values() if isinstance(value, dict) and value]
         if inner:
-            found = chance.choice(inner)
-            found[chance.choice(sorted(found))] = chance.choice((None, "text", -1, [], {}))
+            chosen = chance.choice(inner)
+            chosen[chance.choice(sorted(chosen))] = chance.choice((None, "text", -1, [], {}))
 
     _edit(path, change)
 
 
 def _unsigned(change: Callable[[Path, random.Random], None]) -> Callable[[Path, random.Random], None]:
-    """The same damage, by somebody who took the checksum away."""
+    """Return the same damage, combined with the removal of the checksum."""
 
     def damage(path: Path, chance: random.Random) -> None:
         _edit(path, lambda record: record.pop("sha256", None))
@@ -135,9 +135,9 @@ KINDS = _OF_ALL | _OF_JSON | _OF_TABLES
 
 
 def plan(run: Path, seed: int) -> Iterator[tuple[str, str, str, int]]:
-    """Yield names of files, kinds of damage, commands and seeds, in a random order and without end.
+    """Yield names of files, kinds of damage, commands and seeds, in a random order and endlessly.
 
-    Every damage to every file comes once, with some command, before one comes with a second command.
+    Every damage to every file is tried with one command before any is tried with a second command.
     """
     chance = random.Random(seed)
     files = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
@@ -155,7 +155,7 @@ def _kinds(file: Path) -> list[str]:
 
 
 def prepare(cases: Cases, server: Server, whole: str = WHOLE) -> None:
-    """Note what `info` says of the run folder as it is after the stage `whole`."""
+    """Record what `info` prints for the run folder after the stage `whole`."""
     cases.make(server, [whole])
     run = cases.fresh(whole)
     [outcome] = server.run(Command(("info", str(run))))
@@ -166,7 +166,7 @@ def prepare(cases: Cases, server: Server, whole: str = WHOLE) -> None:
 def try_damage(
     cases: Cases, server: Server, figures: Figures, file: str, kind: str, command: str, seed: int, whole: str = WHOLE
 ) -> None:
-    """Damage a file, run a command, and say what became of it."""
+    """Damage a file, run a command, and record the outcome."""
     run = cases.fresh(whole)
     KINDS[kind](run / file, random.Random(seed))
     line = Command(("info", str(run))) if command == "info" else cases.command(command, run)
@@ -193,47 +193,47 @@ def _verdict(cases: Cases, outcome: Outcome, run: Path, file: str, command: str,
         if others:
             return "LOST"
         return "refused by name" if _names(outcome.err, file) else "UNNAMED"
-    said = _names(outcome.out, file)
+    is_named = _names(outcome.out, file)
     if command == "info":
-        return "unread" if said or _nameless(outcome.out, run) == cases.outputs["info"] else "SILENT"
+        return "unread" if is_named or _nameless(outcome.out, run) == cases.outputs["info"] else "SILENT"
     if others:
         return "SILENT"
     if not differing:
-        return "remade" if said else "same"
+        return "remade" if is_named else "same"
     answers = any(_matches(file, pattern) for pattern in STAGES[command].products)
     return "LEFT" if answers else "unread"
 
 
 def _matches(file: str, pattern: str) -> bool:
-    """Whether a file has this pattern; a star stands for no slash."""
+    """Return whether a file matches this pattern; a star does not match a slash."""
     return file.count("/") == pattern.count("/") and fnmatch(file, pattern)
 
 
 def _group(file: str) -> str:
-    """The entry of the digest that a file belongs to."""
+    """Return the entry of the digest to which a file belongs."""
     top = Path(file).parts[0]
     return top if top in ("minimum", "trajectories") else file
 
 
 def _names(text: str, file: str) -> bool:
-    """Whether a text names the file or a folder that it is in."""
+    """Return whether a text names the file or a folder that contains it."""
     folders = [str(parent) for parent in Path(file).parents if str(parent) != "."]
     return any(name in text for name in (file, Path(file).name, *(f"/{folder}" for folder in folders)))
 
 
 def _nameless(text: str, run: Path) -> str:
-    """What `info` says, without the folder and its size; and without the stages done, where it says what is missing."""
+    """Return the output of `info` without the folder, its size and the stages done, which depend on missing files."""
     lines = re.sub(r"[\d.]+ MB", "MB", text.replace(str(run), "RUN")).splitlines()
     return "\n".join(line for line in lines if not line.startswith("stages done:"))
 
 
 def _general(file: str) -> str:
-    """A file's name without what is random in it."""
+    """Return a file's name without its random part."""
     return re.sub(r"[0-9a-f]{16,}", "...", file)
 
 
 def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]) -> None:
-    """Do the damage of a failure again. The files of a database have random names: any one in its place does."""
+    """Repeat the damage of a failure. Files of a database have random names: another file of the folder is taken."""
     prepare(cases, server)
     whole, file = cases.reference(WHOLE), entry["file"]
     if not (whole / file).exists():
@@ -243,5 +243,5 @@ def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]
 
 
 def stages() -> list[str]:
-    """All stages of the journey."""
+    """Return all stages that the campaign needs."""
     return list(JOURNEY)

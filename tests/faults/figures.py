@@ -1,4 +1,4 @@
-"""What a campaign found: how often each thing happened, and all failures with what it takes to see them again."""
+"""Results of a campaign: the number of each outcome, and all failures with the data to replay them."""
 
 import json
 import sys
@@ -12,25 +12,25 @@ class Figures:
     """Counts by campaign, and failures. Several threads may add to it."""
 
     def __init__(self) -> None:
-        """Nothing was seen yet."""
+        """Start without any outcome."""
         self.counts: Counter[tuple[str, str]] = Counter()
         self.failures: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 
     def count(self, campaign: str, what: str, times: int = 1) -> None:
-        """Something happened."""
+        """Count an outcome."""
         with self._lock:
             self.counts[campaign, what] += times
 
     def fail(self, campaign: str, what: str, seen: Any, **again: Any) -> None:
-        """Something is wrong; `again` is the entry that `--replay` takes."""
+        """Record a failure; `again` holds the data for `--replay`."""
         with self._lock:
             self.counts[campaign, what.upper()] += 1
             self.failures.append({"campaign": campaign, "what": what, **again, "seen": seen})
-        print(f"{campaign}: {what}", file=sys.stderr, flush=True)  # a run may be ended before its figures are printed
+        print(f"{campaign}: {what}", file=sys.stderr, flush=True)  # a run may be stopped before its figures are printed
 
     def describe(self) -> str:
-        """A table of all counts; what is wrong is in capitals."""
+        """Return a table of all counts; failures are in capitals."""
         rows = sorted(self.counts.items())
         return "\n".join(f"{campaign:8} {what:44} {count:6}" for (campaign, what), count in rows)
 
@@ -44,5 +44,5 @@ class Figures:
 
 
 def shorten(text: str) -> str:
-    """The last lines of what a command printed."""
+    """Return the last lines of a command's output."""
     return "\n".join(text.strip().splitlines()[-12:])[-2000:]

@@ -1,7 +1,7 @@
-"""Bad command lines: each option of each command with each bad value, and run folders that are none.
+"""Invalid command lines: each option of each command with each bad value, and paths that are not run folders.
 
-A refusal is one line (or the usage of a command, code 2), leaves the run folder as it was, and is never a traceback.
-What is accepted is stopped after a moment: whether it should have been is for the unit tests.
+A rejected command prints one line (or its usage, with code 2), does not change the run folder, and never prints a
+traceback. An accepted command is stopped after a moment; whether it should be accepted is left to the unit tests.
 """
 
 import random
@@ -15,7 +15,7 @@ from figures import Figures, shorten
 from server import HANG, Command, Server
 
 NAME = "inputs"
-_SECONDS = 3.0  # that an accepted command has
+_SECONDS = 3.0  # time limit of an accepted command
 VALUES = ("", " ", "nan", "inf", "-inf", "-1", "0", "1.5", "1e400", "9" * 30, "text", "TRUE", "None", "None,1")
 VALUES += ("Ünï\u202ecode", "\ud800", "a\0b", "{}", "[0]", "-", "--", "/dev/null", "/missing/folder", "FILE")
 RUNS = (
@@ -38,7 +38,7 @@ _POSITIONAL = {"run", "runs", "sources", "config"}
 
 
 def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield commands and what stands after RUN, or `[RUN]` alone: all in a random order, again and again."""
+    """Yield commands and their arguments in a random order, endlessly."""
     from jaxscape.cli.commands import Embed, Import, Own
     from jaxscape.runs.config import CompareConfig, EmbedConfig, RetrainConfig, TrainConfig
     from jaxscape.runs.processes import Cluster
@@ -52,11 +52,11 @@ def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
     }
     lines: list[tuple[str, list[str]]] = []
     for command, records in kinds.items():
-        found = {field.name for record in records for field in fields(record)} - _POSITIONAL | {"seed_list"}
-        names = sorted(name.replace("_", "-") for name in found)
-        places = ["RUN", "FILE"] if command == "import" else ["RUN"]
-        lines += [(command, [*places, f"--{name}", value]) for name in names for value in VALUES]
-        lines += [(command, [*places, f"--{name}"]) for name in names]
+        options = {field.name for record in records for field in fields(record)} - _POSITIONAL | {"seed_list"}
+        names = sorted(name.replace("_", "-") for name in options)
+        positional = ["RUN", "FILE"] if command == "import" else ["RUN"]
+        lines += [(command, [*positional, f"--{name}", value]) for name in names for value in VALUES]
+        lines += [(command, [*positional, f"--{name}"]) for name in names]
     for command in BASES:
         lines += [(command, [run]) for run in RUNS]
         lines += [(command, ["RUN", value]) for value in ("--unknown", "--seeds=", "RUN", "--", "\0", "--help=1")]
@@ -70,13 +70,13 @@ def plan(seed: int) -> Iterator[tuple[str, list[str]]]:
 def try_line(
     cases: Cases, server: Server, figures: Figures, command: str, words: list[str], base: str | None = None
 ) -> None:
-    """Run a command line, and see that a refusal is one line and leaves everything as it was."""
+    """Run a command line, and check that a rejection is one line and changes nothing."""
     run = cases.fresh(base)
     file, empty = run.parent / "file", run.parent / "empty"
     file.write_text("text")
     empty.mkdir()
-    places = {"RUN": str(run), "FILE": str(file), "FILE/below": str(file / "below"), "EMPTY": str(empty)}
-    rest = [places.get(word, word) for word in words]
+    paths = {"RUN": str(run), "FILE": str(file), "FILE/below": str(file / "below"), "EMPTY": str(empty)}
+    rest = [paths.get(word, word) for word in words]
     if command in ("train", "compare") and words[:1] == ["RUN"]:  # the last of two values for an option counts
         line = (*argv(command, run, cases.images), *rest[1:])
     else:
@@ -103,11 +103,11 @@ def _listing(run: Path) -> set[tuple[str, int]]:
 
 
 def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]) -> None:
-    """Run the command line of a failure again."""
+    """Repeat the command line of a failure."""
     cases.make(server, stages())
     try_line(cases, server, figures, entry["command"], entry["words"], BASES.get(entry["command"]))
 
 
 def stages() -> list[str]:
-    """The stages whose run folders the commands begin with."""
+    """Return the stages whose run folders the commands start from."""
     return ["train", "retrain"]

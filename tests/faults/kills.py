@@ -1,7 +1,7 @@
 """Kills and full disks: each stage is stopped at each of its file operations, and must end in the same bytes.
 
-A chain is a list of faults, [operation, kind] each. The stage runs once per fault, each time on what the one before
-left behind, and then without a fault: it must succeed, without a traceback, and make what it makes undisturbed.
+A chain is a list of faults [operation, kind]. The stage runs once per fault, each time on the state that the previous
+run left behind, and finally without a fault: it must then succeed without a traceback, with the undisturbed result.
 """
 
 import random
@@ -19,7 +19,7 @@ _KINDS = ("before", "middle", "after")
 
 
 def record(cases: Cases, server: Server, stages: list[str]) -> dict[str, int]:
-    """Return how many file operations each stage takes."""
+    """Return the number of file operations of each stage."""
     counts = {}
     for stage in stages:
         run = cases.begin(stage)
@@ -32,33 +32,33 @@ def record(cases: Cases, server: Server, stages: list[str]) -> dict[str, int]:
 
 
 def plan(operations: dict[str, int], seed: int) -> Iterator[tuple[str, Chain]]:
-    """Yield stages and chains: every operation with every kind of kill, in a random order, the stages by turns.
+    """Yield stages and chains endlessly: every operation with every kind of kill in random order, stages interleaved.
 
-    Every fifth chain begins with a full disk. When all is done, it begins anew.
+    Every fifth chain begins with a full disk.
     """
     chance = random.Random(seed)
     while True:
-        by_turns = []
+        by_stage = []
         for stage, count in operations.items():
             faults = [(at, kind) for at in range(1, count + 1) for kind in _KINDS]
             faults += [(at, "full") for at in range(1, count + 1)][:: max(1, 4 * count // len(faults))]
             chance.shuffle(faults)
-            by_turns.append([(stage, fault) for fault in faults])
-        for group in zip_longest(*by_turns):
-            for found in group:
-                if found is not None:
-                    stage, fault = found
+            by_stage.append([(stage, fault) for fault in faults])
+        for group in zip_longest(*by_stage):
+            for entry in group:
+                if entry is not None:
+                    stage, fault = entry
                     more = chance.choice((1, 1, 2, 3, 4))
                     yield stage, [fault, *(_anywhere(chance, operations[stage]) for _ in range(more))]
 
 
 def _anywhere(chance: random.Random, operations: int) -> tuple[int, str]:
-    """A fault at an operation of what is left to do: how much nobody knows, so the early ones come more often."""
+    """Return a fault at a random operation; early ones are more frequent, since few operations may remain."""
     return int(operations ** chance.uniform(0, 0.9)), chance.choice(_KINDS)
 
 
 def run_chain(cases: Cases, server: Server, figures: Figures, stage: str, chain: Chain) -> None:
-    """Run a stage through a chain of faults, and compare."""
+    """Run a stage through a chain of faults, and compare the result."""
     run = cases.begin(stage)
     again = {"stage": stage, "chain": chain}
     for at, kind in chain:
@@ -81,19 +81,19 @@ def run_chain(cases: Cases, server: Server, figures: Figures, stage: str, chain:
         figures.fail(NAME, f"{stage}: other bytes", differing, **again)
     else:
         figures.count(NAME, f"{stage}: same bytes")
-    if found := leftovers(run):
-        figures.fail(NAME, f"{stage}: temporary files stay", found[:5], **again)
+    if files := leftovers(run):
+        figures.fail(NAME, f"{stage}: temporary files stay", files[:5], **again)
     cases.done(run)
 
 
 def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]) -> None:
-    """Run the chain of a failure again."""
+    """Repeat the chain of a failure."""
     cases.make(server, [entry["stage"]])
     run_chain(cases, server, figures, entry["stage"], [(at, kind) for at, kind in entry["chain"]])
 
 
 def stages() -> list[str]:
-    """All stages."""
+    """Return all stages."""
     return list(STAGES)
 
 

@@ -1,17 +1,18 @@
-"""Inject faults for some minutes, and print what came of it.
+"""Inject faults for some minutes, and print the outcomes.
 
     python -m uv run python tests/faults/run.py --minutes 30 --seed 0 --json faults.json
     python -m uv run python tests/faults/run.py --only kills --minutes 5
     python -m uv run python tests/faults/run.py --replay faults.json --entry 3
 
 Four campaigns share the time: kills (and full disks) at every file operation of each stage, two writers, damage to each
-file of a finished run folder, bad command lines. Each is a file here, whose docstring says what is right. Two workers
-work side by side, each with a fork server (server.py) and the shim (shim.c) between its children and their files.
+file of a finished run folder, and invalid command lines. Each is a file here, whose docstring defines the correct
+outcome. Two workers run in parallel, each with a fork server (server.py) and the shim (shim.c) between its children and
+their files.
 
 The first minute or two makes the references: run folders after each stage, without faults. Programs are compiled once
-and kept in the scratch folder, so that the next call begins at once. The order of everything follows from the seed;
-races do not. A failure is printed in capitals and stands in the JSON with what it takes to see it again. The exit code
-is 1 if anything is wrong. Linux with glibc and a C compiler only.
+and cached in the scratch folder, so that the next call starts at once. The seed determines the order of everything
+except for races. A failure is printed in capitals and recorded in the JSON file with the data to replay it. The exit
+code is 1 if there is any failure. Linux with glibc and a C compiler only.
 """
 
 import argparse
@@ -44,35 +45,37 @@ Task = Callable[[Server], None]
 
 
 def main() -> None:
-    """The command."""
+    """Parse the command line and run the campaigns, or replay a failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long, after the references are made")
+    parser.add_argument("--minutes", type=float, default=30.0, help="duration after the references are made")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=sorted(CAMPAIGNS), help="one campaign instead of all")
+    parser.add_argument("--only", choices=sorted(CAMPAIGNS), help="run one campaign instead of all")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="where figures and failures go")
+    parser.add_argument("--json", type=Path, help="file for figures and failures")
     parser.add_argument("--replay", type=Path, help="a file that --json wrote")
-    parser.add_argument("--entry", type=int, default=0, help="which of its failures is run again")
+    parser.add_argument("--entry", type=int, default=0, help="index of the failure to replay")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "jaxscape-faults")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     if (reason := shim.why_not()) is not None:
         parser.exit(2, f"run.py: {reason}\n")
     figures = Figures()
     started = time.monotonic()
-    if asked.replay is not None:
-        replay(asked.scratch, figures, json.loads(asked.replay.read_text())["failures"][asked.entry])
+    if options.replay is not None:
+        replay(options.scratch, figures, json.loads(options.replay.read_text())["failures"][options.entry])
     else:
-        with suppress(KeyboardInterrupt):  # what was found so far is told
-            run_campaigns(asked, figures)
+        with suppress(KeyboardInterrupt):  # the results so far are printed
+            run_campaigns(options, figures)
     print(figures.describe())
     print(f"{len(figures.failures)} failures, {(time.monotonic() - started) / 60:.1f} min with the references")
-    if asked.json is not None:
-        figures.save(asked.json, seed=asked.seed, minutes=asked.minutes, seconds=round(time.monotonic() - started))
+    if options.json is not None:
+        figures.save(
+            options.json, seed=options.seed, minutes=options.minutes, seconds=round(time.monotonic() - started)
+        )
     sys.exit(1 if figures.failures else 0)
 
 
 def replay(scratch: Path, figures: Figures, entry: dict[str, Any]) -> None:
-    """Run one failure again."""
+    """Replay one failure."""
     cases, library = prepare(scratch)
     with Server(library, scratch / "server0") as server:
         CAMPAIGNS[entry["campaign"]].replay(cases, server, figures, entry)
@@ -80,31 +83,31 @@ def replay(scratch: Path, figures: Figures, entry: dict[str, Any]) -> None:
 
 
 def prepare(scratch: Path) -> tuple[Cases, Path]:
-    """Empty the scratch folder but for compiled programs, and build the shim there."""
+    """Empty the scratch folder except for compiled programs, and build the shim there."""
     scratch.mkdir(parents=True, exist_ok=True)
     for name in ("work", "references"):
         shutil.rmtree(scratch / name, ignore_errors=True)
     return Cases(scratch), shim.build(scratch)
 
 
-def run_campaigns(asked: argparse.Namespace, figures: Figures) -> None:
-    """Run campaigns one after the other, each for its share of the time."""
-    names = [asked.only] if asked.only else list(CAMPAIGNS)
-    cases, library = prepare(asked.scratch)
-    servers = [Server(library, asked.scratch / f"server{worker}") for worker in range(asked.workers)]
+def run_campaigns(options: argparse.Namespace, figures: Figures) -> None:
+    """Run campaigns one after the other, each for its fraction of the time."""
+    names = [options.only] if options.only else list(CAMPAIGNS)
+    cases, library = prepare(options.scratch)
+    servers = [Server(library, options.scratch / f"server{worker}") for worker in range(options.workers)]
     try:
         cases.make(servers[0], [stage for name in names for stage in CAMPAIGNS[name].stages()])
         total = sum(_SHARES[name] for name in names)
         for name in names:
-            tasks = tasks_of(name, cases, servers[0], figures, asked.seed)
-            work(servers, tasks, figures, name, seconds=60 * asked.minutes * _SHARES[name] / total)
+            tasks = tasks_of(name, cases, servers[0], figures, options.seed)
+            work(servers, tasks, figures, name, seconds=60 * options.minutes * _SHARES[name] / total)
     finally:
         for server in servers:
             server.__exit__()
 
 
 def tasks_of(name: str, cases: Cases, server: Server, figures: Figures, seed: int) -> Iterator[Task]:
-    """Yield the tasks of a campaign, without end."""
+    """Yield the tasks of a campaign endlessly."""
     if name == "kills":
         operations = kills.record(cases, server, kills.stages())
         for stage, count in operations.items():
@@ -125,9 +128,9 @@ def tasks_of(name: str, cases: Cases, server: Server, figures: Figures, seed: in
 
 
 def work(servers: list[Server], tasks: Iterator[Task], figures: Figures, name: str, *, seconds: float) -> None:
-    """Let each server work on tasks in turn, until the time is over."""
+    """Let the servers work on tasks until the time is over."""
     lock = threading.Lock()
-    first = next(tasks)  # what it prepares belongs to no worker
+    first = next(tasks)  # runs the preparation before the workers start
     waiting = [first]
     deadline = time.monotonic() + seconds
 
@@ -137,7 +140,7 @@ def work(servers: list[Server], tasks: Iterator[Task], figures: Figures, name: s
                 task = waiting.pop() if waiting else next(tasks)
             try:
                 task(server)
-            except Exception:  # the harness itself: a failure like others
+            except Exception:  # an error of the harness itself is recorded as a failure
                 figures.fail(name, "the harness failed", traceback.format_exc())
 
     workers = [threading.Thread(target=one_worker, args=(server,), daemon=True) for server in servers]

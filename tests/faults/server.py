@@ -1,7 +1,7 @@
-"""A fork server: the command line in processes that cost a fork instead of seconds of imports.
+"""A fork server that runs each command in a forked process, which saves seconds of imports.
 
-`Server` starts this file as a process that imports everything, starts no thread and no backend of jax, and then forks a
-child per command. A child arms the shim, runs `jaxscape.cli.main.main` and ends as an interpreter would.
+`Server` starts this file as a process that imports everything, without starting threads or a backend of jax, and then
+forks one child per command. A child arms the shim, runs `jaxscape.cli.main.main` and ends like an interpreter.
 """
 
 import atexit
@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HANG = -99  # the code of a child that did not end in time
-_SECONDS = 120  # that a child has
+HANG = -99  # exit code of a child that did not end in time
+_SECONDS = 120  # time limit of a child
 _HERE = Path(__file__).parent
 
 
 class Outcome(NamedTuple):
-    """How a command ended: its exit code (-9: killed), and what it printed."""
+    """The exit code of a command (-9: killed), and its output."""
 
     code: int
     out: str
@@ -35,19 +35,19 @@ class Outcome(NamedTuple):
 
     @property
     def killed(self) -> bool:
-        """Whether it was stopped from outside, as a fault stops it."""
+        """Whether it was killed, as by a fault."""
         return self.code == -signal.SIGKILL
 
     @property
     def broken(self) -> bool:
-        """Whether it ended as no command may: traceback, signal, silence, or more than one line of error."""
+        """Whether it ended in a forbidden way: traceback, signal, no message, or more than one line of error."""
         if self.code == 0:
             return "Traceback" in self.err
         return self.code not in (1, 2) or "Traceback" in self.err or len(self.err.strip().splitlines()) != 1
 
 
 class Command(NamedTuple):
-    """A command line for a child, or `digest` of a run folder."""
+    """A command line for a child, or a request for the digest of a run folder."""
 
     argv: tuple[str, ...]
     fault: dict[str, Any] | None = None
@@ -58,22 +58,22 @@ class Command(NamedTuple):
 
 
 class Server:
-    """A process that forks children, with the shim loaded. A context manager."""
+    """A process that forks children, with the shim loaded; a context manager."""
 
     def __init__(self, library: Path, scratch: Path, compiled: Path | None = None):
-        """Start it.
+        """Start the server.
 
         Args:
-            library: the shim.
-            scratch: a folder of its own; what servers share stands beside it.
-            compiled: where compiled programs are kept.
+            library: path of the shim.
+            scratch: folder of this server; its parent folder is shared by all servers.
+            compiled: folder of the cache of compiled programs.
         """
         scratch.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
             "LD_PRELOAD": str(library),
             "FAULT_LIBRARY": str(library),
             "FAULT_SCRATCH": str(scratch),
-            "PATH": str(scratch / "nothing"),  # `git describe` costs time, and is not what is tested
+            "PATH": str(scratch / "nothing"),  # without git: `git describe` takes time and is not tested here
             "JAX_COMPILATION_CACHE_DIR": str(compiled or scratch.parent / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -94,7 +94,7 @@ class Server:
         )
 
     def run(self, *commands: Command) -> list[Outcome]:
-        """Run commands at the same time, and wait for all."""
+        """Run commands in parallel, and wait for all of them."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([command._asdict() for command in commands]) + "\n")
@@ -116,7 +116,7 @@ class Server:
 
 
 def _serve() -> None:
-    """Answer each line of standard input, a list of commands, by a line of outcomes."""
+    """Answer each line of standard input, a list of commands, with one line of outcomes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     _import_everything()
@@ -157,7 +157,7 @@ def _import_everything() -> None:
 
     assert not xla_bridge._backends, "a backend was started before the fork"
     gc.collect()
-    gc.freeze()  # or the collector of each child would touch, and so copy, all that is shared
+    gc.freeze()  # otherwise the garbage collector of each child would touch, and so copy, all shared memory
 
 
 def _fork(command: Command, output: Path) -> tuple[int, Command, Path, float]:
@@ -181,7 +181,7 @@ def _fork(command: Command, output: Path) -> tuple[int, Command, Path, float]:
 
 
 def _run(command: Command) -> int:
-    """The exit code of a command, as an interpreter has it."""
+    """Run a command and return its exit code, as an interpreter would."""
     try:
         if command.digest is not None:
             from cases import digest
@@ -208,7 +208,7 @@ def _run(command: Command) -> int:
 
 
 def _end(code: int) -> int:
-    """What an interpreter does at its end."""
+    """Run the exit handlers of an interpreter, and return the exit code."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -221,13 +221,13 @@ def _end(code: int) -> int:
 
 
 def _wait(child: int, command: Command, output: Path, started: float) -> Outcome:
-    """End a child that takes too long, and read what it printed."""
+    """Wait for a child, kill it if it takes too long, and read its output."""
     status, seconds = None, command.kill_after
     deadline = started + (_SECONDS if seconds is None else command.delay + seconds)
     while status is None:
-        done, found = os.waitpid(child, os.WNOHANG)
-        if done:
-            status = found
+        ended, child_status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            status = child_status
         elif time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
             status = os.waitpid(child, 0)[1]
@@ -239,7 +239,7 @@ def _wait(child: int, command: Command, output: Path, started: float) -> Outcome
 
 
 def _read(output: Path) -> Sequence[str]:
-    """What a child printed, and the traceback that it kept from the screen: a traceback is one wherever it stands."""
+    """Return the output of a child, including a traceback that it wrote to a file instead of the screen."""
     out, err = (Path(f"{output}.{name}").read_text(errors="replace") for name in ("out", "err"))
     kept = re.search(r"the traceback is in (.+?\.log)", err)
     if kept is None:

@@ -1,13 +1,13 @@
-/* Stands between a process and libc: counts what it does to the files of one folder, and ends it at one operation.
+/* A shim between a process and libc: it counts operations on the files of one folder, and ends the process at one.
  *
  * Loaded with LD_PRELOAD, it does nothing until `fault_arm`. Then every call that changes files below `root` is an
- * operation, numbered from 1 over all threads and written to a log; at number `at` it does what `kind` says:
+ * operation, numbered from 1 over all threads and written to a log. At operation `at` it injects the fault `kind`:
  *
  *   before, after   SIGKILL before or after the call
  *   middle          write half of the bytes, then SIGKILL; before the call where it writes none
- *   full            from here on nothing new fits on the disk: ENOSPC
+ *   full            from here on the disk is full: ENOSPC
  *
- * Not seen: writes through mmap, and files that libc opens by itself for reading.
+ * Not intercepted: writes through mmap, and files that libc opens by itself for reading.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -36,7 +36,7 @@ static atomic_long operations;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* kind: the place of its name in `enum kind`. */
+/* kind: the index of its name in `enum kind`. */
 void fault_arm(const char *folder, long number, int what, const char *log)
 {
     root_length = strlen(folder);
@@ -87,7 +87,7 @@ static int absolute(int folder, const char *path, char *whole)
     return snprintf(whole, PATH_MAX, "%s/%s", base, path) < PATH_MAX;
 }
 
-/* What is to happen at this operation: NOTHING, or the kind where its number has come (FULL from there on). */
+/* Return the fault at this operation: NOTHING, or the kind if its number is reached (FULL from there on). */
 static enum kind arrive(const char *name, const char *path)
 {
     if (!is_below(path))

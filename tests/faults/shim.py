@@ -1,4 +1,4 @@
-"""The shim between a process and its files (shim.c): build it, and arm it in a process that has loaded it."""
+"""Build the shim between a process and its files (shim.c), and arm it in a process that has loaded it."""
 
 import ctypes
 import platform
@@ -11,7 +11,7 @@ KINDS = ("none", "before", "after", "middle", "full")  # in the order of shim.c'
 
 
 def why_not() -> str | None:
-    """Return why faults cannot be injected on this machine; None where they can."""
+    """Return why faults cannot be injected on this machine, or None if they can."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return "faults are injected between a process and glibc, on Linux"
     return None if shutil.which("cc") else "no C compiler (cc) builds the shim that injects faults"
@@ -30,7 +30,7 @@ def arm(library: str, fault: dict[str, Any]) -> None:
     """Count this process's operations on the files of `root`, and inject a fault at one of them.
 
     Args:
-        library: with which this process was started (LD_PRELOAD).
+        library: the shim with which this process was started (LD_PRELOAD).
         fault: "root", a folder; "at", the number of an operation, from 1; "kind", one of KINDS; "log", a file or "".
     """
     root = str(Path(fault["root"]).resolve()).encode()

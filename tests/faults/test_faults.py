@@ -1,4 +1,4 @@
-"""A short part of the faults, and a test of the shim itself; all of it: `pytest -m slow tests/faults`, or run.py."""
+"""Short runs of the fault campaigns, and tests of the shim; run with `pytest -m slow tests/faults`, or run.py."""
 
 import os
 import signal
@@ -90,7 +90,7 @@ def test_a_process_is_killed_at_an_operation(work, at, kind, left):
 
 
 @pytest.mark.parametrize(("at", "left"), [(1, {}), (2, {}), (3, {"a": b""}), (5, {"b": b"12345678"})])
-def test_from_an_operation_on_the_disk_is_full(work, at, left):
+def test_the_disk_is_full_from_an_operation_on(work, at, left):
     done, files, _ = work(at, "full")
     assert files == left
     assert ("No space left on device" in done.stderr) == (at < 5)
@@ -109,14 +109,14 @@ def test_from_an_operation_on_the_disk_is_full(work, at, left):
         (HANG, "", True),
     ],
 )
-def test_a_command_is_broken_unless_it_succeeds_or_refuses_in_one_line(code, err, broken):
+def test_a_command_is_broken_unless_it_succeeds_or_fails_with_one_line(code, err, broken):
     assert Outcome(code, "", err).broken == broken
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, library, pytestconfig, request):
-    """Cases with a trained minimum, and a fork server."""
-    request.getfixturevalue("compiled")  # the programs of the other tests are kept in the same place
+    """Yield cases with a trained minimum, and a fork server."""
+    request.getfixturevalue("compiled")  # the cache of compiled programs is shared with other tests
     scratch = tmp_path_factory.mktemp("faults")
     cases = Cases(scratch)
     with Server(library, scratch / "server0", pytestconfig.cache.mkdir("compiled")) as server:
@@ -126,13 +126,13 @@ def trained(tmp_path_factory, library, pytestconfig, request):
 
 @pytest.fixture
 def figures():
-    """Figures of a test, which must hold no failure at its end."""
-    found = Figures()
-    yield found
-    assert found.failures == []
+    """Yield figures, and check at the end of the test that they have no failure."""
+    results = Figures()
+    yield results
+    assert results.failures == []
 
 
-def test_equal_folders_have_equal_digests_and_others_do_not(trained):
+def test_folders_have_equal_digests_only_if_they_are_equal(trained):
     cases, server = trained
     run = cases.fresh("train")
     assert differences(cases.digest(server, run), cases.digests["train"]) == []
@@ -143,12 +143,12 @@ def test_equal_folders_have_equal_digests_and_others_do_not(trained):
     cases.done(run)
 
 
-def test_training_that_is_stopped_ends_in_the_same_bytes(trained, figures):
+def test_interrupted_training_ends_in_the_same_bytes(trained, figures):
     kills.run_chain(*trained, figures, "train", [(60, "full"), (30, "before"), (5, "middle")])
     assert figures.counts["kills", "train: same bytes"] == 1
 
 
-def test_of_two_writers_one_is_refused(trained, figures):
+def test_one_of_two_writers_is_rejected(trained, figures):
     writers.race(*trained, figures, ("train", "train"), 0.0, None)
     assert figures.counts["writers", "train and train: same bytes"] == 1
 
@@ -164,7 +164,7 @@ def test_a_damaged_record_is_named(trained, figures, kind):
     ("name", "words"),
     [("train", ["RUN", "--epochs", "-1"]), ("retrain", ["RUN", "--seeds", "0"]), ("embed", ["FILE"]), ("info", ["\0"])],
 )
-def test_a_bad_command_line_is_refused_in_a_line(trained, figures, name, words):
+def test_an_invalid_command_line_is_rejected_in_one_line(trained, figures, name, words):
     cases, server = trained
     stages = {"embed": None, "info": None}
     inputs.try_line(cases, server, figures, name, words, base=stages.get(name, inputs.BASES[name]))
@@ -172,6 +172,6 @@ def test_a_bad_command_line_is_refused_in_a_line(trained, figures, name, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["kills", "writers"])
-def test_a_campaign_of_a_minute_finds_nothing(name, tmp_path, figures):
-    asked = Namespace(only=name, scratch=tmp_path, workers=min(2, os.cpu_count() or 1), seed=0, minutes=1.0)
-    command.run_campaigns(asked, figures)
+def test_a_campaign_of_one_minute_has_no_failures(name, tmp_path, figures):
+    options = Namespace(only=name, scratch=tmp_path, workers=min(2, os.cpu_count() or 1), seed=0, minutes=1.0)
+    command.run_campaigns(options, figures)

@@ -1,7 +1,7 @@
-"""Two writers: two commands begin on one run folder at nearly the same time.
+"""Two writers: two commands start on one run folder at nearly the same time.
 
-One may write. The other waits, or is refused in one line that names the process. Afterwards the same commands, one
-after the other, must succeed and end in the same bytes. A holder that is killed holds nothing any more.
+One may write. The other waits, or fails with one line that names the process of the first. Afterwards the same
+commands, one after the other, must succeed and end in the same bytes. A killed process no longer holds the lock.
 """
 
 import random
@@ -29,7 +29,7 @@ _NOT_YET = re.compile(r"has no |is missing|not there|are not finished|unfinished
 
 
 def plan(seed: int) -> Iterator[tuple[tuple[str, str], float, float | None]]:
-    """Yield pairs of stages, how many seconds later the second begins, and when the first is killed (None: never)."""
+    """Yield pairs of stages, the delay of the second in seconds, and when the first is killed (None: never)."""
     chance = random.Random(seed)
     while True:
         for pair in PAIRS:
@@ -41,7 +41,7 @@ def plan(seed: int) -> Iterator[tuple[tuple[str, str], float, float | None]]:
 def race(
     cases: Cases, server: Server, figures: Figures, pair: tuple[str, str], delay: float, kill_after: float | None
 ) -> None:
-    """Let a pair of stages race; or kill the first one, and see that the second takes over."""
+    """Let a pair of stages race, or kill the first one and check that the second takes over."""
     run = cases.begin(pair[0])
     again = {"pair": pair, "delay": delay, "kill_after": kill_after}
     words = f"{pair[0]} and {pair[1]}"
@@ -85,12 +85,12 @@ def _complete(
 
 
 def replay(cases: Cases, server: Server, figures: Figures, entry: dict[str, Any]) -> None:
-    """Run the race of a failure again; a race may end otherwise."""
+    """Repeat the race of a failure; its outcome may differ."""
     first, second = entry["pair"]
     cases.make(server, [first, second])
     race(cases, server, figures, (first, second), entry["delay"], entry["kill_after"])
 
 
 def stages() -> list[str]:
-    """All stages that take part."""
+    """Return all stages that take part."""
     return [stage for stage in STAGES if any(stage in pair for pair in PAIRS)]

@@ -1,4 +1,4 @@
-"""Problems whose landscapes are known: a quadratic form, and a network with batch norm."""
+"""Problems with known landscapes: a quadratic form, and a network with batch norm."""
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +14,18 @@ GRADIENT = GENERATOR.standard_normal(DIMENSION)
 
 
 def flatten(params):
-    """In the order of the leaves: float64 (6,)."""
+    """Return the parameters as one vector in tree order: float64 (6,)."""
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(params)])
 
 
 def quadratic_loss(params):
-    """x H x / 2 + g x, in float64."""
+    """Return x H x / 2 + g x, in float64."""
     x = flatten(params)
     return x @ HESSIAN @ x / 2 + GRADIENT @ x
 
 
 def quadratic(evaluate=True):
-    """A problem with that loss, of params {"bias": (2,), "kernel": (2, 2)}."""
+    """Return a problem with that loss and params {"bias": (2,), "kernel": (2, 2)}."""
 
     def loss_of(params):
         x = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
@@ -66,7 +66,7 @@ def normalized_outputs(xp, params, hidden, mean, var):
 
 
 def batch_norm():
-    """A network with batch norm: mean squared error, and the share of outputs on the right side of a half."""
+    """Return a problem with batch norm: mean squared error, and the accuracy of outputs thresholded at 0.5."""
 
     def loss_fn(params, model_state, batch, key):
         inputs, targets = batch
@@ -96,13 +96,13 @@ def batch_norm_params(seed):
 
 
 def measured_statistics(params):
-    """The running statistics of the whole data set in one batch, as `batch_norm` has them."""
+    """Return the running statistics of the whole data set in one batch, in the form of `batch_norm`."""
     units = hidden(params, INPUTS)
     return {"mean": units.mean(axis=0), "var": units.var(axis=0), "seen": np.int32(0)}
 
 
 def batch_norm_loss(params, model_state, inputs=INPUTS, targets=TARGETS):
-    """The loss of `predict` and `score`, in float64."""
+    """Return the loss of `predict` and `score`, in float64."""
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, model_state))
     outputs = normalized_outputs(np, wide[0], hidden(wide[0], inputs), wide[1]["mean"], wide[1]["var"])
     return float(np.mean((outputs - targets) ** 2))

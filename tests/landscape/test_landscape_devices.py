@@ -1,4 +1,4 @@
-"""Points sharded over several devices, simulated ones in a process of their own."""
+"""Points are distributed over several devices, which are simulated in a separate process."""
 
 import os
 import subprocess
@@ -12,14 +12,14 @@ SCRIPT = Path(__file__).parent / "three_devices.py"
 
 
 @pytest.mark.slow
-def test_devices_share_the_points_out(tmp_path):
-    file = tmp_path / "found.npz"
+def test_points_distributed_over_devices_have_the_same_metrics(tmp_path):
+    file = tmp_path / "metrics.npz"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(file)], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    found = dict(np.load(file))
-    np.testing.assert_array_equal(found["threads on 2"], found["one"])
-    np.testing.assert_allclose(found["vmap:2 on 3"], found["one"], rtol=1e-5)
-    np.testing.assert_array_equal(found["ends"], found["one"][[0, -1]])
+    metrics = dict(np.load(file))
+    np.testing.assert_array_equal(metrics["threads on 2"], metrics["one"])
+    np.testing.assert_allclose(metrics["vmap:2 on 3"], metrics["one"], rtol=1e-5)
+    np.testing.assert_array_equal(metrics["ends"], metrics["one"][[0, -1]])

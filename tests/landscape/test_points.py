@@ -1,4 +1,4 @@
-"""Many points evaluated: strategies, running statistics, data sets, and what is refused."""
+"""Evaluation of many points: strategies, running statistics, data sets and invalid arguments."""
 
 import dataclasses
 
@@ -30,49 +30,49 @@ def collected(chunks):
     return {name: np.concatenate([each[name] for each in metrics]) for name in metrics[0]}
 
 
-def batch_norm_values(strategy, weights=WEIGHTS, **how):
+def batch_norm_values(strategy, weights=WEIGHTS, **options):
     vectors = [batch_norm_params(0), batch_norm_params(1)]
-    how = {"model_state": measured_statistics(vectors[0]), "batch_size": 4, **how}
-    return collected(evaluate_points(batch_norm(), vectors, weights, strategy=strategy, **how))
+    options = {"model_state": measured_statistics(vectors[0]), "batch_size": 4, **options}
+    return collected(evaluate_points(batch_norm(), vectors, weights, strategy=strategy, **options))
 
 
-def test_points_of_a_quadratic_form_have_its_loss():
+def test_points_of_a_quadratic_form_have_the_closed_form_loss():
     vectors = [quadratic_params(0), quadratic_params(1)]
-    found = collected(evaluate_points(quadratic(), vectors, WEIGHTS))
+    metrics = collected(evaluate_points(quadratic(), vectors, WEIGHTS))
     points = [jax.tree.map(lambda a, b, w=w: w[0] * a + w[1] * b, *vectors) for w in WEIGHTS]
-    np.testing.assert_allclose(found["loss"], [quadratic_loss(point) for point in points], rtol=1e-5)
-    assert found["loss"].dtype == np.float64
-    np.testing.assert_array_equal(found["accuracy"], -found["loss"])
+    np.testing.assert_allclose(metrics["loss"], [quadratic_loss(point) for point in points], rtol=1e-5)
+    assert metrics["loss"].dtype == np.float64
+    np.testing.assert_array_equal(metrics["accuracy"], -metrics["loss"])
 
 
-def test_a_loop_and_threads_give_the_same_bytes_and_stacks_differ_by_rounding():
+def test_loop_and_threads_are_bitwise_equal_and_vmap_differs_by_rounding():
     loop, threads = batch_norm_values("loop"), batch_norm_values("threads:3")
     for name in ("loss", "accuracy"):
         np.testing.assert_array_equal(loop[name], threads[name])
-        for strategy in ("vmap", "vmap:3"):  # of seven, so that the last stack is filled up
+        for strategy in ("vmap", "vmap:3"):  # with seven points the last stack is padded
             np.testing.assert_allclose(batch_norm_values(strategy)[name], loop[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["loop", "threads:2"])
-def test_each_point_is_evaluated_by_itself(strategy):
+def test_each_point_is_evaluated_independently(strategy):
     whole = batch_norm_values(strategy)["loss"]
     np.testing.assert_array_equal(batch_norm_values(strategy, WEIGHTS[4:])["loss"], whole[4:])
 
 
 @pytest.mark.parametrize("strategy", ["loop", "threads:2", "vmap:3"])
-def test_what_is_not_finite_stays_one_value(strategy):
+def test_a_point_that_is_not_finite_does_not_affect_the_others(strategy):
     weights = WEIGHTS.copy()
     weights[2], weights[3] = (1e30, 1e30), (3e38, -3e38)
-    found = collected(
+    metrics = collected(
         evaluate_points(quadratic(), [quadratic_params(0), quadratic_params(1)], weights, strategy=strategy)
     )
     others = np.delete(np.arange(7), [2, 3])
-    assert not np.isfinite(found["loss"][[2, 3]]).any()
+    assert not np.isfinite(metrics["loss"][[2, 3]]).any()
     expected = collected(evaluate_points(quadratic(), [quadratic_params(0), quadratic_params(1)], WEIGHTS))
-    np.testing.assert_allclose(found["loss"][others], expected["loss"][others], rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"][others], expected["loss"][others], rtol=1e-5)
 
 
-def test_statistics_are_measured_anew_interpolated_or_kept():
+def test_statistics_are_recalibrated_interpolated_or_kept():
     ends = [batch_norm_params(0), batch_norm_params(1)]
     states = [measured_statistics(end) for end in ends]
     weights = np.array([[1, 0], [0.5, 0.5], [0, 1]])
@@ -90,11 +90,11 @@ def test_statistics_are_measured_anew_interpolated_or_kept():
             )
             losses = [batch_norm_loss(*point) for point in of_points]
             np.testing.assert_allclose(collected(chunks)["loss"], losses, rtol=1e-5, err_msg=statistics)
-    # The three are not the same in the middle, or this would show nothing.
+    # The three must differ in the middle for this test to be meaningful.
     assert len({round(batch_norm_loss(*of_points[1]), 3) for of_points in expected.values()}) == 3
 
 
-def test_the_test_data_may_be_asked_for():
+def test_the_test_data_can_be_selected():
     params = batch_norm_params(2)
     (chunk,) = evaluate_points(
         batch_norm(), [params], [[1]], model_state=measured_statistics(params), split="test", metrics=["loss"]
@@ -104,21 +104,21 @@ def test_the_test_data_may_be_asked_for():
     assert chunk[1]["loss"][0] == pytest.approx(batch_norm_loss(params, state, TEST_INPUTS, TEST_TARGETS), rel=1e-5)
 
 
-def test_a_problem_without_predict_has_the_loss_of_training():
+def test_a_problem_without_predict_is_evaluated_with_the_training_loss():
     problem, params = batch_norm(), batch_norm_params(0)
     bare = Problem(problem.loss_fn, problem.data)
-    strange = {name: value + 5 for name, value in measured_statistics(params).items()}
-    evaluator = points_evaluator(bare, [params], model_state=strange)
+    shifted = {name: value + 5 for name, value in measured_statistics(params).items()}
+    evaluator = points_evaluator(bare, [params], model_state=shifted)
     assert (evaluator.statistics, evaluator.names) == ("batch", ("loss",))
     (chunk,) = evaluator.chunks(np.ones((1, 1)), 1)
     assert chunk[1]["loss"][0] == pytest.approx(batch_norm_loss(params, measured_statistics(params)), rel=1e-5)
 
 
-def test_a_model_without_statistics_says_so():
+def test_a_model_without_running_statistics_has_statistics_none():
     assert points_evaluator(quadratic(), [quadratic_params(0)], statistics="recalibrated").statistics == "none"
 
 
-def test_networks_that_are_no_points_of_a_plane_are_evaluated_too():
+def test_arbitrary_networks_can_be_evaluated():
     networks = [batch_norm_params(seed) for seed in range(5)]
     state = measured_statistics(networks[0])
     expected = [batch_norm_loss(each, measured_statistics(each)) for each in networks]
@@ -127,31 +127,31 @@ def test_networks_that_are_no_points_of_a_plane_are_evaluated_too():
         np.testing.assert_allclose(collected(chunks)["loss"], expected, rtol=1e-5)
 
 
-def test_an_evaluate_in_numpy_runs_one_point_after_the_other():
+def test_an_evaluate_in_numpy_is_supported():
     def evaluate(params, model_state):
         return {"loss": np.float64(np.asarray(params["bias"]).sum())}
 
     problem, params = quadratic(), quadratic_params(0)
     problem = Problem(problem.loss_fn, problem.data, evaluate=evaluate)
-    found = collected(evaluate_points(problem, [params], [[1], [2]], strategy="threads:2"))
-    np.testing.assert_allclose(found["loss"], [params["bias"].sum(), 2 * params["bias"].sum()], rtol=1e-6)
+    metrics = collected(evaluate_points(problem, [params], [[1], [2]], strategy="threads:2"))
+    np.testing.assert_allclose(metrics["loss"], [params["bias"].sum(), 2 * params["bias"].sum()], rtol=1e-6)
     with pytest.raises(ValueError, match="unknown metric 'accuracy'; known: loss"):
         list(evaluate_points(problem, [params], [[1]], metrics=["accuracy"], strategy="loop"))
 
 
-def test_what_cannot_be_traced_is_not_stacked_by_default(monkeypatch):
+def test_an_evaluation_that_cannot_be_traced_is_not_vmapped_by_default(monkeypatch):
     monkeypatch.setattr(points, "points_at_once", lambda strategy, devices: ("vmap", 4))  # as on a GPU
     problem, params = quadratic(), quadratic_params(0)
     bare = Problem(
         problem.loss_fn, problem.data, evaluate=lambda params, state: {"sum": np.asarray(params["bias"]).sum()}
     )
-    found = collected(evaluate_points(bare, [params], [[1], [2]]))
-    np.testing.assert_allclose(found["sum"], [params["bias"].sum(), 2 * params["bias"].sum()], rtol=1e-6)
+    metrics = collected(evaluate_points(bare, [params], [[1], [2]]))
+    np.testing.assert_allclose(metrics["sum"], [params["bias"].sum(), 2 * params["bias"].sum()], rtol=1e-6)
     with pytest.raises(jax.errors.TracerArrayConversionError):
         list(evaluate_points(bare, [params], [[1], [2]], strategy="vmap"))
 
 
-def test_programs_are_compiled_once_for_a_problem():
+def test_programs_are_compiled_once_per_problem():
     problem = batch_norm()
     traced = []
 
@@ -170,20 +170,20 @@ def test_programs_are_compiled_once_for_a_problem():
 
     assert traces("train") > 0
     assert traces("train") == 0
-    assert traces("test") > 0  # of another number of examples
+    assert traces("test") > 0  # the number of examples differs
     assert traces("test") == 0
 
 
-def test_float64_parameters_are_evaluated_in_float64_where_it_is_on():
+def test_float64_parameters_are_evaluated_in_float64_in_x64_mode():
     vectors = [jax.tree.map(np.float64, quadratic_params(seed)) for seed in (0, 1)]
     points = [jax.tree.map(lambda a, b, w=w: w[0] * a + w[1] * b, *vectors) for w in WEIGHTS]
     with jax.enable_x64(True):
         for strategy in ("loop", "threads:2", "vmap"):
-            found = collected(evaluate_points(quadratic(), vectors, WEIGHTS, strategy=strategy))
-            np.testing.assert_allclose(found["loss"], [quadratic_loss(point) for point in points], rtol=1e-13)
+            metrics = collected(evaluate_points(quadratic(), vectors, WEIGHTS, strategy=strategy))
+            np.testing.assert_allclose(metrics["loss"], [quadratic_loss(point) for point in points], rtol=1e-13)
 
 
-def test_half_as_many_points_are_taken_where_they_do_not_fit(monkeypatch):
+def test_stacks_are_halved_if_they_do_not_fit_into_memory(monkeypatch):
     expected = batch_norm_values("vmap:2", statistics="kept")["loss"]
     whole, sizes = jax.vmap, []
 
@@ -198,14 +198,14 @@ def test_half_as_many_points_are_taken_where_they_do_not_fit(monkeypatch):
 
     monkeypatch.setattr(jax, "vmap", vmap)
     with pytest.warns(RuntimeWarning) as warned:
-        found = batch_norm_values("vmap:6", statistics="kept")
-    ends = ["6 points at once do not fit into the device's memory; going on with 3", "3 points at once"]
+        metrics = batch_norm_values("vmap:6", statistics="kept")
+    ends = ["6 points at once do not fit into the device's memory; continuing with 3", "3 points at once"]
     assert [str(each.message)[: len(end)] for each, end in zip(warned, ends, strict=True)] == ends
     assert sizes == [6, 3, 2, 2, 2, 2]
-    np.testing.assert_allclose(found["loss"], expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-6)
 
 
-def test_a_point_that_does_not_fit_by_itself_is_an_error_in_words(monkeypatch):
+def test_a_single_point_that_does_not_fit_is_a_memory_error(monkeypatch):
     def no_room(stack):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
 
@@ -215,12 +215,12 @@ def test_a_point_that_does_not_fit_by_itself_is_an_error_in_words(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("options", "message"),
     [
         ({"statistics": "new"}, "statistics must be one of recalibrated, interpolated, kept, got 'new'"),
         ({"statistics": "interpolated"}, "needs model_states, one for each corner"),
         ({"model_states": [{}]}, "one for each of the 2 corners, got 1"),
-        ({"model_states": [{}, {}], "model_state": {}}, "and not both"),
+        ({"model_states": [{}, {}], "model_state": {}}, "either model_state or model_states .*, not both"),
         ({"model_states": [{}, {"mean": np.ones(2)}]}, "the same structure and shapes"),
         ({"strategy": "vmap_grad"}, "unknown strategy 'vmap_grad'; known: loop, threads, vmap"),
         ({"strategy": "loop:2"}, "unknown strategy 'loop:2'"),
@@ -231,9 +231,9 @@ def test_a_point_that_does_not_fit_by_itself_is_an_error_in_words(monkeypatch):
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
-def test_bad_options_are_refused_before_any_work(how, message):
+def test_invalid_options_are_rejected_before_any_work(options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate_points(quadratic(), [quadratic_params(0), quadratic_params(1)], WEIGHTS, **how)
+        evaluate_points(quadratic(), [quadratic_params(0), quadratic_params(1)], WEIGHTS, **options)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +247,11 @@ def test_bad_options_are_refused_before_any_work(how, message):
         ([{"w": np.array([1, np.inf])}], WEIGHTS[:, :1], r"vectors\[0\] must be finite"),
     ],
 )
-def test_bad_vectors_and_weights_are_refused_before_any_work(vectors, weights, message):
+def test_invalid_vectors_and_weights_are_rejected_before_any_work(vectors, weights, message):
     with pytest.raises(ValueError, match=message):
         evaluate_points(quadratic(), vectors, weights)
 
 
-def test_a_misspelt_option_is_refused():
+def test_a_misspelt_option_is_rejected():
     with pytest.raises(TypeError, match="statistic"):
         points_evaluator(quadratic(), [quadratic_params(0)], statistic="kept")

@@ -1,4 +1,4 @@
-"""Runs in a process of its own with three simulated devices; writes what it found for test_landscape_devices.py."""
+"""Evaluate points on three simulated devices in a separate process, and write them for test_landscape_devices.py."""
 
 import sys
 
@@ -18,13 +18,13 @@ CASES = {"one": (1, "loop"), "threads on 2": (2, "threads"), "vmap:2 on 3": (3, 
 
 def main():
     networks = [batch_norm_params(seed) for seed in range(2)]
-    how = {"model_state": measured_statistics(networks[0])}
-    found = {}
+    options = {"model_state": measured_statistics(networks[0])}
+    results = {}
     for name, (count, strategy) in CASES.items():
-        chosen = {**how, "strategy": strategy, "devices": jax.devices()[-count:]}
-        found[name] = evaluate_points(batch_norm(), networks, WEIGHTS, **chosen)
-    ends = evaluate_networks(batch_norm(), networks.__getitem__, 2, **how)  # on all devices
-    losses = {name: np.concatenate([metrics["loss"] for _, metrics in chunks]) for name, chunks in found.items()}
+        on_devices = {**options, "strategy": strategy, "devices": jax.devices()[-count:]}
+        results[name] = evaluate_points(batch_norm(), networks, WEIGHTS, **on_devices)
+    ends = evaluate_networks(batch_norm(), networks.__getitem__, 2, **options)  # on all devices
+    losses = {name: np.concatenate([metrics["loss"] for _, metrics in chunks]) for name, chunks in results.items()}
     np.savez(sys.argv[1], ends=np.concatenate([metrics["loss"] for _, metrics in ends]), **losses)
 
 

@@ -364,7 +364,7 @@ def test_stacks_that_do_not_fit_are_halved(tiny, tmp_path, monkeypatch):
         return spectrum(problem, params, **how)
 
     monkeypatch.setattr(curvature, "hessian_spectrum", small_device)
-    with pytest.warns(RuntimeWarning, match="4 points at once do not fit into the device's memory; going on with 2"):
+    with pytest.warns(RuntimeWarning, match="4 points at once do not fit into the device's memory; continuing with 2"):
         folder = run.curvature(k=1, steps=12, probes=1, at="starts", strategy="vmap:4")
     assert sizes == [4, 2, 2, 2]
     assert len(read_kept(folder).values["trace"]) == 5

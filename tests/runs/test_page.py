@@ -292,7 +292,7 @@ def test_the_command_of_a_comparison_reproduces_the_recorded_settings(tmp_path, 
 
 def test_commands_reproduce_the_embeddings(tiny):
     lines = [shlex.split(line) for line in commands(tiny["retrained"].folder) if " embed " in line]
-    names = [embed_config(**parse(words[1:]).said("config")).name for words in lines]
+    names = [embed_config(**parse(words[1:]).given_settings("config")).name for words in lines]
     assert names == ["mds-euclidean-3d", "phate-cosine-none-knn2"]
 
 

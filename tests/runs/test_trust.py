@@ -95,7 +95,7 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
     report = Run(run, quiet=True).report()["embeddings"]["mds-euclidean"]
     assert report["surrogate"] == kept
     said = jaxscape("info", run).out
-    assert "  surrogates: disparity 0.00, movements 0.59; their picture keeps: stress" in said
+    assert "  surrogates: disparity 0.00, movements 0.59; their fidelity: stress" in said
 
 
 @pytest.mark.parametrize(
