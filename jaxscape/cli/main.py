@@ -135,6 +135,10 @@ def _run(line: Line, console: Console) -> None:
             from jaxscape.runs.path import measure_path
             from jaxscape.runs.plot_landscape import plot_path
 
+            if line.own is None:
+                from jaxscape.runs.images import warn_if_data_differ
+
+                warn_if_data_differ(run, other)
             axes = _unit_axes(line) if command.config.match else None
             folder = measure_path(run, other, command.config, _landscape(line, run), axes=axes, console=console)
             _print_paths([folder, *plot_path(run, folder.name)], console)

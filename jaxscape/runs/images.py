@@ -6,6 +6,7 @@ Only this module knows the networks of the paper; the stages take any `jaxscape.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from warnings import warn
 
 import optax
 
@@ -102,6 +103,24 @@ def image_landscape(run: Path) -> OwnProblem:
     if not run.kind.has_minimum:
         raise ValueError(f"{run} belongs to a problem of your own; name it with --problem")
     return OwnProblem(image_problem(image_task(_minimum(run))))
+
+
+def warn_if_data_differ(run: Path, other: Path) -> None:
+    """Warn if the minima of two runs were trained on different data: losses between them are those on the first run's.
+
+    Raises:
+        FileNotFoundError: if one of them has no minimum.
+        ValueError: if one of them belongs to the user's own problem.
+    """
+    first, second = (image_task(_minimum(each)) for each in (run, other))
+    names = ("dataset", "train_size", "label_noise", "label_seed")
+    differ = [name for name in names if getattr(first, name) != getattr(second, name)]
+    if differ:
+        values = ", ".join(f"{name} {getattr(second, name)} instead of {getattr(first, name)}" for name in differ)
+        warn(
+            f"{other} was trained on other data than {run} ({values}); all losses are on the data of {run}",
+            stacklevel=2,
+        )
 
 
 def image_axes(params: PyTree, model_state: PyTree) -> dict[str, tuple[str | None, ...]]:

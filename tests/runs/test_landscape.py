@@ -12,7 +12,8 @@ import tiny_runs
 
 import jaxscape as js
 from jaxscape.landscape.planes import plane_weights
-from jaxscape.runs import curvature, landscape_stage, path, surface
+from jaxscape.runs import curvature, images, landscape_stage, path, surface
+from jaxscape.runs.config import train_preset
 from jaxscape.runs.curvature import measure_curvature
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.images import image_axes, image_landscape
@@ -390,3 +391,22 @@ def test_weights_of_a_plane_are_those_of_its_origin_at_zero(measured):
     plane = js.filter_plane(read_minimum(measured).params)
     np.testing.assert_array_equal(plane_weights(plane, np.zeros((1, 2))), [[1, 0, 0]])
     assert json.loads((measured.surfaces / GRID.name / "record.json").read_text())["kind"] == "directions"
+
+
+def test_a_path_between_minima_of_different_data_warns(tmp_path, monkeypatch, recwarn):
+    # Two memorization minima of different seeds have different random labels.
+    good, first, second = (tmp_path / name for name in ("good", "first", "second"))
+    configs = {good: train_preset("good", seed=1)} | {
+        run: train_preset("memorization", seed=seed) for seed, run in enumerate((first, second))
+    }
+    monkeypatch.setattr(images, "_minimum", configs.get)
+    for other in (first, second):
+        with pytest.warns(
+            UserWarning, match=rf"{other.name} was trained on other data than .* \(label_noise 1.0 instead"
+        ):
+            images.warn_if_data_differ(good, other)
+    with pytest.warns(UserWarning, match=r"\(label_seed 1 instead of 0\); all losses are on the data of .*first"):
+        images.warn_if_data_differ(first, second)
+    configs[second] = train_preset("good", seed=2)
+    images.warn_if_data_differ(good, second)
+    assert not recwarn
