@@ -64,7 +64,7 @@ def test_settings_side_by_side_have_short_titles_and_say_once_what_they_share(ja
     assert titles == {
         "of directions from the mean",
         "of the parameter vectors",
-        "of the parameter vectors, seed 1 alone",
+        "of the parameter vectors, only seed 1",
     }
     assert note.splitlines()[0] == "PHATE, cosine distance, knn 3, decay 40"
 
@@ -79,7 +79,7 @@ def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
     assert abs(found.mean(axis=0)).max() < 1e-8 * abs(found).max()
     assert jaxscape("plot", run).code == 0
     assert "euclidean distance; only seed 1" in (run / "figures" / "pca-euclidean-seed1.svg").read_text()
-    assert "seed 1 alone" not in (run / "figures" / f"{SETTING}.svg").read_text()
+    assert "only seed 1" not in (run / "figures" / f"{SETTING}.svg").read_text()
 
 
 @pytest.mark.parametrize(
