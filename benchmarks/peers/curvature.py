@@ -67,14 +67,14 @@ def synchronize() -> None:
 
 
 def peak_mb() -> float:
-    """The peak memory of the device, or of this process."""
+    """Return the peak memory of the device, or of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def double_backward(model: torch.nn.Module, batches: list[tuple[Tensor, Tensor]], shares: list[float]) -> Product:
-    """The product by two backward passes, as scripts have it."""
+    """Return the product by two backward passes (double backward)."""
     parameters = list(model.parameters())
 
     def product(vector: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def double_backward(model: torch.nn.Module, batches: list[tuple[Tensor, Tensor]]
 
 
 def forward_over_reverse(model: torch.nn.Module, batches: list[tuple[Tensor, Tensor]], shares: list[float]) -> Product:
-    """The product as the forward derivative of the gradient, with torch.func."""
+    """Return the product as the forward derivative of the gradient, with torch.func."""
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     buffers = dict(model.named_buffers())
 
@@ -112,7 +112,7 @@ def forward_over_reverse(model: torch.nn.Module, batches: list[tuple[Tensor, Ten
 
 
 def eigenpairs(product: Product, start: Tensor, steps: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest Ritz values and their residuals."""
+    """Return the k largest Ritz values and their residuals."""
     basis = torch.zeros(steps, len(start), device=start.device)
     basis[0] = start / start.norm()
     diagonal, off_diagonal = torch.zeros(steps), torch.zeros(steps)

@@ -90,7 +90,7 @@ class Bench:
     """The members' networks and batches, the same for every arm."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        """Random images (NHWC) and labels on the device, and the rows of them that each step of each member takes."""
+        """Create random images (NHWC) and labels on the device, and the rows for each step of each member."""
         self.options = options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.retraining = options.case in RETRAINING
@@ -105,7 +105,7 @@ class Bench:
         self.rows = torch.randint(examples, (options.members, options.steps, options.batch_size)).to(self.device)
 
     def models(self, memory_format: torch.memory_format) -> list[nn.Module]:
-        """The network of each member, new ones at every call."""
+        """Return new networks, one per member."""
         drawn = []
         for member in range(self.options.members):
             torch.manual_seed(self.options.seed + member)
@@ -114,20 +114,20 @@ class Bench:
         return drawn
 
     def optimizer(self, parameters: Iterable[Tensor], *, fused: bool) -> torch.optim.Optimizer:
-        """SGD with momentum; fused where that is asked for and the device is a GPU."""
+        """Return SGD with momentum, fused if requested and the device is a GPU."""
         decay = 1e-4 if self.retraining else 0.0
         fused_or_default = True if fused and self.device.type == "cuda" else None
         return torch.optim.SGD(parameters, LEARNING_RATE, MOMENTUM, weight_decay=decay, fused=fused_or_default)
 
     def batch(self, rows: Tensor, memory_format: torch.memory_format) -> tuple[Tensor, Tensor]:
-        """Images (batch, C, H, W) and labels of these rows."""
+        """Return the images (batch, C, H, W) and labels of these rows."""
         images = self.images[rows]
         if self.retraining:
             images = (crop_and_flip(images).float() - self.shift) * self.scale
         return images.permute(0, 3, 1, 2).contiguous(memory_format=memory_format), self.labels[rows]
 
     def loss(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, autocast: bool) -> Tensor:
-        """Mean cross entropy of the batch; with autocast the network runs in bfloat16."""
+        """Return the mean cross entropy of the batch; with autocast the network runs in bfloat16."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
             return functional.cross_entropy(model(images), labels)
 
@@ -142,7 +142,7 @@ class Bench:
         models = self.models(memory_format)
         optimizers = [self.optimizer(model.parameters(), fused=True) for model in models]
 
-        # The network is an argument: were it a constant of the program, each member would compile its own.
+        # The network is an argument: as a constant of the program it would be compiled for each member.
         def loss_of_rows(model: nn.Module, rows: Tensor) -> Tensor:
             return self.loss(model, *self.batch(rows, memory_format), autocast)
 
@@ -204,7 +204,7 @@ class Bench:
         }
 
     def obstacle(self, arm: str) -> str | None:
-        """Why this device does not run an arm, if it does not."""
+        """Return why this device cannot run an arm, if it cannot."""
         if arm not in self.arms():
             return f"unknown arm {arm!r}, known are {', '.join(self.arms())}"
         on_cpu = self.device.type == "cpu"
@@ -214,7 +214,7 @@ class Bench:
         return None
 
     def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
-        """Seconds of some work, until the device has done it."""
+        """Return the seconds of some work, including its execution on the device."""
         self.synchronize()
         started = time.perf_counter()
         result = work()
@@ -261,7 +261,7 @@ def build(make: Callable[[], Turn]) -> Turn:
     turn = make()
     turn(1)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what the choice of convolutions needed, others may need
+        torch.cuda.empty_cache()  # free the memory that the choice of convolutions needed
     turn(1)
     return turn
 
@@ -286,13 +286,13 @@ def answers(bench: Bench, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
                 "loss": losses.mean().item(),
                 "programs": torch._dynamo.utils.counters["stats"]["unique_graphs"],
             }
-        except Exception as error:  # a compiler or a device that cannot: the other arms still can
+        except Exception as error:  # the compiler or device cannot run this arm; others may work
             answer = {"error": f"{type(error).__name__}: {error}"}
         yield answer
 
 
 def read_options() -> argparse.Namespace:
-    """The command line, with the case's sizes where none are given."""
+    """Parse the command line, with the case's sizes as defaults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, default="digits", help="network and shape of the images")
     parser.add_argument("--members", type=int, required=True)
@@ -311,7 +311,7 @@ def read_options() -> argparse.Namespace:
 
 
 def serve(bench: Bench, out: TextIO) -> None:
-    """Say who answers, then answer every line."""
+    """Print the facts of this worker, then answer every line."""
     print(json.dumps(bench.describe()), file=out, flush=True)
     for answer in answers(bench, iter(sys.stdin.readline, "")):
         print(json.dumps(answer), file=out, flush=True)
@@ -323,7 +323,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.cuda.is_available()
     torch.backends.cudnn.benchmark = True  # shapes never change: let it choose the fastest convolutions
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what compilers print must not stand between the answers
+    os.dup2(2, 1)  # the output of compilers must not mix with the answers
     with tempfile.TemporaryDirectory() as cache:  # so that compile_s is that of a first run
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         serve(Bench(options), out)
