@@ -159,7 +159,7 @@ def logits_of(params, statistics, images):
 
 
 def loss_of(params, statistics=None, data=TRAIN):
-    """The loss of Linen's network, by default with statistics measured anew."""
+    """The loss of Linen's network, by default with recalibrated statistics."""
     statistics = statistics_of(params) if statistics is None else statistics
     return float(mean_loss(logits_of(params, statistics, data[0]), data[1]))
 

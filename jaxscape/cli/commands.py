@@ -256,7 +256,7 @@ class Settings(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether these are the settings of a problem of the user's own."""
+        """Return whether these are the settings of a problem of the user's own."""
         return not isinstance(self.train, TrainConfig)
 
 

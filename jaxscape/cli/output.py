@@ -46,7 +46,7 @@ class Output:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the reader closed the pipe, which is not a failure; on Windows a closed pipe is EINVAL."""
+        """Return whether the reader closed the pipe, which is not a failure; on Windows a closed pipe is EINVAL."""
         codes = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
         return self.error is not None and self.error.errno in codes
 

@@ -1,4 +1,4 @@
-"""The same program with its convolutions expressed as the CPU likes them.
+"""Rewrite the convolutions of a program in the forms that are fastest on a CPU.
 
 XLA's CPU backend has several ways to a convolution, and which one it takes follows from how the convolution is
 written: a two-dimensional one is given to YNNPACK (or Eigen), a three-dimensional one whose first axis has length one
@@ -22,7 +22,7 @@ PyTree = Any
 
 
 class Window(NamedTuple):
-    """Where the kernel of a convolution goes, a number or a pair an axis; as in `lax.conv_general_dilated`."""
+    """The window of a convolution, one number or pair per axis; as in `lax.conv_general_dilated`."""
 
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]  # of the dilated images; may be negative
@@ -30,7 +30,7 @@ class Window(NamedTuple):
     rhs_dilation: tuple[int, ...] = (1, 1)
 
     def output(self, image: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
-        """The size of the result."""
+        """Return the size of the result."""
         return tuple(
             ((n - 1) * inside + low + high - (k - 1) * apart) // stride + 1
             for n, k, stride, (low, high), inside, apart in zip(image, kernel, *self, strict=True)
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 
 
 def rewrite_convolutions(function: Callable[..., PyTree], *, onednn: bool = False) -> Callable[..., PyTree]:
-    """A function with the same results up to rounding, whose 2-D convolutions are fast on a CPU.
+    """Return a function with the same results up to rounding, whose 2-D convolutions are fast on a CPU.
 
     Convolutions with groups or with another number of axes than two stay as they are.
 
@@ -58,7 +58,7 @@ def rewrite_convolutions(function: Callable[..., PyTree], *, onednn: bool = Fals
 
 
 def convolution_flops(program: core.ClosedJaxpr | core.Jaxpr) -> int:
-    """Floating-point operations of the convolutions in a program and in those that it calls.
+    """Count the floating-point operations of the convolutions in a program and in those that it calls.
 
     A multiplication and an addition are two; those with the zeros of padding count, with the zeros of a dilated input
     not. Every branch counts, and the body of a `while_loop` once.
@@ -79,7 +79,7 @@ def convolution_flops(program: core.ClosedJaxpr | core.Jaxpr) -> int:
 
 
 def _run(program: core.ClosedJaxpr, args: Sequence[Any], onednn: bool) -> list[Any]:
-    """Run a program equation by equation, convolutions in their new form."""
+    """Evaluate a program equation by equation, convolutions in their new form."""
     values = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
     values |= zip(program.jaxpr.invars, args, strict=True)
 
@@ -95,14 +95,14 @@ def _run(program: core.ClosedJaxpr, args: Sequence[Any], onednn: bool) -> list[A
             params = {name: _inside(value, onednn) for name, value in equation.params.items()}
             result = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(params))
             if onednn and equation.primitive.name == "dot_general":
-                result = _apart(result)
+                result = _behind_barrier(result)
             results = result if equation.primitive.multiple_results else [result]
         values |= zip(equation.outvars, results, strict=True)
     return list(map(read, program.jaxpr.outvars))
 
 
 def _inside(value: Any, onednn: bool) -> Any:
-    """The parameter of an equation, rewritten where it is a program (the body of a loop, say) with convolutions."""
+    """Rewrite the parameter of an equation if it is a program (the body of a loop, say) with convolutions."""
     if isinstance(value, tuple) and any(isinstance(part, core.ClosedJaxpr) for part in value):
         return tuple(_inside(part, onednn) for part in value)
     if not isinstance(value, core.ClosedJaxpr | core.Jaxpr) or not convolution_flops(value):
@@ -117,7 +117,7 @@ def _general(lhs: jax.Array, rhs: jax.Array, size: Sequence[int], params: dict[s
     two_axes = lhs.ndim == 4 and params["feature_group_count"] == params["batch_group_count"] == 1
     if not two_axes or 0 in (*lhs.shape, *rhs.shape, *size):
         result = jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
-        return _apart(result) if onednn else result
+        return _behind_barrier(result) if onednn else result
     (batch, feature, *image), (features, channels, *kernel), out = params["dimension_numbers"]
     # A producer that is fused into the transposition of its result is computed again, in strides: ten times slower.
     lhs, rhs = jax.lax.optimization_barrier((lhs, rhs))
@@ -133,7 +133,7 @@ def _general(lhs: jax.Array, rhs: jax.Array, size: Sequence[int], params: dict[s
 
 
 def _convolve(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any], onednn: bool) -> jax.Array:
-    """A convolution (NHWC, HWIO) in the form that was measured to be the fastest for its shape."""
+    """Compute a convolution (NHWC, HWIO) in the form that was measured to be the fastest for its shape."""
     inputs, taps = images.shape[1] * images.shape[2], kernel.shape[0] * kernel.shape[1]
     pixels = prod(window.output(images.shape[1:3], kernel.shape[:2]))
     if max(window.lhs_dilation) > 1:
@@ -156,24 +156,24 @@ def _convolve(images: jax.Array, kernel: jax.Array, window: Window, options: dic
 
 
 def _onednn(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
-    """A convolution that YNNPACK leaves to oneDNN, because it has three axes."""
+    """Compute a convolution that YNNPACK leaves to oneDNN, because it has three axes."""
     one, no = (1,), ((0, 0),)
     deep = Window(one + window.strides, no + window.padding, one + window.lhs_dilation, one + window.rhs_dilation)
     result = _library(images[:, None], kernel[None], deep, options)
-    return _apart(result)[:, 0]
+    return _behind_barrier(result)[:, 0]
 
 
-def _apart(result: jax.Array) -> jax.Array:
-    """A result of oneDNN that XLA leaves alone.
+def _behind_barrier(result: jax.Array) -> jax.Array:
+    """Put a barrier behind a result of oneDNN.
 
-    It would fuse additions and the like into the call, which gives wrong numbers where an added row is as long as the
+    XLA would fuse additions and the like into the call, which gives wrong numbers where an added row is as long as the
     features, and can end the process (jaxlib 0.12).
     """
     return jax.lax.optimization_barrier(result)
 
 
 def _merged(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
-    """A convolution with a large kernel and a small result (the gradient of a kernel), images side by side.
+    """Compute a convolution with a large kernel and a small result (the gradient of a kernel), images side by side.
 
     Result rows of a few pixels leave a convolution's inner loop nothing to do. Here pixel by pixel all the images lie
     beside one another along the width, and a row of the result is as many times longer; the kernel is dilated to
@@ -194,14 +194,14 @@ def _merged(images: jax.Array, kernel: jax.Array, window: Window, options: dict[
 
 
 def _library(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
-    """XLA's own convolution of any number of axes."""
+    """Compute XLA's own convolution of any number of axes."""
     axes = "DHW"[5 - images.ndim :]
     numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
     return jax.lax.conv_general_dilated(images, kernel, *window, dimension_numbers=numbers, **options)
 
 
 def _matrix_product(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
-    """The patches of the images, side by side, times the kernel."""
+    """Multiply the patches of the images, side by side, with the kernel."""
     height, width, _, features = kernel.shape
     rows, columns = window.output(images.shape[1:3], kernel.shape[:2])
     padded = jax.lax.pad(
@@ -222,7 +222,7 @@ def _matrix_product(images: jax.Array, kernel: jax.Array, window: Window, option
 
 
 def _whole_image(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
-    """A convolution of images that are smaller than the kernel, as a matrix from all inputs to all results.
+    """Compute a convolution of images smaller than the kernel by a matrix from all pixels to all results.
 
     Most taps of the kernel lie on padding there: with 2x2 pixels and a 3x3 kernel 5 of 9, which this does not multiply.
     """
@@ -243,7 +243,7 @@ def _whole_image(images: jax.Array, kernel: jax.Array, window: Window, options: 
 
 
 def _every_pair(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any]) -> jax.Array:
-    """A convolution with a result larger than image and kernel (the gradient of a kernel, of small images).
+    """Compute a convolution with a result larger than image and kernel (the gradient of a kernel, of small images).
 
     One matrix product multiplies each pixel with each tap once; the products that belong to one result are added.
     """
@@ -262,7 +262,7 @@ def _every_pair(images: jax.Array, kernel: jax.Array, window: Window, options: d
 
 
 def _meetings(image: Sequence[int], kernel: Sequence[int], window: Window) -> list[tuple[int, int, int]]:
-    """Where taps of a kernel meet pixels of an image that is not dilated: (pixel, tap, result), counted row by row."""
+    """Return where taps meet pixels: (pixel, tap, result), numbered row by row. The image is not dilated."""
     rows, columns = window.output(image, kernel)
     (down, right), ((above, _), (left, _)), (apart, aside) = window.strides, window.padding, window.rhs_dilation
     meetings = []
@@ -274,7 +274,7 @@ def _meetings(image: Sequence[int], kernel: Sequence[int], window: Window) -> li
 
 
 def _phases(images: jax.Array, kernel: jax.Array, window: Window, options: dict[str, Any], onednn: bool) -> jax.Array:
-    """A convolution of dilated images (the gradient of a strided one) without the zeros between their pixels.
+    """Compute a convolution of dilated images (the gradient of a strided one) without the zeros between their pixels.
 
     With dilation d, every d-th row of the result needs every d-th row of the kernel and the images as they were: the
     result is d x d interleaved convolutions with parts of the kernel.
@@ -283,7 +283,7 @@ def _phases(images: jax.Array, kernel: jax.Array, window: Window, options: dict[
     counts = [-(-n // d) for n, d in zip(size, window.lhs_dilation, strict=True)]  # rows of a phase, rounded up
 
     def axis(phase: int, which: int) -> tuple[slice, tuple[int, int]]:
-        """The part of the kernel that a phase sees along an axis, and its padding."""
+        """Return the part of the kernel that a phase sees along an axis, and its padding."""
         dilation, low = window.lhs_dilation[which], window.padding[which][0]
         first = (low - phase) % dilation
         length = len(range(first, kernel.shape[which], dilation))

@@ -167,13 +167,13 @@ def test_pictures_come_as_png_svg_and_pdf(finished):
 
 
 def test_the_report_holds_the_geometry_that_the_public_functions_give(finished, report, store, minimum):
-    thrown = js.gram(store, reference=minimum["params"], members=range(4))
-    summary = js.trajectory_geometry(thrown).summary()
+    perturbed = js.gram(store, reference=minimum["params"], members=range(4))
+    summary = js.trajectory_geometry(perturbed).summary()
     every = js.gram(store, reference=minimum["params"])
     summary["return_drift"] = js.drift(every, np.arange(MEMBERS) >= 4).returned[:4]
     asked = RunFolder(finished).settings("retrain")
     optimizer = js.make_optimizer(asked.optimizer, asked.learning_rate, weight_decay=asked.weight_decay)
-    split = js.split_displacements(thrown, js.decay_factors(optimizer, 4)[LABELS["update"][PERTURBED]])
+    split = js.split_displacements(perturbed, js.decay_factors(optimizer, 4)[LABELS["update"][PERTURBED]])
     summary |= {"inward_decay": split.decay[-1], "inward_loss": split.gradient[-1], "loss_cosine": split.cosine[-1]}
     assert (split.decay[-1] > 0).all()
     assert report["geometry"]["real"].keys() == summary.keys()

@@ -30,7 +30,7 @@ LABELS = {"member": np.tile(np.arange(MEMBERS), EPOCHS), "update": np.repeat(np.
 SILENT = make_console(silent=True)
 
 
-def thrown(*, pull, wander=0.02, seed=0):
+def pulled_back(*, pull, wander=0.02, seed=0):
     """Return copies perturbed away from a minimum, each finally pulled back by this fraction of its jump."""
     generator = np.random.default_rng(seed)
     minimum = generator.standard_normal(SIZE) / np.sqrt(SIZE)
@@ -51,7 +51,7 @@ def compared(picture, config):
 @pytest.mark.parametrize("seed", [5, 6, 7])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_surrogate_is_drawn_as_its_own_surrogates_are(metric, seed):
-    config, real = EmbedConfig(metric=metric), null_trajectories(thrown(pull=0.5), key=jax.random.key(seed))
+    config, real = EmbedConfig(metric=metric), null_trajectories(pulled_back(pull=0.5), key=jax.random.key(seed))
     found = compared(draw(real, config), config)
     assert found["same"] is True
     assert found["disparity"] <= max(0.1, found["between_draws"]["disparity"])
@@ -60,7 +60,7 @@ def test_a_surrogate_is_drawn_as_its_own_surrogates_are(metric, seed):
 
 def test_copies_that_return_are_drawn_unlike_their_surrogates():
     config = EmbedConfig()
-    found = compared(draw(thrown(pull=0.5), config), config)
+    found = compared(draw(pulled_back(pull=0.5), config), config)
     assert found["same"] is False
     assert found["inward_shares"] == [1, 0]
     assert found["inward"] == 1
@@ -107,12 +107,12 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
     ],
 )
 def test_embeddings_that_are_not_compared_have_a_reason(config, reason):
-    picture = draw(thrown(pull=0.5), EmbedConfig())
+    picture = draw(pulled_back(pull=0.5), EmbedConfig())
     assert compared(picture, config) == {"kind": "rotated", "skipped": reason}
 
 
 def test_too_many_points_are_not_compared(monkeypatch):
-    picture = draw(thrown(pull=0.5), EmbedConfig())
+    picture = draw(pulled_back(pull=0.5), EmbedConfig())
     monkeypatch.setattr(trust, "MOST_COMPARED", 40)
     found = compared(picture, EmbedConfig())
     assert found["skipped"] == "45 points are more than 40"
@@ -120,7 +120,7 @@ def test_too_many_points_are_not_compared(monkeypatch):
 
 
 def test_surrogates_that_cannot_be_embedded_are_not_an_error(monkeypatch):
-    picture = draw(thrown(pull=0.5), EmbedConfig())
+    picture = draw(pulled_back(pull=0.5), EmbedConfig())
     config = EmbedConfig(method="phate", knn=20, t=10**6)
     found = compared(picture, config)
     assert found["skipped"].startswith("the surrogates cannot be embedded: t=1000000 is too large")

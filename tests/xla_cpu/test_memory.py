@@ -32,7 +32,7 @@ def test_a_program_read_from_a_pipe_continues():
 def test_without_a_command_line_nothing_is_restarted(monkeypatch, attribute):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(sys, attribute, type(getattr(sys, attribute))())
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("restarted"))
     memory.restart_with_kept_memory()
 
 
