@@ -86,3 +86,9 @@ def test_a_package_stays_behind_its_door(package):
     users = {str(file) for file in FILES if package in {name.split(".")[0] for name in imports(file)}}
     assert users
     assert users <= DOORS[package]
+
+
+def test_modules_of_the_tests_have_names_of_their_own():
+    # They are imported by their basename, since tests/ has no packages.
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))

@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
-from pages import DOCS, PAGES, ROOT, name_of, python_blocks
+from doc_pages import DOCS, PAGES, ROOT, name_of, python_blocks
 
 # Pages whose examples another test runs, and looks at the results of.
 ELSEWHERE = {

@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from pages import ROOT, TEXTS, name_of, shell_blocks
+from doc_pages import ROOT, TEXTS, name_of, shell_blocks
 
 from jaxscape.cli.parse import parse
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from pages import TEXTS, name_of
+from doc_pages import TEXTS, name_of
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 

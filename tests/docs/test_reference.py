@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from pages import DOCS
+from doc_pages import DOCS
 
 import jaxscape
 

@@ -384,7 +384,7 @@ def test_settings_of_python_are_checked(tiny, tmp_path):
 def test_paths_need_two_networks_of_the_same_shape(jaxscape, measured, tiny):
     assert "no finished minimum" in jaxscape("path", measured, measured.parent / "nothing").err
     assert jaxscape("path", measured, tiny["retrained"].folder).code == 1
-    assert "must be different networks, and are equal" in jaxscape("path", measured, measured).err
+    assert "must be different networks, but they are equal" in jaxscape("path", measured, measured).err
 
 
 def test_weights_of_a_plane_are_those_of_its_origin_at_zero(measured):
