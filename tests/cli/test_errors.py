@@ -21,7 +21,7 @@ class Interrupt:
         if name == {module!r}:
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupt())
-sys.argv = ["jaxscape", "info", "nothing"]
+sys.argv = ["jaxscape", {command!r}, "nothing"]
 from jaxscape.cli.program import command
 command()
 """
@@ -133,9 +133,19 @@ def test_a_second_interrupt_is_ignored_while_the_first_is_reported(capsys, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["numpy", "tyro", "jaxscape.cli.main", "jaxscape.cli.info", "jax"])
-def test_an_interrupt_during_an_import_is_reported_in_one_line(tmp_path, module):
-    done = subprocess.run([sys.executable, "-c", INTERRUPTS.format(module=module)], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("info", "numpy"),
+        ("info", "tyro"),
+        ("info", "jaxscape.cli.main"),
+        ("info", "jaxscape.cli.info"),
+        ("train", "jax"),
+    ],
+)
+def test_an_interrupt_during_an_import_is_reported_in_one_line(tmp_path, command, module):
+    code = INTERRUPTS.format(command=command, module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "jaxscape: interrupted; the same command resumes from the last kept epoch\n"
 

@@ -200,7 +200,7 @@ def test_stacks_of_different_networks_cannot_be_concatenated():
         return start_states(np.ones((2, width), np.float32), optax.sgd(0.1), key=jax.random.key(0))
 
     assert concatenate_states([states(3), states(3)]).params.shape == (4, 3)
-    with pytest.raises(ValueError, match=r"states\[1\] are those of another network or optimiser"):
+    with pytest.raises(ValueError, match=r"states\[1\] belongs to another network or optimiser than states"):
         concatenate_states([states(3), states(4)])
     with pytest.raises(ValueError, match="at least one stack, got none"):
         concatenate_states([])

@@ -128,5 +128,5 @@ def test_devices_must_belong_to_this_process_or_to_all():
         def __init__(self, process_index):
             self.process_index = process_index
 
-    with pytest.raises(ValueError, match=r"must be those of this process, 0, .* got some of the processes \[1\]"):
+    with pytest.raises(ValueError, match=r"must be those of this process, 0, .* got devices of the processes \[1\]"):
         member_mesh(20, [Device(1)])
