@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxscape.landscape.options import chosen_metrics
 from jaxscape.problem import Metrics
-from jaxscape.training.members import is_out_of_memory, num_workers, parse_evaluation
+from jaxscape.training.members import is_out_of_memory, parse_evaluation
 
 PyTree = Any
 Chunk = tuple[np.ndarray, dict[str, np.ndarray]]  # int64 (rows,) and float64 (rows,) by name
@@ -25,10 +25,8 @@ def points_at_once(strategy: str | None, devices: Sequence[jax.Device]) -> tuple
     Raises:
         TypeError, ValueError: see `jaxscape.training.members.parse_strategy`.
     """
-    kind, number = parse_evaluation(strategy, devices[0].platform)
-    if kind == "threads" and len(devices) == 1:
-        return kind, number or num_workers(kind)
-    return ("vmap", number or DEFAULT_STACK) if kind == "vmap" else ("loop", 1)
+    kind, number = parse_evaluation(strategy, devices[0].platform, stack=DEFAULT_STACK)
+    return ("loop", 1) if kind == "threads" and len(devices) > 1 else (kind, number)
 
 
 class _Pending(NamedTuple):

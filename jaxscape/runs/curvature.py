@@ -20,7 +20,7 @@ from jaxscape.runs.landscape_stage import Place, inputs_of, is_up_to_date, keepi
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import progress
 from jaxscape.runs.sources import Source
-from jaxscape.training.members import num_workers, parse_evaluation, stack_members
+from jaxscape.training.members import parse_evaluation, stack_members
 from jaxscape.training.statistics import recalibration
 
 PyTree = Any
@@ -85,9 +85,8 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
 
 def points_at_once(config: CurvatureConfig, points: int) -> tuple[str, int]:
     """Return how several points are measured together, "loop", "threads" or "vmap", and how many at a time."""
-    kind, number = parse_evaluation(config.strategy, jax.local_devices()[0].platform)
-    at_once = {"loop": 1, "threads": num_workers("threads"), "vmap": AT_ONCE}[kind]
-    return kind, min(number or at_once, points)
+    kind, number = parse_evaluation(config.strategy, jax.local_devices()[0].platform, stack=AT_ONCE)
+    return kind, min(number, points)
 
 
 def _measure_all(

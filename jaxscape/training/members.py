@@ -198,15 +198,21 @@ def parse_strategy(strategy: str, known: Sequence[str] = STRATEGIES) -> tuple[st
     return kind, int(number) if colon else None
 
 
-def parse_evaluation(strategy: str | None, platform: str) -> tuple[str, int | None]:
-    """Return what `parse_strategy` does of one of `EVALUATIONS`; by default "threads" on a CPU, "vmap" elsewhere.
+def parse_evaluation(strategy: str | None, platform: str, *, stack: int) -> tuple[str, int]:
+    """Return the kind of an evaluation strategy and the number of points at once.
+
+    Args:
+        strategy: one of `EVALUATIONS`, all but "loop" also with a number; None is "threads" on a CPU, "vmap" elsewhere.
+        platform: platform of the devices.
+        stack: points in one program for "vmap" without a number; "threads" without one takes one per CPU core.
 
     Raises:
-        TypeError, ValueError: as `parse_strategy`.
+        TypeError, ValueError: see `parse_strategy`.
     """
     if strategy is None:
         strategy = "threads" if platform == "cpu" else "vmap"
-    return parse_strategy(strategy, EVALUATIONS)
+    kind, number = parse_strategy(strategy, EVALUATIONS)
+    return kind, number or (stack if kind == "vmap" else num_workers(kind))
 
 
 def map_members(
