@@ -15,7 +15,7 @@ from rich.console import Console
 from jaxscape.lazy import jax, jnp
 from jaxscape.runs.config import TrainSettings
 from jaxscape.runs.folder import RunFolder
-from jaxscape.trajectories.arrays import dictionaries, in_structure
+from jaxscape.trajectories.arrays import dictionaries, in_structure, is_prng_key
 from jaxscape.trajectories.files import read_record, write_record
 from jaxscape.trajectories.paths import plain_path
 from jaxscape.trajectories.snapshots import ending_context, reason
@@ -153,7 +153,7 @@ def write_minimum(
 def plain(params: PyTree, model_state: PyTree) -> dict[str, Any]:
     """Return a minimum as it is stored on disk: NumPy arrays in nested dictionaries, PRNG keys as their raw data."""
     tree = {"params": dictionaries(params), "model_state": dictionaries({} if model_state is None else model_state)}
-    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf), tree)
+    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_prng_key(leaf) else leaf), tree)
 
 
 def _save(path: Path, tree: dict[str, Any]) -> str:
@@ -197,10 +197,6 @@ def _restored(like: PyTree, tree: dict[str, Any]) -> PyTree:
     empty = {} if like is None else like
 
     def restore(leaf: Any, values: np.ndarray) -> Any:
-        return jax.random.wrap_key_data(jnp.asarray(values)) if _is_key(leaf) else values
+        return jax.random.wrap_key_data(jnp.asarray(values)) if is_prng_key(leaf) else values
 
     return jax.tree.map(restore, empty, in_structure(empty, tree))
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxscape.runs.arrays import load_arrays, save_arrays
+from jaxscape.trajectories.arrays import is_prng_key
 
 PyTree = Any
 
@@ -114,7 +115,7 @@ def _members_to_save(leaf: jax.Array, part: int, parts: int) -> np.ndarray:
 
 
 def _raw_keys(states: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, states)
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_prng_key(leaf) else leaf, states)
 
 
 def _with_dtype_of(values: np.ndarray, original: jax.Array) -> np.ndarray:
@@ -124,10 +125,6 @@ def _with_dtype_of(values: np.ndarray, original: jax.Array) -> np.ndarray:
 
 
 def _to_jax(values: np.ndarray, original: jax.Array) -> jax.Array:
-    if _is_key(original):
+    if is_prng_key(original):
         return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(original))
     return jnp.asarray(values)
-
-
-def _is_key(leaf: jax.Array) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

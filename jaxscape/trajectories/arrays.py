@@ -155,7 +155,7 @@ def in_structure(like: Any, tree: Mapping[str, Any], *, leading_axes: int = 0) -
     expected = {key_names(path): leaf for path, leaf in leaves}
     if len(expected) < len(leaves):
         raise ValueError(f"like has {len(leaves)} leaves and {len(expected)} key paths; allowed: one key path each")
-    random_keys = {keys: stored.get(keys, leaf) for keys, leaf in expected.items() if _is_prng_key(leaf)}
+    random_keys = {keys: stored.get(keys, leaf) for keys, leaf in expected.items() if is_prng_key(leaf)}
     for keys in [*expected, *stored]:
         shape, stored_shape = _shape(expected.get(keys)), _shape(stored.get(keys))
         stored_shape = stored_shape and stored_shape[leading_axes:]
@@ -170,14 +170,15 @@ def shapes_of_one(like: Any, leaves: Iterable[Leaf], num_members: int) -> Any:
     stacked = {leaf.keys: (num_members, *leaf.shape) for leaf in leaves}
 
     def of_one(leaf: Any) -> Any:
-        return leaf if _is_prng_key(leaf) else jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+        return leaf if is_prng_key(leaf) else jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
-    arrays = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(like) if not _is_prng_key(leaf)]
+    arrays = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(like) if not is_prng_key(leaf)]
     are_stacked = all(_shape(leaf) == stacked.get(key_names(path), ()) for path, leaf in arrays)
     return jax.tree.map(of_one, like) if are_stacked else like
 
 
-def _is_prng_key(leaf: Any) -> bool:
+def is_prng_key(leaf: Any) -> bool:
+    """Return whether a leaf is a typed PRNG key, or an array or the shape of such keys."""
     return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
 
 
