@@ -13,7 +13,7 @@ from jaxscape.generalization.pairs import comparable_pairs
 LEAST_CERTAINTY = 0.5  # pairs whose order is less certain are left out
 
 
-class Environment(NamedTuple):
+class SignErrorEnvironment(NamedTuple):
     """All pairs of minima that differ in one hyperparameter, from one of its values to another."""
 
     factor: str
@@ -28,8 +28,10 @@ class SignError(NamedTuple):
 
     mean: float  # over the environments with enough pairs; NaN if there is none
     value: float  # the robust sign error: the largest of them
-    worst: Environment | None  # the one with the largest error, the first of several; None if none has enough pairs
-    environments: tuple[Environment, ...]  # all of them, also those with too few pairs
+    worst: (
+        SignErrorEnvironment | None
+    )  # the one with the largest error, the first of several; None if none has enough pairs
+    environments: tuple[SignErrorEnvironment, ...]  # all of them, also those with too few pairs
 
 
 def sign_error(
@@ -89,7 +91,7 @@ def sign_error(
                 here = own & (two[0] == low) & (two[1] == high)
                 error, effective = _weighted((1 - pairs.agreement[here]) / 2, weight[here])
                 levels_here = values[low].item(), values[high].item()
-                environments.append(Environment(name, levels_here, error, int(here.sum()), effective))
+                environments.append(SignErrorEnvironment(name, levels_here, error, int(here.sum()), effective))
     # Equal weights may sum to slightly less than the number of pairs.
     enough = [each for each in environments if each.effective_pairs >= least_pairs * (1 - 1e-9)]
     if not enough:

@@ -189,14 +189,14 @@ def stratified_tau(measure: Any, gap: Any, factors: Any) -> StratifiedTau:
         ValueError: for anything but finite numbers and one label per minimum.
     """
     x, y = paired(measure, gap)
-    cell = cells(factors, len(x))
+    cell = factor_cells(factors, len(x))
     first, second, agreement = comparable_pairs(x, y)
     same = cell[first] == cell[second]
     value = float(agreement[same].mean()) if same.any() else np.nan
     return StratifiedTau(value, int(same.sum()), len(np.unique(cell[first[same]])))
 
 
-def cells(factors: Any, minima: int | None = None) -> NDArray[np.int64]:
+def factor_cells(factors: Any, minima: int | None = None) -> NDArray[np.int64]:
     """Return the cell of each minimum, counted from 0: those with the same value of all factors share one; int64 (n,).
 
     Use it for the clusters of `bootstrap` and the groups of `permutation_test`; with some of the factors alone, cells

@@ -89,7 +89,7 @@ def bootstrap(
             difference of the scores of two measures.
         gap: (n,) generalisation gap of each minimum, in any unit.
         factors: name of each hyperparameter -> (n,) its value for each minimum; None for scores without factors.
-        clusters: (n,) a label per minimum, such as `cells(factors)`.
+        clusters: (n,) a label per minimum, such as `factor_cells(factors)`.
         draws: number of resamples, at least 1.
         level: of the interval, above 0 and below 1.
         seed: a whole number of at least 0, a PRNG key of jax, or a `numpy.random.Generator`, which is advanced.
@@ -129,7 +129,7 @@ def leave_one_out(
         measure: (n,) a value per minimum, or (n, k) several columns.
         gap: (n,) generalisation gap of each minimum, in any unit.
         factors: name of each hyperparameter -> (n,) its value for each minimum; None for scores without factors.
-        clusters: (n,) a label per minimum, such as `cells(factors)`; None to leave out single minima.
+        clusters: (n,) a label per minimum, such as `factor_cells(factors)`; None to leave out single minima.
 
     Raises:
         ValueError: for anything but finite numbers and one label per minimum, fewer than 2 clusters, fewer than 2
@@ -170,7 +170,7 @@ def permutation_test(
         measure: (n,) a value per minimum; or (n, k) several columns, which are permuted together.
         gap: (n,) generalisation gap of each minimum, in any unit.
         factors: name of each hyperparameter -> (n,) its value for each minimum; None for scores without factors.
-        within: (n,) labels, such as `cells(factors)` or one factor; None to permute over all minima.
+        within: (n,) labels, such as `factor_cells(factors)` or one factor; None to permute over all minima.
         alternative: "greater", "less" or "two-sided".
         draws: number of random permutations, at least 1; the smallest p-value is then 1 / (1 + draws).
         seed: a whole number of at least 0, a PRNG key of jax, or a `numpy.random.Generator`, which is advanced.

@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
     p_value: float  # twice that of the verdict, at most 1; if it is "unclear", twice the smallest
 
 
-def decide(
+def judge_intervals(
     value: Interval,
     differences: Mapping[str, Interval] | None = None,
     *,
@@ -76,9 +76,9 @@ def decide(
         ValueError: for ends that are NaN or in the wrong order, numbers out of range, or surrogates without a margin.
 
     Example:
-        >>> decide((0.2, 0.4), {"decay": (0.1, 0.3)}, threshold=0, margin=0.05)
+        >>> judge_intervals((0.2, 0.4), {"decay": (0.1, 0.3)}, threshold=0, margin=0.05)
         'holds'
-        >>> decide((0.2, 0.4), {"decay": (-0.02, 0.03)}, threshold=0, margin=0.05)
+        >>> judge_intervals((0.2, 0.4), {"decay": (-0.02, 0.03)}, threshold=0, margin=0.05)
         'holds, but a surrogate does as much'
     """
     differences = {} if differences is None else differences
@@ -96,7 +96,7 @@ def decide(
     return HOLDS if all(start > 0 for start, _ in others.values()) else UNCLEAR
 
 
-def judge(
+def judge_claim(
     values: Any,
     surrogates: Mapping[str, Any] | None = None,
     *,
@@ -133,7 +133,7 @@ def judge(
     bound, near = _thresholds(threshold, threshold_margin)
     value = mean_interval(sample, level=level)
     differences = {name: mean_interval(each, level=level) for name, each in paired.items()}
-    verdict = decide(
+    verdict = judge_intervals(
         (value.low, value.high),
         {name: (each.low, each.high) for name, each in differences.items()},
         threshold=threshold,
@@ -155,7 +155,7 @@ def holm_verdicts(verdicts: Sequence[Verdict], *, level: float = 0.95) -> list[s
     no claims, and a family that counts them is too lenient or too strict at will.
 
     Args:
-        verdicts: those of `judge`, at least one.
+        verdicts: those of `judge_claim`, at least one.
         level: 1 - the probability that any claim of the family gets a wrong verdict; above 0 and below 1.
 
     Raises:

@@ -9,7 +9,7 @@ from scipy.stats import kendalltau, rankdata
 
 from jaxscape.generalization.rank import (
     adjusted_tau,
-    cells,
+    factor_cells,
     granulated_tau,
     kendall_tau,
     partial_tau,
@@ -184,7 +184,7 @@ def test_factors_may_be_words_and_their_names_and_order_do_not_matter():
 
 
 def test_cells_share_all_factors():
-    assert cells({"a": [0, 0, 1, 1, 0], "b": ["x", "y", "x", "y", "x"]}).tolist() == [0, 1, 2, 3, 0]
+    assert factor_cells({"a": [0, 0, 1, 1, 0], "b": ["x", "y", "x", "y", "x"]}).tolist() == [0, 1, 2, 3, 0]
 
 
 def test_a_factor_without_pairs_is_undefined_and_left_out_of_the_mean():
@@ -212,7 +212,7 @@ def test_a_factor_without_pairs_is_undefined_and_left_out_of_the_mean():
         (lambda: granulated_tau([1, 2], [1, 2], {"a": [1, None]}), "factors['a'] must be numbers, strings or bools"),
         (lambda: adjusted_tau([1, 2, 3], [1, 2, 3], {"a": [0, 0, 1]}, order=2), "order must be at most the number of"),
         (lambda: adjusted_tau([1, 2, 3], [1, 2, 3], {"a": [0, 0, 1]}), "have 2 independent columns for 3 minima"),
-        (lambda: cells([1, 2]), "factors must be a mapping"),
+        (lambda: factor_cells([1, 2]), "factors must be a mapping"),
     ],
 )
 def test_bad_input_is_refused(call, message):

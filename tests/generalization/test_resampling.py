@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from jaxscape.generalization.information import conditional_information
-from jaxscape.generalization.rank import cells, granulated_tau, kendall_tau, stratified_tau
+from jaxscape.generalization.rank import factor_cells, granulated_tau, kendall_tau, stratified_tau
 from jaxscape.generalization.resampling import bootstrap, leave_one_out, permutation_test
 
 GENERATOR = np.random.default_rng(21)
@@ -157,7 +157,7 @@ def test_permuting_within_levels_removes_what_a_hyperparameter_does():
 
 def test_permuting_within_cells_leaves_nothing_of_a_measure_that_factors_determine():
     factors = {"a": np.repeat([0, 1], 6), "b": np.tile([0, 0, 0, 1, 1, 1], 2)}
-    cell = cells(factors)
+    cell = factor_cells(factors)
     gap = GENERATOR.normal(size=12)
     assert permutation_test(kendall_tau, cell, gap, within=cell).p_value == 1
     assert permutation_test(stratified_tau, gap, gap, factors, within=cell).p_value == pytest.approx(6.0**-4)
@@ -168,7 +168,7 @@ def test_random_measures_are_rejected_as_often_as_claimed():
     p_values = []
     for _ in range(200):
         measure, gap = GENERATOR.normal(size=(2, 16))
-        p_values.append(permutation_test(kendall_tau, measure, gap, within=cells(factors), draws=99).p_value)
+        p_values.append(permutation_test(kendall_tau, measure, gap, within=factor_cells(factors), draws=99).p_value)
     assert np.mean(np.array(p_values) <= 0.1) < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 200)
     assert stats.kstest(p_values, "uniform").pvalue > 0.001
 
