@@ -28,9 +28,7 @@ class SignError(NamedTuple):
 
     mean: float  # over the environments with enough pairs; NaN if there is none
     value: float  # the robust sign error: the largest of them
-    worst: (
-        SignErrorEnvironment | None
-    )  # the one with the largest error, the first of several; None if none has enough pairs
+    worst: SignErrorEnvironment | None  # the first with the largest error; None if none has enough pairs
     environments: tuple[SignErrorEnvironment, ...]  # all of them, also those with too few pairs
 
 

@@ -1,7 +1,7 @@
 """Bootstrap and permutation tests of scores: scipy as an oracle, coverage, enumeration, error rates."""
 
 import re
-from itertools import permutations
+from itertools import permutations, product
 
 import jax
 import numpy as np
@@ -207,3 +207,21 @@ def test_bad_input_is_refused(call, message):
 def test_other_seeds_are_refused(seed):
     with pytest.raises(TypeError, match="seed must be a whole number"):
         bootstrap(kendall_tau, [1, 2, 3], [1, 2, 3], seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", [kendall_tau, granulated_tau], ids=["plain", "granulated"])
+def test_intervals_over_minima_of_a_factorial_design_cover_the_mean_score_of_the_design(score):
+    grid = np.array(list(product([0, 1], repeat=6)))
+    factors = dict(zip("abcdef", grid.T, strict=True))
+    arguments = (factors,) if score is granulated_tau else ()
+
+    def study(seed):
+        rng = np.random.default_rng(seed)
+        own = rng.normal(size=64)
+        return grid @ [1, -1, 0.5, 0, 0, 1] + own + rng.normal(size=64), grid @ [2, 1, 0.5, 0.3, 0.2, 0] + own
+
+    scores = [score(*study(1000 + seed), *arguments) for seed in range(200)]
+    truth = np.mean([getattr(each, "value", each) for each in scores])
+    found = [bootstrap(score, *study(seed), *arguments, draws=100, seed=seed) for seed in range(80)]
+    assert np.mean([each.low <= truth <= each.high for each in found]) > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 80)
