@@ -3,19 +3,19 @@
 Each raises a one-line error that names the argument, shows its value and says what is allowed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64, Shaped
 
 from jaxscape.arguments import typed_key, whole_number
 from jaxscape.lazy import jax
 
 
-def numbers(name: str, values: Any, *, least: int = 1, columns: bool = False) -> NDArray[np.float64]:
+def numbers(
+    name: str, values: Any, *, least: int = 1, columns: bool = False
+) -> Float64[np.ndarray, " values *columns"]:
     """Return finite real numbers as float64 (n,).
 
     Args:
@@ -43,7 +43,7 @@ def numbers(name: str, values: Any, *, least: int = 1, columns: bool = False) ->
     return array.astype(np.float64)
 
 
-def paired(measure: Any, gap: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def paired(measure: Any, gap: Any) -> tuple[Float64[np.ndarray, " minima"], Float64[np.ndarray, " minima"]]:
     """Return a measure and a gap as float64 (n,), n at least 2.
 
     Raises:
@@ -54,13 +54,13 @@ def paired(measure: Any, gap: Any) -> tuple[NDArray[np.float64], NDArray[np.floa
     return x, y
 
 
-def same_length(name: str, values: NDArray[Any], gap: NDArray[Any]) -> None:
+def same_length(name: str, values: Shaped[np.ndarray, " _ *columns"], gap: Shaped[np.ndarray, " _"]) -> None:
     """Raise a ValueError unless an argument has one value per minimum."""
     if len(values) != len(gap):
         raise ValueError(f"{name} must have one value per gap, got {len(values)} values and {len(gap)} gaps")
 
 
-def labels(name: str, values: Any, minima: int) -> NDArray[Any]:
+def labels(name: str, values: Any, minima: int) -> Shaped[np.ndarray, " minima"]:
     """Return labels (n,) of any type that can be compared, such as numbers, strings or bools.
 
     Raises:
@@ -76,7 +76,9 @@ def labels(name: str, values: Any, minima: int) -> NDArray[Any]:
     return array
 
 
-def factor_levels(factors: Any, minima: int) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]]]:
+def factor_levels(
+    factors: Any, minima: int
+) -> dict[str, tuple[Shaped[np.ndarray, " _"], Int64[np.ndarray, " minima"]]]:
     """Return for each factor its levels in ascending order, and the position (n,) of each minimum's level among them.
 
     Raises:
@@ -91,7 +93,7 @@ def factor_levels(factors: Any, minima: int) -> dict[str, tuple[NDArray[Any], ND
     return found
 
 
-def factor_codes(factors: Any, minima: int) -> NDArray[np.int64]:
+def factor_codes(factors: Any, minima: int) -> Int64[np.ndarray, "minima factors"]:
     """Return the level of each factor as a whole number from 0, int64 (n, factors).
 
     Raises:

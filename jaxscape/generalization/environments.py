@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64
 from scipy.special import erf
 
 from jaxscape.arguments import count, finite_number
@@ -99,12 +99,12 @@ def sign_error(
 
 
 def _certainty(
-    gap: NDArray[np.float64],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
+    gap: Float64[np.ndarray, " minima"],
+    first: Int64[np.ndarray, " pairs"],
+    second: Int64[np.ndarray, " pairs"],
     test_size: int | None,
     standard_error: Any,
-) -> NDArray[np.float64]:
+) -> Float64[np.ndarray, " pairs"]:
     """Return how certain the order of each pair of gaps is, 0 to 1."""
     if test_size is not None and standard_error is not None:
         raise ValueError("test_size and standard_error cannot both be given")
@@ -128,7 +128,7 @@ def _certainty(
         return erf(np.where(spread > 0, difference / spread, np.inf))
 
 
-def _weighted(errors: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
+def _weighted(errors: Float64[np.ndarray, " pairs"], weights: Float64[np.ndarray, " pairs"]) -> tuple[float, float]:
     """Return the weighted mean of errors and the effective number of pairs; NaN and 0 without pairs."""
     if not len(errors):
         return np.nan, 0.0

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 from scipy.stats import t as student
 
 from jaxscape.arguments import count, finite_number
@@ -39,6 +39,8 @@ class Equivalence(NamedTuple):
 
 def mean_interval(values: Any, *, level: float = 0.95) -> MeanInterval:
     """Return the mean of independent values with Student's two-sided confidence interval.
+
+    It has no width if all values are equal, as counts and shares may be: a few of them are no certainty.
 
     Args:
         values: (n,) at least 2; differences of paired values for a paired interval.
@@ -139,7 +141,7 @@ def sign_flip_test(values: Any, *, alternative: str = "two-sided", draws: int = 
     return PermutationTest(value, p_value(value, null, alternative, exact=exact), alternative, null, exact)
 
 
-def holm(p_values: Any) -> NDArray[np.float64]:
+def holm(p_values: Any) -> Float64[np.ndarray, " tests"]:
     """Return Holm's step-down adjusted p-values, float64 (n,), in the order of the given ones.
 
     With p_(1) <= ... <= p_(n) the adjusted value of the i-th is the largest of (n - j + 1) p_(j) over j <= i, at most 1
@@ -165,7 +167,7 @@ def holm(p_values: Any) -> NDArray[np.float64]:
     return adjusted
 
 
-def _mean_and_error(sample: NDArray[np.float64]) -> tuple[float, float]:
+def _mean_and_error(sample: Float64[np.ndarray, " values"]) -> tuple[float, float]:
     """Return the mean of values (n,) and its standard error, 0 if all values are equal."""
     if np.ptp(sample) == 0:  # whose mean may be rounded
         return float(sample[0]), 0.0

@@ -4,7 +4,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int64
 
 from jaxscape.arguments import count
 from jaxscape.generalization.arguments import factor_levels, paired
@@ -21,7 +21,7 @@ class ConditionalInformation(NamedTuple):
 
 
 def conditional_information(measure: Any, gap: Any, factors: Any, *, largest: int = 2) -> ConditionalInformation:
-    """Return the conditional mutual information of Jiang et al. (2020, Sec. 2.2.3), normalised, and its minimum.
+    """Return the conditional mutual information of Jiang et al. (2020), normalised, and its minimum.
 
     Over ordered pairs of different minima, let V_m and V_g be the signs of the differences of measure and gap, and
     U_S the values of the hyperparameters S of both minima. For each set S the result is
@@ -67,7 +67,7 @@ def conditional_information(measure: Any, gap: Any, factors: Any, *, largest: in
     return ConditionalInformation(defined[given], given, by_set)
 
 
-def _explained(table: NDArray[np.int64]) -> float:
+def _explained(table: Int64[np.ndarray, "conditions 3 2"]) -> float:
     """Return I(V_m; V_g | U) / H(V_g | U) of counts (values of U, signs of the measure, signs of the gap)."""
     left = _entropy(table.sum(axis=1))  # of the gap's sign, given U
     if left <= 0:
@@ -76,7 +76,7 @@ def _explained(table: NDArray[np.int64]) -> float:
     return float(np.clip(1 - _entropy(table.reshape(-1, 2)) / left, 0, 1))
 
 
-def _entropy(counts: NDArray[np.int64]) -> float:
+def _entropy(counts: Int64[np.ndarray, "rows symbols"]) -> float:
     """Return the sum over rows of the entropy of a row in bits, times its sum: the mean entropy, up to a factor."""
     total = counts.sum(axis=-1, keepdims=True)
     share = counts / np.maximum(total, 1)

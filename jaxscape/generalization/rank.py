@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64
 from scipy.stats import kendalltau, rankdata
 
 from jaxscape.arguments import count
@@ -49,7 +49,7 @@ def kendall_tau(measure: Any, gap: Any) -> float:
 
 
 def granulated_tau(measure: Any, gap: Any, factors: Any) -> GranulatedTau:
-    """Return the granulated Kendall coefficient of Jiang et al. (2020, Sec. 2.2.2), as a whole and by hyperparameter.
+    """Return the granulated Kendall coefficient of Jiang et al. (2020), as a whole and by hyperparameter.
 
     Minima that agree in all factors but one form a group. The coefficient of a group is
     (concordant - discordant) / pairs, over the pairs that differ in that factor; it is averaged over the groups of a
@@ -196,7 +196,7 @@ def stratified_tau(measure: Any, gap: Any, factors: Any) -> StratifiedTau:
     return StratifiedTau(value, int(same.sum()), len(np.unique(cell[first[same]])))
 
 
-def factor_cells(factors: Any, minima: int | None = None) -> NDArray[np.int64]:
+def factor_cells(factors: Any, minima: int | None = None) -> Int64[np.ndarray, " minima"]:
     """Return the cell of each minimum, counted from 0: those with the same value of all factors share one; int64 (n,).
 
     Use it for the clusters of `bootstrap` and the groups of `permutation_test`; with some of the factors alone, cells
@@ -218,7 +218,7 @@ _ROUNDING = 1e-12  # of a tau
 _FEW = 300  # minima up to which all pairs at once are faster than sorting
 
 
-def _tau(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+def _tau(x: Float64[np.ndarray, " minima"], y: Float64[np.ndarray, " minima"]) -> float:
     """Return tau-b, NaN if either is constant."""
     if len(x) > _FEW:
         return float(kendalltau(x, y, method="asymptotic").statistic)
@@ -228,7 +228,9 @@ def _tau(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float((one * other).sum() / np.sqrt(untied)) if untied else np.nan
 
 
-def _residual_order(ranks: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+def _residual_order(
+    ranks: Float64[np.ndarray, " minima"], basis: Float64[np.ndarray, "minima columns"]
+) -> Float64[np.ndarray, " minima"]:
     """Return the ranks (n,) of residuals of a regression; residuals that differ by rounding alone are tied."""
     residual = ranks - basis @ (basis.T @ ranks)
     order = np.argsort(residual)

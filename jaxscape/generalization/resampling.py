@@ -1,10 +1,10 @@
 """Intervals and tests of any score: a bootstrap over minima, and permutations of the measure.
 
 A score is a function `score(measure, gap)` or, where factors are given, `score(measure, gap, factors)`. It returns a
-number, or a record with the number in `.value`, as the scores of this package do.
+number, or a record with the number in `.value`, as the scores of this package do. Other values per minimum, such as the
+given measure of `partial_tau`, are further columns of the measure. A permutation test would permute them too: there let
+the score take them from its surroundings, `lambda measure, gap: partial_tau(measure, gap, given)`.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations, product
@@ -12,7 +12,7 @@ from math import factorial, prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64, Shaped
 
 from jaxscape.arguments import count
 from jaxscape.generalization.arguments import (
@@ -26,6 +26,7 @@ from jaxscape.generalization.arguments import (
 )
 
 type Score = Callable[..., Any]
+type Columns = dict[str, Shaped[np.ndarray, " _"]]
 
 ALTERNATIVES = ("greater", "less", "two-sided")
 
@@ -37,7 +38,7 @@ class Bootstrap(NamedTuple):
     low: float  # quantile (1 - level) / 2 of the defined draws; NaN if none is defined
     high: float  # quantile (1 + level) / 2
     level: float
-    draws: NDArray[np.float64]  # (draws,) the score of each resample; NaN where it is undefined
+    draws: Float64[np.ndarray, " draws"]  # the score of each resample; NaN where it is undefined
     undefined: int  # draws that are NaN
 
 
@@ -45,8 +46,8 @@ class LeaveOneOut(NamedTuple):
     """A score without each minimum, or without each cluster."""
 
     value: float  # of all minima
-    without: NDArray[np.float64]  # (units,) the score without a unit; NaN where it is undefined
-    left_out: NDArray[Any]  # (units,) index of the minimum, or label of the cluster, in ascending order
+    without: Float64[np.ndarray, " units"]  # the score without a unit; NaN where it is undefined
+    left_out: Shaped[np.ndarray, " units"]  # index of the minimum, or label of the cluster, in ascending order
 
 
 class PermutationTest(NamedTuple):
@@ -55,8 +56,8 @@ class PermutationTest(NamedTuple):
     value: float  # of the data as they are
     p_value: float
     alternative: str  # greater, less or two-sided
-    # (draws,) of random permutations, or of all of them, the identity included, if the test is exact
-    null: NDArray[np.float64]
+    # Of random permutations, or of all of them, the identity included, if the test is exact
+    null: Float64[np.ndarray, " draws"]
     exact: bool  # whether all permutations were taken
 
 
@@ -200,7 +201,7 @@ def permutation_test(
     return PermutationTest(value, p_value(value, null, alternative, exact=exact), alternative, null, exact)
 
 
-def p_value(value: float, null: NDArray[np.float64], alternative: str, *, exact: bool) -> float:
+def p_value(value: float, null: Float64[np.ndarray, " draws"], alternative: str, *, exact: bool) -> float:
     """Return the p-value of a statistic with its null distribution (draws,), which has the value itself if exact.
 
     Equal up to rounding counts as extreme, and so does NaN.
@@ -215,7 +216,7 @@ def p_value(value: float, null: NDArray[np.float64], alternative: str, *, exact:
 
 def _table(
     measure: Any, gap: Any, factors: Mapping[str, Any] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, NDArray[Any]] | None]:
+) -> tuple[Float64[np.ndarray, " minima *columns"], Float64[np.ndarray, " minima"], Columns | None]:
     x, y = numbers("measure", measure, least=2, columns=True), numbers("gap", gap, least=2)
     same_length("measure", x, y)
     if factors is None:
@@ -223,7 +224,7 @@ def _table(
     return x, y, {name: levels[codes] for name, (levels, codes) in factor_levels(factors, len(y)).items()}
 
 
-def _units(clusters: Any, minima: int) -> list[NDArray[np.int64]]:
+def _units(clusters: Any, minima: int) -> list[Int64[np.ndarray, " _"]]:
     """Return the rows of each unit that is drawn: of each minimum, or of each cluster."""
     if clusters is None:
         return list(np.arange(minima)[:, None])
@@ -233,12 +234,15 @@ def _units(clusters: Any, minima: int) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
 
 
-def _rows(columns: dict[str, NDArray[Any]] | None, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]] | None:
+def _rows(columns: Columns | None, rows: Int64[np.ndarray, " rows"]) -> Columns | None:
     return None if columns is None else {name: values[rows] for name, values in columns.items()}
 
 
 def _value(
-    score: Score, x: NDArray[np.float64], y: NDArray[np.float64], columns: dict[str, NDArray[Any]] | None
+    score: Score,
+    x: Float64[np.ndarray, " minima *columns"],
+    y: Float64[np.ndarray, " minima"],
+    columns: Columns | None,
 ) -> float:
     result = score(x, y) if columns is None else score(x, y, columns)
     try:
@@ -249,7 +253,7 @@ def _value(
         ) from None
 
 
-def _all_orders(groups: list[NDArray[np.int64]], minima: int) -> Iterator[NDArray[np.int64]]:
+def _all_orders(groups: list[Int64[np.ndarray, " _"]], minima: int) -> Iterator[Int64[np.ndarray, " minima"]]:
     """Yield every permutation of the minima within groups, the identity first."""
     for choice in product(*(permutations(rows) for rows in groups)):
         order = np.arange(minima)
@@ -258,7 +262,9 @@ def _all_orders(groups: list[NDArray[np.int64]], minima: int) -> Iterator[NDArra
         yield order
 
 
-def _one_order(groups: list[NDArray[np.int64]], minima: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _one_order(
+    groups: list[Int64[np.ndarray, " _"]], minima: int, generator: np.random.Generator
+) -> Int64[np.ndarray, " minima"]:
     order = np.arange(minima)
     for rows in groups:
         order[rows] = generator.permutation(rows)

@@ -7,7 +7,7 @@ results are expectations over that.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 from jaxscape.generalization.arguments import paired, share_of
 
@@ -65,7 +65,7 @@ def regret(measure: Any, gap: Any) -> Regret:
     return Regret(value, value / at_random if np.ptp(y) > 0 else np.nan)
 
 
-def _among_smallest(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+def _among_smallest(values: Float64[np.ndarray, " minima"], k: int) -> Float64[np.ndarray, " minima"]:
     """Return the probability (n,) of each value to be among the k smallest, if ties are broken at random."""
     last = np.partition(values, k - 1)[k - 1]
     below, tied = values < last, values == last

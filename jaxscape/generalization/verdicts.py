@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 from jaxscape.arguments import finite_number
 from jaxscape.generalization.arguments import numbers, share_of
@@ -152,7 +152,8 @@ def holm_verdicts(verdicts: Sequence[Verdict], *, level: float = 0.95) -> list[s
     """Return the verdicts on a family of claims after Holm's correction: "unclear" where the p-value is too large.
 
     The family holds all claims that are decided together, fixed before the values are seen. Checks of the protocol are
-    no claims, and a family that counts them is too lenient or too strict at will.
+    no claims, and a family that counts them is too lenient or too strict at will. Holm's proof is for wrong rejections
+    of null hypotheses; that it covers wrong directions too is known for independent tests (Shaffer, 1980).
 
     Args:
         verdicts: those of `judge_claim`, at least one.
@@ -169,7 +170,11 @@ def holm_verdicts(verdicts: Sequence[Verdict], *, level: float = 0.95) -> list[s
 
 
 def _p_values(
-    values: NDArray[np.float64], differences: list[NDArray[np.float64]], bound: float, near: float, margin: float
+    values: Float64[np.ndarray, " minima"],
+    differences: list[Float64[np.ndarray, " minima"]],
+    bound: float,
+    near: float,
+    margin: float,
 ) -> dict[str, float]:
     """Return the one-sided p-values of the verdicts on a claim "above"."""
     beyond = mean_test(values, center=bound, alternative="greater")
@@ -183,7 +188,7 @@ def _p_values(
     return p_values
 
 
-def _like(name: str, values: Any, sample: NDArray[np.float64]) -> NDArray[np.float64]:
+def _like(name: str, values: Any, sample: Float64[np.ndarray, " minima"]) -> Float64[np.ndarray, " minima"]:
     surrogate = numbers(f"surrogates[{name!r}]", values)
     if surrogate.shape != sample.shape:
         raise ValueError(f"surrogates[{name!r}] must have one value per minimum, {len(sample)}, got {len(surrogate)}")

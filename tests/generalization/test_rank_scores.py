@@ -117,7 +117,7 @@ def test_a_measure_that_knows_more_than_the_hyperparameters_keeps_its_score():
 def test_an_independent_measure_scores_zero_on_average():
     factors, rng = design(2)
     scores = []
-    for _ in range(200):
+    for _ in range(80):
         measure, gap, given = rng.normal(size=(3, 48))
         scores.append(
             [
@@ -127,7 +127,7 @@ def test_an_independent_measure_scores_zero_on_average():
                 partial_tau(measure, gap, given),
             ]
         )
-    errors = np.std(scores, axis=0, ddof=1) / np.sqrt(200)
+    errors = np.std(scores, axis=0, ddof=1) / np.sqrt(80)
     assert (np.abs(np.mean(scores, axis=0)) < 3 * errors).all()
 
 

@@ -22,7 +22,7 @@ def mean_of(measure, gap):
 def test_the_interval_agrees_with_scipys_percentile_bootstrap():
     measure, gap = GENERATOR.normal(size=(2, 40))
     gap = measure + gap
-    found = bootstrap(kendall_tau, measure, gap, draws=2000, level=0.9, seed=1)
+    found = bootstrap(kendall_tau, measure, gap, draws=500, level=0.9, seed=1)
     oracle = stats.bootstrap(
         (measure, gap),
         lambda x, y: stats.kendalltau(x, y).statistic,
@@ -30,11 +30,11 @@ def test_the_interval_agrees_with_scipys_percentile_bootstrap():
         vectorized=False,
         method="percentile",
         confidence_level=0.9,
-        n_resamples=2000,
+        n_resamples=1000,
         rng=np.random.default_rng(2),
     ).confidence_interval
     assert found.value == pytest.approx(kendall_tau(measure, gap))
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=0.03)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), abs=0.05)
     assert (found.low, found.high) == pytest.approx(np.quantile(found.draws, [0.05, 0.95]))
     assert found.undefined == 0
 
@@ -42,14 +42,14 @@ def test_the_interval_agrees_with_scipys_percentile_bootstrap():
 def test_clusters_are_drawn_whole_and_their_interval_covers():
     # Thirty clusters of four equal values: single minima give half the width that is right.
     outside = {"minima": 0, "clusters": 0}
-    for trial in range(100):
+    for trial in range(60):
         means = np.random.default_rng(trial).normal(size=30)
         values, label = np.repeat(means, 4), np.repeat(np.arange(30), 4)
         for name, clusters in (("minima", None), ("clusters", label)):
-            found = bootstrap(mean_of, values, values, clusters=clusters, draws=100, seed=trial)
+            found = bootstrap(mean_of, values, values, clusters=clusters, draws=60, seed=trial)
             outside[name] += not found.low <= 0 <= found.high
-    assert outside["clusters"] <= 13  # 5 expected, and the percentile interval of 30 is a little narrow
-    assert outside["minima"] >= 20  # 33 expected
+    assert outside["clusters"] <= 10  # 3 expected, and the percentile interval of 30 is a little narrow
+    assert outside["minima"] >= 12  # 20 expected
 
 
 def test_a_score_of_several_columns_compares_two_measures():
@@ -138,21 +138,21 @@ def test_permutations_within_groups_are_counted_by_enumeration():
 
 
 def test_random_permutations_approach_the_exact_p_value():
-    gap = np.arange(7.0)
-    measure = np.array([1, 0, 3, 2, 6, 4, 5.0])
+    gap = np.arange(6.0)
+    measure = np.array([1, 0, 4, 2, 5, 3.0])
     exact = permutation_test(kendall_tau, measure, gap)
-    drawn = permutation_test(kendall_tau, measure, gap, draws=2000)
+    drawn = permutation_test(kendall_tau, measure, gap, draws=600)
     assert exact.exact
     assert not drawn.exact
-    assert drawn.p_value == pytest.approx(exact.p_value, abs=4 * np.sqrt(exact.p_value / 2000))
-    assert drawn.p_value == pytest.approx((1 + (drawn.null >= drawn.value - 1e-9).sum()) / 2001)
+    assert drawn.p_value == pytest.approx(exact.p_value, abs=4 * np.sqrt(exact.p_value / 600))
+    assert drawn.p_value == pytest.approx((1 + (drawn.null >= drawn.value - 1e-9).sum()) / 601)
 
 
 def test_permuting_within_levels_removes_what_a_hyperparameter_does():
     factor = np.repeat([0, 1], 20)
     measure, gap = 3 * factor + GENERATOR.normal(size=(2, 40))
-    assert permutation_test(kendall_tau, measure, gap, draws=500).p_value < 0.01
-    assert permutation_test(kendall_tau, measure, gap, within=factor, draws=500).p_value > 0.05
+    assert permutation_test(kendall_tau, measure, gap, draws=200).p_value < 0.01
+    assert permutation_test(kendall_tau, measure, gap, within=factor, draws=200).p_value > 0.05
 
 
 def test_permuting_within_cells_leaves_nothing_of_a_measure_that_factors_determine():
@@ -166,20 +166,20 @@ def test_permuting_within_cells_leaves_nothing_of_a_measure_that_factors_determi
 def test_random_measures_are_rejected_as_often_as_claimed():
     factors = {"a": np.repeat([0, 1], 8), "b": np.tile(np.repeat([0, 1], 4), 2)}
     p_values = []
-    for _ in range(200):
+    for _ in range(120):
         measure, gap = GENERATOR.normal(size=(2, 16))
-        p_values.append(permutation_test(kendall_tau, measure, gap, within=factor_cells(factors), draws=99).p_value)
-    assert np.mean(np.array(p_values) <= 0.1) < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 200)
+        p_values.append(permutation_test(kendall_tau, measure, gap, within=factor_cells(factors), draws=49).p_value)
+    assert np.mean(np.array(p_values) <= 0.1) < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 120)
     assert stats.kstest(p_values, "uniform").pvalue > 0.001
 
 
 def test_the_information_of_random_measures_is_not_found_significant():
     factors = {"a": np.repeat([0, 1], 6), "b": np.tile([0, 1, 2], 4)}
     measure, gap = np.random.default_rng(0).normal(size=(2, 12))
-    found = permutation_test(conditional_information, measure, gap, factors, draws=200)
+    found = permutation_test(conditional_information, measure, gap, factors, draws=100)
     assert found.value > 0
     assert found.p_value > 0.05
-    assert permutation_test(conditional_information, gap, gap, factors, draws=200).p_value == pytest.approx(1 / 201)
+    assert permutation_test(conditional_information, gap, gap, factors, draws=100).p_value == pytest.approx(1 / 101)
 
 
 @pytest.mark.parametrize(
