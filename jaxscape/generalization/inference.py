@@ -40,7 +40,7 @@ class Equivalence(NamedTuple):
 def mean_interval(values: Any, *, level: float = 0.95) -> MeanInterval:
     """Return the mean of independent values with Student's two-sided confidence interval.
 
-    It has no width if all values are equal, as counts and shares may be: a few of them are no certainty.
+    It has no width if all values are equal, as counts and shares may be: a few such values are less certain than that.
 
     Args:
         values: (n,) at least 2; differences of paired values for a paired interval.
