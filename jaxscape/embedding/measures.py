@@ -140,9 +140,9 @@ def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarra
     trends = []
     for number in range(numbers.max() + 1):
         rows = numbers == number
-        ranks = [average_ranks(values[rows]) for values in (order, radius)]
-        moves = all(np.ptp(each) > 0 for each in ranks)
-        trends.append(np.corrcoef(*ranks)[0, 1] if moves else np.nan)
+        places, lengths = average_ranks(order[rows]), average_ranks(radius[rows])
+        moves = np.ptp(places) > 0 and np.ptp(lengths) > 0
+        trends.append(np.corrcoef(places, lengths)[0, 1] if moves else np.nan)
     return np.array(trends)
 
 
