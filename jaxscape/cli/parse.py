@@ -1,8 +1,8 @@
 """The settings that a command line gives each run: its options, completed from the record of the run folder.
 
 A command line is parsed once. Settings that it leaves out come from the record of the run folder, or else from the
-preset that it names, so that `jaxscape train RUN` alone resumes an interrupted run. Only with `--help` is it parsed
-twice, since the help shows the settings of the run that the command line names.
+preset that it names, so that `jaxscape train RUN` alone resumes an interrupted run. Only with `--help` and
+a RUN is it parsed twice, since the help shows the settings of the run that the command line names.
 """
 
 import re
@@ -90,7 +90,7 @@ def parse(arguments: list[str]) -> Line:
     given = _given(arguments)
     defaults = Settings.for_any_problem(Own()) if "problem" in given else Settings.for_images()
     words = [word for word in arguments if word not in ("-h", "--help")]
-    if words != arguments:
+    if words != arguments and _may_name_a_run(words):
         command = None
         with suppress(SystemExit), redirect_stderr(StringIO()):
             command = read(words, defaults)
@@ -198,6 +198,14 @@ def _own_problem(run: Path, own: Own, given: frozenset[str]) -> Own | None:
     arguments = tuple(f"{name}={value!r}" for name, value in recorded.get("arguments", {}).items())
     on_line = {field.name: getattr(own, field.name) for field in fields(Own) if field.name in given}
     return replace(Own(recorded.get("source"), arguments), **on_line)
+
+
+def _may_name_a_run(words: Sequence[str]) -> bool:
+    """Return whether the help of a command line without `--help` may depend on a run: `_first_run` may find one."""
+    command, *rest = words or [""]
+    return command in ("train", "retrain", "plan", "compare") and any(
+        word == "--" or not word.startswith("-") for word in rest
+    )
 
 
 def _first_run(command: Any) -> Path | None:

@@ -7,11 +7,10 @@ Trustworthiness and continuity follow J. Venna and S. Kaski, "Neighborhood prese
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array
 from jaxscape.embedding.mds import normalized_stress
-from jaxscape.embedding.measures import count_nearer, embedded_distances, rank_correlation
+from jaxscape.embedding.measures import average_ranks, count_nearer, embedded_distances, rank_correlation
 
 NEIGHBOURS = 50
 BROKEN = 0.05  # fraction of all points; see `fidelity`
@@ -145,8 +144,8 @@ def _radii(true: np.ndarray, drawn: np.ndarray, trajectories: list[np.ndarray]) 
         both = true[rows], drawn[rows]
         if len(rows) < 2 or np.ptp(both[0]) == 0:  # its true distance is constant
             continue
-        ranks = [rankdata(each) for each in both]
-        correlations.append(np.corrcoef(*ranks)[0, 1] if np.ptp(both[1]) > 0 else 0.0)
+        ranks = average_ranks(both[0]), average_ranks(both[1])
+        correlations.append(np.corrcoef(ranks[0], ranks[1])[0, 1] if np.ptp(both[1]) > 0 else 0.0)
         right.append(np.sign(both[0][-1] - both[0][0]) == np.sign(both[1][-1] - both[1][0]))
     if not correlations:
         return np.nan, np.nan

@@ -15,6 +15,7 @@ from jaxscape.runs.config import (
 )
 from jaxscape.runs.folder import JOINT, RunFolder
 from jaxscape.runs.minimum import describe_accuracy, read_accuracy
+from jaxscape.tasks.description import describe_images
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 
@@ -72,11 +73,7 @@ def describe(run: RunFolder) -> dict[str, Any]:
         settings = settings.of_one(settings.optimizers[0], settings.seeds[0])
     if settings is None:
         return {}
-    # The record has no description of the built-in problem. Imported here, since these import flax and optax.
-    from jaxscape.runs.images import image_task
-    from jaxscape.tasks.images import describe_images
-
-    return describe_images(image_task(settings))
+    return describe_images(settings)  # the record has no description of the built-in problem
 
 
 def _first(names: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from jaxscape.lazy import jax
 from jaxscape.runs.checks import check_embed
 from jaxscape.runs.config import EmbedConfig
 from jaxscape.runs.embeddings import (
@@ -18,6 +17,7 @@ from jaxscape.runs.embeddings import (
     read_setting,
 )
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.keys import key_data
 from jaxscape.runs.lock import writing
 from jaxscape.runs.measure import Measured, complete_report, group_of, measure, perturbed
 from jaxscape.runs.null import nulls_of
@@ -56,7 +56,7 @@ def embed_trajectories(run: Path, config: EmbedConfig, *, console: Console) -> P
     with console.status(f"{run.name}: {config.name}"):
         shown, nulls = measured.gram, nulls_of(run, measured.gram, measured.labels, group=_group(run))
         if config.null is not None:
-            shown = nulls.draw(config.null, jax.random.key(0))
+            shown = nulls.draw(config.null, key_data(0))
         picture = draw(shown, config)
         diagnostics = picture.diagnostics | {"fidelity": picture_fidelity(picture, measured.labels)}
         diagnostics["surrogate"] = compare_with_surrogates(picture, config, measured.labels, nulls.draws())

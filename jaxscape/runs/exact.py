@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import Console
 
 from jaxscape.figures.panels import ExactPanel, Surrogate
 from jaxscape.runs import captions
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.keys import key_data
 from jaxscape.runs.labels import row_labels
 from jaxscape.runs.measure import Measured, by_row, measure, perturbed
 from jaxscape.runs.methods import NULLS
@@ -117,7 +117,7 @@ def _departure_panel(run: RunFolder, measured: Measured) -> ExactPanel | None:
         distance, angle = (by_row(products, values)[moved] for values in departure)
         return {"distance": distance, "angle": np.nan_to_num(angle)}  # undefined at distance 0 and for a null at rest
 
-    null = nulls_of(run, products, measured.labels).draw(_DEPARTURE_NULL, jax.random.key(0))
+    null = nulls_of(run, products, measured.labels).draw(_DEPARTURE_NULL, key_data(0))
     surrogates = [Surrogate(NULLS[_DEPARTURE_NULL].words, **positions(trajectory_departure(null)))]
     return _panel(run, measured.labels, moved, surrogates=surrogates, **positions(departure))
 

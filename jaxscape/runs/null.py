@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxscape.lazy import jax
 from jaxscape.runs.config import RetrainConfig
 from jaxscape.runs.folder import RunFolder
+from jaxscape.runs.keys import split_key_data
 from jaxscape.runs.methods import BESIDE
+from jaxscape.training.optimizers import named_decay_factors
 from jaxscape.trajectories.gram import IncrementGram
 from jaxscape.trajectories.null import NEED_FACTORS, null_trajectories
 
@@ -27,8 +28,8 @@ class Nulls(NamedTuple):
     factors: np.ndarray | None  # factor by which weight decay alone scales the start; None if unknown
     seed: int  # seed of the draws
 
-    def draw(self, kind: str, key: jax.Array) -> IncrementGram:
-        """Draw null trajectories of a kind.
+    def draw(self, kind: str, key: np.ndarray) -> IncrementGram:
+        """Draw null trajectories of a kind; `key` is the data of a PRNG key, uint32 (2,).
 
         Raises:
             ValueError: if the kind needs decay factors and those of this run are unknown.
@@ -44,7 +45,7 @@ class Nulls(NamedTuple):
 
     def draws(self, kind: str = NULL_KIND) -> Iterator[IncrementGram]:
         """Yield the draws that statistics are compared with; tables and figures show the first."""
-        for key in jax.random.split(jax.random.key(self.seed), 1 if kind == "decay" else NULL_DRAWS):
+        for key in split_key_data(self.seed, 1 if kind == "decay" else NULL_DRAWS):
             yield self.draw(kind, key)
 
     @property
@@ -77,11 +78,8 @@ def nulls_of(run: Path, gram: IncrementGram, labels: dict[str, np.ndarray], *, g
 
 def _factors(settings: object, updates: np.ndarray) -> np.ndarray | None:
     """Return the factor by which weight decay alone scales a start after each number of updates, from a fresh state."""
-    if not isinstance(settings, RetrainConfig) or (settings.optimizer == "adam" and settings.weight_decay):
+    if not isinstance(settings, RetrainConfig):
         return None
-    if not settings.weight_decay:
-        return np.ones(len(updates))
-    from jaxscape.training.optimizers import decay_factors, make_optimizer
-
-    optimizer = make_optimizer(settings.optimizer, settings.learning_rate, weight_decay=settings.weight_decay)
-    return decay_factors(optimizer, int(updates.max()))[updates]
+    numbers = settings.learning_rate, settings.weight_decay, int(updates.max())
+    factors = named_decay_factors(settings.optimizer, *numbers)
+    return None if factors is None else factors[updates]

@@ -1,15 +1,15 @@
 """The scale-free positions of a run's copies: a table that is computed on request, and stored."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.console import Console
 
-from jaxscape.jumps.scale_free import scale_free
-from jaxscape.problem import FilterAxis
+from jaxscape.lazy import jax
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.minimum import read_minimum
@@ -17,6 +17,9 @@ from jaxscape.runs.progress import make_console
 from jaxscape.runs.sources import Source, read_sources
 from jaxscape.runs.tables import Columns, read_table, write_table
 from jaxscape.trajectories.files import to_json
+
+if TYPE_CHECKING:
+    from jaxscape.problem import FilterAxis
 
 PyTree = Any
 
@@ -94,6 +97,9 @@ def _read(run: RunFolder, inputs: Mapping[str, Any], console: Console) -> ScaleF
 
 
 def _compute(run: RunFolder, source: Source, filters: Filters) -> ScaleFreeTable:
+    # Imported only now, because it imports optax, which a stored table does not need.
+    from jaxscape.jumps.scale_free import scale_free
+
     store, members, minimum = source.store, source.members, read_minimum(run, like=filters.like).params
     like = None if filters.like is None else filters.like[0]
 

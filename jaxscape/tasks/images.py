@@ -16,6 +16,7 @@ from jaxscape.tasks.classification import (
     standardization,
 )
 from jaxscape.tasks.data import Dataset, corrupt_labels, load_dataset, take_training
+from jaxscape.tasks.description import describe_images
 from jaxscape.tasks.models import WideResNet
 
 
@@ -89,12 +90,6 @@ def image_problem(task: ImageTask) -> Problem:
         score=classification_score,
         test_data=test,
     )
-
-
-def describe_images(task: ImageTask) -> dict[str, str]:
-    """Return data and model as captions for `Problem.describe`; loads nothing."""
-    part = f" ({task.train_size} training images)" if task.train_size else ""
-    return {"data": f"{task.dataset}{part}", "model": f"WRN-{task.depth}-{task.widen_factor}"}
 
 
 _LABELS = 2  # folded into a seed's key for its labels; the other numbers are those of training

@@ -4,18 +4,19 @@ Weight decay is PyTorch's coupled L2: `weight_decay * params` is added to the gr
 are computed, for every leaf, including biases and batch norm (tested against numbers recorded from PyTorch).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxscape.arguments import count, finite_number, number, whole_number
+from jaxscape.lazy import jax, jnp, optax
 
 _MOST_UPDATES = 2**31 - 1  # optax counts them in 32 bits
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
+_MOMENTUM = {"sgd": 0.0, "momentum": 0.9}  # of the optimisers whose weight decay shrinks all parameters alike
 
 
 def make_optimizer(
@@ -41,7 +42,7 @@ def make_optimizer(
         raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
     base = {
         "sgd": lambda: optax.sgd(learning_rate),
-        "momentum": lambda: optax.sgd(learning_rate, momentum=0.9),
+        "momentum": lambda: optax.sgd(learning_rate, momentum=_MOMENTUM["momentum"]),
         "adam": lambda: optax.adam(learning_rate),
     }[name]()
     return optax.chain(optax.add_decayed_weights(weight_decay), base) if weight_decay else base
@@ -81,6 +82,34 @@ def decay_factors(optimizer: optax.GradientTransformation, updates: int) -> np.n
     if not np.allclose(factors, factors[:, :1], rtol=1e-6, atol=0):
         raise ValueError("optimizer must shrink all parameters by the same factor, as sgd does; this one does not")
     return factors[:, 0]
+
+
+def named_decay_factors(name: str, learning_rate: float, weight_decay: float, updates: int) -> np.ndarray | None:
+    """Return `decay_factors` of `make_optimizer(name, learning_rate, weight_decay=weight_decay)`, without jax or optax.
+
+    Figures and surrogates of a finished run need them, and nothing else that would import jax. The last bits may
+    differ from those of `decay_factors`, since XLA may round a multiplication and an addition only once.
+
+    Args:
+        name: an optimiser that `make_optimizer` knows.
+        learning_rate: a number, the same for all updates.
+        weight_decay: coefficient of the L2 term.
+        updates: the number of updates.
+
+    Returns:
+        float64 (updates + 1,), or None if parameters of different sizes do not shrink by the same factor.
+    """
+    factors = np.ones(updates + 1)
+    if not weight_decay:
+        return factors
+    if name not in _MOMENTUM:
+        return None
+    factor, velocity = 1.0, 0.0
+    for update in range(updates):
+        velocity = weight_decay * factor + _MOMENTUM[name] * velocity
+        factor -= learning_rate * velocity
+        factors[update + 1] = factor
+    return factors
 
 
 def step_decay(

@@ -36,7 +36,7 @@ def null_trajectories(
     gram: IncrementGram,
     *,
     kind: str = "rotated",
-    key: jax.Array,
+    key: jax.Array | np.ndarray,
     factors: np.ndarray | None = None,
     alike: np.ndarray | None = None,
 ) -> IncrementGram:
@@ -52,7 +52,7 @@ def null_trajectories(
             This keeps drift that members share, the subspace and the layers that move, and every length, and removes
             the relation of a movement to its own jump. "decay": weight decay alone, applied to each start.
             "decay+rotated": the decay part of each displacement, and its gradient part rotated at random.
-        key: a PRNG key; "decay" does not use it.
+        key: a PRNG key, or its data as a NumPy array uint32 (k,); "decay" does not use it.
         factors: float (n,), the factor by which weight decay alone multiplies the parameters of the start until each
             point, 1 for a start: `jaxscape.decay_factors(optimizer, updates)` at the updates of the points. Required
             for "decay" and "decay+rotated", optional for "exchange".
@@ -163,14 +163,17 @@ def _checked_factors(gram: IncrementGram, factors: np.ndarray, rows: np.ndarray)
     return factors
 
 
-def _key_data(key: jax.Array) -> list[int]:
+def _key_data(key: jax.Array | np.ndarray) -> list[int]:
     """Return the data of one key; refuse integer seeds and stacks of keys."""
-    shown = f"{key.dtype} of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
-    try:
-        data = np.asarray(jax.random.key_data(key))
-    except (TypeError, ValueError, AttributeError):
-        data = np.empty(0)
+    if isinstance(key, np.ndarray):  # the data of a key, for which jax need not be imported
+        data = key
+    else:
+        try:
+            data = np.asarray(jax.random.key_data(key))
+        except (TypeError, ValueError, AttributeError):
+            data = np.empty(0)
     if data.ndim != 1 or data.dtype != np.uint32:
+        shown = f"{key.dtype} of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
         raise ValueError(f"key must be one PRNG key, such as jax.random.key(0), got {shown}")
     numbers: list[int] = data.tolist()
     return numbers

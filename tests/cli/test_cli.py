@@ -133,6 +133,16 @@ def test_a_command_line_is_parsed_once_and_help_shows_the_settings_of_the_run(wr
     assert "1234" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [("--help",), ("retrain", "--help"), ("plot", "RUN", "--help")], ids=" ".join)
+def test_help_that_depends_on_no_run_is_parsed_once(words, monkeypatch, capsys):
+    lines = []
+    monkeypatch.setattr(parsing, "read", lambda *line: lines.append(line) or read(*line))
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert len(lines) == 1
+    assert "usage: jaxscape" in capsys.readouterr().out
+
+
 OWN = {"source": "mine:make", "arguments": {"width": 8}, "describe": {}, "version": "", "parameters": {}}
 
 

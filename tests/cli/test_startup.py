@@ -1,6 +1,7 @@
-"""Commands that only read a few files do not import jax, orbax or matplotlib."""
+"""Commands do not import what they do not need: jax, orbax, optax, flax, SciPy or matplotlib."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,12 +17,12 @@ try:
     main(sys.argv[1:])
 except SystemExit as end:
     assert not end.code, end.code
-print("imported:", *sorted({name.partition(".")[0] for name in sys.modules}))
+print("imported:", *sorted(name for name in sys.modules if "." not in name or name == "scipy.stats"))
 """
 
 
 def imported_by(*command):
-    """Return the packages that a command has imported when it ends, in a separate process."""
+    """Return the packages, and those of SciPy, that a command has imported when it ends, in a separate process."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     words = done.stdout.splitlines()[-1].split()
@@ -42,6 +43,24 @@ def test_info_does_not_import_jax(tiny, kind):
 
 def test_embedding_again_does_not_import_jax(finished):
     assert not imported_by("embed", finished, "--knn", 3) & set(HEAVY)
+
+
+def test_embedding_anew_does_not_import_the_networks(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "embeddings")
+    imported = imported_by("embed", run, "--knn", 3)
+    assert (run / "embeddings").exists()
+    assert "jax" in imported  # metric scaling is compiled
+    assert not imported & {"optax", "flax", "orbax", "sklearn", "pandas", "matplotlib", "scipy.stats"}
+
+
+def test_plot_does_not_import_jax(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "figures")
+    imported = imported_by("plot", run)
+    assert (run / "figures" / "polar.png").exists()
+    assert "matplotlib" in imported
+    assert not imported & (set(HEAVY) - {"matplotlib", "PIL"})
 
 
 def test_the_compilation_cache_is_configured_before_jax_is_imported(finished, tmp_path):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from jaxscape.embedding.measures import (
+    average_ranks,
     degeneracy,
     demap,
     procrustes_disparity,
@@ -239,3 +240,10 @@ def test_degeneracy_refuses_invalid_coordinates():
         degeneracy(np.zeros((4, 4)), np.zeros((5, 2)))
     with pytest.raises(ValueError, match="embedding must be finite"):
         degeneracy(np.zeros((5, 5)), np.full((5, 2), np.nan))
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (200,), (7, 30)], ids=str)
+def test_ranks_are_those_of_scipy(shape):
+    generator = np.random.default_rng(0)
+    for values in (generator.normal(size=shape), generator.integers(0, 5, shape)):
+        np.testing.assert_array_equal(average_ranks(values), rankdata(values, axis=-1))

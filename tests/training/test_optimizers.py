@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxscape.training.optimizers import decay_factors, make_optimizer, step_decay
+from jaxscape.training.optimizers import decay_factors, make_optimizer, named_decay_factors, step_decay
 
 RECORDED = json.loads((Path(__file__).parents[1] / "oracles" / "pytorch.json").read_text())["optimizers"]
 
@@ -137,3 +137,15 @@ def test_without_decay_or_updates_nothing_shrinks():
     np.testing.assert_array_equal(decay_factors(make_optimizer("sgd", 0.1, weight_decay=0.1), 0), [1.0])
     with pytest.raises(ValueError, match="updates must be at least 0, got -1"):
         decay_factors(make_optimizer("sgd", 0.1), -1)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-3])
+@pytest.mark.parametrize("name", ["sgd", "momentum"])
+def test_decay_factors_without_jax_are_those_of_the_optimizer(name, weight_decay):
+    expected = decay_factors(make_optimizer(name, 0.05, weight_decay=weight_decay), 500)
+    np.testing.assert_allclose(named_decay_factors(name, 0.05, weight_decay, 500), expected, rtol=1e-14)
+
+
+def test_adam_has_no_decay_factors():
+    assert named_decay_factors("adam", 0.01, 0.01, 5) is None
+    np.testing.assert_array_equal(named_decay_factors("adam", 0.01, 0.0, 5), np.ones(6))

@@ -514,3 +514,13 @@ def test_draws_do_not_depend_on_the_threads_of_blas():
         with threadpool_limits(threads, user_api="blas"):
             draws.append(null_trajectories(real, key=jax.random.key(0)).products.tobytes())
     assert draws[0] == draws[1]
+
+
+def test_the_data_of_a_key_give_the_null_of_the_key():
+    real, key = real_gram(3), jax.random.key(5)
+    data = np.asarray(jax.random.key_data(key))
+    for kind in ("rotated", "shuffled"):
+        one, other = (null_trajectories(real, kind=kind, key=each).products for each in (key, data))
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="key must be one PRNG key"):
+        null_trajectories(real, key=np.zeros((2, 2), np.uint32))
