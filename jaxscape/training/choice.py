@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxscape.arguments import is_prng_key
 from jaxscape.training.members import (
     EpochRunner,
     Update,
@@ -88,7 +89,7 @@ def num_bytes(tree: PyTree) -> int:
     """Return the bytes of all arrays, or shapes of arrays, in a pytree."""
 
     def of_leaf(leaf: Any) -> int:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_prng_key(leaf):
             leaf = jax.eval_shape(jax.random.key_data, leaf)
         return int(np.prod(leaf.shape, dtype=np.int64)) * leaf.dtype.itemsize
 
