@@ -1,6 +1,6 @@
 """Checks of single arguments: integers, numbers, PRNG keys and parameters.
 
-Each raises a one-line error that names the argument, shows its value and says what is allowed.
+Each check raises a one-line error that names the argument, shows its value and says what is allowed.
 """
 
 from __future__ import annotations
@@ -105,6 +105,15 @@ def typed_keys(keys: Any, members: int) -> jax.Array:
     return typed
 
 
+def is_prng_key(leaf: Any) -> bool:
+    """Return whether a leaf is a typed PRNG key, or an array or the shape of such keys."""
+    dtype = getattr(leaf, "dtype", None)
+    try:
+        return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    except TypeError:  # a dtype of another framework
+        return False
+
+
 def check_parameters(name: str, params: PyTree) -> None:
     """Raise an error that names the first leaf that is not an array of real floating-point numbers.
 
@@ -171,13 +180,11 @@ def leaf_name(path: tuple[Any, ...]) -> str:
 
 def _typed(key: Any) -> jax.Array | None:
     """Return a typed key, or array of keys, from a typed or legacy one; None for anything else."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is None:
-        return None
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    if is_prng_key(key):
         return key
     legacy = jax.eval_shape(jax.random.key_data, jax.eval_shape(jax.random.key, 0)).shape
-    return jax.random.wrap_key_data(key) if dtype == np.uint32 and key.shape[-1:] == legacy else None
+    is_legacy = getattr(key, "dtype", None) == np.uint32 and key.shape[-1:] == legacy
+    return jax.random.wrap_key_data(key) if is_legacy else None
 
 
 def _dtype(leaf: Any) -> Any:

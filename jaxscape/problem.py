@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxscape.arguments import leaf_name
+from jaxscape.arguments import is_prng_key, leaf_name
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -248,7 +248,7 @@ def check_data(data: Any) -> None:
         return
     # Iterators are treated as leaves, since jax warns about them as nodes.
     for path, leaf in jax.tree_util.tree_leaves_with_path(data, is_leaf=lambda node: isinstance(node, Iterator)):
-        if not (is_number(leaf) or _is_key(leaf)):
+        if not (is_number(leaf) or is_prng_key(leaf)):
             raise TypeError(
                 f"data must be a pytree of arrays [example, ...], a function {DATA}, or an iterable of batches, got "
                 f"{_outline(leaf)} at {leaf_name(path)}"
@@ -398,10 +398,6 @@ def is_number(value: Any) -> bool:
         return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
     except TypeError:  # a dtype of another framework
         return False
-
-
-def _is_key(value: Any) -> bool:
-    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:

@@ -21,7 +21,7 @@ MAY_KNOW = {
     "jumps": {"arguments", "problem", "training"},
     "landscape": {"arguments", "problem", "training", "jumps", "xla_cpu", "trajectories"},
     "curvature": {"arguments", "problem", "training", "jumps", "trajectories", "xla_cpu"},
-    "trajectories": set(),
+    "trajectories": {"arguments"},
     "embedding": set(),
     "topology": {"arguments"},
     "generalization": {"arguments"},

@@ -272,12 +272,18 @@ def _cache_compiled_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = cache_folder()
-    if folder is not None:  # without a cache only compilation takes longer
-        cache = str(folder / "xla")
+    if folder is None:  # without a cache only compilation takes longer
+        return
+    # By default jax caches what takes a second to compile. Creating the perturbed copies compiles a hundred programs of
+    # a tenth of a second each, whatever the network.
+    settings = {"jax_compilation_cache_dir": str(folder / "xla"), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    for name, value in settings.items():
+        if name.upper() in os.environ:
+            continue
         if (jax := sys.modules.get("jax")) is None:
-            os.environ["JAX_COMPILATION_CACHE_DIR"] = cache  # jax reads it if and when it is imported
+            os.environ[name.upper()] = str(value)  # jax reads it if and when it is imported
         else:
-            jax.config.update("jax_compilation_cache_dir", cache)
+            jax.config.update(name, value)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from jaxscape.arguments import is_prng_key
 from jaxscape.lazy import jax, jnp
 from jaxscape.runs.config import TrainSettings
 from jaxscape.runs.folder import RunFolder
-from jaxscape.trajectories.arrays import dictionaries, in_structure, is_prng_key
+from jaxscape.trajectories.arrays import dictionaries, in_structure
 from jaxscape.trajectories.files import read_record, write_record
 from jaxscape.trajectories.paths import plain_path
 from jaxscape.trajectories.snapshots import ending_context, reason

@@ -62,7 +62,8 @@ def measure_path(
     check_path(config)
     run, other = RunFolder(run), RunFolder(other)
     a, b = (read_minimum(each, like=own.structure) for each in (run, other))
-    batch_size = _train_batch(own.problem, config, a)
+    # A minimum that was set from Python was not trained with the batch size in its settings.
+    batch_size = curve_batch(own.problem, config, a.settings.batch_size)
     steps_per_epoch(own.problem, batch_size)  # rejects an iterator
     inputs = inputs_of(
         config,
@@ -118,16 +119,20 @@ def measure_path(
     return folder
 
 
-def _train_batch(problem: Problem, config: PathConfig, minimum: Minimum) -> int:
+def curve_batch(problem: Problem, config: PathConfig, default: int) -> int:
     """Return the batch size of the curve's training.
+
+    Args:
+        problem: the problem that the curve is trained on.
+        config: the settings, with a batch size or None.
+        default: the batch size for None, or more than there are examples.
 
     Raises:
         ValueError: for a requested size larger than the data; see also `steps_per_epoch`.
     """
     examples = num_members(problem.data) if is_arrays(problem.data) else None
     if config.train_batch is None:
-        # A minimum that was set from Python was not trained with the batch size in its settings.
-        return minimum.settings.batch_size if examples is None else min(minimum.settings.batch_size, examples)
+        return default if examples is None else min(default, examples)
     if examples is not None and config.train_batch > examples:
         raise ValueError(
             f"train_batch must be at most the number of training examples, {examples}, got {config.train_batch}"

@@ -19,6 +19,7 @@ from jaxscape.curvature.products import TOGETHER, kind_points, products
 from jaxscape.curvature.spectrum import GRID, lanczos
 from jaxscape.landscape.matching import match_units
 from jaxscape.landscape.paths import connect_epochs
+from jaxscape.landscape.planes import filter_plane
 from jaxscape.landscape.points import points_evaluator
 from jaxscape.problem import Problem
 from jaxscape.runs.checks import check_curvature, check_path, check_surface
@@ -26,7 +27,7 @@ from jaxscape.runs.config import RetrainSettings
 from jaxscape.runs.curvature import points_at_once
 from jaxscape.runs.keys import init_key, path_key, probe_key
 from jaxscape.runs.landscape_config import SPLITS, CurvatureConfig, MeasurementSettings, PathConfig, SurfaceConfig
-from jaxscape.runs.path import MakeAxes
+from jaxscape.runs.path import MakeAxes, curve_batch
 from jaxscape.runs.timing import TURNS, Stage, time_work
 from jaxscape.runs.train import steps_per_epoch
 from jaxscape.training.choice import num_bytes
@@ -102,7 +103,14 @@ def _plan_surface(problem: Problem, config: SurfaceConfig, copies: RetrainSettin
     along = config.seeds if config.plane == "filter" else config.axes
     points = config.points ** len(along)
     work, evaluations, numbers = f"{points} points", points, 0
-    metrics, seconds, compiling = _time_point(problem, config, config.statistics)
+    started = time.perf_counter()
+    params, _ = _fresh(problem)
+    vectors: list[PyTree] = [params] * (1 + len(along))
+    if config.plane == "filter":
+        plane = filter_plane(params, seeds=config.seeds, filter_axis=problem.filter_axis, where=problem.where)
+        vectors = list(plane.vectors)
+    setting_up = time.perf_counter() - started  # normalising the directions compiles a program per shape
+    metrics, seconds, compiling = _time_point(problem, config, config.statistics, vectors)
     if config.plane == "trajectory":
         trajectories = _num_trajectories(copies)
         evaluated = trajectories * len({*range(0, copies.epochs + 1, config.every), copies.epochs})
@@ -110,7 +118,7 @@ def _plan_surface(problem: Problem, config: SurfaceConfig, copies: RetrainSettin
         evaluations += 2 * evaluated
         numbers = trajectories * (copies.epochs + 1) * (_LABELS + len(along) + 1) + evaluated * (1 + 2 * metrics)
     disk = 8 * (points * metrics + config.points * len(along) + numbers)
-    return Stage("surface", work, evaluations * seconds, compiling), disk
+    return Stage("surface", work, evaluations * seconds, setting_up + compiling), disk
 
 
 def _plan_curvature(problem: Problem, config: CurvatureConfig, copies: RetrainSettings) -> tuple[Stage, int]:
@@ -160,7 +168,7 @@ def _plan_curvature(problem: Problem, config: CurvatureConfig, copies: RetrainSe
 
 def _plan_path(problem: Problem, config: PathConfig, train_batch: int, axes: MakeAxes | None) -> tuple[Stage, int]:
     """Estimate the training of a curve, the evaluation of the paths, and the matching of two different networks."""
-    batch_size = config.train_batch or train_batch
+    batch_size = curve_batch(problem, config, train_batch)
     steps = steps_per_epoch(problem, batch_size)
     assert steps is not None  # data are arrays, as checked
     (a, model_state), (b, b_state) = _fresh(problem), _fresh(problem, seed=1)
@@ -178,7 +186,7 @@ def _plan_path(problem: Problem, config: PathConfig, train_batch: int, axes: Mak
     )
     (start,) = next(curves)
     epoch_seconds, compiling = time_work(lambda: next(curves))
-    metrics, point_seconds, compiling_point = _time_point(problem, config, "recalibrated")
+    metrics, point_seconds, compiling_point = _time_point(problem, config, "recalibrated", [a, b])
     ways, matching = 2, 0.0
     if axes is not None:
         ways, started = 3, time.perf_counter()
@@ -195,10 +203,12 @@ def _plan_path(problem: Problem, config: PathConfig, train_batch: int, axes: Mak
     return stage, num_bytes(start.state) + 8 * (config.epochs + config.points * (1 + ways * metrics))
 
 
-def _time_point(problem: Problem, config: MeasurementSettings, statistics: Any) -> tuple[int, float, float]:
-    """Return the number of metrics, the seconds per point of a surface or line, and the compilation seconds."""
+def _time_point(
+    problem: Problem, config: MeasurementSettings, statistics: Any, vectors: Sequence[PyTree]
+) -> tuple[int, float, float]:
+    """Return the number of metrics, the seconds per weighted sum of some vectors, and the compilation seconds."""
     split: Any = SPLITS[config.split]
-    params, model_state = _fresh(problem)
+    _, model_state = _fresh(problem)
     data, data_scale = _shortened(problem, config.batch_size, "train")
     test, test_scale = _shortened(data, config.batch_size, "test") if split == "test" else (data, 1.0)
 
@@ -206,7 +216,7 @@ def _time_point(problem: Problem, config: MeasurementSettings, statistics: Any) 
         started = time.perf_counter()
         evaluator = points_evaluator(
             test,
-            [params],
+            vectors,
             model_state=model_state,
             statistics=statistics,
             split=split,
@@ -215,9 +225,11 @@ def _time_point(problem: Problem, config: MeasurementSettings, statistics: Any) 
         )
         setting_up = time.perf_counter() - started  # compiles the training step that measures the statistics
         number, metrics = evaluator.at_once, dict[str, Any]()
+        weights = np.zeros((number, len(vectors)))
+        weights[:, 0] = 1  # the first vector is a network, whose losses are finite
 
         def evaluate() -> None:
-            for _, values in evaluator.chunks(np.ones((number, 1)), number):
+            for _, values in evaluator.chunks(weights, number):
                 metrics.update(values)
 
         seconds, compiling = time_work(evaluate)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from jaxscape.arguments import is_prng_key
 from jaxscape.runs.arrays import load_arrays, save_arrays
-from jaxscape.trajectories.arrays import is_prng_key
 
 PyTree = Any
 

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
+from jaxscape.arguments import is_prng_key
 from jaxscape.problem import Data, FilterAxis, Metrics, Problem, Score, check_function
 from jaxscape.tasks.flax import LOSS, PREDICT, OutputAxes
 from jaxscape.tasks.trees import Layout, loss_and_metrics
@@ -125,7 +125,7 @@ def _reseed(random: PyTree, key: jax.Array) -> PyTree:
     bits = jax.random.bits(key)
 
     def reseed(leaf: Any) -> Any:
-        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if not is_prng_key(leaf):
             return leaf
         fold: Callable[[Any], Any] = partial(jax.random.fold_in, data=bits)
         for _ in range(np.ndim(leaf)):

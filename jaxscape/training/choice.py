@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxscape.arguments import is_prng_key
 from jaxscape.training.members import (
     EpochRunner,
     Update,
@@ -25,6 +26,9 @@ from jaxscape.xla_cpu.convolutions import convolution_flops
 
 PyTree = Any
 
+_ROUNDS = 7
+_TIE = 0.97  # ratios of times above this one are ties
+
 
 class Choice(NamedTuple):
     """The result of autotuning."""
@@ -32,6 +36,7 @@ class Choice(NamedTuple):
     strategy: str
     seconds: dict[str, float]  # strategy -> median time of one step of one member; empty where nothing was measured
     key: str  # hash of the network, the shapes, the number of members, the device and the versions
+    consistent: bool = True  # whether the rounds of the measurement agree; see `choose_strategy`
 
 
 class DeviceMemory(NamedTuple):
@@ -84,7 +89,7 @@ def num_bytes(tree: PyTree) -> int:
     """Return the bytes of all arrays, or shapes of arrays, in a pytree."""
 
     def of_leaf(leaf: Any) -> int:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_prng_key(leaf):
             leaf = jax.eval_shape(jax.random.key_data, leaf)
         return int(np.prod(leaf.shape, dtype=np.int64)) * leaf.dtype.itemsize
 
@@ -105,8 +110,9 @@ def choose_strategy(
     """Time the candidates briefly, and return the fastest strategy that fits into the device's memory.
 
     Each candidate runs a few steps of a few members (on copies: the arguments are not changed). After a first run that
-    compiles, the candidates are timed in turn, three to seven times each. The first candidate is chosen unless another
-    is 3 % faster.
+    compiles, the candidates are timed in turn, in three to seven rounds. The first candidate is chosen unless the
+    median of another is 3 % faster. The choice is consistent if the chosen strategy is also nowhere slower than another
+    by 3 % or more: in none of the rounds, or at most one of seven. Otherwise something else used the machine.
 
     Args:
         update: one step.
@@ -144,14 +150,26 @@ def choose_strategy(
     if not times:
         raise ValueError(f"none of the strategies {', '.join(candidates)} runs on this device")
     started = time.monotonic()
-    for repeat in range(7):
+    for repeat in range(_ROUNDS):
         for name, measured in times.items():
             measured.append(trials[name](states, data, batches))
         if repeat >= 2 and time.monotonic() - started > seconds:
             break
     medians = {name: float(np.median(measured)) for name, measured in times.items()}
     first, best = next(iter(medians)), min(medians, key=lambda name: medians[name])
-    return Choice(best if medians[best] < 0.97 * medians[first] else first, medians, key)
+    chosen = best if medians[best] < _TIE * medians[first] else first
+    return Choice(chosen, medians, key, _is_consistent(times, chosen))
+
+
+def _is_consistent(times: Mapping[str, list[float]], chosen: str) -> bool:
+    """Return whether the rounds agree that no other strategy is faster than the chosen one.
+
+    Medians always have an order, however busy the machine. If it were random, one of two strategies would win all of
+    three rounds in one case of four, and six of seven in one of eight.
+    """
+    measured = np.array([times[chosen], *times.values()])
+    lost = (measured[1:] < _TIE * measured[0]).sum(axis=1)
+    return bool((lost <= measured.shape[1] // _ROUNDS).all())
 
 
 def _free_bytes(states: PyTree, data: PyTree, batches: PyTree) -> int | None:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxscape.arguments import is_prng_key
 
 PyTree = Any
 
@@ -162,7 +163,7 @@ def _place(tree: PyTree, mesh: Mesh | None, spec: PartitionSpec) -> PyTree:
         return jax.device_put(tree, sharding)
 
     def place(leaf: jax.Array) -> jax.Array:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_prng_key(leaf):
             return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:  # yielded by an earlier call
             return jax.jit(lambda leaf: leaf, out_shardings=sharding)(leaf)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxscape.arguments import is_prng_key
 from jaxscape.lazy import jax, jnp
 from jaxscape.trajectories.index import Leaf
 
@@ -175,11 +176,6 @@ def shapes_of_one(like: Any, leaves: Iterable[Leaf], num_members: int) -> Any:
     arrays = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(like) if not is_prng_key(leaf)]
     are_stacked = all(_shape(leaf) == stacked.get(key_names(path), ()) for path, leaf in arrays)
     return jax.tree.map(of_one, like) if are_stacked else like
-
-
-def is_prng_key(leaf: Any) -> bool:
-    """Return whether a leaf is a typed PRNG key, or an array or the shape of such keys."""
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
 
 
 def _shape(leaf: Any) -> tuple[int, ...] | None:

@@ -63,11 +63,18 @@ def test_plot_does_not_import_jax(finished, tmp_path):
     assert not imported & (set(HEAVY) - {"matplotlib", "PIL"})
 
 
-def test_the_compilation_cache_is_configured_before_jax_is_imported(finished, tmp_path):
-    program = PROGRAM.replace("print(", "import jax; print(jax.config.jax_compilation_cache_dir); print(", 1)
+@pytest.mark.parametrize("threshold", [None, "0.5"])
+def test_the_compilation_cache_is_configured_before_jax_is_imported(finished, tmp_path, threshold):
+    """Programs that compile fast are cached too, since there are many, unless the user sets another threshold."""
+    shown = "import jax; [print(jax.config.values[name]) for name in sys.argv.pop().split()]; print("
+    names = "jax_compilation_cache_dir jax_persistent_cache_min_compile_time_secs"
+    program = PROGRAM.replace("main(sys.argv[1:])", "main(sys.argv[1:-1])").replace("print(", shown, 1)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment["XDG_CACHE_HOME"] = str(tmp_path)
+    if threshold is not None:
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = threshold
     done = subprocess.run(
-        [sys.executable, "-c", program, "info", finished], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", program, "info", finished, names], capture_output=True, text=True, env=environment
     )
-    assert done.stdout.splitlines()[-2] == str(tmp_path / "jaxscape" / "xla"), done.stderr
+    expected = [str(tmp_path / "jaxscape" / "xla"), str(float(threshold or 0))]
+    assert done.stdout.splitlines()[-3:-1] == expected, done.stderr

@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -106,20 +107,42 @@ def test_the_steps_and_points_of_a_path_are_counted(tmp_path, copied, copies, on
     assert disk > num_bytes(folder)  # which lacks the state of the training
 
 
+def test_a_curve_of_few_examples_is_planned_with_all_of_them_in_a_batch(copies, one_second):
+    """The stage does the same; a larger batch that was requested is refused by both."""
+    plan = plan_landscape(tiny_runs.problem(), [PathConfig(epochs=6)], copies, train_batch=1000)
+    assert plan.stages[0].work.startswith("6 epochs of 1 steps")
+    plan = plan_landscape(tiny_runs.problem(), [PathConfig(train_batch=1000)], copies, train_batch=2)
+    assert "train_batch must be at most the number of training examples, 4, got 1000" in plan.refused["path"]
+
+
+def test_normalising_the_directions_of_a_surface_counts_as_compilation(monkeypatch, copies, one_second):
+    clock = [0.0]
+    make = plan_room.filter_plane
+
+    def slow(*args, **options):
+        clock[0] += 5
+        return make(*args, **options)
+
+    monkeypatch.setattr(plan_room, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(plan_room, "filter_plane", slow)
+    stage, *_ = planned(SurfaceConfig(points=3, strategy="loop"), copies=copies)
+    assert stage.compile_seconds == 5 + 2
+
+
 def classifier(examples, **more):
     """Return a linear model of random numbers with a running mean of its outputs, which training updates."""
     random = np.random.default_rng(0)
     inputs, targets = random.normal(size=(examples, 3)).astype(np.float32), np.ones(examples, np.float32)
 
     def loss_fn(params, model_state, batch, key):
-        outputs = batch[0] @ params
+        outputs = batch[0] @ params[:, 0]
         return jnp.mean((outputs - batch[1]) ** 2), ({"mean": 0.9 * model_state["mean"] + 0.1 * outputs.mean()}, {})
 
     return Problem(
         loss_fn,
         (inputs, targets),
-        init=lambda key: (jax.random.normal(key, (3,)), {"mean": jnp.zeros(())}),
-        predict=lambda params, model_state, batch: batch[0] @ params - model_state["mean"],
+        init=lambda key: (jax.random.normal(key, (3, 1)), {"mean": jnp.zeros(())}),
+        predict=lambda params, model_state, batch: batch[0] @ params[:, 0] - model_state["mean"],
         score=lambda outputs, batch: {"loss": (outputs - batch[1]) ** 2},
         **more,
     )

@@ -36,7 +36,7 @@ def test_the_fastest_strategy_is_chosen_and_arguments_are_not_changed(monkeypatc
     pace |= {"threads": 2.95, "vmap_grad": 2.95}
     assert choose_strategy(update, states, data, rows).strategy == "loop"
     turns.clear()
-    assert choose_strategy(update, states, data, rows, known={choice.key: "threads"}) == ("threads", {}, choice.key)
+    assert choose_strategy(update, states, data, rows, known={choice.key: "threads"})[:3] == ("threads", {}, choice.key)
     assert choose_strategy(update, states, data, rows, seconds=0).seconds == pace
     assert len(turns) == 4 * 3
     monkeypatch.undo()
@@ -45,6 +45,32 @@ def test_the_fastest_strategy_is_chosen_and_arguments_are_not_changed(monkeypatc
     assert set(choice.seconds) == {"loop", "threads", "vmap_grad"}
     for now, then in zip(*map(jax.tree.leaves, (states._replace(key=0), before)), strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize(
+    ("loop", "threads", "chosen", "consistent"),
+    [
+        ([2, 2, 2, 2, 2, 2, 2], [1, 1, 1, 1, 1, 1, 1], "threads", True),
+        ([2, 2, 2, 2, 2, 2, 2], [1, 1, 9, 1, 1, 1, 1], "threads", True),  # disturbed once
+        ([2, 2, 2, 2, 2, 2, 2], [1, 1, 9, 1, 9, 1, 1], "threads", False),
+        ([4.2, 4.0, 6.9, 9.1, 4.4, 5.1, 4.3], [9.6, 2.9, 8.0, 8.8, 5.6, 8.1, 9.2], "loop", False),  # a busy machine
+        ([2.00, 2.01, 1.99, 2.00, 2.02, 1.98, 2.00], [1.99, 1.98, 2.01, 1.99, 2.00, 2.01, 1.97], "loop", True),  # a tie
+    ],
+)
+def test_a_choice_is_consistent_if_its_rounds_agree(monkeypatch, loop, threads, chosen, consistent):
+    times = {"loop": iter([0, *loop]), "threads": iter([0, *threads])}  # a first round that compiles
+    monkeypatch.setattr(choice_room, "_trial", lambda run, strategy, *arguments: float(next(times[strategy])))
+    choice = choose_strategy(*dense_members(4), candidates=["loop", "threads"])
+    assert (choice.strategy, choice.consistent) == (chosen, consistent)
+
+
+def test_of_three_rounds_none_may_disagree(monkeypatch):
+    for last, consistent in ((1, True), (9, False)):
+        times = {"loop": iter([0, 2, 2, 2]), "threads": iter([0, 1, 1, last])}
+        trial = lambda run, strategy, *arguments, times=times: float(next(times[strategy]))  # noqa: E731
+        monkeypatch.setattr(choice_room, "_trial", trial)
+        choice = choose_strategy(*dense_members(4), candidates=["loop", "threads"], seconds=0)
+        assert (choice.strategy, choice.consistent) == ("threads", consistent)
 
 
 def test_a_strategy_that_fails_is_dropped(monkeypatch):
