@@ -8,13 +8,17 @@ from warnings import warn
 
 import jax
 import numpy as np
+from jaxtyping import Float64, Int64
 
 from jaxscape.landscape.options import chosen_metrics
 from jaxscape.problem import Metrics
 from jaxscape.training.members import is_out_of_memory, parse_evaluation
 
 PyTree = Any
-Chunk = tuple[np.ndarray, dict[str, np.ndarray]]  # int64 (rows,) and float64 (rows,) by name
+# The values of some metrics by name.
+Values = dict[str, Float64[np.ndarray, " rows"]]
+# Numbers of points, and their metrics.
+Chunk = tuple[Int64[np.ndarray, " rows"], Values]
 
 DEFAULT_STACK = 16  # points in one program for "vmap" without a number; fewer if they do not fit into memory
 
@@ -30,7 +34,7 @@ def points_at_once(strategy: str | None, devices: Sequence[jax.Device]) -> tuple
 
 
 class _Pending(NamedTuple):
-    rows: np.ndarray
+    rows: Int64[np.ndarray, " rows"]
     result: Future[Metrics] | Metrics  # metrics of one row, or of a padded stack [row]
 
 
@@ -64,7 +68,7 @@ def evaluate_chunks(
     pool = ThreadPoolExecutor(workers) if workers else None
     pending: deque[_Pending] = deque()
 
-    def start(rows: np.ndarray, turn: int) -> Future[Metrics] | Metrics:
+    def start(rows: Int64[np.ndarray, " rows"], turn: int) -> Future[Metrics] | Metrics:
         evaluate, device = evaluators[turn % len(evaluators)], devices[turn % len(evaluators)]
         padded = np.append(rows, np.full(size - len(rows), rows[-1]))
         inputs = payload(points, padded if kind == "vmap" else int(rows[0]))
@@ -99,8 +103,8 @@ def evaluate_chunks(
             pool.shutdown(cancel_futures=True)
 
 
-def _values(metrics: Metrics, rows: np.ndarray, kind: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """Return the requested metrics of some rows as float64."""
+def _values(metrics: Metrics, rows: Int64[np.ndarray, " rows"], kind: str, names: Sequence[str] | None) -> Values:
+    """Return the requested metrics of some rows."""
     host = jax.device_get(dict(metrics))
     values = {}
     for name in chosen_metrics(names, tuple(host)) or ():
