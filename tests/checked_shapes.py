@@ -24,7 +24,10 @@ from beartype.door import is_bearable
 from jaxtyping import jaxtyped, print_bindings
 
 # The rooms whose signatures say shapes, and a module of the tests with a function that breaks its word.
-CHECKED = ("jaxscape.embedding", "jaxscape.jumps", "jaxscape.trajectories", "wrong_shapes")
+CHECKED = (
+    *("jaxscape.curvature", "jaxscape.embedding", "jaxscape.jumps", "jaxscape.landscape", "jaxscape.topology"),
+    *("jaxscape.trajectories", "wrong_shapes"),
+)
 
 # NumPy's numbers are as good as Python's, and a whole number is a float (PEP 484).
 NUMBERS = {bool: bool | np.bool, int: int | np.integer, float: float | int | np.floating | np.integer}

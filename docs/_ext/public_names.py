@@ -140,16 +140,32 @@ def escape(text):
 
 
 def fields(record):
-    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them."""
+    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them.
+
+    Arrays also have their dtypes and shapes, and fields without a comment their types.
+    """
     if not (hasattr(record, "_fields") or dataclasses.is_dataclass(record)):
         return {}
-    found = {}
+    found, arrays = {}, shapes(record)
     for line in inspect.getsource(record).split("\n"):
         if match := FIELD.match(line):
-            found[match["name"]] = match["comment"] or f"`{match['type'].partition(' = ')[0]}`"
+            name, comment = match["name"], match["comment"]
+            kind = arrays.get(name, "" if comment else match["type"].partition(" = ")[0])
+            found[name] = ": ".join([*([f"`{kind}`"] if kind else []), *([comment] if comment else [])])
         if line.lstrip().startswith(("def ", "@")) and found:
             break
     return found
+
+
+def shapes(record):
+    """Return the dtypes and shapes of the arrays among the fields of a record, such as "Float64[ndarray, 'points']"."""
+    try:
+        hints = typing.get_type_hints(record)
+    except NameError:  # a name that only type checkers import
+        hints = record.__annotations__
+    said = {name: hint.__name__ if inspect.isclass(hint) else str(hint) for name, hint in hints.items()}
+    arrays = {name: text for name, text in said.items() if "[ndarray" in text or "[Array" in text}
+    return {name: re.sub(r"\b[a-z]+\.(?=\w)", "", text) for name, text in arrays.items()}
 
 
 def skip_fields(app, what, name, value, skip, options):

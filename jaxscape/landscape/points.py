@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float64, Int64, Num
 from numpy.typing import ArrayLike
 
 from jaxscape.arguments import check_finite, check_parameters, check_same, count
-from jaxscape.landscape.chunks import Chunk, evaluate_chunks, points_at_once
+from jaxscape.landscape.chunks import Chunk, Measured, evaluate_chunks, points_at_once
 from jaxscape.landscape.options import (
     Options,
     Statistics,
@@ -215,7 +215,7 @@ def evaluate_networks(
 
 _ParamsOf = Callable[[Any], PyTree]  # payload of a point -> its parameters
 _StateOf = Callable[[Any, PyTree], PyTree]  # payload of a point, its parameters -> its model state
-_One = Callable[[Any], Metrics]  # payload of a point -> its metrics
+_One = Callable[[Any], Measured]  # payload of a point -> its metrics
 
 
 def _evaluator(
@@ -248,7 +248,7 @@ def _evaluator(
             )
             params_of, state_of = on_device(device)
 
-        def one(point: Any) -> Metrics:
+        def one(point: Any) -> Measured:
             network = params_of(point)
             state = state_of(point, network)
             return measure.run(network, state if recalibrate is None else recalibrate(network, state))
@@ -268,8 +268,8 @@ def _evaluator(
 
 
 class _Measure(NamedTuple):
-    run: Callable[[PyTree, PyTree], Metrics]  # (params, model_state) -> metrics of one network, batch by batch
-    traced: Callable[[PyTree, PyTree], Metrics]  # gives the same names, without separately compiled parts if possible
+    run: Callable[[PyTree, PyTree], Measured]  # (params, model_state) -> metrics of one network, batch by batch
+    traced: Callable[[PyTree, PyTree], Measured]  # gives the same names, without separately compiled parts if possible
 
 
 def _measure(problem: Problem, split: Split | None, batch_size: int) -> _Measure:

@@ -21,9 +21,7 @@ class NeighbourGraph(NamedTuple):
     """A graph that joins points to their nearest neighbours."""
 
     edges: Int64[np.ndarray, "edges 2"]  # pairs of points, the lower index first, in ascending order
-    component: Int64[
-        np.ndarray, " points"
-    ]  # the connected component of each point, counted from 0 in the order of points
+    component: Int64[np.ndarray, " points"]  # connected component of each point, from 0 in the order of points
     components: int
     knn: int
 

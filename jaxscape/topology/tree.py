@@ -19,9 +19,7 @@ class MergeTree(NamedTuple):
     saddles: Int64[np.ndarray, " saddles"]  # points, all distinct
     parent: Int64[np.ndarray, " nodes"]  # the saddle node at which a node's basin joins others; -1 for the root
     value: Float64[np.ndarray, " nodes"]  # loss at the nodes
-    persistence: Float64[
-        np.ndarray, " minima"
-    ]  # height from the minimum to the saddle to a deeper one; infinity without one
+    persistence: Float64[np.ndarray, " minima"]  # height of the saddle to a deeper one; infinity without one
     components: int
     left_out: int  # points that are NaN or infinite, and so in no basin
     knn: int | None
