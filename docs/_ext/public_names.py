@@ -108,7 +108,9 @@ def to_restructured_text(app, what, name, value, options, lines):
         example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
         text += ("\0" + line if example else line) + "\n"  # an example stays as it is
     if what == "class" and (rows := fields(value)) and "Args:" not in text and "Attributes:" not in text:
-        text += "\nAttributes:\n" + "".join(f"    {field}: {meaning}\n" for field, meaning in rows.items())
+        arrays = shapes(value)
+        types = {field: f" (`{arrays[field]}`)" if field in arrays else "" for field in rows}
+        text += "\nAttributes:\n" + "".join(f"    {field}{types[field]}: {rows[field]}\n" for field in rows)
     parts = CODE.split(text)
     parts[::2] = [escape(part) for part in parts[::2]]
     lines[:] = "".join(parts).split("\n")
@@ -142,30 +144,31 @@ def escape(text):
 def fields(record):
     """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them.
 
-    Arrays also have their dtypes and shapes, and fields without a comment their types.
+    Napoleon adds their types.
     """
     if not (hasattr(record, "_fields") or dataclasses.is_dataclass(record)):
         return {}
-    found, arrays = {}, shapes(record)
+    found = {}
     for line in inspect.getsource(record).split("\n"):
         if match := FIELD.match(line):
-            name, comment = match["name"], match["comment"]
-            kind = arrays.get(name, "" if comment else match["type"].partition(" = ")[0])
-            found[name] = ": ".join([*([f"`{kind}`"] if kind else []), *([comment] if comment else [])])
+            found[match["name"]] = match["comment"] or ""
         if line.lstrip().startswith(("def ", "@")) and found:
             break
     return found
 
 
 def shapes(record):
-    """Return the dtypes and shapes of the arrays among the fields of a record, such as "Float64[ndarray, 'points']"."""
+    """Return the dtypes and shapes of the arrays among the fields of a record, as code: their `*` is no markup."""
     try:
         hints = typing.get_type_hints(record)
     except NameError:  # a name that only type checkers import
         hints = record.__annotations__
-    said = {name: hint.__name__ if inspect.isclass(hint) else str(hint) for name, hint in hints.items()}
-    arrays = {name: text for name, text in said.items() if "[ndarray" in text or "[Array" in text}
-    return {name: re.sub(r"\b[a-z]+\.(?=\w)", "", text) for name, text in arrays.items()}
+    texts = {name: hint.__name__ if inspect.isclass(hint) else str(hint) for name, hint in hints.items()}
+    return {
+        name: re.sub(r"\b[a-z]+\.(?=\w)", "", text)
+        for name, text in texts.items()
+        if "[ndarray" in text or "[Array" in text
+    }
 
 
 def skip_fields(app, what, name, value, skip, options):

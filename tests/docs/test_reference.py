@@ -50,10 +50,10 @@ def test_a_docstring_becomes_restructured_text_without_losing_a_character():
 
 def test_the_fields_of_a_record_have_the_words_beside_them_and_arrays_their_shapes():
     reader = load(DOCS / "_ext" / "public_names.py")
-    line = reader.fields(inspect.signature(jaxscape.line).return_annotation)
-    assert line["t"] == "`Float64[ndarray, 'points']`: 0 at a and 1 at b"
-    assert line["metrics"] == "`dict[str, Float64[ndarray, 'points']]`: by name"
-    assert line["split"] == '"train" or "test" data; None: the problem\'s own `evaluate`'
+    line = inspect.signature(jaxscape.line).return_annotation
+    assert reader.fields(line)["t"] == "0 at a and 1 at b"
+    points = "Float64[ndarray, 'points']"
+    assert reader.shapes(line) == {"t": points, "metrics": f"dict[str, {points}]"}
     assert reader.fields(jaxscape.JumpGrid)["params"] == "leaves [member, ...]"
     assert list(reader.fields(jaxscape.Geometry)) == list(jaxscape.Geometry._fields)
 
