@@ -368,7 +368,7 @@ def _top_eigenvalue(
     problem: Problem, params: PyTree, loss_options: LossOptions, key: Key[Array, ""], *, steps: int
 ) -> tuple[PerMember, None]:
     spectrum = hessian_spectrum(problem, params, k=1, lowest=0, num_steps=steps, probes=0, key=key, **loss_options)
-    return spectrum.eigenvalues[..., 0], None
+    return spectrum.eigenvalues[..., 0][()], None  # a scalar for one network
 
 
 _SAM = "Foret et al., ICLR 2021 (steps=1)"
