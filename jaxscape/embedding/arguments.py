@@ -10,15 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64, Int, Real, Shaped
+from jaxtyping import Array, Float64, Int, Real, Shaped
 from scipy.sparse import issparse
 
 # Each diffusion step has a relative rounding error of 1e-16: after more steps the result would be rounding error alone.
 MOST_TIMES = 10**9
 
-# One label or one number per point.
-Labels = Shaped[np.ndarray, " points"] | Sequence[str | float]
-Numbers = Real[np.ndarray, " points"] | Sequence[float]
+# What public functions take, which convert it to NumPy arrays of float64.
+Distances = Real[np.ndarray | Array, "points points"]
+Coordinates = Real[np.ndarray | Array, "points components"]
+Numbers = Real[np.ndarray | Array, " points"] | Sequence[float]
+Labels = Shaped[np.ndarray | Array, " points"] | Sequence[str | float]
 
 _ROWS = 256  # rows of a matrix that are compared with its columns at once
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float64, Real
+from jaxtyping import Float64
 from scipy.spatial.distance import pdist, squareform
 
 from jaxscape.embedding.arguments import (
+    Distances,
     check_diffusion,
     check_distinct,
     check_key,
@@ -39,7 +40,7 @@ class PackageStages(NamedTuple):
 
 
 def phate_package(
-    distances: Real[np.ndarray, "points points"],
+    distances: Distances,
     *,
     n_components: int = 2,
     knn: int = 5,
@@ -87,7 +88,7 @@ def phate_package(
     )
 
 
-def pca(distances: Real[np.ndarray, "points points"], *, n_components: int = 2) -> Embedding:
+def pca(distances: Distances, *, n_components: int = 2) -> Embedding:
     """Return the exact principal components of points, computed from their euclidean distances (n, n).
 
     Raises:
@@ -98,7 +99,7 @@ def pca(distances: Real[np.ndarray, "points points"], *, n_components: int = 2) 
     return Embedding(coordinates * unit, _explained(coordinates, values))
 
 
-def random_plane(distances: Real[np.ndarray, "points points"], *, key: jax.Array, n_components: int = 2) -> Embedding:
+def random_plane(distances: Distances, *, key: jax.Array, n_components: int = 2) -> Embedding:
     """Return the exact random projection of points, computed from their euclidean distances (n, n).
 
     The random plane lies in the (n - 1)-dimensional span of the n centred points. A random plane of the whole parameter
@@ -115,9 +116,7 @@ def random_plane(distances: Real[np.ndarray, "points points"], *, key: jax.Array
     return Embedding(projected * unit, _explained(projected, values))
 
 
-def tsne(
-    distances: Real[np.ndarray, "points points"], *, n_components: int = 2, perplexity: float | None = None
-) -> Embedding:
+def tsne(distances: Distances, *, n_components: int = 2, perplexity: float | None = None) -> Embedding:
     """Return the t-SNE embedding by scikit-learn, initialised by classical scaling and therefore deterministic.
 
     van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9 (2008). Kobak and Berens (2019) recommend
@@ -148,7 +147,7 @@ def tsne(
 
 
 def umap(
-    distances: Real[np.ndarray, "points points"],
+    distances: Distances,
     *,
     n_components: int = 2,
     n_neighbors: int | None = None,

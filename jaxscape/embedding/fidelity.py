@@ -8,10 +8,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int, Int32, Real
+from jaxtyping import Array, Float64, Int, Int32, Real
 from scipy.stats import rankdata
 
-from jaxscape.embedding.arguments import Labels, Numbers, check_whole, distance_matrix, labels, picture, real_array
+from jaxscape.embedding.arguments import (
+    Coordinates,
+    Distances,
+    Labels,
+    Numbers,
+    check_whole,
+    distance_matrix,
+    labels,
+    picture,
+    real_array,
+)
 from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.measures import count_nearer, embedded_distances, rank_correlation
 
@@ -46,13 +56,13 @@ MEANINGS = {
 
 
 def fidelity(
-    distances: Real[np.ndarray, "points points"],
-    embedding: Real[np.ndarray, "points components"],
+    distances: Distances,
+    embedding: Coordinates,
     *,
     trajectory: Labels | None = None,
     order: Numbers | None = None,
     radius: Numbers | None = None,
-    center: Real[np.ndarray, " components"] | Sequence[float] | None = None,
+    center: Real[np.ndarray | Array, " components"] | Sequence[float] | None = None,
     neighbours: int = NEIGHBOURS,
 ) -> Fidelity:
     """Return how well an embedding preserves the distances from which it was computed.
@@ -101,7 +111,7 @@ def fidelity(
 
 
 def _column(
-    name: str, values: Real[np.ndarray, " entries"] | Sequence[float], count: int
+    name: str, values: Real[np.ndarray | Array, " entries"] | Sequence[float], count: int
 ) -> Float64[np.ndarray, " entries"]:
     column = real_array(name, values, shape="(n,)")
     if column.shape != (count,):

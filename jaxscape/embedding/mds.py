@@ -5,12 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int, Real
+from jaxtyping import Array, Bool, Float64, Int
 from scipy.optimize import OptimizeResult, minimize
 from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
-from jaxscape.embedding.arguments import check_whole, distance_matrix, picture, without_unit
+from jaxscape.embedding.arguments import Coordinates, Distances, check_whole, distance_matrix, picture, without_unit
 
 _FEW = 300  # up to this many points the start is classical scaling of all; above, the layout of a sample
 
@@ -24,9 +24,7 @@ class Layout(NamedTuple):
     converged: bool
 
 
-def check_distances(
-    distances: Real[np.ndarray, "points points"], *, n_components: int = 2
-) -> Float64[np.ndarray, "points points"]:
+def check_distances(distances: Distances, *, n_components: int = 2) -> Float64[np.ndarray, "points points"]:
     """Return a checked distance matrix as a float64 copy (n, n).
 
     Raises:
@@ -47,7 +45,7 @@ def double_center(distances: Float64[np.ndarray, "points points"]) -> Float64[np
 
 
 def classical_mds(
-    distances: Real[np.ndarray, "points points"], *, n_components: int = 2
+    distances: Distances, *, n_components: int = 2
 ) -> tuple[Float64[np.ndarray, "points components"], Float64[np.ndarray, " points"]]:
     """Return coordinates by Torgerson's classical scaling, and the eigenvalues of the double-centred matrix.
 
@@ -82,7 +80,7 @@ def _coordinates(
 
 
 def metric_mds(
-    distances: Real[np.ndarray, "points points"],
+    distances: Distances,
     *,
     n_components: int = 2,
     tolerance: float = 1e-5,
@@ -114,7 +112,7 @@ def metric_mds(
 
 
 def mds(
-    distances: Real[np.ndarray, "points points"],
+    distances: Distances,
     *,
     n_components: int = 2,
     tolerance: float = 1e-6,
@@ -290,9 +288,7 @@ def _distances(
     return jnp.sqrt(sum((points[:, None, axis] - others[None, :, axis]) ** 2 for axis in axes))
 
 
-def normalized_stress(
-    distances: Real[np.ndarray, "points points"], embedding: Real[np.ndarray, "points components"]
-) -> float:
+def normalized_stress(distances: Distances, embedding: Coordinates) -> float:
     """Return the normalised stress sqrt(sum (D - s d)^2 / sum D^2) at the best scale s; 0 is perfect.
 
     It does not depend on the scale of either. It is 1 for an embedding that is a single point, and 0 if all distances

@@ -8,13 +8,15 @@ an embedding that is one point, a trajectory that does not move), or the dispari
 """
 
 import numpy as np
-from jaxtyping import Float64, Int, Real
+from jaxtyping import Float64, Int
 from scipy.linalg import eigvalsh
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata, spearmanr
 
 from jaxscape.embedding.arguments import (
+    Coordinates,
+    Distances,
     Labels,
     Numbers,
     check_whole,
@@ -31,7 +33,7 @@ FLAT = 0.02  # extent of the second or third axis over that of the first: so nar
 CROWDED = 0.01  # radius of 90 % of the points over that of all: so small a dot looks like one point
 
 
-def demap(geodesics: Real[np.ndarray, "points points"], embedding: Real[np.ndarray, "points components"]) -> float:
+def demap(geodesics: Distances, embedding: Coordinates) -> float:
     """Return DeMAP: the rank correlation of embedded distances with geodesic distances, over all pairs.
 
     Moon et al. (2019) compute the geodesics from the data without noise and embed the noisy data.
@@ -51,8 +53,8 @@ def demap(geodesics: Real[np.ndarray, "points points"], embedding: Real[np.ndarr
 
 
 def rank_correlation(
-    distances: Real[np.ndarray, "points points"],
-    embedding: Real[np.ndarray, "points components"],
+    distances: Distances,
+    embedding: Coordinates,
     *,
     neighbours: int | None = None,
 ) -> float:
@@ -89,9 +91,7 @@ def rank_correlation(
     return float(np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(points)), where=spread > 0).mean())
 
 
-def successor_rank(
-    embedding: Real[np.ndarray, "points components"], trajectory: Labels, order: Numbers
-) -> Int[np.ndarray, " steps"]:
+def successor_rank(embedding: Coordinates, trajectory: Labels, order: Numbers) -> Int[np.ndarray, " steps"]:
     """Return, for each point but the last of a trajectory, how many other points are nearer to it than its successor.
 
     0 means that the nearest neighbour of a point is the next one of its trajectory; 1 is common, since the previous one
@@ -112,9 +112,7 @@ def successor_rank(
     return _successor_rank(embedded_distances(picture("embedding", embedding, fewest=1)), trajectory, order)
 
 
-def successor_rank_of_distances(
-    distances: Real[np.ndarray, "points points"], trajectory: Labels, order: Numbers
-) -> Int[np.ndarray, " steps"]:
+def successor_rank_of_distances(distances: Distances, trajectory: Labels, order: Numbers) -> Int[np.ndarray, " steps"]:
     """Return the `successor_rank` of given distances (n, n).
 
     Raises:
@@ -144,9 +142,7 @@ def count_nearer(
     return nearer - (to_next > 0)  # the point itself is nearer too
 
 
-def radial_trend(
-    embedding: Real[np.ndarray, "points components"], trajectory: Labels, order: Numbers
-) -> Float64[np.ndarray, " trajectories"]:
+def radial_trend(embedding: Coordinates, trajectory: Labels, order: Numbers) -> Float64[np.ndarray, " trajectories"]:
     """Return, for each trajectory, whether it moves away from the centre of the embedding or towards it.
 
     Args:
@@ -174,9 +170,7 @@ def radial_trend(
     return np.array(trends)
 
 
-def procrustes_disparity(
-    first: Real[np.ndarray, "points components"], second: Real[np.ndarray, "points components"]
-) -> float:
+def procrustes_disparity(first: Coordinates, second: Coordinates) -> float:
     """Return the Procrustes disparity of two embeddings (n, k) of the same points, 0 (the same) to 1.
 
     It is the residual sum of squares after both are centred and scaled to unit norm, and one is rotated and reflected
@@ -194,7 +188,7 @@ def procrustes_disparity(
     return float(procrustes(one, other)[2])
 
 
-def degeneracy(distances: Real[np.ndarray, "points points"], embedding: Real[np.ndarray, "points components"]) -> str:
+def degeneracy(distances: Distances, embedding: Coordinates) -> str:
     """Return in words how an embedding has collapsed; "" if it has not.
 
     An embedding is flat if its second or third axis extends less than 1/50 as far as the first: in the plane it has

@@ -20,11 +20,11 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int, Real
+from jaxtyping import Array, Float64, Int, Real
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxscape.embedding.arguments import check_diffusion, check_distinct, check_whole, real_array, require
+from jaxscape.embedding.arguments import Distances, check_diffusion, check_distinct, check_whole, real_array, require
 from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
 from jaxscape.embedding.graph import affinity_from_bandwidth, alpha_decay_kernel, bandwidths, smallest_connecting_knn
 from jaxscape.embedding.mds import check_distances, metric_mds, place
@@ -104,7 +104,7 @@ class _Settings(NamedTuple):
 
 
 def phate(
-    distances: Real[np.ndarray, "points points"],
+    distances: Distances,
     *,
     n_components: int = 2,
     knn: int | str = 5,
@@ -394,7 +394,7 @@ def _squared_distances(
 
 
 def project(
-    new_distances: Real[np.ndarray, "new points"], result: PhateResult
+    new_distances: Real[np.ndarray | Array, "new points"], result: PhateResult
 ) -> Float64[np.ndarray, "new components"]:
     """Return the coordinates of new points in an existing embedding, which does not change.
 
