@@ -1,9 +1,10 @@
-"""Checks of the types and shapes in signatures: while tests run, every function of the numerical rooms is wrapped.
+"""Checks of the types and shapes in signatures: while tests run, every function of the numerical rooms checks itself.
 
-Importing this module installs an import hook, so it comes before the package. A wrapped function runs first and raises
-its own errors; then its arguments and its result must be what the signature says, as jaxtyping and beartype see it. A
-dimension has one size throughout the parameters and the result of a call, and throughout the fields of a record. Fields
-are checked wherever a record is an argument or a result.
+Importing this module installs an import hook, so it comes before the package. The hook adds to each function of these
+rooms a check of its arguments and its result, before it returns: so a function raises its own errors first, and it is
+not wrapped, which tests of warnings, signatures and pickles would see. The values must be what the signature says, as
+jaxtyping and beartype see it. A dimension has one size throughout the parameters and the result of a call, and
+throughout the fields of a record. Fields are checked wherever a record is an argument or a result.
 """
 
 import ast
@@ -11,8 +12,9 @@ import functools
 import importlib.abc
 import importlib.machinery
 import inspect
+import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import is_dataclass
 from io import StringIO
@@ -34,53 +36,35 @@ NUMBERS = {bool: bool | np.bool, int: int | np.integer, float: float | int | np.
 CONFIGURATION = BeartypeConf(hint_overrides=FrozenDict(NUMBERS))
 
 
-class ShapeError(AssertionError):
-    """A value is not what the signature says; no code of the package catches this."""
+class ShapeError(BaseException):
+    """A value is not what the signature says; no Exception, which code of the package would catch."""
 
 
-def checked(function):
-    """Wrap a function so that its arguments and results are checked after each call."""
-    make = _checked_generator if inspect.isgeneratorfunction(function) else _checked_function
-    return functools.wraps(function)(make(function))
+def checked(number, arguments, result):
+    """Return the result of a function, or a value that it yields, after a check of it and of the arguments."""
+    function = _functions[number]
+    hints = _hints(function)
+    hint = hints.get("return", Any)
+    if inspect.isgeneratorfunction(function):
+        (hint, *_) = get_args(hint) or (Any,)
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    values = [(name, value, hints.get(name, Any)) for name, value in zip(names, arguments, strict=True)]
+    _check_together(f"{function.__module__}.{function.__qualname__}", [*values, ("result", result, hint)])
+    return result
 
 
-def _checked_function(function):
-    def call(*args, **kwargs):
-        __tracebackhide__ = True
-        result = function(*args, **kwargs)
-        hints = _hints(function)
-        _check(function, args, kwargs, ("result", result, hints.get("return", Any)))
-        return result
-
-    return call
+_functions: dict[int, Callable[..., Any]] = {}  # by number; of a nested function the newest
 
 
-def _checked_generator(function):
-    def generate(*args, **kwargs):
-        __tracebackhide__ = True
-        generator = function(*args, **kwargs)
-        try:
-            value = next(generator)
-            while True:
-                (hint, *_) = get_args(_hints(function).get("return", Any)) or (Any,)
-                _check(function, args, kwargs, ("yielded value", value, hint))
-                try:
-                    sent = yield value
-                except BaseException as error:
-                    value = generator.throw(error)
-                else:
-                    value = generator.send(sent)
-        except StopIteration as end:
-            return end.value
+def numbered(number):
+    """Return a decorator that remembers a function and leaves it as it is."""
 
-    return generate
+    def remember(function):
+        _functions[number] = function
+        return function
 
-
-def _check(function, args, kwargs, result):
-    hints, code = _hints(function), function.__code__
-    arguments = [*zip(code.co_varnames[: code.co_argcount], args, strict=False), *kwargs.items()]
-    values = [(name, value, hints.get(name, Any)) for name, value in arguments]
-    _check_together(f"{function.__module__}.{function.__qualname__}", [*values, result])
+    return remember
 
 
 def _check_together(owner, values):
@@ -101,7 +85,8 @@ def _check_together(owner, values):
 def _fits(value, hint):
     # jaxtyping has no name for long doubles, which functions of NumPy arrays take too.
     is_long = isinstance(value, np.ndarray) and value.dtype == np.longdouble
-    return is_bearable(value.astype(np.float64) if is_long else value, hint, conf=CONFIGURATION)
+    with np.errstate(over="ignore"):
+        return is_bearable(value.astype(np.float64) if is_long else value, hint, conf=CONFIGURATION)
 
 
 def is_record(value):
@@ -169,7 +154,7 @@ def _is_checked(module):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of the checked rooms, and wraps their functions."""
+    """Finds the modules of the checked rooms, and has them check themselves."""
 
     def find_spec(self, fullname, path=None, target=None):
         spec = importlib.machinery.PathFinder.find_spec(fullname, path) if _is_checked(fullname) else None
@@ -183,20 +168,67 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)  # not from bytecode, nor for others to use
 
     def source_to_code(self, data, path, *, _optimize=-1):
-        return super().source_to_code(_Wrapped().visit(ast.parse(data, path)), path, _optimize=_optimize)
+        return super().source_to_code(_SelfChecking().visit(ast.parse(data, path)), path, _optimize=_optimize)
 
     def exec_module(self, module):
-        vars(module)["_checked"] = checked
+        vars(module).update(_checked=checked, _numbered=numbered)
         super().exec_module(module)
 
 
-class _Wrapped(ast.NodeTransformer):
-    """Decorates every function, nested ones and methods too, below its own decorators."""
+class _SelfChecking(ast.NodeTransformer):
+    """Has every function, nested ones and methods too, check what it returns or yields."""
 
     def visit_FunctionDef(self, node):
-        self.generic_visit(node)
-        node.decorator_list.append(ast.copy_location(ast.Name("_checked", ast.Load()), node))
+        outer, self._function = getattr(self, "_function", None), node
+        node.number = next(_numbers)
+        node.is_generator = any(isinstance(each, ast.Yield | ast.YieldFrom) for each in _own_nodes(node))
+        node.body = [self.visit(statement) for statement in node.body]
+        self._function = outer
+        names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        has_docstring = ast.get_docstring(node, clean=False) is not None
+        node.body.insert(has_docstring, _parsed(f"_arguments = ({''.join(f'{name}, ' for name in names)})", node))
+        if not node.is_generator:
+            node.body.append(_parsed(f"return _checked({node.number}, _arguments, None)", node.body[-1]))
+        node.decorator_list.append(_parsed(f"_numbered({node.number})", node).value)
         return node
+
+    def visit_Return(self, node):
+        return node if self._function.is_generator else self.visit_Yield(node)
+
+    def visit_Yield(self, node):
+        self.generic_visit(node)
+        check = _parsed(f"_checked({self._function.number}, _arguments, None)", node).value
+        check.args[2] = node.value or check.args[2]
+        node.value = check
+        return node
+
+    def visit_YieldFrom(self, node):
+        self.generic_visit(node)
+        values = _parsed(f"(_checked({self._function.number}, _arguments, each) for each in None)", node).value
+        values.generators[0].iter = node.value
+        node.value = values
+        return node
+
+
+_numbers = itertools.count()
+
+
+def _own_nodes(function):
+    """Yield the nodes of a function's body, without those of nested functions."""
+    pending = list(function.body)
+    while pending:
+        node = pending.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.Lambda):
+            pending += ast.iter_child_nodes(node)
+
+
+def _parsed(text, like):
+    """Return a statement in the place of another node."""
+    (statement,) = ast.parse(text).body
+    for node in ast.walk(statement):
+        ast.copy_location(node, like)
+    return statement
 
 
 if any(_is_checked(module) for module in sys.modules):

@@ -45,7 +45,7 @@ def test_fields_of_a_record_must_agree():
 
 def test_each_yielded_value_is_checked():
     assert [block.shape for block in wrong_shapes.blocks(2)] == [(3, 2), (3, 2)]
-    with pytest.raises(ShapeError, match=r"blocks: yielded value is ndarray float64 \(3, 4\)"):
+    with pytest.raises(ShapeError, match=r"blocks: result is ndarray float64 \(3, 4\)"):
         list(wrong_shapes.blocks(4))
 
 
@@ -63,8 +63,8 @@ def test_shapes_are_checked_where_a_function_is_traced():
         jax.jit(wrong_shapes.lengths)(points)
 
 
-def test_a_checked_function_looks_like_the_function():
-    assert filter_normalize.__wrapped__.__name__ == filter_normalize.__name__ == "filter_normalize"
+def test_a_checked_function_is_not_wrapped():
+    assert not hasattr(filter_normalize, "__wrapped__")
     assert list(inspect.signature(filter_normalize).parameters)[:2] == ["direction", "params"]
     assert inspect.getdoc(filter_normalize).startswith("Rescale every filter")
     assert pickle.loads(pickle.dumps(filter_normalize)) is filter_normalize
