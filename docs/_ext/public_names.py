@@ -140,13 +140,17 @@ def escape(text):
 
 
 def fields(record):
-    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them."""
+    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them; with the types of arrays."""
     if not (hasattr(record, "_fields") or dataclasses.is_dataclass(record)):
         return {}
     found = {}
     for line in inspect.getsource(record).split("\n"):
         if match := FIELD.match(line):
-            found[match["name"]] = match["comment"] or f"`{match['type'].partition(' = ')[0]}`"
+            kind = f"`{match['type'].partition(' = ')[0].replace('np.', '')}`"
+            named = (
+                [kind] if match["comment"] is None or '"' in kind else []
+            )  # named dimensions are worth a reader's time
+            found[match["name"]] = ": ".join([*named, *filter(None, [match["comment"]])])
         if line.lstrip().startswith(("def ", "@")) and found:
             break
     return found
