@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import is_dataclass
 from io import StringIO
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Self, TypeGuard, get_args, get_origin, get_type_hints
 
 import numpy as np
 from beartype import BeartypeConf, FrozenDict
@@ -114,8 +114,14 @@ def _hints(owner):
     key = owner if isinstance(owner, type) else owner.__code__
     if key not in _known:
         names = _names_for_typing(owner.__module__) | {each.__name__: each for each in owner.__type_params__}
-        _known[key] = get_type_hints(owner, localns=names)
+        hints = get_type_hints(owner, localns=names)
+        _known[key] = {name: _at_run_time(hint) for name, hint in hints.items()}
     return _known[key]
+
+
+def _at_run_time(hint):
+    """Return what of an annotation can be checked where a function is called."""
+    return Any if hint is Self else bool if get_origin(hint) is TypeGuard else hint
 
 
 _known: dict[Any, dict[str, Any]] = {}

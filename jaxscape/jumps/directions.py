@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Float64, Int, Real
+from jaxtyping import Array, Float, Float32, Float64, Int, Integer, Real
 
 from jaxscape.arguments import (
     check_finite,
@@ -143,7 +143,7 @@ def filter_normalized_distance(
     return jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(differences)), jnp.float32(0)))
 
 
-def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
+def jump(params: PyTree, direction: PyTree, step_size: float | Real[Array, ""]) -> PyTree:
     """Return `params + step_size * direction` in the dtype of the parameters.
 
     Raises:
@@ -166,8 +166,8 @@ def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
 def jump_grid(
     params: PyTree,
     *,
-    seeds: Sequence[int] = range(5),
-    step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    seeds: Sequence[int] | Integer[np.ndarray | Array, " seeds"] = range(5),
+    step_sizes: Sequence[float] | Real[np.ndarray | Array, " steps"] = (0.25, 0.5, 0.75, 1.0),
     controls: int = 0,
     filter_axis: FilterAxis = -1,
     ignore: bool = True,

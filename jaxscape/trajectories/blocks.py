@@ -6,7 +6,7 @@ arrive in order, each once, so the checksum of a chunk can be updated as they co
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Integer, Shaped
@@ -87,6 +87,7 @@ def read_blocks(
         yield block
 
 
+@runtime_checkable
 class _Source(Protocol):
     """The values of one leaf and some members of a snapshot or pack on disk."""
 

@@ -34,7 +34,8 @@ class Source(NamedTuple):
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
 
-Members = Sequence[int] | Sequence[Sequence[int] | None]
+Chosen = Sequence[int] | Integer[np.ndarray, " _"]
+Members = Chosen | Sequence[Chosen | None]
 
 
 def open_source(points: Any, members: Members | None, leaves: str | Sequence[str] | None) -> Source:
