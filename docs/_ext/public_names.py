@@ -140,16 +140,15 @@ def escape(text):
 
 
 def fields(record):
-    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them; with the types of arrays."""
+    """Return name and meaning of the fields of a record, from the comments beside them, after the types of arrays."""
     if not (hasattr(record, "_fields") or dataclasses.is_dataclass(record)):
         return {}
     found = {}
     for line in inspect.getsource(record).split("\n"):
         if match := FIELD.match(line):
             kind = f"`{match['type'].partition(' = ')[0].replace('np.', '')}`"
-            named = (
-                [kind] if match["comment"] is None or '"' in kind else []
-            )  # named dimensions are worth a reader's time
+            has_shape = '"' in kind  # the names of dimensions
+            named = [kind] if has_shape or match["comment"] is None else []
             found[match["name"]] = ": ".join([*named, *filter(None, [match["comment"]])])
         if line.lstrip().startswith(("def ", "@")) and found:
             break
