@@ -266,7 +266,7 @@ def _perturbed(params: PyTree, directions: Directions, step_size: float) -> PyTr
 
 def _displaced(
     w: Float[np.ndarray | Array, "*leaf"], d: Float[np.ndarray | Array, "*leaf"], step_size: float | Real[Array, ""]
-) -> Float[Array, "*leaf"]:
+) -> Float[np.ndarray | Array, "*leaf"]:
     return (w + step_size * d).astype(jnp.result_type(w))
 
 
