@@ -32,13 +32,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from jaxscape.arguments import is_prng_key, leaf_name
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[PyTree, PyTree, PyTree, jax.Array], tuple[jax.Array, tuple[PyTree, Metrics]]]
-Evaluate = Callable[[PyTree, PyTree], Metrics]
+Evaluate = Callable[[PyTree, PyTree], Mapping[str, ArrayLike]]
 Init = Callable[[jax.Array], tuple[PyTree, PyTree]]
 Predict = Callable[[PyTree, PyTree, PyTree], PyTree]
 Score = Callable[[PyTree, PyTree], Metrics]

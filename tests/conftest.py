@@ -9,6 +9,7 @@ from fcntl import LOCK_EX, flock
 from io import StringIO
 from typing import NamedTuple
 
+import checked_shapes  # noqa: F401 - has the package check its signatures, if imported before it
 import jax
 import pytest
 import tiny_runs

@@ -108,7 +108,9 @@ def to_restructured_text(app, what, name, value, options, lines):
         example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
         text += ("\0" + line if example else line) + "\n"  # an example stays as it is
     if what == "class" and (rows := fields(value)) and "Args:" not in text and "Attributes:" not in text:
-        text += "\nAttributes:\n" + "".join(f"    {field}: {meaning}\n" for field, meaning in rows.items())
+        arrays = shapes(value)
+        types = {field: f" (`{arrays[field]}`)" if field in arrays else "" for field in rows}
+        text += "\nAttributes:\n" + "".join(f"    {field}{types[field]}: {rows[field]}\n" for field in rows)
     parts = CODE.split(text)
     parts[::2] = [escape(part) for part in parts[::2]]
     lines[:] = "".join(parts).split("\n")
@@ -140,16 +142,33 @@ def escape(text):
 
 
 def fields(record):
-    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them."""
+    """Return name and meaning of the fields of a NamedTuple or dataclass, from the comments beside them.
+
+    Napoleon adds their types.
+    """
     if not (hasattr(record, "_fields") or dataclasses.is_dataclass(record)):
         return {}
     found = {}
     for line in inspect.getsource(record).split("\n"):
         if match := FIELD.match(line):
-            found[match["name"]] = match["comment"] or f"`{match['type'].partition(' = ')[0]}`"
+            found[match["name"]] = match["comment"] or ""
         if line.lstrip().startswith(("def ", "@")) and found:
             break
     return found
+
+
+def shapes(record):
+    """Return the dtypes and shapes of the arrays among the fields of a record, as code: their `*` is no markup."""
+    try:
+        hints = typing.get_type_hints(record)
+    except NameError:  # a name that only type checkers import
+        hints = record.__annotations__
+    texts = {name: hint.__name__ if inspect.isclass(hint) else str(hint) for name, hint in hints.items()}
+    return {
+        name: re.sub(r"\b[a-z]+\.(?=\w)", "", text)
+        for name, text in texts.items()
+        if "[ndarray" in text or "[Array" in text
+    }
 
 
 def skip_fields(app, what, name, value, skip, options):

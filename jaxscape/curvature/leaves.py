@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxscape.arguments import leaf_name
 from jaxscape.jumps.filters import selected
@@ -20,7 +21,7 @@ Leaves = str | Sequence[str] | Where
 
 
 class Layout(NamedTuple):
-    """The layout of the chosen arrays of one network in a vector (P,), in tree order."""
+    """The layout of the chosen arrays of one network in a vector of P parameters, in tree order."""
 
     treedef: Any
     shapes: list[tuple[int, ...]]  # of all leaves, without a member axis
@@ -43,8 +44,8 @@ class Layout(NamedTuple):
         """The names of the chosen leaves, such as "head/kernel"."""
         return ["/".join(key_names(path)) for path, is_chosen in zip(self.paths, self.chosen, strict=True) if is_chosen]
 
-    def flatten(self, tree: PyTree, *, leading_axes: int = 0) -> jax.Array:
-        """Return the chosen leaves of a pytree as vectors [..., P], float64 in 64-bit mode and float32 otherwise.
+    def flatten(self, tree: PyTree, *, leading_axes: int = 0) -> Float[Array, "*leading parameters"]:
+        """Return the chosen leaves of a pytree as vectors, float64 in 64-bit mode and float32 otherwise.
 
         Args:
             tree: a pytree with the structure of the parameters.
@@ -59,8 +60,8 @@ class Layout(NamedTuple):
         """Return the leaves of a pytree that are not chosen."""
         return [leaf for leaf, is_chosen in zip(jax.tree.leaves(tree), self.chosen, strict=True) if not is_chosen]
 
-    def merge(self, flat: jax.Array, fixed: Sequence[Any]) -> PyTree:
-        """Return the parameters of one network: the chosen leaves from a vector (P,), the others unchanged."""
+    def merge(self, flat: Float[Array, " parameters"], fixed: Sequence[Any]) -> PyTree:
+        """Return the parameters of one network: the chosen leaves from a vector, the others unchanged."""
         parts, others = iter(jnp.split(flat, np.cumsum(self.sizes)[:-1])), iter(fixed)
         is_float64 = flat.dtype == jnp.float64
         leaves = [
@@ -69,8 +70,8 @@ class Layout(NamedTuple):
         ]
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def unflatten(self, flat: Any) -> PyTree:
-        """Return vectors [..., P] as a pytree like the parameters, zero in the leaves that are not chosen."""
+    def unflatten(self, flat: Float[Array, "*leading parameters"] | Float[np.ndarray, "*leading parameters"]) -> PyTree:
+        """Return vectors as a pytree like the parameters, zero in the leaves that are not chosen."""
         xp = np if isinstance(flat, np.ndarray) else jnp
         parts = iter(xp.split(flat, np.cumsum(self.sizes)[:-1], axis=-1))
         leading = flat.shape[:-1]

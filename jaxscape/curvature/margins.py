@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Int, Num
 
 from jaxscape.arguments import check_parameters, leaf_name
 from jaxscape.curvature.leaves import layout
-from jaxscape.curvature.points import LossOptions, Point
+from jaxscape.curvature.points import LossOptions, PerMember, Point
 from jaxscape.curvature.products import gauss_newton_points
 from jaxscape.jumps.filters import leaf_filters
 from jaxscape.problem import FilterAxis, Problem
@@ -23,14 +24,14 @@ PyTree = Any
 
 
 class Margins(NamedTuple):
-    """Output margins of a classifier; for a stack every array has a leading member axis."""
+    """Output margins of a classifier, or of each member of a stack."""
 
-    values: np.ndarray  # float64 [example], the output of the true class minus the largest other output
-    mean: np.ndarray  # float64 []
-    percentile_10: np.ndarray  # float64 []
-    spread: np.ndarray  # float64 [], root-mean-square distance of the outputs from their mean over the examples
-    normalized_mean: np.ndarray  # float64 [], mean / spread
-    normalized_percentile_10: np.ndarray  # float64 [], percentile_10 / spread
+    values: Float64[np.ndarray, "*members examples"]  # the output of the true class minus the largest other output
+    mean: PerMember
+    percentile_10: PerMember
+    spread: PerMember  # root-mean-square distance of the outputs from their mean over the examples
+    normalized_mean: PerMember  # mean / spread
+    normalized_percentile_10: PerMember  # percentile_10 / spread
 
 
 class Norms(NamedTuple):
@@ -46,7 +47,7 @@ def margins(
     problem: Problem,
     params: PyTree,
     *,
-    labels: Callable[[PyTree], jax.Array] | None = None,
+    labels: Callable[[PyTree], Int[Array, " examples"]] | None = None,
     **loss_options: Unpack[LossOptions],
 ) -> Margins:
     """Return the output margins of a classifier on a data set.
@@ -57,7 +58,7 @@ def margins(
     Args:
         problem: a problem whose `predict` returns logits [example, class].
         params: the parameters at the point; see `hessian`.
-        labels: batch -> integer labels [example]; by default the second entry of the batch.
+        labels: batch -> the labels of its examples; by default the second entry of the batch.
         loss_options: the keyword arguments of `hessian`; the mode is "evaluate".
 
     Raises:
@@ -69,19 +70,20 @@ def margins(
     """
     at = gauss_newton_points(problem, params, loss_options)
 
-    def measure(point: Point) -> tuple[np.ndarray, ...]:
+    def measure(point: Point) -> Margins:
         return _margins(point, (lambda batch: batch[1]) if labels is None else labels)
 
-    return Margins(*at.map(measure))
+    return at.map(measure)
 
 
-def _margins(point: Point, labels: Callable[[PyTree], jax.Array]) -> tuple[np.ndarray, ...]:
+def _margins(point: Point, labels: Callable[[PyTree], Int[Array, " examples"]]) -> Margins:
+    """Return the margins of a group's members."""
     predict = point.over.predict
     assert predict is not None
 
     def of_one(
-        flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree
-    ) -> tuple[jax.Array, jax.Array]:
+        flat: Float[Array, " parameters"], fixed: list[Float[Array, "..."]], model_state: PyTree, batch: PyTree
+    ) -> tuple[Float[Array, " examples"], Float[Array, "examples classes"]]:
         outputs, classes = predict(point.layout.merge(flat, fixed), model_state, batch), labels(batch)
         if jnp.ndim(outputs) != 2 or jnp.shape(classes) != outputs.shape[:1] or outputs.shape[1] < 2:
             raise ValueError(
@@ -98,7 +100,7 @@ def _margins(point: Point, labels: Callable[[PyTree], jax.Array]) -> tuple[np.nd
     spread = np.sqrt((deviation**2).sum(axis=2).mean(axis=1))
     mean, low = values.mean(axis=1), np.percentile(values, 10, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):  # the spread of constant outputs is 0
-        return values, mean, low, spread, mean / spread, low / spread
+        return Margins(values, mean, low, spread, mean / spread, low / spread)
 
 
 def norms(params: PyTree, *, initial: PyTree | None = None, filter_axis: FilterAxis = -1) -> Norms:
@@ -138,11 +140,11 @@ def norms(params: PyTree, *, initial: PyTree | None = None, filter_axis: FilterA
 
 
 def path_norm(
-    network: Callable[[PyTree, PyTree, jax.Array], Any],
+    network: Callable[[PyTree, PyTree, Num[Array, "examples ..."]], Any],
     params: PyTree,
     model_state: PyTree | None = None,
     *,
-    inputs: jax.Array,
+    inputs: Num[Array, "examples ..."] | Num[np.ndarray, "examples ..."],
     epsilon: float = 1e-5,
 ) -> float:
     """Return the path norm of a network: the square root of the sum over paths of the product of squared weights.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
+from jaxtyping import Array, Float, Float64
 
 from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.curvature.leaves import Layout, Leaves, layout
@@ -24,6 +25,8 @@ from jaxscape.xla_cpu import compiler
 PyTree = Any
 T = TypeVar("T")
 Precision = Literal["float32", "float64"]
+# One number per member of a stack; of one network, a scalar.
+PerMember = Float64[np.ndarray, " members"] | np.float64
 
 PRECISIONS = ("float32", "float64")
 
@@ -44,8 +47,8 @@ class LossOptions(TypedDict, total=False):
 class Point(NamedTuple):
     """A group of members, and the loss around each of them."""
 
-    flat: jax.Array  # [member, P], the chosen parameters
-    fixed: list[jax.Array]  # the other leaves [member, ...]
+    flat: Float[Array, "members parameters"]  # the chosen parameters
+    fixed: list[Float[Array, "members ..."]]  # the other leaves
     model_state: PyTree  # [member, ...]
     layout: Layout
     over: Objective
@@ -56,18 +59,26 @@ class Point(NamedTuple):
         """The number of members."""
         return len(self.flat)
 
-    def batch_loss(self, flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree) -> jax.Array:
+    def batch_loss(
+        self, flat: Float[Array, " parameters"], fixed: list[Float[Array, "..."]], model_state: PyTree, batch: PyTree
+    ) -> Float[Array, ""]:
         """Return the loss of one network on one batch."""
         return self.over.loss(self.layout.merge(flat, fixed), model_state, batch)
 
-    def mean(self, name: str, function: Callable[..., Any], *vectors: jax.Array, flat: jax.Array | None = None) -> Any:
+    def mean(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *vectors: Float[Array, "members ..."],
+        flat: Float[Array, "members parameters"] | None = None,
+    ) -> Any:
         """Return the mean of a function over the batches of the data set, weighted by their sizes, for each member.
 
         Args:
             name: name of the function; one program is compiled per name and number of members.
             function: pure function `(flat, fixed, model_state, batch, *vectors) -> pytree` of one network.
-            vectors: arrays [member, ...], the further arguments of the function.
-            flat: parameters [member, P] to use instead of those of the point.
+            vectors: the further arguments of the function.
+            flat: parameters to use instead of those of the point.
         """
         parts = self.by_batch(name, function, *vectors, flat=flat)
         total = None
@@ -76,24 +87,32 @@ class Point(NamedTuple):
         return total
 
     def by_batch(
-        self, name: str, function: Callable[..., Any], *vectors: jax.Array, flat: jax.Array | None = None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *vectors: Float[Array, "members ..."],
+        flat: Float[Array, "members parameters"] | None = None,
     ) -> Iterator[Any]:
         """Yield the value of a function on each batch, for each member; the arguments are those of `mean`."""
         program = self._program((name, self.members == 1), function)
         at = (self.flat if flat is None else flat, self.fixed, self.model_state)
         return (program(*at, batch, *vectors) for batch in self.over.batches)
 
-    def loss(self, flat: jax.Array | None = None) -> np.ndarray:
-        """Return the loss of each member, float64 [member], at the point or at other parameters [member, P]."""
+    def loss(self, flat: Float[Array, "members parameters"] | None = None) -> Float64[np.ndarray, " members"]:
+        """Return the loss of each member, at the point or at other parameters."""
         return self.metric("loss", flat)
 
-    def metric(self, metric: str, flat: jax.Array | None = None) -> np.ndarray:
-        """Return a metric of each member, float64 [member], at the point or at other parameters [member, P]."""
+    def metric(
+        self, metric: str, flat: Float[Array, "members parameters"] | None = None
+    ) -> Float64[np.ndarray, " members"]:
+        """Return a metric of each member, at the point or at other parameters."""
 
         def metrics(params: PyTree, model_state: PyTree, batch: PyTree) -> Any:
             return self.over.metrics(self.layout.merge(*params), model_state, batch)
 
-        def of_one(flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree) -> Any:
+        def of_one(
+            flat: Float[Array, " parameters"], fixed: list[Float[Array, "..."]], model_state: PyTree, batch: PyTree
+        ) -> Any:
             return metrics((flat, fixed), model_state, batch)
 
         program = self._program(("metrics", self.members == 1), of_one)
@@ -103,8 +122,8 @@ class Point(NamedTuple):
             raise ValueError(f"metric must be one of {', '.join(sorted(means))}, got {metric!r}")
         return np.asarray(means[metric], np.float64)
 
-    def gradient(self, flat: jax.Array | None = None) -> jax.Array:
-        """Return the gradient [member, P] of the loss, at the point or at other parameters [member, P]."""
+    def gradient(self, flat: Float[Array, "members parameters"] | None = None) -> Float[Array, "members parameters"]:
+        """Return the gradient of each member's loss, at the point or at other parameters."""
         return self.mean("gradient", jax.grad(self.batch_loss), flat=flat)
 
     def _program(self, name: Any, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,7 +132,11 @@ class Point(NamedTuple):
             is_single = self.members == 1
 
             def of_stack(
-                flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree, *vectors: Any
+                flat: Float[Array, "members parameters"],
+                fixed: list[Float[Array, "members ..."]],
+                model_state: PyTree,
+                batch: PyTree,
+                *vectors: Float[Array, "members ..."],
             ) -> Any:
                 # By default, float32 matrix products on a GPU would be rounded to 10 bits (TF32).
                 with jax.default_matmul_precision("highest"):
@@ -129,12 +152,12 @@ class Point(NamedTuple):
 
 
 @jax.jit
-def _weighted(part: PyTree, share: float) -> PyTree:
+def _weighted(part: PyTree, share: float | Float[Array, ""]) -> PyTree:
     return jax.tree.map(lambda value: share * value, part)
 
 
 @jax.jit
-def _add_weighted(total: PyTree, part: PyTree, share: float) -> PyTree:
+def _add_weighted(total: PyTree, part: PyTree, share: float | Float[Array, ""]) -> PyTree:
     return jax.tree.map(lambda one, other: one + share * other, total, part)
 
 

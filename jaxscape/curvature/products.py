@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxscape.curvature.points import LossOptions, Point, Points, points
 from jaxscape.problem import Problem
@@ -127,23 +128,27 @@ def kind_points(kind: str, problem: Problem, params: PyTree, options: LossOption
     return points(problem, params, options) if kind == "hessian" else gauss_newton_points(problem, params, options)
 
 
-def product(point: Point, kind: str, vector: jax.Array) -> jax.Array:
-    """Return the product of each member's matrix with its vector [member, P]."""
+def product(point: Point, kind: str, vector: Float[Array, "members parameters"]) -> Float[Array, "members parameters"]:
+    """Return the product of each member's matrix with its vector."""
     return point.mean(kind, _PRODUCTS[kind](point), vector)
 
 
-def products(point: Point, kind: str, vectors: jax.Array) -> jax.Array:
-    """Return the products of each member's matrix with its vectors [member, vector, P], in groups of vectors."""
+def products(
+    point: Point, kind: str, vectors: Float[Array, "members vectors parameters"]
+) -> Float[Array, "members vectors parameters"]:
+    """Return the products of each member's matrix with its vectors, in groups of vectors."""
     if jax.default_backend() == "cpu":
         return jnp.stack([product(point, kind, vector) for vector in jnp.moveaxis(vectors, 1, 0)], axis=1)
     return products_together(point, kind, vectors)
 
 
-def products_together(point: Point, kind: str, vectors: jax.Array) -> jax.Array:
+def products_together(
+    point: Point, kind: str, vectors: Float[Array, "members vectors parameters"]
+) -> Float[Array, "members vectors parameters"]:
     """Return the result of `products`, with several vectors in one program."""
     one = _PRODUCTS[kind](point)
 
-    def several(*args: Any) -> jax.Array:
+    def several(*args: Any) -> Float[Array, "vectors parameters"]:
         return jax.vmap(partial(one, *args[:-1]))(args[-1])
 
     total = vectors.shape[1]
@@ -154,28 +159,36 @@ def products_together(point: Point, kind: str, vectors: jax.Array) -> jax.Array:
     return jnp.concatenate(parts, axis=1)
 
 
-def _hessian_product(point: Point) -> Callable[..., jax.Array]:
+def _hessian_product(point: Point) -> Callable[..., Float[Array, " parameters"]]:
     def of_batch(
-        flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree, vector: jax.Array
-    ) -> jax.Array:
+        flat: Float[Array, " parameters"],
+        fixed: list[Float[Array, "..."]],
+        model_state: PyTree,
+        batch: PyTree,
+        vector: Float[Array, " parameters"],
+    ) -> Float[Array, " parameters"]:
         gradient = jax.grad(lambda w: point.batch_loss(w, fixed, model_state, batch))
         return jax.jvp(gradient, (flat,), (vector,))[1]
 
     return of_batch
 
 
-def _gauss_newton_product(point: Point) -> Callable[..., jax.Array]:
+def _gauss_newton_product(point: Point) -> Callable[..., Float[Array, " parameters"]]:
     predict, score = point.over.predict, point.over.score
     assert predict is not None
     assert score is not None
 
     def of_batch(
-        flat: jax.Array, fixed: list[jax.Array], model_state: PyTree, batch: PyTree, vector: jax.Array
-    ) -> jax.Array:
-        def outputs_of(w: jax.Array) -> PyTree:
+        flat: Float[Array, " parameters"],
+        fixed: list[Float[Array, "..."]],
+        model_state: PyTree,
+        batch: PyTree,
+        vector: Float[Array, " parameters"],
+    ) -> Float[Array, " parameters"]:
+        def outputs_of(w: Float[Array, " parameters"]) -> PyTree:
             return predict(point.layout.merge(w, fixed), model_state, batch)
 
-        def loss_of(outputs: PyTree) -> jax.Array:
+        def loss_of(outputs: PyTree) -> Float[Array, ""]:
             return jnp.mean(score(outputs, batch)["loss"])
 
         outputs, tangent = jax.jvp(outputs_of, (flat,), (vector,))

@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Key
 
 from jaxscape.arguments import count, finite_number, typed_key
-from jaxscape.curvature.points import LossOptions, Point, Points, points
+from jaxscape.curvature.points import LossOptions, PerMember, Point, Points, points
 from jaxscape.curvature.products import product
 from jaxscape.curvature.spectrum import hessian_spectrum
 from jaxscape.curvature.traces import trace
@@ -23,16 +24,18 @@ from jaxscape.problem import Problem
 
 PyTree = Any
 Scale = Literal["one", "element", "filter"]
+# Of each member: the estimate of a number, and its standard error.
+Estimates = tuple[Float64[np.ndarray, " members"], Float64[np.ndarray, " members"]]
 
 MAX_SIGMA = 1e6  # the search ends beyond this sigma: the loss does not depend on the perturbation
 RELATIVE_TOLERANCE = 1e-3  # relative width at which the bisection for sigma ends
 
 
 class Sharpness(NamedTuple):
-    """A measure of sharpness at a point; for a stack, value and standard error have shape [member]."""
+    """A measure of sharpness at a point, or at those of a stack."""
 
-    value: np.ndarray  # float64 []
-    standard_error: np.ndarray | None  # float64 []; None for measures without random numbers
+    value: PerMember
+    standard_error: PerMember | None  # None for measures without random numbers
     kind: str
 
 
@@ -112,8 +115,8 @@ def sharpness(
     return Sharpness(np.asarray(value, np.float64)[()], None if error is None else np.asarray(error)[()], kind)
 
 
-def _scales_of(scale: Scale, problem: Problem, at: Points) -> Callable[[Point], jax.Array]:
-    """Return a function that gives the scale of each parameter of a group's members [member, P]."""
+def _scales_of(scale: Scale, problem: Problem, at: Points) -> Callable[[Point], Float[Array, "members parameters"]]:
+    """Return a function that gives the scale of each parameter of a group's members."""
     shapes = [
         jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(at.layout.shapes, at.layout.dtypes, strict=True)
     ]
@@ -122,7 +125,7 @@ def _scales_of(scale: Scale, problem: Problem, at: Points) -> Callable[[Point], 
     chosen = [over for over, is_chosen in zip(filters, at.layout.chosen, strict=False) if is_chosen]
     chosen_shapes = [shape for shape, is_chosen in zip(at.layout.shapes, at.layout.chosen, strict=True) if is_chosen]
 
-    def of_group(point: Point) -> jax.Array:
+    def of_group(point: Point) -> Float[Array, "members parameters"]:
         if scale == "one":
             return jnp.ones_like(point.flat)
         if scale == "element":
@@ -142,10 +145,16 @@ def _scales_of(scale: Scale, problem: Problem, at: Points) -> Callable[[Point], 
     return of_group
 
 
-def _worst_case(scale: Scale) -> Callable[..., tuple[Any, None]]:
+def _worst_case(scale: Scale) -> Callable[..., tuple[PerMember, None]]:
     def measure(
-        problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, radius: float, steps: int
-    ) -> tuple[Any, None]:
+        problem: Problem,
+        params: PyTree,
+        loss_options: LossOptions,
+        key: Key[Array, ""],
+        *,
+        radius: float,
+        steps: int,
+    ) -> tuple[PerMember, None]:
         at = points(problem, params, loss_options)
         scales = _scales_of(scale, problem, at)
         return at.map(lambda point: _ascent(point, scales(point), key, radius, steps)), None
@@ -153,8 +162,10 @@ def _worst_case(scale: Scale) -> Callable[..., tuple[Any, None]]:
     return measure
 
 
-def _ascent(point: Point, scale: jax.Array, key: jax.Array, radius: float, steps: int) -> np.ndarray:
-    """Return the largest rise of the loss along a gradient ascent in a ball.
+def _ascent(
+    point: Point, scale: Float[Array, "members parameters"], key: Key[Array, ""], radius: float, steps: int
+) -> Float64[np.ndarray, " members"]:
+    """Return the largest rise of each member's loss along a gradient ascent in a ball.
 
     Each step goes to the point of the ball at which the linearisation at the last point is largest (Frank-Wolfe with
     full steps). The first step is that of SAM; for a quadratic loss the steps are a power iteration, which converges to
@@ -172,7 +183,12 @@ def _ascent(point: Point, scale: jax.Array, key: jax.Array, radius: float, steps
 
 
 @jax.jit
-def _ascent_step(gradient: jax.Array, scale: jax.Array, fallback: jax.Array, radius: float) -> jax.Array:
+def _ascent_step(
+    gradient: Float[Array, "members parameters"],
+    scale: Float[Array, "members parameters"],
+    fallback: Float[Array, " parameters"],
+    radius: float | Float[Array, ""],
+) -> Float[Array, "members parameters"]:
     """Return the e that maximises <gradient, e> for ||e / scale|| <= radius; for a zero gradient, a random e."""
     along = scale * gradient
     along = jnp.where(jnp.any(along != 0, axis=1, keepdims=True), along, fallback[None] * (scale > 0))
@@ -182,14 +198,20 @@ def _ascent_step(gradient: jax.Array, scale: jax.Array, fallback: jax.Array, rad
     return radius * scale * along / jnp.where(length > 0, length, 1)
 
 
-def _average_case(scale: Scale) -> Callable[..., tuple[Any, Any]]:
+def _average_case(scale: Scale) -> Callable[..., tuple[PerMember, PerMember]]:
     def measure(
-        problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, sigma: float, draws: int
-    ) -> tuple[Any, Any]:
+        problem: Problem,
+        params: PyTree,
+        loss_options: LossOptions,
+        key: Key[Array, ""],
+        *,
+        sigma: float,
+        draws: int,
+    ) -> tuple[PerMember, PerMember]:
         at = points(problem, params, loss_options)
         scales = _scales_of(scale, problem, at)
 
-        def of_group(point: Point) -> tuple[np.ndarray, np.ndarray]:
+        def of_group(point: Point) -> Estimates:
             sigmas = np.full(point.members, sigma)
             return _mean_and_error(_rises(point, scales(point), key, sigmas, draws, "loss"))
 
@@ -198,14 +220,21 @@ def _average_case(scale: Scale) -> Callable[..., tuple[Any, Any]]:
     return measure
 
 
-def _normal_vectors(key: jax.Array, draws: int, point: Point) -> Iterator[jax.Array]:
-    """Yield standard normal vectors (P,), the same in float32 and float64."""
+def _normal_vectors(key: Key[Array, ""], draws: int, point: Point) -> Iterator[Float[Array, " parameters"]]:
+    """Yield standard normal vectors, the same in float32 and float64."""
     for draw in range(draws):
         yield jax.random.normal(jax.random.fold_in(key, draw), point.flat.shape[1:], jnp.float32)
 
 
-def _rises(point: Point, scale: jax.Array, key: jax.Array, sigmas: np.ndarray, draws: int, metric: str) -> np.ndarray:
-    """Return the rises of the loss or of the error, float64 [member, draw], as means over e and -e of each draw."""
+def _rises(
+    point: Point,
+    scale: Float[Array, "members parameters"],
+    key: Key[Array, ""],
+    sigmas: Float64[np.ndarray, " members"],
+    draws: int,
+    metric: str,
+) -> Float64[np.ndarray, "members draws"]:
+    """Return the rises of the loss or of the error, as means over e and -e of each draw."""
     sign = -1 if metric == "accuracy" else 1
     start = point.metric(metric)
     lengths = jnp.asarray(sigmas, point.flat.dtype)[:, None]
@@ -217,21 +246,21 @@ def _rises(point: Point, scale: jax.Array, key: jax.Array, sigmas: np.ndarray, d
     return np.stack(rises, axis=1)
 
 
-def _mean_and_error(rises: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return rises.mean(axis=1), rises.std(axis=1, ddof=1) / np.sqrt(rises.shape[1])
+def _mean_and_error(estimates: Float64[np.ndarray, "members draws"]) -> Estimates:
+    return estimates.mean(axis=1), estimates.std(axis=1, ddof=1) / np.sqrt(estimates.shape[1])
 
 
-def _pac_bayes(scale: Scale) -> Callable[..., tuple[Any, Any]]:
+def _pac_bayes(scale: Scale) -> Callable[..., tuple[PerMember, PerMember]]:
     def measure(
         problem: Problem,
         params: PyTree,
         loss_options: LossOptions,
-        key: jax.Array,
+        key: Key[Array, ""],
         *,
         target: float,
         draws: int,
         metric: str,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[PerMember, PerMember]:
         at = points(problem, params, loss_options)
         scales = _scales_of(scale, problem, at)
         return at.map(lambda point: _largest_sigma(point, scales(point), key, target, draws, metric))
@@ -240,15 +269,20 @@ def _pac_bayes(scale: Scale) -> Callable[..., tuple[Any, Any]]:
 
 
 def _largest_sigma(
-    point: Point, scale: jax.Array, key: jax.Array, target: float, draws: int, metric: str
-) -> tuple[np.ndarray, np.ndarray]:
+    point: Point,
+    scale: Float[Array, "members parameters"],
+    key: Key[Array, ""],
+    target: float,
+    draws: int,
+    metric: str,
+) -> Estimates:
     """Return each member's sigma at which the mean rise equals the target, and its standard error.
 
     The same draws are used for every sigma, so that the mean rise is a function of sigma, assumed to be increasing.
     Sigma is doubled or halved until it brackets the target, and then bisected on a logarithmic scale.
     """
 
-    def rises(sigmas: np.ndarray) -> np.ndarray:
+    def rises(sigmas: Float64[np.ndarray, " members"]) -> Float64[np.ndarray, "members draws"]:
         return _rises(point, scale, key, sigmas, draws, metric)
 
     sigma, low, high = (np.full(point.members, value) for value in (0.01, 0.0, np.inf))
@@ -274,8 +308,8 @@ def _largest_sigma(
 
 
 def _relative_flatness(
-    problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, probes: int
-) -> tuple[Any, Any]:
+    problem: Problem, params: PyTree, loss_options: LossOptions, key: Key[Array, ""], *, probes: int
+) -> tuple[PerMember, PerMember]:
     at = points(problem, params, loss_options)
     names = at.layout.names
     shapes = [shape for shape, is_chosen in zip(at.layout.shapes, at.layout.chosen, strict=True) if is_chosen]
@@ -294,15 +328,15 @@ def _relative_flatness(
     order = (*outputs, *within)
     rows = int(np.prod([shapes[0][axis] for axis in outputs]))
 
-    def of_group(point: Point) -> tuple[np.ndarray, np.ndarray]:
+    def of_group(point: Point) -> Estimates:
         return _layer_flatness(point, key, probes, shapes[0], order, rows)
 
     return at.map(of_group)
 
 
 def _layer_flatness(
-    point: Point, key: jax.Array, probes: int, shape: tuple[int, ...], order: tuple[int, ...], rows: int
-) -> tuple[np.ndarray, np.ndarray]:
+    point: Point, key: Key[Array, ""], probes: int, shape: tuple[int, ...], order: tuple[int, ...], rows: int
+) -> Estimates:
     """Estimate the sum over neurons i, j of <w_i, w_j> tr H_ij as the trace of R H R with R = (W W^T)^(1/2)."""
     members = point.members
     weights = np.asarray(point.flat, np.float64).reshape(members, *shape)
@@ -325,16 +359,16 @@ def _layer_flatness(
 
 
 def _trace(
-    problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, probes: int
-) -> tuple[Any, Any]:
+    problem: Problem, params: PyTree, loss_options: LossOptions, key: Key[Array, ""], *, probes: int
+) -> tuple[PerMember, PerMember]:
     return trace(problem, params, probes=probes, key=key, **loss_options)
 
 
 def _top_eigenvalue(
-    problem: Problem, params: PyTree, loss_options: LossOptions, key: jax.Array, *, steps: int
-) -> tuple[Any, None]:
+    problem: Problem, params: PyTree, loss_options: LossOptions, key: Key[Array, ""], *, steps: int
+) -> tuple[PerMember, None]:
     spectrum = hessian_spectrum(problem, params, k=1, lowest=0, num_steps=steps, probes=0, key=key, **loss_options)
-    return spectrum.eigenvalues[..., 0], None
+    return spectrum.eigenvalues[..., 0][()], None  # a scalar for one network
 
 
 _SAM = "Foret et al., ICLR 2021 (steps=1)"

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Int, Int64, Key
 
 from jaxscape.arguments import count, number, typed_key
-from jaxscape.curvature.points import LossOptions, Point, Points
+from jaxscape.curvature.points import LossOptions, PerMember, Point, Points
 from jaxscape.curvature.products import Kind, kind_points, product, products
 from jaxscape.problem import Problem
 
@@ -26,34 +27,37 @@ PyTree = Any
 
 GRID = 1000  # number of grid points of a density
 
+Basis = Float[Array, "members steps parameters"]
+Entries = Float64[np.ndarray, "members steps"]
+
 
 class Eigenpairs(NamedTuple):
-    """Eigenvalues and eigenvectors; for a stack, arrays have leading axes [member, pair]."""
+    """Eigenvalues and eigenvectors of a matrix, or of that of each member of a stack."""
 
-    values: np.ndarray  # float64 [pair], Rayleigh quotients of the vectors
-    vectors: PyTree  # [pair, ...], of norm 1; zero in leaves that are not chosen
-    residuals: np.ndarray  # float64 [pair], ||H v - value v||, within which an eigenvalue lies of the value
+    values: Float64[np.ndarray, "*members pairs"]  # Rayleigh quotients of the vectors
+    vectors: PyTree  # [pair, ...], for a stack [member, pair, ...]; of norm 1, zero in leaves that are not chosen
+    residuals: Float64[np.ndarray, "*members pairs"]  # ||H v - value v||, within which an eigenvalue lies of the value
 
 
 class Density(NamedTuple):
     """A spectral density, in which each Ritz value is a Gaussian of the same width. Its integral is 1."""
 
-    grid: np.ndarray  # float64 [point]
-    values: np.ndarray  # float64 [point]
-    width: np.ndarray  # float64 [], the standard deviation of the Gaussians
+    grid: Float64[np.ndarray, "*members points"]
+    values: Float64[np.ndarray, "*members points"]
+    width: PerMember  # the standard deviation of the Gaussians
 
 
 class Spectrum(NamedTuple):
-    """Extreme eigenvalues of a matrix and its spectral density; for a stack every array has a leading member axis."""
+    """Extreme eigenvalues of a matrix and its spectral density, or those of each member of a stack."""
 
-    eigenvalues: np.ndarray  # float64 [k], the largest, in descending order
-    eigenvectors: PyTree  # [k, ...], of norm 1; zero in leaves that are not chosen
-    residuals: np.ndarray  # float64 [k], ||H v - eigenvalue v||: an error bound of each eigenvalue
+    eigenvalues: Float64[np.ndarray, "*members k"]  # the largest, in descending order
+    eigenvectors: PyTree  # [k, ...], for a stack [member, k, ...]; of norm 1, zero in leaves that are not chosen
+    residuals: Float64[np.ndarray, "*members k"]  # ||H v - eigenvalue v||: an error bound of each eigenvalue
     lowest: Eigenpairs  # the smallest (most negative) eigenvalues, in ascending order
     density: Density | None  # None if probes is 0
-    ritz_values: np.ndarray | None  # float64 [probe, step]
-    weights: np.ndarray | None  # float64 [probe, step], with sum 1 for each probe
-    steps: np.ndarray  # int [], number of Lanczos steps for the eigenpairs
+    ritz_values: Float64[np.ndarray, "*members probes steps"] | None
+    weights: Float64[np.ndarray, "*members probes steps"] | None  # with sum 1 for each probe
+    steps: Int64[np.ndarray, " members"] | np.int64  # number of Lanczos steps for the eigenpairs
     dimension: int  # P, the number of chosen parameters
 
 
@@ -133,15 +137,19 @@ def hessian_spectrum(
 
 
 def spectral_density(
-    ritz_values: np.ndarray, weights: np.ndarray, *, width: float | None = None, grid: np.ndarray | None = None
+    ritz_values: Float[np.ndarray, "*members probes steps"],
+    weights: Float[np.ndarray, "*members probes steps"],
+    *,
+    width: float | None = None,
+    grid: Float[np.ndarray, " points"] | None = None,
 ) -> Density:
     """Return the density of eigenvalues on a grid, the mean over probes of Gaussians at the Ritz values.
 
     Args:
-        ritz_values: float [..., probe, step]; leading axes are members.
-        weights: float [..., probe, step], with sum 1 for each probe.
+        ritz_values: for one matrix, or for each member of a stack.
+        weights: those of the Ritz values, with sum 1 for each probe.
         width: standard deviation of the Gaussians; by default 1 % of the range of each member's Ritz values.
-        grid: float [point], where to evaluate; by default `GRID` points on each member's range, extended by 4 widths.
+        grid: where to evaluate; by default `GRID` points on each member's range, extended by 4 widths.
 
     Raises:
         ValueError: for other shapes, or a width that is not above 0.
@@ -167,12 +175,18 @@ def spectral_density(
         z = (grid[index][:, None] - values[index].ravel()) / widths[index]
         heights = np.exp(-0.5 * z**2) / (np.sqrt(2 * np.pi) * widths[index])
         density[index] = heights @ weights[index].ravel() / values.shape[-2]
-    return Density(grid, density, widths)
+    return Density(grid, density, widths[()])  # a scalar for one network
 
 
 def measure_spectrum(
-    point: Point, *, kind: str, k: int, lowest: int, steps: int, probes: int, tolerance: float, key: jax.Array
-) -> tuple[Eigenpairs, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    point: Point, *, kind: str, k: int, lowest: int, steps: int, probes: int, tolerance: float, key: Key[Array, ""]
+) -> tuple[
+    Eigenpairs,
+    Float64[np.ndarray, " members"],
+    Float64[np.ndarray, "members probes steps"],
+    Float64[np.ndarray, "members probes steps"],
+    Int64[np.ndarray, " members"],
+]:
     """Return a group's eigenpairs (largest, then smallest), largest absolute Ritz values, quadrature and steps.
 
     The arguments are those of `hessian_spectrum`.
@@ -184,7 +198,7 @@ def measure_spectrum(
         run = lanczos(point, kind, jax.random.fold_in(key, probe), steps, until=ends, tolerance=tolerance)
         if probe == 0:
             pairs = _eigenpairs(point, kind, run, counts)
-            taken, scale = run.diagonal.shape[1], np.abs(_eigh(run)[0]).max(axis=1)
+            taken, scale = run.diagonal.shape[1], np.abs(_quadrature(run)[0]).max(axis=1)
         runs.append(_quadrature(run))
         del run  # frees its basis before the next run
     ritz, weights = (np.stack(parts, axis=1) for parts in zip(*runs, strict=True))
@@ -194,15 +208,15 @@ def measure_spectrum(
 class Run(NamedTuple):
     """A Lanczos run of each member: T = Q H Q^T, with the basis Q."""
 
-    diagonal: np.ndarray  # float64 [member, step]
-    off_diagonal: np.ndarray  # float64 [member, step]; the last one is the norm of the remainder outside of the basis
-    basis: jax.Array  # [member, step, P]
+    diagonal: Entries
+    off_diagonal: Entries  # the last one is the norm of the remainder outside of the basis
+    basis: Basis
 
 
 def lanczos(
     point: Point,
     kind: str,
-    key: jax.Array,
+    key: Key[Array, ""],
     steps: int,
     *,
     until: tuple[int, int] | None = None,
@@ -236,35 +250,42 @@ def lanczos(
         # Below the rounding error of a product: the basis spans an invariant subspace.
         ended = off_diagonal[:, step] <= 100 * float(jnp.finfo(dtype).eps) * largest
         off_diagonal[ended, step] = 0
-        run = Run(diagonal[:, : step + 1], off_diagonal[:, : step + 1], basis)
-        if step + 1 == steps or (until is not None and _has_converged(run, until, tolerance)):
+        tridiagonal = diagonal[:, : step + 1], off_diagonal[:, : step + 1]
+        if step + 1 == steps or (until is not None and _has_converged(*tridiagonal, until, tolerance)):
             break
         if ended.any():
             fresh = _normal_vector(jax.random.fold_in(key, step + 1), dimension).astype(dtype)
             fresh = _orthogonalized(basis, jnp.broadcast_to(fresh, (members, dimension)), step)[0]
             rest = jnp.where(jnp.asarray(ended)[:, None], fresh, rest)
         basis = _place(basis, rest, step + 1, 1 / _norm(rest))
-    return run._replace(basis=basis)
+    return Run(*tridiagonal, basis[:, : step + 1])
 
 
-def _normal_vector(key: jax.Array, dimension: int) -> jax.Array:
-    """Return standard normal numbers (P,), the same in 64-bit mode."""
+def _normal_vector(key: Key[Array, ""], dimension: int) -> Float[Array, " parameters"]:
+    """Return standard normal numbers, the same in 64-bit mode."""
     return jax.random.normal(key, (dimension,), jnp.float32)
 
 
 @jax.jit
-def _norm(vectors: jax.Array) -> jax.Array:
+def _norm(vectors: Float[Array, "members parameters"]) -> Float[Array, " members"]:
     return jnp.linalg.norm(vectors, axis=1)
 
 
 @partial(jax.jit, donate_argnums=0)
-def _place(basis: jax.Array, vectors: jax.Array, step: int, scale: jax.Array) -> jax.Array:
+def _place(
+    basis: Basis,
+    vectors: Float[Array, "members parameters"],
+    step: int | Int[Array, ""],
+    scale: Float[Array, " members"],
+) -> Basis:
     """Write a scaled vector of each member into its basis, in place."""
     return jax.lax.dynamic_update_slice_in_dim(basis, (vectors * scale[:, None])[:, None], step, axis=1)
 
 
 @jax.jit
-def _orthogonalized(basis: jax.Array, vectors: jax.Array, step: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _orthogonalized(
+    basis: Basis, vectors: Float[Array, "members parameters"], step: int | Int[Array, ""]
+) -> tuple[Float[Array, "members parameters"], Float[Array, " members"], Float[Array, " members"]]:
     """Return vectors orthogonalised against the bases, their inner products with row `step`, and their new norms."""
     einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     row = jax.lax.dynamic_index_in_dim(basis, step, axis=1, keepdims=False)
@@ -275,13 +296,13 @@ def _orthogonalized(basis: jax.Array, vectors: jax.Array, step: int) -> tuple[ja
     return vectors, along, _norm(vectors)
 
 
-def _eigh(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Return ascending eigenvalues [member, step] and eigenvectors [member, step, pair] of T; NaN if T has NaN."""
-    steps = run.diagonal.shape[1]
-    matrices = np.zeros((len(run.diagonal), steps, steps))
+def _eigh(diagonal: Entries, off_diagonal: Entries) -> tuple[Entries, Float64[np.ndarray, "members steps steps"]]:
+    """Return ascending eigenvalues of T, and eigenvectors as columns; NaN if T has NaN."""
+    members, steps = diagonal.shape
+    matrices = np.zeros((members, steps, steps))
     each = np.arange(steps)
-    matrices[:, each, each] = run.diagonal
-    matrices[:, each[1:], each[:-1]] = run.off_diagonal[:, :-1]  # eigh reads the lower triangle
+    matrices[:, each, each] = diagonal
+    matrices[:, each[1:], each[:-1]] = off_diagonal[:, :-1]  # eigh reads the lower triangle
     finite = np.isfinite(matrices).all(axis=(1, 2))
     matrices[~finite] = 0
     values, vectors = np.linalg.eigh(matrices)
@@ -289,22 +310,23 @@ def _eigh(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return values, vectors
 
 
-def _quadrature(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    values, vectors = _eigh(run)
+def _quadrature(run: Run) -> tuple[Entries, Entries]:
+    """Return the nodes and the weights of each member's quadrature."""
+    values, vectors = _eigh(run.diagonal, run.off_diagonal)
     return values, vectors[:, 0] ** 2
 
 
-def _ends(steps: int, counts: tuple[int, int]) -> np.ndarray:
+def _ends(steps: int, counts: tuple[int, int]) -> Int64[np.ndarray, " pairs"]:
     """Return the indices of the largest values, descending, followed by those of the smallest, ascending."""
     return np.concatenate([np.arange(steps)[::-1][: counts[0]], np.arange(counts[1])])
 
 
-def _has_converged(run: Run, counts: tuple[int, int], tolerance: float) -> bool:
-    steps = run.diagonal.shape[1]
+def _has_converged(diagonal: Entries, off_diagonal: Entries, counts: tuple[int, int], tolerance: float) -> bool:
+    steps = diagonal.shape[1]
     if steps < sum(counts):
         return False
-    values, vectors = _eigh(run)
-    bounds = run.off_diagonal[:, -1:] * np.abs(vectors[:, -1])
+    values, vectors = _eigh(diagonal, off_diagonal)
+    bounds = off_diagonal[:, -1:] * np.abs(vectors[:, -1])
     limits = tolerance * np.abs(values).max(axis=1, keepdims=True)
     within = bounds[:, _ends(steps, counts)] <= limits
     # More steps do not help a member with NaN.
@@ -314,8 +336,8 @@ def _has_converged(run: Run, counts: tuple[int, int], tolerance: float) -> bool:
 def _eigenpairs(point: Point, kind: str, run: Run, counts: tuple[int, int]) -> Eigenpairs:
     """Return Ritz pairs, with values and residuals computed from products with their vectors."""
     steps = run.diagonal.shape[1]
-    chosen = _eigh(run)[1][:, :, _ends(steps, counts)]
-    vectors = _combined(run.basis[:, :steps], jnp.asarray(chosen, run.basis.dtype))
+    chosen = _eigh(run.diagonal, run.off_diagonal)[1][:, :, _ends(steps, counts)]
+    vectors = _combined(run.basis, jnp.asarray(chosen, run.basis.dtype))
     images = products(point, kind, vectors)
     v, hv = (np.asarray(each, np.float64) for each in (vectors, images))
     values = (v * hv).sum(axis=2) / (v * v).sum(axis=2)
@@ -324,15 +346,19 @@ def _eigenpairs(point: Point, kind: str, run: Run, counts: tuple[int, int]) -> E
 
 
 @jax.jit
-def _combined(basis: jax.Array, coefficients: jax.Array) -> jax.Array:
-    """Return combinations of basis vectors [member, pair, P] of norm 1, with the largest component positive."""
+def _combined(
+    basis: Basis, coefficients: Float[Array, "members steps pairs"]
+) -> Float[Array, "members pairs parameters"]:
+    """Return combinations of basis vectors of norm 1, with the largest component positive."""
     vectors = jnp.einsum("msp,msk->mkp", basis, coefficients, precision=jax.lax.Precision.HIGHEST)
     largest = jnp.argmax(jnp.abs(vectors), axis=2, keepdims=True)
     signs = jnp.sign(jnp.take_along_axis(vectors, largest, axis=2))
     return vectors * (signs / jnp.linalg.norm(vectors, axis=2, keepdims=True))
 
 
-def _warn_of_residuals(residuals: np.ndarray, scale: np.ndarray, tolerance: float, steps: int, at: Points) -> None:
+def _warn_of_residuals(
+    residuals: Float64[np.ndarray, "*members pairs"], scale: PerMember, tolerance: float, steps: int, at: Points
+) -> None:
     relative = np.asarray(residuals) / np.maximum(np.asarray(scale), np.finfo(float).tiny)[..., None]
     worst = np.nanmax(relative, initial=0)
     # With P steps only rounding errors are left.

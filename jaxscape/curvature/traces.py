@@ -7,20 +7,25 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Key
 
 from jaxscape.arguments import count, typed_key
-from jaxscape.curvature.points import LossOptions, Point
+from jaxscape.curvature.points import LossOptions, PerMember, Point
 from jaxscape.curvature.products import Kind, kind_points, products
 from jaxscape.problem import Problem
 
 PyTree = Any
+# Vectors that all members share, or own ones of each.
+Vectors = Float[Array, "*members vectors parameters"] | Float[np.ndarray, "*members vectors parameters"]
+Products = Float64[np.ndarray, "members vectors parameters"]
+Estimates = Float64[np.ndarray, "members probes"]
 
 
 class Trace(NamedTuple):
-    """A trace and its standard error; for a stack both have a member axis."""
+    """A trace and its standard error, or those of each member of a stack."""
 
-    value: np.ndarray  # float64 []
-    standard_error: np.ndarray  # float64 []; 0 if the trace was computed exactly
+    value: PerMember
+    standard_error: PerMember  # 0 if the trace was computed exactly
 
 
 def trace(
@@ -62,28 +67,28 @@ def trace(
     probes = count("probes", probes, least=2)
     key = typed_key(jax.random.key(0) if key is None else key)
     at = kind_points(kind, problem, params, loss_options)
-    return Trace(*at.map(partial(estimate_trace, kind=kind, method=method, probes=probes, key=key)))
+    return at.map(partial(estimate_trace, kind=kind, method=method, probes=probes, key=key))
 
 
-def estimate_trace(point: Point, *, kind: str, method: str, probes: int, key: jax.Array) -> tuple[np.ndarray, ...]:
-    """Return the traces of a group's members and their standard errors, float64 [member]."""
+def estimate_trace(point: Point, *, kind: str, method: str, probes: int, key: Key[Array, ""]) -> Trace:
+    """Return the traces of a group's members and their standard errors."""
     members, dimension = point.flat.shape
 
-    def times(vectors: jax.Array) -> np.ndarray:
-        """Return every member's products with the same vectors [vector, P], or with its own [member, vector, P]."""
+    def times(vectors: Vectors) -> Products:
+        """Return every member's products with the same vectors, or with its own."""
         own = jnp.broadcast_to(jnp.asarray(vectors, point.flat.dtype), (members, *np.shape(vectors)[-2:]))
         return np.asarray(products(point, kind, own), np.float64)
 
     if dimension <= 2 * probes:
         # Exact trace, from products with the rows of the identity.
         diagonals = np.einsum("mii->mi", times(jnp.eye(dimension)))
-        return diagonals.sum(axis=1), np.zeros(members)
+        return Trace(diagonals.sum(axis=1), np.zeros(members))
     estimates = METHODS[method](times, key, probes, dimension)
-    return estimates.mean(axis=1), estimates.std(axis=1, ddof=1) / np.sqrt(probes)
+    return Trace(estimates.mean(axis=1), estimates.std(axis=1, ddof=1) / np.sqrt(probes))
 
 
-def _hutchinson(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int, dimension: int) -> np.ndarray:
-    """Return estimates [member, probe], computed one vector at a time to save memory."""
+def _hutchinson(times: Callable[[Vectors], Products], key: Key[Array, ""], probes: int, dimension: int) -> Estimates:
+    """Return estimates, computed one vector at a time to save memory."""
     parts = []
     for probe in range(probes):
         signs = jax.random.rademacher(jax.random.fold_in(key, probe), (1, dimension), jnp.float32)
@@ -91,8 +96,8 @@ def _hutchinson(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int,
     return np.stack(parts, axis=1)
 
 
-def _xtrace(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int, dimension: int) -> np.ndarray:
-    """Return leave-one-out estimates [member, probe]."""
+def _xtrace(times: Callable[[Vectors], Products], key: Key[Array, ""], probes: int, dimension: int) -> Estimates:
+    """Return leave-one-out estimates."""
     # Drawn in float32, so that the numbers are the same in 64-bit mode.
     normal = np.asarray(jax.random.normal(key, (probes, dimension), jnp.float32), np.float64)
     images = times(normal)
@@ -106,11 +111,16 @@ def _xtrace(times: Callable[[Any], np.ndarray], key: jax.Array, probes: int, dim
     return estimates
 
 
-def xtrace_estimates(probes: np.ndarray, basis: np.ndarray, factor: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Return XTrace's leave-one-out estimates (n,) of a symmetric matrix H.
+def xtrace_estimates(
+    probes: Float64[np.ndarray, "parameters probes"],
+    basis: Float64[np.ndarray, "parameters probes"],
+    factor: Float64[np.ndarray, "probes probes"],
+    image: Float64[np.ndarray, "parameters probes"],
+) -> Float64[np.ndarray, " probes"]:
+    """Return XTrace's leave-one-out estimates of the trace of a symmetric matrix H.
 
     Args:
-        probes: float64 (P, n), normal numbers; each is rescaled to the expected norm of its part outside of the basis.
+        probes: normal numbers; each probe is rescaled to the expected norm of its part outside of the basis.
         basis: Q of the QR decomposition H probes = Q R.
         factor: R of the same decomposition.
         image: H Q.
@@ -138,4 +148,4 @@ def xtrace_estimates(probes: np.ndarray, basis: np.ndarray, factor: np.ndarray, 
     return low_rank + outside * rest
 
 
-METHODS: dict[str, Callable[..., np.ndarray]] = {"xtrace": _xtrace, "hutchinson": _hutchinson}
+METHODS: dict[str, Callable[..., Estimates]] = {"xtrace": _xtrace, "hutchinson": _hutchinson}

@@ -4,15 +4,23 @@ Every check raises a one-line `ValueError`: the name of the argument, what it mu
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float64, Int, Real, Shaped
 from scipy.sparse import issparse
 
 # Each diffusion step has a relative rounding error of 1e-16: after more steps the result would be rounding error alone.
 MOST_TIMES = 10**9
+
+# What public functions take, which convert it to NumPy arrays of float64.
+Distances = Real[np.ndarray | Array, "points points"]
+Coordinates = Real[np.ndarray | Array, "points components"]
+Numbers = Real[np.ndarray | Array, " points"] | Sequence[float]
+Labels = Shaped[np.ndarray | Array, " points"] | Sequence[str | float]
 
 _ROWS = 256  # rows of a matrix that are compared with its columns at once
 
@@ -79,7 +87,7 @@ def check_diffusion(*, knn: object, decay: object, t: object, points: int, words
         check_whole("t", t, 1, MOST_TIMES, or_else='"auto"')
 
 
-def check_distinct(distances: np.ndarray) -> None:
+def check_distinct(distances: Float64[np.ndarray, "points points"]) -> None:
     """Raise a ValueError if all points are the same: their kernel has no bandwidth."""
     if not distances.any():
         raise ValueError("distances must not all be zero: all points are the same")
@@ -94,7 +102,7 @@ def check_key(key: object) -> None:
     require(of_shape, "key", "one PRNG key, such as jax.random.key(0)", key)
 
 
-def real_array(name: str, values: Any, *, shape: str) -> np.ndarray:
+def real_array(name: str, values: Any, *, shape: str) -> Float64[np.ndarray, "..."]:
     """Return an array of finite real numbers as float64, without a copy if it is float64 already.
 
     Args:
@@ -131,7 +139,7 @@ def _as_array(name: str, values: Any, shape: str) -> np.ndarray:
         raise ValueError(f"{name} must be an array of shape {shape}, got {type(values).__name__}") from None
 
 
-def picture(name: str, values: Any, *, fewest: int) -> np.ndarray:
+def picture(name: str, values: Any, *, fewest: int) -> Float64[np.ndarray, "points components"]:
     """Return coordinates (n, k) as float64.
 
     Args:
@@ -148,7 +156,7 @@ def picture(name: str, values: Any, *, fewest: int) -> np.ndarray:
     return array
 
 
-def labels(name: str, values: Any, count: int) -> np.ndarray:
+def labels(name: str, values: Any, count: int) -> Int[np.ndarray, " points"]:
     """Return an integer code for each label, int (count,), in the sorted order of the labels (numbers or strings).
 
     Raises:
@@ -165,7 +173,9 @@ def labels(name: str, values: Any, count: int) -> np.ndarray:
         raise ValueError(f"{name} must hold numbers or strings, got mixed types that cannot be sorted") from None
 
 
-def distance_matrix(name: str, values: Any, *, fewest: int = 1, count: int | None = None) -> np.ndarray:
+def distance_matrix(
+    name: str, values: Any, *, fewest: int = 1, count: int | None = None
+) -> Float64[np.ndarray, "points points"]:
     """Return distances (n, n) as float64, without a copy if they are float64 already.
 
     Args:
@@ -194,14 +204,14 @@ def distance_matrix(name: str, values: Any, *, fewest: int = 1, count: int | Non
     return matrix
 
 
-def _asymmetry(matrix: np.ndarray) -> float:
+def _asymmetry(matrix: Float64[np.ndarray, "points points"]) -> float:
     """Return the largest |m_ij - m_ji|, computed in blocks of rows to save memory."""
     starts = range(0, len(matrix), _ROWS)
     rows = ((matrix[start : start + _ROWS, start:], matrix[start:, start : start + _ROWS].T) for start in starts)
     return max((float(np.abs(one - other).max()) for one, other in rows), default=0.0)
 
 
-def without_unit(values: np.ndarray) -> tuple[np.ndarray, float]:
+def without_unit(values: Float64[np.ndarray, " *shape"]) -> tuple[Float64[np.ndarray, " *shape"], float]:
     """Return values divided by a power of two, and that power, so that their squares stay in range.
 
     Squares of float64 overflow above 1e154 and lose digits below 1e-154; those of float32, which t-SNE uses, at 1e19

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float64
 from scipy.spatial.distance import pdist, squareform
 
 from jaxscape.embedding.arguments import (
+    Distances,
     check_diffusion,
     check_distinct,
     check_key,
@@ -24,7 +26,7 @@ from jaxscape.embedding.mds import check_distances, classical_mds
 class Embedding(NamedTuple):
     """An embedding of n points."""
 
-    embedding: np.ndarray  # float64 (n, n_components)
+    embedding: Float64[np.ndarray, "points components"]
     # Fraction of the variance that the projection explains, 0 to 1; None for methods that are not projections.
     explained: float | None = None
 
@@ -32,13 +34,18 @@ class Embedding(NamedTuple):
 class PackageStages(NamedTuple):
     """Results of the `phate` package for a distance matrix."""
 
-    embedding: np.ndarray  # float64 (n, n_components)
+    embedding: Float64[np.ndarray, "points components"]
     t: int  # diffusion time as the package counts it
-    potential_distances: np.ndarray  # float64 (n, n)
+    potential_distances: Float64[np.ndarray, "points points"]
 
 
 def phate_package(
-    distances: np.ndarray, *, n_components: int = 2, knn: int = 5, decay: float = 40, t: int | str = "auto"
+    distances: Distances,
+    *,
+    n_components: int = 2,
+    knn: int = 5,
+    decay: float = 40,
+    t: int | str = "auto",
 ) -> PackageStages:
     """Return the embedding of the `phate` package: no landmarks, SMACOF, no output. See `jaxscape.phate`.
 
@@ -81,7 +88,7 @@ def phate_package(
     )
 
 
-def pca(distances: np.ndarray, *, n_components: int = 2) -> Embedding:
+def pca(distances: Distances, *, n_components: int = 2) -> Embedding:
     """Return the exact principal components of points, computed from their euclidean distances (n, n).
 
     Raises:
@@ -92,7 +99,7 @@ def pca(distances: np.ndarray, *, n_components: int = 2) -> Embedding:
     return Embedding(coordinates * unit, _explained(coordinates, values))
 
 
-def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2) -> Embedding:
+def random_plane(distances: Distances, *, key: jax.Array, n_components: int = 2) -> Embedding:
     """Return the exact random projection of points, computed from their euclidean distances (n, n).
 
     The random plane lies in the (n - 1)-dimensional span of the n centred points. A random plane of the whole parameter
@@ -109,7 +116,7 @@ def random_plane(distances: np.ndarray, *, key: jax.Array, n_components: int = 2
     return Embedding(projected * unit, _explained(projected, values))
 
 
-def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | None = None) -> Embedding:
+def tsne(distances: Distances, *, n_components: int = 2, perplexity: float | None = None) -> Embedding:
     """Return the t-SNE embedding by scikit-learn, initialised by classical scaling and therefore deterministic.
 
     van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9 (2008). Kobak and Berens (2019) recommend
@@ -140,7 +147,7 @@ def tsne(distances: np.ndarray, *, n_components: int = 2, perplexity: float | No
 
 
 def umap(
-    distances: np.ndarray,
+    distances: Distances,
     *,
     n_components: int = 2,
     n_neighbors: int | None = None,
@@ -196,5 +203,5 @@ def _installed_by(extra: str) -> Iterator[None]:
         ) from error
 
 
-def _explained(coordinates: np.ndarray, values: np.ndarray) -> float:
+def _explained(coordinates: Float64[np.ndarray, "points components"], values: Float64[np.ndarray, " points"]) -> float:
     return float((coordinates**2).sum() / max(np.maximum(values, 0).sum(), np.finfo(float).tiny))

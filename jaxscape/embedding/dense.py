@@ -8,9 +8,10 @@ so its host does the work. All functions take and return NumPy arrays.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 
-def gram_of_rows(rows: np.ndarray) -> np.ndarray:
+def gram_of_rows(rows: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows rows"]:
     """Return the inner products (n, n) of the rows of a matrix (n, k), exactly symmetric on a CPU."""
     if _on_gpu():
         with jax.enable_x64(True):
@@ -19,7 +20,9 @@ def gram_of_rows(rows: np.ndarray) -> np.ndarray:
     return rows @ rows.T  # NumPy recognises the transpose and calls BLAS's syrk, which does half the work
 
 
-def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def product(
+    left: Float64[np.ndarray, "rows inner"], right: Float64[np.ndarray, "inner columns"]
+) -> Float64[np.ndarray, "rows columns"]:
     """Return the product of two matrices."""
     if _on_gpu():
         with jax.enable_x64(True):
@@ -27,7 +30,7 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return left @ right
 
 
-def eigenvalues(symmetric: np.ndarray) -> np.ndarray:
+def eigenvalues(symmetric: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, " n"]:
     """Return the eigenvalues (n,) of a symmetric matrix, smallest first."""
     if _on_gpu():
         with jax.enable_x64(True):

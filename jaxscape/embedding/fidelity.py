@@ -4,11 +4,23 @@ Trustworthiness and continuity follow J. Venna and S. Kaski, "Neighborhood prese
 (ICANN 2001).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Float64, Int, Int32, Real
 
-from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array
+from jaxscape.embedding.arguments import (
+    Coordinates,
+    Distances,
+    Labels,
+    Numbers,
+    check_whole,
+    distance_matrix,
+    labels,
+    picture,
+    real_array,
+)
 from jaxscape.embedding.mds import normalized_stress
 from jaxscape.embedding.measures import average_ranks, count_nearer, embedded_distances, rank_correlation
 
@@ -43,13 +55,13 @@ MEANINGS = {
 
 
 def fidelity(
-    distances: np.ndarray,
-    embedding: np.ndarray,
+    distances: Distances,
+    embedding: Coordinates,
     *,
-    trajectory: np.ndarray | None = None,
-    order: np.ndarray | None = None,
-    radius: np.ndarray | None = None,
-    center: np.ndarray | None = None,
+    trajectory: Labels | None = None,
+    order: Numbers | None = None,
+    radius: Numbers | None = None,
+    center: Real[np.ndarray | Array, " components"] | Sequence[float] | None = None,
     neighbours: int = NEIGHBOURS,
 ) -> Fidelity:
     """Return how well an embedding preserves the distances from which it was computed.
@@ -97,14 +109,18 @@ def fidelity(
     )
 
 
-def _column(name: str, values: np.ndarray, count: int) -> np.ndarray:
+def _column(
+    name: str, values: Real[np.ndarray | Array, " entries"] | Sequence[float], count: int
+) -> Float64[np.ndarray, " entries"]:
     column = real_array(name, values, shape="(n,)")
     if column.shape != (count,):
         raise ValueError(f"{name} must have shape ({count},), got {column.shape}")
     return column
 
 
-def _trustworthiness_and_continuity(given: np.ndarray, embedded: np.ndarray, near: int) -> tuple[float, float]:
+def _trustworthiness_and_continuity(
+    given: Float64[np.ndarray, "points points"], embedded: Float64[np.ndarray, "points points"], near: int
+) -> tuple[float, float]:
     """Return trustworthiness and continuity: 1 minus a penalty for false neighbours, and for missing ones."""
     count = len(given)
     if near < 1:
@@ -117,7 +133,7 @@ def _trustworthiness_and_continuity(given: np.ndarray, embedded: np.ndarray, nea
     return 1 - scale * float(too_far[0]), 1 - scale * float(too_far[1])
 
 
-def _ranks(distances: np.ndarray) -> np.ndarray:
+def _ranks(distances: Float64[np.ndarray, "points points"]) -> Int32[np.ndarray, "points points"]:
     """Return the neighbour rank of each column for each row: 1 is the nearest other point, 0 the point itself."""
     below = distances.copy()
     np.fill_diagonal(below, -1)  # the point itself comes first, before other points at distance 0
@@ -127,18 +143,27 @@ def _ranks(distances: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def paths(numbers: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
+def paths(numbers: Int[np.ndarray, " points"], order: Real[np.ndarray, " points"]) -> list[Int[np.ndarray, " _"]]:
     """Return the rows of each trajectory (n,), in order."""
     rows = np.lexsort((order, numbers))
     return np.split(rows, np.flatnonzero(np.diff(numbers[rows])) + 1)
 
 
-def _broken(given: np.ndarray, embedded: np.ndarray, numbers: np.ndarray, order: np.ndarray) -> float:
+def _broken(
+    given: Float64[np.ndarray, "points points"],
+    embedded: Float64[np.ndarray, "points points"],
+    numbers: Int[np.ndarray, " points"],
+    order: Float64[np.ndarray, " points"],
+) -> float:
     nearer, truly = (count_nearer(each, numbers, order) for each in (embedded, given))
     return float((nearer - truly > BROKEN * len(given)).mean()) if len(nearer) else np.nan
 
 
-def _radii(true: np.ndarray, drawn: np.ndarray, trajectories: list[np.ndarray]) -> tuple[float, float]:
+def _radii(
+    true: Float64[np.ndarray, " points"],
+    drawn: Float64[np.ndarray, " points"],
+    trajectories: list[Int[np.ndarray, " _"]],
+) -> tuple[float, float]:
     correlations, right = [], []
     for rows in trajectories:
         both = true[rows], drawn[rows]

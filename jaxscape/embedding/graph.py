@@ -6,6 +6,7 @@ distances enter, so their unit does not matter.
 """
 
 import numpy as np
+from jaxtyping import Float64, Int
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
@@ -13,7 +14,9 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 SMALLEST_AFFINITY = 1e-4
 
 
-def affinity(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> csr_array:
+def affinity(
+    distances: Float64[np.ndarray, "points points"], *, knn: int = 5, decay: float = 40
+) -> Float64[csr_array, "points points"]:
     """Return the affinities (n, n) of points, (K + K^T) / 2, zero where both kernels are below 1e-4.
 
     K_ij = exp(-(d_ij / b_i)^decay), where b_i is the distance of i to its knn-th neighbour. If that is 0, only points
@@ -22,7 +25,9 @@ def affinity(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> csr_a
     return affinity_from_bandwidth(distances, bandwidths(distances, knn), decay)
 
 
-def affinity_from_bandwidth(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> csr_array:
+def affinity_from_bandwidth(
+    distances: Float64[np.ndarray, "points points"], bandwidth: Float64[np.ndarray, " points"], decay: float
+) -> Float64[csr_array, "points points"]:
     """Return the affinities (n, n) of points whose bandwidths (n,) are known."""
     rows, columns = np.nonzero(distances <= _reach(bandwidth, decay)[:, None])
     values = alpha_decay_kernel(distances[rows, columns], bandwidth[rows], decay)
@@ -31,7 +36,7 @@ def affinity_from_bandwidth(distances: np.ndarray, bandwidth: np.ndarray, decay:
     return csr_array((joined + joined.T) / 2)
 
 
-def smallest_connecting_knn(distances: np.ndarray, *, knn: int = 5, decay: float = 40) -> int:
+def smallest_connecting_knn(distances: Float64[np.ndarray, "points points"], *, knn: int = 5, decay: float = 40) -> int:
     """Return the smallest number of neighbours, from `knn` up, whose graph is connected.
 
     More neighbours never disconnect a graph, so every larger number connects it too.
@@ -49,27 +54,31 @@ def smallest_connecting_knn(distances: np.ndarray, *, knn: int = 5, decay: float
     return max(knn, int(minimum_spanning_tree(np.minimum(between, between.T)).max())) if count > 1 else knn
 
 
-def _components(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> tuple[int, np.ndarray]:
+def _components(
+    distances: Float64[np.ndarray, "points points"], bandwidth: Float64[np.ndarray, " points"], decay: float
+) -> tuple[int, Int[np.ndarray, " points"]]:
     """Return the number of components, and the component (n,) of each point."""
     joined = csr_array(distances <= _reach(bandwidth, decay)[:, None])
     count, component = connected_components(joined, directed=False)
     return int(count), component
 
 
-def bandwidths(distances: np.ndarray, knn: int) -> np.ndarray:
+def bandwidths(distances: Float64[np.ndarray, "points points"], knn: int) -> Float64[np.ndarray, " points"]:
     """Return the distance (n,) of each point to its knn-th neighbour."""
     # Column 0 of a sorted row is the point itself.
     return np.partition(distances, knn, axis=1)[:, knn]
 
 
-def _reach(bandwidth: np.ndarray, decay: float) -> np.ndarray:
+def _reach(bandwidth: Float64[np.ndarray, " *shape"], decay: float) -> Float64[np.ndarray, " *shape"]:
     """Return the distances up to which the kernels of these bandwidths are not zero."""
     with np.errstate(over="ignore"):
         # A larger exponent would overflow; an infinite result reaches every point.
         return bandwidth * (-np.log(SMALLEST_AFFINITY)) ** min(1 / decay, 300)
 
 
-def alpha_decay_kernel(distances: np.ndarray, bandwidth: np.ndarray, decay: float) -> np.ndarray:
+def alpha_decay_kernel(
+    distances: Float64[np.ndarray, " *shape"], bandwidth: Float64[np.ndarray, "..."], decay: float
+) -> Float64[np.ndarray, " *shape"]:
     """Return exp(-(d / b)^decay): 1 at distance 0, and 0 where it is below 1e-4."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values = np.exp(-((distances / bandwidth) ** decay))

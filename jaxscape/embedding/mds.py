@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float64, Int
 from scipy.optimize import OptimizeResult, minimize
 from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
-from jaxscape.embedding.arguments import check_whole, distance_matrix, picture, without_unit
+from jaxscape.embedding.arguments import Coordinates, Distances, check_whole, distance_matrix, picture, without_unit
 
 _FEW = 300  # up to this many points the start is classical scaling of all; above, the layout of a sample
 
@@ -17,13 +18,13 @@ _FEW = 300  # up to this many points the start is classical scaling of all; abov
 class Layout(NamedTuple):
     """The result of metric scaling."""
 
-    embedding: np.ndarray  # float64 (n, n_components), centred and rotated to the principal axes
+    embedding: Float64[np.ndarray, "points components"]  # centred and rotated to the principal axes
     stress: float  # normalised; see `normalized_stress`
     iterations: int
     converged: bool
 
 
-def check_distances(distances: np.ndarray, *, n_components: int = 2) -> np.ndarray:
+def check_distances(distances: Distances, *, n_components: int = 2) -> Float64[np.ndarray, "points points"]:
     """Return a checked distance matrix as a float64 copy (n, n).
 
     Raises:
@@ -36,14 +37,16 @@ def check_distances(distances: np.ndarray, *, n_components: int = 2) -> np.ndarr
     return np.array(matrix)
 
 
-def double_center(distances: np.ndarray) -> np.ndarray:
+def double_center(distances: Float64[np.ndarray, "points points"]) -> Float64[np.ndarray, "points points"]:
     """Return the inner products (n, n) of centred points, from their euclidean distances (n, n)."""
     squared = distances**2
     row = squared.mean(axis=1)
     return -(squared - row[:, None] - row + row.mean()) / 2
 
 
-def classical_mds(distances: np.ndarray, *, n_components: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def classical_mds(
+    distances: Distances, *, n_components: int = 2
+) -> tuple[Float64[np.ndarray, "points components"], Float64[np.ndarray, " points"]]:
     """Return coordinates by Torgerson's classical scaling, and the eigenvalues of the double-centred matrix.
 
     Args:
@@ -68,14 +71,20 @@ def classical_mds(distances: np.ndarray, *, n_components: int = 2) -> tuple[np.n
         return coordinates * unit, values * unit * unit
 
 
-def _coordinates(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def _coordinates(
+    values: Float64[np.ndarray, " components"], vectors: Float64[np.ndarray, "points components"]
+) -> Float64[np.ndarray, "points components"]:
     """Scale eigenvectors by the square roots of their eigenvalues, and make the largest coordinate of each positive."""
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
     return vectors * signs * np.sqrt(np.maximum(values, 0))
 
 
 def metric_mds(
-    distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-5, max_iterations: int = 1000
+    distances: Distances,
+    *,
+    n_components: int = 2,
+    tolerance: float = 1e-5,
+    max_iterations: int = 1000,
 ) -> Layout:
     """Return coordinates that minimise the stress, sum (D - d)^2: metric scaling by L-BFGS.
 
@@ -102,7 +111,13 @@ def metric_mds(
         return _layout(matrix, unit, start, tolerance, max_iterations)
 
 
-def mds(distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-6, max_iterations: int = 1000) -> Layout:
+def mds(
+    distances: Distances,
+    *,
+    n_components: int = 2,
+    tolerance: float = 1e-6,
+    max_iterations: int = 1000,
+) -> Layout:
     """Return coordinates that minimise the stress by metric scaling, the better of two layouts.
 
     The stress has many local minima, and one layout may break a trajectory that another keeps whole. One layout starts
@@ -129,7 +144,13 @@ def mds(distances: np.ndarray, *, n_components: int = 2, tolerance: float = 1e-6
     return min(layouts, key=lambda layout: layout.stress)
 
 
-def _layout(matrix: np.ndarray, unit: float, start: np.ndarray, tolerance: float, max_iterations: int) -> Layout:
+def _layout(
+    matrix: Float64[np.ndarray, "points points"],
+    unit: float,
+    start: Float64[np.ndarray, "points components"],
+    tolerance: float,
+    max_iterations: int,
+) -> Layout:
     points, iterations, converged = minimize_stress(matrix, start, tolerance=tolerance, max_iterations=max_iterations)
     points = points - points.mean(axis=0)
     vectors, lengths, _ = np.linalg.svd(points, full_matrices=False)
@@ -137,7 +158,9 @@ def _layout(matrix: np.ndarray, unit: float, start: np.ndarray, tolerance: float
     return Layout(points * unit, _stress(matrix, points), iterations, converged)
 
 
-def _coarse_layout(distances: np.ndarray, n_components: int, tolerance: float, max_iterations: int) -> np.ndarray:
+def _coarse_layout(
+    distances: Float64[np.ndarray, "points points"], n_components: int, tolerance: float, max_iterations: int
+) -> Float64[np.ndarray, "points components"]:
     """Return a start (n, k): classical scaling, or for many points the layout of a sample with the rest placed."""
     if len(distances) <= max(_FEW, 8 * n_components):
         return classical_mds(distances, n_components=n_components)[0]
@@ -153,8 +176,12 @@ def _coarse_layout(distances: np.ndarray, n_components: int, tolerance: float, m
 
 
 def minimize_stress(
-    distances: np.ndarray, start: np.ndarray, *, tolerance: float, max_iterations: int
-) -> tuple[np.ndarray, int, bool]:
+    distances: Float64[np.ndarray, "points points"],
+    start: Float64[np.ndarray, "points components"],
+    *,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Float64[np.ndarray, "points components"], int, bool]:
     """Return coordinates (n, k) at a local minimum of the stress, the number of steps, and whether it converged."""
     total = (distances**2).sum() / 2
     if total == 0:
@@ -163,7 +190,9 @@ def minimize_stress(
     unit = np.sqrt(total / len(distances))
     stresses = []
 
-    def stress_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    def stress_and_gradient(
+        flat: Float64[np.ndarray, " coordinates"],
+    ) -> tuple[float, Float64[np.ndarray, " coordinates"]]:
         points = flat.reshape(start.shape) * unit
         stress, image = jax.device_get(_guttman(target, points))
         return stress / total, (points - image).ravel() / unit
@@ -187,8 +216,12 @@ def minimize_stress(
 
 
 def place(
-    distances: np.ndarray, places: np.ndarray, *, tolerance: float = 1e-7, max_iterations: int = 1000
-) -> np.ndarray:
+    distances: Float64[np.ndarray, "new points"],
+    places: Float64[np.ndarray, "points components"],
+    *,
+    tolerance: float = 1e-7,
+    max_iterations: int = 1000,
+) -> Float64[np.ndarray, "new components"]:
     """Return coordinates (m, n_components) of new points among fixed ones, minimising the stress of each new point.
 
     Each new point starts at its nearest fixed point and moves by majorisation.
@@ -210,9 +243,19 @@ def place(
     return np.concatenate([np.empty((0, places.shape[1])), *parts])
 
 
+# Coordinates, the number of steps so far, and the length of the longest step.
+_Step = tuple[Float64[Array, "new components"], Int[Array, ""], Float64[Array, ""]]
+
+
 @jax.jit
-def _place(target: jax.Array, places: jax.Array, first: jax.Array, shortest: float, most: int) -> jax.Array:
-    def step(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _place(
+    target: Float64[Array, "new points"],
+    places: Float64[Array, "points components"],
+    first: Float64[Array, "new components"],
+    shortest: float | Float64[Array, ""],
+    most: int | Int[Array, ""],
+) -> Float64[Array, "new components"]:
+    def step(state: _Step) -> _Step:
         points, count, _ = state
         current = _distances(points, places)
         ratio = jnp.where(current > 0, target / current, 0)
@@ -220,14 +263,16 @@ def _place(target: jax.Array, places: jax.Array, first: jax.Array, shortest: flo
         new = (pull + ratio.sum(axis=1, keepdims=True) * points) / len(places)
         return new, count + 1, jnp.sqrt(((new - points) ** 2).sum(axis=1)).max()
 
-    def unfinished(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def unfinished(state: _Step) -> Bool[Array, ""]:
         return (state[1] < most) & (state[2] > shortest)
 
     return jax.lax.while_loop(unfinished, step, (first, jnp.int32(0), jnp.float64(jnp.inf)))[0]
 
 
 @jax.jit
-def _guttman(target: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _guttman(
+    target: Float64[Array, "points points"], points: Float64[Array, "points components"]
+) -> tuple[Float64[Array, ""], Float64[Array, "points components"]]:
     """Return the stress of points (n, k), and their Guttman transform."""
     current = _distances(points, points)
     ratio = jnp.where(current > 0, target / current, 0)
@@ -235,13 +280,15 @@ def _guttman(target: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array
     return ((target - current) ** 2).sum() / 2, image
 
 
-def _distances(points: jax.Array, others: jax.Array) -> jax.Array:
+def _distances(
+    points: Float64[Array, "points components"], others: Float64[Array, "others components"]
+) -> Float64[Array, "points others"]:
     # From differences of coordinates: inner products would lose the digits of nearby points.
     axes = range(points.shape[1])
     return jnp.sqrt(sum((points[:, None, axis] - others[None, :, axis]) ** 2 for axis in axes))
 
 
-def normalized_stress(distances: np.ndarray, embedding: np.ndarray) -> float:
+def normalized_stress(distances: Distances, embedding: Coordinates) -> float:
     """Return the normalised stress sqrt(sum (D - s d)^2 / sum D^2) at the best scale s; 0 is perfect.
 
     It does not depend on the scale of either. It is 1 for an embedding that is a single point, and 0 if all distances
@@ -260,7 +307,9 @@ def normalized_stress(distances: np.ndarray, embedding: np.ndarray) -> float:
     return _stress(without_unit(matrix)[0], without_unit(points)[0])
 
 
-def _stress(distances: np.ndarray, embedding: np.ndarray) -> float:
+def _stress(
+    distances: Float64[np.ndarray, "points points"], embedding: Float64[np.ndarray, "points components"]
+) -> float:
     embedded = squareform(pdist(embedding))
     total = (distances**2).sum()
     if total == 0:

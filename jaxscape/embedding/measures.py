@@ -8,11 +8,23 @@ an embedding that is one point, a trajectory that does not move), or the dispari
 """
 
 import numpy as np
+from jaxtyping import Float64, Int, Shaped
 from scipy.linalg import eigvalsh
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist, squareform
 
-from jaxscape.embedding.arguments import check_whole, distance_matrix, labels, picture, real_array, without_unit
+from jaxscape.embedding.arguments import (
+    Coordinates,
+    Distances,
+    Labels,
+    Numbers,
+    check_whole,
+    distance_matrix,
+    labels,
+    picture,
+    real_array,
+    without_unit,
+)
 from jaxscape.embedding.mds import double_center
 
 # An embedding is degenerate below these ratios, unless the distances themselves have a ratio below twice of that.
@@ -20,7 +32,7 @@ FLAT = 0.02  # extent of the second or third axis over that of the first: so nar
 CROWDED = 0.01  # radius of 90 % of the points over that of all: so small a dot looks like one point
 
 
-def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
+def demap(geodesics: Distances, embedding: Coordinates) -> float:
     """Return DeMAP: the rank correlation of embedded distances with geodesic distances, over all pairs.
 
     Moon et al. (2019) compute the geodesics from the data without noise and embed the noisy data.
@@ -39,7 +51,12 @@ def demap(geodesics: np.ndarray, embedding: np.ndarray) -> float:
     return _correlation(distance_matrix("geodesics", geodesics, count=len(points)), embedded_distances(points))
 
 
-def rank_correlation(distances: np.ndarray, embedding: np.ndarray, *, neighbours: int | None = None) -> float:
+def rank_correlation(
+    distances: Distances,
+    embedding: Coordinates,
+    *,
+    neighbours: int | None = None,
+) -> float:
     """Return Spearman's correlation, -1 to 1, of embedded distances with the given ones.
 
     Args:
@@ -73,7 +90,7 @@ def rank_correlation(distances: np.ndarray, embedding: np.ndarray, *, neighbours
     return float(np.divide((first * second).sum(axis=1), spread, out=np.zeros(len(points)), where=spread > 0).mean())
 
 
-def successor_rank(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+def successor_rank(embedding: Coordinates, trajectory: Labels, order: Numbers) -> Int[np.ndarray, " steps"]:
     """Return, for each point but the last of a trajectory, how many other points are nearer to it than its successor.
 
     0 means that the nearest neighbour of a point is the next one of its trajectory; 1 is common, since the previous one
@@ -94,7 +111,7 @@ def successor_rank(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndar
     return _successor_rank(embedded_distances(picture("embedding", embedding, fewest=1)), trajectory, order)
 
 
-def successor_rank_of_distances(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+def successor_rank_of_distances(distances: Distances, trajectory: Labels, order: Numbers) -> Int[np.ndarray, " steps"]:
     """Return the `successor_rank` of given distances (n, n).
 
     Raises:
@@ -103,11 +120,17 @@ def successor_rank_of_distances(distances: np.ndarray, trajectory: np.ndarray, o
     return _successor_rank(distance_matrix("distances", distances), trajectory, order)
 
 
-def _successor_rank(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _successor_rank(
+    distances: Float64[np.ndarray, "points points"], trajectory: Labels, order: Numbers
+) -> Int[np.ndarray, " steps"]:
     return count_nearer(distances, *_numbered(trajectory, order, len(distances)))
 
 
-def count_nearer(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+def count_nearer(
+    distances: Float64[np.ndarray, "points points"],
+    trajectory: Int[np.ndarray, " points"],
+    order: Float64[np.ndarray, " points"],
+) -> Int[np.ndarray, " steps"]:
     """Return the `successor_rank` of points whose trajectories are numbered and whose arguments are checked."""
     rows = np.lexsort((order, trajectory))
     here, following = rows[:-1], rows[1:]
@@ -118,7 +141,7 @@ def count_nearer(distances: np.ndarray, trajectory: np.ndarray, order: np.ndarra
     return nearer - (to_next > 0)  # the point itself is nearer too
 
 
-def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarray) -> np.ndarray:
+def radial_trend(embedding: Coordinates, trajectory: Labels, order: Numbers) -> Float64[np.ndarray, " trajectories"]:
     """Return, for each trajectory, whether it moves away from the centre of the embedding or towards it.
 
     Args:
@@ -146,7 +169,7 @@ def radial_trend(embedding: np.ndarray, trajectory: np.ndarray, order: np.ndarra
     return np.array(trends)
 
 
-def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
+def procrustes_disparity(first: Coordinates, second: Coordinates) -> float:
     """Return the Procrustes disparity of two embeddings (n, k) of the same points, 0 (the same) to 1.
 
     It is the residual sum of squares after both are centred and scaled to unit norm, and one is rotated and reflected
@@ -164,7 +187,7 @@ def procrustes_disparity(first: np.ndarray, second: np.ndarray) -> float:
     return float(procrustes(one, other)[2])
 
 
-def degeneracy(distances: np.ndarray, embedding: np.ndarray) -> str:
+def degeneracy(distances: Distances, embedding: Coordinates) -> str:
     """Return in words how an embedding has collapsed; "" if it has not.
 
     An embedding is flat if its second or third axis extends less than 1/50 as far as the first: in the plane it has
@@ -218,7 +241,7 @@ def describe_degeneracy(reason: str) -> str:
     return f"the picture is degenerate: {reason}"
 
 
-def _extents(distances: np.ndarray, count: int) -> np.ndarray:
+def _extents(distances: Float64[np.ndarray, "points points"], count: int) -> Float64[np.ndarray, " axes"]:
     """Return the extents along the first axes (count,) of classical scaling, relative to the first."""
     most = len(distances) - 1
     values = eigvalsh(double_center(distances), subset_by_index=(max(0, most - count + 1), most))[::-1]
@@ -227,17 +250,17 @@ def _extents(distances: np.ndarray, count: int) -> np.ndarray:
     return extents / extents[0] if extents[0] > 0 else extents
 
 
-def _is_one_point(points: np.ndarray) -> bool:
+def _is_one_point(points: Float64[np.ndarray, "points components"]) -> bool:
     # The norm is checked too: differences may be so small relative to the coordinates that their squares underflow.
     return bool((points == points[0]).all() or np.linalg.norm(points - points.mean(axis=0)) == 0)
 
 
-def embedded_distances(points: np.ndarray) -> np.ndarray:
+def embedded_distances(points: Float64[np.ndarray, "points components"]) -> Float64[np.ndarray, "points points"]:
     """Return the distances (n, n) of points, in a unit in which their squares neither overflow nor underflow."""
     return squareform(pdist(without_unit(points)[0]))
 
 
-def average_ranks(values: np.ndarray) -> np.ndarray:
+def average_ranks(values: Shaped[np.ndarray, "*rows n"]) -> Float64[np.ndarray, "*rows n"]:
     """Return the ranks from 1 of values (..., n) along the last axis, float64; equal values share their mean rank.
 
     The same as `scipy.stats.rankdata`. The import of `scipy.stats` takes longer than an embedding of 1,000 points.
@@ -256,14 +279,16 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _correlation(given: np.ndarray, embedded: np.ndarray) -> float:
+def _correlation(given: Float64[np.ndarray, "points points"], embedded: Float64[np.ndarray, "points points"]) -> float:
     one, other = (squareform(matrix, checks=False) for matrix in (given, embedded))
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return np.nan
     return float(np.corrcoef(average_ranks(one), average_ranks(other))[0, 1])
 
 
-def _numbered(trajectory: np.ndarray, order: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _numbered(
+    trajectory: Labels, order: Numbers, count: int
+) -> tuple[Int[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
     """Return an integer code for the trajectory of each point, and its checked position in that trajectory."""
     position = real_array("order", order, shape="(n,)")
     if len(position) != count:

@@ -20,10 +20,11 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Float64, Int, Real
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 
-from jaxscape.embedding.arguments import check_diffusion, check_distinct, check_whole, real_array, require
+from jaxscape.embedding.arguments import Distances, check_diffusion, check_distinct, check_whole, real_array, require
 from jaxscape.embedding.dense import eigenvalues, gram_of_rows, product
 from jaxscape.embedding.graph import affinity_from_bandwidth, alpha_decay_kernel, bandwidths, smallest_connecting_knn
 from jaxscape.embedding.mds import check_distances, metric_mds, place
@@ -64,29 +65,29 @@ class PhateResult(NamedTuple):
     With landmarks all stages are those of the m landmarks alone; the embedding has all n points.
     """
 
-    embedding: np.ndarray  # float64 (n, n_components); the mean of the landmarks is zero
+    embedding: Float64[np.ndarray, "points components"]  # the mean of the landmarks is zero
     t: int  # diffusion time: the rows of P^t are compared
-    entropy: np.ndarray | None  # float64 (100,): von Neumann entropy of P^1, P^2, ...; None if t was given
-    potential_distances: np.ndarray  # float64 (n, n)
+    entropy: Float64[np.ndarray, " times"] | None  # von Neumann entropy of P^1, P^2, ...; None if t was given
+    potential_distances: Float64[np.ndarray, "landmarks landmarks"]
     stress: float  # normalised stress of the embedding against the potential distances
     n_connected_components: int  # of the graph of non-zero affinities
-    component: np.ndarray  # int (n,): component of each point (with landmarks, of the nearest one), 0 the largest
+    component: Int[np.ndarray, " points"]  # component of each point (with landmarks, of the nearest one), 0 the largest
     degenerate: str  # how the embedding has collapsed (`jaxscape.degeneracy`), "" if it has not
     connecting_knn: int  # the smallest knn, at least the one used, whose graph is connected
     warnings: tuple[str, ...]  # what a reader of the figure must know
     iterations: int  # of metric scaling
-    affinity: csr_array  # float64 (n, n), symmetric
-    bandwidth: np.ndarray  # float64 (n,): distance to the knn-th neighbour
-    potential: np.ndarray  # float64 (n, n): minus the logarithm of P^t
+    affinity: Float64[csr_array, "landmarks landmarks"]  # symmetric
+    bandwidth: Float64[np.ndarray, " landmarks"]  # distance to the knn-th neighbour
+    potential: Float64[np.ndarray, "landmarks landmarks"]  # minus the logarithm of P^t
     knn: int  # the number that was used
     decay: float
     potential_metric: str
-    landmarks: np.ndarray | None  # int (m,): rows of the landmarks; None if there are none
+    landmarks: Int[np.ndarray, " landmarks"] | None  # rows of the landmarks; None if there are none
     source: str  # a digest of the distances
     tried: tuple[Trial, ...] | None = None  # the trials of knn="auto"; None if a number or "connect" was given
 
     @property
-    def operator(self) -> csr_array:
+    def operator(self) -> Float64[csr_array, "landmarks landmarks"]:
         """Return the diffusion operator P, float64 (n, n), whose rows sum to 1."""
         return diffusion_operator(self.affinity)
 
@@ -103,7 +104,7 @@ class _Settings(NamedTuple):
 
 
 def phate(
-    distances: np.ndarray,
+    distances: Distances,
     *,
     n_components: int = 2,
     knn: int | str = 5,
@@ -168,7 +169,9 @@ def phate(
     return result._replace(embedding=embedding, component=component, landmarks=chosen)
 
 
-def _embed_best(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None) -> PhateResult:
+def _embed_best(
+    matrix: Float64[np.ndarray, "points points"], settings: _Settings, previous: PhateResult | None
+) -> PhateResult:
     """Return the result for the best of several numbers of neighbours.
 
     They are tried one after another, since each needs several (n, n) arrays.
@@ -186,7 +189,7 @@ def _embed_best(matrix: np.ndarray, settings: _Settings, previous: PhateResult |
     return _embed(matrix, settings._replace(knn=knn), previous)._replace(tried=tuple(trials))
 
 
-def _try(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None) -> Trial:
+def _try(matrix: Float64[np.ndarray, "points points"], settings: _Settings, previous: PhateResult | None) -> Trial:
     try:
         result = _embed(matrix, settings, previous)
     except _TooMuchDiffusionError as error:
@@ -201,7 +204,9 @@ class _TooMuchDiffusionError(ValueError):
         self.t = t
 
 
-def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None) -> PhateResult:
+def _embed(
+    matrix: Float64[np.ndarray, "points points"], settings: _Settings, previous: PhateResult | None
+) -> PhateResult:
     """Compute all stages, except those that can be reused from a previous result."""
     n_components, knn, decay, t, metric, _ = settings
     if knn == "connect":
@@ -260,7 +265,7 @@ def _embed(matrix: np.ndarray, settings: _Settings, previous: PhateResult | None
     )
 
 
-def _components(affinities: csr_array) -> tuple[int, np.ndarray]:
+def _components(affinities: Float64[csr_array, "points points"]) -> tuple[int, Int[np.ndarray, " points"]]:
     """Return the number of components, and the component (n,) of each point.
 
     Components are numbered from the largest; of two with the same size the one with the first row comes first.
@@ -271,12 +276,14 @@ def _components(affinities: csr_array) -> tuple[int, np.ndarray]:
     return int(count), np.argsort(order)[component]
 
 
-def diffusion_operator(affinities: csr_array) -> csr_array:
+def diffusion_operator(affinities: Float64[csr_array, "points points"]) -> Float64[csr_array, "points points"]:
     """Return P (n, n): affinities divided by the sums of their rows."""
     return csr_array(diags_array(1 / affinities.sum(axis=1)) @ affinities)
 
 
-def von_neumann_entropy(affinities: csr_array, *, times: int = TIMES) -> np.ndarray:
+def von_neumann_entropy(
+    affinities: Float64[csr_array, "points points"], *, times: int = TIMES
+) -> Float64[np.ndarray, " times"]:
     """Return the entropy (times,), in nats, of the normalised singular values of P to the powers 1, 2, ...
 
     Singular values below about 1e-7 of the largest are rounding error and count as zero.
@@ -292,7 +299,7 @@ def von_neumann_entropy(affinities: csr_array, *, times: int = TIMES) -> np.ndar
     return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
 
 
-def knee(values: np.ndarray) -> int:
+def knee(values: Float64[np.ndarray, " times"]) -> int:
     """Return the index of the knee of a curve (m,): where two straight lines, left and right of it, fit best.
 
     Both are fitted by least squares and judged by the sum of absolute residuals; the value at the index counts in both.
@@ -306,7 +313,9 @@ def knee(values: np.ndarray) -> int:
     return int(bends[np.argmin(np.maximum(left + right, rounding))])
 
 
-def _residuals(values: np.ndarray, more: int, counts: np.ndarray) -> np.ndarray:
+def _residuals(
+    values: Float64[np.ndarray, " times"], more: int, counts: Int[np.ndarray, " bends"]
+) -> Float64[np.ndarray, " bends"]:
     """Return sums of absolute residuals of the first `counts` values from lines through the first `counts + more`."""
     x = np.arange(len(values), dtype=np.float64)
     fitted = np.arange(len(values)) < (counts + more)[:, None]
@@ -318,7 +327,7 @@ def _residuals(values: np.ndarray, more: int, counts: np.ndarray) -> np.ndarray:
     return (residuals * (np.arange(len(values)) < counts[:, None])).sum(axis=1)
 
 
-def diffuse(affinities: csr_array, t: int) -> np.ndarray:
+def diffuse(affinities: Float64[csr_array, "points points"], t: int) -> Float64[np.ndarray, "points points"]:
     """Return P^t, float64 (n, n), with a relative error of about 1e-13 in every entry.
 
     Computed by repeated squaring of the symmetric matrix similar to P. It has no negative entries, so nothing cancels.
@@ -334,17 +343,23 @@ def diffuse(affinities: csr_array, t: int) -> np.ndarray:
     return power * root / root[:, None]
 
 
-def _dense_if_full(matrix: csr_array) -> csr_array | np.ndarray:
+def _dense_if_full(
+    matrix: Float64[csr_array, "points points"],
+) -> Float64[csr_array, "points points"] | Float64[np.ndarray, "points points"]:
     """Return a dense array if more than a tenth of the entries are not zero, since products are faster then."""
     return matrix.toarray() if matrix.nnz > matrix.shape[0] ** 2 / 10 else matrix
 
 
-def potential_distances(potential: np.ndarray, *, metric: str = "euclidean") -> np.ndarray:
+def potential_distances(
+    potential: Float64[np.ndarray, "points features"], *, metric: str = "euclidean"
+) -> Float64[np.ndarray, "points points"]:
     """Return the distances (n, n) between the rows of a matrix (n, k), euclidean or cosine."""
     return _distances(potential, None, metric)
 
 
-def _distances(left: np.ndarray, right: np.ndarray | None, metric: str) -> np.ndarray:
+def _distances(
+    left: Float64[np.ndarray, "rows features"], right: Float64[np.ndarray, "others features"] | None, metric: str
+) -> Float64[np.ndarray, "rows others"]:
     """Return the distances between the rows of two matrices, or of one if `right` is None."""
     if metric == "cosine":
         left = left / np.linalg.norm(left, axis=1, keepdims=True)
@@ -355,7 +370,9 @@ def _distances(left: np.ndarray, right: np.ndarray | None, metric: str) -> np.nd
     return squared / 2 if metric == "cosine" else np.sqrt(squared)
 
 
-def _squared_distances(left: np.ndarray, right: np.ndarray | None) -> np.ndarray:
+def _squared_distances(
+    left: Float64[np.ndarray, "rows features"], right: Float64[np.ndarray, "others features"] | None
+) -> Float64[np.ndarray, "rows others"]:
     """Compute squared distances from inner products, and those of near pairs, which would lose digits, directly."""
     squared = gram_of_rows(left) if right is None else product(left, right.T)
     other = left if right is None else right
@@ -376,7 +393,9 @@ def _squared_distances(left: np.ndarray, right: np.ndarray | None) -> np.ndarray
     return np.maximum(squared, 0)
 
 
-def project(new_distances: np.ndarray, result: PhateResult) -> np.ndarray:
+def project(
+    new_distances: Real[np.ndarray | Array, "new points"], result: PhateResult
+) -> Float64[np.ndarray, "new components"]:
     """Return the coordinates of new points in an existing embedding, which does not change.
 
     The first diffusion step of a new point leads to the old points, by the kernel of the embedding; the other steps
@@ -413,7 +432,7 @@ def project(new_distances: np.ndarray, result: PhateResult) -> np.ndarray:
     return np.where(new.min(axis=1, initial=np.inf)[:, None] == 0, places[new.argmin(axis=1)], placed)
 
 
-def farthest_points(distances: np.ndarray, count: int) -> np.ndarray:
+def farthest_points(distances: Float64[np.ndarray, "points points"], count: int) -> Int[np.ndarray, " landmarks"]:
     """Return the sorted row numbers (count,) of points far from one another: farthest-point sampling from row 0."""
     chosen, nearest = [0], distances[0]
     for _ in range(count - 1):
@@ -422,7 +441,7 @@ def farthest_points(distances: np.ndarray, count: int) -> np.ndarray:
     return np.sort(chosen)
 
 
-def _check(matrix: np.ndarray, settings: _Settings) -> None:
+def _check(matrix: Float64[np.ndarray, "points points"], settings: _Settings) -> None:
     n_components, knn, decay, t, metric, landmarks = settings
     points = len(matrix)
     if landmarks is not None:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from jaxscape.embedding.arguments import check_whole, is_real, require
 
@@ -10,10 +11,10 @@ from jaxscape.embedding.arguments import check_whole, is_real, require
 class Tree(NamedTuple):
     """Noisy points sampled along the branches of a tree."""
 
-    points: np.ndarray  # float64 (n, size), with noise
-    geodesics: np.ndarray  # float64 (n, n), along the tree, without noise
-    branch: np.ndarray  # int (n,): branch of each point
-    place: np.ndarray  # int (n,): position along the branch, from 0
+    points: Float64[np.ndarray, "points size"]  # with noise
+    geodesics: Float64[np.ndarray, "points points"]  # along the tree, without noise
+    branch: Int[np.ndarray, " points"]  # branch of each point
+    place: Int[np.ndarray, " points"]  # position along the branch, from 0
 
 
 def artificial_tree(

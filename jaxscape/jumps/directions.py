@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Float64, Int, Integer, Real
 
 from jaxscape.arguments import (
     check_finite,
@@ -39,8 +40,8 @@ class JumpGrid(NamedTuple):
     """Perturbed copies of one minimum: every step size along every direction, directions outermost."""
 
     params: PyTree  # leaves [member, ...]
-    seed: np.ndarray  # int [member]: the direction's seed
-    step_size: np.ndarray  # float64 [member]
+    seed: Int[np.ndarray, " members"]  # the direction's seed
+    step_size: Float64[np.ndarray, " members"]
 
     @property
     def labels(self) -> list[dict[str, int | float]]:
@@ -117,7 +118,7 @@ def filter_normalized_distance(
     *,
     filter_axis: FilterAxis = -1,
     ignore: bool = True,
-) -> jax.Array:
+) -> Float32[Array, ""]:
     """Return the distance of a network from a minimum after rescaling every filter to the norm of the minimum's filter.
 
     The loss does not depend on the norm of a filter that batch norm follows, but weight decay changes that norm. A
@@ -142,7 +143,7 @@ def filter_normalized_distance(
     return jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(differences)), jnp.float32(0)))
 
 
-def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
+def jump(params: PyTree, direction: PyTree, step_size: float | Real[Array, ""]) -> PyTree:
     """Return `params + step_size * direction` in the dtype of the parameters.
 
     Raises:
@@ -165,8 +166,8 @@ def jump(params: PyTree, direction: PyTree, step_size: float) -> PyTree:
 def jump_grid(
     params: PyTree,
     *,
-    seeds: Sequence[int] = range(5),
-    step_sizes: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    seeds: Sequence[int] | Integer[np.ndarray | Array, " seeds"] = range(5),
+    step_sizes: Sequence[float] | Real[np.ndarray | Array, " steps"] = (0.25, 0.5, 0.75, 1.0),
     controls: int = 0,
     filter_axis: FilterAxis = -1,
     ignore: bool = True,
@@ -263,7 +264,9 @@ def _perturbed(params: PyTree, directions: Directions, step_size: float) -> PyTr
     return jax.tree.unflatten(treedef, perturbed)
 
 
-def _displaced(w: Any, d: Any, step_size: Any) -> jax.Array:
+def _displaced(
+    w: Float[np.ndarray | Array, "*leaf"], d: Float[np.ndarray | Array, "*leaf"], step_size: float | Real[Array, ""]
+) -> Float[np.ndarray | Array, "*leaf"]:
     return (w + step_size * d).astype(jnp.result_type(w))
 
 
@@ -305,7 +308,7 @@ def _normalized(direction: PyTree, params: PyTree, filters: Sequence[Filter | No
     return jax.tree.unflatten(treedef, normalized)
 
 
-def _rescale(d: jax.Array, w: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def _rescale(d: Float[Array, " *leaf"], w: Float[Array, " *leaf"], axes: tuple[int, ...]) -> Float[Array, " *leaf"]:
     """Rescale `d` to the norm of `w`, both taken over `axes`, in the dtype of `w`; a zero `d` stays zero."""
     wide = jnp.promote_types(jnp.result_type(d, w), jnp.float32)  # squares of float16 would overflow
     norm, target = (jnp.sqrt(jnp.sum(jnp.square(x.astype(wide)), axis=axes, keepdims=True)) for x in (d, w))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 from jaxscape.arguments import check_finite, check_parameters, leaf_name
 from jaxscape.jumps.filters import Filter, is_ignored, leaf_filters
@@ -19,10 +19,10 @@ PyTree = Any
 
 
 class ScaleFree(NamedTuple):
-    """Distances and angles of copies relative to a minimum, after rescaling every filter to the minimum's; float64."""
+    """Distances and angles of copies relative to a minimum, after rescaling every filter to the minimum's."""
 
-    distance: NDArray[np.float64]  # [member], from the minimum
-    angle: NDArray[np.float64]  # [member], between the displacements of the copy and of its start: radians from 0 to pi
+    distance: Float64[np.ndarray, " members"]  # from the minimum
+    angle: Float64[np.ndarray, " members"]  # between the displacements of the copy and of its start: 0 to pi radians
     norm: float  # norm of the minimum's parameters that are included
 
 
@@ -72,7 +72,7 @@ def scale_free(
 
 def _displacements(
     leaves: dict[str, list[Any]], filters: list[Filter | None], count: int
-) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
+) -> Iterator[tuple[int, Float64[np.ndarray, "..."], Float64[np.ndarray, "..."]]]:
     """Yield a member's number and one leaf of its displacement and of its start's, one float64 leaf at a time."""
     for over, w, *stacks in zip(filters, *(leaves[name] for name in ("minimum", "params", "starts")), strict=True):
         if over is None:
@@ -84,7 +84,9 @@ def _displacements(
             yield member, one, other
 
 
-def _rescaled(filters: NDArray[np.float64], norms: NDArray[np.float64], over: Filter) -> NDArray[np.float64]:
+def _rescaled(
+    filters: Float64[np.ndarray, " *leaf"], norms: Float64[np.ndarray, "..."], over: Filter
+) -> Float64[np.ndarray, " *leaf"]:
     """Rescale filters to the given norms; a filter of zeros stays zero."""
     current = np.sqrt(np.square(filters).sum(axis=over, keepdims=True))
     return np.asarray(filters * np.where(current > 0, norms / np.where(current > 0, current, 1), 0))

@@ -1,20 +1,26 @@
 """Evaluate many points in parallel (in threads, in stacks, on several devices) and yield the results in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 from warnings import warn
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float64, Int64
 
 from jaxscape.landscape.options import chosen_metrics
-from jaxscape.problem import Metrics
 from jaxscape.training.members import is_out_of_memory, parse_evaluation
 
 PyTree = Any
-Chunk = tuple[np.ndarray, dict[str, np.ndarray]]  # int64 (rows,) and float64 (rows,) by name
+# The metrics of one point, or of a stack [row]: a user's own `evaluate` may return numbers.
+Measured = Mapping[str, ArrayLike]
+# The values of some metrics by name.
+Values = dict[str, Float64[np.ndarray, " rows"]]
+# Numbers of points, and their metrics.
+Chunk = tuple[Int64[np.ndarray, " rows"], Values]
 
 DEFAULT_STACK = 16  # points in one program for "vmap" without a number; fewer if they do not fit into memory
 
@@ -30,12 +36,12 @@ def points_at_once(strategy: str | None, devices: Sequence[jax.Device]) -> tuple
 
 
 class _Pending(NamedTuple):
-    rows: np.ndarray
-    result: Future[Metrics] | Metrics  # metrics of one row, or of a padded stack [row]
+    rows: Int64[np.ndarray, " rows"]
+    result: Future[Measured] | Measured  # metrics of one row, or of a padded stack [row]
 
 
 def evaluate_chunks(
-    evaluators: Sequence[Callable[[Any], Metrics]],
+    evaluators: Sequence[Callable[[Any], Measured]],
     devices: Sequence[jax.Device | None],
     payload: Callable[[Any, Any], PyTree],
     kind: str,
@@ -64,7 +70,7 @@ def evaluate_chunks(
     pool = ThreadPoolExecutor(workers) if workers else None
     pending: deque[_Pending] = deque()
 
-    def start(rows: np.ndarray, turn: int) -> Future[Metrics] | Metrics:
+    def start(rows: Int64[np.ndarray, " rows"], turn: int) -> Future[Measured] | Measured:
         evaluate, device = evaluators[turn % len(evaluators)], devices[turn % len(evaluators)]
         padded = np.append(rows, np.full(size - len(rows), rows[-1]))
         inputs = payload(points, padded if kind == "vmap" else int(rows[0]))
@@ -73,7 +79,7 @@ def evaluate_chunks(
             return jax.vmap(evaluate)(inputs)
         return pool.submit(in_thread, evaluate, inputs) if pool else evaluate(inputs)
 
-    def in_thread(evaluate: Callable[[Any], Metrics], inputs: Any) -> Metrics:
+    def in_thread(evaluate: Callable[[Any], Measured], inputs: Any) -> Measured:
         with jax.enable_x64(x64):
             return jax.block_until_ready(evaluate(inputs))
 
@@ -99,8 +105,8 @@ def evaluate_chunks(
             pool.shutdown(cancel_futures=True)
 
 
-def _values(metrics: Metrics, rows: np.ndarray, kind: str, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    """Return the requested metrics of some rows as float64."""
+def _values(metrics: Measured, rows: Int64[np.ndarray, " rows"], kind: str, names: Sequence[str] | None) -> Values:
+    """Return the requested metrics of some rows."""
     host = jax.device_get(dict(metrics))
     values = {}
     for name in chosen_metrics(names, tuple(host)) or ():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
+from jaxtyping import Float64, Real
 
 from jaxscape.landscape.options import Options
 from jaxscape.landscape.planes import distance, plane
@@ -19,8 +20,8 @@ BARRIER_POINTS = np.linspace(0, 1, 25)
 class Line(NamedTuple):
     """Metrics along (1 - t) a + t b."""
 
-    t: np.ndarray  # float64 (points,), 0 at a and 1 at b
-    metrics: dict[str, np.ndarray]  # float64 (points,) by name
+    t: Float64[np.ndarray, " points"]  # 0 at a and 1 at b
+    metrics: dict[str, Float64[np.ndarray, " points"]]  # by name
     length: float  # |b - a|, the euclidean distance in parameter space
     statistics: str  # a key of `jaxscape.landscape.options.STATISTICS`
     split: str | None  # "train" or "test" data; None: the problem's own `evaluate`
@@ -40,7 +41,7 @@ def line(
     a: PyTree,
     b: PyTree,
     *,
-    t: Sequence[float] | np.ndarray = LINE_POINTS,
+    t: Sequence[float] | Real[np.ndarray, " points"] = LINE_POINTS,
     **options: Unpack[Options],
 ) -> Line:
     """Evaluate networks on the straight line through two networks, (1 - t) a + t b (Goodfellow et al. 2015).
@@ -69,7 +70,7 @@ def barrier(
     b: PyTree,
     *,
     metric: str | None = None,
-    t: Sequence[float] | np.ndarray = BARRIER_POINTS,
+    t: Sequence[float] | Real[np.ndarray, " points"] = BARRIER_POINTS,
     larger_is_better: bool | None = None,
     **options: Unpack[Options],
 ) -> Barrier:
@@ -133,7 +134,7 @@ def line_barrier(line: Line, *, metric: str | None = None, larger_is_better: boo
     return Barrier(float(rise[index]) + 0.0, float(t[index]), name, line)
 
 
-def _metric(metric: str | None, metrics: dict[str, np.ndarray]) -> str:
+def _metric(metric: str | None, metrics: dict[str, Float64[np.ndarray, " points"]]) -> str:
     for name in ("loss", "train_loss") if metric is None else (metric,):
         if name in metrics:
             return name

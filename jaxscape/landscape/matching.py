@@ -17,20 +17,23 @@ S. Ainsworth, J. Hayase, S. Srinivasa, "Git Re-Basin: Merging Models modulo Perm
 algorithm 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64, Int, Int64
 from scipy.optimize import linear_sum_assignment
 
 from jaxscape.arguments import check_finite, check_same, count, typed_key
 
 PyTree = Any
 Axes = Mapping[str, tuple[str | None, ...]]
-Permutations = Mapping[str, np.ndarray]
+# The units of one layer in a new order; each layer has its own number of units.
+Permutation = Int64[np.ndarray, " _units"]
+Permutations = Mapping[str, Sequence[int] | Int[np.ndarray, " _units"]]
 
 # A gain below this fraction of the scale of the products is rounding, and the permutation is not changed.
 _LEAST_GAIN = 1e-12
@@ -41,7 +44,7 @@ class Matching(NamedTuple):
 
     params: PyTree
     model_state: PyTree  # permuted likewise; arrays without an entry in the axes are unchanged
-    permutations: dict[str, np.ndarray]  # int64 (units,): index of the unit of the second network at each position
+    permutations: dict[str, Permutation]  # index of the unit of the second network at each position
     squared_distance: float  # between the parameters, in float64
     squared_distance_before: float  # before the permutation
     converged: bool  # whether the last sweep over all permutations found no gain
@@ -87,7 +90,8 @@ def match_units(
             integer.
         ValueError: if the networks differ in structure or shapes or are not finite; if a count is out of range; or if
             the axes do not fit: a name or pattern that matches nothing, an array matched by two patterns that disagree,
-            an entry whose length is not the array's number of axes, or axes of different lengths with one permutation.
+            an entry whose length is not the array's number of axes, axes of different lengths with one permutation, or
+            a permutation that acts on no parameter.
 
     Example:
         >>> import jax, numpy as np
@@ -104,6 +108,9 @@ def match_units(
     check_finite("b", b)
     sizes = _sizes(axes, b, model_state)
     pairs = _pairs(axes, a, b)
+    for name in sizes:
+        if not any(name in pair.names for pair in pairs):
+            raise ValueError(f"axes must let {name!r} act on an array of params, got arrays of model_state alone")
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     results = [_descend(pairs, _identity(sizes), generator, max_sweeps)]
     for number in range(restarts):
@@ -134,7 +141,7 @@ def permute_units(
     Args:
         params: the parameters of one network.
         axes: which permutation acts on which axis of which array; see `match_units`.
-        permutations: for each name, ints (units,): the index of the unit of `params` at each position of the result.
+        permutations: for each name, the index of the unit of `params` at each position of the result.
         model_state: the model state of the same network.
 
     Returns:
@@ -161,8 +168,8 @@ def permute_units(
 class _Pair(NamedTuple):
     """An array on which permutations act, from both networks."""
 
-    a: np.ndarray  # float64
-    b: np.ndarray
+    a: Float64[np.ndarray, "*axes"]
+    b: Float64[np.ndarray, "*axes"]
     names: tuple[str | None, ...]  # name of the permutation of each axis
 
 
@@ -177,8 +184,8 @@ def _pairs(axes: Axes, a: PyTree, b: PyTree) -> list[_Pair]:
 
 
 def _descend(
-    pairs: list[_Pair], permutations: dict[str, np.ndarray], generator: np.random.Generator, max_sweeps: int
-) -> tuple[dict[str, np.ndarray], float, bool]:
+    pairs: list[_Pair], permutations: dict[str, Permutation], generator: np.random.Generator, max_sweeps: int
+) -> tuple[dict[str, Permutation], float, bool]:
     """Run coordinate descent from a start; return permutations, the sum of all products, and whether it converged.
 
     The squared distance is |a|^2 + |b|^2 minus twice the inner product of both networks, the only term that changes.
@@ -207,8 +214,8 @@ def _descend(
     return permutations, sum(_products(pair, permutations) for pair in pairs), converged
 
 
-def _sums(pairs: list[_Pair], permutations: Permutations, name: str) -> np.ndarray:
-    """Return the inner products (units, units) of the units of `a` and `b`, with the other permutations applied."""
+def _sums(pairs: list[_Pair], permutations: Permutations, name: str) -> Float64[np.ndarray, "units units"]:
+    """Return the inner products of the units of `a` and `b`, with the other permutations applied."""
     sums: Any = 0
     for pair in pairs:
         for axis, acting in enumerate(pair.names):
@@ -217,9 +224,9 @@ def _sums(pairs: list[_Pair], permutations: Permutations, name: str) -> np.ndarr
     return sums
 
 
-def _built_up(pairs: list[_Pair], sizes: dict[str, int], generator: np.random.Generator) -> dict[str, np.ndarray]:
+def _built_up(pairs: list[_Pair], sizes: dict[str, int], generator: np.random.Generator) -> dict[str, Permutation]:
     """Return a start in which each permutation is matched on the arrays whose other permutations are known."""
-    settled: dict[str, np.ndarray] = {}
+    settled: dict[str, Permutation] = {}
     waiting = [list(sizes)[index] for index in generator.permutation(len(sizes))]
     while waiting:
         # Take the first permutation that some array determines. If there is none, leave the first one unpermuted.
@@ -239,7 +246,7 @@ def _products(pair: _Pair, permutations: Permutations) -> float:
     return float(np.vdot(pair.a, _permuted(pair, permutations)))
 
 
-def _permuted(pair: _Pair, permutations: Permutations, skip: int | None = None) -> np.ndarray:
+def _permuted(pair: _Pair, permutations: Permutations, skip: int | None = None) -> Float64[np.ndarray, "*axes"]:
     array = pair.b
     for axis, name in enumerate(pair.names):
         if name is not None and axis != skip:
@@ -247,12 +254,12 @@ def _permuted(pair: _Pair, permutations: Permutations, skip: int | None = None) 
     return array
 
 
-def _rows(array: np.ndarray, axis: int) -> np.ndarray:
+def _rows(array: Float64[np.ndarray, "*axes"], axis: int) -> Float64[np.ndarray, "units entries"]:
     """Return the slices along an axis as the rows of a matrix."""
     return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
-def _identity(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+def _identity(sizes: dict[str, int]) -> dict[str, Permutation]:
     return {name: np.arange(size) for name, size in sizes.items()}
 
 
@@ -304,7 +311,7 @@ def _sizes(axes: Axes, params: PyTree, model_state: PyTree) -> dict[str, int]:
     return {acting: size for acting, (size, _) in sizes.items()}
 
 
-def _checked_permutation(name: str, permutations: Permutations, size: int) -> np.ndarray:
+def _checked_permutation(name: str, permutations: Permutations, size: int) -> Int[np.ndarray, " units"]:
     if name not in permutations:
         raise ValueError(f"permutations must have {name!r}, got {', '.join(map(repr, permutations)) or 'none'}")
     order = np.asarray(permutations[name])

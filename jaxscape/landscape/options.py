@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from jaxscape.problem import Problem
 from jaxscape.training.devices import member_mesh
@@ -43,8 +44,8 @@ def split_of(problem: Problem, split: Split | None) -> Split | None:
     return split or (None if problem.evaluate is not None else "train")
 
 
-def check_weights(weights: Any, vectors: int) -> np.ndarray:
-    """Return weights as float64 (points, vectors).
+def check_weights(weights: Any, vectors: int) -> Float64[np.ndarray, "points vectors"]:
+    """Return weights as float64, one row per point and one column per vector.
 
     Raises:
         ValueError: for another shape, NaN or infinity.

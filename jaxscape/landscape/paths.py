@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Float64, Key, Real
 
 from jaxscape.arguments import check_finite, check_same, count, number, typed_key
 from jaxscape.landscape.lines import Barrier, Line, line_barrier
@@ -56,7 +57,7 @@ class Curve(NamedTuple):
     a: PyTree  # the network at t = 0
     b: PyTree  # the network at t = 1
     state: TrainState  # training state of one member: its params are the bends, a list of pytrees from a to b
-    losses: np.ndarray  # float64 (epochs,): the mean training loss over the steps of each epoch, at random positions
+    losses: Float64[np.ndarray, " epochs"]  # the mean training loss over the steps of each epoch, at random positions
 
     @property
     def bends(self) -> list[PyTree]:
@@ -266,7 +267,7 @@ def path_profile(
     problem: Problem,
     path: Curve,
     *,
-    t: Sequence[float] | np.ndarray = PROFILE_POINTS,
+    t: Sequence[float] | Real[np.ndarray, " points"] = PROFILE_POINTS,
     metric: str | None = None,
     larger_is_better: bool | None = None,
     **options: Unpack[Options],
@@ -298,7 +299,7 @@ def path_profile(
     on_line = np.zeros_like(on_curve)
     on_line[:, [0, -1]] = np.stack(WEIGHTS["polygon"](1, positions), axis=1)
     evaluator = points_evaluator(problem, path.points, **options)
-    parts: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[Float64[np.ndarray, " points"]]] = {}
     for _, chunk in evaluator.chunks(np.concatenate([on_curve, on_line]), 2 * len(positions)):
         for name, values in chunk.items():
             parts.setdefault(name, []).append(values)
@@ -338,7 +339,9 @@ def curve_length(points: Sequence[PyTree], kind: Kind) -> float:
     return float((speed @ node_weights).sum() / 2 / _PARTS)
 
 
-def _curves(epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: np.ndarray) -> Iterator[list[Curve]]:
+def _curves(
+    epochs: Iterator[Any], pairs: list[Any], kind: Kind, losses: Float64[np.ndarray, "epochs curves"]
+) -> Iterator[list[Curve]]:
     for _, states, metrics in epochs:
         if "epoch_loss" in metrics:
             losses = np.concatenate([losses, np.asarray(metrics["epoch_loss"], float)[None]])
@@ -351,8 +354,8 @@ def _curve_loss(loss_fn: LossFn, kind: Kind) -> LossFn:
     one_loss = checked_loss(loss_fn)
 
     def loss(
-        bends: PyTree, model_state: PyTree, batch: PyTree, key: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        bends: PyTree, model_state: PyTree, batch: PyTree, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], tuple[PyTree, Metrics]]:
         (a, b), own = model_state
         position_key, loss_key = jax.random.split(key)
         params = curve_point([a, *bends, b], kind, jax.random.uniform(position_key))

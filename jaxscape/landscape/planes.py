@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64, Real
+from numpy.typing import ArrayLike
 
 from jaxscape.arguments import check_finite, check_same, count, whole_number
 from jaxscape.jumps.directions import checked_grid, filter_normalize, random_direction
@@ -43,13 +45,11 @@ class Plane(NamedTuple):
     """A line (one axis), a plane or a bilinear patch (two) of parameters."""
 
     vectors: tuple[PyTree, ...]  # networks, or a network and directions
-    matrix: np.ndarray  # float64 (vectors, 2 or 4): the weights of the point (x, y) are matrix @ (1, x, y, x*y)
+    matrix: Float64[np.ndarray, "vectors terms"]  # weights of the point (x, y): matrix @ (1, x), or (1, x, y, x*y)
     kind: str  # a key of `KINDS`
-    corners: (
-        np.ndarray
-    )  # float64 (networks, axes): coordinates of the networks on the plane; (0, axes) if there are none
+    corners: Float64[np.ndarray, "networks axes"]  # coordinates of the networks on the plane, 0 rows if there are none
     axis_names: tuple[str, ...]
-    shares: np.ndarray | None = None  # "principal axes": fraction of the variance on each axis, float64 (points - 1,)
+    shares: Float64[np.ndarray, " principal_axes"] | None = None  # of the variance; for the kind "principal axes"
 
     @property
     def num_axes(self) -> int:
@@ -217,14 +217,16 @@ def trajectory_plane(
     return _along((start, *flat_axes), "principal axes", names)._replace(shares=shares[: source.num_rows - 1])
 
 
-def principal_shares(points: IncrementGram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree) -> np.ndarray:
+def principal_shares(
+    points: IncrementGram | TrajectoryStore | Sequence[TrajectoryStore] | PyTree,
+) -> Float64[np.ndarray, " principal_axes"]:
     """Return the fraction of the variance of points on each principal axis (explained variance ratio), largest first.
 
     Args:
         points: an `IncrementGram`, such as the result of `null_trajectories`, or anything that `gram` takes.
 
     Returns:
-        float64 (points - 1,), with sum 1.
+        One fraction for each of points - 1 axes, with sum 1.
 
     Raises:
         ValueError: see `gram`; also if all points are equal.
@@ -235,7 +237,7 @@ def principal_shares(points: IncrementGram | TrajectoryStore | Sequence[Trajecto
     return (values / values.sum())[:-1]
 
 
-def random_walk_shares(num_points: int) -> np.ndarray:
+def random_walk_shares(num_points: int) -> Float64[np.ndarray, " principal_axes"]:
     """Return the fraction of the variance on each principal axis of a high-dimensional random walk, largest first.
 
     The centred inner products of a walk of independent steps tend to the pseudo-inverse of the path graph's Laplacian,
@@ -247,7 +249,7 @@ def random_walk_shares(num_points: int) -> np.ndarray:
         num_points: n, including the start; it should be much smaller than the number of dimensions.
 
     Returns:
-        float64 (n - 1,), with sum 1.
+        One fraction for each of n - 1 axes, with sum 1.
 
     Raises:
         ValueError: for fewer than 2 points.
@@ -258,19 +260,16 @@ def random_walk_shares(num_points: int) -> np.ndarray:
     """
     points = count("num_points", num_points, least=2)
     values = 1 / np.sin(np.pi * np.arange(1, points) / (2 * points)) ** 2
-    shares: np.ndarray = values / values.sum()
+    shares: Float64[np.ndarray, " principal_axes"] = values / values.sum()
     return shares
 
 
-def plane_weights(plane: Plane, coordinates: np.ndarray) -> np.ndarray:
+def plane_weights(plane: Plane, coordinates: ArrayLike) -> Float64[np.ndarray, "points vectors"]:
     """Return the weights of a plane's vectors at some points; if all are networks, these are barycentric coordinates.
 
     Args:
         plane: a plane.
-        coordinates: float (points, axes).
-
-    Returns:
-        float64 (points, vectors).
+        coordinates: numbers (points, axes).
 
     Raises:
         ValueError: for another shape.
@@ -281,11 +280,11 @@ def plane_weights(plane: Plane, coordinates: np.ndarray) -> np.ndarray:
     terms = [np.ones(len(points)), *points.T]
     if plane.num_axes == 2:
         terms.append(points[:, 0] * points[:, 1])
-    weights: np.ndarray = np.stack(terms, axis=1) @ plane.matrix.T
+    weights: Float64[np.ndarray, "points vectors"] = np.stack(terms, axis=1) @ plane.matrix.T
     return weights
 
 
-def plane_point(plane: Plane, coordinates: Sequence[float]) -> PyTree:
+def plane_point(plane: Plane, coordinates: Sequence[float] | Real[np.ndarray, " axes"]) -> PyTree:
     """Return the parameters of a point of a plane, as NumPy arrays in the dtype of its first vector.
 
     Args:
@@ -294,7 +293,7 @@ def plane_point(plane: Plane, coordinates: Sequence[float]) -> PyTree:
     """
     (weights,) = plane_weights(plane, np.asarray(coordinates, np.float64)[None])
 
-    def of_leaf(*leaves: Any) -> np.ndarray:
+    def of_leaf(*leaves: Any) -> Float[np.ndarray, "..."]:
         wide = sum(weight * np.asarray(leaf, np.float64) for weight, leaf in zip(weights, leaves, strict=True))
         return np.asarray(wide).astype(jnp.result_type(leaves[0]))
 
@@ -317,14 +316,14 @@ def _along(vectors: tuple[PyTree, ...], kind: str, names: tuple[str, ...]) -> Pl
     return Plane(vectors, matrix, kind, np.zeros((0, axes)), names)
 
 
-def _differences(tree: PyTree, other: PyTree) -> list[np.ndarray]:
-    """Return the leaves of the difference of two pytrees, as float64."""
+def _differences(tree: PyTree, other: PyTree) -> list[Float64[np.ndarray, "..."]]:
+    """Return the leaves of the difference of two pytrees."""
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
     return [np.asarray(one, np.float64) - np.asarray(two, np.float64) for one, two in pairs]
 
 
-def _products(*vectors: list[np.ndarray]) -> np.ndarray:
-    """Return the float64 inner products of vectors that are given as lists of leaves."""
+def _products(*vectors: list[Float[np.ndarray, "..."]]) -> Float64[np.ndarray, "vectors vectors"]:
+    """Return the inner products of vectors that are given as lists of leaves."""
     leaves = ([np.asarray(leaf, np.float64).ravel() for leaf in each] for each in zip(*vectors, strict=True))
     products = np.zeros((len(vectors),) * 2)
     for each in leaves:
@@ -332,12 +331,12 @@ def _products(*vectors: list[np.ndarray]) -> np.ndarray:
     return products
 
 
-def _height(products: np.ndarray) -> float:
+def _height(products: Float64[np.ndarray, "2 2"]) -> float:
     """Return the norm of the component of the second vector that is perpendicular to the first."""
     return math.sqrt(max(products[1, 1] - products[0, 1] ** 2 / products[0, 0], 0))
 
 
-def _refuse_dependent(products: np.ndarray, description: str) -> None:
+def _refuse_dependent(products: Float64[np.ndarray, "2 2"], description: str) -> None:
     sine = _height(products) / math.sqrt(products[1, 1])
     if sine < math.sin(SMALLEST_ANGLE):
         raise ValueError(
@@ -359,12 +358,14 @@ def _checked_origin(origin: str | None, reference: PyTree | None, source: Source
     return origin
 
 
-def _origin_weights(origin: str, points: int) -> np.ndarray:
+def _origin_weights(origin: str, points: int) -> Float64[np.ndarray, " points"]:
     return np.full(points, 1 / points) if origin == "mean" else np.eye(points)[-1]
 
 
-def _principal_axes(products: IncrementGram) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenvalues (n,), clipped at 0, and unit eigenvectors (n, n) of the centred Gram matrix, largest first."""
+def _principal_axes(
+    products: IncrementGram,
+) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, "points points"]]:
+    """Return eigenvalues, clipped at 0, and unit eigenvectors of the centred Gram matrix as columns, largest first."""
     squared = pairwise_distances(products, metric="euclidean") ** 2
     row = squared.mean(axis=1)
     values, vectors = np.linalg.eigh(-(squared - row[:, None] - row + row.mean()) / 2)
@@ -372,8 +373,8 @@ def _principal_axes(products: IncrementGram) -> tuple[np.ndarray, np.ndarray]:
     return values, vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(vectors))])
 
 
-def _sums(source: Source, weights: np.ndarray) -> np.ndarray:
-    """Return weighted sums (sums, P) of points as float64, computed from blocks of columns."""
+def _sums(source: Source, weights: Float64[np.ndarray, "sums points"]) -> Float64[np.ndarray, "sums parameters"]:
+    """Return weighted sums of points, computed from blocks of columns."""
     sums, column = np.empty((len(weights), source.dimension)), 0
     for block in source.blocks(MAX_BYTES):
         sums[:, column : column + block.shape[1]] = weights @ block.astype(np.float64)
@@ -381,7 +382,7 @@ def _sums(source: Source, weights: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _unflatten(flat: np.ndarray, source: Source, like: PyTree) -> PyTree:
+def _unflatten(flat: Float64[np.ndarray, " parameters"], source: Source, like: PyTree) -> PyTree:
     """Return one point as a pytree with the structure of `like`, with arrays matched by key path."""
     ends = np.cumsum([math.prod(shape) for shape in source.shapes.values()])[:-1]
     arrays = {

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Int64, Num
+from numpy.typing import ArrayLike
 
 from jaxscape.arguments import check_finite, check_parameters, check_same, count
-from jaxscape.landscape.chunks import Chunk, evaluate_chunks, points_at_once
+from jaxscape.landscape.chunks import Chunk, Measured, evaluate_chunks, points_at_once
 from jaxscape.landscape.options import (
     Options,
     Statistics,
@@ -44,7 +46,7 @@ class Evaluator(NamedTuple):
 def evaluate_points(
     problem: Problem,
     vectors: Sequence[PyTree],
-    weights: np.ndarray,
+    weights: ArrayLike,
     *,
     model_state: PyTree = None,
     model_states: Sequence[PyTree] | None = None,
@@ -64,7 +66,7 @@ def evaluate_points(
         problem: the problem whose metrics are evaluated.
         vectors: pytrees like the parameters: point i is the sum of weights[i, j] * vectors[j], in the dtype of the
             first vector.
-        weights: float (points, vectors).
+        weights: numbers (points, vectors).
         model_state: the model state of every point, before `statistics` is applied; empty by default.
         model_states: one model state per vector instead, if the vectors are networks.
         statistics: the batch-norm running statistics of each point. "recalibrated": measured at this point on the
@@ -84,7 +86,7 @@ def evaluate_points(
             several devices.
 
     Yields:
-        Chunks in order: rows (int64), and the metrics of these rows by name (float64).
+        Chunks in order: int64 [row], the numbers of some points, and their metrics by name, float64 [row].
 
     Raises:
         TypeError: for arguments of a wrong type.
@@ -104,8 +106,8 @@ def evaluate_points(
         strategy=strategy,
         devices=devices,
     )
-    weights = check_weights(weights, len(vectors))
-    return points_evaluator(problem, vectors, **options).chunks(weights, len(weights))
+    checked = check_weights(weights, len(vectors))
+    return points_evaluator(problem, vectors, **options).chunks(checked, len(checked))
 
 
 def points_evaluator(
@@ -140,15 +142,17 @@ def points_evaluator(
     def on_device(device: jax.Device | None) -> tuple[_ParamsOf, _StateOf]:
         device_vectors, device_states = _put(device, (vectors, states))
 
-        def params_of(weights: jax.Array) -> PyTree:
+        def params_of(weights: Float[Array, " vectors"]) -> PyTree:
             return weighted_sum(weights, device_vectors)
 
-        def state_of(weights: jax.Array, params: PyTree) -> PyTree:
+        def state_of(weights: Float[Array, " vectors"], params: PyTree) -> PyTree:
             return weighted_sum(weights, device_states) if statistics == "interpolated" else device_states[0]
 
         return params_of, state_of
 
-    def payload(weights: np.ndarray, rows: np.ndarray | int) -> jax.Array:
+    def payload(
+        weights: Float64[np.ndarray, "points vectors"], rows: Int64[np.ndarray, " rows"] | int
+    ) -> Float[Array, "*rows vectors"]:
         # float32, or float64 in x64 mode.
         return jnp.asarray(weights[rows])
 
@@ -182,7 +186,7 @@ def networks_evaluator(
         (device_state,) = _put(device, states)
         return lambda params: params, lambda payload, params: device_state
 
-    def payload(network: Callable[[int], PyTree], rows: np.ndarray | int) -> PyTree:
+    def payload(network: Callable[[int], PyTree], rows: Int64[np.ndarray, " rows"] | int) -> PyTree:
         if isinstance(rows, int):
             return jax.tree.map(jnp.asarray, network(rows))
         networks = {row: network(row) for row in dict.fromkeys(rows.tolist())}
@@ -211,7 +215,7 @@ def evaluate_networks(
 
 _ParamsOf = Callable[[Any], PyTree]  # payload of a point -> its parameters
 _StateOf = Callable[[Any, PyTree], PyTree]  # payload of a point, its parameters -> its model state
-_One = Callable[[Any], Metrics]  # payload of a point -> its metrics
+_One = Callable[[Any], Measured]  # payload of a point -> its metrics
 
 
 def _evaluator(
@@ -244,7 +248,7 @@ def _evaluator(
             )
             params_of, state_of = on_device(device)
 
-        def one(point: Any) -> Metrics:
+        def one(point: Any) -> Measured:
             network = params_of(point)
             state = state_of(point, network)
             return measure.run(network, state if recalibrate is None else recalibrate(network, state))
@@ -264,8 +268,8 @@ def _evaluator(
 
 
 class _Measure(NamedTuple):
-    run: Callable[[PyTree, PyTree], Metrics]  # (params, model_state) -> metrics of one network, batch by batch
-    traced: Callable[[PyTree, PyTree], Metrics]  # gives the same names, without separately compiled parts if possible
+    run: Callable[[PyTree, PyTree], Measured]  # (params, model_state) -> metrics of one network, batch by batch
+    traced: Callable[[PyTree, PyTree], Measured]  # gives the same names, without separately compiled parts if possible
 
 
 def _measure(problem: Problem, split: Split | None, batch_size: int) -> _Measure:
@@ -283,7 +287,7 @@ def _compiled_metrics(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], Me
 
 
 @cache
-def _compiled_sum() -> Callable[[jax.Array, Sequence[PyTree]], PyTree]:
+def _compiled_sum() -> Callable[[Float[Array, " vectors"], Sequence[PyTree]], PyTree]:
     return compiler.jit(_weighted_sum)
 
 
@@ -294,13 +298,13 @@ def _names(measure: _Measure, params: PyTree, model_state: PyTree) -> tuple[str,
         return None
 
 
-def _weighted_sum(weights: jax.Array, trees: Sequence[PyTree]) -> PyTree:
+def _weighted_sum(weights: Float[Array, " vectors"], trees: Sequence[PyTree]) -> PyTree:
     """Return the sum of weights[j] * trees[j], leaf by leaf; non-floating leaves are taken from the first tree.
 
     Scalar products are used because a matrix product would be rounded to TF32 on some GPUs.
     """
 
-    def of_leaf(*leaves: jax.Array) -> jax.Array:
+    def of_leaf(*leaves: Num[Array, "*axes"]) -> Num[Array, "*axes"]:
         dtype = jnp.result_type(leaves[0])
         if not jnp.issubdtype(dtype, jnp.floating):
             return leaves[0]

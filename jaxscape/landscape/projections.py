@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64, Int, Int64
 
 from jaxscape.landscape.networks import network_reader
 from jaxscape.landscape.options import Options, split_of
@@ -24,20 +25,20 @@ PyTree = Any
 
 
 class Projection(NamedTuple):
-    """Orthogonal projections of n points of trajectories onto a plane."""
+    """Orthogonal projections of points of trajectories onto a plane."""
 
-    coordinates: np.ndarray  # float64 (n, axes)
-    distance: np.ndarray  # float64 (n,): distance of the point from the origin of the plane, in parameter space
-    outside: np.ndarray  # float64 (n,): distance from the plane divided by `distance`, 0 to 1
+    coordinates: Float64[np.ndarray, "points axes"]  # on the plane
+    distance: Float64[np.ndarray, " points"]  # of the point from the origin of the plane, in parameter space
+    outside: Float64[np.ndarray, " points"]  # distance from the plane divided by `distance`, 0 to 1
 
 
 class TrajectoryOnPlane(NamedTuple):
-    """Metrics of points of trajectories and of their projections onto a plane; float64 (rows,) by name."""
+    """Metrics of points of trajectories and of their projections onto a plane."""
 
     projection: Projection  # of all points
-    rows: np.ndarray  # int64: the points that were evaluated
-    metrics: dict[str, np.ndarray]  # of the points themselves
-    plane_metrics: dict[str, np.ndarray]  # of their projections
+    rows: Int64[np.ndarray, " rows"]  # the points that were evaluated
+    metrics: dict[str, Float64[np.ndarray, " rows"]]  # by name, of the points themselves
+    plane_metrics: dict[str, Float64[np.ndarray, " rows"]]  # by name, of their projections
     statistics: str  # a key of `jaxscape.landscape.options.STATISTICS`
     split: str | None  # "train" or "test" data; None: the problem's own `evaluate`
 
@@ -100,7 +101,7 @@ def trajectory_on_plane(
     plane: Plane,
     points: TrajectoryStore | Sequence[TrajectoryStore] | PyTree,
     *,
-    rows: Sequence[int] | np.ndarray | None = None,
+    rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
     members: Members | None = None,
     projection: Projection | None = None,
     on_rows: Callable[[int, int], None] | None = None,
@@ -138,9 +139,9 @@ def trajectory_on_plane(
         )
 
     weights = plane_weights(plane, projection.coordinates[chosen])
-    results: list[dict[str, np.ndarray]] = []
+    results: list[dict[str, Float64[np.ndarray, " rows"]]] = []
     for evaluator, inputs in ((point_evaluator, network_in_plane_dtype), (plane_evaluator, weights)):
-        metrics: dict[str, np.ndarray] = {}
+        metrics: dict[str, Float64[np.ndarray, " rows"]] = {}
         for indices, values in evaluator.chunks(inputs, len(chosen)):
             for name, each in values.items():
                 metrics.setdefault(name, np.full(len(chosen), np.nan))[indices] = each

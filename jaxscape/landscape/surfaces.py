@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
+from jaxtyping import Bool, Float64, Real
 
 from jaxscape.landscape.options import Options, split_of
 from jaxscape.landscape.planes import Plane, plane_weights
@@ -14,12 +15,12 @@ PyTree = Any
 
 
 class Surface(NamedTuple):
-    """Metrics on a grid; shape is (len(y), len(x)), or (len(x),) on a line."""
+    """Metrics on a grid; on a line arrays have no axis y."""
 
-    x: np.ndarray  # float64
-    y: np.ndarray | None  # float64; None on a line
-    metrics: dict[str, np.ndarray]  # float64 [shape] by name; NaN if not evaluated, or if the metric is NaN
-    done: np.ndarray  # bool [shape]: which points were evaluated
+    x: Float64[np.ndarray, " x"]
+    y: Float64[np.ndarray, " y"] | None  # None on a line
+    metrics: dict[str, Float64[np.ndarray, "*y x"]]  # by name; NaN if not evaluated, or if the metric is NaN
+    done: Bool[np.ndarray, "*y x"]  # which points were evaluated
     statistics: str  # a key of `jaxscape.landscape.options.STATISTICS`: the running statistics used
     split: str | None  # "train" or "test" data; None: the problem's own `evaluate`
 
@@ -27,8 +28,8 @@ class Surface(NamedTuple):
 def surface(
     problem: Problem,
     plane: Plane,
-    x: Sequence[float] | np.ndarray,
-    y: Sequence[float] | np.ndarray | None = None,
+    x: Sequence[float] | Real[np.ndarray, " x"],
+    y: Sequence[float] | Real[np.ndarray, " y"] | None = None,
     *,
     done: Surface | None = None,
     on_rows: Callable[[Surface], None] | None = None,
@@ -86,8 +87,8 @@ def surface(
     return result
 
 
-def check_range(name: str, values: Any, *, least: int = 2) -> np.ndarray:
-    """Return coordinates along an axis as float64.
+def check_range(name: str, values: Any, *, least: int = 2) -> Float64[np.ndarray, " points"]:
+    """Return coordinates along an axis.
 
     Raises:
         ValueError: if there are fewer than `least`, or they do not increase or are not finite.

@@ -7,7 +7,7 @@ deterministic, and the same for a * values + b with a > 0.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float64, Int64, Shaped
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -20,8 +20,8 @@ _ASYMMETRY = 1e-8  # tolerance for symmetry, relative to the largest distance
 class NeighbourGraph(NamedTuple):
     """A graph that joins points to their nearest neighbours."""
 
-    edges: NDArray[np.int64]  # (m, 2) pairs of points, the lower index first, in ascending order
-    component: NDArray[np.int64]  # (n,) the connected component of each point, counted from 0 in the order of points
+    edges: Int64[np.ndarray, "edges 2"]  # pairs of points, the lower index first, in ascending order
+    component: Int64[np.ndarray, " points"]  # connected component of each point, from 0 in the order of points
     components: int
     knn: int
 
@@ -29,10 +29,10 @@ class NeighbourGraph(NamedTuple):
 class Domain(NamedTuple):
     """Losses and their domain; points outside every sublevel set have no edges."""
 
-    values: NDArray[np.float64]  # (n,), a grid in row-major order
-    rank: NDArray[np.int64]  # (n,) rank of each point in ascending order; excluded points come last
-    included: NDArray[np.bool_]  # (n,) whether a point is in some sublevel set
-    edges: NDArray[np.int64]  # (m, 2) neighbours among the included points
+    values: Float64[np.ndarray, " points"]  # a grid in row-major order
+    rank: Int64[np.ndarray, " points"]  # rank of each point in ascending order; excluded points come last
+    included: Bool[np.ndarray, " points"]  # whether a point is in some sublevel set
+    edges: Int64[np.ndarray, "edges 2"]  # neighbours among the included points
     shape: tuple[int, ...] | None  # of a line or a grid, None for a graph
     components: int
     knn: int | None
@@ -99,14 +99,14 @@ def domain(values: Any, distances: Any = None, *, knn: int | None = None) -> Dom
     return Domain(array, ranks(array), included, graph.edges, None, graph.components, graph.knn)
 
 
-def ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the rank of each value (n,) in ascending order; of equal values the lower index comes first."""
+def ranks(values: Float64[np.ndarray, " points"]) -> Int64[np.ndarray, " points"]:
+    """Return the rank of each value in ascending order; of equal values the lower index comes first."""
     rank = np.empty(len(values), np.int64)
     rank[np.argsort(values, kind="stable")] = np.arange(len(values))
     return rank
 
 
-def _sampled(array: NDArray[np.float64], knn: int | None) -> Domain:
+def _sampled(array: Float64[np.ndarray, "..."], knn: int | None) -> Domain:
     if knn is not None:
         raise ValueError(f"knn must be None without distances, got {knn}")
     if array.ndim not in (1, 2) or not array.size:
@@ -126,13 +126,14 @@ def _sampled(array: NDArray[np.float64], knn: int | None) -> Domain:
     return Domain(flat, ranks(flat), included, edges, array.shape, components, None)
 
 
-def _components(points: int, edges: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+def _components(points: int, edges: Int64[np.ndarray, "edges 2"]) -> tuple[int, Int64[np.ndarray, " points"]]:
+    """Return the number of connected components, and that of each point."""
     joined = csr_array(coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(points, points)))
     count, component = connected_components(joined, directed=False)
     return int(count), component.astype(np.int64)
 
 
-def _distance_matrix(distances: Any) -> NDArray[np.float64]:
+def _distance_matrix(distances: Any) -> Float64[np.ndarray, "points points"]:
     """Return a checked and symmetrised copy of the distances."""
     matrix = _numbers("distances", distances)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
@@ -149,7 +150,7 @@ def _distance_matrix(distances: Any) -> NDArray[np.float64]:
     return (matrix + matrix.T) / 2
 
 
-def _numbers(name: str, values: Any) -> NDArray[np.float64]:
+def _numbers(name: str, values: Any) -> Float64[np.ndarray, "..."]:
     if np.ma.is_masked(values):
         raise ValueError(f"{name} must have no masked entries, got {np.ma.count_masked(values)}")
     try:
@@ -165,5 +166,5 @@ def _numbers(name: str, values: Any) -> NDArray[np.float64]:
     return converted
 
 
-def _got(array: NDArray[Any]) -> str:
+def _got(array: Shaped[np.ndarray, "..."]) -> str:
     return f"got shape {array.shape}"

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Array, Float64, Key
 
 from jaxscape.arguments import count, typed_key
 from jaxscape.topology.domain import Domain, domain, ranks
@@ -36,12 +36,11 @@ class PersistenceNull(NamedTuple):
 
     statistic: str  # in words
     observed: float
-    null: NDArray[np.float64]  # (draws,)
+    null: Float64[np.ndarray, " draws"]
     p_value: float  # (1 + draws at least as extreme) / (1 + draws)
     alternative: Alternative
-    lifetimes: NDArray[np.float64]  # (pairs,) observed death - birth in dimension 0, the longest first
-    # (draws, most) the same for each draw, padded with 0 to the largest number of pairs of any draw or the observation.
-    null_lifetimes: NDArray[np.float64]
+    lifetimes: Float64[np.ndarray, " pairs"]  # observed death - birth in dimension 0, the longest first
+    null_lifetimes: Float64[np.ndarray, "draws most"]  # of each draw, padded with 0 to the most of any or the observed
 
 
 def persistence_null(
@@ -97,8 +96,8 @@ def persistence_null(
     )
 
 
-def p_value(observed: float, null: NDArray[np.float64], alternative: Alternative) -> float:
-    """Return (1 + draws at least as extreme) / (1 + draws) of a statistic and its null distribution (draws,)."""
+def p_value(observed: float, null: Float64[np.ndarray, " draws"], alternative: Alternative) -> float:
+    """Return (1 + draws at least as extreme) / (1 + draws) of a statistic and its null distribution."""
     # Sums of the same numbers in another order differ by rounding; they count as equal.
     margin = 1e-9 * max(abs(observed), float(np.abs(null).max()))
     less = (1 + int((null <= observed + margin).sum())) / (1 + len(null))
@@ -106,7 +105,7 @@ def p_value(observed: float, null: NDArray[np.float64], alternative: Alternative
     return {"less": less, "greater": greater, "two-sided": min(1.0, 2 * min(less, greater))}[alternative]
 
 
-def _shuffled(where: Domain, key: jax.Array) -> Domain:
+def _shuffled(where: Domain, key: Key[Array, ""]) -> Domain:
     rows = np.flatnonzero(where.included)
     values = where.values.copy()
     values[rows] = where.values[rows[np.asarray(jax.random.permutation(key, len(rows)))]]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64
 
 from jaxscape.arguments import count
 from jaxscape.topology.domain import Domain, domain
@@ -21,11 +21,11 @@ class Persistence(NamedTuple):
     A class that never dies is essential. In dimension 0 there is one for each connected component of the domain.
     """
 
-    dimension: NDArray[np.int64]  # (pairs,)
-    birth: NDArray[np.float64]  # (pairs,) in the unit of the values
-    death: NDArray[np.float64]  # (pairs,) infinity for essential classes
-    birth_index: NDArray[np.int64]  # (pairs,) point of the birth (grids in row-major order): a minimum in dimension 0
-    death_index: NDArray[np.int64]  # (pairs,) point of the death: a saddle in dimension 0; -1 for essential classes
+    dimension: Int64[np.ndarray, " pairs"]
+    birth: Float64[np.ndarray, " pairs"]  # in the unit of the values
+    death: Float64[np.ndarray, " pairs"]  # infinity for essential classes
+    birth_index: Int64[np.ndarray, " pairs"]  # point of the birth (grids in row-major order): a minimum in dimension 0
+    death_index: Int64[np.ndarray, " pairs"]  # point of the death: a saddle in dimension 0; -1 for essential classes
     total: dict[int, float]  # by dimension, the sum of death - birth over all pairs that are not essential
     components: int  # of the neighbour graph, or of the finite points of a line or a grid
     left_out: int  # points of a line or a grid that are NaN or infinite, and so in no sublevel set
@@ -94,8 +94,8 @@ def persistence_of(where: Domain, dimensions: Sequence[int] = (0,)) -> Persisten
     )
 
 
-def lifetimes(result: Persistence, dimension: int = 0) -> NDArray[np.float64]:
-    """Return death - birth of the pairs of a dimension that are not essential, the longest first, float64 (pairs,)."""
+def lifetimes(result: Persistence, dimension: int = 0) -> Float64[np.ndarray, " lifetimes"]:
+    """Return death - birth of the pairs of a dimension that are not essential, the longest first."""
     rows = (result.dimension == dimension) & np.isfinite(result.death)
     return np.sort(result.death[rows] - result.birth[rows])[::-1]
 

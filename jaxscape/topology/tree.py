@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64
 
 from jaxscape.topology.domain import Domain, domain
 
@@ -15,11 +15,11 @@ class MergeTree(NamedTuple):
     of all nodes with the same parent meet there: two, or more if several meet at one point.
     """
 
-    minima: NDArray[np.int64]  # (m,) points, of a grid in row-major order
-    saddles: NDArray[np.int64]  # (s,) points, all distinct
-    parent: NDArray[np.int64]  # (m + s,) the saddle node at which a node's basin joins others; -1 for the root
-    value: NDArray[np.float64]  # (m + s,) loss at the nodes
-    persistence: NDArray[np.float64]  # (m,) height from the minimum to the saddle to a deeper one; infinity without one
+    minima: Int64[np.ndarray, " minima"]  # points, of a grid in row-major order
+    saddles: Int64[np.ndarray, " saddles"]  # points, all distinct
+    parent: Int64[np.ndarray, " nodes"]  # the saddle node at which a node's basin joins others; -1 for the root
+    value: Float64[np.ndarray, " nodes"]  # loss at the nodes
+    persistence: Float64[np.ndarray, " minima"]  # height of the saddle to a deeper one; infinity without one
     components: int
     left_out: int  # points that are NaN or infinite, and so in no basin
     knn: int | None
@@ -103,7 +103,7 @@ def _sorted_tree(
     )
 
 
-def _neighbours(points: int, edges: NDArray[np.int64]) -> list[list[int]]:
+def _neighbours(points: int, edges: Int64[np.ndarray, "edges 2"]) -> list[list[int]]:
     neighbours: list[list[int]] = [[] for _ in range(points)]
     for one, other in edges.tolist():
         neighbours[one].append(other)

@@ -6,9 +6,10 @@ arrive in order, each once, so the checksum of a chunk can be updated as they co
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float32, Integer, Shaped
 from xxhash import xxh3_64
 
 from jaxscape.lazy import jnp
@@ -50,8 +51,8 @@ def read_blocks(
     leaves: list[Leaf],
     width: int,
     counts: list[int],
-    members: np.ndarray,
-) -> Iterator[np.ndarray]:
+    members: Integer[np.ndarray, " members"],
+) -> Iterator[Float32[np.ndarray, "rows columns"]]:
     """Read the matrix of all epochs and some members, `width` columns at a time.
 
     Args:
@@ -86,26 +87,27 @@ def read_blocks(
         yield block
 
 
+@runtime_checkable
 class _Source(Protocol):
     """The values of one leaf and some members of a snapshot or pack on disk."""
 
-    def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
+    def start_reading(self, start: int, stop: int, part: Float32[np.ndarray, "rows columns"]) -> Callable[[], None]:
         """Start to read some columns; return a function that waits and writes them into `part`, (rows, columns)."""
         ...
 
 
-def _open_all(arrays: list[StoredArray], members: np.ndarray) -> list[_Source]:
+def _open_all(arrays: list[StoredArray], members: Integer[np.ndarray, " members"]) -> list[_Source]:
     return [_Bytes(array, members) if _has_chunk_by_row(array) else _Whole(array, members) for array in arrays]
 
 
 class _Whole:
     """A small leaf that shares a chunk, or any other layout on disk: read whole, whatever the columns."""
 
-    def __init__(self, array: StoredArray, members: np.ndarray):
+    def __init__(self, array: StoredArray, members: Integer[np.ndarray, " members"]):
         self._array = array
         self._members = members
 
-    def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
+    def start_reading(self, start: int, stop: int, part: Float32[np.ndarray, "rows columns"]) -> Callable[[], None]:
         wait = self._array.start_reading(np.array(self._array.snapshot.epochs), self._members)
 
         def fill() -> None:
@@ -117,7 +119,7 @@ class _Whole:
 class _Bytes:
     """A leaf with one uncompressed chunk per row: byte ranges are read in the order of the columns."""
 
-    def __init__(self, array: StoredArray, members: np.ndarray):
+    def __init__(self, array: StoredArray, members: Integer[np.ndarray, " members"]):
         self._array = array
         self._dtype = jnp.dtype(array.leaf.dtype)
         epochs = np.array(array.snapshot.epochs)
@@ -127,7 +129,7 @@ class _Bytes:
         self._keys = [f"c/{prefix}{member}{end}" for prefix in prefixes for member in members]
         self._sums = [] if array.checksums is None else [xxh3_64() for _ in self._keys]  # checksums of the bytes so far
 
-    def start_reading(self, start: int, stop: int, part: np.ndarray) -> Callable[[], None]:
+    def start_reading(self, start: int, stop: int, part: Float32[np.ndarray, "rows columns"]) -> Callable[[], None]:
         columns = slice(start * self._dtype.itemsize, stop * self._dtype.itemsize)
         chunks = self._array.result().kvstore
         reads = [chunks.read(key, byte_range=columns) for key in self._keys]
@@ -140,7 +142,7 @@ class _Bytes:
 
         return fill
 
-    def _wait(self, row: int, read: Any, count: int) -> np.ndarray:
+    def _wait(self, row: int, read: Any, count: int) -> Shaped[np.ndarray, " columns"]:
         with naming_damage(self._array.snapshot):
             content = read.result().value
         if len(content) != count * self._dtype.itemsize:

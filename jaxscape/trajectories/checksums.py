@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped, UInt32, UInt64
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from jaxscape.lazy import jax, multihost_utils
@@ -16,13 +17,13 @@ from jaxscape.lazy import jax, multihost_utils
 _SEAL = "xxh3_64"
 
 
-def rows_checksums(array: np.ndarray) -> np.ndarray:
-    """Return the checksum of each row of an array [member, ...], uint64 (member,)."""
+def rows_checksums(array: Shaped[np.ndarray, "members ..."]) -> UInt64[np.ndarray, " members"]:
+    """Return the checksum of each row of an array."""
     rows = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
     return np.array([xxh3_64_intdigest(row) for row in rows], np.uint64)
 
 
-def rows_checksums_among_processes(arrays: list[Any]) -> list[np.ndarray | None]:
+def rows_checksums_among_processes(arrays: list[Any]) -> list[UInt64[np.ndarray, " _"] | None]:
     """Return the checksums of rows that several processes hold; all processes must call this together.
 
     Args:
@@ -45,8 +46,8 @@ def rows_checksums_among_processes(arrays: list[Any]) -> list[np.ndarray | None]
     return [part if complete.all() else None for part, complete in parts]
 
 
-def _local_checksums(array: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the checksums of the rows that this process holds whole, and a mask of those rows, uint32 (member, 2)."""
+def _local_checksums(array: Any) -> tuple[UInt64[np.ndarray, " members"], UInt32[np.ndarray, "members 2"]]:
+    """Return the checksums of the rows that this process holds whole, and a mask of those rows, twice."""
     values, known = np.zeros(len(array), np.uint64), np.zeros((len(array), 2), np.uint32)
     if not isinstance(array, jax.Array):
         return rows_checksums(array), known + 1
@@ -57,12 +58,12 @@ def _local_checksums(array: Any) -> tuple[np.ndarray, np.ndarray]:
     return values, known
 
 
-def encode(checksums: np.ndarray) -> str:
+def encode(checksums: UInt64[np.ndarray, " rows"]) -> str:
     """Encode checksums as text for JSON."""
     return base64.b64encode(checksums.astype("<u8").tobytes()).decode()
 
 
-def decode(text: str) -> np.ndarray:
+def decode(text: str) -> UInt64[np.ndarray, " rows"]:
     """Decode the text of `encode`.
 
     Raises:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from jaxscape.trajectories.gram import (
     IncrementGram,
@@ -40,7 +41,7 @@ def pairwise_distances(
     center: str | None = None,
     reference: PyTree | None = None,
     include_reference: bool = False,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "points points"]:
     """Return the distances between all pairs of points.
 
     Args:
@@ -96,8 +97,11 @@ def pairwise_distances(
 
 
 def _squared_norms(
-    high: np.ndarray, low: np.ndarray, squared: np.ndarray, center: str | None
-) -> tuple[np.ndarray, np.ndarray]:
+    high: Float64[np.ndarray, "points points"],
+    low: Float64[np.ndarray, "points points"],
+    squared: Float64[np.ndarray, "points points"],
+    center: str | None,
+) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, "points points"]]:
     """Return squared norms from the centre, and their differences between all pairs, both float64."""
     if center == "mean":
         norms = squared.mean(axis=1) - squared.mean() / 2
@@ -107,7 +111,7 @@ def _squared_norms(
     return diagonal[0], differences
 
 
-def _refuse_without_direction(norms: np.ndarray, path: np.ndarray) -> None:
+def _refuse_without_direction(norms: Float64[np.ndarray, " points"], path: Float64[np.ndarray, " points"]) -> None:
     rows = np.flatnonzero(norms <= FEW_DIGITS * path**2)
     if len(rows):
         raise ValueError(
@@ -118,8 +122,11 @@ def _refuse_without_direction(norms: np.ndarray, path: np.ndarray) -> None:
 
 
 def _cosine_distances(
-    squared: np.ndarray, norms: np.ndarray, differences: np.ndarray, products: np.ndarray | None
-) -> np.ndarray:
+    squared: Float64[np.ndarray, "points points"],
+    norms: Float64[np.ndarray, " points"],
+    differences: Float64[np.ndarray, "points points"],
+    products: Float64[np.ndarray, "points points"] | None,
+) -> Float64[np.ndarray, "points points"]:
     """Compute 1 - cos = (|x - y|^2 - (|x| - |y|)^2) / (2 |x| |y|), which avoids catastrophic cancellation.
 
     |x| - |y| comes from the difference of the squares, which keeps its digits if the norms are nearly equal. If they

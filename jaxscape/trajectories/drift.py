@@ -8,21 +8,22 @@ retrained like the others, show where the minimum went.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from jaxscape.trajectories.geometry import trajectory_rows
 from jaxscape.trajectories.gram import IncrementGram, inner_products, require_gram, unscaled
 
 
 class Drift(NamedTuple):
-    """The drift of unperturbed copies, and the distances of all copies from them; float64, in parameter space."""
+    """The drift of unperturbed copies, and the distances of all copies from them, in parameter space."""
 
     distance: float  # from the reference to the mean of the unperturbed copies' end points
     spread: float  # root mean square distance of those end points from their mean; NaN for one copy
-    to_mean: np.ndarray  # [epoch, member]: distance from their mean at the same epoch, NaN after a trajectory's end
+    to_mean: Float64[np.ndarray, "epochs members"]  # distance from their mean at the same epoch, NaN after the end
 
     @property
-    def returned(self) -> np.ndarray:
-        """Return 1 - d(end) / d(start) of each member, [member].
+    def returned(self) -> Float64[np.ndarray, " members"]:
+        """Return 1 - d(end) / d(start) of each member.
 
         d is the distance from the mean of the unperturbed copies at the same epoch. These start at the reference, so
         d(start) is the jump.
@@ -33,12 +34,12 @@ class Drift(NamedTuple):
         return returned
 
 
-def drift(gram: IncrementGram, unperturbed: np.ndarray) -> Drift:
+def drift(gram: IncrementGram, unperturbed: Bool[np.ndarray, " members"]) -> Drift:
     """Return the drift of the minimum, measured by copies that start at it and are retrained like the others.
 
     Args:
         gram: trajectories around a reference, of any lengths.
-        unperturbed: bool (members,), which trajectories, in the order of their starts, start at the reference.
+        unperturbed: which trajectories, in the order of their starts, start at the reference.
 
     Raises:
         ValueError: if gram has no reference, unperturbed has another number of members or selects none, or trajectories
@@ -64,7 +65,7 @@ def drift(gram: IncrementGram, unperturbed: np.ndarray) -> Drift:
     distances = unscaled(np.sqrt(np.maximum(squares - 2 * with_mean + means[:, None], 0)), gram)
     spread = np.sqrt((distances[-1, chosen] ** 2).mean()) if chosen.sum() > 1 else np.nan
     return Drift(
-        distance=float(unscaled(np.sqrt(np.maximum(means[-1], 0)), gram)),
+        distance=float(unscaled(np.sqrt(np.maximum(means[-1:], 0)), gram)[0]),
         spread=float(spread),
         to_mean=np.where(exists, distances, np.nan),
     )

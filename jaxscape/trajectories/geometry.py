@@ -10,6 +10,7 @@ m_e = y_e - y_(e-1) its movement.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from jaxscape.trajectories.gram import (
     IncrementGram,
@@ -46,24 +47,24 @@ def meanings(*, has_minimum: bool) -> dict[str, str]:
 
 
 class Geometry(NamedTuple):
-    """The geometry of trajectories by epoch; float64 [epoch, member], NaN where a value is undefined.
+    """The geometry of trajectories by epoch, NaN where a value is undefined.
 
     After the end of a trajectory that is shorter than the longest one, all values are NaN; "the end" is a member's own.
     Without a minimum (no reference in the IncrementGram) displacements are from the origin, and y_e is theta_e.
     """
 
-    norm: np.ndarray  # |theta_e|, the L2 norm of the parameters
-    distance: np.ndarray  # |y_e|, the distance from the minimum; 0 if below 1e-7 of the path length
-    chord: np.ndarray  # |y_e - y_0|, the distance from the start
-    petal: np.ndarray  # cos(y_e, y_0): is the copy still where it was pushed?
-    movement: np.ndarray  # |m_e|, from epoch 1
-    lateral: np.ndarray  # sine of the angle between m_e and y_(e-1): 0 is straight in or out; from epoch 1
-    turning: np.ndarray  # angle between m_e and m_(e-1), radians from 0 to pi; from epoch 2
-    falling: np.ndarray  # 1 where |y_e| < |y_(e-1)|, else 0; from epoch 1
-    end_spread: np.ndarray  # [member]: mean distance of its end point from the others', NaN for one member
+    norm: Float64[np.ndarray, "epochs members"]  # |theta_e|, the L2 norm of the parameters
+    distance: Float64[np.ndarray, "epochs members"]  # |y_e|, from the minimum; 0 if below 1e-7 of the path length
+    chord: Float64[np.ndarray, "epochs members"]  # |y_e - y_0|, the distance from the start
+    petal: Float64[np.ndarray, "epochs members"]  # cos(y_e, y_0): is the copy still where it was pushed?
+    movement: Float64[np.ndarray, "epochs members"]  # |m_e|, from epoch 1
+    lateral: Float64[np.ndarray, "epochs members"]  # sine of angle(m_e, y_(e-1)): 0 is straight in or out; from epoch 1
+    turning: Float64[np.ndarray, "epochs members"]  # angle between m_e and m_(e-1), radians from 0 to pi; from epoch 2
+    falling: Float64[np.ndarray, "epochs members"]  # 1 where |y_e| < |y_(e-1)|, else 0; from epoch 1
+    end_spread: Float64[np.ndarray, " members"]  # mean distance of its end point from the others', NaN for one member
 
-    def summary(self) -> dict[str, np.ndarray]:
-        """Return the `STATISTICS` of each member, [member].
+    def summary(self) -> dict[str, Float64[np.ndarray, " members"]]:
+        """Return the `STATISTICS` of each member.
 
         return: 1 - |y_end| / |y_0|; outward: max over epochs of |y_e| / |y_0|, minus 1 (0 if it never exceeds the
         start); monotone: fraction of epochs in which the distance decreases; petal: cos(y_end, y_0); lateral: mean of
@@ -93,13 +94,13 @@ class Geometry(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """Displacements z_e of each trajectory from its own first point; float64 [epoch, member].
+    """Displacements z_e of each trajectory from its own first point.
 
     Values are NaN after the end of a trajectory, and angles are NaN where a displacement is 0.
     """
 
-    distance: np.ndarray  # |z_e|; 0 if below 1e-7 of the path length
-    angle: np.ndarray  # between z_e and the final displacement z_end: radians from 0 to pi
+    distance: Float64[np.ndarray, "epochs members"]  # |z_e|; 0 if below 1e-7 of the path length
+    angle: Float64[np.ndarray, "epochs members"]  # between z_e and the final displacement z_end: radians from 0 to pi
 
 
 def trajectory_departure(gram: IncrementGram) -> Departure:
@@ -130,8 +131,8 @@ def trajectory_departure(gram: IncrementGram) -> Departure:
     return Departure(distance=np.where(exists, unscaled(distance, gram), np.nan), angle=np.where(exists, angle, np.nan))
 
 
-def trajectory_rows(gram: IncrementGram) -> np.ndarray:
-    """Return the row numbers (of the IncrementGram, counting the reference) of each trajectory: int [epoch, member].
+def trajectory_rows(gram: IncrementGram) -> Int[np.ndarray, "epochs members"]:
+    """Return the row numbers (of the IncrementGram, counting the reference) of each trajectory.
 
     After the end of a trajectory that is shorter than the longest one, its rows are -1.
 
@@ -199,8 +200,8 @@ def trajectory_geometry(gram: IncrementGram) -> Geometry:
     )
 
 
-def _from_origin(gram: IncrementGram) -> np.ndarray:
-    """Return |theta|^2 - |y|^2 of each point (k,), where y is its displacement from the reference r.
+def _from_origin(gram: IncrementGram) -> Float64[np.ndarray, " rows"]:
+    """Return |theta|^2 - |y|^2 of each point, where y is its displacement from the reference r.
 
     |theta|^2 = |y|^2 + 2 y . r + |r|^2, and y . r is summed along the path.
     """
@@ -214,7 +215,7 @@ def _from_origin(gram: IncrementGram) -> np.ndarray:
     return difference
 
 
-def _along_path(gram: IncrementGram) -> np.ndarray:
+def _along_path(gram: IncrementGram) -> Float64[np.ndarray, "rows rows"]:
     """Return inner products of increments (rows) with displacements from the reference (columns)."""
     products = gram.products.T.copy()
     depth = int(gram.has_reference)  # of the starts, whose increments are their displacements
@@ -223,8 +224,10 @@ def _along_path(gram: IncrementGram) -> np.ndarray:
     return products.T
 
 
-def distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.ndarray:
-    """Return |m_1 + ... + m_e| [epoch, member], from the products of the movements, rows [epoch - 1, member].
+def distance_from_start(
+    increments: Float64[np.ndarray, "rows rows"], movements: Int[np.ndarray, "movements members"]
+) -> Float64[np.ndarray, "movements+1 members"]:
+    """Return |m_1 + ... + m_e|, from the products of the movements, whose rows are given.
 
     It is exactly 0 for a copy that does not move.
     """
@@ -233,23 +236,25 @@ def distance_from_start(increments: np.ndarray, movements: np.ndarray) -> np.nda
     return np.concatenate([np.zeros((1, movements.shape[1])), np.sqrt(np.maximum(squared, 0))])
 
 
-def _cosine(products: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _cosine(
+    products: Float64[np.ndarray, " *shape"], one: Float64[np.ndarray, "..."], other: Float64[np.ndarray, "..."]
+) -> Float64[np.ndarray, " *shape"]:
     """Return cosines from inner products and lengths, NaN where a length is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(one * other > 0, np.clip(products / (one * other), -1, 1), np.nan)
 
 
-def _from_epoch(first: int, values: np.ndarray) -> np.ndarray:
+def _from_epoch(first: int, values: Float64[np.ndarray, "later members"]) -> Float64[np.ndarray, "epochs members"]:
     return np.concatenate([np.full((first, values.shape[1]), np.nan), values])
 
 
-def _mean_over_epochs(values: np.ndarray) -> np.ndarray:
+def _mean_over_epochs(values: Float64[np.ndarray, "epochs members"]) -> Float64[np.ndarray, " members"]:
     """Return the mean of the defined values in each column, NaN if there are none."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
 
 
-def _mean_distance(distances: np.ndarray) -> np.ndarray:
+def _mean_distance(distances: Float64[np.ndarray, "members members"]) -> Float64[np.ndarray, " members"]:
     with np.errstate(invalid="ignore"):
         return distances.sum(axis=1) / (len(distances) - 1)

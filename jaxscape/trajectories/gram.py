@@ -19,6 +19,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int, Integer
 
 from jaxscape.lazy import jax
 from jaxscape.trajectories.increments import Points, sum_products
@@ -41,9 +42,9 @@ class IncrementGram(NamedTuple):
     children; without one the starts are increments from the origin.
     """
 
-    products: np.ndarray  # float64 (k, k)
-    remainders: np.ndarray  # float64 (k, k): the remainders that rounding cut off the products
-    parents: np.ndarray  # int64 (k,), parents[i] < i; -1 is the origin
+    products: Float64[np.ndarray, "rows rows"]
+    remainders: Float64[np.ndarray, "rows rows"]  # the remainders that rounding cut off the products
+    parents: Int[np.ndarray, " rows"]  # parents[i] < i; -1 is the origin
     has_reference: bool
     dimension: int  # P, the number of parameters
     exponent: int = 0  # the products are those of the increments divided by 2**exponent
@@ -60,7 +61,7 @@ def gram(
     reference: PyTree | None = None,
     members: Members | None = None,
     leaves: str | Sequence[str] | None = None,
-    parents: Sequence[int] | np.ndarray | None = None,
+    parents: Sequence[int] | Integer[np.ndarray, " points"] | None = None,
     previous: IncrementGram | None = None,
     devices: Sequence[jax.Device] | None = None,
     max_bytes: int = 2**28,
@@ -114,7 +115,9 @@ def gram(
     return _sum(source, flat_reference, rows_before, previous, devices, int(max_bytes))
 
 
-def inner_products(gram: IncrementGram, *, center: str | None = None) -> Pair:
+def inner_products(
+    gram: IncrementGram, *, center: str | None = None
+) -> tuple[Float64[np.ndarray, "rows rows"], Float64[np.ndarray, "rows rows"]]:
     """Return the inner products of the points (reference included), as float64 (k, k) and remainders (k, k).
 
     They are those of the points divided by 2**gram.exponent, as are `products`.
@@ -135,7 +138,7 @@ def inner_products(gram: IncrementGram, *, center: str | None = None) -> Pair:
     return high, low
 
 
-def take_points(gram: IncrementGram, points: Sequence[int] | np.ndarray) -> IncrementGram:
+def take_points(gram: IncrementGram, points: Sequence[int] | Integer[np.ndarray, " chosen"]) -> IncrementGram:
     """Return the IncrementGram of some points, in order; they must include the predecessors of each of them.
 
     Args:
@@ -163,7 +166,7 @@ def take_points(gram: IncrementGram, points: Sequence[int] | np.ndarray) -> Incr
     return gram._replace(products=gram.products[grid], remainders=gram.remainders[grid], parents=parents)
 
 
-def rows_by_depth(parents: np.ndarray) -> list[np.ndarray]:
+def rows_by_depth(parents: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " _"]]:
     """Return the row numbers of the points one increment from a root, two increments, and so on, without the roots."""
     depth = np.zeros(len(parents), int)
     for row, parent in enumerate(parents):
@@ -171,7 +174,7 @@ def rows_by_depth(parents: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(depth == level) for level in range(1, depth.max(initial=0) + 1)]
 
 
-def squared_rounding(gram: IncrementGram, *, center: str | None = None) -> np.ndarray:
+def squared_rounding(gram: IncrementGram, *, center: str | None = None) -> Float64[np.ndarray, " rows"]:
     """Return a bound on the rounding error of the squared norms, float64 (k,).
 
     Their error is about 1e-16 of the squared path length along the increments; this is 1e-14 of it. The direction of a
@@ -180,7 +183,7 @@ def squared_rounding(gram: IncrementGram, *, center: str | None = None) -> np.nd
     return 1e-14 * path_lengths(gram, center=center) ** 2
 
 
-def path_lengths(gram: IncrementGram, *, center: str | None = None) -> np.ndarray:
+def path_lengths(gram: IncrementGram, *, center: str | None = None) -> Float64[np.ndarray, " rows"]:
     """Return the path length along the increments, from the origin or the reference, to each point (k,)."""
     path = np.sqrt(np.diag(gram.products))
     if center == "reference":
@@ -201,7 +204,9 @@ def longest_path_between(gram: IncrementGram) -> float:
     return float(path[first:, first:].max())
 
 
-def squared_distances(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+def squared_distances(
+    high: Float64[np.ndarray, "rows rows"], low: Float64[np.ndarray, "rows rows"]
+) -> Float64[np.ndarray, "rows rows"]:
     """Return |x_i - x_j|^2 of all pairs, from double-double inner products; row by row to save memory."""
     diagonal = np.diag(high).copy(), np.diag(low).copy()
     squared = np.empty_like(high)
@@ -228,7 +233,7 @@ def require_gram(gram: IncrementGram, argument: str = "gram") -> None:
         raise ValueError(f"{argument} has products that are NaN or infinite")
 
 
-def unscaled(lengths: np.ndarray, gram: IncrementGram) -> np.ndarray:
+def unscaled(lengths: Float64[np.ndarray, " *shape"], gram: IncrementGram) -> Float64[np.ndarray, " *shape"]:
     """Return lengths, computed from the products of an IncrementGram, in the units of the points.
 
     Raises:
@@ -254,8 +259,8 @@ def _check_pass(devices: Sequence[jax.Device] | None, max_bytes: int) -> None:
 
 def _sum(
     source: Source,
-    reference: np.ndarray | None,
-    rows_before: np.ndarray,
+    reference: Float64[np.ndarray, " parameters"] | None,
+    rows_before: Int[np.ndarray, " points"],
     previous: IncrementGram | None,
     devices: Sequence[jax.Device] | None,
     max_bytes: int,
@@ -293,7 +298,7 @@ def _rescaled(gram: IncrementGram, exponent: int) -> IncrementGram:
     return gram._replace(products=high, remainders=low, exponent=exponent)
 
 
-def _refuse_non_finite(is_finite: np.ndarray, *, has_reference: bool) -> None:
+def _refuse_non_finite(is_finite: Bool[np.ndarray, " rows"], *, has_reference: bool) -> None:
     bad = np.flatnonzero(~is_finite)
     if len(bad) and has_reference and bad[0] == 0:
         raise ValueError("reference has NaN or infinity")
@@ -301,7 +306,7 @@ def _refuse_non_finite(is_finite: np.ndarray, *, has_reference: bool) -> None:
         raise ValueError(f"points have NaN or infinity in rows {some_rows(bad - has_reference)}")
 
 
-def _refuse_vanished(rows: np.ndarray) -> None:
+def _refuse_vanished(rows: Int[np.ndarray, " rows"]) -> None:
     """Refuse rows (-1 is the reference) whose squared steps underflow after scaling by the largest value."""
     if len(rows):
         raise ValueError(
@@ -336,7 +341,9 @@ def _extend(previous: IncrementGram, new: Pair, first: int) -> Pair:
     return _bordered(previous.products, new[0], first), _bordered(previous.remainders, new[1], first)
 
 
-def _bordered(old: np.ndarray, rows: np.ndarray, first: int) -> np.ndarray:
+def _bordered(
+    old: Float64[np.ndarray, "old old"], rows: Float64[np.ndarray, "new rows"], first: int
+) -> Float64[np.ndarray, "rows rows"]:
     """Return the symmetric matrix (k, k) with `old` in its upper left corner and the given rows from `first` on."""
     matrix = np.empty((rows.shape[1],) * 2)
     matrix[first:], matrix[:, first:] = rows, rows.T
@@ -344,7 +351,7 @@ def _bordered(old: np.ndarray, rows: np.ndarray, first: int) -> np.ndarray:
     return matrix
 
 
-def _nearest_before(starts: IncrementGram) -> np.ndarray:
+def _nearest_before(starts: IncrementGram) -> Int[np.ndarray, " points"]:
     """Return the nearest row before each row, or -1 if the reference (the origin, without one) is the better parent.
 
     Args:
@@ -366,6 +373,6 @@ def _nearest_before(starts: IncrementGram) -> np.ndarray:
     return parents
 
 
-def some_rows(rows: np.ndarray) -> str:
+def some_rows(rows: Int[np.ndarray, " rows"]) -> str:
     """Return row numbers as text for a message, the first ten of many."""
     return ", ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")

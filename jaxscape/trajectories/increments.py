@@ -15,9 +15,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int, Real
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from jaxscape.lazy import jax, jnp
@@ -29,29 +30,34 @@ ROWS = 64  # rows of a sum that are added at a time, for the same reason
 MAX_SUMS = 2**28  # limit in bytes for the sums of all host threads
 
 
-Blocks = Iterator[tuple[np.ndarray, np.ndarray]]
+# Columns of all points, and of the reference: one row, or none.
+Blocks = Iterator[tuple[Real[np.ndarray, "points columns"], Float64[np.ndarray, "_ columns"]]]
+if TYPE_CHECKING:  # it names jax, which is imported when it is used
+    SumsOnDevice = tuple[Float64[jax.Array, "new rows"], Float64[jax.Array, "new rows"]]
 
 
 class Points(NamedTuple):
     """Points (n, P), read in blocks of columns, with the parents that define their increments."""
 
     blocks: Callable[[int], Iterator[np.ndarray]]  # float32 or float64 (n, columns), given the bytes of a block
-    reference: np.ndarray | None  # float64 (P,): row 0, where there is one
-    parents: np.ndarray  # int64 (k,), k = n or n + 1; parents[i] < i, -1 is the origin
+    reference: Float64[np.ndarray, " parameters"] | None  # row 0, where there is one
+    parents: Int[np.ndarray, " rows"]  # with the reference; parents[i] < i, -1 is the origin
     dimension: int  # P
 
 
 class Sums(NamedTuple):
     """The work arrays of a host thread, which are overwritten."""
 
-    total: np.ndarray  # float64 (k - first, k)
-    remainder: np.ndarray  # likewise
-    product: np.ndarray  # likewise, of one tile
-    tile: np.ndarray  # float64 (k, width), increments
-    scratch: np.ndarray  # float64 (2, k, COLUMNS)
+    total: Float64[np.ndarray, "new rows"]
+    remainder: Float64[np.ndarray, "new rows"]
+    product: Float64[np.ndarray, "new rows"]  # of one tile
+    tile: Float64[np.ndarray, "rows width"]  # increments
+    scratch: Float64[np.ndarray, "2 rows columns"]
 
 
-def sum_products(points: Points, first: int, devices: Sequence[jax.Device] | None, max_bytes: int) -> Pair:
+def sum_products(
+    points: Points, first: int, devices: Sequence[jax.Device] | None, max_bytes: int
+) -> tuple[Float64[np.ndarray, "new rows"], Float64[np.ndarray, "new rows"]]:
     """Return the inner products (k - first, k) of the increments from `first` on with all increments.
 
     Args:
@@ -100,7 +106,9 @@ def with_reference(points: Points, block_bytes: int) -> Blocks:
         column += block.shape[1]
 
 
-def _sum_in_threads(blocks: Blocks, parents: np.ndarray, first: int, width: int, workers: int) -> list[Pair]:
+def _sum_in_threads(
+    blocks: Blocks, parents: Int[np.ndarray, " rows"], first: int, width: int, workers: int
+) -> list[Pair]:
     k = len(parents)
     size = (k - first, k)
     sums = [
@@ -120,7 +128,13 @@ def _sum_in_threads(blocks: Blocks, parents: np.ndarray, first: int, width: int,
     return [(each.total, each.remainder) for each in sums]
 
 
-def _add_block(sums: Sums, block: np.ndarray, reference: np.ndarray, parents: np.ndarray, first: int) -> None:
+def _add_block(
+    sums: Sums,
+    block: Real[np.ndarray, "points columns"],
+    reference: Float64[np.ndarray, "_ columns"],
+    parents: Int[np.ndarray, " rows"],
+    first: int,
+) -> None:
     width = block.shape[1]
     step = math.ceil(width / math.ceil(width / sums.tile.shape[1]))  # equal tiles, no narrow last one
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are detected in the sums
@@ -140,7 +154,11 @@ def _add_block(sums: Sums, block: np.ndarray, reference: np.ndarray, parents: np
 
 
 def _write_increments(
-    out: np.ndarray, block: np.ndarray, reference: np.ndarray, parents: np.ndarray, scratch: np.ndarray
+    out: Float64[np.ndarray, "rows columns"],
+    block: Real[np.ndarray, "points columns"],
+    reference: Float64[np.ndarray, "_ columns"],
+    parents: Int[np.ndarray, " rows"],
+    scratch: Float64[np.ndarray, "2 rows _"],
 ) -> None:
     """Write the rotated increments of some columns into `out`, float64 (k, columns)."""
     rows, before = scratch[:, :, : out.shape[1]]
@@ -156,7 +174,7 @@ def _write_increments(
 
 
 def _sum_on_devices(
-    blocks: Blocks, parents: np.ndarray, first: int, width: int, devices: Sequence[jax.Device]
+    blocks: Blocks, parents: Int[np.ndarray, " rows"], first: int, width: int, devices: Sequence[jax.Device]
 ) -> list[Pair]:
     k = len(parents)
     padded_width, add_block = 0, _compiled_add_block()
@@ -175,26 +193,26 @@ def _sum_on_devices(
 
 
 @cache
-def _compiled_add_block() -> Callable[..., tuple[jax.Array, jax.Array]]:
+def _compiled_add_block() -> Callable[..., SumsOnDevice]:
     return jax.jit(_add_block_on_device, static_argnames=("first", "width"), donate_argnums=0)
 
 
 def _add_block_on_device(
-    sums: tuple[jax.Array, jax.Array],
-    block: jax.Array,
-    reference: jax.Array,
-    parents: jax.Array,
+    sums: SumsOnDevice,
+    block: Real[jax.Array, "points columns"],
+    reference: Float64[jax.Array, "_ columns"],
+    parents: Int[jax.Array, " rows"],
     *,
     first: int,
     width: int,
-) -> tuple[jax.Array, jax.Array]:
+) -> SumsOnDevice:
     rows = jnp.concatenate([reference, block.astype(np.float64)])
     increments = rows - jnp.where(parents[:, None] >= 0, rows[parents], 0)
     left, right = increments.reshape(len(rows), -1, 2, width // 2).transpose(2, 1, 0, 3)
     cosine, sine = math.cos(ANGLE), math.sin(ANGLE)
     tiles = jnp.concatenate([cosine * left - sine * right, sine * left + cosine * right], axis=2)
 
-    def add(pair: tuple[jax.Array, jax.Array], tile: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def add(pair: SumsOnDevice, tile: Float64[jax.Array, "rows width"]) -> tuple[SumsOnDevice, None]:
         total, error = two_sum(pair[0], tile[first:] @ tile.T)
         return (total, pair[1] + error), None
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int, Real, Shaped, UInt32
 from threadpoolctl import threadpool_limits
 
 from jaxscape.lazy import jax
@@ -36,9 +37,9 @@ def null_trajectories(
     gram: IncrementGram,
     *,
     kind: str = "rotated",
-    key: jax.Array | np.ndarray,
-    factors: np.ndarray | None = None,
-    alike: np.ndarray | None = None,
+    key: jax.Array | UInt32[np.ndarray, " k"],
+    factors: Real[np.ndarray, " points"] | None = None,
+    alike: Shaped[np.ndarray, " points"] | None = None,
 ) -> IncrementGram:
     """Return null trajectories from the same starts, whose relation to the landscape is removed wholly or in part.
 
@@ -53,10 +54,10 @@ def null_trajectories(
             the relation of a movement to its own jump. "decay": weight decay alone, applied to each start.
             "decay+rotated": the decay part of each displacement, and its gradient part rotated at random.
         key: a PRNG key, or its data as a NumPy array uint32 (k,); "decay" does not use it.
-        factors: float (n,), the factor by which weight decay alone multiplies the parameters of the start until each
+        factors: the factor by which weight decay alone multiplies the parameters of the start until each
             point, 1 for a start: `jaxscape.decay_factors(optimizer, updates)` at the updates of the points. Required
             for "decay" and "decay+rotated", optional for "exchange".
-        alike: (n,), a label of the trajectory of each point, such as its step size: members exchange with members of
+        alike: a label of the trajectory of each point, such as its step size: members exchange with members of
             the same label and length. Only for "exchange"; by default all members of the same length.
 
     Returns:
@@ -93,21 +94,21 @@ def null_trajectories(
 
 
 class Split(NamedTuple):
-    """The decay and gradient parts of each member's displacement from its start; float64 [epoch, member].
+    """The decay and gradient parts of each member's displacement from its start.
 
     Inward means towards the reference (the origin, without one): along -y_0, where y_0 is the displacement of the start
     from it. Lengths and inward components are in units of |y_0|; NaN if that is 0, and after the end of a shorter
     trajectory. The two inward components add up to 1 - (d / d_0) cos(y, y_0).
     """
 
-    decay: np.ndarray  # inward component of the decay part
-    gradient: np.ndarray  # inward component of the gradient part
-    decay_length: np.ndarray  # length of the decay part
-    gradient_length: np.ndarray  # length of the gradient part
-    cosine: np.ndarray  # of the gradient part with the inward direction; NaN if the part is 0
+    decay: Float64[np.ndarray, "epochs members"]  # inward component of the decay part
+    gradient: Float64[np.ndarray, "epochs members"]  # inward component of the gradient part
+    decay_length: Float64[np.ndarray, "epochs members"]  # length of the decay part
+    gradient_length: Float64[np.ndarray, "epochs members"]  # length of the gradient part
+    cosine: Float64[np.ndarray, "epochs members"]  # of gradient part and inward direction; NaN if the part is 0
 
 
-def split_displacements(gram: IncrementGram, factors: np.ndarray) -> Split:
+def split_displacements(gram: IncrementGram, factors: Real[np.ndarray, " points"]) -> Split:
     """Return the parts of each member's displacement due to weight decay and to the gradients; see the module
     docstring.
 
@@ -115,7 +116,7 @@ def split_displacements(gram: IncrementGram, factors: np.ndarray) -> Split:
 
     Args:
         gram: trajectories of any lengths.
-        factors: float (n,), as for `null_trajectories`; all 1 without weight decay.
+        factors: as for `null_trajectories`; all 1 without weight decay.
 
     Raises:
         ValueError: see `null_trajectories`.
@@ -154,7 +155,9 @@ def _check_arguments(kind: str, factors: object, alike: object) -> None:
         raise ValueError(f"alike is for the kind exchange, got kind {kind!r}")
 
 
-def _checked_factors(gram: IncrementGram, factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _checked_factors(
+    gram: IncrementGram, factors: Real[np.ndarray, " points"], rows: Int[np.ndarray, "epochs members"]
+) -> Float64[np.ndarray, " points"]:
     factors = np.asarray(factors, np.float64)
     if factors.shape != (gram.num_points,) or not np.isfinite(factors).all():
         raise ValueError(f"factors must be {gram.num_points} finite numbers, one per point, got shape {factors.shape}")
@@ -180,7 +183,10 @@ def _key_data(key: jax.Array | np.ndarray) -> list[int]:
 
 
 def _keeping_decay(
-    gram: IncrementGram, rows: np.ndarray, factors: np.ndarray | None, change: Callable[[IncrementGram], IncrementGram]
+    gram: IncrementGram,
+    rows: Int[np.ndarray, "epochs members"],
+    factors: Float64[np.ndarray, " points"] | None,
+    change: Callable[[IncrementGram], IncrementGram],
 ) -> IncrementGram:
     """Apply `change` to the gradient parts only: subtract the decay parts, change the rest, and add them again."""
     if factors is None or (factors == 1).all():
@@ -188,7 +194,9 @@ def _keeping_decay(
     return _with_decay(change(_with_decay(gram, rows, factors, sign=-1)), rows, factors, sign=1)
 
 
-def _with_decay(gram: IncrementGram, rows: np.ndarray, factors: np.ndarray, *, sign: int) -> IncrementGram:
+def _with_decay(
+    gram: IncrementGram, rows: Int[np.ndarray, "epochs members"], factors: Float64[np.ndarray, " points"], *, sign: int
+) -> IncrementGram:
     """Return the Gram with the decay parts added to the increments (sign 1), or subtracted from them (sign -1)."""
     first = int(gram.has_reference)
     moved, starts, shares = [], [], []
@@ -212,11 +220,11 @@ def _with_decay(gram: IncrementGram, rows: np.ndarray, factors: np.ndarray, *, s
 
 def _exchanged(
     gram: IncrementGram,
-    rows: np.ndarray,
-    movements: list[np.ndarray],
-    alike: np.ndarray | None,
+    rows: Int[np.ndarray, "epochs members"],
+    movements: list[Int[np.ndarray, " _"]],
+    alike: Shaped[np.ndarray, " points"] | None,
     generator: np.random.Generator,
-) -> np.ndarray:
+) -> Int[np.ndarray, " rows"]:
     """Return the row whose increment each row gets: members exchange in a random cycle, so that none keeps its own."""
     first = int(gram.has_reference)
     labels = np.zeros(gram.num_points, int) if alike is None else np.asarray(alike)
@@ -239,26 +247,28 @@ def _exchanged(
     return order
 
 
-def _reordered(gram: IncrementGram, order: np.ndarray) -> IncrementGram:
+def _reordered(gram: IncrementGram, order: Int[np.ndarray, " rows"]) -> IncrementGram:
     grid = np.ix_(order, order)
     return gram._replace(products=gram.products[grid], remainders=gram.remainders[grid])
 
 
-def _without_movements(gram: IncrementGram, rows: np.ndarray) -> IncrementGram:
+def _without_movements(gram: IncrementGram, rows: Int[np.ndarray, "epochs members"]) -> IncrementGram:
     moved = np.zeros(len(gram.parents), bool)
     moved[rows[1:][rows[1:] >= 0]] = True
     zeroed = moved[:, None] | moved
     return gram._replace(products=np.where(zeroed, 0, gram.products), remainders=np.where(zeroed, 0, gram.remainders))
 
 
-def _shuffled(gram: IncrementGram, movements: list[np.ndarray], generator: np.random.Generator) -> IncrementGram:
+def _shuffled(
+    gram: IncrementGram, movements: list[Int[np.ndarray, " _"]], generator: np.random.Generator
+) -> IncrementGram:
     order = np.arange(len(gram.parents))
     for rows in movements:
         order[rows] = generator.permutation(rows)
     return _reordered(gram, order)
 
 
-def _rotated(gram: IncrementGram, groups: list[np.ndarray], generator: np.random.Generator) -> IncrementGram:
+def _rotated(gram: IncrementGram, groups: list[Int[np.ndarray, " _"]], generator: np.random.Generator) -> IncrementGram:
     """Rotate each group of increments independently; groups are arrays of row numbers."""
     fixed = np.setdiff1d(np.arange(len(gram.parents)), np.concatenate(groups))
     coordinates = _coordinates(gram.products[np.ix_(fixed, fixed)], gram.dimension)
@@ -281,8 +291,8 @@ def _rotated(gram: IncrementGram, groups: list[np.ndarray], generator: np.random
     return gram._replace(products=products, remainders=remainders)
 
 
-def _coordinates(products: np.ndarray, dimension: int) -> np.ndarray:
-    """Return vectors (n, q) with the given inner products (n, n), q = min(n, dimension)."""
+def _coordinates(products: Float64[np.ndarray, "rows rows"], dimension: int) -> Float64[np.ndarray, "rows axes"]:
+    """Return vectors with the given inner products, on min(rows, dimension) axes."""
     if len(products) == 1:
         return np.sqrt(np.maximum(products, 0))
     values, vectors = np.linalg.eigh(products)
@@ -290,7 +300,9 @@ def _coordinates(products: np.ndarray, dimension: int) -> np.ndarray:
     return vectors[:, ::-1][:, :rank] * np.sqrt(np.maximum(values[::-1][:rank], 0))
 
 
-def _gaussian_rows(count: int, fixed: int, dimension: int, generator: np.random.Generator) -> np.ndarray:
+def _gaussian_rows(
+    count: int, fixed: int, dimension: int, generator: np.random.Generator
+) -> Float64[np.ndarray, "rows axes"]:
     """Draw `count` standard normal vectors of R^dimension in an orthonormal basis that begins with `fixed` given axes.
 
     Beyond the given axes the basis is that of the vectors themselves (Gram-Schmidt in order), so that `count` more
@@ -306,7 +318,7 @@ def _gaussian_rows(count: int, fixed: int, dimension: int, generator: np.random.
     return np.concatenate([along, triangle + np.diag(diagonal)], axis=1)
 
 
-def _orthonormal(vectors: np.ndarray) -> np.ndarray:
+def _orthonormal(vectors: Float64[np.ndarray, "rows axes"]) -> Float64[np.ndarray, "rows axes"]:
     """Return an orthonormal frame of the rows, uniformly distributed over all frames if the rows are Gaussian."""
     q, r = np.linalg.qr(vectors.T)
     return (q * np.sign(np.diag(r))).T

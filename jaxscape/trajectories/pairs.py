@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
-Pair = tuple[np.ndarray, np.ndarray]  # value and remainder, whose sum has a relative error of about 1e-32
+# Value and remainder, of the same shape, whose sum has a relative error of about 1e-32.
+Pair = tuple[Float64[np.ndarray, "..."], Float64[np.ndarray, "..."]]
 
 
 def two_sum(a: Any, b: Any) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int, Real
 
 from jaxscape.trajectories.increments import Points, with_reference
 
@@ -17,29 +18,29 @@ TINY, HUGE = 2.0**-960, 2.0**960  # limits for squared lengths, with room for th
 class Scan(NamedTuple):
     """Facts about the values of points that their products do not show."""
 
-    is_finite: np.ndarray  # bool (k,)
-    moved: np.ndarray  # int: the given rows that differ from their parents
+    is_finite: Bool[np.ndarray, " rows"]
+    moved: Int[np.ndarray, " moved"]  # the given rows that differ from their parents
     exponent: int  # 2**(exponent - 1) <= largest finite value < 2**exponent
 
 
-def is_narrow(values: np.ndarray) -> bool:
+def is_narrow(values: Real[np.ndarray, "..."]) -> bool:
     """Return whether float32 represents the values exactly, so that float64 represents their squares."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return bool((values.astype(np.float32) == values).all())
 
 
-def out_of_range(squares: np.ndarray, *, narrow: bool) -> np.ndarray:
-    """Return the indices of squared lengths that may have overflowed or lost digits, int.
+def out_of_range(squares: Float64[np.ndarray, " rows"], *, narrow: bool) -> Int[np.ndarray, " _"]:
+    """Return the indices of squared lengths that may have overflowed or lost digits.
 
     Args:
-        squares: float64 (k,).
+        squares: the squared lengths.
         narrow: whether the points are float32 or narrower, so that a square of zero is exact.
     """
     fits = (squares >= TINY) & (squares <= HUGE)
     return np.flatnonzero(~(fits | (squares == 0)) if narrow else ~fits)
 
 
-def scan(points: Points, rows: np.ndarray, max_bytes: int) -> Scan:
+def scan(points: Points, rows: Int[np.ndarray, " chosen"], max_bytes: int) -> Scan:
     """Read the points once, for the facts that decide how to scale them.
 
     Args:
@@ -65,14 +66,14 @@ def scaled(points: Points, exponent: int) -> Points:
     if exponent == 0:
         return points
 
-    def blocks(max_bytes: int) -> Iterator[np.ndarray]:
+    def blocks(max_bytes: int) -> Iterator[Float64[np.ndarray, "points columns"]]:
         return (_divided(block, exponent) for block in points.blocks(max_bytes))
 
     reference = None if points.reference is None else _divided(points.reference, exponent)
     return points._replace(blocks=blocks, reference=reference)
 
 
-def _divided(values: np.ndarray, exponent: int) -> np.ndarray:
+def _divided(values: Real[np.ndarray, " *shape"], exponent: int) -> Float64[np.ndarray, " *shape"]:
     with np.errstate(under="ignore", over="ignore", invalid="ignore"):
         divided: np.ndarray = np.ldexp(np.asarray(values, np.float64), -exponent)
     return divided

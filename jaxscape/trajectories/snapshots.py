@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Integer, Shaped, UInt64
 
 from jaxscape.lazy import jax
 from jaxscape.trajectories import checksums
@@ -52,7 +53,7 @@ class Snapshot(NamedTuple):
         """Return the number of optimizer updates before one of its epochs."""
         return self.updates[epoch - self.epochs.start]
 
-    def row_checksums(self, leaf: Leaf, num_members: int) -> np.ndarray | None:
+    def row_checksums(self, leaf: Leaf, num_members: int) -> UInt64[np.ndarray, " rows"] | None:
         """Return the checksums of the members' arrays, epoch by epoch, or None if none were stored."""
         text = (self.checksums or {}).get(leaf.name)
         stored = None if text is None else checksums.decode(text)
@@ -220,18 +221,22 @@ class StoredArray:
             raise self.snapshot.damaged(f"{self.leaf.name!r} is {difference}")
         return array
 
-    def rows(self, epochs: np.ndarray, members: np.ndarray) -> np.ndarray:
+    def rows(
+        self, epochs: Integer[np.ndarray, " epochs"], members: Integer[np.ndarray, " members"]
+    ) -> Integer[np.ndarray, " rows"]:
         """Return the row numbers of some epochs and members, epoch by epoch."""
         places = epochs - self.snapshot.epochs.start
         numbers: np.ndarray = (places[:, None] * self.num_members + members).ravel()
         return numbers
 
-    def start_reading(self, epochs: np.ndarray, members: np.ndarray) -> Callable[[], np.ndarray]:
+    def start_reading(
+        self, epochs: Integer[np.ndarray, " epochs"], members: Integer[np.ndarray, " members"]
+    ) -> Callable[[], Shaped[np.ndarray, "epochs members ..."]]:
         """Start to read some epochs and members; return a function that waits, verifies and returns the array."""
         array = self.result() if self.snapshot.packed else self.result()[None]
         pending = array.oindex[epochs - self.snapshot.epochs.start, members].read()
 
-        def wait() -> np.ndarray:
+        def wait() -> Shaped[np.ndarray, "epochs members ..."]:
             with naming_damage(self.snapshot):
                 values: np.ndarray = pending.result()  # [epoch, member, ...]
             if self.checksums is not None:
@@ -241,7 +246,7 @@ class StoredArray:
 
         return wait
 
-    def verify(self, rows: np.ndarray, sums: np.ndarray) -> None:
+    def verify(self, rows: Integer[np.ndarray, " rows"], sums: UInt64[np.ndarray, " rows"]) -> None:
         """Raise a ValueError if the checksums of some rows differ from the stored ones."""
         if self.checksums is None:
             return

@@ -1,12 +1,13 @@
 """Checks of the inputs of `gram` before any data are read: the points, the reference and the parents of the rows."""
 
+import numbers
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int, Int64, Integer, Real
 
 from jaxscape.lazy import jax, jnp
 from jaxscape.trajectories.arrays import describe_shape, differences, matching_names
@@ -23,7 +24,7 @@ class Source(NamedTuple):
     num_rows: int
     shapes: dict[str, tuple[int, ...]]  # of the arrays of one point, by key path, in the order of the columns
     all_shapes: dict[str, tuple[int, ...]]  # the same, including the arrays that are left out
-    parents: np.ndarray | None  # of the rows, if they are known
+    parents: Int[np.ndarray, " points"] | None  # of the rows, if they are known
     is_narrow: bool  # no wider than float32, so that float64 represents the squares of all finite values
     blocks: Callable[[int], Iterator[np.ndarray]]  # from the size of a block in bytes (as float32) to the blocks
 
@@ -33,7 +34,8 @@ class Source(NamedTuple):
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
 
-Members = Sequence[int] | Sequence[Sequence[int] | None]
+Chosen = Sequence[int] | Integer[np.ndarray, " _"]
+Members = Chosen | Sequence[Chosen | None]
 
 
 def open_source(points: Any, members: Members | None, leaves: str | Sequence[str] | None) -> Source:
@@ -78,7 +80,7 @@ def _of_stores(stores: Sequence[Any], members: Any, leaves: str | Sequence[str] 
         if (rows := part.parents) is not None
     ]
 
-    def blocks(max_bytes: int) -> Iterator[np.ndarray]:
+    def blocks(max_bytes: int) -> Iterator[Real[np.ndarray, "points columns"]]:
         if max_bytes < 4 * num_rows:
             raise ValueError(f"max_bytes={max_bytes} is less than one column, {4 * num_rows} bytes")
         # Half of max_bytes, since the blocks of the stores and their concatenation are held at the same time.
@@ -153,7 +155,7 @@ _STACK = "stack points on axis 0 (np.stack), and give arrays that are stacked al
 
 def _as_vector(item: Any) -> Any:
     """Return a list of numbers as a vector, anything else unchanged."""
-    is_numbers = type(item) in (list, tuple) and len(item) and all(isinstance(number, Real) for number in item)
+    is_numbers = type(item) in (list, tuple) and len(item) and all(isinstance(number, numbers.Real) for number in item)
     return np.array(item) if is_numbers else item
 
 
@@ -179,7 +181,7 @@ def _of_rows(
         raise ValueError(f"points must not be empty, got shapes {[(num_rows, *shape) for shape in shapes.values()]}")
     chosen = [arrays[name] for name, shape in shapes.items() if np.prod(shape)]
 
-    def blocks(max_bytes: int) -> Iterator[np.ndarray]:
+    def blocks(max_bytes: int) -> Iterator[Real[np.ndarray, "points columns"]]:
         width = max(max_bytes // (4 * num_rows), 1)
         for rows in chosen:
             size = rows[0].size
@@ -190,7 +192,7 @@ def _of_rows(
     return Source(num_rows, shapes, of_one, None, is_narrow, blocks)
 
 
-def _columns(rows: np.ndarray | list[np.ndarray], columns: slice) -> np.ndarray:
+def _columns(rows: np.ndarray | list[np.ndarray], columns: slice) -> Real[np.ndarray, "points columns"]:
     if isinstance(rows, np.ndarray):
         return rows.reshape(len(rows), -1)[:, columns]
     parts = [row.reshape(-1)[columns] for row in rows]
@@ -203,8 +205,8 @@ def _chosen(shapes: dict[str, tuple[int, ...]], leaves: str | Sequence[str] | No
     return shapes if leaves is None else {name: shapes[name] for name in matching_names(list(shapes), leaves)}
 
 
-def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
-    """Return the reference as float64 (P,), with its arrays in the order of the columns of the points.
+def flatten_reference(reference: PyTree, source: Source) -> Float64[np.ndarray, " parameters"]:
+    """Return the reference with its arrays in the order of the columns of the points.
 
     It may include the arrays that are left out of the points, or not.
 
@@ -228,7 +230,7 @@ def flatten_reference(reference: PyTree, source: Source) -> np.ndarray:
     return np.concatenate([arrays[name].ravel().astype(np.float64) for name in source.shapes])
 
 
-def _chosen_columns(flat: np.ndarray, source: Source) -> np.ndarray:
+def _chosen_columns(flat: Real[np.ndarray, " _"], source: Source) -> Real[np.ndarray, " _"]:
     """Return the selected arrays of a flat reference, which holds either only these or all arrays of a point."""
     if flat.size == source.dimension:
         return flat
@@ -239,8 +241,10 @@ def _chosen_columns(flat: np.ndarray, source: Source) -> np.ndarray:
     return np.concatenate([columns[name] for name in source.shapes])
 
 
-def check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndarray:
-    """Return the parents as int64 (n,); raise a ValueError unless each is an earlier row, or -1."""
+def check_parents(
+    parents: Sequence[int] | Integer[np.ndarray, " points"], num_rows: int
+) -> Int64[np.ndarray, " points"]:
+    """Return the parents; raise a ValueError unless each is an earlier row, or -1."""
     allowed = f"parents must be {num_rows} row numbers, each -1 (a start) or smaller than its own row"
     array = integers(parents, allowed)
     if len(array) != num_rows:
@@ -251,8 +255,8 @@ def check_parents(parents: Sequence[int] | np.ndarray, num_rows: int) -> np.ndar
     return array
 
 
-def integers(values: Sequence[int] | np.ndarray, allowed: str) -> np.ndarray:
-    """Return a sequence of integers as int64 (n,); raise a ValueError that says what is allowed for anything else."""
+def integers(values: Sequence[int] | Integer[np.ndarray, " values"], allowed: str) -> Int64[np.ndarray, " values"]:
+    """Return a sequence of integers as an array; raise a ValueError that says what is allowed for anything else."""
     try:
         array = np.asarray(values)
     except ValueError:  # items of unequal lengths
@@ -262,7 +266,7 @@ def integers(values: Sequence[int] | np.ndarray, allowed: str) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _named_arrays(argument: str, tree: PyTree) -> dict[str, np.ndarray]:
+def _named_arrays(argument: str, tree: PyTree) -> dict[str, Real[np.ndarray, "..."]]:
     """Return the arrays of a pytree by key path, named as in a store; refuse anything but arrays of real numbers."""
     arrays: dict[str, np.ndarray] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_sparse):
@@ -273,7 +277,7 @@ def _named_arrays(argument: str, tree: PyTree) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _real_numbers(name: str, leaf: Any) -> np.ndarray:
+def _real_numbers(name: str, leaf: Any) -> Real[np.ndarray, "..."]:
     kind = type(leaf).__name__
     if isinstance(leaf, np.ma.MaskedArray) or _is_sparse(leaf):
         raise ValueError(f"{name} is a {kind}; allowed: a plain array of real numbers")

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from jaxtyping import Float32, Integer, Shaped
 
 from jaxscape.lazy import jax, multihost_utils
 from jaxscape.trajectories.arrays import (
@@ -157,7 +158,7 @@ class TrajectoryStore:
         known = self._snapshots
         return [known[epoch].update(epoch) if epoch in known else None for epoch in range(self.num_epochs)]
 
-    def columns(self, members: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    def columns(self, members: Sequence[int] | None = None) -> dict[str, Shaped[np.ndarray, " members"]]:
         """Return labels for each row, in the form that tables and figures take.
 
         With x the coordinates of an embedding of `pairwise_distances(gram(store))`,
@@ -378,8 +379,8 @@ class TrajectoryStore:
         return dictionaries if like is None else in_structure(like, dictionaries, leading_axes=2)
 
     def _read_arrays(
-        self, leaves: list[Leaf], epochs: np.ndarray, members: np.ndarray
-    ) -> Iterator[tuple[Leaf, np.ndarray]]:
+        self, leaves: list[Leaf], epochs: Integer[np.ndarray, " epochs"], members: Integer[np.ndarray, " members"]
+    ) -> Iterator[tuple[Leaf, Shaped[np.ndarray, "epochs members ..."]]]:
         """Read arrays [epoch, member, ...] in parallel."""
         snapshots = self._grouped(epochs.tolist())
         opened = {leaf: [self._open_array(snapshot, leaf) for snapshot, _ in snapshots] for leaf in leaves}
@@ -403,7 +404,7 @@ class TrajectoryStore:
         *,
         members: int | Sequence[int] | None = None,
         leaves: str | Sequence[str] | None = None,
-    ) -> Iterator[np.ndarray]:
+    ) -> Iterator[Float32[np.ndarray, "rows columns"]]:
         """Read the matrix of all snapshots, some columns at a time.
 
         Args:
@@ -587,7 +588,7 @@ def _by_first_process(work: Callable[[], None]) -> None:
         raise OSError("the first process failed; its own error says why")
 
 
-def _selection(argument: str, chosen: int | Sequence[int] | None, count: int) -> np.ndarray:
+def _selection(argument: str, chosen: int | Sequence[int] | None, count: int) -> Integer[np.ndarray, " chosen"]:
     try:
         numbers = np.atleast_1d(np.arange(count) if chosen is None else np.asarray(chosen))
     except (ValueError, OverflowError):  # lists of unequal lengths

@@ -1,6 +1,7 @@
 """The API reference has every public name, and the notebooks begin as docs/colab.py writes them."""
 
 import importlib.util
+import inspect
 import json
 import re
 
@@ -47,8 +48,12 @@ def test_a_docstring_becomes_restructured_text_without_losing_a_character():
     ]
 
 
-def test_the_fields_of_a_record_have_the_words_beside_them():
+def test_the_fields_of_a_record_have_the_words_beside_them_and_arrays_their_shapes():
     reader = load(DOCS / "_ext" / "public_names.py")
+    line = inspect.signature(jaxscape.line).return_annotation
+    assert reader.fields(line)["t"] == "0 at a and 1 at b"
+    points = "Float64[ndarray, 'points']"
+    assert reader.shapes(line) == {"t": points, "metrics": f"dict[str, {points}]"}
     assert reader.fields(jaxscape.JumpGrid)["params"] == "leaves [member, ...]"
     assert list(reader.fields(jaxscape.Geometry)) == list(jaxscape.Geometry._fields)
 

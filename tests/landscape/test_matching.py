@@ -250,6 +250,12 @@ def test_invalid_axes_are_rejected(axes, message):
         match_units(params, params, axes, key=KEY)
 
 
+def test_a_permutation_of_the_model_state_alone_is_rejected():
+    params, state = mlp(np.random.default_rng(0), 4), {"mean": np.arange(3.0)}
+    with pytest.raises(ValueError, match="axes must let 'norm' act on an array of params"):
+        match_units(params, params, {**AXES, "mean": ("norm",)}, key=KEY, model_state=state)
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
