@@ -114,9 +114,8 @@ def test_a_command_is_broken_unless_it_succeeds_or_fails_with_one_line(code, err
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, library, pytestconfig, request):
+def trained(tmp_path_factory, library, pytestconfig):
     """Yield cases with a trained minimum, and a fork server."""
-    request.getfixturevalue("compiled")  # the cache of compiled programs is shared with other tests
     scratch = tmp_path_factory.mktemp("faults")
     cases = Cases(scratch)
     with Server(library, scratch / "server0", pytestconfig.cache.mkdir("compiled")) as server:

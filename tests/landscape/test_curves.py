@@ -23,8 +23,6 @@ from jaxscape.tasks.models import WideResNet
 from jaxscape.tasks.nnx import nnx_problem
 from jaxscape.training.train import TrainState
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 KEY = jax.random.key(0)
 KINDS = ("bezier", "polygon")
 
