@@ -16,10 +16,14 @@ import xdist
 
 
 def pytest_configure(config):
-    """Let workers, and programs that tests start, keep bytecode where the environment forbids it beside the sources.
+    """Set the environment of the workers, and of the programs that tests start.
 
-    Each of them would compile the sources of jax and scipy anew, 13 s of CPU.
+    They keep bytecode where the environment forbids it beside the sources: each would compile that of jax and scipy
+    anew, 13 s of CPU. And they share the cores: a thread of OpenMP or OpenBLAS that waits for another one, whose core
+    is taken by a worker, spins (the tests of t-SNE took 26 s of CPU on a busy machine instead of 1).
     """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
         sys.dont_write_bytecode = False
