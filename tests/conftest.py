@@ -10,69 +10,80 @@ from io import StringIO
 from typing import NamedTuple
 
 import checked_shapes  # noqa: F401 - has the package check its signatures, if imported before it
-import jax
 import pytest
-import tiny_runs
-from jax.experimental.compilation_cache import compilation_cache
-from tiny_images import write_images
+import xdist
 
-from jaxscape.cli.main import main
-from jaxscape.xla_cpu import compiler
-
-# An accidental broadcast between ranks is an error in the tests.
-jax.config.update("jax_numpy_rank_promotion", "raise")
+# jax and jaxscape are imported where they are used: the process that only hands tests to workers does without them.
 
 
 def pytest_configure(config):
-    """Let workers, and programs that tests start, keep bytecode where the environment forbids it beside the sources.
+    """Set the environment of the workers, and of the programs that tests start.
 
-    Each of them would compile the sources of jax and scipy anew, 1.5 s of CPU.
+    They keep bytecode where the environment forbids it beside the sources: each would compile that of jax and scipy
+    anew, 13 s of CPU. And they share the cores: a thread of OpenMP or OpenBLAS that waits for another one, whose core
+    is taken by a worker, spins (the tests of t-SNE took 26 s of CPU on a busy machine instead of 1).
     """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
         sys.dont_write_bytecode = False
 
 
-@pytest.fixture
-def users_broadcast():
-    """Ranks may be promoted, in threads too: only our own code may not."""
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    yield
-    jax.config.update("jax_numpy_rank_promotion", "raise")
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session):
+    """Make an accidental broadcast between ranks an error in the tests, and set how programs are compiled.
+
+    Before the test modules are imported, since some of them compile programs.
+    """
+    if not xdist.is_xdist_controller(session):
+        import jax
+
+        jax.config.update("jax_numpy_rank_promotion", "raise")
+        for name, value in compilation(session.config).items():
+            jax.config.update(name, value)
 
 
-@pytest.fixture
-def optimized():
-    """Programs are compiled as users compile them, whatever `compiled` has set: to the bit, if any test asks for it."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(scope="session")
-def compiled(pytestconfig, tmp_path_factory):
-    """Programs are compiled fast, and once for all runs: in this process, in others and in later sessions."""
-    settings = {
-        "jax_compilation_cache_dir": str(pytestconfig.cache.mkdir("compiled")),
+def compilation(config):
+    """Return the settings of jax with which programs are compiled fast, and once for all workers and later sessions."""
+    return {
+        "jax_compilation_cache_dir": str(config.cache.mkdir("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_disable_most_optimizations": True,
     }
-    before = {name: jax.config.values[name] for name in settings}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_fast(pytestconfig, tmp_path_factory):
+    """Let programs that tests start compile as the tests do; `optimized` is for tests of what users compile."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setitem(os.environ, name.upper(), str(value))
-            jax.config.update(name, value)
-        # Programs that call oneDNN are compiled each time; tests/training holds that they compute the same.
-        patch.setitem(os.environ, "JAXSCAPE_ONEDNN", "0")
-        patch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        compiler.onednn_options.cache_clear()
-        compilation_cache.reset_cache()  # jax looks once whether there is one
+        for name, value in compilation(pytestconfig).items():
+            patch.setenv(name.upper(), str(value))
+        # Programs that call oneDNN are compiled each time; tests/xla_cpu holds that they compute the same.
+        patch.setenv("JAXSCAPE_ONEDNN", "0")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-    compiler.onednn_options.cache_clear()
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def optimized(monkeypatch):
+    """Programs are compiled as users compile them, in this process and in those that the test starts."""
+    import jax
+
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def users_broadcast():
+    """Ranks may be promoted, in threads too: only our own code may not."""
+    import jax
+
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    yield
+    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +122,8 @@ class Outcome(NamedTuple):
 def jaxscape():
     """`jaxscape("train", run, ...)` as a user types it."""
 
+    from jaxscape.cli.main import main
+
     def command(*arguments):
         out, err = StringIO(), StringIO()
         with redirect_stdout(out), redirect_stderr(err):
@@ -131,6 +144,8 @@ def jaxscape():
 @pytest.fixture(scope="session")
 def images(made_once):
     """The folder of `write_images`."""
+    from tiny_images import write_images
+
     return made_once("images", write_images)
 
 
@@ -189,7 +204,9 @@ def run(tmp_path, finished):
 
 
 @pytest.fixture(scope="session")
-def tiny(compiled, made_once):
+def tiny(made_once):
     """A finished run of every kind by its name, of a network with 12 parameters. Tests leave them as they are."""
+    import tiny_runs
+
     folder = made_once("tiny", tiny_runs.make_all)
     return {kind: tiny_runs.opened(folder / name) for kind, name in tiny_runs.KINDS.items()}

@@ -40,7 +40,7 @@ def test_the_examples_of_landscapes_run_one_after_the_other(users_broadcast):
 
 
 @pytest.mark.slow
-def test_the_examples_of_curvature_run_one_after_the_other(compiled):
+def test_the_examples_of_curvature_run_one_after_the_other():
     names = run_blocks("curvature.md")
     assert names["worst"].value > 0
     assert names["sigma"].value > 0

@@ -20,8 +20,6 @@ import jaxscape as js
 from jaxscape.runs.kept import read_kept
 from jaxscape.tasks.classification import classification_score
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 GENERATOR = np.random.default_rng(0)
 CHANNELS, CLASSES = 4, 3
 X = GENERATOR.standard_normal((24, 5, 5, 1)).astype(np.float32)

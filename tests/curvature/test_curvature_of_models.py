@@ -12,8 +12,6 @@ from jaxscape.curvature.spectrum import hessian_spectrum
 from jaxscape.tasks.equinox import equinox_problem
 from jaxscape.tasks.images import ImageTask, image_problem
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 
 @pytest.mark.slow
 def test_the_curvature_of_an_equinox_model_matches_dense_matrices():

@@ -9,8 +9,6 @@ from known_curvature import network_problem, parameters, quadratic
 
 from jaxscape.curvature.margins import margins, norms, path_norm
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 PROBLEM, SHAPES, STATE = network_problem()
 PARAMS = parameters(SHAPES)
 

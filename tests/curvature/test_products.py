@@ -24,9 +24,6 @@ VECTOR = parameters(SHAPES, seed=1)
 ROUNDING = {"float32": 3e-6, "float64": 1e-13}
 
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
-
 @pytest.fixture(scope="module")
 def dense():
     return dense_hessian(PROBLEM, PARAMS, STATE)

@@ -10,8 +10,6 @@ from scipy.optimize import brentq
 from jaxscape.curvature.sharpness import SHARPNESS, sharpness
 from jaxscape.problem import Problem
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 SIZE = 6
 MATRIX = symmetric(SIZE) @ symmetric(SIZE)  # positive semidefinite: random perturbations raise the loss on average
 AT = np.array([0.3, -1.2, 0.8, 0.1, -0.5, 2.0])

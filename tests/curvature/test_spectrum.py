@@ -19,8 +19,6 @@ from jaxscape.curvature.points import points
 from jaxscape.curvature.spectrum import hessian_spectrum, lanczos, spectral_density
 from jaxscape.problem import Problem
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 PROBLEM, SHAPES, STATE = network_problem()
 PARAMS = parameters(SHAPES)
 MATRIX = symmetric(40)

@@ -9,8 +9,6 @@ from matfree import stochtrace
 
 from jaxscape.curvature.traces import trace, xtrace_estimates
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 PROBLEM, SHAPES, STATE = network_problem()
 PARAMS = parameters(SHAPES)
 MATRIX = symmetric(60)

@@ -32,7 +32,7 @@ def results(run):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_that_is_killed_and_resumed_ends_in_the_same_bytes(example, tmp_path, compiled):
+def test_an_example_that_is_killed_and_resumed_ends_in_the_same_bytes(example, tmp_path):
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     finish(start(example, whole, tmp_path / "cache"))
     assert (whole / "figures" / "phate-cosine-none-knn5-beside-rotated-null.png").exists()

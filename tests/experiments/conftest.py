@@ -3,11 +3,4 @@
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fast(compiled):
-    """Share compiled programs among all tests of experiments."""

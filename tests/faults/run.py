@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for figures and failures")
     parser.add_argument("--replay", type=Path, help="a file that --json wrote")
     parser.add_argument("--entry", type=int, default=0, help="index of the failure to replay")
+    parser.add_argument("--compiled", type=Path, help="cache of compiled programs; by default in the scratch folder")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "jaxscape-faults")
     options = parser.parse_args()
     if (reason := shim.why_not()) is not None:
@@ -94,7 +95,9 @@ def run_campaigns(options: argparse.Namespace, figures: Figures) -> None:
     """Run campaigns one after the other, each for its fraction of the time."""
     names = [options.only] if options.only else list(CAMPAIGNS)
     cases, library = prepare(options.scratch)
-    servers = [Server(library, options.scratch / f"server{worker}") for worker in range(options.workers)]
+    servers = [
+        Server(library, options.scratch / f"server{worker}", options.compiled) for worker in range(options.workers)
+    ]
     try:
         cases.make(servers[0], [stage for name in names for stage in CAMPAIGNS[name].stages()])
         total = sum(_SHARES[name] for name in names)

@@ -114,9 +114,8 @@ def test_a_command_is_broken_unless_it_succeeds_or_fails_with_one_line(code, err
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, library, pytestconfig, request):
+def trained(tmp_path_factory, library, pytestconfig):
     """Yield cases with a trained minimum, and a fork server."""
-    request.getfixturevalue("compiled")  # the cache of compiled programs is shared with other tests
     scratch = tmp_path_factory.mktemp("faults")
     cases = Cases(scratch)
     with Server(library, scratch / "server0", pytestconfig.cache.mkdir("compiled")) as server:
@@ -172,6 +171,8 @@ def test_an_invalid_command_line_is_rejected_in_one_line(trained, figures, name,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["kills", "writers"])
-def test_a_campaign_of_one_minute_has_no_failures(name, tmp_path, figures):
-    options = Namespace(only=name, scratch=tmp_path, workers=min(2, os.cpu_count() or 1), seed=0, minutes=1.0)
+def test_a_campaign_of_one_minute_has_no_failures(name, tmp_path, figures, pytestconfig):
+    # The references are made before the minute; their programs are those of `trained` and of tests/runs.
+    options = Namespace(only=name, scratch=tmp_path, compiled=pytestconfig.cache.mkdir("compiled"), seed=0, minutes=1.0)
+    options.workers = min(2, os.cpu_count() or 1)
     command.run_campaigns(options, figures)

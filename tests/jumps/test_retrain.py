@@ -1,14 +1,11 @@
 """Retraining: which members share batches, and that a trajectory does not depend on the other members."""
 
-import doctest
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-import jaxscape.jumps.retrain
 from jaxscape.jumps.directions import JumpGrid, jump_grid
 from jaxscape.jumps.retrain import DATA_ORDERS, retrain
 from jaxscape.training.train import copy_states
@@ -188,11 +185,6 @@ def test_retraining_lowers_the_loss_of_every_copy(grid):
     run = retrain(regression_loss, SGD, grid, DATA, epochs=10, key=KEY, batch_size=4, evaluate=evaluate)
     losses = [epoch.metrics["loss"] for epoch in run]
     assert (losses[-1] < 0.2 * losses[0]).all()
-
-
-def test_the_docstrings_example_runs():
-    result = doctest.testmod(jaxscape.jumps.retrain)
-    assert (result.failed, result.attempted > 0) == (0, True)
 
 
 # What is refused, before any work.

@@ -1,6 +1,5 @@
 """Curves of low loss are compared with closed forms, and train like any other members."""
 
-import doctest
 import itertools
 from math import asinh, sqrt
 
@@ -14,7 +13,7 @@ from flax import nnx
 from known_landscapes import batch_norm, batch_norm_loss, batch_norm_params, measured_statistics
 
 from jaxscape import Problem
-from jaxscape.landscape import matching, paths
+from jaxscape.landscape import paths
 from jaxscape.landscape.lines import barrier
 from jaxscape.landscape.paths import Curve, connect, connect_epochs, curve_length, path_profile
 from jaxscape.tasks.classification import classification_score, flax_loss, flax_predict
@@ -22,8 +21,6 @@ from jaxscape.tasks.equinox import equinox_problem
 from jaxscape.tasks.models import WideResNet
 from jaxscape.tasks.nnx import nnx_problem
 from jaxscape.training.train import TrainState
-
-pytestmark = pytest.mark.usefixtures("compiled")
 
 KEY = jax.random.key(0)
 KINDS = ("bezier", "polygon")
@@ -428,10 +425,3 @@ def test_positions_outside_of_a_curve_are_rejected():
         path.params_at(1.5)
     with pytest.raises(TypeError, match="t must be a number"):
         path.params_at("0")
-
-
-@pytest.mark.parametrize("module", [paths, matching])
-def test_the_examples_of_docstrings_run(module):
-    results = doctest.testmod(module)
-    assert results.attempted
-    assert not results.failed

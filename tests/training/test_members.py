@@ -24,6 +24,7 @@ from jaxscape.training.train import TrainState, copy_states, init_states, make_s
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("strategy", ["loop", "threads:3"])
 def test_a_network_trains_to_the_same_bytes_alone_and_in_a_stack_of_20(strategy):
     generator = np.random.default_rng(1)

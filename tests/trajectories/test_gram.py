@@ -7,7 +7,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from jaxscape.trajectories import increments
 from jaxscape.trajectories.distances import pairwise_distances
@@ -49,6 +49,13 @@ def error(found, expected):
     return float(np.max(np.abs(found - expected) / (length[:, None] * length)))
 
 
+@pytest.fixture
+def three_threads():
+    """BLAS has three threads, however many the tests leave it (tests/conftest.py)."""
+    with threadpool_limits(3, user_api="blas"):
+        yield
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_share_the_columns(threads, monkeypatch):
     monkeypatch.setattr(increments, "_count_threads", lambda num_rows: threads)
@@ -57,13 +64,12 @@ def test_threads_share_the_columns(threads, monkeypatch):
     assert error(whole(found), exact_products(minimum, rows, parents)) < 1e-16
 
 
-def test_threads_are_those_of_blas_and_fewer_where_the_sums_are_large():
-    blas = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
-    assert increments._count_threads(100) == blas
+def test_threads_are_those_of_blas_and_fewer_where_the_sums_are_large(three_threads):
+    assert increments._count_threads(100) == 3
     assert increments._count_threads(10**5) == 1
 
 
-def test_the_limit_on_blas_ends_with_the_pass():
+def test_the_limit_on_blas_ends_with_the_pass(three_threads):
     before = threadpool_info()
     minimum, rows, parents = trajectories(size=300)
     gram(rows, reference=minimum, parents=parents)
