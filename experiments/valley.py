@@ -444,7 +444,7 @@ def page(record: Record) -> str:
         "",
         f"Each is decided by the rules of `experiments/valley.py`, which were committed before the runs. Each mean is "
         f"followed by Student's 95 % interval and the number of seeds with its sign. n = {len(seeds)} is small: the "
-        "intervals rest on normal differences between seeds.",
+        "intervals rest on normal differences between seeds, since a sign-flip test of so few cannot give a small p.",
         "",
         *(f"- {line}" for line in sentences(record)),
         "",
@@ -489,7 +489,11 @@ def _cells_table(record: Record) -> list[str]:
     for kind in (1, 0):
         for way, words in WAYS.items():
             values = [tables[name][:, kind, *way] for name in names]
-            cells = [f"{each.mean():.3f} ± {each.std(ddof=1):.3f}" for each in values]
+            digits = [4 if name == "train_loss" else 3 for name in names]
+            cells = [
+                f"{each.mean():.{places}f} ± {each.std(ddof=1):.{places}f}"
+                for each, places in zip(values, digits, strict=True)
+            ]
             lines.append(f"| {KINDS[kind]} | {words} | {' | '.join(cells)} |")
     return lines
 
@@ -501,7 +505,7 @@ def _effects_table(record: Record) -> list[str]:
         "|" + "-|" * (len(RESPONSES) + 1),
     ]
     for names in EFFECTS:
-        cells = [f"{found.text} {word}" for found, word in (each[names] for each in columns.values())]
+        cells = [f"{found.text} **{word}**" for found, word in (each[names] for each in columns.values())]
         lines.append(f"| {' x '.join(names)} | {' | '.join(cells)} |")
     return lines
 

@@ -138,7 +138,7 @@ def test_the_page_has_every_cell_effect_and_split():
     assert text.count("| retraining |") == 6  # three responses, two splits
     assert "nan" not in text
     shown = next(line for line in text.splitlines() if line.startswith("| decay |"))
-    assert shown.count("0.050 [0.050, 0.050] 5/5 more") == len(valley.RESPONSES)
+    assert shown.count("0.050 [0.050, 0.050] 5/5 **more**") == len(valley.RESPONSES)
 
 
 def test_the_figure_shows_the_parts_of_every_cell_beside_those_of_its_surrogate():
