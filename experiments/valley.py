@@ -466,10 +466,11 @@ def page(record: Record) -> str:
         "",
         "## The paper's contrast in parts",
         "",
-        "Good minima with decay and crops, minus bad minima with neither. Split by the good minima: decay and crops are "
-        "taken away from these, and the kinds are compared without either. By the bad minima: decay and crops are given "
-        "to these, which never saw shifted images, and the kinds are compared with both. Neither split is neutral. The "
-        "larger part, of retraining (decay + crops) or of the kind, is named if the interval of the difference excludes 0.",
+        "Good minima with decay and crops, minus bad minima with neither. Split by the good minima: decay and crops "
+        "are taken away from these, and the kinds are compared without either. By the bad minima: decay and crops are "
+        "given to these, which never saw shifted images, and the kinds are compared with both. Neither split is "
+        "neutral. The larger part, of retraining (decay + crops) or of the kind, is named if the interval of the "
+        "difference excludes 0.",
         "",
         *_splits_table(record),
         "",
