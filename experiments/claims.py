@@ -11,7 +11,7 @@ Each independent minimum (or set of initial parameters) gives one value, the mea
     unclear        anything else
 
 Thresholds were chosen after looking at demo runs with seeds 0 to 2 and one comparison of optimisers with seeds 0 to 4;
-the claims are decided on other seeds. Thresholds for decay.py and sweep.py were chosen before any of their runs.
+the claims are decided on other seeds. Thresholds for sweep.py were chosen before any of its runs.
 Intervals are Student's t intervals. The null of a statistic is its value on rotated null trajectories of the same run,
 which keep the starts, lengths and turning angles of the movements and lose their relation to everything else.
 """
@@ -30,7 +30,6 @@ from run_statistics import (
     accuracy,
     contrast,
     copies,
-    decayed,
     embedding,
     ends_apart,
     nearest_end,
@@ -314,54 +313,6 @@ CLAIMS = (
         True,
         0.9,
         "harder",
-    ),
-    Claim(
-        NOT_IN_PAPER,
-        "Copies of good minima move closer without weight decay, too.",
-        "return, no weight decay",
-        decayed("good", "none", "return", "null_return"),
-        True,
-        0.0,
-    ),
-    Claim(
-        NOT_IN_PAPER,
-        "Copies of bad minima move closer with the weight decay of the good ones.",
-        "return, bad, weight decay of the good minima",
-        decayed("bad", "found", "return", "null_return"),
-        True,
-        0.0,
-    ),
-    Claim(
-        NOT_IN_PAPER,
-        "Without weight decay copies of good minima return further than those of bad ones.",
-        "return, good - bad, no weight decay",
-        contrast(decayed("good", "none", "return", "null_return"), decayed("bad", "none", "return", "null_return")),
-        True,
-        0.0,
-    ),
-    Claim(
-        NOT_IN_PAPER,
-        "With the same weight decay copies of good minima return further than those of bad ones.",
-        "return, good - bad, weight decay of the good minima",
-        contrast(decayed("good", "found", "return", "null_return"), decayed("bad", "found", "return", "null_return")),
-        True,
-        0.0,
-    ),
-    Claim(
-        NOT_IN_PAPER,
-        "Good: directions move closer to that of the minimum, not only norms.",
-        "return of directions, filter by filter",
-        decayed("good", "found", "return_of_directions"),
-        True,
-        0.0,
-    ),
-    Claim(
-        NOT_IN_PAPER,
-        "Good: directions move closer to that of the minimum without weight decay, too.",
-        "return of directions, no weight decay",
-        decayed("good", "none", "return_of_directions"),
-        True,
-        0.0,
     ),
     *(
         Claim(

@@ -63,6 +63,9 @@ class Scale:
     sweep_seeds: tuple[int, ...] = (10, 11, 12)
     sweep_retrain: Mapping[str, Any] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = (0.1, 0.01, 0.001)  # of the sweep
+    valley_seeds: tuple[int, ...] = (20, 21, 22, 23, 24)  # of minima with training images of their own
+    valley_directions: int = 3  # jump directions of each of these minima
+    valley_retrain: Mapping[str, Any] = field(default_factory=lambda: {"step_sizes": (0.5, 1.0)})
     noises: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)  # noise levels of the trees of Fig. 1
     trees: int = 10  # number of trees per noise level
     tree_points: int = 60  # points per branch
@@ -85,6 +88,8 @@ SCALES = {
         harder_retrain=_FEW,
         sweep_seeds=(10, 11),
         learning_rates=(0.1,),
+        valley_seeds=(20, 21),
+        valley_directions=2,
         noises=(1.0,),
         trees=1,
         tree_points=10,
@@ -138,6 +143,7 @@ class Experiment:
     changes: Mapping[str, Mapping[str, Any]]  # stage -> setting -> value
     console: Console
     with_plan: bool = True
+    publish: bool = False  # whether to write the results into docs/ and benchmarks/results/, too
 
     @property
     def settings(self) -> tuple[EmbedConfig, ...]:
@@ -198,6 +204,7 @@ class Experiment:
         *,
         pictures: Iterable[Path] = (),
         again: Again | None = None,
+        retrain_minima: bool = True,
         more_seconds: float = 0.0,
     ) -> None:
         """Train, retrain and measure all runs, and embed some of them; existing results are kept.
@@ -206,12 +213,13 @@ class Experiment:
             minima: run folders with the training settings of their minima.
             pictures: the run folders to embed.
             again: further run folders that copy the minimum of one of these and retrain it with other settings.
+            retrain_minima: whether the copies of the minima are retrained in their own run folders, too.
             more_seconds: time that the script needs afterwards, for the plan.
         """
         started = time.monotonic()
         again = again or {}
         configs = {**minima, **{run: minima[source] for run, (source, _) in again.items()}}
-        retraining = {run: self.retraining(config) for run, config in minima.items()}
+        retraining = {run: self.retraining(config) for run, config in minima.items() if retrain_minima}
         retraining |= {run: config for run, (_, config) in again.items()}
         self.plan(configs, retraining, copied=again, more_seconds=more_seconds)
         find_minima(image_trainings(minima), console=self.console)
@@ -245,7 +253,7 @@ class Experiment:
 
         Args:
             minima: run folders with the training settings of their minima.
-            retraining: the same folders with the settings of their retraining.
+            retraining: those folders whose copies are retrained, with the settings of their retraining.
             copied: the folders whose minimum is copied from another folder.
             more_seconds: time needed after the runs, whether or not that work is already done.
         """
@@ -254,19 +262,20 @@ class Experiment:
         seconds, disk, counts = more_seconds, 0, {"minima": 0, "retrainings": 0}
         known: dict[Any, Plan] = {}
         for run, config in minima.items():
-            needs_minimum, needs_retraining = run not in copied and not has_minimum(run), not _has_trajectories(run)
+            needs_minimum = run not in copied and not has_minimum(run)
+            needs_retraining = run in retraining and not _has_trajectories(run)
             counts["minima"] += needs_minimum
             counts["retrainings"] += needs_retraining
-            if not needs_retraining:
+            if not needs_minimum and not needs_retraining:
                 continue
-            # The time of a step does not depend on the learning rate, weight decay or batch order.
-            timed = replace(retraining[run], order_seed=0, learning_rate=1.0, weight_decay=1.0, data_order="member")
-            kind = (replace(config, seed=0), timed, needs_minimum)
+            settings = retraining.get(run) or self.retraining(config)
+            kind = (_timed(config), _timed(settings), needs_minimum)
             if kind not in known:
-                known[kind] = plan_run(run, *image_plan(config, retraining[run]), console=self.console)
-            stages = [stage for stage in known[kind].stages if needs_minimum or stage.name != "train"]
-            seconds += sum(stage.seconds + stage.compile_seconds for stage in stages)
-            disk += sum(known[kind].disk.values())
+                known[kind] = plan_run(run, *image_plan(config, settings), console=self.console)
+            for stage in known[kind].stages:
+                if needs_minimum if stage.name == "train" else needs_retraining:
+                    seconds += stage.seconds + stage.compile_seconds
+            disk += sum(size for name, size in known[kind].disk.items() if needs_retraining or name == "minimum")
         self._print_plan(f"{counts['minima']} minima to find, {counts['retrainings']} retrainings", seconds, disk)
 
     def plan_comparison(self, run: Path) -> None:
@@ -336,6 +345,11 @@ def parse_command(description: str, name: str) -> Experiment:
         action="store_true",
         help="start without a plan, whose measurements take minutes to compile on a GPU",
     )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley.py)",
+    )
     options = parser.parse_args()
     try:
         changes = parse_changes(options.set)
@@ -343,7 +357,9 @@ def parse_command(description: str, name: str) -> Experiment:
         parser.error(str(error))
     folder = options.folder or Path("runs") / options.scale
     scale = replace(SCALES[options.scale], **changes.get("scale", {}))
-    return Experiment(name, scale, folder, changes, make_console(), with_plan=not options.no_plan)
+    return Experiment(
+        name, scale, folder, changes, make_console(), with_plan=not options.no_plan, publish=options.publish
+    )
 
 
 def parse_changes(words: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -383,6 +399,14 @@ def _value(word: str) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
+
+
+def _timed[C: (TrainConfig, RetrainConfig)](config: C) -> C:
+    """Return the settings without those on which the time of a step does not depend."""
+    if isinstance(config, TrainConfig):
+        return replace(config, seed=0, images_seed=None)
+    seeds = tuple(range(len(config.seeds)))
+    return replace(config, seeds=seeds, order_seed=0, learning_rate=1.0, weight_decay=1.0, data_order="member")
 
 
 def _has_trajectories(run: Path) -> bool:

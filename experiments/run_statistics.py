@@ -194,17 +194,7 @@ def embedding(method: str, number: str, metric: str = "cosine") -> Statistic:
     return value
 
 
-# Statistics of experiments/sweep.py and decay.py, which the paper does not have.
-
-
-def decayed(kind: str, level: str, number: str, null: str | None = None) -> Statistic:
-    """Return a number of the same minimum's copies, retrained with another weight decay."""
-
-    def value(runs: Runs, seed: int) -> Value:
-        record = _only(runs.folder / "decay.json", "decays", kind=kind, seed=seed, decay=level)
-        return record[number], None if null is None else record[null]
-
-    return value
+# Statistics of experiments/sweep.py, which the paper does not have.
 
 
 def picture(number: str, center: str) -> Statistic:

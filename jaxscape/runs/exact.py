@@ -94,7 +94,7 @@ def _jump_panel(run: RunFolder, measured: Measured) -> ExactPanel | None:
     displaced = by_row(products, np.broadcast_to(geometry.distance[0], geometry.distance.shape)) > 0
     if not displaced.any():
         return None
-    norm = unscaled(np.sqrt(products.products[0, 0]), products)
+    norm = unscaled(np.sqrt(products.products[:1, 0]), products)[0]
 
     def positions(geometry: Geometry) -> dict[str, Any]:
         distance, petal = (by_row(products, values)[displaced] for values in (geometry.distance, geometry.petal))

@@ -18,6 +18,10 @@ class ImageSettings(Protocol):
         """Number of training images; None takes all."""
 
     @property
+    def images_seed(self) -> int | None:
+        """Seed that draws the training images; None takes the first of each class."""
+
+    @property
     def depth(self) -> int:
         """Depth of the network."""
 
@@ -28,5 +32,6 @@ class ImageSettings(Protocol):
 
 def describe_images(task: ImageSettings) -> dict[str, str]:
     """Return data and model as captions for `Problem.describe`; loads nothing."""
-    part = f" ({task.train_size} training images)" if task.train_size else ""
+    drawn = "" if task.images_seed is None else f", drawn with seed {task.images_seed}"
+    part = f" ({task.train_size} training images{drawn})" if task.train_size else ""
     return {"data": f"{task.dataset}{part}", "model": f"WRN-{task.depth}-{task.widen_factor}"}

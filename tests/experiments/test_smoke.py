@@ -6,7 +6,6 @@ import warnings
 from io import StringIO
 
 import claims
-import decay
 import figure1
 import figure2
 import figure5
@@ -16,6 +15,7 @@ import numpy as np
 import optimizers
 import pytest
 import sweep
+import valley
 from common import SCALES, Experiment
 from rich.console import Console
 
@@ -92,11 +92,6 @@ def sweep_run(figure2_run, run):
 
 
 @pytest.fixture(scope="module")
-def decay_run(figure2_run, run):
-    return run(decay)
-
-
-@pytest.fixture(scope="module")
 def figure1_run(figure2_run, run):
     with warnings.catch_warnings():  # with so few epochs PHATE may be degenerate, and warns
         warnings.filterwarnings("ignore", "the picture is degenerate", UserWarning)
@@ -131,19 +126,34 @@ def test_the_sweep_retrains_the_same_minima_with_all_settings(sweep_run):
     }
 
 
-def test_the_ablation_of_decay_reuses_the_runs_of_figure_2(decay_run):
-    folder, out = decay_run
-    assert "decay: 0 minima to find, 8 retrainings; about" in out
-    decays = json.loads((folder / "decay.json").read_text())["decays"]
-    assert [record["weight_decay"] for record in decays] == [0.0, 0.001, 0.01] * 4
-    report = RunFolder(folder / "good-10").read_report()["geometry"]["real"]
-    assert decays[1]["return"] == report["return"]["mean"]
-    # More decay gives smaller norms; directions hardly depend on it within three epochs.
-    for start in range(0, 12, 3):
-        norms = [record["norm_change"] for record in decays[start : start + 3]]
-        assert norms[0] > norms[1] > norms[2]
-        assert np.ptp([record["return_of_directions"] for record in decays[start : start + 3]]) < 1e-3
-    assert {path.stem for path in (folder / "decay" / "figures").glob("*.png")} == {"without-and-with", "tenfold"}
+def test_both_kinds_of_minimum_are_retrained_in_all_four_ways(run):
+    folder, out = run(valley)
+    assert "valley: 4 minima to find, 16 retrainings; about" in out
+    record = json.loads((folder / "valley.json").read_text())
+    table = {name: valley.table_of(record, name) for name in (*valley.RESPONSES, "train_loss")}
+    assert all(np.isfinite(values).all() for values in table.values())
+    report = RunFolder(folder / "valley" / "good-20-decay-crops").read_report()["geometry"]["real"]
+    for name, reported in (
+        ("return", "return"),
+        ("return_to_drifted", "return_drift"),
+        ("decay_part", "inward_decay"),
+        ("gradient_part", "inward_loss"),
+    ):
+        np.testing.assert_allclose(table[name][0, 1, 1, 1], report[reported]["mean"], rtol=1e-5)
+    assert (table["decay_part"][:, :, 0] == 0).all()
+    # 6 updates of the 3 epochs: momentum has not reached its limit, and copies shrink by less than at it.
+    assert (table["decay_part"][:, :, 1] > 0).all()
+    assert (table["decay_part"][:, :, 1] < 6 * 0.05 * 1e-3 / (1 - 0.9)).all()
+    np.testing.assert_allclose(
+        sum(table[name] for name in ("decay_part", "gradient_part", "sideways_part")), table["return"], atol=1e-5
+    )
+    assert (table["sideways_part"] <= 1e-6).all()
+    assert (folder / "valley.md").read_text() == valley.page(record)
+    assert {path.suffix for path in (folder / "valley" / "figures").iterdir()} >= {".png", ".svg", ".pdf"}
+    images = {
+        RunFolder(folder / "valley" / f"good-{seed}-decay-crops").settings("train").images_seed for seed in (20, 21)
+    }
+    assert images == {20, 21}
 
 
 @pytest.mark.filterwarnings("ignore:n_jobs value:UserWarning")
@@ -179,7 +189,7 @@ def test_optimizers_are_drawn_separately_in_pairs_and_together(optimizers_run):
 
 
 def test_every_claim_is_decided_from_these_runs(
-    figure1_run, figure2_run, figure5_run, optimizers_run, sweep_run, decay_run, monkeypatch, capsys, tmp_path
+    figure1_run, figure2_run, figure5_run, optimizers_run, sweep_run, monkeypatch, capsys, tmp_path
 ):
     folder, _ = figure2_run
     page = tmp_path / "claims.md"
