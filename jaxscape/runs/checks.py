@@ -168,6 +168,12 @@ def _check_images(config: TrainConfig) -> None:
         raise ValueError(f"widen_factor must be from 1 to {_MAX_WIDEN_FACTOR}, got {config.widen_factor}")
     if config.train_size is not None:
         _check_at_least("train_size", config.train_size, 1)
+    if config.images_seed is not None:
+        _check_seed("images_seed", config.images_seed)
+        if config.train_size is None:
+            raise ValueError(
+                f"images_seed draws train_size images, but train_size is None (all images); got {config.images_seed}"
+            )
     if not 0 <= config.label_noise <= 1:
         raise ValueError(f"label_noise must be from 0 to 1, got {config.label_noise}")
     make_optimizer(config.optimizer, config.learning_rate, weight_decay=config.weight_decay)

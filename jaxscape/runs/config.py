@@ -128,6 +128,8 @@ class TaskConfig:
     """Accept files in data_dir that are not the original ones, if they are well formed."""
     train_size: int | None = None
     """Use only this many training images, the same number of each class."""
+    images_seed: int | None = None
+    """Seed that draws the training images; without it the first of each class."""
     depth: int = 10
     """Depth of the wide residual network, 6 n + 4."""
     widen_factor: int = 1

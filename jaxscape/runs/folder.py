@@ -14,7 +14,7 @@ scale_free.csv  only if requested; the entry "scale_free" of config.json identif
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -50,7 +50,11 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
 }
 
 # Settings that older versions did not have, with the values that reproduce what those versions did.
-_BEFORE: dict[str, dict[str, Any]] = {"retrain": {"controls": 0}}
+_BEFORE: dict[str, dict[str, Any]] = {
+    "train": {"images_seed": None},
+    "retrain": {"controls": 0},
+    "compare": {"images_seed": None},
+}
 
 # Settings that locate and check the data files: they do not change the results.
 _DATA_LOCATION = ("data_dir", "data_unchecked")
@@ -197,11 +201,12 @@ class RunFolder(Path):
         if stage not in record:
             return None
         for_own, built_in = STAGES[stage]
-        entries = record[stage]
+        cls, entries = for_own if "problem" in record else built_in, record[stage]
         if isinstance(entries, dict):
-            entries = _BEFORE.get(stage, {}) | entries
+            names = {field.name for field in fields(cls)}
+            entries = {name: value for name, value in _BEFORE.get(stage, {}).items() if name in names} | entries
         try:
-            settings: Any = from_record(for_own if "problem" in record else built_in, entries)
+            settings: Any = from_record(cls, entries)
             # Settings in a sealed record were checked before they were written; edited ones may be invalid.
             if stage in _CHECKS and not getattr(settings, "given", None) and not is_sealed(self.config):
                 _CHECKS[stage](settings)

@@ -113,7 +113,7 @@ def warn_if_data_differ(run: Path, other: Path) -> None:
         ValueError: if one of them belongs to the user's own problem.
     """
     first, second = (image_task(_minimum(each)) for each in (run, other))
-    names = ("dataset", "train_size", "label_noise", "label_seed")
+    names = ("dataset", "train_size", "images_seed", "label_noise", "label_seed")
     differ = [name for name in names if getattr(first, name) != getattr(second, name)]
     if differ:
         values = ", ".join(f"{name} {getattr(second, name)} instead of {getattr(first, name)}" for name in differ)
@@ -135,6 +135,7 @@ def image_task(config: TrainConfig, *, eval_size: int | None = None) -> ImageTas
         data_dir=config.data_dir,
         data_unchecked=config.data_unchecked,
         train_size=config.train_size,
+        images_seed=config.images_seed,
         label_noise=config.label_noise,
         label_seed=config.seed if config.label_noise else None,
         depth=config.depth,

@@ -1,7 +1,7 @@
 """Random streams of a seed: one per purpose, so that no stream depends on what the others draw.
 
-Jump directions use separate keys, `jax.random.key(seed)`; the random labels of the built-in problem are stream 2
-(`jaxscape.tasks.images`).
+Jump directions use separate keys, `jax.random.key(seed)`; the random labels of the built-in problem are stream 2, and
+the draw of its training images is stream 7 (`jaxscape.tasks.images`).
 """
 
 import jax

@@ -151,21 +151,23 @@ def pair_images(dataset: Dataset) -> Dataset:
     return Dataset(*train, *test, num_classes=dataset.num_classes**2)
 
 
-def take_training(dataset: Dataset, size: int) -> Dataset:
+def take_training(dataset: Dataset, size: int, key: jax.Array | None = None) -> Dataset:
     """Return the same data set with fewer training images, balanced over the classes as far as possible.
 
-    It keeps the first images of each class, in their order. The counts of two classes differ by at most one, unless a
-    class has no more images. A smaller subset is contained in a larger one. The test images do not change.
+    It keeps the first images of each class, or a random draw from each class if there is a key. The images stay in
+    their order. The counts of two classes differ by at most one, unless a class has no more images, and do not depend
+    on the key. With the same key, a smaller subset is contained in a larger one. The test images do not change.
 
     Args:
         dataset: the data set.
         size: the number of training images to keep, from 1 to all.
+        key: a JAX random key, typed or not, that draws the images; without it, the first ones are kept.
 
     Returns:
         The smaller data set.
 
     Raises:
-        TypeError: `size` is not an integer.
+        TypeError: `size` is not an integer, or `key` is not one PRNG key.
         ValueError: `size` is out of range.
     """
     available = len(dataset.train_labels)
@@ -173,8 +175,12 @@ def take_training(dataset: Dataset, size: int) -> Dataset:
         raise TypeError(f"size must be an integer, got {size!r}")
     if not 1 <= size <= available:
         raise ValueError(f"size must be from 1 to {available}, the number of training images, got {size}")
-    round_robin = np.lexsort((dataset.train_labels, _rank_in_class(dataset.train_labels)))
-    rows = np.sort(round_robin[:size])
+    order = np.arange(available)
+    if key is not None:
+        order = np.asarray(jax.random.permutation(typed_key(key), available))
+    labels = dataset.train_labels[order]
+    round_robin = np.lexsort((labels, _rank_in_class(labels)))
+    rows = np.sort(order[round_robin[:size]])
     return dataset._replace(train_images=dataset.train_images[rows], train_labels=dataset.train_labels[rows])
 
 

@@ -27,6 +27,7 @@ class ImageTask:
     data_dir: str | None = None
     data_unchecked: bool = False
     train_size: int | None = None  # the same number of images of each class; None takes all
+    images_seed: int | None = None  # seed that draws the training images; None takes the first of each class
     label_noise: float = 0.0  # fraction of the training labels that are random
     label_seed: int | None = None  # seed of the random labels; required if there are any
     depth: int = 10
@@ -48,9 +49,11 @@ def image_problem(task: ImageTask) -> Problem:
         ValueError: for settings that do not fit the data.
         OSError: if the data cannot be read.
     """
+    if task.images_seed is not None and task.train_size is None:
+        raise ValueError(f"images_seed {task.images_seed} needs train_size, since all images leave nothing to draw")
     data = _dataset(task.dataset, task.data_dir, task.data_unchecked)
     if task.train_size is not None:
-        data = take_training(data, task.train_size)
+        data = take_training(data, task.train_size, _images_key(task.images_seed))
     side = min(data.train_images.shape[1:3])
     if task.padding > side:  # a crop could move beyond the image and show nothing of it
         raise ValueError(f"padding must be at most the side of the images, {side}, got {task.padding}")
@@ -93,11 +96,18 @@ def image_problem(task: ImageTask) -> Problem:
 
 def describe_images(task: ImageTask) -> dict[str, str]:
     """Return data and model as captions for `Problem.describe`; loads nothing."""
-    part = f" ({task.train_size} training images)" if task.train_size else ""
+    drawn = "" if task.images_seed is None else f", drawn with seed {task.images_seed}"
+    part = f" ({task.train_size} training images{drawn})" if task.train_size else ""
     return {"data": f"{task.dataset}{part}", "model": f"WRN-{task.depth}-{task.widen_factor}"}
 
 
-_LABELS = 2  # folded into a seed's key for its labels; the other numbers are those of training
+# Folded into a seed's key, one number for each purpose; `jaxscape.runs.keys` has the others.
+_LABELS, _IMAGES = 2, 7
+
+
+def _images_key(seed: int | None) -> jax.Array | None:
+    """Return the key that draws the training images of a seed; None takes the first of each class."""
+    return None if seed is None else jax.random.fold_in(jax.random.key(seed), _IMAGES)
 
 
 @cache

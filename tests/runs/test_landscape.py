@@ -407,6 +407,9 @@ def test_a_path_between_minima_of_different_data_warns(tmp_path, monkeypatch, re
             images.warn_if_data_differ(good, other)
     with pytest.warns(UserWarning, match=r"\(label_seed 1 instead of 0\); all losses are on the data of .*first"):
         images.warn_if_data_differ(first, second)
+    configs[second] = replace(train_preset("good", seed=1), images_seed=5)
+    with pytest.warns(UserWarning, match=r"\(images_seed 5 instead of None\)"):
+        images.warn_if_data_differ(good, second)
     configs[second] = train_preset("good", seed=2)
     images.warn_if_data_differ(good, second)
     assert not recwarn

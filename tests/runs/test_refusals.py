@@ -42,6 +42,8 @@ def assert_refused(outcome, words):
         ("--precision half", "unknown precision 'half'; known: float32, bfloat16"),
         ("--augmentation spin", "augmentation must be none, or some of crop, flip, rotate, color joined by +"),
         ("--label-noise 2", "label_noise must be from 0 to 1, got 2.0"),
+        ("--images-seed -1", "images_seed must be from 0 to 2**32 - 1, got -1"),
+        ("--images-seed 1 --train-size None", "images_seed draws train_size images, but train_size is None"),
         ("--seed 4294967296", "seed must be from 0 to 2**32 - 1, got 4294967296"),
         ("--frobnicate 1", "--frobnicate"),
     ],

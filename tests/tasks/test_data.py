@@ -934,6 +934,67 @@ def test_a_subset_does_not_change_the_test_images():
     assert take_training(digits, 10).test_labels is digits.test_labels
 
 
+def test_the_first_images_never_change():
+    # Recorded before random draws existed: results without a key stay comparable.
+    subset = take_training(load_dataset("digits"), 100)
+    assert [zlib.crc32(array.tobytes()) for array in subset[:2]] == [1244354390, 3710949318]
+    assert_equal_datasets(take_training(load_dataset("digits"), 100, None), subset)
+
+
+def test_a_draw_never_changes():
+    # Recorded: any change would make results with images_seed incomparable.
+    numbered = load_dataset("digits")._replace(train_images=np.arange(1000))
+    drawn = take_training(numbered, 12, jax.random.key(0)).train_images
+    assert drawn.tolist() == [0, 19, 36, 166, 226, 474, 475, 484, 613, 703, 769, 835]
+    legacy = take_training(numbered, 12, jax.random.PRNGKey(0)).train_images
+    np.testing.assert_array_equal(legacy, drawn)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 123, 500, 970])
+def test_a_draw_has_the_class_counts_of_the_first_images(size):
+    digits = load_dataset("digits")
+    first, drawn = (np.bincount(take_training(digits, size, key).train_labels) for key in (None, jax.random.key(3)))
+    np.testing.assert_array_equal(drawn, first)
+
+
+def test_a_draw_keeps_each_image_with_its_label_in_the_order_of_the_data():
+    digits = load_dataset("digits")
+    numbered = digits._replace(train_images=np.arange(1000))
+    drawn = take_training(numbered, 100, jax.random.key(3))
+    assert (np.diff(drawn.train_images) > 0).all()
+    np.testing.assert_array_equal(drawn.train_labels, digits.train_labels[drawn.train_images])
+
+
+def test_a_larger_draw_contains_a_smaller_one_of_the_same_key():
+    numbered = load_dataset("digits")._replace(train_images=np.arange(1000))
+    sizes = (10, 57, 58, 300, 999, 1000)
+    drawn = [set(take_training(numbered, size, jax.random.key(3)).train_images.tolist()) for size in sizes]
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(drawn))
+
+
+def test_draws_of_different_keys_are_independent():
+    # Two draws of 100 of 1,000 images share 10 on average; per class hypergeometric, with a variance of 8.1 in all.
+    numbered = load_dataset("digits")._replace(train_images=np.arange(1000))
+    drawn = [set(take_training(numbered, 100, jax.random.key(seed)).train_images.tolist()) for seed in range(20)]
+    shared = [len(one & other) for one, other in itertools.combinations(drawn, 2)]
+    assert abs(np.mean(shared) - 10) < 1
+    assert max(shared) < 10 + 5 * np.sqrt(8.1)
+
+
+def test_a_draw_takes_what_is_left_when_a_class_runs_out():
+    labels = np.array([0, 1, 1, 1, 1, 2, 2], np.int32)
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1)
+    for seed in range(5):
+        subset = take_training(Dataset(images, labels, images, labels, 3), 6, jax.random.key(seed))
+        assert np.bincount(subset.train_labels).tolist() == [1, 3, 2]
+
+
+@pytest.mark.parametrize("key", [0, "seed", np.arange(3.0)])
+def test_a_draw_needs_one_key(key):
+    with pytest.raises(TypeError, match="key must be a PRNG key"):
+        take_training(load_dataset("digits"), 10, key)
+
+
 @pytest.mark.parametrize("size", [-1, 0, 1001])
 def test_a_subset_larger_than_the_set_or_empty_is_rejected(size):
     with pytest.raises(ValueError, match=f"size must be from 1 to 1000, .*got {size}"):
