@@ -15,7 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxscape import Problem, TrainState, WideResNet, concatenate_states, corrupt_labels, init_states, load_dataset
+from jaxscape import (
+    Problem,
+    TrainState,
+    WideResNet,
+    concatenate_states,
+    corrupt_labels,
+    init_states,
+    load_dataset,
+    take_training,
+)
 from jaxscape.tasks.classification import standardization
 from jaxscape.tasks.data import Dataset
 from jaxscape.xla_cpu import compiler
@@ -211,23 +220,13 @@ def draw_images(cell: Cell, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the training images and labels of a network: its own draw, balanced over the classes, labels with noise.
 
     Returns:
-        uint8 (n, H, W, C) and int32 (n,), in random order.
+        uint8 (n, H, W, C) and int32 (n,), in the order of the data set.
     """
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key_of(cell, "images"))))
-    order = generator.permutation(len(data.train_labels))
-    labels = data.train_labels[order]
-    rank = np.empty(len(order), int)  # how many images of the same class come before
-    for label in range(data.num_classes):
-        own = labels == label
-        rank[own] = np.arange(own.sum())
-    chosen = order[np.sort(np.argsort(rank, kind="stable")[: cell.recipe.images])]
-    noisy = corrupt_labels(
-        key_of(cell, "labels"),
-        data.train_labels[chosen],
-        num_classes=data.num_classes,
-        fraction=cell.recipe.label_noise,
+    drawn = take_training(data, cell.recipe.images, key_of(cell, "images"))
+    labels = corrupt_labels(
+        key_of(cell, "labels"), drawn.train_labels, num_classes=data.num_classes, fraction=cell.recipe.label_noise
     )
-    return data.train_images[chosen], np.asarray(noisy, np.int32)
+    return drawn.train_images, np.asarray(labels, np.int32)
 
 
 class Network(NamedTuple):
