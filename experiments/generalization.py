@@ -25,6 +25,10 @@ from study import STUDIES, Cell, Network, Probe, Study, cells, initial_state, ke
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
 from study_minima import test_metrics, train_to_target
 
+from study_page import Result, draw_gaps, draw_scores, page
+from study_scores import STATISTICS, audit, confirm, score, table
+
+from jaxscape import granulated_tau
 from jaxscape.cli.main import run_script
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json
@@ -138,15 +142,47 @@ def probe_records(
     return records
 
 
+def write_page(page_file: Path, names: Sequence[str], console: Console) -> None:
+    """Score the committed numbers of the studies, and write the page and its figures."""
+    results = {name: read_result(name) for name in names}
+    stem = page_file.with_suffix("")
+    figures = {"scores": f"{stem.name}.png"} | {name: f"{stem.name}-{name}.png" for name in results}
+    files = draw_scores(results, stem)
+    for name, result in results.items():
+        files += draw_gaps(result, stem.with_name(f"{stem.name}-{name}"))
+    page_file.write_text(page(results, figures))
+    for path in (page_file, *files):
+        console.print(f"{path}")
+
+
+def read_result(name: str) -> Result:
+    """Return the scores of a study from its committed numbers."""
+    study = STUDIES[name]
+    record = json.loads((RESULTS / f"{name}.json").read_text())
+    networks = record["networks"]
+    every = table(networks)
+    data = every.rows(every.reached)
+    images = study.test_images if study.dataset != "digits" else 797
+    with_misses = {each: granulated_tau(every.measures[each], every.gap, every.factors).value for each in STATISTICS}
+    scores = score(data, test_images=images)
+    return Result(study, record, data, scores, confirm(data), audit(networks, every.reached), with_misses)
+
+
 def main() -> None:
-    """Train, measure and write the records of a study."""
+    """Train, measure and write the records of a study, or write the page of all studies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", choices=STUDIES)
     parser.add_argument("--folder", type=Path, help="runs/generalization-STUDY by default")
     parser.add_argument("--data-dir", help="folder with the original files of the data set")
     parser.add_argument("--strategy", default="threads" if jax.default_backend() == "cpu" else "vmap_grad")
     parser.add_argument("--shapes", type=int, help="only the first so many shapes, in the order of the plan")
+    parser.add_argument("--page", type=Path, help="write this page from the committed numbers of the studies")
     options = parser.parse_args()
+    if options.page:
+        names = [options.study] if options.study else [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
+        return write_page(options.page, names, make_console())
+    if options.study is None:
+        parser.error("give --study or --page")
     name, console = options.study, make_console()
     study = STUDIES[name]
     folder = options.folder or Path("runs") / f"generalization-{name}"
