@@ -24,6 +24,7 @@ MAY_KNOW = {
     "trajectories": set(),
     "embedding": set(),
     "topology": {"arguments"},
+    "generalization": {"arguments"},
     "figures": set(),
     "report": set(),
     "runs": {
