@@ -5,15 +5,15 @@
     python -m uv run python experiments/generalization.py --page docs/generalization.md
 
 The first two train and measure the networks of a study (study.py) and write one record per network to
-benchmarks/results/generalization/STUDY.json. An interrupted command resumes: each network is stored when it is finished,
-and its measures when they are. The last command scores the measures (study_scores.py) and writes the page.
+benchmarks/results/generalization/STUDY.json. An interrupted command resumes: each network is stored when it is
+finished, and so are its measures. The last command scores the measures (study_scores.py) and writes the page.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from rich.console import Console
 from study import STUDIES, Cell, Network, Probe, Study, cells, initial_state, key_of, load, network
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
 from study_minima import test_metrics, train_to_target
-
 from study_page import Result, draw_gaps, draw_scores, page
 from study_scores import STATISTICS, audit, confirm, score, table
 
@@ -38,7 +37,7 @@ from jaxscape.trajectories.files import make_folder, replacing
 
 PyTree = Any
 
-RESULTS = Path("benchmarks/results/generalization")
+RESULTS = Path(__file__).parents[1] / "benchmarks/results/generalization"
 POINT_BYTES = 1.5e9  # of the parameters that the copies of one stack pass through
 STACK = 16  # networks trained together
 
@@ -111,7 +110,9 @@ def measure(
             }
             write_json(record_file(folder, cell), record)
         took = time.monotonic() - started
-        console.print(f"{some[0].name} and {len(some) - 1} more: measured in {took:.0f} s, {took / len(some):.1f} s each")
+        console.print(
+            f"{some[0].name} and {len(some) - 1} more: measured in {took:.0f} s, {took / len(some):.1f} s each"
+        )
 
 
 def probe_records(
@@ -162,9 +163,8 @@ def read_result(name: str) -> Result:
     networks = record["networks"]
     every = table(networks)
     data = every.rows(every.reached)
-    images = study.test_images if study.dataset != "digits" else 797
     with_misses = {each: granulated_tau(every.measures[each], every.gap, every.factors).value for each in STATISTICS}
-    scores = score(data, test_images=images)
+    scores = score(data, test_images=study.test_images)
     return Result(study, record, data, scores, confirm(data), audit(networks, every.reached), with_misses)
 
 
@@ -178,12 +178,19 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, help="only the first so many shapes, in the order of the plan")
     parser.add_argument("--page", type=Path, help="write this page from the committed numbers of the studies")
     options = parser.parse_args()
+    console = make_console()
     if options.page:
         names = [options.study] if options.study else [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
-        return write_page(options.page, names, make_console())
-    if options.study is None:
+        write_page(options.page, names, console)
+    elif options.study is None:
         parser.error("give --study or --page")
-    name, console = options.study, make_console()
+    else:
+        run_study(options, console)
+
+
+def run_study(options: argparse.Namespace, console: Console) -> None:
+    """Train and measure the networks of a study, and write their records."""
+    name = options.study
     study = STUDIES[name]
     folder = options.folder or Path("runs") / f"generalization-{name}"
     for part in ("minima", "measures"):

@@ -132,6 +132,7 @@ STUDIES = {
         },
         seeds=(0,),
         fixed={"images": 200},
+        test_images=797,  # all
         probe=Probe(batch_size=32),
         second_probe=Probe(learning_rate=0.02, batch_size=32),
         baseline_images=200,
@@ -305,7 +306,9 @@ def _crop(key: jax.Array, images: jax.Array, padding: int, crops: jax.Array) -> 
     corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
     corners = jnp.where(crops, corners, padding)  # the middle is the image itself
     size = images.shape[1:]
-    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), size))(padded, corners)
+    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), size))(
+        padded, corners
+    )
 
 
 def initial_state(cell: Cell, net: Network, data: Dataset) -> tuple[PyTree, PyTree]:

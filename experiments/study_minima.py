@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from study import Cell, Network, Study, training_optimizer, training_states
 
-from jaxscape import TrainState, train
-from jaxscape.runs.folder import write_json
+from jaxscape import train
 from jaxscape.tasks.data import Dataset
-from jaxscape.training.members import map_members, num_members, num_workers
+from jaxscape.training.members import map_members, num_workers
 
 PyTree = Any
 
@@ -76,13 +74,13 @@ def train_to_target(
             if len(done) == len(remaining) or 4 * len(done) >= len(remaining):
                 break
         epochs.close()
-        stay = [place for place in range(len(remaining)) if place not in done]
+        stay = np.array([place for place in range(len(remaining)) if place not in done], int)
         remaining = [remaining[place] for place in stay]
         if remaining:
-            states = jax.tree.map(lambda leaf: leaf[np.asarray(stay)], states)
+            states = _take(states, stay)
 
 
-def _take(stack: PyTree, place: int) -> PyTree:
+def _take(stack: PyTree, place: int | np.ndarray) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[place], stack)
 
 

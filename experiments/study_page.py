@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from study import STUDIES, Study
+from study import Study
 from study_scores import (
     AUDIT,
-    BASELINES,
     CONTROLS,
     DIRECTIONS,
     MEANINGS,
@@ -100,7 +99,11 @@ def answer(results: Mapping[str, Result]) -> list[str]:
                 f"({chosen.granulated:.2f}; {chosen.adjusted:.2f} given the hyperparameters, p = {chosen.p_value:.3f})."
             )
     if len(results) > 1:
-        both = [name for name in STATISTICS if all(name in predicting(each, "adds", "predicts") for each in results.values())]
+        both = [
+            name
+            for name in STATISTICS
+            if all(name in predicting(each, "adds", "predicts") for each in results.values())
+        ]
         adding = [name for name in both if all(name in predicting(each, "adds") for each in results.values())]
         lines.append(
             f"- On all data sets: {_names(both) or 'no statistic'} predict{'s' if len(both) < 2 else ''} the gap, and "
@@ -214,14 +217,25 @@ def draw_scores(results: Mapping[str, Result], path: Path) -> list[Path]:
             scores, color = result.scores[measure], COLORS[kind(measure)]
             ax.plot(scores.granulated_interval, [-place, -place], color=color, linewidth=1.5, solid_capstyle="butt")
             ax.plot(scores.granulated, -place, "o", color=color, markersize=4)
-            ax.plot(scores.adjusted, -place, "o", color=color, markersize=6, markerfacecolor="none", markeredgewidth=0.8)
+            ax.plot(
+                scores.adjusted, -place, "o", color=color, markersize=6, markerfacecolor="none", markeredgewidth=0.8
+            )
         ax.axvline(0, color="black", linewidth=0.6)
         ax.set(title=f"{name}, {len(result.data.gap)} networks", xlabel="rank correlation with the gap")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks([-place for place in range(len(names))], names)
     handles = [
         Line2D([], [], marker="o", color="black", linewidth=1.5, markersize=4, label="granulated tau, 95 %"),
-        Line2D([], [], marker="o", color="black", linewidth=0, markersize=6, markerfacecolor="none", label="given hyperparameters"),
+        Line2D(
+            [],
+            [],
+            marker="o",
+            color="black",
+            linewidth=0,
+            markersize=6,
+            markerfacecolor="none",
+            label="given hyperparameters",
+        ),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return save_figure(figure, path)

@@ -7,9 +7,11 @@ The rules of this file were committed before any network of the studies was trai
 - A measure is oriented (`DIRECTIONS`): larger values are expected to go with larger gaps. A score above 0 is the
   expected one; a measure whose sign is wrong does not hold, whatever its size.
 - A statistic **predicts** the gap if (1) the 95 % interval of its granulated tau, by a bootstrap over cells, lies above
-  0; (2) its rank correlation given all hyperparameters (`adjusted_tau`) is above 0 with p < 0.05, by permutations of the
-  measure, after Holm's correction over the eight statistics; (3) it orders more than half of the pairs correctly in each
-  environment (robust sign error below 0.5).
+  0; (2) its rank correlation given all hyperparameters (`adjusted_tau`) is above 0 with p < 0.05, by permutations of
+  the measure, after Holm's correction over the eight statistics; (3) it is reversed along no hyperparameter: for none of
+  them the 99 % interval of the granulated tau along it lies below 0. A measure may be blind to a hyperparameter; it may
+  not be wrong about it. (A robust sign error below 0.5, which Dziugaite et al. ask for, excludes blindness too; it is
+  reported.)
 - It **adds to the baselines** if it predicts the gap and the interval of its partial tau given the best baseline lies
   above 0. The best baseline is the one with the largest granulated tau in the same data, which favours the baseline.
 - One seed chooses, the other confirms: of the statistics the one with the largest granulated tau on the first seed; it
@@ -39,7 +41,7 @@ from jaxscape import (
     sign_error,
 )
 
-# The eight statistics of retrained copies: 1 if a larger value is expected to go with a larger gap, -1 if a smaller one.
+# The eight statistics of retrained copies: 1 if larger values are expected to go with larger gaps, -1 if smaller ones.
 STATISTICS = {
     "inward": -1,
     "cosine": -1,
@@ -128,6 +130,7 @@ class Scores(NamedTuple):
     granulated: float
     granulated_interval: tuple[float, float]
     by_factor: dict[str, float]
+    reversed_along: tuple[str, ...]  # hyperparameters along which the interval lies below 0
     adjusted: float
     p_value: float
     information: float
@@ -172,6 +175,26 @@ def _means(record: Mapping[str, Any], variation: str) -> dict[str, float]:
     return {name: float(np.mean(np.array(each, np.float64)[chosen])) for name, each in values.items()}
 
 
+class _ByFactor:
+    """Granulated tau as a score, which notes the tau along each hyperparameter at every call."""
+
+    def __init__(self) -> None:
+        self.noted: list[dict[str, float]] = []
+
+    def __call__(self, measure: np.ndarray, gap: np.ndarray, factors: Any) -> float:
+        found = granulated_tau(measure, gap, factors)
+        self.noted.append(found.by_factor)
+        return found.value
+
+    def reversed_along(self) -> tuple[str, ...]:
+        """Return the hyperparameters whose 99 % interval lies below 0."""
+        highest = {
+            name: np.nanquantile([each[name] for each in self.noted[1:]], 0.995)  # the first is no draw
+            for name in self.noted[0]
+        }
+        return tuple(name for name, high in highest.items() if high < 0)
+
+
 def _granulated(measure: np.ndarray, gap: np.ndarray, factors: Any) -> float:
     return granulated_tau(measure, gap, factors).value
 
@@ -193,13 +216,13 @@ def score(data: Table, *, test_images: int, draws: int = 1000, permutations: int
     found = {}
     for name, values in data.measures.items():
         plain = bootstrap(lambda x, y: kendall_tau(x, y), values, data.gap, clusters=cells, draws=draws)
-        granulated = granulated_tau(values, data.gap, data.factors)
-        interval = bootstrap(_granulated, values, data.gap, data.factors, clusters=cells, draws=draws)
+        along = _ByFactor()
+        interval = bootstrap(along, values, data.gap, data.factors, clusters=cells, draws=draws)
         both = np.stack([values, best], axis=1)
         partial = bootstrap(lambda x, y: partial_tau(x[:, 0], y, x[:, 1]), both, data.gap, clusters=cells, draws=draws)
         errors = sign_error(values, data.gap, data.factors, test_size=test_images)
         p_value = float(adjusted.get(name, p_values[name]))
-        predicts = interval.low > 0 and p_value < 0.05 and errors.value < 0.5
+        predicts = interval.low > 0 and p_value < 0.05 and not along.reversed_along()
         adds = predicts and partial.low > 0
         artefact = plain.low > 0 and not predicts
         verdict = "adds" if adds else "predicts" if predicts else "artefact" if artefact else "no"
@@ -207,9 +230,10 @@ def score(data: Table, *, test_images: int, draws: int = 1000, permutations: int
         found[name] = Scores(
             tau=plain.value,
             tau_interval=(plain.low, plain.high),
-            granulated=granulated.value,
+            granulated=interval.value,
             granulated_interval=(interval.low, interval.high),
-            by_factor=granulated.by_factor,
+            by_factor=along.noted[0],
+            reversed_along=along.reversed_along(),
             adjusted=adjusted_tau(values, data.gap, data.factors),
             p_value=p_value,
             information=conditional_information(values, data.gap, data.factors).value,
@@ -245,9 +269,7 @@ def confirm(data: Table, *, permutations: int = 9999) -> Confirmation | None:
     name = max(granulated, key=lambda each: granulated[each])
     values = other.measures[name]
     test = permutation_test(adjusted_tau, values, other.gap, other.factors, draws=permutations)
-    return Confirmation(
-        name, granulated[name], _granulated(values, other.gap, other.factors), test.value, test.p_value
-    )
+    return Confirmation(name, granulated[name], _granulated(values, other.gap, other.factors), test.value, test.p_value)
 
 
 def audit(networks: Sequence[Mapping[str, Any]], chosen: np.ndarray) -> dict[str, dict[str, float]]:
