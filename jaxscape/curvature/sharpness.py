@@ -422,6 +422,14 @@ _KINDS = (
         _average_case("element"),
     ),
     Kind(
+        "average_case_filter",
+        "mean of L(w + e) - L(w), e normal with deviation sigma ||filter||",
+        f"{_ANDRIUSHCHENKO}, filter-wise",
+        "loss",
+        {**_GAUSSIAN, "sigma": 0.003},
+        _average_case("filter"),
+    ),
+    Kind(
         "pac_bayes",
         "largest sigma with mean of L(w + e) - L(w) <= target, e normal with deviation sigma",
         f"{_JIANG} (their measure is 1 / sigma^2)",

@@ -1,0 +1,212 @@
+"""Does the geometry of retraining trajectories say anything about generalisation?
+
+    python -m uv run python experiments/generalization.py --study fashion --data-dir /usr/share/datasets/fashion-mnist
+    python -m uv run python experiments/generalization.py --study digits
+    python -m uv run python experiments/generalization.py --page docs/generalization.md
+
+The first two train and measure the networks of a study (study.py) and write one record per network to
+benchmarks/results/generalization/STUDY.json. An interrupted command resumes: each network is stored when it is
+finished, and so are its measures. The last command scores the measures (study_scores.py) and writes the page.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from study import STUDIES, Cell, Network, Probe, Study, cells, initial_state, key_of, load, network
+from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
+from study_minima import test_metrics, train_to_target
+from study_page import Result, draw_gaps, draw_scores, page
+from study_scores import STATISTICS, audit, confirm, score, table
+
+from jaxscape import granulated_tau
+from jaxscape.cli.main import run_script
+from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import write_json
+from jaxscape.runs.progress import make_console
+from jaxscape.tasks.data import Dataset
+from jaxscape.trajectories.files import make_folder, replacing
+
+PyTree = Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks/results/generalization"
+POINT_BYTES = 1.5e9  # of the parameters that the copies of one stack pass through
+STACK = 16  # networks trained together
+
+
+def minimum_file(folder: Path, cell: Cell) -> Path:
+    """Return the file of a trained network."""
+    return folder / "minima" / f"{cell.name}.npz"
+
+
+def record_file(folder: Path, cell: Cell) -> Path:
+    """Return the file of a network's measures."""
+    return folder / "measures" / f"{cell.name}.json"
+
+
+def find_minima(
+    study: Study, folder: Path, cell_list: Sequence[Cell], net: Network, data: Dataset, strategy: str, console: Console
+) -> None:
+    """Train the networks of one shape that are not stored yet."""
+    missing = [cell for cell in cell_list if not minimum_file(folder, cell).exists()]
+
+    def store(cell: Cell, params: PyTree, state: PyTree, record: dict[str, Any]) -> None:
+        leaves = jax.tree.leaves((params, state["batch_stats"]))
+        with replacing(minimum_file(folder, cell)) as file:
+            np.savez(file, *(np.asarray(leaf) for leaf in leaves), record=json.dumps(record))
+        end = "reached" if record["reached"] else "missed"
+        console.print(f"{cell.name}: loss {record['train_loss']:.4f} after {record['updates']} updates ({end})")
+
+    for some in batched(missing, STACK):
+        train_to_target(study, some, net, data, strategy=strategy, finished=store)
+
+
+def read_minimum(folder: Path, cell: Cell, net: Network, data: Dataset) -> tuple[PyTree, PyTree, dict[str, Any]]:
+    """Return the parameters, the model state and the record of a trained network."""
+    params, state = initial_state(cell, net, data)
+    form = jax.tree.structure((params, state["batch_stats"]))
+    with np.load(minimum_file(folder, cell)) as file:
+        leaves = [jax.numpy.asarray(file[f"arr_{number}"]) for number in range(form.num_leaves)]
+        record = json.loads(str(file["record"]))
+    params, statistics = jax.tree.unflatten(form, leaves)
+    return params, {**state, "batch_stats": statistics}, record
+
+
+def measure(
+    study: Study, folder: Path, cell_list: Sequence[Cell], net: Network, data: Dataset, strategy: str, console: Console
+) -> None:
+    """Measure the stored networks of one shape that have no record yet."""
+    missing = [cell for cell in cell_list if not record_file(folder, cell).exists()]
+    if not missing:
+        return
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(initial_state(missing[0], net, data)[0]))
+    points = study.probe.num_copies * (study.probe.updates // study.probe.every + 1)
+    for some in batched(missing, max(1, int(POINT_BYTES / (size * points)))):
+        started = time.monotonic()
+        read = [read_minimum(folder, cell, net, data) for cell in some]
+        minima = [(params, state) for params, state, _ in read]
+        stack = [jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *part) for part in zip(*minima, strict=True)]
+        test = test_metrics(net, *stack, strategy)
+        base = baselines(study, some, minima, net, data, strategy=strategy)
+        probes = {
+            "first": probe_records(study.probe, some, minima, net, strategy, halves=True),
+            "second": probe_records(study.second_probe, some, minima, net, strategy),
+        }
+        for place, cell in enumerate(some):
+            record = {
+                "cell": dict(cell.levels),
+                "seed": cell.seed,
+                "minimum": read[place][2] | {name: float(values[place]) for name, values in test.items()},
+                "baselines": base[place],
+                "probes": {name: found[place] for name, found in probes.items()},
+            }
+            write_json(record_file(folder, cell), record)
+        took = time.monotonic() - started
+        console.print(
+            f"{some[0].name} and {len(some) - 1} more: measured in {took:.0f} s, {took / len(some):.1f} s each"
+        )
+
+
+def probe_records(
+    probe: Probe,
+    cell_list: Sequence[Cell],
+    minima: Sequence[tuple[PyTree, PyTree]],
+    net: Network,
+    strategy: str,
+    *,
+    halves: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the statistics of the copies of each minimum, with one value per perturbed copy."""
+    records = []
+    found = retrain_copies(probe, cell_list, minima, net, strategy=strategy)
+    for cell, copies in zip(cell_list, found, strict=True):
+        key = key_of(cell, "surrogates")
+        perturbed = copies.step_size > 0
+        record: dict[str, Any] = {
+            "step_size": copies.step_size[perturbed].tolist(),
+            "direction": (copies.seed[perturbed] - cell.number * 100).tolist(),
+            "loss_rise": loss_rise(copies).tolist(),
+            "statistics": {name: values.tolist() for name, values in trajectory_measures(copies, key).items()},
+        }
+        if halves:
+            half = shortened(copies, len(copies.updates) // 2 + 1)
+            record["half"] = {name: values.tolist() for name, values in trajectory_measures(half, key).items()}
+        records.append(record)
+    return records
+
+
+def write_page(page_file: Path, names: Sequence[str], console: Console) -> None:
+    """Score the committed numbers of the studies, and write the page and its figures."""
+    results = {name: read_result(name) for name in names}
+    stem = page_file.with_suffix("")
+    figures = {"scores": f"{stem.name}.png"} | {name: f"{stem.name}-{name}.png" for name in results}
+    files = draw_scores(results, stem)
+    for name, result in results.items():
+        files += draw_gaps(result, stem.with_name(f"{stem.name}-{name}"))
+    page_file.write_text(page(results, figures))
+    for path in (page_file, *files):
+        console.print(f"{path}")
+
+
+def read_result(name: str) -> Result:
+    """Return the scores of a study from its committed numbers."""
+    study = STUDIES[name]
+    record = json.loads((RESULTS / f"{name}.json").read_text())
+    networks = record["networks"]
+    every = table(networks)
+    data = every.rows(every.reached)
+    with_misses = {each: granulated_tau(every.measures[each], every.gap, every.factors).value for each in STATISTICS}
+    scores = score(data, test_images=study.test_images)
+    return Result(study, record, data, scores, confirm(data), audit(networks, every.reached), with_misses)
+
+
+def main() -> None:
+    """Train, measure and write the records of a study, or write the page of all studies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", choices=STUDIES)
+    parser.add_argument("--folder", type=Path, help="runs/generalization-STUDY by default")
+    parser.add_argument("--data-dir", help="folder with the original files of the data set")
+    parser.add_argument("--strategy", default="threads" if jax.default_backend() == "cpu" else "vmap_grad")
+    parser.add_argument("--shapes", type=int, help="only the first so many shapes, in the order of the plan")
+    parser.add_argument("--page", type=Path, help="write this page from the committed numbers of the studies")
+    options = parser.parse_args()
+    console = make_console()
+    if options.page:
+        names = [options.study] if options.study else [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
+        write_page(options.page, names, console)
+    elif options.study is None:
+        parser.error("give --study or --page")
+    else:
+        run_study(options, console)
+
+
+def run_study(options: argparse.Namespace, console: Console) -> None:
+    """Train and measure the networks of a study, and write their records."""
+    name = options.study
+    study = STUDIES[name]
+    folder = options.folder or Path("runs") / f"generalization-{name}"
+    for part in ("minima", "measures"):
+        make_folder(folder / part)
+    data = load(study, options.data_dir)
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells(study):
+        groups.setdefault(cell.recipe.shape, []).append(cell)
+    for number, group in enumerate(list(groups.values())[: options.shapes], start=1):
+        console.print(f"shape {number} of {len(groups)}: {len(group)} networks, {group[0].recipe}")
+        net = network(study, group[0].recipe, data)
+        find_minima(study, folder, group, net, data, options.strategy, console)
+        measure(study, folder, group, net, data, options.strategy, console)
+    records = [json.loads(record_file(folder, cell).read_text()) for cell in cells(study)]
+    write_json(RESULTS / f"{name}.json", {"about": environment(), "command": sys.argv[1:], "networks": records})
+
+
+if __name__ == "__main__":
+    run_script("generalization", main)
