@@ -18,7 +18,7 @@ from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.curvature.leaves import Layout, Leaves, layout
 from jaxscape.problem import Problem
 from jaxscape.training.members import EVALUATIONS, num_members, num_workers, parse_strategy
-from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective
+from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective, warn_of_fixed_key
 from jaxscape.xla_cpu import compiler
 
 PyTree = Any
@@ -224,6 +224,9 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     programs: dict[Any, Callable[..., Any]] = {}
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         over = objective(problem, **settings)
+        if options.get("mode") is None:
+            one = jax.tree.map(lambda leaf: leaf[0], (params, state)) if stacked else (params, state)
+            warn_of_fixed_key(problem, over, *one)
         if dtype == "float64":
             over = over._replace(batches=_to_float64(over.batches))
             params, state = _to_float64(params), _to_float64(state)
