@@ -201,6 +201,24 @@ def debiased(problem: Problem, model_state: PyTree) -> PyTree:
     return model_state if correct is None else correct(model_state)
 
 
+def own_form(problem: Problem, params: PyTree, model_state: PyTree = None) -> tuple[PyTree, PyTree]:
+    """Return parameters and model state in the form that the problem's `init` makes.
+
+    Users of a framework have them in its own classes: a module, which holds both, or a state.
+
+    Args:
+        problem: whose `loss_fn.own_form` converts them, `params -> (params, model_state or None)`; without it they are
+            returned as they are.
+        params: parameters of one network or of a stack, a whole model, or a list of these.
+        model_state: the model state; None takes that of the model.
+    """
+    convert = getattr(problem.loss_fn, "own_form", None)
+    if convert is None:
+        return params, model_state
+    own, found = convert(params)
+    return own, found if model_state is None else convert(model_state)[0]
+
+
 def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return `loss_fn` wrapped so that its result is checked whenever it is traced."""
 

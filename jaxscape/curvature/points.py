@@ -16,7 +16,7 @@ from jax.extend import core
 
 from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.curvature.leaves import Layout, Leaves, layout
-from jaxscape.problem import Problem
+from jaxscape.problem import Problem, own_form
 from jaxscape.training.members import EVALUATIONS, num_members, num_workers, parse_strategy
 from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective, warn_of_fixed_key
 from jaxscape.xla_cpu import compiler
@@ -206,6 +206,7 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     stacked = strategy is not None
+    params, state = own_form(problem, params, options.get("model_state"))
     kind, number = ("loop", None) if strategy is None else parse_strategy(strategy, EVALUATIONS)
     members = num_members(params) if stacked else 1
     together = (number or members) if kind == "vmap" else 1
@@ -216,7 +217,6 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
         raise ValueError("params must hold at least one number in the chosen leaves, got none")
     if not stacked:
         check_finite("params", params)
-    state = options.get("model_state")
     state = {} if state is None else state
     if stacked and jax.tree.leaves(state) and num_members(state) != members:
         raise ValueError(f"model_state must be a stack of {members} members like params, got {num_members(state)}")

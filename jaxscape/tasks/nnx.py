@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxscape.problem import Data, FilterAxis, Metrics, Problem, Score, check_function
 from jaxscape.tasks.flax import LOSS, PREDICT, OutputAxes
-from jaxscape.tasks.trees import Layout, loss_and_metrics
+from jaxscape.tasks.trees import Layout, loss_and_metrics, path_names
 
 PyTree = Any
 Merge = Callable[..., Any]
@@ -57,7 +57,9 @@ def nnx_problem(
 
     Returns:
         A problem whose `init` returns the model's own parameters for every key; params and model_state are nested
-        dicts of arrays. `problem.loss_fn.merge(params, model_state)` returns a model.
+        dicts of arrays. Functions that take params take them also as `nnx.state(model, nnx.Param)` or its pure dict;
+        `Run.set_minimum`, `Run.record` and the measures of curvature also the model itself.
+        `problem.loss_fn.merge(params, model_state)` returns a model.
 
     Raises:
         TypeError: if model is not an NNX module, for functions with other arguments, and as in `Problem`.
@@ -90,6 +92,7 @@ def nnx_problem(
         network.eval()
         return predict(network, batch)
 
+    loss_fn.own_form = _own_form  # type: ignore[attr-defined]
     loss_fn.merge = merge  # type: ignore[attr-defined]
     return Problem(
         loss_fn,
@@ -115,9 +118,46 @@ def _split(model: nnx.Module) -> tuple[PyTree, PyTree, Merge]:
 
     def merge(params: PyTree, model_state: PyTree, key: jax.Array | None = None) -> Any:
         streams = random if key is None else _reseed(random, key)
-        return nnx.merge(graph, of_params.from_dicts(params), streams, of_rest.from_dicts(model_state), copy=True)
+        parts = of_params.from_dicts(_dicts(params)), streams, of_rest.from_dicts(_dicts(model_state))
+        return nnx.merge(graph, *parts, copy=True)
 
     return of_params.to_dicts(params), of_rest.to_dicts(rest), merge
+
+
+def _own_form(params: PyTree) -> tuple[PyTree, PyTree | None]:
+    """Return the parameters and the model state, if there is one, of a module, a state or a pure dict, or of a list.
+
+    Pure dicts may have the indices of lists as keys, integers; checkpoints have them as strings.
+    """
+    if isinstance(params, list | tuple):
+        return [_own_form(each)[0] for each in params], None
+    if isinstance(params, nnx.Module):
+        return _split(params)[:2]
+    if not isinstance(params, nnx.State) or not any(isinstance(leaf, nnx.Variable) for leaf in _variables(params)):
+        return _dicts(params), None
+    own, _, rest = nnx.split_state(params, nnx.Param, nnx.RngState, ...)
+    # A state of something else than parameters is a model state.
+    return (_dicts(own), _dicts(rest) or None) if _dicts(own) else (_dicts(rest), None)
+
+
+def _variables(state: PyTree) -> list[Any]:
+    return jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, nnx.Variable))
+
+
+def _dicts(tree: PyTree) -> PyTree:
+    """Return a state or a pure dict as nested dicts with strings as keys; anything else is returned as it is."""
+    if not isinstance(tree, Mapping):
+        return tree
+    dicts: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        # The value of a variable is its only leaf.
+        is_value = isinstance(path[-1], jax.tree_util.GetAttrKey)
+        *parents, last = path_names(path[:-1] if is_value else path)
+        inner = dicts
+        for name in parents:
+            inner = inner.setdefault(name, {})
+        inner[last] = leaf
+    return dicts
 
 
 def _reseed(random: PyTree, key: jax.Array) -> PyTree:
