@@ -1,5 +1,6 @@
 """A Flax NNX module as a problem."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -71,6 +72,7 @@ def nnx_problem(
         check_function("evaluate", evaluate, EVALUATE, 1)
     if predict is not None:
         check_function("predict", predict, PREDICT, 2)
+    _warn_of_evaluation_mode(model)
     params, model_state, merge = _split(model)
 
     def loss_fn(
@@ -107,6 +109,24 @@ def nnx_problem(
         score=score,
         test_data=test_data,
     )
+
+
+def _warn_of_evaluation_mode(model: nnx.Module) -> None:
+    """Warn if all layers of a model that have an evaluation mode, such as dropout, are in it."""
+    switches = [
+        getattr(layer, name)
+        for _, layer in nnx.iter_graph(model)
+        if isinstance(layer, nnx.Module)
+        for name in ("deterministic", "use_running_average")
+        if isinstance(getattr(layer, name, None), bool)
+    ]
+    if switches and all(switches):
+        warnings.warn(
+            "model is in evaluation mode, so its loss is that of a network without dropout and with fixed running "
+            "statistics; call model.train() before, unless that is meant",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _split(model: nnx.Module) -> tuple[PyTree, PyTree, Merge]:
