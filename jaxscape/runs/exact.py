@@ -140,7 +140,7 @@ def _take_rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
 
 
 def _surrogates(nulls: Nulls) -> dict[str, IncrementGram]:
-    """Return by kind weight decay alone, if there is any, and the null that tests whether the loss brings copies back."""
+    """Return by kind: weight decay alone, if there is any, and the null that tests if the loss brings copies back."""
     decays = nulls.factors is not None and bool((nulls.factors != 1).any())
     kinds = [*(["decay"] if decays else []), nulls.of_return]
     return {kind: next(nulls.draws(kind)) for kind in kinds}

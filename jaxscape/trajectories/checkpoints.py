@@ -160,7 +160,9 @@ def _expanded(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if path.is_dir() and not is_checkpoint(path):
             inside = sorted(filter(is_checkpoint, path.iterdir()))
             if not inside:
-                raise ValueError(f"sources: {path} is no orbax checkpoint, and holds none; allowed: {FORMATS}")
+                raise ValueError(
+                    f"sources: {path} is no orbax checkpoint, and holds no checkpoints; allowed: {FORMATS}"
+                )
             paths += inside
         else:
             paths.append(path)

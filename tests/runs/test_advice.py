@@ -38,7 +38,9 @@ def test_retraining_without_a_minimum_names_the_calls_that_make_one(tmp_path):
 
 def test_a_folder_without_checkpoints_says_which_formats_are_read(tmp_path):
     (tmp_path / "step1.pkl").touch()
-    with pytest.raises(ValueError, match=r"holds none; allowed: orbax folders, and files \.npz, \.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"holds no checkpoints; allowed: orbax folders, and files \.npz, \.safetensors"
+    ):
         js.import_checkpoints(tmp_path)
 
 
