@@ -152,7 +152,7 @@ def _retrain(tasks: list[_Task], console: Console) -> None:
         first_epoch=first.done,
         strategy=first.strategy or partial(choose_strategy, [task.run for task in tasks], console),
     )
-    controls = sum(task.retraining.settings.controls for task in tasks)
+    controls = sum(task.retraining.settings.num_controls for task in tasks)
     including = f" (incl. {controls} controls)" if controls else ""
     for epoch in track(
         epochs,
