@@ -15,10 +15,11 @@ from jaxscape.lazy import jax, jnp
 
 PyTree = Any
 
-_LEAVE_OUT = (
-    "leave it out: keep what is not trained in model_state, or split the pytree, as "
-    "equinox.partition(model, equinox.is_inexact_array) does"
-)
+_LEAVE_OUT = "leave it out: keep what is not trained in model_state, or split the pytree, as {} does"
+_SPLITS = {  # package of the model's class -> what splits it
+    "flax": "flax.nnx.state(model, flax.nnx.Param)",
+    "equinox": "equinox.partition(model, equinox.is_inexact_array)",
+}
 _SPLIT = "keep a complex array as two real ones, its real and its imaginary part"
 
 
@@ -126,8 +127,15 @@ def check_parameters(name: str, params: PyTree) -> None:
             is_complex = dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating)
             raise TypeError(
                 f"{name} must hold arrays of real floating-point numbers, got {dtype or type(leaf).__name__} "
-                f"at {leaf_name(path)}; {_SPLIT if is_complex else _LEAVE_OUT}"
+                f"at {leaf_name(path)}; {_SPLIT if is_complex else _LEAVE_OUT.format(_split_of(params))}"
             )
+
+
+def _split_of(params: PyTree) -> str:
+    """Return what splits a model of this class; all that this package knows for other pytrees."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(params).__mro__}
+    known = [split for package, split in _SPLITS.items() if package in packages]
+    return " or ".join(known or _SPLITS.values())
 
 
 def check_finite(name: str, params: PyTree) -> None:

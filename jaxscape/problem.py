@@ -145,6 +145,20 @@ class Problem:
         if not isinstance(self.version, str):
             raise TypeError(f"version must be a text, got {self.version!r:.100}")
 
+    def __repr__(self) -> str:
+        """Return the names of the functions that are given, and the shapes of the data."""
+        shown = {"data": _shown(self.data)}
+        if self.test_data is not None:
+            shown["test_data"] = _shown(self.test_data)
+        optional = ("evaluate", "init", "optimizer", "predict", "score")
+        given = ", ".join(name for name in optional if getattr(self, name) is not None)
+        shown |= {
+            "describe": repr(dict(self.describe)),
+            "version": repr(self.version),
+            "given": given or "loss_fn alone",
+        }
+        return f"Problem({', '.join(f'{name}={words}' for name, words in shown.items())})"
+
 
 def check_loss(problem: Problem, params: PyTree, model_state: PyTree, *, batch_size: int) -> None:
     """Trace the loss of a problem once, on one batch of its data, before any work.
@@ -166,7 +180,27 @@ def check_loss(problem: Problem, params: PyTree, model_state: PyTree, *, batch_s
         lambda leaf: jax.ShapeDtypeStruct((batch_size, *np.shape(leaf)[1:]), jnp.result_type(leaf)), problem.data
     )
     state = {} if model_state is None else model_state
-    jax.eval_shape(checked_loss(problem.loss_fn), params, state, batch, jax.eval_shape(jax.random.key, 0))
+    try:
+        jax.eval_shape(checked_loss(problem.loss_fn), params, state, batch, jax.eval_shape(jax.random.key, 0))
+    except Exception as error:
+        error.add_note(
+            "This is the loss of the problem, traced on one batch. The batch is a single argument, "
+            f"{_shown(batch)}; the last argument is a PRNG key."
+        )
+        raise
+
+
+def _shown(data: PyTree) -> str:
+    """Return a pytree as text, with dtypes and shapes in place of arrays, such as "(float32[8, 3], int32[8])"."""
+
+    class Shape(str):
+        __slots__ = ()
+        __repr__ = str.__str__
+
+    def of_leaf(leaf: Any) -> Shape:
+        return Shape(f"{jnp.result_type(leaf)}[{', '.join(map(str, np.shape(leaf)))}]")
+
+    return repr(jax.tree.map(of_leaf, data)) if is_arrays(data) else f"{data!r:.100}"
 
 
 def check_function(name: str, function: Any, protocol: str, arguments: int) -> None:
@@ -200,6 +234,24 @@ def debiased(problem: Problem, model_state: PyTree) -> PyTree:
     """
     correct = getattr(problem.loss_fn, "debias", None)
     return model_state if correct is None else correct(model_state)
+
+
+def own_form(problem: Problem, params: PyTree, model_state: PyTree = None) -> tuple[PyTree, PyTree]:
+    """Return parameters and model state in the form that the problem's `init` makes.
+
+    Users of a framework have them in its own classes: a module, which holds both, or a state.
+
+    Args:
+        problem: whose `loss_fn.own_form` converts them, `params -> (params, model_state or None)`; without it they are
+            returned as they are.
+        params: parameters of one network or of a stack, a whole model, or a list of these.
+        model_state: the model state; None takes that of the model.
+    """
+    convert = getattr(problem.loss_fn, "own_form", None)
+    if convert is None:
+        return params, model_state
+    own, found = convert(params)
+    return own, found if model_state is None else convert(model_state)[0]
 
 
 def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:

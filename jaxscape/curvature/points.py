@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, Float64
 
 from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.curvature.leaves import Layout, Leaves, layout
-from jaxscape.problem import Problem
+from jaxscape.problem import Problem, own_form
 from jaxscape.training.members import EVALUATIONS, num_members, num_workers, parse_strategy
-from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective
+from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective, warn_of_fixed_key
 from jaxscape.xla_cpu import compiler
 
 PyTree = Any
@@ -229,6 +229,7 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     stacked = strategy is not None
+    params, state = own_form(problem, params, options.get("model_state"))
     kind, number = ("loop", None) if strategy is None else parse_strategy(strategy, EVALUATIONS)
     members = num_members(params) if stacked else 1
     together = (number or members) if kind == "vmap" else 1
@@ -239,7 +240,6 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
         raise ValueError("params must hold at least one number in the chosen leaves, got none")
     if not stacked:
         check_finite("params", params)
-    state = options.get("model_state")
     state = {} if state is None else state
     if stacked and jax.tree.leaves(state) and num_members(state) != members:
         raise ValueError(f"model_state must be a stack of {members} members like params, got {num_members(state)}")
@@ -247,6 +247,9 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     programs: dict[Any, Callable[..., Any]] = {}
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         over = objective(problem, **settings)
+        if options.get("mode") is None:
+            one = jax.tree.map(lambda leaf: leaf[0], (params, state)) if stacked else (params, state)
+            warn_of_fixed_key(problem, over, *one)
         if dtype == "float64":
             over = over._replace(batches=_to_float64(over.batches))
             params, state = _to_float64(params), _to_float64(state)

@@ -8,7 +8,7 @@ between trajectories, which a plane cannot show, are not shown.
 """
 
 from collections.abc import Hashable, Sequence
-from itertools import product
+from itertools import cycle, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,8 @@ from jaxscape.figures.panels import (
 from jaxscape.figures.style import own_style
 from jaxscape.figures.texts import write_over, write_under
 
-DASHES: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (4, 1, 1, 1)))  # of the surrogates, in order
+DOTTED: Any = (0, (1, 1))  # surrogates without a draw: weight decay alone
+DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (4, 1, 1, 1)))  # of the others, in order
 MOST_SPOKES = 24  # for trajectories with one spoke each
 _A_ROW = 3  # most panels per row
 _CHOSEN = 8  # most copies of one direction whose sides are optimized together: 2^8 combinations
@@ -408,8 +409,9 @@ def _checked(panels: Sequence[ExactPanel]) -> tuple[list[ExactPanel], Palette, d
     words = {(panel.hue, panel.begin, panel.unit, panel.length) for panel in checked}
     if len(words) > 1:
         raise ValueError(f"panels differ in their hue, begin, unit and length: {sorted(words)}")
-    labels = dict.fromkeys(surrogate.label for panel in checked for surrogate in panel.surrogates)
-    dashes = {label: DASHES[number % len(DASHES)] for number, label in enumerate(labels)}
+    is_random = {each.label: each.is_random for panel in checked for each in panel.surrogates}
+    styles = cycle(DASHES)
+    dashes = {label: next(styles) if is_drawn else DOTTED for label, is_drawn in is_random.items()}
     return checked, shared_palette(checked), dashes
 
 

@@ -64,6 +64,7 @@ class Surrogate(NamedTuple):
     label: str
     distance: Array
     angle: Array
+    is_random: bool = True  # drawn dashed; what is computed without a draw, such as weight decay alone, is dotted
 
 
 class ExactPanel(NamedTuple):

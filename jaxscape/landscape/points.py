@@ -27,7 +27,15 @@ from jaxscape.landscape.options import (
 )
 from jaxscape.problem import Metrics, Problem, checked_evaluate, debiased
 from jaxscape.training.members import stack_members
-from jaxscape.training.objective import Split, batch_metrics, mean_metrics, objective
+from jaxscape.training.objective import (
+    Objective,
+    Split,
+    batch_metrics,
+    default_mode,
+    mean_metrics,
+    objective,
+    warn_of_fixed_key,
+)
 from jaxscape.training.statistics import recalibration
 from jaxscape.xla_cpu import compiler
 
@@ -241,6 +249,8 @@ def _evaluator(
     def prepare(device: jax.Device | None) -> tuple[_One, _Measure]:
         with jax.default_device(device):
             measure = _measure(problem, split, batch_size)
+            if measure.over is not None and device in (None, used[0]):
+                warn_of_fixed_key(problem, measure.over, params, model_state)
             recalibrate = (
                 recalibration(problem, params, model_state, batch_size=batch_size)
                 if resolved == "recalibrated"
@@ -270,6 +280,7 @@ def _evaluator(
 class _Measure(NamedTuple):
     run: Callable[[PyTree, PyTree], Measured]  # (params, model_state) -> metrics of one network, batch by batch
     traced: Callable[[PyTree, PyTree], Measured]  # gives the same names, without separately compiled parts if possible
+    over: Objective | None = None  # the data set and its loss; None for `problem.evaluate`
 
 
 def _measure(problem: Problem, split: Split | None, batch_size: int) -> _Measure:
@@ -278,12 +289,12 @@ def _measure(problem: Problem, split: Split | None, batch_size: int) -> _Measure
         return _Measure(evaluate, evaluate)
     over = objective(problem, split=split or "train", batch_size=batch_size)
     run = partial(mean_metrics, _compiled_metrics(problem), over)
-    return _Measure(run, lambda params, model_state: over.metrics(params, model_state, over.batches[0]))
+    return _Measure(run, lambda params, model_state: over.metrics(params, model_state, over.batches[0]), over)
 
 
 @lru_cache(maxsize=4)  # so that the next line or surface of a problem reuses its compiled programs
 def _compiled_metrics(problem: Problem) -> Callable[[PyTree, PyTree, PyTree], Metrics]:
-    return compiler.jit(batch_metrics(problem, "train" if problem.predict is None else "evaluate"))
+    return compiler.jit(batch_metrics(problem, default_mode(problem)))
 
 
 @cache

@@ -26,6 +26,7 @@ class Surrogate(NamedTuple):
     label: str
     distance: np.ndarray  # (n,)
     angle: np.ndarray  # (n,)
+    is_random: bool = True  # drawn dashed; what is computed without a draw, such as weight decay alone, is dotted
 
 
 class Exact(NamedTuple):

@@ -106,6 +106,7 @@ class _Surrogate(NamedTuple):
     label: str
     distance: Positions
     angle: Positions
+    is_random: bool
 
 
 class _Exact(NamedTuple):
@@ -253,7 +254,7 @@ def _curve_views(page: Page) -> list[View]:
             View(
                 "curve",
                 "Distance",
-                f"Distance {'from the minimum, ' if jumps else ''}{about}. Dashed: surrogates.",
+                f"Distance {'from the minimum, ' if jumps else ''}{about}. Dashed and dotted: surrogates.",
                 panels,
             )
         )
@@ -299,7 +300,7 @@ def _of_run(run: Trajectories) -> _Run:
 
 def _of_exact(exact: Exact) -> _Exact:
     surrogates = [
-        _Surrogate(each.label, Positions(np.asarray(each.distance)), Positions(np.asarray(each.angle)))
+        _Surrogate(each.label, Positions(np.asarray(each.distance)), Positions(np.asarray(each.angle)), each.is_random)
         for each in exact.surrogates
     ]
     return _Exact(np.asarray(exact.distance), np.asarray(exact.angle), np.asarray(exact.side), surrogates, exact.unit)

@@ -25,7 +25,7 @@ from jaxscape.runs.lock import writing
 from jaxscape.runs.progress import track
 from jaxscape.runs.recording import Recording, choose_strategy, describe_epoch
 from jaxscape.runs.train import require_init, steps_per_epoch
-from jaxscape.training.train import Epoch, TrainState, init_states, num_yielded, train
+from jaxscape.training.train import Epoch, TrainState, init_states, train
 
 PyTree = Any
 
@@ -104,8 +104,15 @@ def _train_groups(recording: Recording, comparison: Comparison, last: int, steps
         strategy = strategy or recording.run.strategy()
     epochs = map(partial(_merge_epochs, list(groups)), zip(*groups.values(), strict=True))
     title = f"{recording.run.name}: train {len(recording.labels)} networks"
-    total = num_yielded(last, done)
-    for epoch in track(epochs, title=title, total=total, console=console, describe=describe_epoch, every=10):
+    for epoch in track(
+        epochs,
+        title=title,
+        total=last - done,
+        console=console,
+        describe=describe_epoch,
+        every=10,
+        before=int(not done),
+    ):
         recording.keep(epoch, _stack_params(epoch.states, optimizers), epoch.epoch * (settings.steps or steps))
     recording.finish(console)
     recording.run.record_seconds("compare", time.monotonic() - started)

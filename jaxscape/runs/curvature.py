@@ -16,7 +16,16 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import read_partial, write_partial
 from jaxscape.runs.keys import probe_key
 from jaxscape.runs.landscape_config import SPLITS, CurvatureConfig
-from jaxscape.runs.landscape_stage import Place, inputs_of, is_up_to_date, keeping, read_place, read_source
+from jaxscape.runs.landscape_stage import (
+    Place,
+    inputs_of,
+    is_up_to_date,
+    keeping,
+    measured_loss,
+    measurement_folder,
+    read_place,
+    read_source,
+)
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import progress
 from jaxscape.runs.sources import Source
@@ -58,8 +67,11 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
     place = read_place(run, own)
     source = read_source(run) if config.at != "minimum" else None
     rows = [-1, *([] if source is None else source.shown)]  # the minimum first
-    inputs = inputs_of(config, own, minimum=place.checksum, trajectories=None if source is None else run.fingerprint())
-    folder = run.curvature / config.name
+    loss = measured_loss(place.problem, config, place.minimum, place.model_state, statistics="recalibrated")
+    inputs = inputs_of(
+        config, own, loss, minimum=place.checksum, trajectories=None if source is None else run.fingerprint()
+    )
+    folder = measurement_folder(run.curvature, config.name, loss, inputs)
     if is_up_to_date(run, "curvature", folder, inputs, console):
         return folder
     with keeping(run, "curvature", folder, inputs, console) as keep:
@@ -77,8 +89,8 @@ def measure_curvature(run: Path, config: CurvatureConfig, own: OwnProblem, *, co
             lowest=values["lowest"][0],
             trace=float(values["trace"][0]),
             trace_error=float(values["trace_error"][0]),
-            statistics="recalibrated",
             split=config.split,
+            **loss.numbers(),
         )
     return folder
 

@@ -101,7 +101,10 @@ def _jump_panel(run: RunFolder, measured: Measured) -> ExactPanel | None:
         return {"distance": distance / norm, "angle": np.arccos(np.nan_to_num(petal))}
 
     nulls = _surrogates(nulls_of(run, products, measured.labels))
-    surrogates = [Surrogate(name, **positions(trajectory_geometry(each))) for name, each in nulls.items()]
+    surrogates = [
+        Surrogate(NULLS[kind].words, **positions(trajectory_geometry(each)), is_random=kind != "decay")
+        for kind, each in nulls.items()
+    ]
     own: dict[str, Any] = {"surrogates": surrogates, "length": "norms of the minimum"} | positions(geometry)
     return _panel(run, measured.labels, displaced, **own)
 
@@ -137,7 +140,7 @@ def _take_rows(panel: ExactPanel, rows: np.ndarray) -> ExactPanel:
 
 
 def _surrogates(nulls: Nulls) -> dict[str, IncrementGram]:
-    """Return weight decay alone, if there is any, and the null that tests whether the loss brings copies back."""
+    """Return by kind: weight decay alone, if there is any, and the null that tests if the loss brings copies back."""
     decays = nulls.factors is not None and bool((nulls.factors != 1).any())
     kinds = [*(["decay"] if decays else []), nulls.of_return]
-    return {NULLS[kind].words: next(nulls.draws(kind)) for kind in kinds}
+    return {kind: next(nulls.draws(kind)) for kind in kinds}

@@ -99,6 +99,10 @@ def _require_same_arrays(opened: Mapping[str, Checkpoints]) -> None:
             )
 
 
+def _first_five(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def _record(
     run: Path,
     checkpoints: Checkpoints,
@@ -107,9 +111,12 @@ def _record(
     console: Console,
 ) -> None:
     """Record checkpoints, and measure them."""
+    console.print(f"parameters: {_first_five(list(checkpoints.shapes))}")
+    if checkpoints.unlikely:
+        names = _first_five(checkpoints.unlikely)
+        console.print(f"warning: {names} may be no parameters; --include and --exclude choose among the arrays")
     if checkpoints.left_out:
-        names = [f"{name} ({why})" for name, why in checkpoints.left_out.items()]
-        console.print(f"left out: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
+        console.print(f"left out: {_first_five([f'{name} ({why})' for name, why in checkpoints.left_out.items()])}")
     if checkpoints.rounded:
         first = checkpoints.rounded[0]
         console.print(f"rounded from float64 to float32: {len(checkpoints.rounded)} arrays, {first} first")

@@ -17,6 +17,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.trajectories.files import delete_unfinished, read_record, to_json, write_record
 
 RECORD, VALUES, PARTIAL = "record.json", "values.npz", "partial.npz"
+OBJECTIVE = "objective"  # the input that describes the measured loss
 _INPUTS = "made_of"  # the entry of a record, and the array of a partial result, that hold the inputs
 
 
@@ -48,7 +49,12 @@ def find_kept(folder: Path, inputs: Mapping[str, Any]) -> Kept | None:
         measurement = read_kept(folder)
     except (OSError, ValueError):
         return None
-    return measurement if measurement.record.get(_INPUTS) == to_json(inputs) else None
+    return measurement if _is_made_of(measurement.record, to_json(inputs)) else None
+
+
+def says_objective(measurement: Kept) -> bool:
+    """Return whether a measurement says which loss it measured, in which mode; those of version 0.1 do not."""
+    return OBJECTIVE in measurement.record[_INPUTS]
 
 
 def write_kept(folder: Path, values: Mapping[str, np.ndarray], inputs: Mapping[str, Any], **numbers: Any) -> None:
@@ -88,6 +94,16 @@ def damaged_measurements(run: RunFolder) -> dict[Path, str]:
             except (OSError, ValueError) as error:
                 damaged[folder / name] = str(error)
     return damaged
+
+
+def _is_made_of(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    """Return whether a record has these inputs, as far as a version that did not record the objective can tell."""
+    stored = record.get(_INPUTS)
+    if not isinstance(stored, dict) or OBJECTIVE in stored or OBJECTIVE not in inputs:
+        return bool(stored == inputs)
+    if record.get("statistics") == "batch" and inputs[OBJECTIVE]["mode"] != "train":
+        return False
+    return stored == {name: value for name, value in inputs.items() if name != OBJECTIVE}
 
 
 def _text(inputs: Mapping[str, Any]) -> str:

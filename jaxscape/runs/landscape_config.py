@@ -3,8 +3,9 @@
 This module imports only the standard library, so that `--help` does not wait for jax.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 # Kinds of planes -> their descriptions in captions.
 PLANES = {
@@ -15,6 +16,24 @@ PLANES = {
 WAYS = {"straight": "straight line", "matched": "straight line, units matched", "curve": "curve"}
 # The setting `split` -> the argument `split` of the functions of `jaxscape.landscape`.
 SPLITS = {"train": "train", "test": "test", "evaluate": None}
+
+
+def describe_mode(record: Mapping[str, Any]) -> str:
+    """Describe from the record of a measurement how the network ran; "" for a record that does not say it.
+
+    Records of version 0.1 have no mode, but those of training mode with running statistics say it by their statistics.
+    """
+    batch = record.get("statistics") == "batch"
+    match record.get("mode", "train" if batch else None):
+        case "evaluate":
+            return "evaluation mode"
+        case "function":
+            return "values of the problem's evaluate"
+        case "train" if record.get("fixed_key"):
+            return "training mode, one draw of dropout and augmentation"
+        case "train":
+            return "training mode" if batch else "loss of training, which draws no random numbers"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from jaxscape.problem import Problem
+from jaxscape.landscape.options import resolved_statistics, split_of
+from jaxscape.problem import Problem, is_arrays
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.kept import find_kept, write_kept
+from jaxscape.runs.kept import OBJECTIVE, find_kept, says_objective, write_kept
 from jaxscape.runs.keys import init_key
-from jaxscape.runs.landscape_config import MeasurementSettings
+from jaxscape.runs.landscape_config import SPLITS, MeasurementSettings
 from jaxscape.runs.lock import writing
 from jaxscape.runs.minimum import checksum, plain, read_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.sources import Source, read_sources
+from jaxscape.training.objective import Objective, default_mode, has_fixed_key, objective
+from jaxscape.trajectories.arrays import outline
 
 PyTree = Any
 
@@ -65,17 +68,85 @@ def read_source(run: RunFolder) -> Source:
     return sources[0]
 
 
-def inputs_of(config: MeasurementSettings, own: OwnProblem, **sources: Any) -> dict[str, Any]:
-    """Return everything that determines a measurement: its settings, the problem, and checksums of its inputs."""
+class MeasuredLoss(NamedTuple):
+    """The loss that a stage measures, and how the network runs meanwhile."""
+
+    mode: str  # "evaluate" (predict and score), "train" (loss_fn), or "function" (the problem's evaluate)
+    fixed_key: bool  # whether it is a loss of training that depends on its key
+    statistics: str  # a key of `STATISTICS`
+    data: dict[str, Any]  # dtypes and shapes of the data sets that are arrays
+
+    @property
+    def suffix(self) -> str:
+        """The end of the folder's name: names the mode if the result would be another one in evaluation mode."""
+        is_training = self.fixed_key or (self.mode == "train" and self.statistics == "batch")
+        return "-training-mode" if is_training else ""
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the entries of the measurement's record."""
+        return {"mode": self.mode, "fixed_key": self.fixed_key, "statistics": self.statistics}
+
+
+def measured_loss(
+    problem: Problem, config: MeasurementSettings, params: PyTree, model_state: PyTree, *, statistics: str
+) -> MeasuredLoss:
+    """Return what the loss of a measurement is.
+
+    Args:
+        problem: the problem whose loss is measured.
+        config: the settings of the measurement.
+        params: parameters of one network, or their shapes.
+        model_state: model state of one network.
+        statistics: the requested running statistics.
+
+    Raises:
+        TypeError, ValueError: for data from an iterator, and whatever the loss of training raises for this network.
+    """
+    split: Any = SPLITS[config.split]
+    state = {} if model_state is None else model_state
+    mode = default_mode(problem) if split_of(problem, split) else "function"
+    sets = {"train": problem.data, "test": problem.test_data if split == "test" else None}
+    return MeasuredLoss(
+        mode,
+        mode == "train" and split != "test" and has_fixed_key(_first_batch(problem, config), params, state),
+        resolved_statistics(problem, state, statistics, split),
+        {name: outline(each) for name, each in sets.items() if each is not None and is_arrays(each)},
+    )
+
+
+def _first_batch(problem: Problem, config: MeasurementSettings) -> Objective:
+    examples = config.batch_size if is_arrays(problem.data) else None
+    return objective(problem, mode="train", batch_size=config.batch_size, examples=examples)
+
+
+def inputs_of(config: MeasurementSettings, own: OwnProblem, loss: MeasuredLoss, **sources: Any) -> dict[str, Any]:
+    """Return everything that determines a measurement: its settings, problem and loss, and checksums of its inputs."""
     # The strategy only changes rounding.
-    return {"setting": asdict(config) | {"strategy": None}, "problem": own.record(), **sources}
+    setting = asdict(config) | {"strategy": None}
+    measured = {OBJECTIVE: {"mode": loss.mode, "data": loss.data}}
+    return {"setting": setting, "problem": own.record(), **measured, **sources}
+
+
+def measurement_folder(parent: Path, name: str, loss: MeasuredLoss, inputs: dict[str, Any]) -> Path:
+    """Return the folder of a measurement, whose name says that it was made in training mode if that matters.
+
+    A result of version 0.1, whose name did not, is found where it is.
+    """
+    folder, older = parent / f"{name}{loss.suffix}", parent / name
+    if loss.suffix and not folder.exists():
+        found = find_kept(older, inputs)
+        if found is not None and not says_objective(found):
+            return older
+    return folder
 
 
 def is_up_to_date(run: RunFolder, stage: str, folder: Path, inputs: dict[str, Any], console: Console) -> bool:
     """Return whether a measurement is done; if so, print that."""
-    if find_kept(folder, inputs) is None:
+    found = find_kept(folder, inputs)
+    if found is None:
         return False
-    console.print(f"{run}: {stage} {folder.name} is up to date")
+    unknown = "" if says_objective(found) else f"; it does not say in which mode: delete {folder} to measure it again"
+    console.print(f"{run}: {stage} {folder.name} is up to date{unknown}")
     return True
 
 

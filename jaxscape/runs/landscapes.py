@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import kept_names, read_kept
-from jaxscape.runs.landscape_config import WAYS
+from jaxscape.runs.landscape_config import WAYS, describe_mode
 
 
 class Measurement(NamedTuple):
@@ -28,7 +28,9 @@ def measurements(run: Path) -> Iterator[Measurement]:
     ):
         for name in kept_names(folder):
             try:
-                words = describe(read_kept(folder / name).record)
+                record = read_kept(folder / name).record
+                mode = describe_mode(record)
+                words = describe(record) + (f"; {mode}" if mode.startswith("training mode") else "")
             except (ValueError, OSError, LookupError, TypeError, AttributeError):
                 continue
             stem = f"{kind}-{name}"

@@ -80,7 +80,9 @@ def read_accuracy(run: Path) -> tuple[TrainSettings, dict[str, float]]:
             f"{run.accuracy} is missing, so the minimum counts as unfinished; `jaxscape train {run}` makes it"
         )
     if settings is None or not is_finished(run, settings):
-        raise FileNotFoundError(f"{run} has no finished minimum; `jaxscape train {run}` makes it")
+        raise FileNotFoundError(
+            f"{run} has no finished minimum; `jaxscape train {run}` makes it, or Run.train or Run.set_minimum in Python"
+        )
     return settings, {name: value for name, value in _read_metrics(run).items() if name not in ("epochs", _CHECKSUM)}
 
 

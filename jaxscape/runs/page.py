@@ -286,7 +286,8 @@ def _exact(run: RunFolder, panel: ExactPanel, rows: _Rows) -> Exact:
         angle=_at(place, panel.angle),
         side=np.array([sides.get(member, 1.0) for member in rows.columns["member"][firsts].tolist()]),
         surrogates=[
-            Surrogate(each.label, _at(place, each.distance), _at(place, each.angle)) for each in panel.surrogates
+            Surrogate(each.label, _at(place, each.distance), _at(place, each.angle), each.is_random)
+            for each in panel.surrogates
         ],
         heading=words,
         unit=panel.length,

@@ -18,7 +18,7 @@ from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import read_partial, write_partial
 from jaxscape.runs.keys import path_key
 from jaxscape.runs.landscape_config import SPLITS, PathConfig
-from jaxscape.runs.landscape_stage import inputs_of, is_up_to_date, keeping
+from jaxscape.runs.landscape_stage import inputs_of, is_up_to_date, keeping, measured_loss, measurement_folder
 from jaxscape.runs.minimum import Minimum, checksum, plain, read_minimum
 from jaxscape.runs.own import OwnProblem
 from jaxscape.runs.progress import track
@@ -33,9 +33,9 @@ MakeAxes = Callable[[PyTree, PyTree], Mapping[str, tuple[str | None, ...]]]
 SECONDS_BETWEEN_STATES = 20  # an interruption loses at most this much of a curve's training
 
 
-def path_folder(run: Path, other: Path, config: PathConfig) -> Path:
-    """Return the folder of the paths from one run's minimum to another's, inside the first run's folder."""
-    return RunFolder(run).paths / f"to-{RunFolder(other).name}-{config.name}"
+def path_name(other: Path, config: PathConfig) -> str:
+    """Return the name of the folder of the paths to another run's minimum."""
+    return f"to-{RunFolder(other).name}-{config.name}"
 
 
 def measure_path(
@@ -65,14 +65,16 @@ def measure_path(
     # A minimum that was set from Python was not trained with the batch size in its settings.
     batch_size = curve_batch(own.problem, config, a.settings.batch_size)
     steps_per_epoch(own.problem, batch_size)  # rejects an iterator
+    loss = measured_loss(own.problem, config, a.params, a.model_state, statistics="recalibrated")
     inputs = inputs_of(
         config,
         own,
+        loss,
         minima=[checksum(plain(each.params, each.model_state)) for each in (a, b)],
         matched=axes is not None,
         train_batch=batch_size,
     )
-    folder = path_folder(run, other, config)
+    folder = measurement_folder(run.paths, path_name(other, config), loss, inputs)
     if is_up_to_date(run, "path", folder, inputs, console):
         return folder
     options: Any = {"split": SPLITS[config.split], "batch_size": config.batch_size, "strategy": config.strategy}
@@ -109,7 +111,7 @@ def measure_path(
         keep(
             values,
             other=str(other.absolute()),
-            statistics=profile.curve.line.statistics,
+            **loss.numbers(),
             split=profile.curve.line.split,
             metrics=sorted(profile.curve.line.metrics),
             barriers=barriers,

@@ -19,7 +19,7 @@ from jaxscape.landscape.options import STATISTICS
 from jaxscape.runs import captions
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import Kept, kept_names, read_kept
-from jaxscape.runs.landscape_config import WAYS
+from jaxscape.runs.landscape_config import WAYS, describe_mode
 from jaxscape.runs.surface import GRID, OF_POINTS, UNDER_POINTS
 
 _LOSSES = ("loss", "train_loss")  # the metric that is drawn: the first that exists
@@ -92,7 +92,9 @@ def plot_curvature(run: Path, name: str) -> list[Path]:
     measurement = read_kept(run.curvature / name)
     panels = [spectrum_panel(run, name, point) for point in range(min(len(measurement.values["trace"]), _MAX_SPECTRA))]
     matrix = MATRICES[measurement.record["made_of"]["setting"]["matrix"]]
-    note = f"Spectrum of the {_quantity(measurement)}. {captions.data([run])}"
+    mode = describe_mode(measurement.record)
+    spectrum = f"Spectrum of the {_quantity(measurement)}{mode and f'; {mode}'}."
+    note = "\n".join(filter(None, (spectrum, captions.data([run]))))
     return save_figure(
         spectrum_figure(panels, quantity=f"eigenvalue of the {matrix}", note=note),
         run.figures / f"curvature-{name}",
@@ -186,13 +188,18 @@ def _quantity(measurement: Kept) -> str:
 
 
 def _note(run: RunFolder, measurement: Kept) -> str:
-    """Return the note under a figure: running statistics, explained variance beside surrogates, and data."""
+    """Return the note under a figure: mode, running statistics, explained variance beside surrogates, and data."""
     lines = [
         _shares(measurement.record),
-        STATISTICS[measurement.record["statistics"]].capitalize() + ".",
+        _sentence(describe_mode(measurement.record)) + STATISTICS[measurement.record["statistics"]].capitalize() + ".",
         captions.data([run]),
     ]
     return "\n".join(filter(None, lines))
+
+
+def _sentence(words: str) -> str:
+    """Return words as a sentence, before another one; "" for no words."""
+    return f"{words[0].upper()}{words[1:]}. " if words else ""
 
 
 def _shares(record: dict[str, Any]) -> str:

@@ -31,7 +31,14 @@ def name_runs(runs: Sequence[Path], *, most: int = 5) -> str:
 
 
 def track[T](
-    items: Iterable[T], *, title: str, total: int, console: Console, describe: Callable[[T], str], every: int = 1
+    items: Iterable[T],
+    *,
+    title: str,
+    total: int,
+    console: Console,
+    describe: Callable[[T], str],
+    every: int = 1,
+    before: int = 0,
 ) -> Iterator[T]:
     """Yield items and show the progress, with the remaining time.
 
@@ -42,9 +49,10 @@ def track[T](
         console: where to print: a bar if it is a terminal, otherwise lines.
         describe: returns a short note about an item, shown once the item is done.
         every: number of items per line.
+        before: number of items at the beginning that are not counted, such as epoch 0.
     """
     with progress(title=title, total=total, console=console, every=every) as show:
-        for count, item in enumerate(items, start=1):
+        for count, item in enumerate(items, start=1 - before):
             show(count, describe(item))
             yield item
 

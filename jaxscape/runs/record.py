@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxscape.arguments import whole_number
+from jaxscape.arguments import check_parameters, whole_number
 from jaxscape.lazy import jax
 from jaxscape.runs.config import RecordSettings
 from jaxscape.runs.folder import RECORDED, RunFolder
 from jaxscape.runs.lock import writing
 from jaxscape.runs.recorded import first_columns
 from jaxscape.runs.tables import Columns, join_tables, read_table, write_table
-from jaxscape.trajectories.arrays import differences, outline
+from jaxscape.trajectories.arrays import differences, is_prng_key, outline
 from jaxscape.trajectories.store import TrajectoryStore
 
 PyTree = Any
@@ -232,7 +232,13 @@ def _finite(params: PyTree, members: int) -> np.ndarray:
 
 
 def _stacked(params: PyTree, members: int) -> PyTree:
-    """Return arrays [member, ...] from one network, a list of networks, or arrays that are stacked already."""
+    """Return arrays [member, ...] from one network, a list of networks, or arrays that are stacked already.
+
+    Raises:
+        TypeError: for PRNG keys, which a whole model may hold.
+    """
+    if any(is_prng_key(leaf) for leaf in jax.tree.leaves(params)):
+        check_parameters("params", params)
     if isinstance(params, list | tuple) and type(params) in (list, tuple) and len(params) == members > 1:
         return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *params)
     arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), params)

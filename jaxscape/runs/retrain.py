@@ -23,7 +23,7 @@ from jaxscape.runs.minimum import Minimum, read_minimum
 from jaxscape.runs.progress import name_runs, track
 from jaxscape.runs.recording import Recording, Updates, choose_strategy, describe_epoch
 from jaxscape.runs.train import steps_per_epoch
-from jaxscape.training.train import TrainState, concatenate_states, num_yielded, split_epoch, train
+from jaxscape.training.train import TrainState, concatenate_states, split_epoch, train
 
 
 class Retraining(NamedTuple):
@@ -152,10 +152,13 @@ def _retrain(tasks: list[_Task], console: Console) -> None:
         first_epoch=first.done,
         strategy=first.strategy or partial(choose_strategy, [task.run for task in tasks], console),
     )
+    controls = sum(task.retraining.settings.num_controls for task in tasks)
+    including = f" (incl. {controls} controls)" if controls else ""
     for epoch in track(
         epochs,
-        title=f"{name_runs([task.run for task in tasks])}: retrain {members} copies",
-        total=num_yielded(settings.epochs, first.done),
+        title=f"{name_runs([task.run for task in tasks])}: retrain {members} copies{including}",
+        total=settings.epochs - first.done,
+        before=int(not first.done),
         console=console,
         describe=describe_epoch,
     ):

@@ -14,7 +14,7 @@ import optax
 from rich.console import Console
 
 from jaxscape.arguments import check_finite, check_parameters, number, whole_number
-from jaxscape.problem import Problem, checked_evaluate
+from jaxscape.problem import Problem, checked_evaluate, own_form
 from jaxscape.report.notebook import widget
 from jaxscape.report.page import render
 from jaxscape.runs.compare import compare_optimizers
@@ -138,8 +138,8 @@ class Run:
         """Store a minimum that was trained elsewhere.
 
         Args:
-            params: parameters of one network, finite.
-            model_state: model state of the network; None for a model without one.
+            params: parameters of one network, finite; also the model itself, of a problem of Flax NNX or Equinox.
+            model_state: model state of the network; None for a model without one, or for that of an NNX model.
             metrics: its losses, accuracies and so on; by default those that the problem's `evaluate` returns.
 
         Raises:
@@ -149,6 +149,7 @@ class Run:
                 folder holds another minimum, or trajectories from one.
             OSError: if the run folder cannot be written to.
         """
+        params, model_state = own_form(self._require_problem().problem, params, model_state)
         check_parameters("params", params)
         if not jax.tree.leaves(params):
             raise ValueError(f"params must hold one array or more, got {params!r:.100}")
@@ -320,7 +321,8 @@ class Run:
         """
         if self._recorder is None:
             self._recorder = Recorder(self.folder, labels, group, self._described())
-        self._recorder.record(step, params, metrics)
+        own = params if self.problem is None else own_form(self.problem, params)[0]
+        self._recorder.record(step, own, metrics)
 
     @property
     def last_step(self) -> int | None:

@@ -15,7 +15,16 @@ from jaxscape.runs.checks import check_surface
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.kept import read_partial, write_partial
 from jaxscape.runs.landscape_config import SPLITS, SurfaceConfig
-from jaxscape.runs.landscape_stage import Place, inputs_of, is_up_to_date, keeping, read_place, read_source
+from jaxscape.runs.landscape_stage import (
+    Place,
+    inputs_of,
+    is_up_to_date,
+    keeping,
+    measured_loss,
+    measurement_folder,
+    read_place,
+    read_source,
+)
 from jaxscape.runs.measure import measure, perturbed
 from jaxscape.runs.null import nulls_of
 from jaxscape.runs.own import OwnProblem
@@ -55,8 +64,10 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
     place = read_place(run, own)
     source = read_source(run) if has_trajectories else None
     fingerprint = run.fingerprint() if has_trajectories else None
-    inputs = inputs_of(config, own, minimum=place.checksum, trajectories=fingerprint)
-    folder = run.surfaces / config.name
+    params = place.like if place.minimum is None else place.minimum
+    loss = measured_loss(place.problem, config, params, place.model_state, statistics=config.statistics)
+    inputs = inputs_of(config, own, loss, minimum=place.checksum, trajectories=fingerprint)
+    folder = measurement_folder(run.surfaces, config.name, loss, inputs)
     if is_up_to_date(run, "surface", folder, inputs, console):
         return folder
     # Before the lock is taken, since this may write tables.
@@ -77,7 +88,7 @@ def measure_surface(run: Path, config: SurfaceConfig, own: OwnProblem, *, consol
         values |= {GRID + name: each for name, each in grid.metrics.items()}
         if source is not None and projection is not None:
             values |= _trajectories(config, place, plane, projection, source, options, f"{run.name} points", console)
-        keep(values, **_numbers(plane, grid, null_shares))
+        keep(values, **loss.numbers() | _numbers(plane, grid, null_shares))
     return folder
 
 

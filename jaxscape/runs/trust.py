@@ -77,7 +77,7 @@ def compare_with_surrogates(
         nothing was compared, kind and skipped, the reason.
     """
     result: dict[str, Any] = {"kind": NULL_KIND}
-    if reason := _reason_to_skip(picture, config):
+    if reason := _reason_to_skip(picture, config, labels):
         return result | {"skipped": reason}
     if config.knn == "auto" and "knn" in picture.diagnostics:
         config = replace(config, knn=picture.diagnostics["knn"])
@@ -98,9 +98,11 @@ def compare_with_surrogates(
     }
 
 
-def _reason_to_skip(picture: Picture, config: EmbedConfig) -> str:
+def _reason_to_skip(picture: Picture, config: EmbedConfig, labels: Labels) -> str:
     """Return why an embedding is not compared with those of its surrogates; "" if it is."""
     points = picture.gram.num_points
+    if not picture.gram.has_reference and len(np.unique(labels["member"])) == 1:
+        return "a rotated surrogate of a single trajectory has its shape"
     if config.null is not None:
         return "these are surrogates themselves"
     if METHODS[config.method].is_slow:

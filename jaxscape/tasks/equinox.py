@@ -122,6 +122,12 @@ def equinox_problem(
             found = found.set(norm.batch_counter, jnp.full_like(steps, MANY_STEPS))
         return of_state.to_dicts(eqx.filter(found, eqx.is_array))
 
+    def own_form(params: PyTree) -> tuple[PyTree, None]:
+        if isinstance(params, eqx.Module):
+            return of_model.to_dicts(eqx.filter(params, eqx.is_inexact_array)), None
+        return params, None
+
+    loss_fn.own_form = own_form  # type: ignore[attr-defined]
     loss_fn.merge = merge  # type: ignore[attr-defined]
     if norms:
         loss_fn.debias = debias  # type: ignore[attr-defined]

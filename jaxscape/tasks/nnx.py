@@ -1,5 +1,6 @@
 """A Flax NNX module as a problem."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from flax import nnx
 from jaxscape.arguments import is_prng_key
 from jaxscape.problem import Data, FilterAxis, Metrics, Problem, Score, check_function
 from jaxscape.tasks.flax import LOSS, PREDICT, OutputAxes
-from jaxscape.tasks.trees import Layout, loss_and_metrics
+from jaxscape.tasks.trees import Layout, loss_and_metrics, path_names
 
 PyTree = Any
 Merge = Callable[..., Any]
@@ -57,7 +58,9 @@ def nnx_problem(
 
     Returns:
         A problem whose `init` returns the model's own parameters for every key; params and model_state are nested
-        dicts of arrays. `problem.loss_fn.merge(params, model_state)` returns a model.
+        dicts of arrays. Functions that take params take them also as `nnx.state(model, nnx.Param)` or its pure dict;
+        `Run.set_minimum`, `Run.record` and the measures of curvature also the model itself.
+        `problem.loss_fn.merge(params, model_state)` returns a model.
 
     Raises:
         TypeError: if model is not an NNX module, for functions with other arguments, and as in `Problem`.
@@ -69,6 +72,7 @@ def nnx_problem(
         check_function("evaluate", evaluate, EVALUATE, 1)
     if predict is not None:
         check_function("predict", predict, PREDICT, 2)
+    _warn_of_evaluation_mode(model)
     params, model_state, merge = _split(model)
 
     def loss_fn(
@@ -90,6 +94,7 @@ def nnx_problem(
         network.eval()
         return predict(network, batch)
 
+    loss_fn.own_form = _own_form  # type: ignore[attr-defined]
     loss_fn.merge = merge  # type: ignore[attr-defined]
     return Problem(
         loss_fn,
@@ -106,6 +111,24 @@ def nnx_problem(
     )
 
 
+def _warn_of_evaluation_mode(model: nnx.Module) -> None:
+    """Warn if all layers of a model that have an evaluation mode, such as dropout, are in it."""
+    switches = [
+        getattr(layer, name)
+        for _, layer in nnx.iter_graph(model)
+        if isinstance(layer, nnx.Module)
+        for name in ("deterministic", "use_running_average")
+        if isinstance(getattr(layer, name, None), bool)
+    ]
+    if switches and all(switches):
+        warnings.warn(
+            "model is in evaluation mode, so its loss is that of a network without dropout and with fixed running "
+            "statistics; call model.train() before, unless that is meant",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _split(model: nnx.Module) -> tuple[PyTree, PyTree, Merge]:
     """Return params and model_state as nested dicts, and a function (params, model_state[, key]) -> model."""
     graph, *states = nnx.split(model, nnx.Param, nnx.RngState, ...)
@@ -115,9 +138,46 @@ def _split(model: nnx.Module) -> tuple[PyTree, PyTree, Merge]:
 
     def merge(params: PyTree, model_state: PyTree, key: jax.Array | None = None) -> Any:
         streams = random if key is None else _reseed(random, key)
-        return nnx.merge(graph, of_params.from_dicts(params), streams, of_rest.from_dicts(model_state), copy=True)
+        parts = of_params.from_dicts(_dicts(params)), streams, of_rest.from_dicts(_dicts(model_state))
+        return nnx.merge(graph, *parts, copy=True)
 
     return of_params.to_dicts(params), of_rest.to_dicts(rest), merge
+
+
+def _own_form(params: PyTree) -> tuple[PyTree, PyTree | None]:
+    """Return the parameters and the model state, if there is one, of a module, a state or a pure dict, or of a list.
+
+    Pure dicts may have the indices of lists as keys, integers; checkpoints have them as strings.
+    """
+    if isinstance(params, list | tuple):
+        return [_own_form(each)[0] for each in params], None
+    if isinstance(params, nnx.Module):
+        return _split(params)[:2]
+    if not isinstance(params, nnx.State) or not any(isinstance(leaf, nnx.Variable) for leaf in _variables(params)):
+        return _dicts(params), None
+    own, _, rest = nnx.split_state(params, nnx.Param, nnx.RngState, ...)
+    # A state of something else than parameters is a model state.
+    return (_dicts(own), _dicts(rest) or None) if _dicts(own) else (_dicts(rest), None)
+
+
+def _variables(state: PyTree) -> list[Any]:
+    return jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, nnx.Variable))
+
+
+def _dicts(tree: PyTree) -> PyTree:
+    """Return a state or a pure dict as nested dicts with strings as keys; anything else is returned as it is."""
+    if not isinstance(tree, Mapping):
+        return tree
+    dicts: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        # The value of a variable is its only leaf.
+        is_value = isinstance(path[-1], jax.tree_util.GetAttrKey)
+        *parents, last = path_names(path[:-1] if is_value else path)
+        inner = dicts
+        for name in parents:
+            inner = inner.setdefault(name, {})
+        inner[last] = leaf
+    return dicts
 
 
 def _reseed(random: PyTree, key: jax.Array) -> PyTree:

@@ -35,11 +35,19 @@ class Layout:
         return dicts
 
     def from_dicts(self, dicts: PyTree) -> PyTree:
-        """Return nested dicts as a pytree of this structure."""
+        """Return nested dicts as a pytree of this structure.
+
+        Raises:
+            ValueError: if an array is missing (names it).
+        """
         leaves = []
         for path in self._paths:
             leaf = dicts
             for name in path:
+                if not isinstance(leaf, Mapping) or name not in leaf:
+                    raise ValueError(
+                        f"params and model_state must have the arrays that init makes: {'/'.join(path)} is absent"
+                    )
                 leaf = leaf[name]
             leaves.append(leaf)
         return jax.tree.unflatten(self._treedef, leaves)

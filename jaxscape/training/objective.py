@@ -8,6 +8,7 @@ An `Objective` is a mean over batches, and every batch runs as a program of its 
 make gradients of convolutions 60 times slower on a CPU.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from jaxscape.arguments import count
 from jaxscape.problem import SCORE, Metrics, Problem, checked_loss, is_arrays, is_number
 from jaxscape.training.batches import SharedBatches, data_function
+from jaxscape.training.dependence import depends_on_first
 from jaxscape.training.members import num_members
 
 PyTree = Any
@@ -74,7 +76,7 @@ def objective(
     if mode not in (None, *MODES):
         raise ValueError(f"mode must be one of {', '.join(MODES)}, or None, got {mode!r}")
     if mode is None:
-        mode = "train" if problem.predict is None else "evaluate"
+        mode = default_mode(problem)
     if mode == "evaluate" and problem.predict is None:
         raise ValueError("mode 'evaluate' needs a problem with predict and score; this one has none")
     if mode == "train" and split == "test":
@@ -89,6 +91,41 @@ def objective(
         keys = jax.random.split(jax.random.key(0) if key is None else key, len(batches))
         return Objective(batch_metrics(problem, mode), list(zip(batches, keys, strict=True)), shares, None, None)
     return Objective(batch_metrics(problem, mode), batches, shares, problem.predict, problem.score)
+
+
+def default_mode(problem: Problem) -> Mode:
+    """Return the mode in which the loss of a problem is measured unless another one is requested."""
+    return "train" if problem.predict is None else "evaluate"
+
+
+def has_fixed_key(over: Objective, params: PyTree, model_state: PyTree) -> bool:
+    """Return whether a loss is that of training and depends on its key, as with dropout or augmentation.
+
+    Args:
+        over: the objective; only the shapes of its first batch are used.
+        params: parameters of one network, or their shapes.
+        model_state: model state of one network, or its shapes.
+    """
+    if over.predict is not None:
+        return False
+    examples, key = over.batches[0]
+
+    def loss(key: jax.Array, params: PyTree, model_state: PyTree, examples: PyTree) -> jax.Array:
+        return over.loss(params, model_state, (examples, key))
+
+    return depends_on_first(loss, key, params, model_state, examples)
+
+
+def warn_of_fixed_key(problem: Problem, over: Objective, params: PyTree, model_state: PyTree) -> None:
+    """Warn if the loss of a problem is measured in training mode, for want of another, and depends on its key."""
+    if problem.predict is None and has_fixed_key(over, params, model_state):
+        warnings.warn(
+            "the problem has no predict and score, so its loss is measured in training mode with one fixed PRNG key: "
+            "dropout and augmentation are drawn once, and the results are those of this one draw. Give the problem "
+            "predict and score to measure the loss in evaluation mode",
+            UserWarning,
+            stacklevel=2,  # a line of this package, so that the default filter shows it once
+        )
 
 
 def batch_metrics(problem: Problem, mode: Mode) -> Callable[[PyTree, PyTree, PyTree], Metrics]:

@@ -63,7 +63,7 @@ def open_checkpoint(path: Path) -> OpenedFile:
     with naming_what_is_read(path):
         opener = _open_orbax if path.is_dir() else _OPENERS.get(path.suffix.lower())
     if opener is None:
-        raise ValueError(f"{path} is of no known format; allowed: orbax folders, and files {', '.join(_OPENERS)}")
+        raise ValueError(f"{path} is of no known format; allowed: {FORMATS}")
     with _naming(path):
         opened = opener(path)
 
@@ -365,3 +365,4 @@ _OPENERS: dict[str, Callable[[Path], OpenedFile]] = {
     ".pt": _open_torch,
     ".pth": _open_torch,
 }
+FORMATS = f"orbax folders, and files {', '.join(_OPENERS)}"  # what can be read, for messages

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxscape.trajectories.arrays import differences, type_and_shape
-from jaxscape.trajectories.checkpoint_files import Described, OpenedFile, is_checkpoint, open_checkpoint
+from jaxscape.trajectories.checkpoint_files import FORMATS, Described, OpenedFile, is_checkpoint, open_checkpoint
 
 KEPT = ("float32", "bfloat16", "float16")
 ROUNDED = "float64"  # to float32
@@ -21,7 +21,7 @@ _LEFT_OUT = re.compile("bool|u?int(8|16|32|64)")  # counts and flags; smaller in
 _INTEGER = re.compile("[0-9]+")
 # The usual names of the parameters in a checkpoint, and of entries beside them that do not belong in a trajectory.
 _PARAMETERS = ("params", "state_dict", "model_state_dict", "model_state", "model", "module", "net")
-_BESIDE = re.compile(r"opt(im|_).*|.*scheduler.*|.*scaler.*|batch_stats|rng.*|key|step|epoch|loss|lr", re.IGNORECASE)
+_BESIDE = re.compile(r"opt((im|_).*)?|.*scheduler.*|.*scaler.*|batch_stats|rng.*|key|step|epoch|loss|lr", re.IGNORECASE)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -61,6 +61,11 @@ class Checkpoints:
     def left_out(self) -> dict[str, str]:
         """Return the names in the first checkpoint that are not read, and why."""
         return dict(self._first.left_out)
+
+    @property
+    def unlikely(self) -> list[str]:
+        """Return the names that are read, although names like theirs usually hold no parameters: moments and so on."""
+        return [name for name in self._first.shapes if _BESIDE.fullmatch(name.split("/")[0])]
 
     @property
     def rounded(self) -> list[str]:
@@ -155,7 +160,9 @@ def _expanded(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if path.is_dir() and not is_checkpoint(path):
             inside = sorted(filter(is_checkpoint, path.iterdir()))
             if not inside:
-                raise ValueError(f"sources: {path} is no orbax checkpoint, and holds no checkpoints")
+                raise ValueError(
+                    f"sources: {path} is no orbax checkpoint, and holds no checkpoints; allowed: {FORMATS}"
+                )
             paths += inside
         else:
             paths.append(path)
@@ -227,7 +234,9 @@ def _find_key(path: Path, opened: OpenedFile, given: str | None) -> str:
         key = given.strip("/")
         if key and not any(name.startswith(f"{key}/") for name in opened.arrays):
             allowed = some_names(_groups(opened.arrays)) or "'', since nothing in it is nested"
-            raise ValueError(f"key={given!r} is not in {path}; allowed: {allowed}")
+            dotted = any(name.startswith(f"{key}.") for name in opened.arrays)
+            instead = f"; include={f'{key}.*'!r} chooses the names that begin with it" if dotted else ""
+            raise ValueError(f"key={given!r} is not in {path}; allowed: {allowed}{instead}")
         return key
     groups = _groups(opened.arrays)
     usual = [group for group in groups if group in _PARAMETERS]

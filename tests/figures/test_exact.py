@@ -7,6 +7,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from petals import EPOCHS, SEEDS, STEP_SIZES, petals, written
 
+from jaxscape.figures import exact
 from jaxscape.figures.exact import MOST_SPOKES, choose_sides, ended_nearer, plane_figure, polar_figure
 from jaxscape.figures.palette import HUES
 from jaxscape.figures.panels import ExactPanel, Surrogate, check_exact
@@ -117,6 +118,15 @@ def test_panels_share_scale_hues_and_the_dashes_of_a_surrogate():
     dashes = [{line.get_linestyle() for line in ax.lines} for ax in (first, second)]
     assert dashes[1] <= dashes[0]
     assert len(HUES) >= SEEDS
+
+
+def test_weight_decay_alone_is_dotted_and_what_is_drawn_at_random_dashed_alone_or_together():
+    [decay] = exact_panel().surrogates
+    decay, exchanged = decay._replace(is_random=False), decay._replace(label="exchanged")
+    for surrogates in ([decay], [exchanged], [decay, exchanged], [exchanged, decay]):
+        _, _, dashes = exact._checked([exact_panel()._replace(surrogates=surrogates)])
+        expected = {"decay alone": exact.DOTTED, "exchanged": exact.DASHES[0]}
+        assert dashes == {each.label: expected[each.label] for each in surrogates}
 
 
 def test_the_same_panels_give_the_same_bytes(tmp_path):

@@ -209,7 +209,7 @@ def test_a_path_between_minima_resumes_to_the_same_bytes(tmp_path, finished, tra
         with pytest.raises(Killed):
             measure_path(runs[1], other, config, own, axes=image_axes, console=QUIET)
     measure_path(runs[1], other, config, own, axes=image_axes, console=QUIET)
-    found = path.path_folder(runs[1], other, config)
+    found = RunFolder(runs[1]).paths / path.path_name(other, config)
     assert (found / "values.npz").read_bytes() == (folder / "values.npz").read_bytes()
 
 

@@ -155,7 +155,7 @@ def test_a_killed_process_costs_at_most_one_epoch(make, together, alone, jaxscap
 
 def first_epoch(printed):
     """Return the epoch that a retraining has resumed from, by its progress: 1/4 is the first of epochs 3 to 6."""
-    return LAST + 1 - int(printed.split("copies: 1/")[1].split(",")[0])
+    return LAST + 1 - int(printed.split("controls): 1/")[1].split(",")[0])
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_interrupted_before_any_of_its_writes_it_resumes_to_the_same_bytes(
     assert outcome.err == "jaxscape: interrupted; the same command resumes from the last kept epoch"
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs == 2
     outcome = retrain(with_minimum, "--epochs", 3)
-    assert "copies: 1/4" not in outcome.out  # it did not start over
+    assert "controls): 1/3" not in outcome.out  # it did not start over
     assert read_bytes(with_minimum) == expected
 
 

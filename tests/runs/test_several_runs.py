@@ -54,7 +54,7 @@ def read_bytes(run):
 def test_two_minima_together_give_the_results_of_each_alone(jaxscape, minima, alone):
     outcome = jaxscape("retrain", *minima, *OPTIONS)
     assert outcome.code == 0, outcome.err
-    assert "a, b: retrain 12 copies: 4/4" in outcome.out
+    assert "a, b: retrain 12 copies (incl. 4 controls): 3/3" in outcome.out
     assert [read_bytes(run) for run in minima] == alone
     again = jaxscape("retrain", *minima)
     assert again.code == 0
@@ -77,7 +77,7 @@ def test_interrupted_between_two_runs_they_resume_to_the_same_bytes(jaxscape, mi
         assert jaxscape("retrain", *minima, *OPTIONS).code == 130
     outcome = jaxscape("retrain", *minima, *OPTIONS)
     assert outcome.code == 0, outcome.err
-    assert "copies: 1/4" not in outcome.out or call < 5
+    assert "controls): 1/3" not in outcome.out or call < 5
     assert [read_bytes(run) for run in minima] == alone
 
 
@@ -89,7 +89,9 @@ def test_a_run_with_different_steps_is_retrained_after_the_other(jaxscape, minim
     config.write_text(json.dumps(record))
     outcome = jaxscape("retrain", *minima, *OPTIONS)
     assert outcome.code == 0, outcome.err
-    assert outcome.out.index("a: retrain 6 copies: 4/4") < outcome.out.index("b: retrain 6 copies: 1/4")
+    assert outcome.out.index("a: retrain 6 copies (incl. 2 controls): 3/3") < outcome.out.index(
+        "b: retrain 6 copies (incl. 2 controls): 1/3"
+    )
     assert read_bytes(minima[0]) == alone[0]
     assert read_bytes(minima[1]) != alone[1]
     assert json.loads(config.read_text())["retrain"]["weight_decay"] == 0.01

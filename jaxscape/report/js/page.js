@@ -214,7 +214,7 @@ export class Page {
     const read = (name) => style.getPropertyValue(`--${name}`).trim();
     const css = { background: read("paper"), ink: read("ink"), grey: read("grey"), frame: read("frame"), minimum: this.data.palette.minimum };
     this.look = makeLook(this.data, css);
-    this.look.dash = (label) => dashOf(this.data.surrogates, label);
+    this.look.dash = (label) => dashOf(this.data.random, label);
     this.look.coloring = makeColoring(this.data, this.choice, this.look);
     for (const panel of this.panels) panel.stale = true;
     for (const line of this.all(".surrogate")) {

@@ -3,11 +3,14 @@ import { ball, extent, fitEqually, planePlace, polarPlace, project, spokeAngles 
 import { axis, isLogarithmic, logTicks, shortNumber, ticks } from "./scales.js";
 
 const MARGIN = 14;
-const DASHES = [[1.5, 2.5], [6, 3], [7, 2, 1.5, 2], [3, 3], [10, 3], [2, 2, 6, 2]];
+const DOTTED = [1.5, 2.5]; // surrogates without a draw: weight decay alone
+const DASHES = [[6, 3], [7, 2, 1.5, 2], [3, 3], [10, 3], [2, 2, 6, 2]]; // the others
 const STRAIGHT = { yaw: 0.6, pitch: 0.35, zoom: 1 };
 
-export function dashOf(labels, label) {
-  return DASHES[labels.indexOf(label) % DASHES.length];
+// `random` are the labels of the surrogates that are drawn at random.
+export function dashOf(random, label) {
+  const number = random.indexOf(label);
+  return number < 0 ? DOTTED : DASHES[number % DASHES.length];
 }
 
 export function straightCamera() {

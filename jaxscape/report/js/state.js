@@ -20,7 +20,9 @@ export function prepare(data) {
   }
   data.times = [...new Set(data.runs.flatMap((run) => run.times))].sort((a, b) => a - b);
   data.columns = [...new Set(data.runs.flatMap((run) => run.columns.map((each) => each.label)))];
-  data.surrogates = [...new Set(data.runs.flatMap((run) => (run.exact ? run.exact.surrogates.map((each) => each.label) : [])))];
+  const surrogates = data.runs.flatMap((run) => (run.exact ? run.exact.surrogates : []));
+  data.surrogates = [...new Set(surrogates.map((each) => each.label))];
+  data.random = [...new Set(surrogates.filter((each) => each.is_random).map((each) => each.label))];
   return data;
 }
 
