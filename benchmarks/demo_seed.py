@@ -91,9 +91,8 @@ def print_settings(record: Record, presets: Sequence[str]) -> None:
     for name in ("stress", "rank", "near_rank", "trustworthiness", "continuity", "radius", "inward"):
         print(f"| {name} | " + " | ".join(fidelity(setting, name) for setting in FIDELITY) + " |")
 
-    print(
-        f"\nsurrogates, {' / '.join([*presets, *others])}\n\n| | disparity | movement | inward | the same |\n|-|-|-|-|-|"
-    )
+    print(f"\nsurrogates, {' / '.join([*presets, *others])}\n")
+    print("| | disparity | movement | inward | the same |\n|-|-|-|-|-|")
     for setting in SURROGATES:
         each = [run[setting]["surrogate"] for run in runs]
         numbers = [_cells([one[name] for one in each]) for name in ("disparity", "movement", "inward")]
