@@ -63,6 +63,8 @@ def measure(run: RunFolder) -> dict[str, Record]:
             "components": diagnostics.get("n_connected_components"),
             "surrogate": surrogate,
         }
+        if "tried" in diagnostics:
+            found[config.name.removesuffix("-with-minimum")]["tried"] = diagnostics["tried"]
     return found
 
 

@@ -58,6 +58,16 @@ html_theme = "sphinx_book_theme"
 html_title = "jaxscape"
 html_logo = None
 html_static_path = ["_static"]
+templates_path = ["_templates"]
+html_sidebars = {
+    "**": [
+        "navbar-logo.html",
+        "icon-links.html",
+        "search-button-field.html",
+        "theme-switcher.html",
+        "sbt-sidebar-nav.html",
+    ]
+}
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False

@@ -124,9 +124,9 @@ def trajectory_measures(copies: Trajectories, key: jax.Array) -> dict[str, np.nd
     inward: component of the displacement along the way back, in units of the jump. cosine: of the displacement with
     the way back, minus that of exchange surrogates. return_directions: 1 - final / initial filter-normalised distance
     from the minimum. return_drifted: 1 - distance from the mean end of the unperturbed copies / jump. travel and
-    tortuosity: those of `trajectory_geometry`. halving: updates until the loss has halved, interpolated; the number of updates of the
-    probe if it has not. end_spread: mean distance of an end from the ends of the other copies, in units of the mean
-    distance of their starts.
+    tortuosity: those of `trajectory_geometry`. halving: updates until the loss has halved, interpolated; the number of
+    updates of the probe if it has not. end_spread: mean distance of an end from the ends of the other copies, in units
+    of the mean distance of their starts.
     """
     perturbed = copies.step_size > 0
     inward, cosine = _towards_minimum(copies.gram, ~perturbed)

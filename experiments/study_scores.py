@@ -8,8 +8,8 @@ The rules of this file were committed before any network of the studies was trai
   expected one; a measure whose sign is wrong does not hold, whatever its size.
 - A statistic **predicts** the gap if (1) the 95 % interval of its granulated tau, by a bootstrap over cells, lies above
   0; (2) its rank correlation given all hyperparameters (`adjusted_tau`) is above 0 with p < 0.05, by permutations of
-  the measure, after Holm's correction over the eight statistics; (3) it is reversed along no hyperparameter: for none of
-  them the 99 % interval of the granulated tau along it lies below 0. A measure may be blind to a hyperparameter; it may
+  the measure, after Holm's correction over the eight statistics; (3) it is reversed along no hyperparameter: for none
+  of them the 99 % interval of the granulated tau along it lies below 0. A measure may be blind to a hyperparameter; it may
   not be wrong about it. (A robust sign error below 0.5, which Dziugaite et al. ask for, excludes blindness too; it is
   reported.)
 - It **adds to the baselines** if it predicts the gap and the interval of its partial tau given the best baseline lies
