@@ -177,7 +177,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return super().source_to_code(_SelfChecking().visit(ast.parse(data, path)), path, _optimize=_optimize)
 
     def exec_module(self, module):
-        vars(module).update(_checked=checked, _numbered=numbered)
+        vars(module).update(_check_shapes=checked, _number_function=numbered)
         super().exec_module(module)
 
 
@@ -194,8 +194,8 @@ class _SelfChecking(ast.NodeTransformer):
         has_docstring = ast.get_docstring(node, clean=False) is not None
         node.body.insert(has_docstring, _parsed(f"_arguments = ({''.join(f'{name}, ' for name in names)})", node))
         if not node.is_generator:
-            node.body.append(_parsed(f"return _checked({node.number}, _arguments, None)", node.body[-1]))
-        node.decorator_list.append(_parsed(f"_numbered({node.number})", node).value)
+            node.body.append(_parsed(f"return _check_shapes({node.number}, _arguments, None)", node.body[-1]))
+        node.decorator_list.append(_parsed(f"_number_function({node.number})", node).value)
         return node
 
     def visit_Return(self, node):
@@ -203,14 +203,14 @@ class _SelfChecking(ast.NodeTransformer):
 
     def visit_Yield(self, node):
         self.generic_visit(node)
-        check = _parsed(f"_checked({self._function.number}, _arguments, None)", node).value
+        check = _parsed(f"_check_shapes({self._function.number}, _arguments, None)", node).value
         check.args[2] = node.value or check.args[2]
         node.value = check
         return node
 
     def visit_YieldFrom(self, node):
         self.generic_visit(node)
-        values = _parsed(f"(_checked({self._function.number}, _arguments, each) for each in None)", node).value
+        values = _parsed(f"(_check_shapes({self._function.number}, _arguments, each) for each in None)", node).value
         values.generators[0].iter = node.value
         node.value = values
         return node

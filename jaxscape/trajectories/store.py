@@ -199,7 +199,7 @@ class TrajectoryStore:
         """Return the shapes of the arrays of one member, in the order of `leaf_names`."""
         return [leaf.shape for leaf in self._leaves]
 
-    def append(self, epoch: int, params: Any, *, update: int | None = None) -> None:
+    def append(self, epoch: float, params: Any, *, update: int | None = None) -> None:
         """Add the snapshot of an epoch, which is written in the background.
 
         The arrays are copied before this returns, so they may be donated or deleted at once. It waits until the
@@ -507,7 +507,7 @@ class TrajectoryStore:
             raise _NotReadBackError(str(error)) from error
         self._read_back = True
 
-    def _free_epoch(self, epoch: int) -> int:
+    def _free_epoch(self, epoch: float) -> int:
         if epoch == self.num_epochs:
             return int(epoch)
         missing = self.missing_epochs
