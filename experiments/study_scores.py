@@ -9,9 +9,9 @@ The rules of this file were committed before any network of the studies was trai
 - A statistic **predicts** the gap if (1) the 95 % interval of its granulated tau, by a bootstrap over cells, lies above
   0; (2) its rank correlation given all hyperparameters (`adjusted_tau`) is above 0 with p < 0.05, by permutations of
   the measure, after Holm's correction over the eight statistics; (3) it is reversed along no hyperparameter: for none
-  of them the 99 % interval of the granulated tau along it lies below 0. A measure may be blind to a hyperparameter; it may
-  not be wrong about it. (A robust sign error below 0.5, which Dziugaite et al. ask for, excludes blindness too; it is
-  reported.)
+  of them the 99 % interval of the granulated tau along it lies below 0. A measure may be blind to a hyperparameter; it
+  may not be wrong about it. (A robust sign error below 0.5, which Dziugaite et al. ask for, excludes blindness too; it
+  is reported.)
 - It **adds to the baselines** if it predicts the gap and the interval of its partial tau given the best baseline lies
   above 0. The best baseline is the one with the largest granulated tau in the same data, which favours the baseline.
 - One seed chooses, the other confirms: of the statistics the one with the largest granulated tau on the first seed; it
