@@ -175,7 +175,7 @@ def _key_data(key: jax.Array | np.ndarray) -> list[int]:
             data = np.asarray(jax.random.key_data(key))
         except (TypeError, ValueError, AttributeError):
             data = np.empty(0)
-    if data.ndim != 1 or data.dtype != np.uint32:
+    if data.shape not in ((2,), (4,)) or data.dtype != np.uint32:  # those of Threefry and of RBG
         shown = f"{key.dtype} of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
         raise ValueError(f"key must be one PRNG key, such as jax.random.key(0), got {shown}")
     numbers: list[int] = data.tolist()

@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 
 Chosen = Sequence[int] | Integer[np.ndarray, " _"]
-Members = Chosen | Sequence[Chosen | None]
+Members = int | Chosen | Sequence[Chosen | None]
 
 
 def open_source(points: Any, members: Members | None, leaves: str | Sequence[str] | None) -> Source:
