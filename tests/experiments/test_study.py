@@ -1,0 +1,233 @@
+"""The study of generalisation: its designs, the stack of networks with their own data, and the statistics and rules."""
+
+import json
+from dataclasses import replace
+
+import generalization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import study
+import study_measures as measures
+import study_scores as scores
+from study import STUDIES, Cell, Recipe, cells
+
+from jaxscape import gram, init_states, load_dataset, make_optimizer, train
+
+SMOKE = STUDIES["smoke"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return study.load(SMOKE, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "networks", "shapes"), [("fashion", 128, 4), ("digits", 243, 27), ("cifar10", 2187, 81)]
+)
+def test_a_study_has_every_cell_once(name, networks, shapes):
+    found = cells(STUDIES[name])
+    assert len({cell.name for cell in found}) == len({cell.number for cell in found}) == networks
+    assert len({cell.recipe.shape for cell in found}) == shapes
+
+
+def test_a_factor_must_be_known_and_vary():
+    with pytest.raises(ValueError, match="factor must be a field of Recipe with several levels, got 'colour'"):
+        cells(replace(SMOKE, factors={"colour": (1, 2)}))
+    with pytest.raises(ValueError, match="several levels"):
+        cells(replace(SMOKE, factors={"width": (1, 1)}))
+
+
+def test_pooling_takes_means_of_four_pixels():
+    images = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+    assert study.pool(images)[0, :, :, 0].tolist() == [[2, 4], [10, 12]]  # 2.5, 4.5, ... rounded to even
+
+
+def test_every_network_has_images_and_labels_of_its_own(data):
+    recipe = Recipe(images=50, label_noise=0.4)
+    images, labels = study.draw_images(Cell(0, {}, recipe, 0), data)
+    others, _ = study.draw_images(Cell(1, {}, recipe, 0), data)
+    clean = study.draw_images(Cell(0, {}, replace(recipe, label_noise=0.0), 0), data)
+    assert np.array_equal(images, clean[0])
+    assert not np.array_equal(images, others)
+    assert np.bincount(clean[1], minlength=10).tolist() == [5] * 10
+    assert 10 <= (labels != clean[1]).sum() <= 20  # 20 of 50 are redrawn, a tenth of them as they were
+
+
+def test_a_stack_with_hyperparameters_of_its_own_trains_like_separate_networks(data):
+    """Learning rate, weight decay and images are part of the state; the network is that of one fixed optimiser."""
+    recipes = [
+        Recipe(images=40, batch_size=20, learning_rate=0.03, weight_decay=1e-2),
+        Recipe(images=40, batch_size=20, learning_rate=0.1),
+    ]
+    each = [Cell(number, {}, recipe, 0) for number, recipe in enumerate(recipes)]
+    net = study.network(SMOKE, recipes[0], data)
+    options = {"epochs": 2, "batch_size": 20}
+    states = study.training_states(each, net, data)
+    *_, stacked = train(net.problem.loss_fn, study.training_optimizer(), states, net.problem.data, **options)
+    for place, cell in enumerate(each):
+        params, state = study.initial_state(cell, net, data)
+        optimizer = make_optimizer("momentum", cell.recipe.learning_rate, weight_decay=cell.recipe.weight_decay)
+        keys = study.key_of(cell, "train")[None]
+        alone = init_states(jax.tree.map(lambda leaf: leaf[None], params), optimizer, keys=keys, model_state=state)
+        *_, last = train(net.problem.loss_fn, optimizer, alone, net.problem.data, **options)
+        for one, other in zip(jax.tree.leaves(stacked.states.params), jax.tree.leaves(last.states.params), strict=True):
+            assert np.allclose(one[place], other[0], rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_cropped_only_if_the_network_says_so():
+    images = jnp.arange(2 * 5 * 5, dtype=jnp.uint8).reshape(2, 5, 5, 1)
+    assert np.array_equal(study._crop(jax.random.key(0), images, 2, jnp.asarray(False)), images)
+    moved = study._crop(jax.random.key(0), images, 2, jnp.asarray(True))
+    assert moved.shape == images.shape
+    assert not np.array_equal(moved, images)
+
+
+@pytest.fixture(scope="module")
+def copies():
+    """Two copies on two directions and two unperturbed ones, with points of 30 dimensions."""
+    generator = np.random.default_rng(0)
+    minimum = generator.standard_normal(30)
+    starts = np.concatenate([generator.standard_normal((4, 30)), np.zeros((2, 30))])
+    points = minimum + starts + np.cumsum(0.3 * generator.standard_normal((5, 6, 30)), axis=0)
+    points[0] = minimum + starts
+    parents = np.arange(30) - 6
+    products = gram(points.reshape(30, 30), reference=minimum, parents=np.where(parents < 0, -1, parents))
+    step_size = np.array([0.5, 1, 0.5, 1, 0, 0])
+    losses = np.linspace([8.0] * 6, [0.0] * 6, 5)
+    trajectories = measures.Trajectories(
+        products,
+        losses,
+        np.arange(5) * 10,
+        step_size,
+        np.array([0, 0, 1, 1, 0, 1]),
+        np.linspace([2.0] * 6, [1.0] * 6, 5),
+    )
+    return points - minimum, trajectories
+
+
+def test_the_statistics_are_those_of_explicit_vectors(copies):
+    points, trajectories = copies
+    found = measures.trajectory_measures(trajectories, jax.random.key(0))
+    drift = points[-1, 4:].mean(axis=0)
+    start, end = points[0, :4], points[-1, :4]
+    moved = start - end + drift
+    length = np.linalg.norm(start, axis=1)
+    assert np.allclose(found["inward"], (moved * start).sum(axis=1) / length**2)
+    cosine = measures._towards_minimum(trajectories.gram, trajectories.step_size == 0)[1]
+    assert np.allclose(cosine, (moved * start).sum(axis=1) / length / np.linalg.norm(moved, axis=1))
+    assert np.allclose(found["return_drifted"], 1 - np.linalg.norm(end - drift, axis=1) / length)
+    assert np.allclose(found["return_directions"], 0.5)
+    apart = [np.linalg.norm(each[:, None] - each, axis=2).sum(axis=1) for each in (end, start)]
+    assert np.allclose(found["end_spread"], apart[0] / apart[1])
+    assert np.allclose(found["halving"], 20)
+
+
+def test_halving_is_interpolated_and_ends_with_the_probe():
+    losses = np.array([[4.0, 4.0, 4.0], [3.0, 1.0, 4.0], [1.0, 1.0, 3.0]])
+    assert np.allclose(measures._halving(losses, np.array([0, 10, 20])), [15, 20 / 3, 20])
+
+
+def test_shortened_trajectories_are_those_of_a_shorter_probe(copies):
+    points, trajectories = copies
+    short = measures.shortened(trajectories, 3)
+    again = gram(points[:3].reshape(18, 30), reference=np.zeros(30), parents=np.concatenate([[-1] * 6, np.arange(12)]))
+    assert short.updates.tolist() == [0, 10, 20]
+    # The reference is another one, so that only what does not depend on it is the same.
+    assert np.allclose(short.gram.products[1:, 1:], again.products[1:, 1:], atol=1e-9)
+
+
+def networks(*, seeds=(0, 1)):
+    """Return records in which `inward` orders the gap within cells, and `travel` knows the label noise alone."""
+    generator = np.random.default_rng(0)
+    records = []
+    for cell in cells(replace(STUDIES["fashion"], seeds=seeds)):
+        quality, noise = generator.standard_normal(2)
+        gap = 0.2 + 0.1 * cell.levels["label_noise"] + 0.02 * quality + 0.002 * noise
+        values = dict.fromkeys(scores.STATISTICS, None)
+        for name in values:
+            values[name] = (generator.standard_normal() + 0.1 * generator.standard_normal(6)).tolist()
+        values["inward"] = [-quality] * 6
+        values["travel"] = [cell.levels["label_noise"] + 0.05 * generator.standard_normal()] * 6
+        probe = {"step_size": [0.5, 1] * 3, "direction": [0, 0, 1, 1, 2, 2], "loss_rise": [float(noise)] * 6}
+        probe |= {"statistics": values, "half": values}
+        random = generator.standard_normal(20)
+        names = [*scores.BASELINES, *scores.CONTROLS]
+        minimum = {"train_loss": float(random[19]), "updates": int(1000 + 100 * random[18]), "reached": True}
+        minimum |= {"train_accuracy": 1.0, "test_accuracy": 1 - gap}
+        records.append(
+            {
+                "cell": dict(cell.levels),
+                "seed": cell.seed,
+                "minimum": minimum,
+                "baselines": dict(zip(names, random.tolist(), strict=False)),
+                "probes": {"first": probe, "second": probe},
+            }
+        )
+    return records
+
+
+@pytest.fixture(scope="module")
+def scored():
+    data = scores.table(networks())
+    return data, scores.score(data, test_images=10_000, draws=20, permutations=199)
+
+
+def test_a_measure_of_the_gap_predicts_it_and_one_of_a_factor_does_not(scored):
+    _, found = scored
+    assert found["inward"].verdict == "adds"
+    assert found["travel"].verdict == "artefact"
+    assert found["travel"].tau > 0.3
+    assert all(found[name].verdict in ("no", "artefact") for name in scores.STATISTICS if name != "inward")
+
+
+@pytest.mark.slow  # by default `test_a_measure_of_the_gap_predicts_it...` decides by the other rules
+def test_a_measure_that_is_wrong_along_a_hyperparameter_does_not_predict():
+    records = networks()
+    for record in records:
+        statistics = record["probes"]["first"]["statistics"]
+        # Smaller values are expected with larger gaps; label noise makes both larger.
+        statistics["inward"] = [value + 5 * record["cell"]["label_noise"] for value in statistics["inward"]]
+    found = scores.score(scores.table(records), test_images=10_000, draws=40, permutations=99)
+    assert found["inward"].reversed_along == ("label_noise",)
+    assert found["inward"].verdict not in ("predicts", "adds")
+
+
+def test_one_seed_chooses_and_the_other_confirms():
+    found = scores.confirm(scores.table(networks()), permutations=199)
+    assert found.name == "inward"
+    assert found.p_value < 0.05
+    assert scores.confirm(scores.table(networks(seeds=(0,)))) is None
+
+
+def test_the_audit_names_fragile_statistics():
+    records = networks()
+    for record in records:
+        other = {**record["probes"]["first"], "statistics": dict(record["probes"]["first"]["statistics"])}
+        other["statistics"]["inward"] = [-value for value in other["statistics"]["inward"]]
+        record["probes"]["second"] = other
+    found = scores.audit(records, np.ones(len(records), bool))
+    assert scores.is_fragile(found["inward"])
+    assert not scores.is_fragile({"as designed": 0.3, "half the updates": 0.1})
+
+
+@pytest.mark.slow
+def test_the_page_has_a_row_for_every_measure(monkeypatch, tmp_path):
+    monkeypatch.setattr(generalization, "RESULTS", tmp_path)
+    about = {"about": {"device": "a device", "commit": "a commit"}, "networks": networks()}
+    (tmp_path / "fashion.json").write_text(json.dumps(about))
+    monkeypatch.setattr(
+        generalization, "score", lambda data, **options: scores.score(data, draws=10, permutations=19, **options)
+    )
+    monkeypatch.setattr(generalization, "confirm", lambda data: scores.confirm(data, permutations=19))
+    generalization.write_page(tmp_path / "page.md", ["fashion"], generalization.make_console())
+    text = (tmp_path / "page.md").read_text()
+    for name in scores.DIRECTIONS:
+        assert f"| `{name}` |" in text
+    assert (tmp_path / "page.png").exists()
+    assert (tmp_path / "page-fashion.png").exists()
+
+
+def test_digits_have_as_many_test_images_as_the_study_says():
+    assert len(load_dataset("digits").test_labels) == STUDIES["digits"].test_images
