@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,42 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from study import STUDIES, Cell, Network, Probe, Study, cells, initial_state, key_of, load, network
+from study import (
+    STUDIES,
+    Cell,
+    Network,
+    Probe,
+    Study,
+    cells,
+    initial_state,
+    key_of,
+    load,
+    network,
+    training_optimizer,
+    training_states,
+)
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
-from study_minima import test_metrics, train_to_target
+from study_minima import final_metrics, train_to_target
 from study_page import Result, draw_gaps, draw_scores, page
 from study_scores import STATISTICS, audit, confirm, score, table
 
-from jaxscape import granulated_tau
+from jaxscape import granulated_tau, train
 from jaxscape.cli.main import run_script
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json
 from jaxscape.runs.progress import make_console
 from jaxscape.tasks.data import Dataset
+from jaxscape.training.members import num_workers
 from jaxscape.trajectories.files import make_folder, replacing
+from jaxscape.xla_cpu.convolutions import convolution_flops
 
 PyTree = Any
 
 RESULTS = Path(__file__).parents[1] / "benchmarks/results/generalization"
 POINT_BYTES = 1.5e9  # of the parameters that the copies of one stack pass through
 STACK = 16  # networks trained together
+GUESSED_UPDATES = 1000  # of a training, before any has ended
+BASELINE_PROBES = 0.8  # time of the baselines as a multiple of the time of the first probe
 
 
 def minimum_file(folder: Path, cell: Cell) -> Path:
@@ -63,7 +80,7 @@ def find_minima(
         with replacing(minimum_file(folder, cell)) as file:
             np.savez(file, *(np.asarray(leaf) for leaf in leaves), record=json.dumps(record))
         end = "reached" if record["reached"] else "missed"
-        console.print(f"{cell.name}: loss {record['train_loss']:.4f} after {record['updates']} updates ({end})")
+        console.print(f"{cell.name}: loss {record['target_loss']:.4f} after {record['updates']} updates ({end})")
 
     for some in batched(missing, STACK):
         train_to_target(study, some, net, data, strategy=strategy, finished=store)
@@ -94,7 +111,7 @@ def measure(
         read = [read_minimum(folder, cell, net, data) for cell in some]
         minima = [(params, state) for params, state, _ in read]
         stack = [jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *part) for part in zip(*minima, strict=True)]
-        test = test_metrics(net, *stack, strategy)
+        final = final_metrics(net, *stack, strategy)
         base = baselines(study, some, minima, net, data, strategy=strategy)
         probes = {
             "first": probe_records(study.probe, some, minima, net, strategy, halves=True),
@@ -104,7 +121,7 @@ def measure(
             record = {
                 "cell": dict(cell.levels),
                 "seed": cell.seed,
-                "minimum": read[place][2] | {name: float(values[place]) for name, values in test.items()},
+                "minimum": read[place][2] | {name: float(values[place]) for name, values in final.items()},
                 "baselines": base[place],
                 "probes": {name: found[place] for name, found in probes.items()},
             }
@@ -143,9 +160,9 @@ def probe_records(
     return records
 
 
-def write_page(page_file: Path, names: Sequence[str], console: Console) -> None:
+def write_page(page_file: Path, names: Sequence[str], folder: Path, console: Console) -> None:
     """Score the committed numbers of the studies, and write the page and its figures."""
-    results = {name: read_result(name) for name in names}
+    results = {name: read_result(name, folder) for name in names}
     stem = page_file.with_suffix("")
     figures = {"scores": f"{stem.name}.png"} | {name: f"{stem.name}-{name}.png" for name in results}
     files = draw_scores(results, stem)
@@ -156,10 +173,10 @@ def write_page(page_file: Path, names: Sequence[str], console: Console) -> None:
         console.print(f"{path}")
 
 
-def read_result(name: str) -> Result:
-    """Return the scores of a study from its committed numbers."""
+def read_result(name: str, folder: Path) -> Result:
+    """Return the scores of a study from the numbers by network in a folder."""
     study = STUDIES[name]
-    record = json.loads((RESULTS / f"{name}.json").read_text())
+    record = json.loads((folder / f"{name}.json").read_text())
     networks = record["networks"]
     every = table(networks)
     data = every.rows(every.reached)
@@ -175,13 +192,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="runs/generalization-STUDY by default")
     parser.add_argument("--data-dir", help="folder with the original files of the data set")
     parser.add_argument("--strategy", default="threads" if jax.default_backend() == "cpu" else "vmap_grad")
-    parser.add_argument("--shapes", type=int, help="only the first so many shapes, in the order of the plan")
+    parser.add_argument(
+        "--plan", action="store_true", help="print the remaining work, its time and disk space, and end"
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        metavar="N",
+        help="train and measure N networks again, in FOLDER/repeat, and compare them with the committed numbers",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the numbers by network")
     parser.add_argument("--page", type=Path, help="write this page from the committed numbers of the studies")
     options = parser.parse_args()
     console = make_console()
     if options.page:
-        names = [options.study] if options.study else [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
-        write_page(options.page, names, console)
+        known = [name for name in STUDIES if (options.results / f"{name}.json").exists()]
+        write_page(options.page, [options.study] if options.study else known, options.results, console)
     elif options.study is None:
         parser.error("give --study or --page")
     else:
@@ -189,23 +215,142 @@ def main() -> None:
 
 
 def run_study(options: argparse.Namespace, console: Console) -> None:
-    """Train and measure the networks of a study, and write their records."""
+    """Train and measure the networks of a study, and write their records; or repeat some of them."""
     name = options.study
     study = STUDIES[name]
     folder = options.folder or Path("runs") / f"generalization-{name}"
+    chosen = cells(study)
+    if options.repeat:
+        folder, chosen = folder / "repeat", chosen[:: max(1, len(chosen) // options.repeat)][: options.repeat]
     for part in ("minima", "measures"):
         make_folder(folder / part)
     data = load(study, options.data_dir)
     groups: dict[Any, list[Cell]] = {}
-    for cell in cells(study):
+    for cell in chosen:
         groups.setdefault(cell.recipe.shape, []).append(cell)
-    for number, group in enumerate(list(groups.values())[: options.shapes], start=1):
+    print_plan(study, folder, groups.values(), data, console)
+    if options.plan:
+        return
+    for number, group in enumerate(groups.values(), start=1):
         console.print(f"shape {number} of {len(groups)}: {len(group)} networks, {group[0].recipe}")
         net = network(study, group[0].recipe, data)
         find_minima(study, folder, group, net, data, options.strategy, console)
         measure(study, folder, group, net, data, options.strategy, console)
-    records = [json.loads(record_file(folder, cell).read_text()) for cell in cells(study)]
-    write_json(RESULTS / f"{name}.json", {"about": environment(), "command": sys.argv[1:], "networks": records})
+    records = [json.loads(record_file(folder, cell).read_text()) for cell in chosen]
+    if options.repeat:
+        console.print(compare(records, json.loads((options.results / f"{name}.json").read_text())["networks"]))
+    else:
+        make_folder(options.results)
+        about = {"about": environment(), "command": sys.argv[1:]}
+        write_json(options.results / f"{name}.json", about | {"networks": records})
+
+
+def print_plan(study: Study, folder: Path, groups: Iterable[Sequence[Cell]], data: Dataset, console: Console) -> None:
+    """Print the remaining work, and an estimate of its time and disk space.
+
+    The time of an update is measured for the smallest shape, and taken as proportional to the operations of the
+    convolutions for the others. The number of updates of a training is not known before it has ended: it is the mean of
+    those that have, or a guess.
+    """
+    shapes = [
+        (
+            group[0],
+            sum(not minimum_file(folder, cell).exists() for cell in group),
+            sum(not record_file(folder, cell).exists() for cell in group),
+        )
+        for group in groups
+    ]
+    ended = [json.loads(path.read_text())["minimum"]["updates"] for path in folder.glob("measures/*.json")]
+    updates = float(np.mean(ended)) if ended else GUESSED_UPDATES
+    probe = study.probe.num_copies * study.probe.updates
+    probes = probe + study.second_probe.num_copies * study.second_probe.updates
+    work = [
+        operations(study, cell, cell.recipe.batch_size, data) * minima * updates
+        + operations(study, cell, study.probe.batch_size, data) * measured * (probes + BASELINE_PROBES * probe)
+        for cell, minima, measured in shapes
+    ]
+    seconds = 0.0
+    if any(work):
+        smallest = min(
+            (cell for cell, *_ in shapes), key=lambda cell: operations(study, cell, cell.recipe.batch_size, data)
+        )
+        per_operation = seconds_per_update(study, smallest, data) / operations(
+            study, smallest, smallest.recipe.batch_size, data
+        )
+        seconds = sum(work) * per_operation
+    size = sum(
+        minima * sum(leaf.size * 4 for leaf in jax.tree.leaves(shapes_of(study, cell, data)))
+        for cell, minima, _ in shapes
+    )
+    console.print(
+        f"{sum(minima for _, minima, _ in shapes)} networks to train ({updates:.0f} updates each, "
+        f"{'the mean of those that have ended' if ended else 'a guess'}), "
+        f"{sum(measured for *_, measured in shapes)} to measure: about {seconds / 60:.0f} min of one device or two CPU "
+        f"cores, {size / 1e6:.0f} MB in {folder}"
+    )
+
+
+def shapes_of(study: Study, cell: Cell, data: Dataset) -> PyTree:
+    """Return the shapes of a network's parameters."""
+    return jax.eval_shape(network(study, cell.recipe, data).problem.init, jax.random.key(0))[0]
+
+
+def operations(study: Study, cell: Cell, batch_size: int, data: Dataset) -> float:
+    """Return the operations of the convolutions of one evaluation of a batch."""
+    net = network(study, cell.recipe, data)
+    params, state = jax.eval_shape(net.problem.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((cell.recipe.images, *data.train_images.shape[1:]), np.uint8)
+    state |= {"images": images, "labels": jax.ShapeDtypeStruct((cell.recipe.images,), np.int32)}
+    rows = jax.ShapeDtypeStruct((batch_size,), np.int32)
+    return convolution_flops(jax.make_jaxpr(net.problem.predict)(params, state, rows))
+
+
+def seconds_per_update(study: Study, cell: Cell, data: Dataset) -> float:
+    """Measure the time of an update of one network, of which a CPU does one on each core."""
+    net = network(study, cell.recipe, data)
+    epochs = train(
+        net.problem.loss_fn,
+        training_optimizer(),
+        training_states([cell], net, data),
+        net.problem.data,
+        epochs=6,
+        steps=5,
+        batch_size=cell.recipe.batch_size,
+    )
+    times = []
+    for epoch in epochs:
+        jax.block_until_ready(epoch.states.params)
+        times.append(time.monotonic())
+    seconds = float(np.median(np.diff(times)[1:])) / 5
+    return seconds / (num_workers("threads") if jax.default_backend() == "cpu" else 1)
+
+
+def compare(records: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any]]) -> str:
+    """Return in words how far the numbers of repeated networks are from the committed ones."""
+    known = {(tuple(record["cell"].values()), record["seed"]): record for record in committed}
+    largest, equal = 0.0, 0
+    for record in records:
+        one, other = (
+            {name: value for name, value in _numbers(each) if not name.endswith("seconds")}
+            for each in (record, known[tuple(record["cell"].values()), record["seed"]])
+        )
+        apart = max(abs(one[name] - other[name]) / max(abs(other[name]), 1e-12) for name in one)
+        largest = max(largest, apart)
+        equal += one == other
+    same = f"{equal} of {len(records)} repeated networks have the same numbers"
+    return f"{same}; the largest relative difference is {largest:.2g}"
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number of a record with the path to it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{name}/{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _numbers(item, f"{name}/{number}")
+    elif isinstance(value, int | float):
+        yield name, float(value)
 
 
 if __name__ == "__main__":

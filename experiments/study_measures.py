@@ -224,7 +224,7 @@ def baselines(
         "examples": study.baseline_images,
         "batch_size": study.baseline_images,
         "strategy": strategy,
-        "key": key_of(cells[0], "baselines"),
+        "key": jax.random.key(0),  # the same random perturbations for every network
     }
     sharp = {
         name: sharpness(net.problem, params, kind=kind, **own, **options).value

@@ -58,7 +58,7 @@ def train_to_target(
         for epoch in epochs:
             states, first = epoch.states, epoch.epoch
             for place, cell in enumerate(remaining):
-                loss = float(epoch.metrics["train_loss"][place])
+                loss = float(epoch.metrics["loss"][place])
                 reached = loss <= study.target_loss
                 at_end = first == checks or not epoch.metrics["finite"][place]
                 if first and place not in done and (reached or at_end):
@@ -66,8 +66,7 @@ def train_to_target(
                     record = {
                         "reached": reached,
                         "updates": first * study.check_every,
-                        "train_loss": loss,
-                        "train_accuracy": float(epoch.metrics["train_accuracy"][place]),
+                        "target_loss": loss,
                         "seconds": time.monotonic() - started,  # since the start of its stack
                     }
                     finished(cell, *_take((states.params, states.model_state), place), record)
@@ -84,6 +83,6 @@ def _take(stack: PyTree, place: int | np.ndarray) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[place], stack)
 
 
-def test_metrics(net: Network, params: PyTree, state: PyTree, strategy: str) -> dict[str, np.ndarray]:
-    """Return the loss and accuracy of each network of a stack on the test images."""
-    return dict(map_members(net.evaluate_test, params, state, workers=num_workers(strategy)))
+def final_metrics(net: Network, params: PyTree, state: PyTree, strategy: str) -> dict[str, np.ndarray]:
+    """Return the loss and accuracy of each network of a stack on all of its training images and the test images."""
+    return dict(map_members(net.evaluate_all, params, state, workers=num_workers(strategy)))

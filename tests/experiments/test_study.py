@@ -214,14 +214,13 @@ def test_the_audit_names_fragile_statistics():
 
 @pytest.mark.slow
 def test_the_page_has_a_row_for_every_measure(monkeypatch, tmp_path):
-    monkeypatch.setattr(generalization, "RESULTS", tmp_path)
     about = {"about": {"device": "a device", "commit": "a commit"}, "networks": networks()}
     (tmp_path / "fashion.json").write_text(json.dumps(about))
     monkeypatch.setattr(
         generalization, "score", lambda data, **options: scores.score(data, draws=10, permutations=19, **options)
     )
     monkeypatch.setattr(generalization, "confirm", lambda data: scores.confirm(data, permutations=19))
-    generalization.write_page(tmp_path / "page.md", ["fashion"], generalization.make_console())
+    generalization.write_page(tmp_path / "page.md", ["fashion"], tmp_path, generalization.make_console())
     text = (tmp_path / "page.md").read_text()
     for name in scores.DIRECTIONS:
         assert f"| `{name}` |" in text
@@ -231,3 +230,25 @@ def test_the_page_has_a_row_for_every_measure(monkeypatch, tmp_path):
 
 def test_digits_have_as_many_test_images_as_the_study_says():
     assert len(load_dataset("digits").test_labels) == STUDIES["digits"].test_images
+
+
+@pytest.mark.slow  # 20 s; the parts are tested above
+def test_a_study_runs_resumes_and_repeats_its_numbers(tmp_path, monkeypatch, capsys):
+    command = ["generalization.py", "--study", "smoke", "--folder", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", command)
+    generalization.main()
+    written = (tmp_path / "smoke.json").read_text()
+    records = json.loads(written)["networks"]
+    assert [record["seed"] for record in records] == [0] * 4 + [1] * 4
+    assert set(scores.table(records).measures) == set(scores.DIRECTIONS)
+    assert all(np.isfinite(values).all() for values in scores.table(records).measures.values())
+    generalization.record_file(tmp_path / "runs", cells(SMOKE)[0]).unlink()
+    monkeypatch.setattr("sys.argv", [*command, "--plan"])
+    generalization.main()
+    assert "0 networks to train" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", command)
+    generalization.main()
+    assert json.loads((tmp_path / "smoke.json").read_text())["networks"] == records
+    monkeypatch.setattr("sys.argv", [*command, "--repeat", "2"])
+    generalization.main()
+    assert "2 of 2 repeated networks have the same numbers" in capsys.readouterr().out
