@@ -60,7 +60,8 @@ def equinox_problem(
 
     Returns:
         A problem whose `init` returns the model's own parameters and state for every key; both are nested dicts of
-        arrays. `problem.loss_fn.merge(params, model_state)` returns the model, or `(model, state)`.
+        arrays. `Run.set_minimum` and `Run.record` of a run with this problem take the model itself, as do the measures
+        of curvature. `problem.loss_fn.merge(params, model_state)` returns the model, or `(model, state)`.
 
     Raises:
         ImportError: if Equinox is not installed.
