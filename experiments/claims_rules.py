@@ -17,7 +17,8 @@ RULES, fixed before the first run on the seeds that decide (common.py: `claims_s
 5. Surrogates, where each answers the question (docs/surrogates.md). "exchange": the movements of a copy that was
    pushed in another direction; does the loss act on this copy's own jump? For return, outward, monotone, lateral and
    the cosine. "decay": weight decay without a loss; how much needs no landscape? Under a protocol without decay it is
-   a copy that stands still, which the threshold stands for already, so it is used only where the copies have decay.
+   a copy that stands still, which the threshold stands for already, so it is used by the paper's protocol alone (in a
+   comparison of kinds: that of the good minima against a copy that stands still).
    "rotated": do the movements need any relation to the minimum to do this? For movement outward, which rotated
    movements make too, and for pictures. It is not used for returns and petals: it can only drift outward, so that to
    beat it proves nothing.

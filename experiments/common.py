@@ -150,6 +150,7 @@ class Experiment:
     changes: Mapping[str, Mapping[str, Any]]  # stage -> setting -> value
     console: Console
     with_plan: bool = True
+    scale_name: str = "custom"
     publish: bool = False  # whether to write the results into docs/ and benchmarks/results/, too
 
     @property
@@ -355,7 +356,7 @@ def parse_command(description: str, name: str) -> Experiment:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley.py)",
+        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley.py, claims.py)",
     )
     options = parser.parse_args()
     try:
@@ -365,7 +366,14 @@ def parse_command(description: str, name: str) -> Experiment:
     folder = options.folder or Path("runs") / options.scale
     scale = replace(SCALES[options.scale], **changes.get("scale", {}))
     return Experiment(
-        name, scale, folder, changes, make_console(), with_plan=not options.no_plan, publish=options.publish
+        name,
+        scale,
+        folder,
+        changes,
+        make_console(),
+        with_plan=not options.no_plan,
+        scale_name=options.scale,
+        publish=options.publish,
     )
 
 
