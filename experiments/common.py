@@ -66,6 +66,9 @@ class Scale:
     valley_seeds: tuple[int, ...] = (20, 21, 22, 23, 24)  # of minima with training images of their own
     valley_directions: int = 3  # jump directions of each of these minima
     valley_retrain: Mapping[str, Any] = field(default_factory=lambda: {"step_sizes": (0.5, 1.0)})
+    claims_seeds: tuple[int, ...] = (60, 61, 62, 63, 64)  # of the minima that decide the claims; used for nothing else
+    claims_directions: int = 3  # jump directions of each of these minima
+    claims_retrain: Mapping[str, Any] = field(default_factory=dict)
     noises: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)  # noise levels of the trees of Fig. 1
     trees: int = 10  # number of trees per noise level
     tree_points: int = 60  # points per branch
@@ -90,6 +93,9 @@ SCALES = {
         learning_rates=(0.1,),
         valley_seeds=(20, 21),
         valley_directions=2,
+        claims_seeds=(10, 11),
+        claims_directions=2,
+        claims_retrain={"step_sizes": (0.25, 1.0)},
         noises=(1.0,),
         trees=1,
         tree_points=10,
@@ -98,6 +104,7 @@ SCALES = {
         dataset="digits",
         harder="digits+pairs",
         seeds=(10, 11, 12, 13, 14),
+        claims_seeds=tuple(range(50, 60)),
         compare={"seeds": (10, 11, 12, 13, 14)},
         # Four pairs for each of the 100 classes; three directions and 30 epochs instead of five and 50.
         harder_train={"train_size": 400},
@@ -143,6 +150,7 @@ class Experiment:
     changes: Mapping[str, Mapping[str, Any]]  # stage -> setting -> value
     console: Console
     with_plan: bool = True
+    scale_name: str = "custom"
     publish: bool = False  # whether to write the results into docs/ and benchmarks/results/, too
 
     @property
@@ -348,7 +356,7 @@ def parse_command(description: str, name: str) -> Experiment:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley.py)",
+        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley.py, claims.py)",
     )
     options = parser.parse_args()
     try:
@@ -358,7 +366,14 @@ def parse_command(description: str, name: str) -> Experiment:
     folder = options.folder or Path("runs") / options.scale
     scale = replace(SCALES[options.scale], **changes.get("scale", {}))
     return Experiment(
-        name, scale, folder, changes, make_console(), with_plan=not options.no_plan, publish=options.publish
+        name,
+        scale,
+        folder,
+        changes,
+        make_console(),
+        with_plan=not options.no_plan,
+        scale_name=options.scale,
+        publish=options.publish,
     )
 
 

@@ -1,76 +1,283 @@
-"""The decision rule of the claims, on synthetic numbers."""
+"""The rules of the claims, their records and the page, on synthetic numbers."""
+
+import json
+from pathlib import Path
 
 import claims
 import numpy as np
 import pytest
-from claims import Claim, judge, markdown, mean_interval
-from common import SCALES
-from run_statistics import Runs
-from scipy import stats
+from claims_list import BOTH, CHECKS, CLAIMS, ELSEWHERE, FORMER, FURTHER, PAPERS, Term
+from claims_rules import decide, judge_record, number, over_seeds, percentiles, record_of, records_of, run_checks
+from claims_runs import plan_minima, plan_runs
+from common import SCALES, Experiment
+from rich.console import Console
 
-VALUES = (0.1, 0.2, 0.3, 0.4, 0.5)  # mean 0.3, interval 0.104 to 0.496
+from jaxscape.generalization.verdicts import DOES_NOT_HOLD, HOLDS, SURROGATE, UNCLEAR
+from jaxscape.runs.methods import CENTERS
+
+STEPS = [0.25, 1.0] * 2
+NAMES = ("return", "outward", "monotone", "petal", "lateral", "cosine")
+ALONE = ("return_to_drifted", "return_of_directions", "end_beyond_controls", "path")
+PICTURES = tuple(f"{name}_{center}" for name in ("silhouette", "trend") for center in CENTERS)
 
 
-def test_the_interval_is_students_t_interval():
-    values = np.random.default_rng(0).normal(2, 3, 7)
-    expected = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
-    np.testing.assert_allclose(mean_interval(values), expected)
+def cell(kind, protocols, seed, value=0.0, surrogate=0.0):
+    """Return a minimum whose numbers are all equal to a value, and those of its surrogates to another one."""
+    noise = 1e-4 * ((7 * seed) % 5)
+    pictures = dict.fromkeys(PICTURES, value + noise) if kind == "good" and "paper" in protocols else {}
+    values = {name: [value + noise] * 4 for name in (*NAMES, *ALONE)} | {"step_size": STEPS} | pictures
+    values |= dict.fromkeys(("minimum_train_accuracy", "minimum_test_accuracy", "train_accuracy"), value + noise)
+    surrogates = {name: {each: [surrogate] * 4 for each in NAMES} for name in ("exchange", "rotated", "decay")}
+    surrogates["rotated"] |= dict.fromkeys(pictures, surrogate)
+    return {"kind": kind, "protocols": protocols, "seed": seed, "values": values, "surrogates": surrogates}
+
+
+def cells_of(value=lambda kind, protocol: 0.0, surrogate=0.0, seeds=range(50, 55)):
+    """Return the minima of some seeds."""
+    made = []
+    for seed in seeds:
+        for protocol in ("paper", "common"):
+            made.append(cell("good", [protocol], seed, value("good", protocol), surrogate))
+        for kind in ("bad", "memorization"):
+            made.append(cell(kind, ["paper", "common"], seed, value(kind, "paper"), surrogate))
+    return made
+
+
+def claim_of(text, protocol):
+    (found,) = [claim for claim in CLAIMS if claim.text == text and claim.protocol == protocol]
+    return found
+
+
+def record(values, surrogates=None, **changes):
+    about = {"source": "5.1", "text": "It is.", "statistic": "size", "threshold": 0.0, "margin": 0.01, "above": True}
+    return about | {"family": "one", "values": values, "surrogates": surrogates or {}} | changes
+
+
+NOISE = np.array([-2, -1, 0, 1, 2]) * 1e-4
 
 
 @pytest.mark.parametrize(
-    ("threshold", "above", "verdict"),
+    ("values", "surrogates", "verdict"),
     [
-        (0.0, True, "holds"),
-        (0.2, True, "unclear"),
-        (0.6, True, "does not hold"),
-        (0.6, False, "holds"),
-        (0.4, False, "unclear"),
-        (0.0, False, "does not hold"),
+        (0.05 + NOISE, {"exchange": 0 * NOISE, "decay": 0 * NOISE}, HOLDS),
+        (0.05 + NOISE, {"exchange": 0 * NOISE, "decay": 0.048 + 0 * NOISE}, SURROGATE),
+        (0.05 + NOISE, {"exchange": 0.2 + 0 * NOISE}, SURROGATE),
+        (0.005 + NOISE, {}, DOES_NOT_HOLD),  # within the margin of the threshold
+        (-0.05 + NOISE, {}, DOES_NOT_HOLD),
+        (0.005 + 200 * NOISE, {}, UNCLEAR),
     ],
 )
-def test_a_claim_holds_where_the_whole_interval_lies_beyond_its_threshold(threshold, above, verdict):
-    assert judge(VALUES, None, above=above, threshold=threshold).verdict == verdict
+def test_a_record_gets_one_of_four_verdicts(values, surrogates, verdict):
+    assert judge_record(record(values, surrogates)).verdict == verdict
 
 
-@pytest.mark.parametrize(("shift", "verdict"), [(-0.5, "holds"), (0.5, "does not hold"), (0.0, "unclear")])
-def test_and_the_difference_from_the_null_beyond_0(shift, verdict):
-    noise = np.array([0.01, -0.01, 0.02, -0.02, 0.0])
-    assert judge(VALUES, VALUES + noise + shift, above=True, threshold=0).verdict == verdict
-    mirrored = -np.array(VALUES)
-    assert judge(mirrored, mirrored - noise - shift, above=False, threshold=0).verdict == verdict
+def test_a_threshold_that_is_the_margin_has_no_margin_of_its_own():
+    values = 0.015 + NOISE
+    assert judge_record(record(values, threshold=0.01)).verdict == DOES_NOT_HOLD
+    assert judge_record(record(values, threshold=0.01, threshold_margin=0.0)).verdict == HOLDS
+    assert judge_record(record(values, margin=None, threshold=0.01)).verdict == HOLDS
 
 
-def test_what_is_the_same_everywhere_is_decided():
-    assert judge([1.0, 1.0, 1.0], None, above=True, threshold=0.99).verdict == "holds"
-    assert judge([1.0, 1.0, 1.0], None, above=True, threshold=1.0).verdict == "unclear"
+def test_a_record_without_a_key_is_refused():
+    made = record(NOISE)
+    del made["margin"], made["above"]
+    with pytest.raises(ValueError, match=r"'It is.' has no above, margin"):
+        judge_record(made)
 
 
-def test_one_minimum_is_no_spread():
-    with pytest.raises(ValueError, match="at least two independent values, got 1"):
-        judge([1.0], None, above=True, threshold=0)
+def test_verdicts_are_corrected_within_their_family():
+    values = 0.03 + 100 * NOISE
+    alone = decide([record(values)])[0]
+    assert alone.verdict == HOLDS
+    others = [record(NOISE * 300 + 0.01)] * 9
+    assert 0.05 / 10 < alone.p < 0.05
+    assert decide([record(values), *others])[0].verdict == UNCLEAR
+    apart = decide([record(values), *(each | {"family": "two"} for each in others)])[0]
+    assert (apart.verdict, apart.p) == (HOLDS, alone.p)
 
 
-def test_the_page_says_of_each_claim_what_was_found_or_that_it_was_not_run():
-    claim = Claim("1", "It is large.", "size", lambda runs, seed: (0, None), True, 0.25)
-    verdict = judge(VALUES, np.zeros(5), above=True, threshold=0.25)
-    page = markdown({"quick": {claim: verdict}, "real": {claim: None}}, {"quick": "digits", "real": "clothes"})
-    assert "| 1 | It is large. | size | > 0.25 | 0.300 ± 0.158 (5) | 0.104 to 0.496 | 0.000 | **unclear** |" in page
-    assert "| 1 | It is large. | size | > 0.25 |  |  |  | not run |" in page
-    assert "0 holds, 0 does not hold, 1 unclear." in page
+def test_claims_that_were_not_run_have_no_verdict_and_do_not_count_in_the_family():
+    missing = record(None)
+    del missing["values"]
+    decided = decide([missing, record(0.05 + NOISE)])
+    assert [each.verdict for each in decided] == [None, HOLDS]
+    assert decided[1].p == decide([record(0.05 + NOISE)])[0].p
 
 
-def test_claims_without_runs_are_not_decided(tmp_path):
-    runs = Runs(tmp_path, *[(0, 1)] * 4)
-    assert {claims.decide(runs, claim) for claim in claims.CLAIMS} == {None}
+def test_values_are_means_over_copies_and_differences_within_a_seed():
+    made = cells_of(lambda kind, protocol: {"good": 0.3, "bad": 0.1, "memorization": 0.0}[kind])
+    claim = claim_of("Copies of good minima return further than those of bad ones.", "common")
+    np.testing.assert_allclose(over_seeds(claim.terms, made), 0.2)  # the noise of a seed is shared
+    one = made[0] | {"values": made[0]["values"] | {"return": [1.0, 2.0, 3.0, 5.0]}}
+    assert number(one, Term("good", "paper", "return")) == 2.75
+    assert number(one, Term("good", "paper", "return", 1.0)) == 3.5
 
 
-def test_every_claim_is_decided_on_at_least_three_independent_minima():
-    for name, scale in SCALES.items():
-        if name != "smoke":
-            assert min(map(len, (scale.seeds, scale.harder_seeds, scale.compare["seeds"]))) >= 3
+def test_every_claim_is_decided_if_all_runs_are_there():
+    decided = decide(records_of(cells_of()))
+    assert all(each.verdict for each in decided)
+    assert all(each.values for each in run_checks(cells_of()))
 
 
-def test_claims_are_decided_on_seeds_that_were_not_used_to_choose_the_protocol():
+def test_claims_without_their_runs_step_size_or_finite_numbers_are_not_run():
+    made = cells_of()
+    lateral = claim_of("Memorization: more lateral movement at large steps than around good minima.", "paper")
+    assert "values" in record_of(lateral, made)
+    for part in (
+        [each for each in made if each["kind"] != "memorization"],
+        [each | {"values": each["values"] | {"step_size": [0.5] * 4}} for each in made],
+        [each | {"values": each["values"] | {"lateral": [None] * 4}} for each in made],
+        [each for each in made if each["seed"] == 50],  # one minimum has no spread
+    ):
+        assert "values" not in record_of(lateral, part)
+
+
+def test_weight_decay_that_does_as_much_is_named():
+    made = cells_of(lambda kind, protocol: 0.08, surrogate=0.0)
+    for each in made:
+        each["surrogates"]["decay"]["return"] = [0.078] * 4
+    text = "Good: copies move closer to the minimum."
+    decided = {each.record["retraining"]: each for each in decide(records_of(made)) if each.record["text"] == text}
+    assert (decided["paper"].verdict, decided["paper"].found.as_much) == (SURROGATE, ("decay",))
+    assert decided["common"].verdict == HOLDS
+    assert "decay" not in decided["common"].found.differences
+
+
+def test_claims_that_no_return_can_beat_or_lose_are_not_compared_with_rotated():
+    for claim in CLAIMS:
+        names = {term.name for term in claim.terms}
+        assert "rotated" not in claim.surrogates or not names & {"return", "petal", "monotone", "lateral", "cosine"}
+        assert "decay" not in claim.surrogates or claim.protocol == "paper"
+        assert claim.margin > 0
+        assert claim.threshold in (0.0, 0.5, claim.margin)
+        assert claim.threshold_margin == (0.0 if claim.threshold == claim.margin else claim.margin)
+
+
+def test_a_claim_of_minima_whose_protocols_coincide_counts_once():
+    shared = [claim for claim in CLAIMS if {term.kind for term in claim.terms} <= {"bad", "memorization"}]
+    assert shared
+    assert {claim.protocol for claim in shared} == {BOTH}
+    assert len({(claim.text, claim.protocol) for claim in CLAIMS}) == len(CLAIMS)
+
+
+def test_checks_say_how_many_minima_pass():
+    made = cells_of(lambda kind, protocol: 0.995)
+    made[0]["values"]["minimum_train_accuracy"] = 0.9
+    found = {each.check.text: each for each in run_checks(made)}
+    assert found["Good minima fit their training data."].passed == 4
+    assert found["Bad minima fit their training data."].passed == 5
+    assert next(each for text, each in found.items() if text.startswith("Memorization learns")).passed == 0
+    assert len(found) == len(CHECKS)
+
+
+def test_percentiles_pool_the_copies_of_all_minima():
+    made = cells_of(seeds=(50, 51))
+    for shift, each in enumerate(one for one in made if one["protocols"] == ["common"]):
+        each["values"]["return"] = [shift, shift + 2, None, shift + 4]
+    found = percentiles(made, Term("good", "common", "return"))
+    np.testing.assert_allclose(found, np.percentile([0, 1, 2, 3, 4, 5], (10, 50, 90)))
+    assert percentiles(made, Term("good", "common", "return_to_drifted"), "decay") is None
+
+
+def test_every_former_claim_has_a_fate_and_a_reason():
+    assert len(FORMER) == 44
+    assert {each.fate for each in FORMER} == {"kept", "check", "replaced", "dropped"}
+    assert all(each.what for each in FORMER)
+    assert sum(len(texts) for _, _, texts in ELSEWHERE.values()) == 13
+
+
+def section(**changes):
+    about = {"command": "python claims.py", "environment": {"commit": "abc", "device": "cpu"}, "dataset": "digits"}
+    sizes = {"train_size": 100, "copies": 12, "controls": 2, "epochs": 50, "learning_rate": 0.05}
+    return about | sizes | {"cells": cells_of()} | changes
+
+
+def test_the_page_has_a_row_for_each_claim_and_counts_checks_apart():
+    made = section(cells=cells_of(lambda kind, protocol: 0.08 if kind == "good" else 0.0))
+    text = claims.page({"quick": made}, {})
+    rows = [line for line in text.splitlines() if line.startswith(("| 5.1 |", "| not in the paper |"))]
+    assert len(rows) == len(CLAIMS)
+    assert not [row for row in rows if "not run" in row]
+    for family in (PAPERS, FURTHER):
+        heading = f"### {family[0].upper()}{family[1:]} (quick)"
+        counted = text.split(heading)[1].split("\n")[2]
+        numbers = [int(part.split(": ")[1]) for part in counted.rstrip(".").split("; ")]
+        assert sum(numbers) == sum(claim.family == family for claim in CLAIMS)
+    assert text.count("| not run |") == 13
+    assert "nan" not in text.replace("nance", "")
+    assert "harder one" in claims.page({"real": made}, {})
+    assert "harder one" not in text
+
+
+def test_records_of_other_scripts_are_judged_by_the_same_rules():
+    given = record([0.5, 0.6, 0.55], source="5.2", text="Momentum is shorter.", family="optimizers", margin=0.05)
+    check = record([0.99, 1.0], text="All converge.", family="checks")
+    text = claims.page({"quick": section()}, {"optimizers": {"claims": [given, check]}})
+    shown = next(line for line in text.splitlines() if "Momentum is shorter." in line)
+    assert shown.startswith("| 5.2 | Momentum is shorter. |  | size | > 0 | 0.550 [0.426, 0.674] (3) |")
+    assert shown.endswith(f"**{HOLDS}** |")
+    assert "| All converge. | size | > 0 | 0.990 | 1.000 |" in text
+    assert text.count("| not run |") == 5  # of the embeddings
+
+
+def test_the_seeds_that_decide_were_used_for_nothing_else():
+    quick, real = SCALES["quick"], SCALES["real"]
+    assert len(quick.claims_seeds) >= 10
+    assert len(real.claims_seeds) >= 5
+    used = {*range(30), 100, 101, 102}
     for scale in SCALES.values():
-        seeds = {*scale.seeds, *scale.harder_seeds, *scale.compare["seeds"]}
-        assert not seeds & set(range(10))
+        used |= {*scale.seeds, *scale.harder_seeds, *scale.sweep_seeds, *scale.valley_seeds}
+    assert not used & {*quick.claims_seeds, *real.claims_seeds}
+    assert not {*quick.claims_seeds} & {*real.claims_seeds}
+
+
+def planned(scale):
+    experiment = Experiment("claims", SCALES[scale], Path("runs"), {}, Console(quiet=True))
+    minima = plan_minima(experiment)
+    return minima, plan_runs(experiment, minima)
+
+
+@pytest.mark.parametrize(("scale", "seeds"), [("quick", 10), ("real", 5)])
+def test_each_seed_has_images_directions_and_orders_of_its_own(scale, seeds):
+    minima, again = planned(scale)
+    assert (len(minima), len(again)) == (3 * seeds, 4 * seeds)
+    owners = {}
+    for source, config in again.values():
+        seed = minima[source].seed
+        assert minima[source].images_seed == config.order_seed == seed
+        assert config.step_sizes == (0.25, 0.5, 0.75, 1.0)
+        assert config.num_copies == 14
+        owners.setdefault(config.seeds, set()).add(seed)
+    assert all(len(each) == 1 for each in owners.values())
+    assert len({direction for each in owners for direction in each}) == 3 * seeds
+
+
+def test_only_good_minima_are_retrained_by_two_protocols():
+    minima, again = planned("quick")
+    ways = {}
+    for run, (source, config) in again.items():
+        key = minima[source].preset, run.name.rpartition("-")[2]
+        ways.setdefault(key, set()).add((config.weight_decay, config.augmentation))
+    assert ways == {
+        ("good", "paper"): {(1e-3, "crop")},
+        ("good", "common"): {(0.0, "none")},
+        ("bad", "paper"): {(0.0, "none")},
+        ("memorization", "paper"): {(0.0, "none")},
+    }
+
+
+def test_the_page_needs_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    monkeypatch.setattr(claims, "PAGE", tmp_path / "claims.md")
+    with pytest.raises(SystemExit, match=r"claims.json does not exist; make it with"):
+        claims.write_page()
+    (tmp_path / "claims.json").write_text(json.dumps({"scales": {"quick": section()}}))
+    claims.write_page()
+    assert (tmp_path / "claims.md").read_text() == claims.page({"quick": section()}, {})
+
+
+def test_the_committed_page_is_made_from_the_committed_numbers():
+    scales, elsewhere = claims.read_committed()
+    if not scales:
+        pytest.skip("the numbers are not committed yet: docs/claims.md is of the former rules")
+    assert claims.PAGE.read_text() == claims.page(scales, elsewhere)

@@ -1,7 +1,6 @@
 """Run every experiment once, from training to figures, at the smallest scale."""
 
 import json
-import sys
 import warnings
 from io import StringIO
 
@@ -16,9 +15,11 @@ import optimizers
 import pytest
 import sweep
 import valley
+from claims_rules import decide, records_of
 from common import SCALES, Experiment
 from rich.console import Console
 
+from jaxscape.generalization.verdicts import VERDICTS
 from jaxscape.runs.config import PRESETS
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.methods import CENTERS
@@ -188,21 +189,27 @@ def test_optimizers_are_drawn_separately_in_pairs_and_together(optimizers_run):
     assert "end_spread" in out
 
 
-def test_every_claim_is_decided_from_these_runs(
-    figure1_run, figure2_run, figure5_run, optimizers_run, sweep_run, monkeypatch, capsys, tmp_path
-):
-    folder, _ = figure2_run
-    page = tmp_path / "claims.md"
-    words = ["--scale", "smoke", "--folder", str(folder.parent), "--markdown", str(page)]
-    monkeypatch.setattr(sys, "argv", ["experiments/claims.py", *words])
-    claims.main()
-    rows = [line for line in page.read_text().splitlines() if line.startswith("|")][2:]
-    assert len(rows) == len(claims.CLAIMS)
-    undecided = [row for row in rows if "not run" in row]
-    assert [row.split("|")[2].strip() for row in undecided] == [
-        "Memorization: outward at small steps."
-    ]  # the smoke scale has no such step size
-    assert all(
-        row.endswith(("**holds** |", "**does not hold** |", "**unclear** |")) for row in rows if row not in undecided
-    )
-    assert capsys.readouterr().out.strip() == page.read_text().strip()
+def test_every_claim_is_decided_from_fresh_minima(run):
+    folder, out = run(claims)
+    assert "claims: 6 minima to find, 8 retrainings; about" in out
+    record = json.loads((folder / "claims.json").read_text())["scales"]["custom"]
+    both = "paper", "common"
+    by_kind = {(each["kind"], *each["protocols"]): each for each in record["cells"]}
+    assert by_kind.keys() == {("good", "paper"), ("good", "common"), ("bad", *both), ("memorization", *both)}
+    decided = decide(records_of(record["cells"]))
+    assert all(each.verdict in VERDICTS for each in decided)
+    text = (folder / "claims.md").read_text()
+    _, elsewhere = claims.read_committed()
+    assert text == claims.page({"custom": record}, elsewhere)
+    assert text in out
+    report = RunFolder(folder / "claims" / "good-10-paper").read_report()["geometry"]
+    numbers = record["cells"][0]
+    assert (numbers["kind"], numbers["seed"], numbers["protocols"]) == ("good", 10, ["paper"])
+    for name, reported in (("return", "return"), ("lateral", "lateral"), ("cosine", "loss_cosine")):
+        np.testing.assert_allclose(np.mean(numbers["values"][name]), report["real"][reported]["mean"], rtol=1e-4)
+        beside = report["surrogates"]["exchange"][reported]["mean"]
+        np.testing.assert_allclose(np.mean(numbers["surrogates"]["exchange"][name]), beside, rtol=1e-4)
+    still = by_kind["good", "common"]["surrogates"]["decay"]
+    assert set(still["return"]) == {0}
+    images = {RunFolder(folder / "claims" / f"bad-{seed}-paper").settings("train").images_seed for seed in (10, 11)}
+    assert images == {10, 11}
