@@ -29,8 +29,9 @@ knowledge of seeds 0 to 4 and 10 to 14, by epoch, and of seed 0 by update.
 5. Surrogates. "other seeds": the other network's displacement is taken from the other seeds (mean). "random walk": the
    steps keep their lengths and get independent random directions, in so many dimensions that they are orthogonal: then
    the distance travelled is the root of the sum of squared steps. "other order": momentum from the same start on the
-   same images, in another order of batches. "averaged noise": directions averaged with weight 0.9, as in momentum and Adam, turn by
-   arccos(0.9) in every update, whatever is averaged, if it is noise.
+   same images, in another order of batches. "averaged noise": directions averaged with weight 0.9, as in momentum and
+   Adam, turn by arccos(0.9) in every update, whatever is averaged, if it is noise (0 for Adam minus momentum, the
+   threshold of that claim; the angles are shown beside it).
 6. A network that never reaches the target has no values at equal loss; then claims that need it are not decided.
 
 `--publish` also writes docs/optimizer-paths.md, docs/optimizers-polar.png, docs/optimizers-norm.png and
@@ -678,9 +679,9 @@ def page(record: Record) -> str:
         "",
         *_claims_table(record),
         "",
-        "A random walk has steps of the same lengths in random directions. Other order: momentum from the same start on "
-        "the same images, in another order of batches. Other seeds: the other network comes from them. A relative distance is "
-        "that of two ends, divided by what orthogonal displacements of the same lengths would have.",
+        "A random walk has steps of the same lengths in random directions. Other order: momentum from the same start "
+        "on the same images, in another order of batches. Other seeds: the other network comes from them. A relative "
+        "distance is that of two ends, divided by what orthogonal displacements of the same lengths would have.",
         "",
         "## The referee's points",
         "",
@@ -751,6 +752,15 @@ def answers(record: Record) -> list[str]:
             f"batches does: the relative distance of ends is {_text(values['own loss'])} for the two nearest "
             f"optimisers and {_text(values['similar_order loss'])} for two orders of momentum."
         )
+    turns = ", ".join(
+        f"{name.replace('_', ' ')} {np.mean([each['epochs']['turning'] for each in _of(record, name)]):.2f}"
+        for name in RECORDED
+    )
+    lines.append(
+        f"**Smoothness.** Mean angles between successive updates, in radians: {turns}. Noise turns by "
+        f"{math.pi / 2:.2f}, and noise averaged with weight {MOMENTUM:g}, as in momentum and Adam, by "
+        f"{math.acos(MOMENTUM):.2f}."
+    )
     lines.append(
         f"**Convergence.** The mean training loss of the last {WINDOW} epochs is, on average over seeds: {losses}. "
         f'"Minima" are therefore compared at a training loss of {record["target_loss"]:g}, which is not that of '
