@@ -69,6 +69,9 @@ class Scale:
     claims_seeds: tuple[int, ...] = (60, 61, 62, 63, 64)  # of the minima that decide the claims; used for nothing else
     claims_directions: int = 3  # jump directions of each of these minima
     claims_retrain: Mapping[str, Any] = field(default_factory=dict)
+    path_seeds: tuple[int, ...] = (30, 31, 32, 33, 34)  # of optimizers.py, each with training images of its own
+    path_compare: Mapping[str, Any] = field(default_factory=dict)  # settings of its runs, beside those of `compare`
+    path_loss: float = 0.5  # training loss at which its optimisers are compared
     noises: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)  # noise levels of the trees of Fig. 1
     trees: int = 10  # number of trees per noise level
     tree_points: int = 60  # points per branch
@@ -96,6 +99,9 @@ SCALES = {
         claims_seeds=(10, 11),
         claims_directions=2,
         claims_retrain={"step_sizes": (0.25, 1.0)},
+        path_seeds=(30, 31),
+        path_compare={"train_size": 50, "steps": 1},
+        path_loss=20.0,  # after 6 updates nothing has been learned
         noises=(1.0,),
         trees=1,
         tree_points=10,
@@ -111,6 +117,8 @@ SCALES = {
         harder_retrain={"seeds": (0, 1, 2), "epochs": 30},
         # Two of four step sizes and 30 of 50 epochs in 54 runs; the ablation of weight decay is not reduced.
         sweep_retrain={"step_sizes": (0.5, 1.0), "epochs": 30},
+        # Every update is recorded: 10 GB would be needed for the 100 epochs of `compare`.
+        path_compare={"steps": 1, "epochs": 25, "decay_epochs": ()},
     ),
     "real": Scale(
         dataset="fashion_mnist",
@@ -356,7 +364,7 @@ def parse_command(description: str, name: str) -> Experiment:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley.py, claims.py)",
+        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley, claims, optimizers)",
     )
     options = parser.parse_args()
     try:

@@ -7,8 +7,10 @@ from io import StringIO
 import claims
 import figure1
 import figure2
+import figure4
 import figure5
 import film
+import jax
 import landscapes
 import numpy as np
 import optimizers
@@ -19,6 +21,7 @@ from claims_rules import decide, records_of
 from common import SCALES, Experiment
 from rich.console import Console
 
+from jaxscape import Run, TrajectoryStore, trajectory_geometry
 from jaxscape.generalization.verdicts import VERDICTS
 from jaxscape.runs.config import PRESETS
 from jaxscape.runs.folder import RunFolder
@@ -105,8 +108,8 @@ def figure5_run(figure2_run, run):
 
 
 @pytest.fixture(scope="module")
-def optimizers_run(run):
-    return run(optimizers)
+def figure4_run(run):
+    return run(figure4)
 
 
 def test_the_sweep_retrains_the_same_minima_with_all_settings(sweep_run):
@@ -179,9 +182,9 @@ def test_the_harder_data_set_is_trained_and_retrained(figure5_run):
 
 
 @pytest.mark.filterwarnings("ignore:the graph of")
-def test_optimizers_are_drawn_separately_in_pairs_and_together(optimizers_run):
-    folder, out = optimizers_run
-    assert "optimizers: 6 networks to train; about" in out
+def test_optimizers_are_drawn_separately_in_pairs_and_together(figure4_run):
+    folder, out = figure4_run
+    assert "figure4: 6 networks to train; about" in out
     drawn = {path.stem for path in (folder / "optimizers" / "figures").glob("*.png")}
     for part in ("", "-null-rotated", "-seed10", "-adam", "-sgd+momentum", "-momentum+adam"):
         assert f"phate-cosine-none-knn5{part}" in drawn
@@ -213,3 +216,25 @@ def test_every_claim_is_decided_from_fresh_minima(run):
     assert set(still["return"]) == {0}
     images = {RunFolder(folder / "claims" / f"bad-{seed}-paper").settings("train").images_seed for seed in (10, 11)}
     assert images == {10, 11}
+
+
+def test_claims_on_optimizers_are_decided_from_every_update(run):
+    folder, _ = run(optimizers)
+    record = json.loads((folder / "optimizers.json").read_text())
+    assert [each["text"] for each in record["claims"]] == [claim.text for claim in optimizers.CLAIMS]
+    assert len(record["networks"]) == 2 * 5
+    networks = {each["network"]: each["epochs"] for each in record["networks"] if each["seed"] == 31}
+    assert {name: each["updates"] for name, each in networks.items()} == dict.fromkeys(networks, 6)
+    geometry = trajectory_geometry(Run(folder / "optimizer-paths" / "seed-31", quiet=True).measured().gram)
+    for member, name in enumerate(optimizers.OPTIMIZERS):
+        found = networks[name]
+        np.testing.assert_allclose(found["norm"], geometry.norm[-1, member], rtol=1e-5)
+        np.testing.assert_allclose(found["chord"], geometry.chord[-1, member], rtol=1e-5)
+        np.testing.assert_allclose(found["path"], np.nansum(geometry.movement[:, member]), rtol=1e-5)
+        np.testing.assert_allclose(found["turning"], np.nanmean(geometry.turning[:, member]), rtol=1e-5)
+    starts = [RunFolder(folder / "optimizer-paths" / f"seed-31{part}") for part in ("", "-effective", "-order")]
+    first = [TrajectoryStore.open(each.trajectories).read(epochs=0, members=0) for each in starts]
+    for other in first[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, first[0])
+    assert {each.settings("compare").images_seed for each in starts} == {31}
+    assert (folder / "optimizer-paths.md").read_text() == optimizers.page(record)
