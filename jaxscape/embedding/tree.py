@@ -82,7 +82,7 @@ def count_noise(
         ValueError: for coordinates that are not finite or above 30, or an argument out of range.
     """
     rates = picture("log_rates", log_rates, fewest=1)
-    require(bool((rates <= 30).all()), "log_rates", "at most 30", rates.max())  # the counts must fit into int64
+    require(bool((rates <= 30).all()), "log_rates", "at most 30", float(rates.max()))  # the counts must fit into int64
     for name, value in {"dispersion": dispersion, "library": library}.items():
         require(is_real(value) and 0 <= value < np.inf, name, "a finite number of at least 0", value)
     require(is_real(dropout) and 0 <= dropout < 1, "dropout", "a number from 0 to below 1", dropout)
