@@ -71,6 +71,8 @@ class Scale:
     tree_points: int = 60  # points per branch
     map_seeds: tuple[int, ...] = tuple(range(100, 110))  # of the trees of embedding_map.py
     map_points: tuple[int, ...] = (20, 10, 40)  # points per branch of these trees; claims are decided with the first
+    # Other shapes of these trees: branches, points per branch, dimension.
+    map_shapes: tuple[tuple[int, int, int], ...] = ((10, 20, 30), (10, 20, 300), (4, 50, 100), (20, 10, 100))
     landscape: Mapping[str, Any] = field(default_factory=dict)  # points, line_points, steps, epochs for landscapes.py
 
 
@@ -97,6 +99,7 @@ SCALES = {
         tree_points=10,
         map_seeds=(0, 1),
         map_points=(6,),
+        map_shapes=(),
     ),
     "quick": Scale(
         dataset="digits",

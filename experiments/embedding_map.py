@@ -37,6 +37,7 @@ Every cell is written when it is done, so that the same command resumes. `--publ
 benchmarks/results/embedding_map.json, docs/embedding_map.png and the tables of docs/embedding.md.
 """
 
+import itertools
 import json
 import shutil
 import sys
@@ -48,7 +49,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import Experiment, Record, select, start
+from common import Experiment, Record, Scale, select, start
 from matplotlib.figure import Figure
 from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
@@ -73,8 +74,7 @@ SINGLE_CELL = {"dispersion": 0.5, "dropout": 0.5, "library": 0.5}
 # From the least to the most noise: standard deviations, or expected counts.
 LEVELS = {"gaussian": (0.0, 0.5, 1.0, 2.0), "poisson": (3.0, 1.0, 0.3, 0.1), "single-cell": (10.0, 3.0, 1.0, 0.3)}
 BRANCHES, SIZE = 10, 100
-OTHERS = ((10, 20, 30), (10, 20, 300), (4, 50, 100), (20, 10, 100))  # branches, points per branch, dimension
-OTHER_LEVEL = 2  # the level at which these are tried
+OTHER_LEVEL = 2  # the level at which other shapes of trees are tried
 
 RIVALS: dict[str, Callable[[np.ndarray], Any]] = {"t-SNE": tsne, "UMAP": umap, "PCA": pca, "MDS": mds}
 PHATES: dict[str, dict[str, Any]] = {
@@ -101,17 +101,15 @@ class Cell(NamedTuple):
         return f"{self.kind}-{self.level:g}-{self.branches}x{self.points}-{self.size}.json"
 
 
-def cells(points: Iterable[int]) -> list[Cell]:
-    """Return all cells, those of the claims first."""
-    found = [
-        Cell(kind, level, BRANCHES, length, SIZE)
-        for length in points
-        for kind, levels in LEVELS.items()
-        for level in levels
-    ]
-    others = [Cell(kind, LEVELS[kind][OTHER_LEVEL], *shape) for shape in OTHERS for kind in LEVELS]
-    count = sum(map(len, LEVELS.values()))
-    return found[:count] + others + found[count:]
+def cells(scale: Scale) -> list[Cell]:
+    """Return all cells, those of the claims first, then small trees before large ones."""
+    first, *more = (
+        [Cell(kind, level, BRANCHES, length, SIZE) for kind, levels in LEVELS.items() for level in levels]
+        for length in scale.map_points
+    )
+    others = [Cell(kind, LEVELS[kind][OTHER_LEVEL], *shape) for shape in scale.map_shapes for kind in LEVELS]
+    others += itertools.chain.from_iterable(more)
+    return first + sorted(others, key=lambda cell: cell.branches * cell.points)
 
 
 def make_tree(cell: Cell, seed: int) -> tuple[Tree, np.ndarray]:
@@ -176,7 +174,7 @@ def _scores(tree: Tree, picture: np.ndarray, truly: np.ndarray) -> Record:
 def measure_all(experiment: Experiment) -> list[Record]:
     """Return the records of all cells; those that are on disk are not computed again."""
     folder, seeds = experiment.folder / "embedding_map", list(experiment.scale.map_seeds)
-    todo, records = cells(experiment.scale.map_points), []
+    todo, records = cells(experiment.scale), []
     for number, cell in enumerate(todo):
         path, started = folder / cell.file, time.monotonic()
         found = json.loads(path.read_text()) if path.exists() else []
@@ -308,9 +306,9 @@ def verdicts(found: list[Record]) -> list[tuple[MeanInterval, str]]:
 # The page and the figure.
 
 
-def page(records: list[Record], found: list[Record], points: Iterable[int]) -> str:
+def page(records: list[Record], found: list[Record], grid: list[Cell]) -> str:
     """Return the tables of docs/embedding.md."""
-    grid, methods = cells(points), (*PHATES, *RIVALS)
+    methods = (*PHATES, *RIVALS)
     lines = []
     for method in PHATES:
         outcomes = [compare(records, cell, method).outcome for cell in grid]
@@ -399,7 +397,7 @@ def main(experiment: Experiment) -> None:
     points, folder = experiment.scale.map_points, experiment.folder
     records = measure_all(experiment)
     found = claims(records, points[0])
-    text = page(records, found, points)
+    text = page(records, found, cells(experiment.scale))
     record = {
         "command": " ".join(["python", *sys.argv]),
         "environment": environment(),

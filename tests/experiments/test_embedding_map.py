@@ -1,6 +1,7 @@
 """The map of PHATE and its rivals: its trees, its rules on synthetic scores, and a run of two small trees."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 
 import embedding_map
@@ -11,7 +12,7 @@ from embedding_map import LEVELS, PHATES, RIVALS, Cell
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
-POINTS = (20, 10)
+SCALE = replace(SCALES["quick"], map_points=(20, 10))
 
 
 def records(score, seeds=range(10)):
@@ -20,14 +21,14 @@ def records(score, seeds=range(10)):
         cell._asdict()
         | {"seed": seed, "method": method}
         | dict.fromkeys(embedding_map.SCORES, score(cell, method, seed))
-        for cell in embedding_map.cells(POINTS)
+        for cell in embedding_map.cells(SCALE)
         for seed in seeds
         for method in ("the distances", *PHATES, *RIVALS)
     ]
 
 
 def test_every_cell_is_there_once_and_those_of_the_claims_come_first():
-    found = embedding_map.cells(POINTS)
+    found = embedding_map.cells(SCALE)
     assert len(found) == len(set(found)) == len({cell.file for cell in found})
     count = sum(map(len, LEVELS.values()))
     assert {cell.points for cell in found[:count]} == {20}
@@ -57,7 +58,7 @@ def test_the_interval_of_the_difference_from_the_best_rival_decides(advantage, o
     noise -= noise.mean()
     base = {"PHATE": 0.6 + advantage, "PCA": 0.6, "UMAP": 0.5}
     made = records(lambda _, method, seed: base.get(method, 0.3) + (noise[seed] if method == "PHATE" else 0.0))
-    found = embedding_map.compare(made, embedding_map.cells(POINTS)[0])
+    found = embedding_map.compare(made, embedding_map.cells(SCALE)[0])
     assert (found.rival, found.outcome) == ("PCA", outcome)
     expected = ttest_1samp(advantage + noise, 0).confidence_interval(0.95)
     np.testing.assert_allclose([found.difference.low, found.difference.high], expected, atol=1e-12)
@@ -65,7 +66,7 @@ def test_the_interval_of_the_difference_from_the_best_rival_decides(advantage, o
 
 def test_an_embedding_that_fell_together_counts_as_0():
     made = records(lambda _, method, seed: None if method == "PHATE, t 100" else 0.5 + 0.01 * (seed % 2))
-    cell = embedding_map.cells(POINTS)[0]
+    cell = embedding_map.cells(SCALE)[0]
     assert embedding_map.scores(made, cell, "PHATE, t 100").tolist() == [0] * 10
     assert embedding_map.compare(made, cell, "PHATE, t 100").outcome == "loses"
 
@@ -79,7 +80,7 @@ def test_claims_are_decided_by_what_the_scores_were_made_of():
         ahead = {"PHATE": 0.8, "t-SNE": 0.95 if cell.kind == "poisson" else 0.7, "PCA": 0.5 - 0.1 * place}
         return ahead.get(method, 0.1) + jitter[seed] * (place + len(method)) / 5
 
-    found = embedding_map.claims(records(score), POINTS[0])
+    found = embedding_map.claims(records(score), SCALE.map_points[0])
     assert len(found) == 5 * len(LEVELS)
     assert all(len(each["values"]) == 10 and each["family"] == "embedding" for each in found)
     decided = {each["text"]: verdict for each, (_, verdict) in zip(found, embedding_map.verdicts(found), strict=True)}
@@ -93,8 +94,7 @@ def test_claims_are_decided_by_what_the_scores_were_made_of():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:n_jobs value:UserWarning")
-def test_two_small_trees_are_embedded_by_every_method_and_not_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_map, "OTHERS", ())
+def test_two_small_trees_are_embedded_by_every_method_and_not_twice(tmp_path):
     out = StringIO()
     experiment = Experiment("embedding_map", SCALES["smoke"], tmp_path, {}, Console(file=out, soft_wrap=True))
     embedding_map.main(experiment)
