@@ -321,7 +321,7 @@ def page(records: list[Record], found: list[Record], grid: list[Cell]) -> str:
     lines.append("|-" * (len(methods) + 4) + "|")
     for cell in sorted(grid, key=lambda cell: (list(LEVELS).index(cell.kind), LEVELS[cell.kind].index(cell.level))):
         means = [scores(records, cell, method).mean() for method in methods]
-        shown = [f"**{mean:.2f}**" if mean == max(means) else f"{mean:.2f}" for mean in means]
+        shown = [f"**{mean:.2f}**" if round(mean, 2) == round(max(means), 2) else f"{mean:.2f}" for mean in means]
         result = compare(records, cell)
         text = f"{_interval(result.difference)} {result.rival}, {result.outcome}"
         shape = f"{cell.branches} x {cell.points}, {cell.size}"
@@ -365,7 +365,9 @@ def draw(records: list[Record], points: Iterable[int]) -> Figure:
     first = next(iter(points))
     for column, (kind, levels) in enumerate(LEVELS.items()):
         ax = axes[2, column]
-        for number, method in enumerate((*RIVALS, *PHATES)):
+        # On connected graphs, as nearly all are, PHATE and PHATE, connected are the same line.
+        drawn = (*RIVALS, *(method for method in PHATES if PHATES[method].get("knn") != "connect"))
+        for number, method in enumerate(drawn):
             means = [scores(records, Cell(kind, level, BRANCHES, first, SIZE), method).mean() for level in levels]
             style = "--" if method in PHATES and method != "PHATE" else "-"
             ax.plot(means, style, marker=".", color=HUES[number], label=method, lw=2 if method == "PHATE" else 1)
@@ -376,7 +378,7 @@ def draw(records: list[Record], points: Iterable[int]) -> Figure:
         ax.set_ylim(0, 1)
         ax.set_title(f"{BRANCHES * first} points: {kind}")
     axes[2, 0].set_ylabel("DeMAP")
-    figure.legend(*axes[2, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=SMALL)
+    figure.legend(*axes[2, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=SMALL)
     return figure
 
 
