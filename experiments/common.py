@@ -75,6 +75,10 @@ class Scale:
     noises: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)  # noise levels of the trees of Fig. 1
     trees: int = 10  # number of trees per noise level
     tree_points: int = 60  # points per branch
+    map_seeds: tuple[int, ...] = tuple(range(100, 110))  # of the trees of embedding_map.py
+    map_points: tuple[int, ...] = (20, 10, 40)  # points per branch of these trees; claims are decided with the first
+    # Other shapes of these trees: branches, points per branch, dimension.
+    map_shapes: tuple[tuple[int, int, int], ...] = ((10, 20, 30), (10, 20, 300), (4, 50, 100), (20, 10, 100))
     landscape: Mapping[str, Any] = field(default_factory=dict)  # points, line_points, steps, epochs for landscapes.py
 
 
@@ -105,6 +109,9 @@ SCALES = {
         noises=(1.0,),
         trees=1,
         tree_points=10,
+        map_seeds=(0, 1),
+        map_points=(6,),
+        map_shapes=(),
     ),
     "quick": Scale(
         dataset="digits",
@@ -364,7 +371,7 @@ def parse_command(description: str, name: str) -> Experiment:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="also write page, figure and numbers into docs/ and benchmarks/results/ (valley, claims, optimizers)",
+        help="also write page, figure and numbers into docs/ and benchmarks/results/",
     )
     options = parser.parse_args()
     try:

@@ -72,7 +72,7 @@ _CONTENTS = {
         "rank_correlation",
         "successor_rank",
     ),
-    "embedding.tree": ("Tree", "artificial_tree"),
+    "embedding.tree": ("Tree", "artificial_tree", "count_noise"),
     "topology.domain": ("NeighbourGraph", "neighbour_graph"),
     "topology.persistence": ("Persistence", "persistence"),
     "topology.tree": ("MergeTree", "merge_tree"),
@@ -133,7 +133,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors; a test holds the tw
         successor_rank,
     )
     from jaxscape.embedding.phate import PhateResult, phate, project
-    from jaxscape.embedding.tree import Tree, artificial_tree
+    from jaxscape.embedding.tree import Tree, artificial_tree, count_noise
     from jaxscape.generalization.environments import SignError, SignErrorEnvironment, sign_error
     from jaxscape.generalization.inference import (
         Equivalence,
@@ -270,6 +270,7 @@ __all__ = [
     "connect",
     "connect_epochs",
     "corrupt_labels",
+    "count_noise",
     "decay_factors",
     "degeneracy",
     "demap",

@@ -1,11 +1,11 @@
-"""An artificial tree with known geodesic distances, as in the paper's Fig. 1C."""
+"""An artificial tree with known geodesic distances, as in the paper's Fig. 1C, and counts of such points."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int
 
-from jaxscape.embedding.arguments import check_whole, is_real, require
+from jaxscape.embedding.arguments import Coordinates, check_whole, is_real, picture, require
 
 
 class Tree(NamedTuple):
@@ -54,3 +54,41 @@ def artificial_tree(
     numbers = np.arange(total)
     places += noise * generator.standard_normal(places.shape)
     return Tree(places, geodesics, numbers // points, numbers % points)
+
+
+def count_noise(
+    log_rates: Coordinates, *, dispersion: float = 0.0, dropout: float = 0.0, library: float = 0.0, seed: int = 0
+) -> Int[np.ndarray, "points size"]:
+    """Return counts of points whose coordinates are the logarithms of expected counts, as in single-cell sequencing.
+
+    With m = exp(log_rates), a count is zero with the probability `dropout`. Otherwise it is Poisson of mean L G m: L is
+    lognormal of mean 1, one number per point (its library size), and G is gamma of mean 1 and variance `dispersion`,
+    one number per count, which makes the counts negative binomial. With p = 1 - dropout:
+
+        mean        p m
+        variance    p m + p m^2 [(1 + dispersion) exp(library^2) - p]
+
+    Args:
+        log_rates: (n, size).
+        dispersion: variance of G; 0 gives Poisson counts.
+        dropout: probability of a zero whatever the rate, from 0 to below 1.
+        library: standard deviation of log L.
+        seed: seed of all of it.
+
+    Returns:
+        int64 (n, size).
+
+    Raises:
+        ValueError: for coordinates that are not finite or above 30, or an argument out of range.
+    """
+    rates = picture("log_rates", log_rates, fewest=1)
+    require(bool((rates <= 30).all()), "log_rates", "at most 30", float(rates.max()))  # the counts must fit into int64
+    for name, value in {"dispersion": dispersion, "library": library}.items():
+        require(is_real(value) and 0 <= value < np.inf, name, "a finite number of at least 0", value)
+    require(is_real(dropout) and 0 <= dropout < 1, "dropout", "a number from 0 to below 1", dropout)
+    check_whole("seed", seed, 0)
+    generator = np.random.default_rng(seed)
+    means = np.exp(rates) * generator.lognormal(-(library**2) / 2, library, (len(rates), 1))
+    if dispersion > 0:
+        means = means * generator.gamma(1 / dispersion, dispersion, means.shape)
+    return generator.poisson(means) * (generator.random(means.shape) >= dropout)
