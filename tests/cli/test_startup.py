@@ -36,7 +36,9 @@ def test_help_does_not_import_numpy(command):
     assert not imported_by(*command) & {"numpy", *HEAVY}
 
 
-@pytest.mark.parametrize("kind", ["retrained", "compared", "recorded", "joined"])
+@pytest.mark.parametrize(
+    "kind", ["retrained", "joined", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("compared", "recorded"))]
+)
 def test_info_does_not_import_jax(tiny, kind):
     assert not imported_by("info", tiny[kind].folder) & set(HEAVY)
 

@@ -137,7 +137,13 @@ def test_trace_and_top_eigenvalue_match_the_dense_hessian():
     assert np.isclose(sharpness(PROBLEM, PARAMS, kind="top_eigenvalue", **options).value, np.linalg.eigvalsh(dense)[-1])
 
 
-@pytest.mark.parametrize("kind", sorted(SHARPNESS))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in ("worst_case_filter", "average_case") else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in sorted(SHARPNESS)
+    ],
+)
 def test_sharpness_of_a_stack_matches_that_of_its_members(kind):
     members = parameters(SHAPES, seed=3, leading=(2,))
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), STATE)

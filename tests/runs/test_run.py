@@ -129,9 +129,14 @@ def test_init_is_traced_once(tmp_path):
 def test_reading_needs_no_problem(finished):
     run = Run(finished.folder, quiet=True)
     assert run.report() == finished.report()
-    assert run.plot()
+    assert run.measured().gram.num_points == 16
     with pytest.raises(ValueError, match="needs a problem"):
         run.retrain(**RETRAIN)
+
+
+@pytest.mark.slow
+def test_drawing_needs_no_problem(finished):
+    assert Run(finished.folder, quiet=True).plot()
 
 
 def test_the_minimum_has_the_structure_of_the_parameters(finished):
