@@ -89,8 +89,7 @@ def test_writers_are_refused_in_one_line_and_readers_are_not(jaxscape, run, othe
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("other")
-def test_a_run_that_is_being_written_is_drawn(jaxscape, run):
+def test_a_run_that_is_being_written_is_drawn(jaxscape, run, other):
     assert jaxscape("plot", run).code == 0
 
 
