@@ -65,7 +65,7 @@ def test_plot_does_not_import_jax(finished, tmp_path):
     assert not imported & (set(HEAVY) - {"matplotlib", "PIL"})
 
 
-@pytest.mark.parametrize("threshold", [None, "0.5"])
+@pytest.mark.parametrize("threshold", [None, pytest.param("0.5", marks=pytest.mark.slow)])
 def test_the_compilation_cache_is_configured_before_jax_is_imported(finished, tmp_path, threshold):
     """Programs that compile fast are cached too, since there are many, unless the user sets another threshold."""
     shown = "import jax; [print(jax.config.values[name]) for name in sys.argv.pop().split()]; print("

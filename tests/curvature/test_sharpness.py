@@ -87,7 +87,9 @@ def test_the_average_case_is_half_the_trace_times_the_variance(kind, scale):
     assert np.isclose(result.standard_error, np.std(forms, ddof=1) / np.sqrt(40), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "scale"), [("pac_bayes", "one"), ("pac_bayes_adaptive", "element")])
+@pytest.mark.parametrize(
+    ("kind", "scale"), [("pac_bayes", "one"), pytest.param("pac_bayes_adaptive", "element", marks=pytest.mark.slow)]
+)
 def test_the_pac_bayes_sigma_matches_its_closed_form(kind, scale):
     result = measured(kind, target=0.1, draws=40)
     matrix = SCALES[scale][:, None] * MATRIX * SCALES[scale]

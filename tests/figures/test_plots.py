@@ -367,6 +367,7 @@ def test_a_distance_figure_without_minima_is_rejected():
         plots.distance_figure([])
 
 
+@pytest.mark.slow
 def test_a_figure_is_saved_to_the_same_bytes_every_time(tmp_path):
     fig = plots.minimum_figure(panel(seeds=2), note="a note")
     first = plots.save_figure(fig, tmp_path / "new" / "folder" / "knn5.t22")

@@ -295,7 +295,7 @@ def test_a_null_keeps_trajectories_of_any_lengths_and_what_its_kind_keeps_of_eac
 @pytest.mark.parametrize("kind", ["rotated", pytest.param("random", marks=pytest.mark.slow)])
 def test_the_cosine_of_movements_of_trajectories_of_other_lengths_is_that_of_random_directions(kind):
     """Cosines of the first copy's last movement with the third's and with its jump, squared: Beta(1/2, (P - 1)/2)."""
-    cosine = draws(unequal(size=20), kind, 400)
+    cosine = draws(unequal(size=20), kind, 200)
     for other in (7, 11, 12, 1):
         assert stats.kstest(cosine[:, 4, other] ** 2, stats.beta(0.5, 19 / 2).cdf).pvalue > 1e-3, other
 
@@ -512,7 +512,7 @@ def test_decay_and_rotated_keeps_decay_and_draws_the_rest_as_rotated_does():
 @pytest.mark.parametrize("size", [6, pytest.param(40, marks=pytest.mark.slow)])
 def test_the_cosine_of_a_rotated_gradient_part_is_that_of_random_directions(size):
     real, factors = decaying(size=size, members=2)[-1], np.repeat(FACTORS, 2)
-    keys = jax.random.split(jax.random.key(2), 400)
+    keys = jax.random.split(jax.random.key(2), 200)
     draws = [null_trajectories(real, kind="decay+rotated", key=key, factors=factors) for key in keys]
     cosine = np.array([split_displacements(draw, factors).cosine[-1, 0] for draw in draws])
     assert stats.kstest(cosine**2, stats.beta(0.5, (size - 1) / 2).cdf).pvalue > 1e-3
