@@ -217,8 +217,17 @@ def running_statistics(problem, params, model_state):
 each_framework = pytest.mark.parametrize("name", FRAMEWORKS)
 
 
-@each_framework
-@pytest.mark.parametrize("statistics", ["recalibrated", "interpolated", "kept"])
+@pytest.mark.parametrize(
+    ("name", "statistics"),
+    [
+        ("nnx", "recalibrated"),
+        ("nnx", "kept"),
+        ("equinox", "interpolated"),
+        pytest.param("nnx", "interpolated", marks=pytest.mark.slow),
+        pytest.param("equinox", "recalibrated", marks=pytest.mark.slow),
+        pytest.param("equinox", "kept", marks=pytest.mark.slow),
+    ],
+)
 def test_lines_and_barriers_have_the_losses_of_linen(name, statistics):
     it = own(name)
     t = np.linspace(0, 1, 5)
@@ -362,8 +371,15 @@ def dense(name, recalibrated=False):
         )
 
 
-@each_framework
-@pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("nnx", "hessian"),
+        ("equinox", "gauss_newton"),
+        pytest.param("nnx", "gauss_newton", marks=pytest.mark.slow),
+        pytest.param("equinox", "hessian", marks=pytest.mark.slow),
+    ],
+)
 def test_products_are_those_of_dense_matrices(name, kind):
     it, exact = own(name), dense(name)
     generator = np.random.default_rng(1)

@@ -36,7 +36,9 @@ def test_help_does_not_import_numpy(command):
     assert not imported_by(*command) & {"numpy", *HEAVY}
 
 
-@pytest.mark.parametrize("kind", ["retrained", "compared", "recorded", "joined"])
+@pytest.mark.parametrize(
+    "kind", ["retrained", "joined", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("compared", "recorded"))]
+)
 def test_info_does_not_import_jax(tiny, kind):
     assert not imported_by("info", tiny[kind].folder) & set(HEAVY)
 
@@ -63,7 +65,7 @@ def test_plot_does_not_import_jax(finished, tmp_path):
     assert not imported & (set(HEAVY) - {"matplotlib", "PIL"})
 
 
-@pytest.mark.parametrize("threshold", [None, "0.5"])
+@pytest.mark.parametrize("threshold", [None, pytest.param("0.5", marks=pytest.mark.slow)])
 def test_the_compilation_cache_is_configured_before_jax_is_imported(finished, tmp_path, threshold):
     """Programs that compile fast are cached too, since there are many, unless the user sets another threshold."""
     shown = "import jax; [print(jax.config.values[name]) for name in sys.argv.pop().split()]; print("

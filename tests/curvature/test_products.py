@@ -90,8 +90,19 @@ def test_several_vectors_in_one_program_give_the_same_products(kind):
     assert np.allclose(products_together(at.groups[0], kind, vectors)[0], exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["loop", "threads:2", "vmap", "vmap:2"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "strategy"),
+    [
+        ("float64", "loop"),
+        ("float32", "threads:2"),
+        ("float64", "vmap"),
+        ("float32", "vmap:2"),
+        pytest.param("float32", "loop", marks=pytest.mark.slow),
+        pytest.param("float64", "threads:2", marks=pytest.mark.slow),
+        pytest.param("float32", "vmap", marks=pytest.mark.slow),
+        pytest.param("float64", "vmap:2", marks=pytest.mark.slow),
+    ],
+)
 def test_products_of_a_stack_match_those_of_its_members(strategy, dtype):
     members, vectors = (parameters(SHAPES, seed=seed, leading=(3,)) for seed in (3, 4))
     states = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, 3 * leaf]), STATE)

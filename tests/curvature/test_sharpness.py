@@ -87,7 +87,9 @@ def test_the_average_case_is_half_the_trace_times_the_variance(kind, scale):
     assert np.isclose(result.standard_error, np.std(forms, ddof=1) / np.sqrt(40), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "scale"), [("pac_bayes", "one"), ("pac_bayes_adaptive", "element")])
+@pytest.mark.parametrize(
+    ("kind", "scale"), [("pac_bayes", "one"), pytest.param("pac_bayes_adaptive", "element", marks=pytest.mark.slow)]
+)
 def test_the_pac_bayes_sigma_matches_its_closed_form(kind, scale):
     result = measured(kind, target=0.1, draws=40)
     matrix = SCALES[scale][:, None] * MATRIX * SCALES[scale]
@@ -137,7 +139,13 @@ def test_trace_and_top_eigenvalue_match_the_dense_hessian():
     assert np.isclose(sharpness(PROBLEM, PARAMS, kind="top_eigenvalue", **options).value, np.linalg.eigvalsh(dense)[-1])
 
 
-@pytest.mark.parametrize("kind", sorted(SHARPNESS))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in ("worst_case_filter", "average_case") else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in sorted(SHARPNESS)
+    ],
+)
 def test_sharpness_of_a_stack_matches_that_of_its_members(kind):
     members = parameters(SHAPES, seed=3, leading=(2,))
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), STATE)

@@ -117,7 +117,7 @@ def test_the_density_with_all_steps_matches_the_eigenvalues():
     assert again.width == 0.5
 
 
-@pytest.mark.parametrize("strategy", ["loop", "threads:2", "vmap"])
+@pytest.mark.parametrize("strategy", ["loop", pytest.param("threads:2", marks=pytest.mark.slow), "vmap"])
 def test_the_spectra_of_a_stack_match_those_of_its_members(strategy):
     members = parameters(SHAPES, seed=3, leading=(3,))
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), STATE)
@@ -133,7 +133,9 @@ def test_the_spectra_of_a_stack_match_those_of_its_members(strategy):
             assert np.allclose(a, b, rtol=0, atol=1e-7 * max(1, np.abs(b).max()))
 
 
-@pytest.mark.parametrize("strategy", ["loop", "threads:2", "vmap"])
+@pytest.mark.parametrize(
+    "strategy", ["vmap", *(pytest.param(each, marks=pytest.mark.slow) for each in ("loop", "threads:2"))]
+)
 def test_members_may_converge_after_different_numbers_of_steps(strategy):
     quartic = Problem(lambda p, s, b, k: (jnp.sum(p["x"] ** 4) / 12 + 0 * jnp.sum(b), (s, {})), jnp.zeros((5, 1)))
     members = {"x": jnp.stack([jnp.full(40, 3.0), jnp.linspace(1, 2, 40)])}  # the Hessian is diag(x^2)

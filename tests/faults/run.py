@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, help="duration after the references are made")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=sorted(CAMPAIGNS), help="run one campaign instead of all")
+    parser.add_argument("--only", choices=sorted(CAMPAIGNS), nargs="+", help="run these campaigns instead of all")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file for figures and failures")
     parser.add_argument("--replay", type=Path, help="a file that --json wrote")
@@ -93,7 +93,7 @@ def prepare(scratch: Path) -> tuple[Cases, Path]:
 
 def run_campaigns(options: argparse.Namespace, figures: Figures) -> None:
     """Run campaigns one after the other, each for its fraction of the time."""
-    names = [options.only] if options.only else list(CAMPAIGNS)
+    names = options.only or list(CAMPAIGNS)
     cases, library = prepare(options.scratch)
     servers = [
         Server(library, options.scratch / f"server{worker}", options.compiled) for worker in range(options.workers)

@@ -129,6 +129,7 @@ def test_weight_decay_alone_is_dotted_and_what_is_drawn_at_random_dashed_alone_o
         assert dashes == {each.label: expected[each.label] for each in surrogates}
 
 
+@pytest.mark.slow
 def test_the_same_panels_give_the_same_bytes(tmp_path):
     for name, make in (("polar", polar_figure), ("plane", plane_figure)):
         once, again = (save_figure(make([exact_panel()], note="n"), tmp_path / f"{name}{number}") for number in (1, 2))
@@ -231,7 +232,9 @@ PANELS = {
 
 
 @pytest.mark.parametrize("make", [polar_figure, plane_figure])
-@pytest.mark.parametrize("panels", PANELS)
+@pytest.mark.parametrize(
+    "panels", [name if name in ("minima", "groups") else pytest.param(name, marks=pytest.mark.slow) for name in PANELS]
+)
 def test_texts_are_readable_and_cover_nothing(make, panels):
     fig = make(PANELS[panels](), note="a note")
     texts = written(fig)

@@ -75,8 +75,14 @@ def test_the_newest_points_are_larger_except_under_a_diamond():
     assert set(drawn.points.get_sizes()) == {0, POINT_SIZE}
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("look", plots.LOOKS)
+@pytest.mark.parametrize(
+    ("look", "dimensions"),
+    [
+        pytest.param(look, dimensions, marks=() if (number == 0) == (dimensions == 2) else pytest.mark.slow)
+        for number, look in enumerate(plots.LOOKS)
+        for dimensions in (2, 3)
+    ],
+)
 def test_the_last_frame_is_the_still_picture_to_the_pixel(look, dimensions):
     still, moved = (made(panel(dimensions=dimensions), look=look) for _ in range(2))
     still.clock.set_text(f"epoch {EPOCHS} of {EPOCHS}")
@@ -110,6 +116,7 @@ def test_the_last_frame_of_the_polar_view_is_the_still_picture_to_the_pixel():
     np.testing.assert_array_equal(pixels(moved.fig), pixels(still.fig))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_ffmpeg")
 def test_a_film_of_the_polar_view_has_the_same_bytes_every_time(tmp_path):
     one, other = (film.save_film([exact_panel()], tmp_path / name, **SMALL)[0] for name in "ab")

@@ -122,7 +122,9 @@ def test_everything_lies_within_the_figure(fig):
     assert np.all(whole.max <= fig.get_size_inches())
 
 
-@pytest.mark.parametrize("name", ["contours", "in space", "persistence"])
+@pytest.mark.parametrize(
+    "name", ["contours", *(pytest.param(name, marks=pytest.mark.slow) for name in ("in space", "persistence"))]
+)
 def test_the_same_panels_give_the_same_bytes(name, tmp_path):
     once, again = (save_figure(FIGURES[name](), tmp_path / str(number)) for number in (1, 2))
     assert [file.suffix for file in once] == [".png", ".svg", ".pdf"]

@@ -75,7 +75,15 @@ FIGURES = {
 }
 
 
-@pytest.fixture(scope="module", params=FIGURES)
+# Each function that draws is there by default; more columns, rows and other sizes are among the slow tests.
+SLOW = ("1 column, 10 directions", "3 columns", "5 columns", "losses of one size", "small losses", "four methods")
+SLOW += ("seven methods", "components of a minimum", "seven distances", "3 distances")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FIGURES],
+)
 def fig(request):
     fig = FIGURES[request.param]()
     fig.draw_without_rendering()
@@ -142,7 +150,7 @@ def test_panels_have_one_size_whatever_the_texts_beside_them(fig):
     np.testing.assert_allclose(heights, {4: 1.45, 5: 1.16}.get(columns, PANEL_INCHES), rtol=1e-6)
 
 
-@pytest.mark.parametrize("columns", range(1, 6))
+@pytest.mark.parametrize("columns", [1, 5, *(pytest.param(columns, marks=pytest.mark.slow) for columns in (2, 3, 4))])
 def test_up_to_five_columns_fit_the_width_of_a_page(columns):
     figures = [
         plots.comparison_figure([COLUMN] * columns, looks=["dark", "epoch"]),
@@ -359,6 +367,7 @@ def test_a_distance_figure_without_minima_is_rejected():
         plots.distance_figure([])
 
 
+@pytest.mark.slow
 def test_a_figure_is_saved_to_the_same_bytes_every_time(tmp_path):
     fig = plots.minimum_figure(panel(seeds=2), note="a note")
     first = plots.save_figure(fig, tmp_path / "new" / "folder" / "knn5.t22")

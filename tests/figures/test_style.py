@@ -36,6 +36,10 @@ SETTINGS = {
     },
     "paths": {"path.simplify": False, "path.sketch": (1, 100, 2), "agg.path.chunksize": 100},
     "margins": {"axes.xmargin": 0.5, "axes.autolimit_mode": "round_numbers", "axes3d.grid": False},
+}
+# All of them in one figure; each alone is among the slow tests.
+SETTINGS = {"all": {name: value for chosen in SETTINGS.values() for name, value in chosen.items()}} | SETTINGS
+SETTINGS |= {
     "dark_background": "dark_background",
     "ggplot": "ggplot",
     "grayscale": "grayscale",
@@ -83,21 +87,28 @@ def settings(request):
         yield dict(matplotlib.rcParams)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, indirect=True)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        name if name in ("all", "LaTeX", "dark_background") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SETTINGS
+    ],
+    indirect=True,
+)
 def test_settings_change_no_byte_and_are_not_changed(settings, expected, tmp_path):
     """Compare all settings on the figure with the most parts."""
     assert saved("comparison", tmp_path) == expected["comparison"]
     assert dict(matplotlib.rcParams) == settings
 
 
-@pytest.mark.parametrize("settings", ["LaTeX", "dark_background"], indirect=True)
+@pytest.mark.parametrize("settings", ["LaTeX", pytest.param("dark_background", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize("figure", [name for name in FIGURES if name != "comparison"])
 @pytest.mark.usefixtures("settings")
 def test_every_figure_has_its_own_settings(figure, expected, tmp_path):
     assert saved(figure, tmp_path) == expected[figure]
 
 
-@pytest.mark.parametrize("settings", ["LaTeX", "dark_background"], indirect=True)
+@pytest.mark.parametrize("settings", ["all", pytest.param("dark_background", marks=pytest.mark.slow)], indirect=True)
 def test_settings_change_no_byte_of_a_film(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(film.FFMpegWriter, "isAvailable", classmethod(lambda cls: False))
     options = {"seconds": 0.1, "hold": 0.1, "dpi": 40, "max_frames": 2}
@@ -124,7 +135,11 @@ save_figure(distance_figure([DistancePanel("run", [1, 2, 3], epoch=[0, 1, 2], **
 
 @pytest.mark.parametrize(
     ("backend", "matplotlibrc"),
-    [("missing", ""), ("agg", "text.usetex: True\nbackend: svg\naxes.grid: True")],
+    [
+        ("missing", "text.usetex: True\nbackend: svg\naxes.grid: True"),
+        pytest.param("agg", "text.usetex: True\nbackend: svg\naxes.grid: True", marks=pytest.mark.slow),
+        pytest.param("missing", "", marks=pytest.mark.slow),
+    ],
 )
 def test_a_process_with_settings_writes_the_same_bytes(tmp_path, backend, matplotlibrc):
     """The settings come from MPLBACKEND and from a matplotlibrc in the working directory."""
@@ -138,7 +153,9 @@ def test_a_process_with_settings_writes_the_same_bytes(tmp_path, backend, matplo
         assert (tmp_path / f"actual.{ending}").read_bytes() == (tmp_path / f"expected.{ending}").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["a$b$c", r"$\nothing$", "one $"])
+@pytest.mark.parametrize(
+    "name", [r"$\nothing$", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a$b$c", "one $"))]
+)
 def test_the_name_of_a_run_is_not_parsed_as_a_formula(tmp_path, name):
     named = panel()._replace(title=name, note=name)
     figures = [

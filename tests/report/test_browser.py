@@ -241,7 +241,7 @@ def test_tabs_follow_the_arrow_keys(opened):
     assert watched.tab.get_by_role("tab", name="3-D").get_attribute("aria-selected") == "true"
 
 
-@pytest.mark.parametrize("color", ["step size", "epoch", "loss"])
+@pytest.mark.parametrize("color", ["step size", "loss", pytest.param("epoch", marks=pytest.mark.slow)])
 def test_colours_follow_the_choice(opened, color):
     watched = opened()
     before = watched.picture()
@@ -411,7 +411,14 @@ def test_trajectories_that_start_at_their_reference(opened):
     assert "jumps" not in told
 
 
-@pytest.mark.parametrize("kind", ["retrained", "diverged", "compared", "recorded", "joined"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "retrained",
+        "joined",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("diverged", "compared", "recorded")),
+    ],
+)
 def test_every_kind_of_run_has_a_page(opened, tiny, kind, tmp_path):
     watched = opened(tiny[kind].page(tmp_path / f"{kind}.html"))
     assert min(watched.ink(number) for number in (0, 1)) > 50

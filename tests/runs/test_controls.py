@@ -77,6 +77,11 @@ def test_some_seeds_are_embedded_by_their_own_distances(jaxscape, run):
     labels = read_csv(run / "geometry.csv")
     assert len(found) == np.sum((labels["seed"] == 1) & (labels["step_size"] > 0))
     assert abs(found.mean(axis=0)).max() < 1e-8 * abs(found).max()
+
+
+@pytest.mark.slow
+def test_figures_say_which_seeds_they_show(jaxscape, run):
+    assert jaxscape("embed", run, "--method", "pca", "--only-seeds", 1).code == 0
     assert jaxscape("plot", run).code == 0
     assert "euclidean distance; only seed 1" in (run / "figures" / "pca-euclidean-seed1.svg").read_text()
     assert "only seed 1" not in (run / "figures" / f"{SETTING}.svg").read_text()

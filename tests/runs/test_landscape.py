@@ -291,7 +291,7 @@ def test_measurements_of_an_own_problem_agree_with_its_formula(tiny, tmp_path):
     assert {path.suffix for path in run.folder.figures.glob("curvature-*")} == {".png", ".svg", ".pdf"}
 
 
-@pytest.mark.parametrize("name", ["compared", "recorded"])
+@pytest.mark.parametrize("name", ["compared", pytest.param("recorded", marks=pytest.mark.slow)])
 def test_trajectories_without_a_minimum_have_a_plane_through_their_mean(tiny, tmp_path, name):
     run = tiny_run(tiny, name, tmp_path / "run")
     kept = read_kept(run.surface(plane="trajectory", points=3, every=1))
@@ -344,6 +344,7 @@ def test_stacks_of_copies_have_the_curvature_of_each_and_resume_to_the_same_byte
         assert (folder / name).read_bytes() == (together / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_copies_side_by_side_have_the_curvature_of_each(tiny, tmp_path):
     one, other = (
         read_kept(tiny_run(tiny, "retrained", tmp_path / name).curvature(k=1, steps=12, at="ends", strategy=strategy))

@@ -84,8 +84,13 @@ def test_writers_are_refused_in_one_line_and_readers_are_not(jaxscape, run, othe
         assert f"process {other.pid} on " in outcome.err
         assert len(outcome.err.splitlines()) == 1
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != LOCK} == before
-    for command in (["info"], ["plot"], ["embed", "--knn", 3]):
+    for command in (["info"], ["embed", "--knn", 3]):
         assert jaxscape(command[0], run, *command[1:]).code == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_is_being_written_is_drawn(jaxscape, run, other):
+    assert jaxscape("plot", run).code == 0
 
 
 def test_a_killed_holder_releases_the_lock_and_its_file_is_reused(tmp_path, other):

@@ -126,16 +126,27 @@ def test_steps_that_a_killed_process_left_without_metrics_are_included(tmp_path)
     assert run.last_step == 50
 
 
-def test_several_networks_have_labels(tmp_path):
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Four networks of two seeds and two optimizers."""
     labels = [{"seed": seed, "optimizer": name} for seed in (0, 1) for name in ("adam", "sgd")]
-    with Run(tmp_path / "four", quiet=True) as run:
+    with Run(tmp_path_factory.mktemp("recorded") / "four", quiet=True) as run:
         for step in range(5):
             networks = [{"w": jnp.arange(6.0) * (step + 1) * (member + 1) ** 0.5} for member in range(4)]
             run.record(step, networks, {"loss": np.arange(4)}, labels=labels, group="optimizer")
     run.embed(method="pca")
-    assert run.plot()
+    return run, labels
+
+
+def test_several_networks_have_labels(several):
+    run, labels = several
     assert set(run.report()["geometry"]["by_optimizer"]) == {"adam", "sgd"}
     assert run.store().labels == labels
+
+
+@pytest.mark.slow
+def test_several_networks_are_drawn(several):
+    assert several[0].plot()
 
 
 def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
@@ -144,7 +155,6 @@ def test_runs_are_joined_with_exact_distances(recorded, other, tmp_path):
     joint.embed(method="pca")
     joint.embed(method="pca")
     assert out.getvalue().endswith("pca-euclidean is up to date\n")
-    assert joint.plot()
     points = np.concatenate([rows(recorded), rows(other)])
     measured = joint.measured()
     assert measured.labels["run"].tolist() == ["walk"] * 12 + ["other"] * 7
@@ -166,7 +176,7 @@ def test_a_joint_run_follows_changes_of_its_runs(other, tmp_path):
     assert joint.report()["epochs"] == 8
 
 
-@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+@pytest.mark.parametrize("kind", ["npz", pytest.param("safetensors", marks=pytest.mark.slow)])
 def test_checkpoints_are_imported_and_joined_by_two_commands(jaxscape, tmp_path, kind):
     sources = []
     for number, steps in enumerate((6, 9)):

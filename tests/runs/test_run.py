@@ -129,9 +129,14 @@ def test_init_is_traced_once(tmp_path):
 def test_reading_needs_no_problem(finished):
     run = Run(finished.folder, quiet=True)
     assert run.report() == finished.report()
-    assert run.plot()
+    assert run.measured().gram.num_points == 16
     with pytest.raises(ValueError, match="needs a problem"):
         run.retrain(**RETRAIN)
+
+
+@pytest.mark.slow
+def test_drawing_needs_no_problem(finished):
+    assert Run(finished.folder, quiet=True).plot()
 
 
 def test_the_minimum_has_the_structure_of_the_parameters(finished):
@@ -264,14 +269,23 @@ def test_a_given_minimum_is_retrained(tmp_path):
         Run(run.folder, problem(), quiet=True).train(epochs=3, batch_size=8)
 
 
-def test_networks_are_compared(tmp_path):
-    run = Run(tmp_path / "run", problem(), quiet=True)
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("compared") / "run", problem(), quiet=True)
     optimizers = {"adam": optax.adam(0.05), "slow": optax.sgd(0.01)}
     run.compare(optimizers, seeds=(3, 4), epochs=2, batch_size=8, strategy="loop")
     run.embed(knn=3)
-    assert run.plot()
-    assert set(run.report()["geometry"]["by_optimizer"]) == {"adam", "slow"}
-    assert [label["optimizer"] for label in run.store().labels] == ["adam", "adam", "slow", "slow"]
+    return run
+
+
+def test_networks_are_compared(compared):
+    assert set(compared.report()["geometry"]["by_optimizer"]) == {"adam", "slow"}
+    assert [label["optimizer"] for label in compared.store().labels] == ["adam", "adam", "slow", "slow"]
+
+
+@pytest.mark.slow
+def test_compared_networks_are_drawn(compared):
+    assert compared.plot()
 
 
 def test_batches_of_a_function_are_counted_as_updates(tmp_path):

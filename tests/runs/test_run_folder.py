@@ -310,11 +310,17 @@ def test_metric_mds_has_the_minimum_and_preserves_the_distances_best(jaxscape, r
     assert record["stress"] == pytest.approx(stress(distances, of_mds), rel=1e-6)
     _, of_pca = drawn("pca")
     assert stress(distances[1:, 1:], of_mds[1:, 1:]) < stress(distances[1:, 1:], of_pca)
+
+
+@pytest.mark.slow
+def test_metric_mds_is_drawn(jaxscape, run):
+    assert jaxscape("embed", run, "--method", "mds").code == 0
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err
     assert (run / "figures" / "mds-euclidean.png").exists()
 
 
+@pytest.mark.slow
 def test_the_exact_views_are_drawn_first(jaxscape, run):
     outcome = jaxscape("plot", run)
     assert outcome.code == 0, outcome.err

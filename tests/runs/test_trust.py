@@ -48,7 +48,7 @@ def compared(picture, config):
     return trust.compare_with_surrogates(picture, config, LABELS, draws)
 
 
-@pytest.mark.parametrize("seed", [5, 6, 7])
+@pytest.mark.parametrize("seed", [5, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (6, 7))])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_surrogate_is_drawn_as_its_own_surrogates_are(metric, seed):
     config, real = EmbedConfig(metric=metric), null_trajectories(pulled_back(pull=0.5), key=jax.random.key(seed))

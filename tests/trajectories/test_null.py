@@ -79,8 +79,20 @@ def test_a_null_keeps_its_invariants_bit_for_bit(kind, size):
 
 # Of the Gaussian vectors each coordinate is drawn where P is small (3: less than a member has movements; 10), and a
 # triangular factor where it is large (17: just large enough for the 12 movements and what is fixed; 1000).
-@pytest.mark.parametrize("size", [3, 10, 17, 1000])
-@pytest.mark.parametrize("kind", ["rotated", "random"])
+# By default each kind once, and each way once.
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("rotated", 10),
+        ("random", 17),
+        *(
+            pytest.param(kind, size, marks=pytest.mark.slow)
+            for kind in ("rotated", "random")
+            for size in (3, 10, 17, 1000)
+            if (kind, size) not in (("rotated", 10), ("random", 17))
+        ),
+    ],
+)
 def test_each_drawn_cosine_has_the_distribution_of_random_vectors(kind, size):
     """cos^2 of a random direction with any other vector is Beta(1/2, (P - 1)/2) in P dimensions, and its sign is fair.
 
@@ -104,7 +116,7 @@ def test_two_movements_in_the_fewest_dimensions_for_the_triangular_factor():
 
 
 @pytest.mark.parametrize("size", [6, pytest.param(17, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["rotated", "random"])
+@pytest.mark.parametrize("kind", ["rotated", pytest.param("random", marks=pytest.mark.slow)])
 def test_all_second_moments_are_those_of_explicit_rotations(kind, size):
     """The joint distribution too: each block of vectors turned by an orthogonal matrix of its own."""
     real = real_gram(size)
@@ -280,10 +292,10 @@ def test_a_null_keeps_trajectories_of_any_lengths_and_what_its_kind_keeps_of_eac
     assert values.min() > -1e-13 * values.max()
 
 
-@pytest.mark.parametrize("kind", ["rotated", "random"])
+@pytest.mark.parametrize("kind", ["rotated", pytest.param("random", marks=pytest.mark.slow)])
 def test_the_cosine_of_movements_of_trajectories_of_other_lengths_is_that_of_random_directions(kind):
     """Cosines of the first copy's last movement with the third's and with its jump, squared: Beta(1/2, (P - 1)/2)."""
-    cosine = draws(unequal(size=20), kind, 400)
+    cosine = draws(unequal(size=20), kind, 200)
     for other in (7, 11, 12, 1):
         assert stats.kstest(cosine[:, 4, other] ** 2, stats.beta(0.5, 19 / 2).cdf).pvalue > 1e-3, other
 
@@ -500,7 +512,7 @@ def test_decay_and_rotated_keeps_decay_and_draws_the_rest_as_rotated_does():
 @pytest.mark.parametrize("size", [6, pytest.param(40, marks=pytest.mark.slow)])
 def test_the_cosine_of_a_rotated_gradient_part_is_that_of_random_directions(size):
     real, factors = decaying(size=size, members=2)[-1], np.repeat(FACTORS, 2)
-    keys = jax.random.split(jax.random.key(2), 400)
+    keys = jax.random.split(jax.random.key(2), 200)
     draws = [null_trajectories(real, kind="decay+rotated", key=key, factors=factors) for key in keys]
     cosine = np.array([split_displacements(draw, factors).cosine[-1, 0] for draw in draws])
     assert stats.kstest(cosine**2, stats.beta(0.5, (size - 1) / 2).cdf).pvalue > 1e-3

@@ -59,7 +59,7 @@ def points_of_many_sizes(draw):
 
 @pytest.mark.slow
 @given(points_of_many_sizes(), st.sampled_from([None, "mean", "reference"]), st.booleans(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_cosines_are_accurate_to_1e_6_or_refused(case, center, with_reference, data):
     rows, reference = case
     reference = reference if with_reference or center == "reference" else None
@@ -76,7 +76,7 @@ def test_cosines_are_accurate_to_1e_6_or_refused(case, center, with_reference, d
 
 @pytest.mark.slow
 @given(points_of_many_sizes())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_euclidean_distances_are_accurate_to_1e_6(case):
     rows, _ = case
     np.testing.assert_allclose(pairwise_distances(rows, metric="euclidean"), exact_distances(rows, "euclidean"), 1e-6)
