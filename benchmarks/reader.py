@@ -4,9 +4,9 @@ The rule was fixed before it was applied to the runs of these seeds. (Minima of 
 docs/decay.md of that time, so their mean return was known, but not how many copies end closer.) In a polar view, a
 copy that ends inside of its dotted arc has moved closer to the minimum. A panel with more than three quarters of
 such copies is read as a good minimum, and any other as a bad one (or memorization, which this rule does not distinguish
-from bad). The threshold was chosen on the demo's seeds 0, 1 and 2. A second reader sees the surrogates of weight decay alone, which
-only good minima have, instead of the copies, and applies the same rule: what this reader also gets right is due to
-weight decay and not to the loss.
+from bad). The threshold was chosen on the demo's seeds 0, 1 and 2. A second reader sees the surrogates of weight decay
+alone, which only good minima have, instead of the copies, and applies the same rule: what this reader also gets right
+is due to weight decay and not to the loss.
 
 Each seed trains three minima of the digits and retrains 20 copies of each, as `jaxscape demo --seed` does.
 
