@@ -3,7 +3,7 @@
     python -m uv run python experiments/figure1.py --scale quick
 
 The runs are those of figure2.py, and are not repeated. The figure shows the first seed's good minimum; numbers are
-means over all minima of all kinds, and over trees of ten seeds. They go to figure1.json, which claims.py reads.
+means over all minima of all kinds, and over trees of ten seeds. They go to figure1.json.
 """
 
 import sys

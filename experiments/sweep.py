@@ -4,7 +4,7 @@
 
 Copies of the same good and bad minima (those of figure2.py) are retrained with three learning rates and three batch
 orders, and embedded by cosine distances from three centres, together with null trajectories. Numbers are written to
-sweep.json, which claims.py reads, and as a table to sweep.md.
+sweep.json, and as a table to sweep.md.
 """
 
 import sys
