@@ -198,25 +198,17 @@ def networks_of(part: Part, problem: Problem, target: float) -> Iterator[tuple[s
     _, store = read_trajectories(part.folder)
     metrics = read_metrics(part.folder)
     assert problem.init is not None
-    like = problem.init(init_key(0))[0]
+    like = jax.eval_shape(problem.init, init_key(0))[0]
     for member, name in enumerate(part.names):
         rows = metrics["member"] == member
         updates = metrics["update"][rows]
-        per_epoch = round(_steps_per_epoch(part.config) / (updates[1] - updates[0]))
+        per_epoch = round((len(updates) - 1) / part.config.epochs)
         loss = smoothed(metrics["epoch_loss"][rows], WINDOW * per_epoch)
         hits = np.flatnonzero(loss <= target)
         reached = int(hits[0]) if len(hits) else None
         stops = {"start": 0, "epochs": len(loss) - 1} | ({} if reached is None else {"loss": reached})
         points = {stop: _point(store, epoch, member, like) for stop, epoch in stops.items()}
         yield name, Network(walk(store.blocks(2**26, members=member), per_epoch), loss, updates, points, reached)
-
-
-def _steps_per_epoch(config: CompareConfig) -> int:
-    from jaxscape.runs.train import steps_per_epoch
-
-    found = steps_per_epoch(image_comparison(config).problem, config.batch_size)
-    assert found is not None  # images are arrays
-    return found
 
 
 def _point(store: TrajectoryStore, epoch: int, member: int, like: Any) -> Any:
