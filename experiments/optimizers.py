@@ -53,6 +53,7 @@ import jax
 import numpy as np
 from common import Experiment, Record, start
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from jaxscape import holm_verdicts, judge_claim, mean_interval
 from jaxscape.figures.layout import SMALL
@@ -812,17 +813,11 @@ def draw_polar(record: Record) -> Figure:
             ax.plot([spoke, spoke], [0, curves["chord"][-1]], color=color, linewidth=0.5, linestyle=":")
         ax.set_xticks([])
         ax.set_ylim(0)
-        ax.yaxis.set_major_locator(_few_ticks())
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=2, steps=[1, 2, 5, 10]))
         ax.tick_params(labelsize=SMALL)
         ax.set_title(title)
         ax.grid(linewidth=0.4)
     return figure
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=2, steps=[1, 2, 5, 10])
 
 
 @own_style()
@@ -841,6 +836,9 @@ def draw_norm(record: Record) -> Figure:
                 label=None if number else title,
             )
     ax.set_yscale("log")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_locator(FixedLocator([30, 50, 100, 200, 500]))
+    ax.yaxis.set_major_formatter("{x:.0f}")
     ax.set_xlabel("update")
     ax.set_ylabel("L2 norm of the parameters")
     ax.spines[["top", "right"]].set_visible(False)
