@@ -53,6 +53,7 @@ import jax
 import numpy as np
 from common import Experiment, Record, start
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from jaxscape import holm_verdicts, judge_claim, mean_interval
 from jaxscape.figures.layout import SMALL
@@ -198,25 +199,17 @@ def networks_of(part: Part, problem: Problem, target: float) -> Iterator[tuple[s
     _, store = read_trajectories(part.folder)
     metrics = read_metrics(part.folder)
     assert problem.init is not None
-    like = problem.init(init_key(0))[0]
+    like = jax.eval_shape(problem.init, init_key(0))[0]
     for member, name in enumerate(part.names):
         rows = metrics["member"] == member
         updates = metrics["update"][rows]
-        per_epoch = round(_steps_per_epoch(part.config) / (updates[1] - updates[0]))
+        per_epoch = round((len(updates) - 1) / part.config.epochs)
         loss = smoothed(metrics["epoch_loss"][rows], WINDOW * per_epoch)
         hits = np.flatnonzero(loss <= target)
         reached = int(hits[0]) if len(hits) else None
         stops = {"start": 0, "epochs": len(loss) - 1} | ({} if reached is None else {"loss": reached})
         points = {stop: _point(store, epoch, member, like) for stop, epoch in stops.items()}
         yield name, Network(walk(store.blocks(2**26, members=member), per_epoch), loss, updates, points, reached)
-
-
-def _steps_per_epoch(config: CompareConfig) -> int:
-    from jaxscape.runs.train import steps_per_epoch
-
-    found = steps_per_epoch(image_comparison(config).problem, config.batch_size)
-    assert found is not None  # images are arrays
-    return found
 
 
 def _point(store: TrajectoryStore, epoch: int, member: int, like: Any) -> Any:
@@ -820,17 +813,11 @@ def draw_polar(record: Record) -> Figure:
             ax.plot([spoke, spoke], [0, curves["chord"][-1]], color=color, linewidth=0.5, linestyle=":")
         ax.set_xticks([])
         ax.set_ylim(0)
-        ax.yaxis.set_major_locator(_few_ticks())
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=2, steps=[1, 2, 5, 10]))
         ax.tick_params(labelsize=SMALL)
         ax.set_title(title)
         ax.grid(linewidth=0.4)
     return figure
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=2, steps=[1, 2, 5, 10])
 
 
 @own_style()
@@ -849,6 +836,9 @@ def draw_norm(record: Record) -> Figure:
                 label=None if number else title,
             )
     ax.set_yscale("log")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_locator(FixedLocator([30, 50, 100, 200, 500]))
+    ax.yaxis.set_major_formatter("{x:.0f}")
     ax.set_xlabel("update")
     ax.set_ylabel("L2 norm of the parameters")
     ax.spines[["top", "right"]].set_visible(False)
