@@ -12,19 +12,16 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from claims_list import DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
-from claims_rules import Checked, Decided, Record, decide, percentiles, records_of, run_checks
+from claims_rules import Checked, Decided, Record, decide, interval_text, percentiles, records_of, run_checks
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
-from common import Again, Experiment, start
+from common import ROOT, Again, Experiment, start
 
-from jaxscape.generalization.inference import MeanInterval
 from jaxscape.generalization.verdicts import VERDICTS
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json, write_text
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "claims.md"
 
@@ -109,15 +106,11 @@ def _cells(decided: Decided) -> list[str]:
     margin = "" if record["margin"] is None else f"{record['margin']:g}"
     if found is None or decided.p is None:
         return [*about, "", "", margin, "", "not run"]
-    differences = "; ".join(f"{name} {_interval(each)}" for name, each in found.differences.items())
+    differences = "; ".join(f"{name} {interval_text(each)}" for name, each in found.differences.items())
     p = f"{decided.p:.3f}" if decided.p >= 0.001 else "< 0.001"
     surrogates = f" ({', '.join(found.as_much)})" if found.as_much and decided.verdict == VERDICTS[1] else ""
-    value = f"{_interval(found.value)} ({found.value.size})"
+    value = f"{interval_text(found.value)} ({found.value.size})"
     return [*about, value, differences, margin, p, f"**{decided.verdict}**{surrogates}"]
-
-
-def _interval(found: MeanInterval) -> str:
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _row(cells: Sequence[str]) -> str:

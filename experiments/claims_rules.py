@@ -42,6 +42,7 @@ import numpy as np
 from claims_list import CHECKS, CLAIMS, Check, Claim, Term
 
 from jaxscape import Verdict, holm, holm_verdicts, judge_claim
+from jaxscape.generalization.inference import MeanInterval
 
 Record = dict[str, Any]
 
@@ -98,6 +99,11 @@ def judge_record(record: Record) -> Verdict:
         threshold_margin=near or 0.0,
         above=record["above"],
     )
+
+
+def interval_text(found: MeanInterval) -> str:
+    """Return a mean with its interval, as the pages show it."""
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 # From the numbers of minima to records.

@@ -13,6 +13,7 @@ Every setting of a stage and of the scale can be overridden:
 
 import argparse
 import ast
+import shutil
 import statistics
 import sys
 import time
@@ -35,6 +36,7 @@ from jaxscape.runs.config import (
     train_preset,
 )
 from jaxscape.runs.environment import environment
+from jaxscape.runs.folder import write_json
 from jaxscape.runs.images import image_comparison, image_plan, image_retrainings, image_trainings
 from jaxscape.runs.plan import Plan, has_minimum, plan_comparison, plan_run
 from jaxscape.runs.progress import make_console
@@ -45,6 +47,8 @@ from jaxscape.runs.train import copy_minimum, find_minima
 # run folder -> the run folder whose minimum it copies, and the settings of its retraining
 Again = dict[Path, tuple[Path, RetrainConfig]]
 Record = dict[str, Any]
+
+ROOT = Path(__file__).parents[1]  # of the repository
 
 
 @dataclass(frozen=True)
@@ -324,6 +328,13 @@ class Experiment:
         protocol = settings.get("protocol")
         changed = {**settings, **self.changes.get("train", {})}
         return replace(train_preset(kind, protocol=protocol, dataset=dataset, seed=seed), **changed)
+
+
+def publish(name: str, record: Record, figures: Mapping[str, Iterable[Path]]) -> None:
+    """Write numbers into benchmarks/results/, and the PNG among the files of each figure into docs/."""
+    write_json(ROOT / "benchmarks" / "results" / f"{name}.json", record)
+    for figure, files in figures.items():
+        shutil.copy(next(path for path in files if path.suffix == ".png"), ROOT / "docs" / f"{figure}.png")
 
 
 def provenance() -> str:

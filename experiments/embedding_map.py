@@ -39,22 +39,21 @@ benchmarks/results/embedding_map.json, docs/embedding_map.png and the tables of 
 
 import itertools
 import json
-import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import Experiment, Record, Scale, select, start
+from claims_rules import interval_text, judge_record
+from common import ROOT, Experiment, Record, Scale, publish, select, start
 from matplotlib.figure import Figure
 from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
-from jaxscape import artificial_tree, count_noise, demap, holm_verdicts, judge_claim, mds, successor_rank
+from jaxscape import artificial_tree, count_noise, demap, holm_verdicts, mds, successor_rank
 from jaxscape.embedding.baselines import pca, tsne, umap
 from jaxscape.embedding.fidelity import BROKEN
 from jaxscape.embedding.phate import phate
@@ -67,7 +66,6 @@ from jaxscape.generalization.inference import MeanInterval, mean_interval
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json, write_text
 
-ROOT = Path(__file__).parents[1]
 MARKS = "<!-- embedding_map.py writes from here -->\n", "<!-- to here -->\n"
 
 SINGLE_CELL = {"dispersion": 0.5, "dropout": 0.5, "library": 0.5}
@@ -290,16 +288,7 @@ def _claim(
 
 def verdicts(found: list[Record]) -> list[tuple[MeanInterval, str]]:
     """Return the interval of every claim's value, and its verdict after Holm's correction."""
-    judged = [
-        judge_claim(
-            each["values"],
-            each["surrogates"],
-            threshold=each["threshold"],
-            margin=each["margin"],
-            threshold_margin=each["threshold_margin"],
-        )
-        for each in found
-    ]
+    judged = [judge_record(each) for each in found]
     return [(each.value, verdict) for each, verdict in zip(judged, holm_verdicts(judged), strict=True)]
 
 
@@ -323,18 +312,14 @@ def page(records: list[Record], found: list[Record], grid: list[Cell]) -> str:
         means = [scores(records, cell, method).mean() for method in methods]
         shown = [f"**{mean:.2f}**" if round(mean, 2) == round(max(means), 2) else f"{mean:.2f}" for mean in means]
         result = compare(records, cell)
-        text = f"{_interval(result.difference)} {result.rival}, {result.outcome}"
+        text = f"{interval_text(result.difference)} {result.rival}, {result.outcome}"
         shape = f"{cell.branches} x {cell.points}, {cell.size}"
         lines.append(f"| {cell.kind} | {cell.level:g} | {shape} | {' | '.join(shown)} | {text} |")
     lines += ["", "| claim (Sec. 4) | value | verdict |", "|-|-|-|"]
     for claim, (value, verdict) in zip(found, verdicts(found), strict=True):
         beside = "".join(f"; {name} {np.mean(each):.3f}" for name, each in claim["surrogates"].items())
-        lines.append(f"| {claim['text']} | {claim['statistic']}: {_interval(value)}{beside} | **{verdict}** |")
+        lines.append(f"| {claim['text']} | {claim['statistic']}: {interval_text(value)}{beside} | **{verdict}** |")
     return "\n".join(lines) + "\n"
-
-
-def _interval(found: MeanInterval) -> str:
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 @own_style()
@@ -382,10 +367,8 @@ def draw(records: list[Record], points: Iterable[int]) -> Figure:
     return figure
 
 
-def publish(record: Record, text: str, picture: Path) -> None:
-    """Write numbers, figure and tables into the repository."""
-    write_json(ROOT / "benchmarks" / "results" / "embedding_map.json", record)
-    shutil.copy(picture, ROOT / "docs" / "embedding_map.png")
+def write_tables(text: str) -> None:
+    """Write the tables into docs/embedding.md."""
     target = ROOT / "docs" / "embedding.md"
     before, _, rest = target.read_text().partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
@@ -412,7 +395,8 @@ def main(experiment: Experiment) -> None:
     figures = save_figure(draw(records, points), folder / "embedding_map" / "embedding_map")
     experiment.console.print(text, markup=False, soft_wrap=True)
     if experiment.publish:
-        publish(record, text, next(path for path in figures if path.suffix == ".png"))
+        publish("embedding_map", record, {"embedding_map": figures})
+        write_tables(text)
     for path in figures:
         experiment.console.print(f"{path}")
 

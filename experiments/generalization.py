@@ -104,7 +104,7 @@ def measure(
     missing = [cell for cell in cell_list if not record_file(folder, cell).exists()]
     if not missing:
         return
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(initial_state(missing[0], net, data)[0]))
+    size = parameter_bytes(net)
     points = study.probe.num_copies * (study.probe.updates // study.probe.every + 1)
     for some in batched(missing, max(1, int(POINT_BYTES / (size * points)))):
         started = time.monotonic()
@@ -264,24 +264,21 @@ def print_plan(study: Study, folder: Path, groups: Iterable[Sequence[Cell]], dat
     updates = float(np.mean(ended)) if ended else GUESSED_UPDATES
     probe = study.probe.num_copies * study.probe.updates
     probes = probe + study.second_probe.num_copies * study.second_probe.updates
-    work = [
-        operations(study, cell, cell.recipe.batch_size, data) * minima * updates
-        + operations(study, cell, study.probe.batch_size, data) * measured * (probes + BASELINE_PROBES * probe)
-        for cell, minima, measured in shapes
+    networks = [network(study, cell.recipe, data) for cell, *_ in shapes]
+    # Of an update of the training and of one of the probe.
+    costs = [
+        tuple(operations(net, cell, size, data) for size in (cell.recipe.batch_size, study.probe.batch_size))
+        for net, (cell, *_) in zip(networks, shapes, strict=True)
     ]
-    seconds = 0.0
-    if any(work):
-        smallest = min(
-            (cell for cell, *_ in shapes), key=lambda cell: operations(study, cell, cell.recipe.batch_size, data)
-        )
-        per_operation = seconds_per_update(study, smallest, data) / operations(
-            study, smallest, smallest.recipe.batch_size, data
-        )
-        seconds = sum(work) * per_operation
-    size = sum(
-        minima * sum(leaf.size * 4 for leaf in jax.tree.leaves(shapes_of(study, cell, data)))
-        for cell, minima, _ in shapes
+    work = sum(
+        training * minima * updates + probing * measured * (probes + BASELINE_PROBES * probe)
+        for (training, probing), (_, minima, measured) in zip(costs, shapes, strict=True)
     )
+    seconds = 0.0
+    if work:
+        smallest = min(range(len(shapes)), key=lambda place: costs[place][0])
+        seconds = work * seconds_per_update(networks[smallest], shapes[smallest][0], data) / costs[smallest][0]
+    size = sum(minima * parameter_bytes(net) for net, (_, minima, _) in zip(networks, shapes, strict=True))
     console.print(
         f"{sum(minima for _, minima, _ in shapes)} networks to train ({updates:.0f} updates each, "
         f"{'the mean of those that have ended' if ended else 'a guess'}), "
@@ -290,14 +287,14 @@ def print_plan(study: Study, folder: Path, groups: Iterable[Sequence[Cell]], dat
     )
 
 
-def shapes_of(study: Study, cell: Cell, data: Dataset) -> PyTree:
-    """Return the shapes of a network's parameters."""
-    return jax.eval_shape(network(study, cell.recipe, data).problem.init, jax.random.key(0))[0]
+def parameter_bytes(net: Network) -> int:
+    """Return the bytes of a network's parameters."""
+    params, _ = jax.eval_shape(net.problem.init, jax.random.key(0))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
-def operations(study: Study, cell: Cell, batch_size: int, data: Dataset) -> float:
+def operations(net: Network, cell: Cell, batch_size: int, data: Dataset) -> int:
     """Return the operations of the convolutions of one evaluation of a batch."""
-    net = network(study, cell.recipe, data)
     params, state = jax.eval_shape(net.problem.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((cell.recipe.images, *data.train_images.shape[1:]), np.uint8)
     state |= {"images": images, "labels": jax.ShapeDtypeStruct((cell.recipe.images,), np.int32)}
@@ -305,9 +302,8 @@ def operations(study: Study, cell: Cell, batch_size: int, data: Dataset) -> floa
     return convolution_flops(jax.make_jaxpr(net.problem.predict)(params, state, rows))
 
 
-def seconds_per_update(study: Study, cell: Cell, data: Dataset) -> float:
+def seconds_per_update(net: Network, cell: Cell, data: Dataset) -> float:
     """Measure the time of an update of one network, of which a CPU does one on each core."""
-    net = network(study, cell.recipe, data)
     epochs = train(
         net.problem.loss_fn,
         training_optimizer(),

@@ -40,7 +40,6 @@ benchmarks/results/optimizers.json.
 
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -51,11 +50,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import Experiment, Record, start
+from claims_rules import interval_text, judge_record
+from common import ROOT, Experiment, Record, publish, start
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
-from jaxscape import holm_verdicts, judge_claim, mean_interval
+from jaxscape import holm_verdicts, mean_interval
 from jaxscape.figures.layout import SMALL
 from jaxscape.figures.palette import HUES, INK
 from jaxscape.figures.plots import save_figure
@@ -69,8 +69,6 @@ from jaxscape.runs.images import image_comparison
 from jaxscape.runs.keys import init_key
 from jaxscape.runs.recorded import read_metrics, read_trajectories
 from jaxscape.trajectories.store import TrajectoryStore
-
-ROOT = Path(__file__).parents[1]
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 EFFECTIVE, ORDER = "sgd_effective", "momentum_order"
@@ -520,17 +518,7 @@ def decide(claims: Sequence[Record]) -> list[tuple[str, Any]]:
     """Return each claim's verdict after Holm's correction, and the record of its judgement (rule 2)."""
     if not claims:
         return []
-    judged = [
-        judge_claim(
-            each["values"],
-            each["surrogates"],
-            threshold=each["threshold"],
-            margin=each["margin"],
-            threshold_margin=each["margin"],
-            above=each["above"],
-        )
-        for each in claims
-    ]
+    judged = [judge_record(each) for each in claims]
     return list(zip(holm_verdicts(judged), judged, strict=True))
 
 
@@ -699,8 +687,7 @@ def page(record: Record) -> str:
 
 
 def _text(values: Sequence[float]) -> str:
-    found = mean_interval(values)
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return interval_text(mean_interval(values))
 
 
 def _ratio(values: Sequence[float]) -> str:
@@ -867,9 +854,7 @@ def main(experiment: Experiment) -> None:
     console.print(page(record), markup=False, soft_wrap=True)
     if experiment.publish:
         write_text(ROOT / "docs" / "optimizer-paths.md", page(record))
-        write_json(ROOT / "benchmarks" / "results" / "optimizers.json", record)
-        for name, files in figures.items():
-            shutil.copy(next(path for path in files if path.suffix == ".png"), ROOT / "docs" / f"{name}.png")
+        publish("optimizers", record, figures)
     console.print(f"Done in {(time.monotonic() - started) / 60:.1f} min.")
 
 

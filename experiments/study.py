@@ -25,6 +25,7 @@ from jaxscape import (
     load_dataset,
     take_training,
 )
+from jaxscape.tasks.augment import random_crop
 from jaxscape.tasks.classification import standardization
 from jaxscape.tasks.data import Dataset
 from jaxscape.xla_cpu import compiler
@@ -304,13 +305,7 @@ def network(study: Study, recipe: Recipe, data: Dataset) -> Network:
 
 def _crop(key: jax.Array, images: jax.Array, padding: int, crops: jax.Array) -> jax.Array:
     """Shift each image by up to `padding` pixels if `crops`, with black pixels from outside; else leave it."""
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
-    corners = jnp.where(crops, corners, padding)  # the middle is the image itself
-    size = images.shape[1:]
-    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), size))(
-        padded, corners
-    )
+    return jnp.where(crops, random_crop(key, images, padding=padding), images)
 
 
 def initial_state(cell: Cell, net: Network, data: Dataset) -> tuple[PyTree, PyTree]:

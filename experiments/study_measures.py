@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from study import Cell, Network, Probe, Study, initial_state, key_of
+from study import Cell, Network, Probe, Study, key_of
 
 from jaxscape import (
     IncrementGram,
@@ -232,7 +232,7 @@ def baselines(
     }
     found = []
     for place, (cell, (own, own_state)) in enumerate(zip(cells, minima, strict=True)):
-        initial, _ = initial_state(cell, net, data)
+        initial, _ = net.problem.init(key_of(cell, "init"))  # type: ignore[misc]
         size = norms(own, initial=initial)
         logits, labels = net.problem.predict(own, own_state, jnp.arange(cell.recipe.images))  # type: ignore[misc]
         margin = _margin(np.asarray(logits, np.float64), np.asarray(labels))

@@ -46,7 +46,6 @@ RULES, fixed before the first run of this script (seeds 20 to 24; the history of
 import itertools
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,13 +55,21 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import Again, Experiment, Record, start
+from common import ROOT, Again, Experiment, Record, publish, start
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy.stats import t as student
 
-from jaxscape import Run, drift, scale_free, split_displacements, trajectory_geometry
+from jaxscape import (
+    Run,
+    drift,
+    holm,
+    mean_interval,
+    mean_test,
+    scale_free,
+    split_displacements,
+    trajectory_geometry,
+)
 from jaxscape.figures.layout import SMALL
 from jaxscape.figures.palette import GREY, HUES, INK
 from jaxscape.figures.plots import save_figure
@@ -73,8 +80,6 @@ from jaxscape.runs.folder import write_json, write_text
 from jaxscape.runs.null import nulls_of
 from jaxscape.runs.recorded import read_metrics
 from jaxscape.trajectories.geometry import trajectory_rows
-
-ROOT = Path(__file__).parents[1]
 
 KINDS = ("bad", "good")  # in the order of the factor's levels
 FACTORS = ("kind", "decay", "crops")
@@ -258,20 +263,8 @@ class Estimate(NamedTuple):
 def estimate(values: np.ndarray) -> Estimate:
     """Return the mean over seeds with its interval (rule 1)."""
     values = np.asarray(values, float)
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    mean, degrees = float(values.mean()), len(values) - 1
-    half = float(student.ppf(0.975, degrees) * error)
-    p = float(2 * student.sf(abs(mean) / error, degrees)) if error else float(mean == 0)
-    return Estimate(values, mean, mean - half, mean + half, p)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's method."""
-    order = np.argsort(p_values)
-    steps = [min(1.0, (len(order) - place) * p_values[each]) for place, each in enumerate(order)]
-    corrected = np.empty(len(order))
-    corrected[order] = np.maximum.accumulate(steps)
-    return corrected.tolist()
+    found = mean_interval(values)
+    return Estimate(values, found.mean, found.low, found.high, mean_test(values, alternative="two-sided"))
 
 
 def verdicts(estimates: Sequence[Estimate], margin: float) -> list[str]:
@@ -627,9 +620,8 @@ def main(experiment: Experiment) -> None:
     files = save_figure(draw(record), folder / "valley" / "figures" / "valley")
     console.print(page(record), markup=False, soft_wrap=True)
     if experiment.publish:
+        publish("valley", record, {"valley": files})
         write_text(ROOT / "docs" / "valley.md", page(record))
-        write_json(ROOT / "benchmarks" / "results" / "valley.json", record)
-        shutil.copy(next(path for path in files if path.suffix == ".png"), ROOT / "docs" / "valley.png")
     console.print(f"Figures and numbers done in {(time.monotonic() - started) / 60:.1f} min.")
     for path in (*files, folder / "valley.json", folder / "valley.md"):
         console.print(f"{path}")
