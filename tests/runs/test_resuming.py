@@ -227,7 +227,7 @@ def test_a_killed_retraining_resumes_to_the_same_bytes(jaxscape, with_minimum, e
     )
     with process:
         for line in process.stdout:
-            if "3/4" in line:  # epoch 2 is done and about to be saved
+            if "2/3" in line:  # epoch 2 is done and about to be saved
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert TrajectoryStore.open(with_minimum / "trajectories").num_epochs in (1, 2, 3)

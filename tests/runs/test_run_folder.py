@@ -383,7 +383,7 @@ def test_scale_free_views_are_drawn_on_request_and_their_table_is_stored(jaxscap
 @pytest.mark.slow
 def test_a_stored_scale_free_table_is_read_and_a_damaged_one_recomputed(jaxscape, run):
     first = scale_free_table(run)
-    with mock.patch("jaxscape.runs.scale_free.scale_free", side_effect=AssertionError):
+    with mock.patch("jaxscape.runs.scale_free._compute", side_effect=AssertionError):
         kept = scale_free_table(run)
     for name, values in first.columns.items():
         np.testing.assert_array_equal(kept.columns[name], values)
