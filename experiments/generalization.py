@@ -5,8 +5,9 @@
     python -m uv run python experiments/generalization.py --page docs/generalization.md
 
 The first two train and measure the networks of a study (study.py) and write one record per network to
-benchmarks/results/generalization/STUDY.json. An interrupted command resumes: each network is stored when it is
-finished, and so are its measures. The last command scores the measures (study_scores.py) and writes the page.
+benchmarks/results/generalization/STUDY.json, after each stack of networks. An interrupted command resumes: a network
+with a record is finished, also in another checkout that has the file only, and trained networks are kept in the folder
+until they are measured. The last command scores the measures (study_scores.py) and writes the page.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -69,11 +71,54 @@ def record_file(folder: Path, cell: Cell) -> Path:
     return folder / "measures" / f"{cell.name}.json"
 
 
+def to_train(folder: Path, cell: Cell) -> bool:
+    """Return whether a network has neither been trained nor measured yet; a record needs no parameters."""
+    return not (minimum_file(folder, cell).exists() or record_file(folder, cell).exists())
+
+
+def read_records(folder: Path, cell_list: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Return the records of the measured networks among some."""
+    return [json.loads(path.read_text()) for cell in cell_list if (path := record_file(folder, cell)).exists()]
+
+
+def write_results(file: Path, study: Study, folder: Path, cell_list: Sequence[Cell]) -> None:
+    """Write the records of the networks measured so far, with the design that they are from."""
+    about = {"about": environment(), "command": sys.argv[1:], "design": design(study)}
+    write_json(file, about | {"networks": read_records(folder, cell_list)})
+
+
+def restore_records(file: Path, study: Study, folder: Path, cell_list: Sequence[Cell]) -> None:
+    """Store the records of a results file in a folder that lacks them.
+
+    Raises:
+        ValueError: if the file is from another design.
+    """
+    if not file.exists():
+        return
+    results = json.loads(file.read_text())
+    if results["design"] != design(study):
+        raise ValueError(f"{file} is from another design than the study has now; move it away to start anew")
+    known = {_identity(record): record for record in results["networks"]}
+    for cell in cell_list:
+        record = known.get((tuple(cell.levels.values()), cell.seed))
+        if record is not None and not record_file(folder, cell).exists():
+            write_json(record_file(folder, cell), record)
+
+
+def design(study: Study) -> dict[str, Any]:
+    """Return a study as JSON has it."""
+    return json.loads(json.dumps(asdict(study)))
+
+
+def _identity(record: dict[str, Any]) -> tuple[tuple[int, ...], int]:
+    return tuple(record["cell"].values()), record["seed"]
+
+
 def find_minima(
     study: Study, folder: Path, cell_list: Sequence[Cell], net: Network, data: Dataset, strategy: str, console: Console
 ) -> None:
     """Train the networks of one shape that are not stored yet."""
-    missing = [cell for cell in cell_list if not minimum_file(folder, cell).exists()]
+    missing = [cell for cell in cell_list if to_train(folder, cell)]
 
     def store(cell: Cell, params: PyTree, state: PyTree, record: dict[str, Any]) -> None:
         leaves = jax.tree.leaves((params, state["batch_stats"]))
@@ -99,11 +144,9 @@ def read_minimum(folder: Path, cell: Cell, net: Network, data: Dataset) -> tuple
 
 def measure(
     study: Study, folder: Path, cell_list: Sequence[Cell], net: Network, data: Dataset, strategy: str, console: Console
-) -> None:
-    """Measure the stored networks of one shape that have no record yet."""
+) -> Iterator[None]:
+    """Measure the stored networks of one shape that have no record yet; yield after each stack of them."""
     missing = [cell for cell in cell_list if not record_file(folder, cell).exists()]
-    if not missing:
-        return
     size = parameter_bytes(net)
     points = study.probe.num_copies * (study.probe.updates // study.probe.every + 1)
     for some in batched(missing, max(1, int(POINT_BYTES / (size * points)))):
@@ -130,6 +173,7 @@ def measure(
         console.print(
             f"{some[0].name} and {len(some) - 1} more: measured in {took:.0f} s, {took / len(some):.1f} s each"
         )
+        yield
 
 
 def probe_records(
@@ -161,7 +205,11 @@ def probe_records(
 
 
 def write_page(page_file: Path, names: Sequence[str], folder: Path, console: Console) -> None:
-    """Score the committed numbers of the studies, and write the page and its figures."""
+    """Score the committed numbers of the studies, and write the page and its figures.
+
+    Raises:
+        ValueError: if a study has not run to its end.
+    """
     results = {name: read_result(name, folder) for name in names}
     stem = page_file.with_suffix("")
     figures = {"scores": f"{stem.name}.png"} | {name: f"{stem.name}-{name}.png" for name in results}
@@ -178,6 +226,8 @@ def read_result(name: str, folder: Path) -> Result:
     study = STUDIES[name]
     record = json.loads((folder / f"{name}.json").read_text())
     networks = record["networks"]
+    if len(networks) < len(cells(study)):
+        raise ValueError(f"{name} has {len(networks)} of {len(cells(study))} networks: run it to its end first")
     every = table(networks)
     data = every.rows(every.reached)
     with_misses = {each: granulated_tau(every.measures[each], every.gap, every.factors).value for each in STATISTICS}
@@ -222,8 +272,10 @@ def run_study(options: argparse.Namespace, console: Console) -> None:
     chosen = cells(study)
     if options.repeat:
         folder, chosen = folder / "repeat", chosen[:: max(1, len(chosen) // options.repeat)][: options.repeat]
-    for part in ("minima", "measures"):
-        make_folder(folder / part)
+    for each in (folder / "minima", folder / "measures", options.results):
+        make_folder(each)
+    file = (folder if options.repeat else options.results) / f"{name}.json"
+    restore_records(file, study, folder, chosen)
     data = load(study, options.data_dir)
     groups: dict[Any, list[Cell]] = {}
     for cell in chosen:
@@ -235,14 +287,11 @@ def run_study(options: argparse.Namespace, console: Console) -> None:
         console.print(f"shape {number} of {len(groups)}: {len(group)} networks, {group[0].recipe}")
         net = network(study, group[0].recipe, data)
         find_minima(study, folder, group, net, data, options.strategy, console)
-        measure(study, folder, group, net, data, options.strategy, console)
-    records = [json.loads(record_file(folder, cell).read_text()) for cell in chosen]
+        for _ in measure(study, folder, group, net, data, options.strategy, console):
+            write_results(file, study, folder, chosen)
     if options.repeat:
-        console.print(compare(records, json.loads((options.results / f"{name}.json").read_text())["networks"]))
-    else:
-        make_folder(options.results)
-        about = {"about": environment(), "command": sys.argv[1:]}
-        write_json(options.results / f"{name}.json", about | {"networks": records})
+        committed = json.loads((options.results / f"{name}.json").read_text())["networks"]
+        console.print(compare(read_records(folder, chosen), committed))
 
 
 def print_plan(study: Study, folder: Path, groups: Iterable[Sequence[Cell]], data: Dataset, console: Console) -> None:
@@ -255,7 +304,7 @@ def print_plan(study: Study, folder: Path, groups: Iterable[Sequence[Cell]], dat
     shapes = [
         (
             group[0],
-            sum(not minimum_file(folder, cell).exists() for cell in group),
+            sum(to_train(folder, cell) for cell in group),
             sum(not record_file(folder, cell).exists() for cell in group),
         )
         for group in groups
@@ -323,12 +372,12 @@ def seconds_per_update(net: Network, cell: Cell, data: Dataset) -> float:
 
 def compare(records: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any]]) -> str:
     """Return in words how far the numbers of repeated networks are from the committed ones."""
-    known = {(tuple(record["cell"].values()), record["seed"]): record for record in committed}
+    known = {_identity(record): record for record in committed}
     largest, equal = 0.0, 0
     for record in records:
         one, other = (
             {name: value for name, value in _numbers(each) if not name.endswith("seconds")}
-            for each in (record, known[tuple(record["cell"].values()), record["seed"]])
+            for each in (record, known[_identity(record)])
         )
         apart = max(abs(one[name] - other[name]) / max(abs(other[name]), 1e-12) for name in one)
         largest = max(largest, apart)

@@ -242,6 +242,10 @@ def test_a_study_runs_resumes_and_repeats_its_numbers(tmp_path, monkeypatch, cap
     assert [record["seed"] for record in records] == [0] * 4 + [1] * 4
     assert set(scores.table(records).measures) == set(scores.DIRECTIONS)
     assert all(np.isfinite(values).all() for values in scores.table(records).measures.values())
+    one_less = json.loads(written) | {"networks": records[1:]}
+    (tmp_path / "smoke.json").write_text(json.dumps(one_less))
+    with pytest.raises(ValueError, match="smoke has 7 of 8 networks"):
+        generalization.read_result("smoke", tmp_path)
     generalization.record_file(tmp_path / "runs", cells(SMOKE)[0]).unlink()
     monkeypatch.setattr("sys.argv", [*command, "--plan"])
     generalization.main()
@@ -252,3 +256,10 @@ def test_a_study_runs_resumes_and_repeats_its_numbers(tmp_path, monkeypatch, cap
     monkeypatch.setattr("sys.argv", [*command, "--repeat", "2"])
     generalization.main()
     assert "2 of 2 repeated networks have the same numbers" in capsys.readouterr().out
+    # In another checkout, the committed numbers are enough; those of another design are refused.
+    monkeypatch.setattr("sys.argv", [*command[:4], str(tmp_path / "elsewhere"), *command[5:], "--plan"])
+    generalization.main()
+    assert "0 networks to train" in capsys.readouterr().out
+    (tmp_path / "smoke.json").write_text(written.replace('"target_loss": 0.5', '"target_loss": 0.4', 1))
+    with pytest.raises(ValueError, match="another design"):
+        generalization.main()
