@@ -145,6 +145,26 @@ class Problem:
         if not isinstance(self.version, str):
             raise TypeError(f"version must be a text, got {self.version!r:.100}")
 
+    def split_model(self, model: PyTree, model_state: PyTree = None) -> tuple[PyTree, PyTree]:
+        """Return the parameters and the model state of a model in the form that `init` makes.
+
+        A framework keeps them in classes of its own: a module, which may hold both, or a state. `nnx_problem` and
+        `equinox_problem` know these classes (as `loss_fn.own_form`); other problems return the arguments unchanged.
+
+        Args:
+            model: a whole model, the state or the filtered model that holds its parameters, or parameters in the form
+                of `init`; of one network or of a stack, or a list of these.
+            model_state: the model state; None takes that of the model, if it holds one.
+
+        Returns:
+            Parameters and model state; None for the latter if it is neither given nor part of the model.
+        """
+        convert = getattr(self.loss_fn, "own_form", None)
+        if convert is None:
+            return model, model_state
+        params, found = convert(model)
+        return params, found if model_state is None else convert(model_state)[0]
+
     def __repr__(self) -> str:
         """Return the names of the functions that are given, and the shapes of the data."""
         shown = {"data": _shown(self.data)}
@@ -234,24 +254,6 @@ def debiased(problem: Problem, model_state: PyTree) -> PyTree:
     """
     correct = getattr(problem.loss_fn, "debias", None)
     return model_state if correct is None else correct(model_state)
-
-
-def own_form(problem: Problem, params: PyTree, model_state: PyTree = None) -> tuple[PyTree, PyTree]:
-    """Return parameters and model state in the form that the problem's `init` makes.
-
-    Users of a framework have them in its own classes: a module, which holds both, or a state.
-
-    Args:
-        problem: whose `loss_fn.own_form` converts them, `params -> (params, model_state or None)`; without it they are
-            returned as they are.
-        params: parameters of one network or of a stack, a whole model, or a list of these.
-        model_state: the model state; None takes that of the model.
-    """
-    convert = getattr(problem.loss_fn, "own_form", None)
-    if convert is None:
-        return params, model_state
-    own, found = convert(params)
-    return own, found if model_state is None else convert(model_state)[0]
 
 
 def checked_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Float64
 
 from jaxscape.arguments import check_finite, check_parameters
 from jaxscape.curvature.leaves import Layout, Leaves, layout
-from jaxscape.problem import Problem, own_form
+from jaxscape.problem import Problem
 from jaxscape.training.members import EVALUATIONS, num_members, num_workers, parse_strategy
 from jaxscape.training.objective import Mode, Objective, Split, mean_metrics, objective, warn_of_fixed_key
 from jaxscape.xla_cpu import compiler
@@ -229,7 +229,7 @@ def points(problem: Problem, params: PyTree, options: LossOptions) -> Points:
     if dtype not in PRECISIONS:
         raise ValueError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
     stacked = strategy is not None
-    params, state = own_form(problem, params, options.get("model_state"))
+    params, state = problem.split_model(params, options.get("model_state"))
     kind, number = ("loop", None) if strategy is None else parse_strategy(strategy, EVALUATIONS)
     members = num_members(params) if stacked else 1
     together = (number or members) if kind == "vmap" else 1

@@ -48,10 +48,11 @@ def line(
 
     Args:
         problem: the problem whose metrics are evaluated.
-        a: the parameters of one network.
-        b: the parameters of another network.
+        a: the parameters of one network, or a model; see `Problem.split_model`.
+        b: the parameters of another network, or a model.
         t: positions on the line, two or more, increasing; 0 is exactly `a` and 1 is exactly `b`.
-        options: `model_state` for both networks, or `model_states`, one for each; `statistics`, `split`, `batch_size`,
+        options: `model_state` for both networks, or `model_states`, one for each, by default those of the models, if
+            they hold one; `statistics`, `split`, `batch_size`,
             `metrics`, `strategy` and `devices`; see `evaluate_points`.
 
     Raises:
@@ -60,6 +61,9 @@ def line(
     Reference:
         Goodfellow, Vinyals and Saxe, "Qualitatively characterizing neural network optimization problems", ICLR 2015.
     """
+    (a, state_a), (b, state_b) = problem.split_model(a), problem.split_model(b)
+    if state_a is not None and state_b is not None and not {"model_state", "model_states"} & options.keys():
+        options["model_states"] = state_a, state_b
     values = surface(problem, plane(a, b), check_range("t", t), **options)
     return Line(values.x, values.metrics, distance(a, b), values.statistics, values.split)
 

@@ -132,7 +132,7 @@ def connect(
 
     Args:
         problem: the problem whose `loss_fn` and `data` are used for training.
-        a: the parameters of one network, which stay fixed.
+        a: the parameters of one network, or a model (see `Problem.split_model`); they stay fixed.
         b: the parameters of the other network, of the same structure, shapes and dtypes; they stay fixed too.
         key: a PRNG key, which determines positions, batches and augmentation. A resumed curve uses its own key.
         kind: "bezier", a smooth Bézier curve with the bends as its inner control points; or "polygon", straight
@@ -140,7 +140,8 @@ def connect(
         bends: number of bends.
         start: a `Curve` to resume until `epochs`, or the initial bends. By default the bends are spaced evenly on the
             straight line. If that line is a ridge by an exact symmetry, no gradient bends it: give bends off the line.
-        model_state: the initial model state, such as running statistics, of either network.
+        model_state: the initial model state, such as running statistics, of either network; by default that of the
+            model `a`, if it holds one.
         optimizer: an optax optimiser of the bends; `optax.adam(3e-3)` by default. Do not add weight decay:
             `optax.add_decayed_weights` would shrink the bends, not the networks on the curve.
         epochs: the last epoch, counted from the start of the curve.
@@ -232,9 +233,13 @@ def connect_epochs(
     key, bends = typed_key(key), count("bends", bends)
     if kind not in WEIGHTS:
         raise ValueError(f"kind must be one of {', '.join(WEIGHTS)}, got {kind!r}")
-    pairs = [(a, b) for a, b in pairs]
+    models = [(problem.split_model(a), problem.split_model(b)) for a, b in pairs]
+    pairs = [(a, b) for (a, _), (b, _) in models]
     _check_pairs(pairs)
+    model_state = models[0][0][1] if model_state is None else problem.split_model(pairs[0][0], model_state)[1]
     optimizer = optax.adam(3e-3) if optimizer is None else optimizer
+    if start is not None:
+        start = [each if isinstance(each, Curve) else problem.split_model(each)[0] for each in start]
     starts = _checked_starts(pairs, start, kind, bends)
     resumed = [path for path in starts if isinstance(path, Curve)]
     if resumed:

@@ -139,10 +139,12 @@ def points_evaluator(
     """
     if not vectors:
         raise ValueError("vectors must be one pytree or more, got none")
+    vectors = [problem.split_model(vector)[0] for vector in vectors]
     for number, vector in enumerate(vectors):
         check_same(f"vectors[{number}]", vector, "vectors[0]", vectors[0])
         check_finite(f"vectors[{number}]", vector)
-    states = check_states(model_state, model_states, statistics, len(vectors))
+    given = check_states(model_state, model_states, statistics, len(vectors))
+    states = tuple(problem.split_model(vectors[0], state)[1] for state in given)
     if statistics == "interpolated":
         states = tuple(debiased(problem, state) for state in states)
     weighted_sum = _compiled_sum()

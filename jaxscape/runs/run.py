@@ -14,7 +14,7 @@ import optax
 from rich.console import Console
 
 from jaxscape.arguments import check_finite, check_parameters, number, whole_number
-from jaxscape.problem import Problem, checked_evaluate, own_form
+from jaxscape.problem import Problem, checked_evaluate
 from jaxscape.report.notebook import widget
 from jaxscape.report.page import render
 from jaxscape.runs.compare import compare_optimizers
@@ -149,7 +149,7 @@ class Run:
                 folder holds another minimum, or trajectories from one.
             OSError: if the run folder cannot be written to.
         """
-        params, model_state = own_form(self._require_problem().problem, params, model_state)
+        params, model_state = self._require_problem().problem.split_model(params, model_state)
         check_parameters("params", params)
         if not jax.tree.leaves(params):
             raise ValueError(f"params must hold one array or more, got {params!r:.100}")
@@ -321,7 +321,7 @@ class Run:
         """
         if self._recorder is None:
             self._recorder = Recorder(self.folder, labels, group, self._described())
-        own = params if self.problem is None else own_form(self.problem, params)[0]
+        own = params if self.problem is None else self.problem.split_model(params)[0]
         self._recorder.record(step, own, metrics)
 
     @property

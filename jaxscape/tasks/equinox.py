@@ -60,8 +60,9 @@ def equinox_problem(
 
     Returns:
         A problem whose `init` returns the model's own parameters and state for every key; both are nested dicts of
-        arrays. `Run.set_minimum` and `Run.record` of a run with this problem take the model itself, as do the measures
-        of curvature. `problem.loss_fn.merge(params, model_state)` returns the model, or `(model, state)`.
+        arrays. `Run.set_minimum`, `Run.record`, `line`, `barrier`, `connect` and the measures of curvature take the
+        model itself; for all other functions, `problem.split_model` splits it.
+        `problem.loss_fn.merge(params, model_state)` returns the model, or `(model, state)`.
 
     Raises:
         ImportError: if Equinox is not installed.
@@ -124,6 +125,10 @@ def equinox_problem(
         return of_state.to_dicts(eqx.filter(found, eqx.is_array))
 
     def own_form(params: PyTree) -> tuple[PyTree, None]:
+        if isinstance(params, list | tuple):
+            return [own_form(each)[0] for each in params], None
+        if isinstance(params, eqx.nn.State):
+            return of_state.to_dicts(eqx.filter(params, eqx.is_array)), None
         if isinstance(params, eqx.Module):
             return of_model.to_dicts(eqx.filter(params, eqx.is_inexact_array)), None
         return params, None

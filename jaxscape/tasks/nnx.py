@@ -59,7 +59,8 @@ def nnx_problem(
     Returns:
         A problem whose `init` returns the model's own parameters for every key; params and model_state are nested
         dicts of arrays. Functions that take params take them also as `nnx.state(model, nnx.Param)` or its pure dict;
-        `Run.set_minimum`, `Run.record` and the measures of curvature also the model itself.
+        `Run.set_minimum`, `Run.record`, `line`, `barrier`, `connect` and the measures of curvature also the model
+        itself. For all other functions, `problem.split_model` splits it.
         `problem.loss_fn.merge(params, model_state)` returns a model.
 
     Raises:

@@ -46,7 +46,8 @@ class Layout:
             for name in path:
                 if not isinstance(leaf, Mapping) or name not in leaf:
                     raise ValueError(
-                        f"params and model_state must have the arrays that init makes: {'/'.join(path)} is absent"
+                        "params and model_state must have the arrays that init makes, as those of "
+                        f"problem.split_model(model) do: {'/'.join(path)} is absent"
                     )
                 leaf = leaf[name]
             leaves.append(leaf)
