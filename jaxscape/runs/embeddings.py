@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxscape.runs.config import EmbedConfig, from_record
 from jaxscape.runs.folder import RunFolder
-from jaxscape.runs.methods import METHODS
+from jaxscape.runs.methods import METHODS, null_words
 from jaxscape.runs.tables import Columns, check_table, read_table
 from jaxscape.trajectories.files import read_record
 
@@ -95,7 +95,8 @@ def describe_surrogates(diagnostics: Mapping[str, Any]) -> str:
     numbers = diagnostics.get("surrogate")
     if not isinstance(numbers, dict) or not all(_is_number(numbers.get(name)) for name in ("disparity", "movement")):
         return ""
-    subject = "surrogates draw the same" if numbers.get("same") else "surrogates"
+    null = null_words(numbers)
+    subject = f"{null} draws the same" if numbers.get("same") else null
     return f"{subject}: disparity {numbers['disparity']:.2f}, movements {numbers['movement']:.2f}"
 
 

@@ -4,7 +4,8 @@ Options, checks, captions and the readers of diagnostics all use these records; 
 embeddings. This module imports only the standard library, so that `--help` does not wait for jax.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Method(NamedTuple):
@@ -77,3 +78,9 @@ NULLS = {  # the kinds of `null_trajectories`; a test checks that the two agree
         "weight decay and rotated null", "weight decay, and the lengths and turns of what the gradient adds", "the rest"
     ),
 }
+
+
+def null_words(comparison: Mapping[str, Any]) -> str:
+    """Return the name of the surrogates that an embedding was compared with, from the entry "surrogate" of a report."""
+    null = NULLS.get(comparison.get("kind", ""))
+    return "surrogate" if null is None else null.words

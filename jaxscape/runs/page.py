@@ -37,7 +37,7 @@ from jaxscape.runs.folder import COMPARED, JOINT, STAGES, RunFolder, write_text
 from jaxscape.runs.invocations import commands
 from jaxscape.runs.landscapes import measurements
 from jaxscape.runs.measure import STATISTICS, beside, describe_drift, group_of, groups, measure
-from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM, METHODS, NULLS
+from jaxscape.runs.methods import BESIDE, BESIDE_WITHOUT_MINIMUM, METHODS, NULLS, null_words
 from jaxscape.runs.plot import comparison_panels, describe_embedding
 from jaxscape.runs.recorded import read_metrics
 from jaxscape.runs.sources import read_sources, run_names
@@ -374,7 +374,7 @@ def trust_words(diagnostics: Mapping[str, Any]) -> str:
     if _is_number(fidelity.get("inward")):
         phrases.append(f"nearer or farther correct for {fidelity['inward']:.0%}")
     if surrogates.get("same"):
-        phrases.append("surrogates draw the same")
+        phrases.append(f"{null_words(surrogates)} draws the same")
     return f"{', '.join(phrases)}." if phrases else ""
 
 

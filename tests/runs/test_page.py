@@ -214,8 +214,8 @@ def test_groups_have_columns_of_their_own(tiny):
             "Distances preserved roughly (rank correlation 0.75).",
         ),
         (
-            {"fidelity": {"rank": 0.5}, "surrogate": {"same": True}},
-            "(rank correlation 0.50), surrogates draw the same.",
+            {"fidelity": {"rank": 0.5}, "surrogate": {"kind": "rotated", "same": True}},
+            "(rank correlation 0.50), rotated null draws the same.",
         ),
         ({"degenerate": True}, "Degenerate."),
         ({}, ""),

@@ -95,7 +95,7 @@ def test_the_surrogates_are_those_of_the_run_and_the_numbers_those_of_the_public
     report = Run(run, quiet=True).report()["embeddings"]["mds-euclidean"]
     assert report["surrogate"] == kept
     said = jaxscape("info", run).out
-    assert "  surrogates: disparity 0.00, movements 0.59; their fidelity: stress" in said
+    assert "  rotated null: disparity 0.00, movements 0.59; their fidelity: stress" in said
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,14 @@ def test_surrogates_that_cannot_be_embedded_are_not_an_error(monkeypatch):
 
 
 def test_the_caption_describes_the_surrogates():
-    numbers = {"fidelity": {"rank": 0.93, "radius": 0.87}, "surrogate": {"disparity": 0.004, "movement": 0.72}}
+    numbers = {
+        "fidelity": {"rank": 0.93, "radius": 0.87},
+        "surrogate": {"kind": "rotated", "disparity": 0.004, "movement": 0.72},
+    }
     said = embeddings.describe_trust(numbers)
-    assert said == ("rank correlation: distances 0.93, radii 0.87; surrogates: disparity 0.00, movements 0.72")
+    assert said == ("rank correlation: distances 0.93, radii 0.87; rotated null: disparity 0.00, movements 0.72")
     numbers["surrogate"]["same"] = True
-    assert "surrogates draw the same: disparity 0.00" in embeddings.describe_trust(numbers)
+    assert "rotated null draws the same: disparity 0.00" in embeddings.describe_trust(numbers)
     assert embeddings.describe_trust({"degenerate": "all points lie on a line"}) == "degenerate"
     assert embeddings.describe_trust({"fidelity": None, "surrogate": {"kind": "rotated", "skipped": "why"}}) == ""
     assert embeddings.describe_trust({}) == ""  # a record of version 0.1
