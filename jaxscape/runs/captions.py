@@ -51,13 +51,19 @@ def about(run: Path) -> str:
     return describe_accuracy(metrics)
 
 
-def data(runs: Sequence[Path]) -> str:
-    """Return the data, network and training of runs as a caption, as far as the runs agree on them."""
+def data(runs: Sequence[Path], *, with_training: bool = True) -> str:
+    """Return the data, network and training of runs as a caption, as far as the runs agree on them.
+
+    Args:
+        runs: the run folders.
+        with_training: whether the picture shows their trajectories, so that their training belongs to it.
+    """
     folders = [RunFolder(run) for run in runs]
     described = [describe(run) for run in folders]
     names = [name for name in dict.fromkeys(name for each in described for name in each) if name != "name"]
     words = [_word(name, [each[name] for each in described if name in each]) for name in _first(names)]
-    return "; ".join(filter(None, (", ".join(words), _training([run.settings(run.kind.stage) for run in folders]))))
+    training = _training([run.settings(run.kind.stage) for run in folders]) if with_training else ""
+    return "; ".join(filter(None, (", ".join(words), training)))
 
 
 def describe(run: RunFolder) -> dict[str, Any]:

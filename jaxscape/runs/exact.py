@@ -100,13 +100,16 @@ def _jump_panel(run: RunFolder, measured: Measured) -> ExactPanel | None:
         distance, petal = (by_row(products, values)[displaced] for values in (geometry.distance, geometry.petal))
         return {"distance": distance / norm, "angle": np.arccos(np.nan_to_num(petal))}
 
-    nulls = _surrogates(nulls_of(run, products, measured.labels))
+    nulls = nulls_of(run, products, measured.labels)
     surrogates = [
         Surrogate(NULLS[kind].words, **positions(trajectory_geometry(each)), is_random=kind != "decay")
-        for kind, each in nulls.items()
+        for kind, each in _surrogates(nulls).items()
     ]
     own: dict[str, Any] = {"surrogates": surrogates, "length": "norms of the minimum"} | positions(geometry)
-    return _panel(run, measured.labels, displaced, **own)
+    panel = _panel(run, measured.labels, displaced, **own)
+    if nulls.factors is None:  # nothing dotted must not look like "no weight decay"
+        panel = panel._replace(note="; ".join(filter(None, (panel.note, "effect of weight decay alone unknown"))))
+    return panel
 
 
 def _departure_panel(run: RunFolder, measured: Measured) -> ExactPanel | None:

@@ -300,7 +300,12 @@ class RunFolder(Path):
             may_differ = {*_DATA_LOCATION} | ({"epochs"} if extends else set())
             differing = [key for key in requested if requested[key] != before.get(key) and key not in may_differ]
             if differing:
-                changes = "; ".join(f"{key} is {before.get(key)!r}, requested {requested[key]!r}" for key in differing)
+                changes = "; ".join(
+                    "the given minimum is another one"
+                    if key == "given" and before.get(key) and requested[key]
+                    else f"{key} is {before.get(key)!r}, requested {requested[key]!r}"
+                    for key in differing
+                )
                 raise ValueError(f"{self} holds results of another configuration: {changes}. {remedy}")
         if recorded != settings or not existing:  # existing results keep the versions that they were made with
             _write(self.config, record | {stage: asdict(settings), "environment": environment()})

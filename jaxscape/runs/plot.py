@@ -38,7 +38,7 @@ from jaxscape.runs.measure import measure
 from jaxscape.runs.methods import CENTERS, METHODS, NULLS
 from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
-from jaxscape.runs.recorded import read_metrics
+from jaxscape.runs.recorded import read_metrics, read_trajectories
 from jaxscape.runs.scale_free import Filters
 from jaxscape.runs.tables import Columns, read_table
 from jaxscape.trajectories.files import make_folder
@@ -64,7 +64,7 @@ def plot_run(
         console: where to print what is recomputed.
 
     Raises:
-        FileNotFoundError: if there is no embedding yet.
+        FileNotFoundError: if there are no finished trajectories or no embedding yet.
         ValueError: for scale-free distances, see `scale_free_table`.
         OSError: if the run folder cannot be written to.
     """
@@ -74,7 +74,10 @@ def plot_run(
     _repair(run, console)
     settings = embeddings(run)
     if not settings:
-        raise FileNotFoundError(f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one")
+        read_trajectories(run)  # without them, its error says what comes first
+        raise FileNotFoundError(
+            f"{run} has no embeddings of its trajectories; `jaxscape embed {run}` makes one, or Run.embed in Python"
+        )
     panel = scale_free_panel(run, filters=filters, console=console) if scale_free else None
     with writing(run.figures, wait=console):
         files = _draw(run, settings)

@@ -43,7 +43,7 @@ def plot_surface(run: Path, name: str) -> list[Path]:
     run = RunFolder(run)
     measurement = read_kept(run.surfaces / name)
     quantity, stem = _quantity(measurement), f"surface-{name}"
-    note = _note(run, measurement)
+    note = _note(run, measurement, with_training="coordinates" in measurement.values)
     if "y" not in measurement.values:
         return save_figure(line_figure([line_panel(run, name)], quantity=quantity, note=note), run.figures / stem)
     panel = surface_panel(run, name)
@@ -94,7 +94,7 @@ def plot_curvature(run: Path, name: str) -> list[Path]:
     matrix = MATRICES[measurement.record["made_of"]["setting"]["matrix"]]
     mode = describe_mode(measurement.record)
     spectrum = f"Spectrum of the {_quantity(measurement)}{mode and f'; {mode}'}."
-    note = "\n".join(filter(None, (spectrum, captions.data([run]))))
+    note = "\n".join(filter(None, (spectrum, captions.data([run], with_training=False))))
     return save_figure(
         spectrum_figure(panels, quantity=f"eigenvalue of the {matrix}", note=note),
         run.figures / f"curvature-{name}",
@@ -187,12 +187,12 @@ def _quantity(measurement: Kept) -> str:
     return f"{words}{_metric(measurement).replace('_', ' ')}"
 
 
-def _note(run: RunFolder, measurement: Kept) -> str:
+def _note(run: RunFolder, measurement: Kept, *, with_training: bool = False) -> str:
     """Return the note under a figure: mode, running statistics, explained variance beside surrogates, and data."""
     lines = [
         _shares(measurement.record),
         _sentence(describe_mode(measurement.record)) + STATISTICS[measurement.record["statistics"]].capitalize() + ".",
-        captions.data([run]),
+        captions.data([run], with_training=with_training),
     ]
     return "\n".join(filter(None, lines))
 

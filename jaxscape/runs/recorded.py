@@ -60,7 +60,7 @@ def read_trajectories(run: Path) -> tuple[RetrainSettings | CompareSettings, Tra
             "to start over"
         )
     if settings is None or not run.index.exists():
-        raise FileNotFoundError(f"{run} has no trajectories; {run.command} makes them")
+        raise FileNotFoundError(f"{run} has no trajectories; {run.command} makes them, or a method of Run in Python")
     store = TrajectoryStore.open(run.trajectories)
     last = store.num_epochs - 1 if kind is RECORDED else last_snapshot(run, settings)
     if store.missing_epochs:

@@ -518,7 +518,7 @@ class Run:
 
     def _require_problem(self) -> OwnProblem:
         if self._own is None:
-            raise ValueError("this needs a problem: Run(path, problem)")
+            raise ValueError("this needs the problem that the run is from: Run(path, problem)")
         return self._own
 
 

@@ -378,7 +378,7 @@ def test_settings_of_python_are_checked(tiny, tmp_path):
         run.surface(size=3)
     with pytest.raises(ValueError, match="unknown plane 'pca'; known: filter, trajectory"):
         run.surface(plane="pca")
-    with pytest.raises(ValueError, match="needs a problem"):
+    with pytest.raises(ValueError, match="needs the problem"):
         js.Run(run.folder, quiet=True).curvature()
 
 

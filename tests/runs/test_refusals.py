@@ -113,7 +113,7 @@ def test_an_invalid_embedding_leaves_the_run_unchanged(jaxscape, run, options, w
     [
         ("retrain", "has no finished minimum; `jaxscape train {run}` makes it"),
         ("embed", "has no trajectories; `jaxscape retrain {run}` makes them"),
-        ("plot", "has no embeddings of its trajectories; `jaxscape embed {run}` makes one"),
+        ("plot", "has no trajectories; `jaxscape retrain {run}` makes them"),
         ("info", "is not a run folder: it has no config.json; `jaxscape train {run}` makes one"),
     ],
 )

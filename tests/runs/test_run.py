@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from jaxscape.problem import Problem
-from jaxscape.runs import recording
+from jaxscape.runs import captions, recording
+from jaxscape.runs.exact import exact_panel
 from jaxscape.runs.folder import RunFolder
 from jaxscape.runs.run import Run
 from jaxscape.runs.scale_free import Filters, scale_free_table
@@ -130,8 +131,15 @@ def test_reading_needs_no_problem(finished):
     run = Run(finished.folder, quiet=True)
     assert run.report() == finished.report()
     assert run.measured().gram.num_points == 16
-    with pytest.raises(ValueError, match="needs a problem"):
+    with pytest.raises(ValueError, match="needs the problem"):
         run.retrain(**RETRAIN)
+
+
+def test_captions_say_what_is_not_known_of_an_own_optimizer_and_leave_out_a_training_that_is_not_shown(finished):
+    panel = exact_panel(finished.folder)
+    assert panel.note.endswith("effect of weight decay alone unknown")
+    assert captions.data([finished.folder]) == "MLP 4-3-1; retrained 3 epochs"
+    assert captions.data([finished.folder], with_training=False) == "MLP 4-3-1"
 
 
 @pytest.mark.slow
@@ -263,7 +271,7 @@ def test_a_given_minimum_is_retrained(tmp_path):
     found = run.minimum()
     assert found.settings.epochs == 0
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
-    with pytest.raises(ValueError, match="holds results of another configuration: given is"):
+    with pytest.raises(ValueError, match="holds results of another configuration: the given minimum is another one"):
         run.set_minimum(jax.tree.map(lambda leaf: leaf + 1, params))
     with pytest.raises(ValueError, match="holds results of another configuration: epochs is 0, requested 3"):
         Run(run.folder, problem(), quiet=True).train(epochs=3, batch_size=8)
