@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
@@ -26,9 +27,13 @@ def finish(process):
 
 
 def results(run):
-    kept = ["metrics.csv", "geometry.csv", "gram.npz"]
+    kept = ["metrics.csv", "geometry.csv"]
     kept += [str(path.relative_to(run)) for path in [*run.glob("embeddings/*/coordinates.csv"), *run.glob("figures/*")]]
-    return {name: (run / name).read_bytes() for name in kept}
+    with np.load(run / "gram.npz") as arrays:
+        # On a busy machine each run measures which strategy is the fastest, and may choose another one. The results
+        # are the same, but the fingerprints name the strategy.
+        gram = {name: arrays[name].tobytes() for name in arrays if name not in ("fingerprint", "lineage")}
+    return gram | {name: (run / name).read_bytes() for name in kept}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
