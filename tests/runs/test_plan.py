@@ -55,7 +55,7 @@ def test_the_whole_run_is_planned_before_anything_exists(jaxscape, images, tmp_p
 
 def test_an_existing_minimum_is_not_planned_and_nothing_is_changed(jaxscape, kept_minimum):
     before = contents(kept_minimum)
-    outcome = jaxscape("plan", kept_minimum, "--devices", 3)
+    outcome = jaxscape("plan", kept_minimum, "--devices", 3, "--retrain.strategy", "loop")
     assert outcome.code == 0, outcome.err
     assert " train " not in outcome.out
     assert "on 3 x cpu" in outcome.out
@@ -115,7 +115,7 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
 def test_too_little_disk_space_is_reported(jaxscape, kept_minimum):
     usage = SimpleNamespace(free=10_000_000)
     with mock.patch.object(shutil, "disk_usage", return_value=usage):
-        outcome = jaxscape("plan", kept_minimum)
+        outcome = jaxscape("plan", kept_minimum, "--retrain.strategy", "loop")
     assert outcome.code == 0
     assert "of 10 MB free" in outcome.out
     assert "too little free space" in outcome.out
