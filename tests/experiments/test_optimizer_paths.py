@@ -5,7 +5,8 @@ import math
 import numpy as np
 import optimizers
 import pytest
-from optimizers import CLAIMS, Moved, Network, cosine, numbers, relative_distance, smoothed, walk
+from optimizers import CLAIMS
+from optimizers_runs import RECORDED, Moved, Network, cosine, numbers, relative_distance, seed_values, smoothed, walk
 
 from jaxscape import gram, trajectory_geometry
 from jaxscape.generalization.verdicts import DOES_NOT_HOLD, HOLDS, SURROGATE
@@ -63,11 +64,8 @@ def test_values_of_a_seed_follow_from_its_networks():
         }
         for rng in map(np.random.default_rng, range(3))
     ]
-    by = {
-        name: numbers(network(POINTS * scale), 8)
-        for name, scale in zip(optimizers.RECORDED, (1, 2, 30, 4), strict=True)
-    }
-    found = optimizers.seed_values(seeds[0], seeds[1:], by)
+    by = {name: numbers(network(POINTS * scale), 8) for name, scale in zip(RECORDED, (1, 2, 30, 4), strict=True)}
+    found = seed_values(seeds[0], seeds[1:], by)
     assert found["path"] == pytest.approx(math.log(2))
     assert found["path_effective"] == pytest.approx(math.log(0.5))
     assert found["tortuosity"] == pytest.approx(0)

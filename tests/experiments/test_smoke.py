@@ -19,6 +19,8 @@ import sweep
 import valley
 from claims_rules import decide, records_of
 from common import SCALES, Experiment
+from optimizers_page import page
+from optimizers_runs import OPTIMIZERS
 from rich.console import Console
 
 from jaxscape import Run, TrajectoryStore, trajectory_geometry
@@ -226,7 +228,7 @@ def test_claims_on_optimizers_are_decided_from_every_update(run):
     networks = {each["network"]: each["epochs"] for each in record["networks"] if each["seed"] == 31}
     assert {name: each["updates"] for name, each in networks.items()} == dict.fromkeys(networks, 6)
     geometry = trajectory_geometry(Run(folder / "optimizer-paths" / "seed-31", quiet=True).measured().gram)
-    for member, name in enumerate(optimizers.OPTIMIZERS):
+    for member, name in enumerate(OPTIMIZERS):
         found = networks[name]
         np.testing.assert_allclose(found["norm"], geometry.norm[-1, member], rtol=1e-5)
         np.testing.assert_allclose(found["chord"], geometry.chord[-1, member], rtol=1e-5)
@@ -237,4 +239,4 @@ def test_claims_on_optimizers_are_decided_from_every_update(run):
     for other in first[1:]:
         jax.tree.map(np.testing.assert_array_equal, other, first[0])
     assert {each.settings("compare").images_seed for each in starts} == {31}
-    assert (folder / "optimizer-paths.md").read_text() == optimizers.page(record)
+    assert (folder / "optimizer-paths.md").read_text() == page(record, optimizers.decide(record["claims"]))
