@@ -8,11 +8,10 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from claims_list import PROTOCOLS
-from common import Again, Experiment, Record
+from common import Again, Experiment, Record, rounded
 from sweep import star
 from valley import measure_cell
 
@@ -97,15 +96,15 @@ def measure_minimum(run: Run) -> Record:
     beyond = (geometry.distance[-1] - of_controls) / geometry.distance[0]
     values = {
         **{name: measured["copies"][name] for name in _OF_COPIES},
-        **{name: _rounded(summary[name]) for name in (*STATISTICS, "path")},
-        "end_beyond_controls": _rounded(beyond),
+        **{name: rounded(summary[name]) for name in (*STATISTICS, "path")},
+        "end_beyond_controls": rounded(beyond),
         **{name: measured[name] for name in _OF_MINIMUM},
     }
     nulls = nulls_of(run.folder, copies.gram, copies.labels)
     surrogates: dict[str, Record] = {}
     for kind in ("exchange", "rotated", "decay"):
         drawn = [trajectory_geometry(each).summary() for each in nulls.draws(kind)]
-        surrogates[kind] = {name: _rounded(np.mean([each[name] for each in drawn], axis=0)) for name in STATISTICS}
+        surrogates[kind] = {name: rounded(np.mean([each[name] for each in drawn], axis=0)) for name in STATISTICS}
     surrogates["exchange"]["cosine"] = measured["copies"]["exchange_cosine"]
     return {"values": values, "surrogates": surrogates}
 
@@ -119,12 +118,4 @@ def add_pictures(experiment: Experiment, run: Run, numbers: Record) -> None:
             for null, into in ((None, numbers["values"]), ("rotated", numbers["surrogates"]["rotated"])):
                 setting = run.embed(**vars(experiment.embedding(center=center, null=null))).name
                 found = star(run.folder, setting)
-                into |= {f"{name}_{center}": _rounded(found[name]) for name in ("silhouette", "trend")}
-
-
-def _rounded(value: Any) -> Any:
-    """Return numbers with six significant digits; NaN is None, as in the file."""
-    numbers = np.asarray(value, float)
-    if numbers.ndim:
-        return [_rounded(each) for each in numbers]
-    return float(f"{numbers:.6g}") if np.isfinite(numbers) else None
+                into |= {f"{name}_{center}": rounded(found[name]) for name in ("silhouette", "trend")}

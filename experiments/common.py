@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from jaxscape import Run
@@ -328,6 +329,14 @@ class Experiment:
         protocol = settings.get("protocol")
         changed = {**settings, **self.changes.get("train", {})}
         return replace(train_preset(kind, protocol=protocol, dataset=dataset, seed=seed), **changed)
+
+
+def rounded(value: Any) -> Any:
+    """Return numbers with six significant digits; NaN is None, as in the file."""
+    numbers = np.asarray(value, float)
+    if numbers.ndim:
+        return [rounded(each) for each in numbers]
+    return float(f"{numbers:.6g}") if np.isfinite(numbers) else None
 
 
 def publish(name: str, record: Record, figures: Mapping[str, Iterable[Path]]) -> None:

@@ -17,6 +17,8 @@ import optimizers
 import pytest
 import sweep
 import valley
+import valley_analysis
+import valley_page
 from claims_rules import decide, records_of
 from common import SCALES, Experiment
 from optimizers_page import page
@@ -136,7 +138,7 @@ def test_both_kinds_of_minimum_are_retrained_in_all_four_ways(run):
     folder, out = run(valley)
     assert "valley: 4 minima to find, 16 retrainings; about" in out
     record = json.loads((folder / "valley.json").read_text())
-    table = {name: valley.table_of(record, name) for name in (*valley.RESPONSES, "train_loss")}
+    table = {name: valley_analysis.table_of(record, name) for name in (*valley_analysis.RESPONSES, "train_loss")}
     assert all(np.isfinite(values).all() for values in table.values())
     report = RunFolder(folder / "valley" / "good-20-decay-crops").read_report()["geometry"]["real"]
     for name, reported in (
@@ -154,7 +156,7 @@ def test_both_kinds_of_minimum_are_retrained_in_all_four_ways(run):
         sum(table[name] for name in ("decay_part", "gradient_part", "sideways_part")), table["return"], atol=1e-5
     )
     assert (table["sideways_part"] <= 1e-6).all()
-    assert (folder / "valley.md").read_text() == valley.page(record)
+    assert (folder / "valley.md").read_text() == valley_page.page(record)
     assert {path.suffix for path in (folder / "valley" / "figures").iterdir()} >= {".png", ".svg", ".pdf"}
     images = {
         RunFolder(folder / "valley" / f"good-{seed}-decay-crops").settings("train").images_seed for seed in (20, 21)

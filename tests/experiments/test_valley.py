@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import valley
+import valley_analysis
+import valley_page
 from common import SCALES, Experiment
 from rich.console import Console
 from scipy import stats
@@ -21,7 +23,7 @@ def table(function, seeds=5):
 
 def record(function=lambda kind, decay, crops, seed: 0.0, seeds=5):
     """Return a record in which every number of a cell is the same function of its levels and seed."""
-    names = (*valley.RESPONSES, "exchange_gradient_part", "exchange_return", "cosine", "exchange_cosine")
+    names = (*valley_analysis.RESPONSES, "exchange_gradient_part", "exchange_return", "cosine", "exchange_cosine")
     alone = ("drift", "train_loss", "train_accuracy", "test_accuracy")
     cells = [
         dict(zip(("kind", "decay", "crops"), levels, strict=True))
@@ -42,7 +44,7 @@ def test_effects_are_those_that_the_numbers_were_made_of():
             3 * kind + 0.5 * decay - crops + 4 * (kind - 0.5) * (decay - 0.5) + noise[seed] * crops
         )
     )
-    found = valley.effects(made)
+    found = valley_analysis.effects(made)
     np.testing.assert_allclose(found[("kind",)], 3)
     np.testing.assert_allclose(found[("decay",)], 0.5)
     np.testing.assert_allclose(found[("crops",)], noise - 1)
@@ -56,20 +58,20 @@ def test_an_interaction_is_half_the_difference_of_an_effect_at_the_levels_of_the
     made = np.random.default_rng(0).normal(size=(5, 2, 2, 2))
     of_decay = made[:, :, 1] - made[:, :, 0]  # [seed, kind, crops]
     expected = (of_decay[:, 1] - of_decay[:, 0]).mean(axis=1) / 2
-    np.testing.assert_allclose(valley.effects(made)[("kind", "decay")], expected)
+    np.testing.assert_allclose(valley_analysis.effects(made)[("kind", "decay")], expected)
 
 
 @pytest.mark.parametrize("by", [0, 1])
 def test_the_parts_of_the_contrast_add_up_to_it(by):
     made = np.random.default_rng(by).normal(size=(5, 2, 2, 2))
-    parts = valley.split_contrast(made, by)
+    parts = valley_analysis.split_contrast(made, by)
     np.testing.assert_allclose(sum(parts.values()), made[:, 1, 1, 1] - made[:, 0, 0, 0])
 
 
 def test_the_splits_compare_the_kinds_without_or_with_both():
     # Only bad minima with crops differ: their copies leave.
     made = table(lambda kind, decay, crops, seed: -0.6 * (not kind) * crops)
-    by_good, by_bad = valley.split_contrast(made, 1), valley.split_contrast(made, 0)
+    by_good, by_bad = valley_analysis.split_contrast(made, 1), valley_analysis.split_contrast(made, 0)
     assert {name: values[0] for name, values in by_good.items()} == {"kind": 0, "decay": 0, "crops": 0}
     np.testing.assert_allclose([by_bad[name][0] for name in ("kind", "decay", "crops")], [0.6, 0, -0.6])
 
@@ -81,21 +83,15 @@ def test_the_splits_compare_the_kinds_without_or_with_both():
 def test_the_larger_part_is_named_if_the_interval_of_the_difference_excludes_0(kind, decay, expected):
     noise = np.array([-2, -1, 0, 1, 2]) * 1e-3
     parts = {"kind": kind + noise, "decay": decay - noise, "crops": np.zeros(5)}
-    assert valley.larger_part(parts)[0] == expected
+    assert valley_analysis.larger_part(parts)[0] == expected
 
 
 def test_an_estimate_is_students_mean_interval_and_test():
     values = np.random.default_rng(0).normal(1, 2, 5)
-    found, expected = valley.estimate(values), stats.ttest_1samp(values, 0)
+    found, expected = valley_analysis.estimate(values), stats.ttest_1samp(values, 0)
     np.testing.assert_allclose([found.low, found.high], expected.confidence_interval(0.95))
     np.testing.assert_allclose([found.mean, found.p], [values.mean(), expected.pvalue])
-    assert valley.estimate(np.array([0.1, 0.1, 0.1, 0.1, -0.1])).text.endswith("4/5")
-
-
-def test_holm_corrects_as_in_his_example():
-    # Holm 1979: the smallest p times their number, the next times one fewer, never decreasing.
-    np.testing.assert_allclose(valley.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(valley.holm([0.6, 0.9]), [1, 1])
+    assert valley_analysis.estimate(np.array([0.1, 0.1, 0.1, 0.1, -0.1])).text.endswith("4/5")
 
 
 NOISE = np.array([-2, -1, 0, 1, 2]) * 1e-3  # its interval reaches 0.002 to both sides
@@ -113,38 +109,38 @@ NOISE = np.array([-2, -1, 0, 1, 2]) * 1e-3  # its interval reaches 0.002 to both
     ],
 )
 def test_verdicts_need_the_whole_interval_beyond_or_within_the_margin(mean, verdict):
-    assert valley.verdicts([valley.estimate(mean + NOISE)], 0.01) == [verdict]
+    assert valley_analysis.verdicts([valley_analysis.estimate(mean + NOISE)], 0.01) == [verdict]
 
 
 def test_a_verdict_that_only_the_uncorrected_p_supports_is_unclear():
-    one = valley.estimate(0.03 + 10 * NOISE)
+    one = valley_analysis.estimate(0.03 + 10 * NOISE)
     assert 0.05 / 7 < one.p < 0.05
     assert one.low > 0.01
-    zeros = [valley.estimate(np.zeros(5))] * 6
-    assert valley.verdicts([one], 0.01) == ["more"]
-    assert valley.verdicts([one, *zeros], 0.01)[0] == "unclear"
+    zeros = [valley_analysis.estimate(np.zeros(5))] * 6
+    assert valley_analysis.verdicts([one], 0.01) == ["more"]
+    assert valley_analysis.verdicts([one, *zeros], 0.01)[0] == "unclear"
 
 
 def test_what_is_the_same_everywhere_is_negligible():
-    assert valley.estimate(np.zeros(5)).p == 1
-    assert valley.estimate(np.full(5, 0.5)).p == 0
+    assert valley_analysis.estimate(np.zeros(5)).p == 1
+    assert valley_analysis.estimate(np.full(5, 0.5)).p == 0
 
 
 def test_the_page_has_every_cell_effect_and_split():
     made = record(lambda kind, decay, crops, seed: 0.05 * decay + 0.002 * kind + 1e-4 * (seed % 3))
-    text = valley.page(made)
+    text = valley_page.page(made)
     assert text.count("\n| good |") == text.count("\n| bad |") == 4
-    assert all(f"| {' x '.join(names)} |" in text for names in valley.EFFECTS)
+    assert all(f"| {' x '.join(names)} |" in text for names in valley_analysis.EFFECTS)
     assert text.count("| retraining |") == 6  # three responses, two splits
     assert "nan" not in text
     shown = next(line for line in text.splitlines() if line.startswith("| decay |"))
-    assert shown.count("0.050 [0.050, 0.050] 5/5 **more**") == len(valley.RESPONSES)
+    assert shown.count("0.050 [0.050, 0.050] 5/5 **more**") == len(valley_analysis.RESPONSES)
 
 
 def test_the_figure_shows_the_parts_of_every_cell_beside_those_of_its_surrogate():
-    figure = valley.draw(record(lambda kind, decay, crops, seed: 0.01 + 1e-3 * seed))
+    figure = valley_page.draw(record(lambda kind, decay, crops, seed: 0.01 + 1e-3 * seed))
     shown = [[label.get_text().replace("\n", " ") for label in ax.get_xticklabels()] for ax in figure.axes]
-    assert shown == [list(valley.WAYS.values()), ["neither", "decay"], ["crops", "decay + crops"]]
+    assert shown == [list(valley_analysis.WAYS.values()), ["neither", "decay"], ["crops", "decay + crops"]]
     for ax, ways in zip(figure.axes, shown, strict=True):
         assert len(ax.patches) == len(ways) * 2 * 3
     good, bad, _ = figure.axes
@@ -173,4 +169,4 @@ def test_the_committed_page_is_made_from_the_committed_numbers():
     numbers = valley.ROOT / "benchmarks" / "results" / "valley.json"
     if not numbers.exists():
         pytest.skip("the numbers are not committed yet")
-    assert (valley.ROOT / "docs" / "valley.md").read_text() == valley.page(json.loads(numbers.read_text()))
+    assert (valley.ROOT / "docs" / "valley.md").read_text() == valley_page.page(json.loads(numbers.read_text()))
