@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from claims_list import PROTOCOLS
-from common import Again, Experiment, Record, rounded
+from common import Again, Experiment, Record, rounded, with_own_images
 from sweep import star
 from valley import measure_cell
 
@@ -37,7 +37,7 @@ def plan_minima(experiment: Experiment) -> dict[Path, TrainConfig]:
     found = {}
     for seed in experiment.scale.claims_seeds:
         for run, config in experiment.minima(PRESETS, seeds=(seed,)).items():
-            found[experiment.folder / "claims" / "minima" / run.name] = replace(config, images_seed=seed)
+            found[experiment.folder / "claims" / "minima" / run.name] = with_own_images(config, seed)
     return found
 
 

@@ -331,6 +331,11 @@ class Experiment:
         return replace(train_preset(kind, protocol=protocol, dataset=dataset, seed=seed), **changed)
 
 
+def with_own_images[C: (TrainConfig, CompareConfig)](config: C, seed: int) -> C:
+    """Return the settings with training images drawn by a seed; of all images there is nothing to draw."""
+    return config if config.train_size is None else replace(config, images_seed=seed)
+
+
 def rounded(value: Any) -> Any:
     """Return numbers with six significant digits; NaN is None, as in the file."""
     numbers = np.asarray(value, float)

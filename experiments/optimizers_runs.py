@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import Experiment
+from common import Experiment, with_own_images
 
 from jaxscape.problem import Problem
 from jaxscape.runs.compare import Comparison
@@ -41,8 +41,7 @@ def parts(experiment: Experiment, seed: int) -> tuple[Part, ...]:
     folder = experiment.folder / "optimizer-paths"
     changed = {**experiment.scale.path_compare, **experiment.changes.get("compare", {})}
     config = replace(experiment.comparison(), **{"strategy": "loop", **changed, "optimizers": OPTIMIZERS})
-    if config.train_size is not None:
-        config = replace(config, images_seed=seed)
+    config = with_own_images(config, seed)
     fast = replace(config, optimizers=("sgd",), learning_rate=config.learning_rate / (1 - MOMENTUM), seeds=(seed,))
     again = replace(config, optimizers=("momentum",), seeds=(seed + ORDER_SEED,), steps=None)
     return (

@@ -55,7 +55,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import ROOT, Again, Experiment, Record, publish, rounded, start
+from common import ROOT, Again, Experiment, Record, publish, rounded, start, with_own_images
 from valley_analysis import KINDS
 from valley_page import draw, page
 
@@ -103,7 +103,7 @@ def plan_minima(experiment: Experiment) -> dict[Path, TrainConfig]:
     found = {}
     for cell in cells(experiment):
         ((_, config),) = experiment.minima((KINDS[cell.kind],), seeds=(cell.seed,)).items()
-        found[minimum_of(experiment, cell)] = replace(config, images_seed=cell.seed)
+        found[minimum_of(experiment, cell)] = with_own_images(config, cell.seed)
     return found
 
 

@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import claims_runs
+import optimizers_runs
 import pytest
+import valley
 from common import SCALES, Experiment, parse_changes, parse_command
 from rich.console import Console
+
+from jaxscape.runs.checks import check_compare, check_retrain, check_train
 
 QUIET = Console(quiet=True)
 
@@ -90,3 +95,16 @@ def test_the_plan_can_be_skipped(monkeypatch, capsys, tmp_path):
     experiment.plan(experiment.minima(["good"]), {})  # would raise a KeyError, since no retraining is given
     experiment.plan_comparison(tmp_path / "optimizers")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_minima_of_every_scale_are_valid(scale):
+    of_scale = experiment(scale=scale)
+    for module in (claims_runs, valley):
+        minima = module.plan_minima(of_scale)
+        for config in minima.values():
+            check_train(config)
+        for _, config in module.plan_runs(of_scale, minima).values():
+            check_retrain(config)
+    for part in optimizers_runs.parts(of_scale, 30):
+        check_compare(part.config)
