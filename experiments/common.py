@@ -109,7 +109,7 @@ SCALES = {
         claims_directions=2,
         claims_retrain={"step_sizes": (0.25, 1.0)},
         path_seeds=(30, 31),
-        path_compare={"train_size": 50, "steps": 1},
+        path_compare={"train_size": 50},
         path_loss=20.0,  # after 6 updates nothing has been learned
         noises=(1.0,),
         trees=1,
@@ -130,7 +130,7 @@ SCALES = {
         # Two of four step sizes and 30 of 50 epochs in 54 runs; the ablation of weight decay is not reduced.
         sweep_retrain={"step_sizes": (0.5, 1.0), "epochs": 30},
         # Every update is recorded: 10 GB would be needed for the 100 epochs of `compare`.
-        path_compare={"steps": 1, "epochs": 25, "decay_epochs": ()},
+        path_compare={"epochs": 25, "decay_epochs": ()},
     ),
     "real": Scale(
         dataset="fashion_mnist",

@@ -40,7 +40,8 @@ def parts(experiment: Experiment, seed: int) -> tuple[Part, ...]:
     """Return the three runs of a seed."""
     folder = experiment.folder / "optimizer-paths"
     changed = {**experiment.scale.path_compare, **experiment.changes.get("compare", {})}
-    config = replace(experiment.comparison(), **{"strategy": "loop", **changed, "optimizers": OPTIMIZERS})
+    fixed = {"optimizers": OPTIMIZERS, "steps": 1}  # every update is recorded
+    config = replace(experiment.comparison(), **{"strategy": "loop", **changed, **fixed})
     config = with_own_images(config, seed)
     fast = replace(config, optimizers=("sgd",), learning_rate=config.learning_rate / (1 - MOMENTUM), seeds=(seed,))
     again = replace(config, optimizers=("momentum",), seeds=(seed + ORDER_SEED,), steps=None)
