@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from claims_list import DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
 from claims_rules import Checked, Decided, Record, decide, interval_text, percentiles, records_of, run_checks
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
-from common import ROOT, Again, Experiment, start
+from common import ROOT, SCALES, Again, Experiment, start
 
 from jaxscape.generalization.verdicts import VERDICTS
 from jaxscape.runs.environment import environment
@@ -24,6 +24,7 @@ from jaxscape.runs.folder import write_json, write_text
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "claims.md"
+SCALES_WANTED = {name: SCALES[name].dataset for name in ("quick", "real")}
 
 
 def page(scales: Mapping[str, Record], elsewhere: Mapping[str, Record]) -> str:
@@ -36,6 +37,9 @@ def page(scales: Mapping[str, Record], elsewhere: Mapping[str, Record]) -> str:
     lines = ["# The paper's claims as numbers", "", *_INTRODUCTION]
     for name, record in scales.items():
         lines += ["", *_scale(name, record)]
+    for name, dataset in SCALES_WANTED.items():
+        if name not in scales:
+            lines += ["", f"## Scale {name}: {dataset}", "", f"Not run yet: `experiments/claims.py --scale {name}`."]
     lines += ["", "## Claims that other scripts measure"]
     for name in ELSEWHERE:
         lines += ["", *_elsewhere(name, elsewhere.get(name))]
@@ -75,10 +79,30 @@ def _scale(name: str, record: Record) -> list[str]:
     ]
     if name == "real":
         lines += ["", "This data set is the harder one of the paper's Sec. 5.3, too: does the pattern recur?"]
+    lines += ["", f"### Both protocols side by side ({name})", "", *_side_by_side(decided)]
     for family in (PAPERS, FURTHER):
         chosen = [each for each in decided if each.record["family"] == family]
         lines += ["", f"### {family[0].upper()}{family[1:]} ({name})", "", _verdicts(chosen), "", *_table(chosen)]
     return [*lines, "", *_checks(name, run_checks(cells)), "", *_distributions(name, cells)]
+
+
+def _side_by_side(decided: Sequence[Decided]) -> list[str]:
+    """Return a table of verdict and mean by protocol, for claims that both protocols decide."""
+    header = ("claim", *(f"{protocol} protocol" for protocol in PROTOCOLS))
+    found = {
+        text: {each.record["retraining"]: each for each in decided if each.record["text"] == text}
+        for text in dict.fromkeys(each.record["text"] for each in decided)
+    }
+    rows = [
+        (text, *(_short(by[each]) for each in PROTOCOLS)) for text, by in found.items() if by.keys() == {*PROTOCOLS}
+    ]
+    return [_row(header), "|" + "-|" * len(header), *map(_row, rows)]
+
+
+def _short(decided: Decided) -> str:
+    """Return the number of a claim with its interval, and the verdict."""
+    *_, value, _, _, _, verdict = _cells(decided)
+    return f"{value.rpartition(' (')[0]}: {verdict}" if value else verdict
 
 
 def _verdicts(decided: Sequence[Decided]) -> str:
