@@ -15,10 +15,10 @@ from jaxscape.lazy import jax, jnp
 
 PyTree = Any
 
-_LEAVE_OUT = "leave it out: keep what is not trained in model_state, or split the model, as {} does"
+_LEAVE_OUT = "leave it out: keep what is not trained in model_state, or split the model, as problem.split_model(model) or {} does"
 _SPLITS = {  # package of the model's class -> what splits it
-    "flax": "problem.split_model(model) or flax.nnx.state(model, flax.nnx.Param)",
-    "equinox": "problem.split_model(model) or equinox.partition(model, equinox.is_inexact_array)",
+    "flax": "flax.nnx.state(model, flax.nnx.Param)",
+    "equinox": "equinox.partition(model, equinox.is_inexact_array)",
 }
 _SPLIT = "keep a complex array as two real ones, its real and its imaginary part"
 

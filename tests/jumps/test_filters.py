@@ -279,7 +279,7 @@ def test_tied_leaves_that_are_not_perturbed_are_accepted():
 @pytest.mark.parametrize(
     ("leaf", "way_out"),
     [
-        (np.ones((2, 2), np.int32), "leave it out: keep what is not trained in model_state, or split the pytree"),
+        (np.ones((2, 2), np.int32), "leave it out: keep what is not trained in model_state, or split the model"),
         (np.ones((2, 2), bool), "leave it out"),
         (jax.random.split(KEY, (2, 2)), "leave it out"),
         (np.ones((2, 2), np.complex64), "keep a complex array as two real ones"),
