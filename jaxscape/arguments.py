@@ -15,7 +15,10 @@ from jaxscape.lazy import jax, jnp
 
 PyTree = Any
 
-_LEAVE_OUT = "leave it out: keep what is not trained in model_state, or split the model, as problem.split_model(model) or {} does"
+_LEAVE_OUT = (
+    "leave it out: keep what is not trained in model_state, "
+    "or split the model, as problem.split_model(model) or {} does"
+)
 _SPLITS = {  # package of the model's class -> what splits it
     "flax": "flax.nnx.state(model, flax.nnx.Param)",
     "equinox": "equinox.partition(model, equinox.is_inexact_array)",
