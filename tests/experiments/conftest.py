@@ -1,6 +1,25 @@
 """The experiments are scripts that import one another, so their folder must be on the path."""
 
 import sys
+from io import StringIO
 from pathlib import Path
 
+import pytest
+from rich.console import Console
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a function that runs a script in one folder, at the smallest scale; it returns folder and printed text."""
+    from common import SCALES, Experiment
+
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+
+    def script(module):
+        out = StringIO()
+        module.main(Experiment(module.__name__, SCALES["smoke"], folder, {}, Console(file=out, soft_wrap=True)))
+        return folder, out.getvalue()
+
+    return script
