@@ -12,14 +12,18 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Return a function that runs a script in one folder, at the smallest scale; it returns folder and printed text."""
+    """Return a function that runs a script in one folder, at the smallest scale; it returns folder and printed text.
+
+    Without a plan by default: to measure one takes as long as all else at this scale.
+    """
     from common import SCALES, Experiment
 
     folder = tmp_path_factory.mktemp("runs") / "smoke"
 
-    def script(module):
+    def script(module, *, with_plan=False):
         out = StringIO()
-        module.main(Experiment(module.__name__, SCALES["smoke"], folder, {}, Console(file=out, soft_wrap=True)))
+        console = Console(file=out, soft_wrap=True)
+        module.main(Experiment(module.__name__, SCALES["smoke"], folder, {}, console, with_plan=with_plan))
         return folder, out.getvalue()
 
     return script

@@ -22,8 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_both_kinds_of_minimum_are_retrained_in_all_four_ways(run):
-    folder, out = run(valley)
-    assert "valley: 4 minima to find, 16 retrainings; about" in out
+    folder, _ = run(valley)
     record = json.loads((folder / "valley.json").read_text())
     table = {name: valley_analysis.table_of(record, name) for name in (*valley_analysis.RESPONSES, "train_loss")}
     assert all(np.isfinite(values).all() for values in table.values())
@@ -53,7 +52,6 @@ def test_both_kinds_of_minimum_are_retrained_in_all_four_ways(run):
 
 def test_every_claim_is_decided_from_fresh_minima(run):
     folder, out = run(claims)
-    assert "claims: 6 minima to find, 8 retrainings; about" in out
     record = json.loads((folder / "claims.json").read_text())["scales"]["custom"]
     both = "paper", "common"
     by_kind = {(each["kind"], *each["protocols"]): each for each in record["cells"]}

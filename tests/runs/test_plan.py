@@ -53,10 +53,16 @@ def test_the_whole_run_is_planned_before_anything_exists(jaxscape, images, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_minimum_is_not_planned_and_nothing_is_changed(jaxscape, kept_minimum):
+def test_an_existing_minimum_is_not_planned_too_little_disk_space_is_reported_and_nothing_changed(
+    jaxscape, kept_minimum
+):
     before = contents(kept_minimum)
-    outcome = jaxscape("plan", kept_minimum, "--devices", 3, "--retrain.strategy", "loop")
+    usage = SimpleNamespace(free=10_000_000)
+    with mock.patch.object(shutil, "disk_usage", return_value=usage):
+        outcome = jaxscape("plan", kept_minimum, "--devices", 3, "--retrain.strategy", "loop")
     assert outcome.code == 0, outcome.err
+    assert "of 10 MB free" in outcome.out
+    assert "too little free space" in outcome.out
     assert " train " not in outcome.out
     assert "on 3 x cpu" in outcome.out
     assert re.search(r"50 epochs of 2 steps, 22 copies, 8 per device", outcome.out)
@@ -110,15 +116,6 @@ def test_networks_side_by_side_are_planned_by_optimizer(images, tmp_path):
     assert often.stages[0].work == "14 snapshots of 1 steps, 2 networks, 2 per device"
     with pytest.raises(ValueError, match="unknown optimizer 'lion'"):
         image_comparison(replace(config, optimizers=("lion",)))
-
-
-def test_too_little_disk_space_is_reported(jaxscape, kept_minimum):
-    usage = SimpleNamespace(free=10_000_000)
-    with mock.patch.object(shutil, "disk_usage", return_value=usage):
-        outcome = jaxscape("plan", kept_minimum, "--retrain.strategy", "loop")
-    assert outcome.code == 0
-    assert "of 10 MB free" in outcome.out
-    assert "too little free space" in outcome.out
 
 
 @pytest.mark.parametrize(
