@@ -89,20 +89,19 @@ def _scale(name: str, record: Record) -> list[str]:
 def _side_by_side(decided: Sequence[Decided]) -> list[str]:
     """Return a table of verdict and mean by protocol, for claims that both protocols decide."""
     header = ("claim", *(f"{protocol} protocol" for protocol in PROTOCOLS))
-    found = {
-        text: {each.record["retraining"]: each for each in decided if each.record["text"] == text}
-        for text in dict.fromkeys(each.record["text"] for each in decided)
-    }
+    found: dict[str, dict[str, Decided]] = {}
+    for each in decided:
+        found.setdefault(each.record["text"], {})[each.record["retraining"]] = each
     rows = [
-        (text, *(_short(by[each]) for each in PROTOCOLS)) for text, by in found.items() if by.keys() == {*PROTOCOLS}
+        (text, *(_short(by[name]) for name in PROTOCOLS)) for text, by in found.items() if by.keys() == {*PROTOCOLS}
     ]
     return [_row(header), "|" + "-|" * len(header), *map(_row, rows)]
 
 
 def _short(decided: Decided) -> str:
     """Return the number of a claim with its interval, and the verdict."""
-    *_, value, _, _, _, verdict = _cells(decided)
-    return f"{value.rpartition(' (')[0]}: {verdict}" if value else verdict
+    *_, verdict = _cells(decided)
+    return verdict if decided.found is None else f"{interval_text(decided.found.value)}: {verdict}"
 
 
 def _verdicts(decided: Sequence[Decided]) -> str:
