@@ -52,8 +52,8 @@ def line(
         b: the parameters of another network, or a model.
         t: positions on the line, two or more, increasing; 0 is exactly `a` and 1 is exactly `b`.
         options: `model_state` for both networks, or `model_states`, one for each, by default those of the models, if
-            they hold one; `statistics`, `split`, `batch_size`,
-            `metrics`, `strategy` and `devices`; see `evaluate_points`.
+            they hold one; `statistics`, `split`, `batch_size`, `metrics`, `strategy` and `devices`; see
+            `evaluate_points`.
 
     Raises:
         TypeError, ValueError: see `plane` and `surface`.

@@ -233,10 +233,10 @@ def connect_epochs(
     key, bends = typed_key(key), count("bends", bends)
     if kind not in WEIGHTS:
         raise ValueError(f"kind must be one of {', '.join(WEIGHTS)}, got {kind!r}")
-    models = [(problem.split_model(a), problem.split_model(b)) for a, b in pairs]
-    pairs = [(a, b) for (a, _), (b, _) in models]
+    models = [(a, b) for a, b in pairs]
+    pairs = [(problem.split_model(a)[0], problem.split_model(b)[0]) for a, b in models]
     _check_pairs(pairs)
-    model_state = models[0][0][1] if model_state is None else problem.split_model(pairs[0][0], model_state)[1]
+    model_state = problem.split_model(models[0][0], model_state)[1]
     optimizer = optax.adam(3e-3) if optimizer is None else optimizer
     if start is not None:
         start = [each if isinstance(each, Curve) else problem.split_model(each)[0] for each in start]
