@@ -77,6 +77,12 @@ class Scale:
     path_seeds: tuple[int, ...] = (30, 31, 32, 33, 34)  # of optimizers.py, each with training images of its own
     path_compare: Mapping[str, Any] = field(default_factory=dict)  # settings of its runs, beside those of `compare`
     path_loss: float = 0.5  # training loss at which its optimisers are compared
+    paperlike_seed: int = 70  # of the two minima of paperlike.py
+    paperlike_directions: int = 5
+    paperlike_train: Mapping[str, Any] = field(default_factory=dict)
+    paperlike_retrain: Mapping[str, Any] = field(
+        default_factory=lambda: {"step_sizes": (0.5, 1.0), "epochs": 50, "learning_rate": 0.1}
+    )
     noises: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0, 4.0, 6.0)  # noise levels of the trees of Fig. 1
     trees: int = 10  # number of trees per noise level
     tree_points: int = 60  # points per branch
@@ -108,6 +114,8 @@ SCALES = {
         claims_seeds=(10, 11),
         claims_directions=2,
         claims_retrain={"step_sizes": (0.25, 1.0)},
+        paperlike_directions=2,
+        paperlike_retrain={"learning_rate": 0.1},
         path_seeds=(30, 31),
         path_compare={"train_size": 50},
         path_loss=20.0,  # after 6 updates nothing has been learned
@@ -149,6 +157,8 @@ SCALES = {
         harder_train={"train_size": 1000},
         harder_retrain={"seeds": (0, 1, 2)},
         sweep_retrain={"step_sizes": (0.5, 1.0), "epochs": 20},
+        # 39 updates an epoch: with ten times the paper's weight decay, the exponent of the decay is the paper's.
+        paperlike_train={"train_size": 5000, "batch_size": 128, "epochs": 100, "decay_epochs": (75,)},
     ),
     "fashion": Scale(
         dataset="fashion_mnist+padded",
@@ -195,10 +205,12 @@ class Experiment:
         """Open a run folder that prints to the console of the experiment."""
         return Run(run, console=self.console)
 
-    def minima(self, kinds: Sequence[str], *, seeds: Iterable[int] | None = None) -> dict[Path, TrainConfig]:
+    def minima(
+        self, kinds: Sequence[str], *, seeds: Iterable[int] | None = None, **settings: Any
+    ) -> dict[Path, TrainConfig]:
         """Return the run folders of independent minima of each kind, with their training settings."""
         return {
-            self.run_of(kind, seed): self._train(kind, self.scale.dataset, seed, self.scale.train)
+            self.run_of(kind, seed): self._train(kind, self.scale.dataset, seed, {**self.scale.train, **settings})
             for kind in kinds
             for seed in (self.scale.seeds if seeds is None else seeds)
         }

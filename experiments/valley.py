@@ -61,7 +61,7 @@ from valley_page import draw, page
 
 from jaxscape import Run, drift, scale_free, split_displacements, trajectory_geometry
 from jaxscape.figures.plots import save_figure
-from jaxscape.runs.config import TrainConfig
+from jaxscape.runs.config import RetrainConfig, TrainConfig
 from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json, write_text
 from jaxscape.runs.null import nulls_of
@@ -87,10 +87,14 @@ def cells(experiment: Experiment) -> list[Cell]:
     ]
 
 
+def way_of(cell: Cell) -> str:
+    """Return the name of a cell's retraining."""
+    return f"{'decay' if cell.decay else 'no-decay'}-{'crops' if cell.crops else 'no-crops'}"
+
+
 def run_of(experiment: Experiment, cell: Cell) -> Path:
     """Return the run folder of a cell."""
-    way = f"{'decay' if cell.decay else 'no-decay'}-{'crops' if cell.crops else 'no-crops'}"
-    return experiment.folder / "valley" / f"{KINDS[cell.kind]}-{cell.seed}-{way}"
+    return experiment.folder / "valley" / f"{KINDS[cell.kind]}-{cell.seed}-{way_of(cell)}"
 
 
 def minimum_of(experiment: Experiment, cell: Cell) -> Path:
@@ -114,17 +118,18 @@ def plan_runs(experiment: Experiment, minima: Mapping[Path, TrainConfig]) -> Aga
         good = minima[minimum_of(experiment, cell._replace(kind=1))]
         source = minimum_of(experiment, cell)
         config = experiment.retraining(minima[source], **experiment.scale.valley_retrain)
-        first = cell.seed * experiment.scale.valley_directions
-        again[run_of(experiment, cell)] = (
-            source,
-            replace(
-                config,
-                seeds=tuple(range(first, first + experiment.scale.valley_directions)),
-                weight_decay=good.weight_decay if cell.decay else 0.0,
-                augmentation=good.augmentation if cell.crops else "none",
-            ),
-        )
+        again[run_of(experiment, cell)] = source, retrained(config, cell, good, experiment.scale.valley_directions)
     return again
+
+
+def retrained(config: RetrainConfig, cell: Cell, good: TrainConfig, directions: int) -> RetrainConfig:
+    """Return the settings of a cell: jump directions of its seed, and decay and crops of the good minima or neither."""
+    return replace(
+        config,
+        seeds=tuple(range(cell.seed * directions, (cell.seed + 1) * directions)),
+        weight_decay=good.weight_decay if cell.decay else 0.0,
+        augmentation=good.augmentation if cell.crops else "none",
+    )
 
 
 # The numbers of a cell.

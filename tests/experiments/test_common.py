@@ -4,6 +4,7 @@ from pathlib import Path
 
 import claims_runs
 import optimizers_runs
+import paperlike
 import pytest
 import valley
 from common import SCALES, Experiment, parse_changes, parse_command
@@ -100,7 +101,7 @@ def test_the_plan_can_be_skipped(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_minima_of_every_scale_are_valid(scale):
     of_scale = experiment(scale=scale)
-    for module in (claims_runs, valley):
+    for module in (claims_runs, paperlike, valley):
         minima = module.plan_minima(of_scale)
         for config in minima.values():
             check_train(config)
