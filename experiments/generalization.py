@@ -12,10 +12,8 @@ until they are measured. The last command scores the measures (study_scores.py) 
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -30,12 +28,21 @@ from study import (
     Probe,
     Study,
     cells,
-    initial_state,
     key_of,
     load,
     network,
     training_optimizer,
     training_states,
+)
+from study_files import (
+    compare,
+    read_minimum,
+    read_records,
+    record_file,
+    restore_records,
+    to_train,
+    write_minimum,
+    write_results,
 )
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
 from study_minima import final_metrics, train_to_target
@@ -44,12 +51,11 @@ from study_scores import STATISTICS, audit, confirm, score, table
 
 from jaxscape import granulated_tau, train
 from jaxscape.cli.main import run_script
-from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json
 from jaxscape.runs.progress import make_console
 from jaxscape.tasks.data import Dataset
 from jaxscape.training.members import num_workers
-from jaxscape.trajectories.files import make_folder, replacing
+from jaxscape.trajectories.files import make_folder
 from jaxscape.xla_cpu.convolutions import convolution_flops
 
 PyTree = Any
@@ -61,59 +67,6 @@ GUESSED_UPDATES = 1000  # of a training, before any has ended
 BASELINE_PROBES = 0.8  # time of the baselines as a multiple of the time of the first probe
 
 
-def minimum_file(folder: Path, cell: Cell) -> Path:
-    """Return the file of a trained network."""
-    return folder / "minima" / f"{cell.name}.npz"
-
-
-def record_file(folder: Path, cell: Cell) -> Path:
-    """Return the file of a network's measures."""
-    return folder / "measures" / f"{cell.name}.json"
-
-
-def to_train(folder: Path, cell: Cell) -> bool:
-    """Return whether a network has neither been trained nor measured yet; a record needs no parameters."""
-    return not (minimum_file(folder, cell).exists() or record_file(folder, cell).exists())
-
-
-def read_records(folder: Path, cell_list: Iterable[Cell]) -> list[dict[str, Any]]:
-    """Return the records of the measured networks among some."""
-    return [json.loads(path.read_text()) for cell in cell_list if (path := record_file(folder, cell)).exists()]
-
-
-def write_results(file: Path, study: Study, folder: Path, cell_list: Sequence[Cell]) -> None:
-    """Write the records of the networks measured so far, with the design that they are from."""
-    about = {"about": environment(), "command": sys.argv[1:], "design": design(study)}
-    write_json(file, about | {"networks": read_records(folder, cell_list)})
-
-
-def restore_records(file: Path, study: Study, folder: Path, cell_list: Sequence[Cell]) -> None:
-    """Store the records of a results file in a folder that lacks them.
-
-    Raises:
-        ValueError: if the file is from another design.
-    """
-    if not file.exists():
-        return
-    results = json.loads(file.read_text())
-    if results["design"] != design(study):
-        raise ValueError(f"{file} is from another design than the study has now; move it away to start anew")
-    known = {_identity(record): record for record in results["networks"]}
-    for cell in cell_list:
-        record = known.get((tuple(cell.levels.values()), cell.seed))
-        if record is not None and not record_file(folder, cell).exists():
-            write_json(record_file(folder, cell), record)
-
-
-def design(study: Study) -> dict[str, Any]:
-    """Return a study as JSON has it."""
-    return json.loads(json.dumps(asdict(study)))
-
-
-def _identity(record: dict[str, Any]) -> tuple[tuple[int, ...], int]:
-    return tuple(record["cell"].values()), record["seed"]
-
-
 def find_minima(
     study: Study, folder: Path, cell_list: Sequence[Cell], net: Network, data: Dataset, strategy: str, console: Console
 ) -> None:
@@ -121,25 +74,12 @@ def find_minima(
     missing = [cell for cell in cell_list if to_train(folder, cell)]
 
     def store(cell: Cell, params: PyTree, state: PyTree, record: dict[str, Any]) -> None:
-        leaves = jax.tree.leaves((params, state["batch_stats"]))
-        with replacing(minimum_file(folder, cell)) as file:
-            np.savez(file, *(np.asarray(leaf) for leaf in leaves), record=json.dumps(record))
+        write_minimum(folder, cell, params, state, record)
         end = "reached" if record["reached"] else "missed"
         console.print(f"{cell.name}: loss {record['target_loss']:.4f} after {record['updates']} updates ({end})")
 
     for some in batched(missing, STACK):
         train_to_target(study, some, net, data, strategy=strategy, finished=store)
-
-
-def read_minimum(folder: Path, cell: Cell, net: Network, data: Dataset) -> tuple[PyTree, PyTree, dict[str, Any]]:
-    """Return the parameters, the model state and the record of a trained network."""
-    params, state = initial_state(cell, net, data)
-    form = jax.tree.structure((params, state["batch_stats"]))
-    with np.load(minimum_file(folder, cell)) as file:
-        leaves = [jax.numpy.asarray(file[f"arr_{number}"]) for number in range(form.num_leaves)]
-        record = json.loads(str(file["record"]))
-    params, statistics = jax.tree.unflatten(form, leaves)
-    return params, {**state, "batch_stats": statistics}, record
 
 
 def measure(
@@ -368,34 +308,6 @@ def seconds_per_update(net: Network, cell: Cell, data: Dataset) -> float:
         times.append(time.monotonic())
     seconds = float(np.median(np.diff(times)[1:])) / 5
     return seconds / (num_workers("threads") if jax.default_backend() == "cpu" else 1)
-
-
-def compare(records: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any]]) -> str:
-    """Return in words how far the numbers of repeated networks are from the committed ones."""
-    known = {_identity(record): record for record in committed}
-    largest, equal = 0.0, 0
-    for record in records:
-        one, other = (
-            {name: value for name, value in _numbers(each) if not name.endswith("seconds")}
-            for each in (record, known[_identity(record)])
-        )
-        apart = max(abs(one[name] - other[name]) / max(abs(other[name]), 1e-12) for name in one)
-        largest = max(largest, apart)
-        equal += one == other
-    same = f"{equal} of {len(records)} repeated networks have the same numbers"
-    return f"{same}; the largest relative difference is {largest:.2g}"
-
-
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every number of a record with the path to it."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _numbers(item, f"{name}/{key}")
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _numbers(item, f"{name}/{number}")
-    elif isinstance(value, int | float):
-        yield name, float(value)
 
 
 if __name__ == "__main__":

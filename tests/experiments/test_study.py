@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import study
+import study_files
 import study_measures as measures
 import study_scores as scores
 from study import STUDIES, Cell, Recipe, cells
@@ -246,7 +247,7 @@ def test_a_study_runs_resumes_and_repeats_its_numbers(tmp_path, monkeypatch, cap
     (tmp_path / "smoke.json").write_text(json.dumps(one_less))
     with pytest.raises(ValueError, match="smoke has 7 of 8 networks"):
         generalization.read_result("smoke", tmp_path)
-    generalization.record_file(tmp_path / "runs", cells(SMOKE)[0]).unlink()
+    study_files.record_file(tmp_path / "runs", cells(SMOKE)[0]).unlink()
     monkeypatch.setattr("sys.argv", [*command, "--plan"])
     generalization.main()
     assert "0 networks to train" in capsys.readouterr().out
