@@ -35,13 +35,13 @@ from study import (
     training_states,
 )
 from study_files import (
-    compare,
     read_minimum,
-    read_records,
     record_file,
+    repetition_file,
     restore_records,
     to_train,
     write_minimum,
+    write_repetition,
     write_results,
 )
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
@@ -172,7 +172,9 @@ def read_result(name: str, folder: Path) -> Result:
     data = every.rows(every.reached)
     with_misses = {each: granulated_tau(every.measures[each], every.gap, every.factors).value for each in STATISTICS}
     scores = score(data, test_images=study.test_images)
-    return Result(study, record, data, scores, confirm(data), audit(networks, every.reached), with_misses)
+    file = repetition_file(folder, name)
+    repeated = json.loads(file.read_text()) if file.exists() else None
+    return Result(study, record, data, scores, confirm(data), audit(networks, every.reached), with_misses, repeated)
 
 
 def main() -> None:
@@ -189,7 +191,8 @@ def main() -> None:
         "--repeat",
         type=int,
         metavar="N",
-        help="train and measure N networks again, in FOLDER/repeat, and compare them with the committed numbers",
+        help="train and measure N networks again, in FOLDER/repeat; how far they are from the committed numbers is "
+        "written beside those",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the numbers by network")
     parser.add_argument("--page", type=Path, help="write this page from the committed numbers of the studies")
@@ -230,8 +233,10 @@ def run_study(options: argparse.Namespace, console: Console) -> None:
         for _ in measure(study, folder, group, net, data, options.strategy, console):
             write_results(file, study, folder, chosen)
     if options.repeat:
-        committed = json.loads((options.results / f"{name}.json").read_text())["networks"]
-        console.print(compare(read_records(folder, chosen), committed))
+        committed = options.results / f"{name}.json"
+        found = write_repetition(repetition_file(options.results, name), folder, chosen, committed)
+        console.print(f"{found['same']} of {found['networks']} repeated networks have the same numbers; the largest")
+        console.print(f"relative difference is {found['largest_difference']:.2g}")
 
 
 def print_plan(study: Study, folder: Path, groups: Iterable[Sequence[Cell]], data: Dataset, console: Console) -> None:

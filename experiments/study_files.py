@@ -29,6 +29,11 @@ def record_file(folder: Path, cell: Cell) -> Path:
     return folder / "measures" / f"{cell.name}.json"
 
 
+def repetition_file(results: Path, name: str) -> Path:
+    """Return the file that says how far repeated networks of a study are from the committed ones."""
+    return results / f"{name}-repeat.json"
+
+
 def to_train(folder: Path, cell: Cell) -> bool:
     """Return whether a network has neither been trained nor measured yet; a record needs no parameters."""
     return not (minimum_file(folder, cell).exists() or record_file(folder, cell).exists())
@@ -90,8 +95,17 @@ def _identity(record: dict[str, Any]) -> tuple[tuple[int, ...], int]:
     return tuple(record["cell"].values()), record["seed"]
 
 
-def compare(records: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any]]) -> str:
-    """Return in words how far the numbers of repeated networks are from the committed ones."""
+def write_repetition(file: Path, folder: Path, cell_list: Iterable[Cell], committed: Path) -> dict[str, Any]:
+    """Compare the records of repeated networks with the committed ones; write what is found, and return it."""
+    networks = json.loads(committed.read_text())["networks"]
+    about = {"about": environment(), "command": sys.argv[1:]}
+    found = about | compare(read_records(folder, cell_list), networks)
+    write_json(file, found)
+    return found
+
+
+def compare(records: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many repeated networks have the committed numbers, and the largest relative difference."""
     known = {_identity(record): record for record in committed}
     largest, equal = 0.0, 0
     for record in records:
@@ -102,8 +116,7 @@ def compare(records: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any
         apart = max(abs(one[name] - other[name]) / max(abs(other[name]), 1e-12) for name in one)
         largest = max(largest, apart)
         equal += one == other
-    same = f"{equal} of {len(records)} repeated networks have the same numbers"
-    return f"{same}; the largest relative difference is {largest:.2g}"
+    return {"networks": len(records), "same": equal, "largest_difference": largest}
 
 
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from study import Study
 from study_scores import (
     AUDIT,
+    BASELINES,
     CONTROLS,
     DIRECTIONS,
     MEANINGS,
@@ -21,10 +22,12 @@ from study_scores import (
     is_fragile,
 )
 
+from jaxscape.figures.palette import GREY, HUES, INK
 from jaxscape.figures.plots import save_figure
 from jaxscape.figures.style import own_style
 
-COLORS = {"statistic": "#0072b2", "baseline": "#777777", "control": "#bbbbbb"}
+TITLES = {"fashion": "Fashion-MNIST", "digits": "Digits", "cifar10": "CIFAR-10"}
+COLORS = {"statistic": HUES[0], "baseline": GREY, "control": "#BBBBBB"}
 VERDICTS = {
     "adds": "**adds to the baselines**",
     "predicts": "**predicts**, adds nothing",
@@ -43,6 +46,7 @@ class Result(NamedTuple):
     confirmation: Confirmation | None
     audits: dict[str, dict[str, float]]
     all_scores: dict[str, float]  # granulated tau with the misses
+    repeated: Mapping[str, Any] | None  # how far repeated networks are from the record
 
 
 def kind(name: str) -> str:
@@ -73,23 +77,42 @@ def page(results: Mapping[str, Result], figures: Mapping[str, str]) -> str:
         "",
         "*Dots: granulated tau, with 95 % intervals (bootstrap over cells). Rings: rank correlation given all "
         "hyperparameters. Blue: statistics of retrained copies; grey: baselines and random numbers.*",
+        "",
+        *_RULES,
     ]
     for name, result in results.items():
         lines += ["", *section(name, result, figures)]
     return "\n".join(lines) + "\n"
 
 
+_RULES = (
+    "## Rules",
+    "",
+    "A statistic *predicts* the gap if the 95 % interval of its granulated tau lies above 0; its rank correlation "
+    "given all hyperparameters is above 0 with p < 0.05 after Holm's correction over the eight statistics; and it is "
+    "reversed along no hyperparameter (the 99 % interval of the tau along it does not lie below 0). It *adds to the "
+    "baselines* if its partial tau given the best baseline lies above 0, too, with its 95 % interval. The best "
+    "baseline is the one with the largest granulated tau in the same data, which favours it. A correlation is an "
+    "*artefact of a factor* if the plain tau lies above 0 with its interval, and the statistic does not predict the "
+    "gap. What the scores are: [generalization_scores.md](generalization_scores.md).",
+)
+
+
 def answer(results: Mapping[str, Result]) -> list[str]:
     """Return the answer in sentences, each with its numbers."""
-    lines = ["## Answer", ""]
+    lines = ["## Answer", "", _conclusion(results), ""]
     for name, result in results.items():
-        adds, predicts = predicting(result, "adds"), predicting(result, "adds", "predicts")
-        artefacts, best = predicting(result, "artefact"), best_baseline(result.data)
+        predicts, artefacts = predicting(result, "adds", "predicts"), predicting(result, "artefact")
+        adds, best, scores = predicting(result, "adds"), best_baseline(result.data), result.scores
+        baselines = [each for each in BASELINES if scores[each].verdict in ("adds", "predicts")]
+        controls = ", ".join(f"{scores[each].granulated:.2f}" for each in CONTROLS)
         lines.append(
-            f"- **{name}** ({len(result.data.gap)} networks): {len(predicts)} of the {len(STATISTICS)} statistics of "
-            f"retrained copies predict the gap{_list(predicts, result)}; {len(adds)} add to the best baseline, "
-            f"{_code(best)} (granulated tau {result.scores[best].granulated:.2f}){_list(adds, result)}. "
-            f"{len(artefacts)} correlate with the gap only through the hyperparameters{_list(artefacts, result)}."
+            f"- **{TITLES.get(name, name)}** ({len(result.data.gap)} networks): {len(predicts)} of the "
+            f"{len(STATISTICS)} statistics of retrained copies predict the gap{_list(predicts, result)}; {len(adds)} "
+            f"add to the best baseline, {_code(best)} (granulated tau {scores[best].granulated:.2f})"
+            f"{_list(adds, result)}. {len(artefacts)} correlate with the gap only through the "
+            f"hyperparameters{_list(artefacts, result)}. Of the {len(BASELINES)} baselines {len(baselines)} meet the "
+            f"same conditions, without Holm's correction{_list(baselines, result)}; random numbers have {controls}."
         )
         if result.confirmation is not None:
             chosen = result.confirmation
@@ -99,17 +122,35 @@ def answer(results: Mapping[str, Result]) -> list[str]:
                 f"({chosen.granulated:.2f}; {chosen.adjusted:.2f} given the hyperparameters, p = {chosen.p_value:.3f})."
             )
     if len(results) > 1:
-        both = [
-            name
-            for name in STATISTICS
-            if all(name in predicting(each, "adds", "predicts") for each in results.values())
-        ]
-        adding = [name for name in both if all(name in predicting(each, "adds") for each in results.values())]
-        lines.append(
-            f"- On all data sets: {_names(both) or 'no statistic'} predict{'s' if len(both) < 2 else ''} the gap, and "
-            f"{_names(adding) or 'none'} add{'s' if len(adding) < 2 else ''} to the best baseline."
-        )
+        common = {
+            "predict the gap": _everywhere(results, "adds", "predicts"),
+            "add to the best baseline": _everywhere(results, "adds"),
+            "correlate with it only through the hyperparameters": _everywhere(results, "artefact"),
+        }
+        shown = "; ".join(f"{_names(names) or 'none'} {words}" for words, names in common.items())
+        lines.append(f"- **Of the statistics, on all data sets:** {shown}.")
     return lines
+
+
+def _conclusion(results: Mapping[str, Result]) -> str:
+    """Return the plain answer, which the rules of study_scores.py decide."""
+    where = "both data sets" if len(results) == 2 else "this data set" if len(results) == 1 else "all data sets"
+    predicts, adds = _everywhere(results, "adds", "predicts"), _everywhere(results, "adds")
+    if adds:
+        return (
+            f"**Yes.** On {where}, {_names(adds)} says more of the gap than hyperparameters and the best baseline do."
+        )
+    if predicts:
+        return (
+            f"**Yes, but nothing that is not known otherwise.** On {where}, {_names(predicts)} predicts the gap given "
+            "the hyperparameters, and adds nothing to the best baseline."
+        )
+    return f"**No.** No statistic of retrained copies predicts the gap on {where}, by the rules below."
+
+
+def _everywhere(results: Mapping[str, Result], *verdicts: str) -> list[str]:
+    """Return the statistics that have one of these verdicts in every study."""
+    return [name for name in STATISTICS if all(each.scores[name].verdict in verdicts for each in results.values())]
 
 
 def _list(names: Sequence[str], result: Result) -> str:
@@ -128,29 +169,32 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
     """Return the tables of one study."""
     study, networks = result.study, result.record["networks"]
     reached = int(sum(record["minimum"]["reached"] for record in networks))
-    factors = "; ".join(f"{factor} {', '.join(map(str, levels))}" for factor, levels in study.factors.items())
     test = [record["minimum"]["test_accuracy"] for record in networks]
+    probe = study.probe
     lines = [
-        f"## {name}",
+        f"## {TITLES.get(name, name)}",
         "",
-        f"{len(networks)} networks on {study.dataset}{' (2x2 pixels averaged)' if study.pooled else ''}: {factors}; "
-        f"seeds {', '.join(map(str, study.seeds))}; a draw of training images of its own for each. {reached} reached a "
+        f"{len(networks)} networks on {study.dataset}{' (2x2 pixels averaged)' if study.pooled else ''}, seeds "
+        f"{', '.join(map(str, study.seeds))}; a draw of training images of its own for each. {reached} reached a "
         f"training loss of {study.target_loss}; {len(networks) - reached} did not within {study.most_updates} updates "
         f"and are left out. Test accuracy {min(test):.3f} to {max(test):.3f}, gap {result.data.gap.min():.3f} to "
-        f"{result.data.gap.max():.3f}. {result.record['about']['device']}, commit {result.record['about']['commit']}.",
+        f"{result.data.gap.max():.3f}. {result.record['about']['device']}, commit {result.record['about']['commit']}. "
+        + _repeated(result.repeated),
         "",
-        f"Probe: {study.probe.num_copies} copies ({study.probe.directions} directions, step sizes "
-        f"{', '.join(map(str, study.probe.step_sizes))}, {study.probe.controls} unperturbed), learning rate "
-        f"{study.probe.learning_rate}, batch size {study.probe.batch_size}, {study.probe.updates} updates, without "
-        f"weight decay and augmentation.",
+        f"Probe: {probe.num_copies} copies ({probe.directions} directions, step sizes "
+        f"{', '.join(map(str, probe.step_sizes))}, {probe.controls} unperturbed), learning rate {probe.learning_rate}, "
+        f"batch size {probe.batch_size}, {probe.updates} updates, without weight decay and augmentation.",
         "",
-        "| measure | | granulated tau | 95 % | tau | given hyperparameters | p | given best baseline | 95 % | "
-        "conditional information | sign error: mean, worst (factor) | top 20 % | regret | verdict |",
-        "|-|-|-|-|-|-|-|-|-|-|-|-|-|-|",
-    ]
-    for measure in DIRECTIONS:
-        lines.append(_row(measure, result.scores[measure]))
-    lines += [
+        "| hyperparameter | levels | reached the target |",
+        "|-|-|-|",
+        *(_reached_row(study, factor, networks) for factor in study.factors),
+        "",
+        f"### What decides ({TITLES.get(name, name)})",
+        "",
+        "| measure | | granulated tau | 95 % | given hyperparameters | p | reversed along | given best baseline "
+        "| 95 % | verdict |",
+        f"|{'-|' * 10}",
+        *(_deciding_row(measure, result.scores[measure]) for measure in DIRECTIONS),
         "",
         f"p: by permutation; of the {len(STATISTICS)} statistics after Holm's correction. The best baseline is "
         f"{_code(best_baseline(result.data))}.",
@@ -159,17 +203,23 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
         "",
         "*Each dot is a network; colours are the levels of the factor that changes the gap most.*",
         "",
-        "### Granulated tau by factor",
+        f"### Other scores ({TITLES.get(name, name)})",
+        "",
+        "| measure | tau | 95 % | conditional information | sign error: mean, worst (factor) | top 20 % | regret |",
+        f"|{'-|' * 7}",
+        *(_further_row(measure, result.scores[measure]) for measure in DIRECTIONS),
+        "",
+        f"### Granulated tau by factor ({TITLES.get(name, name)})",
         "",
         f"| measure | {' | '.join(study.factors)} |",
         f"|-|{'-|' * len(study.factors)}",
     ]
-    for measure in STATISTICS:
+    for measure in DIRECTIONS:
         values = [result.scores[measure].by_factor[factor] for factor in study.factors]
         lines.append(f"| {_code(measure)} | {' | '.join(f'{value:.2f}' for value in values)} |")
     lines += [
         "",
-        "### Other probes (granulated tau)",
+        f"### Other probes ({TITLES.get(name, name)}, granulated tau)",
         "",
         f"| measure | {' | '.join(AUDIT)} | with misses | fragile |",
         f"|-|{'-|' * (len(AUDIT) + 2)}",
@@ -181,23 +231,49 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _row(name: str, scores: Scores) -> str:
-    verdict = VERDICTS[scores.verdict] if name in STATISTICS else kind(name)
+def _repeated(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "No network was trained again."
+    return (
+        f"{found['networks']} networks were trained and measured again from scratch: {found['same']} have the same "
+        f"numbers, and the largest relative difference is {found['largest_difference']:.2g}."
+    )
+
+
+def _reached_row(study: Study, factor: str, networks: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many networks of each level of a factor reached the target loss."""
+    ends: dict[int, list[bool]] = {}
+    for record in networks:
+        ends.setdefault(record["cell"][factor], []).append(record["minimum"]["reached"])
+    shown = [f"{sum(ends[level])} of {len(ends[level])}" for level in range(len(study.factors[factor]))]
+    return f"| {factor.replace('_', ' ')} | {', '.join(map(str, study.factors[factor]))} | {', '.join(shown)} |"
+
+
+def _deciding_row(name: str, scores: Scores) -> str:
     cells = [
         _code(name),
         MEANINGS[name],
         f"{scores.granulated:.2f}",
         _interval(scores.granulated_interval),
-        f"{scores.tau:.2f}",
         f"{scores.adjusted:.2f}",
         f"{scores.p_value:.4f}",
+        ", ".join(each.replace("_", " ") for each in scores.reversed_along),
         f"{scores.partial:.2f}",
         _interval(scores.partial_interval),
+        VERDICTS[scores.verdict] if name in STATISTICS else kind(name),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _further_row(name: str, scores: Scores) -> str:
+    cells = [
+        _code(name),
+        f"{scores.tau:.2f}",
+        _interval(scores.tau_interval),
         f"{scores.information:.3f}",
         f"{scores.mean_error:.2f}, {scores.worst_error:.2f} ({scores.worst_environment})",
         f"{scores.hits:.2f}",
         f"{scores.regret:.3f}",
-        verdict,
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -220,17 +296,19 @@ def draw_scores(results: Mapping[str, Result], path: Path) -> list[Path]:
             ax.plot(
                 scores.adjusted, -place, "o", color=color, markersize=6, markerfacecolor="none", markeredgewidth=0.8
             )
-        ax.axvline(0, color="black", linewidth=0.6)
-        ax.set(title=f"{name}, {len(result.data.gap)} networks", xlabel="rank correlation with the gap")
+        ax.axvline(0, color=INK, linewidth=0.6)
+        ax.set(
+            title=f"{TITLES.get(name, name)}, {len(result.data.gap)} networks", xlabel="rank correlation with the gap"
+        )
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks([-place for place in range(len(names))], names)
     handles = [
-        Line2D([], [], marker="o", color="black", linewidth=1.5, markersize=4, label="granulated tau, 95 %"),
+        Line2D([], [], marker="o", color=INK, linewidth=1.5, markersize=4, label="granulated tau, 95 %"),
         Line2D(
             [],
             [],
             marker="o",
-            color="black",
+            color=INK,
             linewidth=0,
             markersize=6,
             markerfacecolor="none",
@@ -251,12 +329,11 @@ def draw_gaps(result: Result, path: Path) -> list[Path]:
     levels = result.study.factors[factor]
     figure = Figure(figsize=(2.4 * len(chosen), 2.4), layout="constrained")
     axes = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
-    colors = ("#0072b2", "#e69f00", "#009e73")
     for ax, name in zip(axes, chosen, strict=True):
         for level, value in enumerate(levels):
             own = data.factors[factor] == level
             values = DIRECTIONS[name] * data.measures[name][own]
-            ax.plot(values, data.gap[own], ".", color=colors[level], markersize=4, label=f"{factor} {value}")
+            ax.plot(values, data.gap[own], ".", color=HUES[level], markersize=4, label=f"{factor} {value}")
         ax.set_xlabel(name)
         if (data.measures[name] * DIRECTIONS[name] > 0).all() and np.ptp(np.log(np.abs(data.measures[name]))) > 3:
             ax.set_xscale("log")

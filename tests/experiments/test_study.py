@@ -11,6 +11,7 @@ import pytest
 import study
 import study_files
 import study_measures as measures
+import study_page
 import study_scores as scores
 from study import STUDIES, Cell, Recipe, cells
 
@@ -229,6 +230,35 @@ def test_the_page_has_a_row_for_every_measure(monkeypatch, tmp_path):
     assert (tmp_path / "page-fashion.png").exists()
 
 
+def test_repeated_networks_are_compared_number_by_number():
+    records = networks()[:3]
+    other = json.loads(json.dumps(records))
+    other[1]["probes"]["first"]["loss_rise"][0] *= 1.01
+    found = study_files.compare(other, records)
+    assert (found["networks"], found["same"]) == (3, 2)
+    assert found["largest_difference"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        (("adds", "adds"), "**Yes.** On both data sets, `inward`"),
+        (("adds", "predicts"), "**Yes, but nothing that is not known otherwise.** On both data sets, `inward`"),
+        (("adds", "artefact"), "**No.**"),
+    ],
+)
+def test_the_plain_answer_follows_from_the_verdicts_on_both_data_sets(scored, verdicts, words):
+    data, found = scored
+    of_one = {name: scores_of._replace(verdict="no") for name, scores_of in found.items()}
+    results = {
+        name: study_page.Result(
+            SMOKE, {}, data, of_one | {"inward": of_one["inward"]._replace(verdict=verdict)}, None, {}, {}, None
+        )
+        for name, verdict in zip(("fashion", "digits"), verdicts, strict=True)
+    }
+    assert any(line.startswith(words) for line in study_page.answer(results))
+
+
 def test_digits_have_as_many_test_images_as_the_study_says():
     assert len(load_dataset("digits").test_labels) == STUDIES["digits"].test_images
 
@@ -257,6 +287,8 @@ def test_a_study_runs_resumes_and_repeats_its_numbers(tmp_path, monkeypatch, cap
     monkeypatch.setattr("sys.argv", [*command, "--repeat", "2"])
     generalization.main()
     assert "2 of 2 repeated networks have the same numbers" in capsys.readouterr().out
+    repeated = json.loads((tmp_path / "smoke-repeat.json").read_text())
+    assert (repeated["networks"], repeated["same"], repeated["largest_difference"]) == (2, 2, 0)
     # In another checkout, the committed numbers are enough; those of another design are refused.
     monkeypatch.setattr("sys.argv", [*command[:4], str(tmp_path / "elsewhere"), *command[5:], "--plan"])
     generalization.main()
