@@ -211,7 +211,7 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
         "",
         f"### Granulated tau by factor ({TITLES.get(name, name)})",
         "",
-        f"| measure | {' | '.join(study.factors)} |",
+        f"| measure | {' | '.join(factor.replace('_', ' ') for factor in study.factors)} |",
         f"|-|{'-|' * len(study.factors)}",
     ]
     for measure in DIRECTIONS:
@@ -301,7 +301,7 @@ def draw_scores(results: Mapping[str, Result], path: Path) -> list[Path]:
             title=f"{TITLES.get(name, name)}, {len(result.data.gap)} networks", xlabel="rank correlation with the gap"
         )
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks([-place for place in range(len(names))], names)
+    axes[0].set_yticks([-place for place in range(len(names))], [name.replace("_", " ") for name in names])
     handles = [
         Line2D([], [], marker="o", color=INK, linewidth=1.5, markersize=4, label="granulated tau, 95 %"),
         Line2D(
@@ -326,15 +326,15 @@ def draw_gaps(result: Result, path: Path) -> list[Path]:
     best = max(STATISTICS, key=lambda name: result.scores[name].granulated)
     chosen = list(dict.fromkeys([best, best_baseline(data), "loss_rise"]))
     factor = max(data.factors, key=lambda name: _effect(data.gap, data.factors[name]))
-    levels = result.study.factors[factor]
+    levels, label = result.study.factors[factor], factor.replace("_", " ")
     figure = Figure(figsize=(2.4 * len(chosen), 2.4), layout="constrained")
     axes = figure.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
     for ax, name in zip(axes, chosen, strict=True):
         for level, value in enumerate(levels):
             own = data.factors[factor] == level
             values = DIRECTIONS[name] * data.measures[name][own]
-            ax.plot(values, data.gap[own], ".", color=HUES[level], markersize=4, label=f"{factor} {value}")
-        ax.set_xlabel(name)
+            ax.plot(values, data.gap[own], ".", color=HUES[level], markersize=4, label=f"{label} {value}")
+        ax.set_xlabel(name.replace("_", " "))
         if (data.measures[name] * DIRECTIONS[name] > 0).all() and np.ptp(np.log(np.abs(data.measures[name]))) > 3:
             ax.set_xscale("log")
         ax.spines[["top", "right"]].set_visible(False)
