@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from claims_list import DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
 from claims_rules import Checked, Decided, Record, decide, interval_text, percentiles, records_of, run_checks
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
-from common import ROOT, SCALES, Again, Experiment, start
+from common import ROOT, SCALES, Again, Experiment, about_runs, start
 
 from jaxscape.generalization.verdicts import VERDICTS
-from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json, write_text
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -200,17 +199,7 @@ def measure(experiment: Experiment, again: Again) -> Record:
     """Return the section of this scale: its settings, and the numbers of each minimum."""
     _, config = next(iter(again.values()))
     minimum = next(iter(plan_minima(experiment).values()))
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "environment": environment(),
-        "dataset": minimum.dataset,
-        "train_size": minimum.train_size,
-        "copies": config.num_copies - config.num_controls,
-        "controls": config.num_controls,
-        "epochs": config.epochs,
-        "learning_rate": config.learning_rate,
-        "cells": measure_all(experiment, again),
-    }
+    return about_runs(minimum, config) | {"cells": measure_all(experiment, again)}
 
 
 def read_committed() -> tuple[dict[str, Record], dict[str, Record]]:

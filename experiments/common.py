@@ -348,6 +348,20 @@ def with_own_images[C: (TrainConfig, CompareConfig)](config: C, seed: int) -> C:
     return config if config.train_size is None else replace(config, images_seed=seed)
 
 
+def about_runs(minimum: TrainConfig, config: RetrainConfig) -> Record:
+    """Return what the record of an experiment says of its command, its machine, and the settings of its runs."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "environment": environment(),
+        "dataset": minimum.dataset,
+        "train_size": minimum.train_size,
+        "copies": config.num_copies - config.num_controls,
+        "controls": config.num_controls,
+        "epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+    }
+
+
 def rounded(value: Any) -> Any:
     """Return numbers with six significant digits; NaN is None, as in the file."""
     numbers = np.asarray(value, float)

@@ -46,7 +46,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from claims_rules import judge_record
-from common import ROOT, Experiment, Record, publish, start
+from common import ROOT, Experiment, Record, publish, rounded, start
 from optimizers_page import draw_norm, draw_polar, page
 from optimizers_runs import (
     RECORDED,
@@ -311,7 +311,7 @@ def measure(experiment: Experiment) -> Record:
             if stop == "epochs":
                 one |= _by_epoch(found[seed])
             for name, value in one.items():
-                values.setdefault(f"{name} {stop}", []).append(float(f"{value:.6g}"))
+                values.setdefault(f"{name} {stop}", []).append(rounded(value))
     first = parts(experiment, seeds[0])[0].config
     record = {
         "command": " ".join(["python", *sys.argv]),
@@ -356,7 +356,7 @@ def _network_record(seed: int, name: str, network: Network) -> Record:
     record: Record = {"seed": seed, "network": name}
     for stop, at in stops.items():
         shown = None if at is None else numbers(network, at)
-        record[stop] = shown and {key: float(f"{value:.6g}") for key, value in shown.items()}
+        record[stop] = shown and {key: rounded(value) for key, value in shown.items()}
     if name in RECORDED:
         kept = {each: network.walk[each][::DRAWN] for each in ("norm", "chord", "angle")}
         record["curves"] = {each: [float(f"{value:.4g}") for value in values] for each, values in kept.items()}

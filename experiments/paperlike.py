@@ -16,20 +16,18 @@ claims.py have them, on smaller runs.
 import itertools
 import json
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, Again, Experiment, Record, publish, rounded, start, with_own_images
+from common import ROOT, Again, Experiment, Record, about_runs, publish, rounded, start, with_own_images
 from valley import Cell, measure_cell, retrained, way_of
 from valley_analysis import KINDS, WAYS
 
 from jaxscape import Run
 from jaxscape.figures.film import save_film
 from jaxscape.runs.config import TrainConfig
-from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json, write_text
 from jaxscape.runs.null import nulls_of
 from jaxscape.runs.plot import exact_panels, plot_comparison
@@ -100,18 +98,11 @@ def measure(experiment: Experiment, again: Again) -> Record:
     minimum = plan_minima(experiment)[minimum_of(experiment, 1)]
     in_paper_way, *_ = cells(experiment)
     _, config = again[run_of(experiment, in_paper_way)]
-    record = {
-        "command": " ".join(["python", *sys.argv]),
-        "environment": environment(),
-        "dataset": minimum.dataset,
+    record = about_runs(minimum, config) | {
         "network": f"WRN-{minimum.depth}-{minimum.widen_factor}",
-        "train_size": minimum.train_size,
         "batch_size": config.batch_size,
-        "epochs": config.epochs,
-        "learning_rate": config.learning_rate,
         "weight_decay": config.weight_decay,
         "augmentation": config.augmentation,
-        "controls": config.num_controls,
         "cells": [cell._asdict() | _measure(experiment.open(run_of(experiment, cell))) for cell in cells(experiment)],
     }
     return json.loads(json.dumps(record))

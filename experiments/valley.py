@@ -46,7 +46,6 @@ RULES, fixed before the first run of this script (seeds 20 to 24; the history of
 import itertools
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -55,14 +54,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import ROOT, Again, Experiment, Record, publish, rounded, start, with_own_images
+from common import ROOT, Again, Experiment, Record, about_runs, publish, rounded, start, with_own_images
 from valley_analysis import KINDS
 from valley_page import draw, page
 
 from jaxscape import Run, drift, scale_free, split_displacements, trajectory_geometry
 from jaxscape.figures.plots import save_figure
 from jaxscape.runs.config import RetrainConfig, TrainConfig
-from jaxscape.runs.environment import environment
 from jaxscape.runs.folder import write_json, write_text
 from jaxscape.runs.null import nulls_of
 from jaxscape.runs.recorded import read_metrics
@@ -209,15 +207,7 @@ def measure(experiment: Experiment, again: Again) -> Record:
     decayed = max((settings for _, settings in again.values()), key=lambda each: each.weight_decay)
     cropped = next(settings for _, settings in again.values() if settings.augmentation != "none")
     minimum = next(iter(plan_minima(experiment).values()))
-    record = {
-        "command": " ".join(["python", *sys.argv]),
-        "environment": environment(),
-        "dataset": minimum.dataset,
-        "train_size": minimum.train_size,
-        "copies": config.num_copies - config.num_controls,
-        "controls": config.num_controls,
-        "epochs": config.epochs,
-        "learning_rate": config.learning_rate,
+    record = about_runs(minimum, config) | {
         "weight_decay": decayed.weight_decay,
         "augmentation": cropped.augmentation,
         "cells": [
