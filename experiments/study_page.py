@@ -82,6 +82,7 @@ def page(results: Mapping[str, Result], figures: Mapping[str, str]) -> str:
     ]
     for name, result in results.items():
         lines += ["", *section(name, result, figures)]
+    lines += ["", *_LIMITS]
     return "\n".join(lines) + "\n"
 
 
@@ -95,6 +96,21 @@ _RULES = (
     "baseline is the one with the largest granulated tau in the same data, which favours it. A correlation is an "
     "*artefact of a factor* if the plain tau lies above 0 with its interval, and the statistic does not predict the "
     "gap. What the scores are: [generalization_scores.md](generalization_scores.md).",
+)
+
+
+_LIMITS = (
+    "## Limits",
+    "",
+    "- Small residual networks on small images, with 100 to 2,000 training images. Other architectures, tasks and "
+    "sizes may behave differently; `--study cifar10` takes 3^7 networks of CIFAR-10 on a GPU.",
+    "- With label noise the training accuracy counts the noisy labels, so that the noise itself is a large part of the "
+    "gap. Granulated tau has one term for pairs that differ in it, and the rank correlation given the hyperparameters "
+    "has none.",
+    "- Networks that missed the target are left out. Misses are not spread evenly over the hyperparameters (see the "
+    "table of levels); the column *with misses* has the scores of all networks.",
+    "- The digits have one seed, so that no second seed confirms a choice there, and 797 test images: the standard "
+    "error of a test accuracy of 0.95 is 0.008. The sign error weights pairs by that.",
 )
 
 
