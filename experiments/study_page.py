@@ -106,7 +106,7 @@ _LIMITS = (
     "sizes may behave differently; `--study cifar10` takes 3^7 networks of CIFAR-10 on a GPU.",
     "- With label noise the training accuracy counts the noisy labels, so that the noise itself is a large part of the "
     "gap. Granulated tau has one term for pairs that differ in it, and the rank correlation given the hyperparameters "
-    "has none.",
+    "takes its effect out.",
     "- Networks that missed the target are left out. Misses are not spread evenly over the hyperparameters (see the "
     "table of levels); the column *with misses* has the scores of all networks.",
     "- The digits have one seed, so that no second seed confirms a choice there, and 797 test images: the standard "
