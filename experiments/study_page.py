@@ -118,25 +118,8 @@ def answer(results: Mapping[str, Result]) -> list[str]:
     """Return the answer in sentences, each with its numbers."""
     lines = ["## Answer", "", _conclusion(results), ""]
     for name, result in results.items():
-        predicts, artefacts = predicting(result, "adds", "predicts"), predicting(result, "artefact")
-        adds, best, scores = predicting(result, "adds"), best_baseline(result.data), result.scores
-        baselines = [each for each in BASELINES if scores[each].verdict in ("adds", "predicts")]
-        controls = ", ".join(f"{scores[each].granulated:.2f}" for each in CONTROLS)
-        lines.append(
-            f"- **{TITLES.get(name, name)}** ({len(result.data.gap)} networks): {len(predicts)} of the "
-            f"{len(STATISTICS)} statistics of retrained copies predict the gap{_list(predicts, result)}; {len(adds)} "
-            f"add to the best baseline, {_code(best)} (granulated tau {scores[best].granulated:.2f})"
-            f"{_list(adds, result)}. {len(artefacts)} correlate with the gap only through the "
-            f"hyperparameters{_list(artefacts, result)}. Of the {len(BASELINES)} baselines {len(baselines)} meet the "
-            f"same conditions, without Holm's correction{_list(baselines, result)}; random numbers have {controls}."
-        )
-        if result.confirmation is not None:
-            chosen = result.confirmation
-            word = "confirms" if chosen.adjusted > 0 and chosen.p_value < 0.05 else "does not confirm"
-            lines.append(
-                f"  One seed chooses {_code(chosen.name)} (granulated tau {chosen.chosen_by:.2f}); the other {word} it "
-                f"({chosen.granulated:.2f}; {chosen.adjusted:.2f} given the hyperparameters, p = {chosen.p_value:.3f})."
-            )
+        lines += [f"- **{TITLES.get(name, name)}**, {len(result.data.gap)} networks:"]
+        lines += [f"  - {line}" for line in _findings(result)]
     if len(results) > 1:
         common = {
             "predict the gap": _everywhere(results, "adds", "predicts"),
@@ -145,6 +128,41 @@ def answer(results: Mapping[str, Result]) -> list[str]:
         }
         shown = "; ".join(f"{_names(names) or 'none'} {words}" for words, names in common.items())
         lines.append(f"- **Of the statistics, on all data sets:** {shown}.")
+    return lines
+
+
+def _findings(result: Result) -> list[str]:
+    """Return what was found in one study."""
+    scores, best, total = result.scores, best_baseline(result.data), len(STATISTICS)
+    predicts, adds = predicting(result, "adds", "predicts"), predicting(result, "adds")
+    artefacts = predicting(result, "artefact")
+    following = [name for name in STATISTICS if scores[name].granulated_interval[0] > 0]
+    beyond = [name for name in following if scores[name].adjusted > 0 and scores[name].p_value < 0.05]
+    shown = ", ".join(
+        f"{_code(name)} {scores[name].granulated:.2f} and {scores[name].adjusted:.2f}"
+        for name in sorted(following, key=lambda name: -scores[name].granulated)
+    )
+    baselines = [name for name in BASELINES if scores[name].verdict in ("adds", "predicts")]
+    controls = ", ".join(f"{scores[name].granulated:.2f}" for name in CONTROLS)
+    lines = [
+        f"Predict the gap: {len(predicts)} of the {total} statistics of retrained copies{_list(predicts, result)}. Add "
+        f"to the best baseline, {_code(best)} (granulated tau {scores[best].granulated:.2f}): "
+        f"{len(adds)}{_list(adds, result)}.",
+        f"Follow the gap when one hyperparameter changes (granulated tau above 0 with its interval): {len(following)} "
+        f"of {total}. Of these, say something beyond all hyperparameters (rank correlation given them above 0, p < "
+        f"0.05): {len(beyond)}." + (f" Both numbers: {shown}." if shown else ""),
+        f"Correlate with the gap only through the hyperparameters (plain tau): {len(artefacts)}"
+        f"{_list(artefacts, result, 'tau')}.",
+        f"Baselines that meet the same conditions, without Holm's correction: {len(baselines)} of {len(BASELINES)}"
+        f"{_list(baselines, result)}. Random numbers: {controls}.",
+    ]
+    if result.confirmation is not None:
+        chosen = result.confirmation
+        word = "confirms" if chosen.adjusted > 0 and chosen.p_value < 0.05 else "does not confirm"
+        lines.append(
+            f"One seed chooses {_code(chosen.name)} (granulated tau {chosen.chosen_by:.2f}); the other {word} it "
+            f"({chosen.granulated:.2f}; {chosen.adjusted:.2f} given the hyperparameters, p = {chosen.p_value:.3f})."
+        )
     return lines
 
 
@@ -169,8 +187,9 @@ def _everywhere(results: Mapping[str, Result], *verdicts: str) -> list[str]:
     return [name for name in STATISTICS if all(each.scores[name].verdict in verdicts for each in results.values())]
 
 
-def _list(names: Sequence[str], result: Result) -> str:
-    return f" ({', '.join(f'{_code(name)} {result.scores[name].granulated:.2f}' for name in names)})" if names else ""
+def _list(names: Sequence[str], result: Result, score: str = "granulated") -> str:
+    shown = [f"{_code(name)} {getattr(result.scores[name], score):.2f}" for name in names]
+    return f" ({', '.join(shown)})" if names else ""
 
 
 def _names(names: Sequence[str]) -> str:
