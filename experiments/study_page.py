@@ -150,7 +150,8 @@ def _findings(result: Result) -> list[str]:
         f"{len(adds)}{_list(adds, result)}.",
         f"Follow the gap when one hyperparameter changes (granulated tau above 0 with its interval): {len(following)} "
         f"of {total}. Of these, say something beyond all hyperparameters (rank correlation given them above 0, p < "
-        f"0.05): {len(beyond)}." + (f" Both numbers: {shown}." if shown else ""),
+        f"0.05): {len(beyond)}; a correlation of {max(scores[name].sufficient for name in STATISTICS):.2f} would be "
+        f"enough for any of them." + (f" Both numbers: {shown}." if shown else ""),
         f"Correlate with the gap only through the hyperparameters (plain tau): {len(artefacts)}"
         f"{_list(artefacts, result, 'tau')}.",
         f"Baselines that meet the same conditions, without Holm's correction: {len(baselines)} of {len(BASELINES)}"

@@ -133,6 +133,7 @@ class Scores(NamedTuple):
     reversed_along: tuple[str, ...]  # hyperparameters along which the interval lies below 0
     adjusted: float
     p_value: float
+    sufficient: float  # a rank correlation this large has p < 0.05 after the strictest of Holm's corrections
     information: float
     partial: float  # given the best baseline
     partial_interval: tuple[float, float]
@@ -208,10 +209,11 @@ def score(data: Table, *, test_images: int, draws: int = 1000, permutations: int
     """Return the scores and verdicts of all measures."""
     cells = factor_cells(data.factors)
     best = data.measures[best_baseline(data)]
-    p_values = {
-        name: permutation_test(adjusted_tau, values, data.gap, data.factors, draws=permutations).p_value
+    tests = {
+        name: permutation_test(adjusted_tau, values, data.gap, data.factors, draws=permutations)
         for name, values in data.measures.items()
     }
+    p_values = {name: test.p_value for name, test in tests.items()}
     adjusted = dict(zip(STATISTICS, holm([p_values[name] for name in STATISTICS]), strict=True))
     found = {}
     for name, values in data.measures.items():
@@ -234,8 +236,9 @@ def score(data: Table, *, test_images: int, draws: int = 1000, permutations: int
             granulated_interval=(interval.low, interval.high),
             by_factor=along.noted[0],
             reversed_along=along.reversed_along(),
-            adjusted=adjusted_tau(values, data.gap, data.factors),
+            adjusted=tests[name].value,
             p_value=p_value,
+            sufficient=float(np.quantile(tests[name].null, 1 - 0.05 / len(STATISTICS))),
             information=conditional_information(values, data.gap, data.factors).value,
             partial=partial.value,
             partial_interval=(partial.low, partial.high),

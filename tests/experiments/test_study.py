@@ -180,6 +180,8 @@ def test_a_measure_of_the_gap_predicts_it_and_one_of_a_factor_does_not(scored):
     _, found = scored
     assert found["inward"].verdict == "adds"
     assert found["travel"].verdict == "artefact"
+    assert found["inward"].adjusted > found["inward"].sufficient > 0
+    assert found["travel"].adjusted < found["travel"].sufficient < 0.5
     assert found["travel"].tau > 0.3
     assert all(found[name].verdict in ("no", "artefact") for name in scores.STATISTICS if name != "inward")
 
