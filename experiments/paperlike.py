@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from common import ROOT, Again, Experiment, Record, about_runs, publish, rounded, start, with_own_images
 from valley import Cell, measure_cell, retrained, way_of
-from valley_analysis import KINDS, WAYS
+from valley_analysis import KINDS, RESPONSES, WAYS
 
 from jaxscape import Run
 from jaxscape.figures.film import save_film
@@ -32,17 +32,14 @@ from jaxscape.runs.folder import write_json, write_text
 from jaxscape.runs.null import nulls_of
 from jaxscape.runs.plot import exact_panels, plot_comparison
 
-# In the page's tables: numbers of each copy, and numbers of the minimum or means over its copies.
+# In the page's tables: numbers of each copy, and numbers of the minimum or means over its copies with their digits.
 _OF_COPIES = {
-    "return": "1 - d(end) / d(start), d the distance from the minimum",
-    "decay_part": "way back along the jump by weight decay / jump",
-    "gradient_part": "way back along the jump by the gradients / jump",
-    "sideways_part": "return - decay part - gradient part: movement across the jump",
-    "return_to_drifted": "as return, d from the mean of the step-0 copies at that epoch",
-    "return_of_directions": "as return, after every filter is rescaled to the minimum's norm",
-    "cosine": "cosine of the gradient part with the way back",
-    "cosine_beyond_exchange": "the same, minus that of the exchange surrogate",
-}
+    name: RESPONSES[name].meaning
+    for name in (
+        *("return", "decay_part", "gradient_part", "sideways_part"),
+        *("return_to_drifted", "return_of_directions", "cosine_beyond_exchange"),
+    )
+} | {"cosine": "cosine of the gradient part with the way back"}
 _OF_MINIMUM = {
     "minimum_train_accuracy": 3,
     "minimum_test_accuracy": 3,
@@ -93,9 +90,8 @@ def plan_runs(experiment: Experiment, minima: Mapping[Path, TrainConfig]) -> Aga
     return again
 
 
-def measure(experiment: Experiment, again: Again) -> Record:
-    """Return the record of the four cells: their settings and their numbers."""
-    minimum = plan_minima(experiment)[minimum_of(experiment, 1)]
+def measure(experiment: Experiment, minimum: TrainConfig, again: Again) -> Record:
+    """Return the record of the four cells: the settings of the good minimum's paper-like run, and all numbers."""
     in_paper_way, *_ = cells(experiment)
     _, config = again[run_of(experiment, in_paper_way)]
     record = about_runs(minimum, config) | {
@@ -181,9 +177,10 @@ _INTRODUCTION = (
 
 def sentences(record: Record) -> list[str]:
     """Return what the numbers say, without a verdict: there is one minimum of each kind."""
-    returns = {(cell["kind"], cell["decay"]): _over(cell, "return") for cell in record["cells"]}
-    decay = {(cell["kind"], cell["decay"]): _over(cell, "decay_part") for cell in record["cells"]}
-    beyond = {(cell["kind"], cell["decay"]): _over(cell, "cosine_beyond_exchange") for cell in record["cells"]}
+    returns, decay, beyond = (
+        {(cell["kind"], cell["decay"]): _over(cell, name) for cell in record["cells"]}
+        for name in ("return", "decay_part", "cosine_beyond_exchange")
+    )
     good, bad = returns[1, 1], returns[0, 0]
     return [
         f"**As the paper retrains.** Copies of the good minimum (decay and crops) return by {good}, those of the bad "
@@ -257,10 +254,11 @@ def draw(experiment: Experiment, shown: Sequence[Path]) -> dict[str, list[Path]]
 def main(experiment: Experiment) -> None:
     """Make missing runs, measure, draw, and write the numbers and the page."""
     console, folder = experiment.console, experiment.folder
-    again = plan_runs(experiment, plan_minima(experiment))
-    experiment.run(plan_minima(experiment), again=again, retrain_minima=False, pictures=list(again))
+    minima = plan_minima(experiment)
+    again = plan_runs(experiment, minima)
+    experiment.run(minima, again=again, retrain_minima=False, pictures=list(again))
     started = time.monotonic()
-    record = measure(experiment, again)
+    record = measure(experiment, minima[minimum_of(experiment, 1)], again)
     write_json(folder / "paperlike.json", record)
     write_text(folder / "paperlike.md", page(record))
     figures = draw(experiment, list(again))
