@@ -110,7 +110,7 @@ def _measure(run: Run) -> Record:
     factors = nulls_of(run.folder, copies.gram, copies.labels).factors
     return measure_cell(run) | {
         "updates": run.store().updates[-1],
-        "left_by_decay": 1.0 if factors is None else rounded(factors[-1]),
+        "left_by_decay": rounded(np.nan if factors is None else factors[-1]),  # unknown for Adam
     }
 
 
@@ -189,7 +189,7 @@ def sentences(record: Record) -> list[str]:
         f"crops, those of the bad one by {returns[0, 1]}.",
         f"**Decay.** Of the way back along the jump, weight decay makes {decay[1, 1]} around the good minimum and "
         f"{decay[0, 1]} around the bad one. Without any gradient it would leave "
-        f"{record['cells'][0]['left_by_decay']:.1%} of a jump.",
+        f"{_share_left(record['cells'][0])} of a jump.",
         "**Gradients.** Their displacement points back along a copy's own jump, beyond what that of another copy does, "
         "with a cosine of "
         + "; ".join(
@@ -205,6 +205,10 @@ def _over(cell: Record, name: str, step_size: float | None = None) -> str:
     if step_size is not None:
         values = values[np.array(cell["copies"]["step_size"]) == step_size]
     return f"{values.mean():.3f} [{values.min():.3f}, {values.max():.3f}]"
+
+
+def _share_left(cell: Record) -> str:
+    return "an unknown share" if cell["left_by_decay"] is None else f"{cell['left_by_decay']:.1%}"
 
 
 def _images(record: Record) -> str:
@@ -230,7 +234,7 @@ def _minima_table(record: Record) -> list[str]:
     for cell in record["cells"]:
         values = [f"{cell[name]:.{digits}f}" for name, digits in _OF_MINIMUM.items()]
         about = [KINDS[cell["kind"]], WAYS[cell["decay"], cell["crops"]]]
-        lines.append(_row([*about, *values, f"{cell['left_by_decay']:.3f}"]))
+        lines.append(_row([*about, *values, _share_left(cell)]))
     return lines
 
 

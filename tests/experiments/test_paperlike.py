@@ -71,6 +71,8 @@ def test_the_page_shows_the_numbers_that_it_is_given():
     assert "Without any gradient it would leave 14.2% of a jump" in text
     assert "5,000 training images" in text
     assert "(1950 updates)" in text
+    record["cells"][0]["left_by_decay"] = None
+    assert "Without any gradient it would leave an unknown share of a jump" in paperlike.page(record)
     assert text.count("| good | decay + crops | 0.5 | 0.800 [0.700, 0.900] |") == 1
 
 
