@@ -5,11 +5,13 @@ generalisation gap (`MEASURES`), so that a positive rank correlation means that 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from study import Cell, Network, Probe, Study, key_of
 
 from jaxscape import (
@@ -58,15 +60,22 @@ class Trajectories(NamedTuple):
     direction_return: np.ndarray  # float64 [record, copy]: filter-normalised distance from the minimum
 
 
+_from_minimum = jax.jit(jax.vmap(filter_normalized_distance, (0, None)))
+
+
+@cache  # the same object each time, so that `train` finds the compiled programs of another stack
+def _optimizer(probe: Probe) -> optax.GradientTransformation:
+    return make_optimizer("momentum", probe.learning_rate)
+
+
 def probe_states(
     probe: Probe, cell: Cell, params: PyTree, state: PyTree, net: Network
 ) -> tuple[TrainState, np.ndarray, np.ndarray]:
     """Return the perturbed copies of a minimum as a stack, with their step sizes and seeds."""
     seeds = [cell.number * 100 + each for each in range(probe.directions)]  # directions that no other cell uses
     grid = jump_grid(params, seeds=seeds, step_sizes=probe.step_sizes, controls=probe.controls)
-    optimizer = make_optimizer("momentum", probe.learning_rate)
     not_cropped = {**state, "crops": jnp.asarray(False)}
-    states = start_states(grid, optimizer, key=key_of(cell, "probe"), model_state=not_cropped)
+    states = start_states(grid, _optimizer(probe), key=key_of(cell, "probe"), model_state=not_cropped)
     return states, np.asarray(grid.step_size), np.asarray(grid.seed)
 
 
@@ -81,10 +90,9 @@ def retrain_copies(
     points: list[np.ndarray] = []  # [record][copy, P]
     distances: list[np.ndarray] = []
     losses: list[np.ndarray] = []
-    from_minimum = jax.jit(jax.vmap(filter_normalized_distance, (0, None)))
     for epoch in train(
         net.problem.loss_fn,
-        make_optimizer("momentum", probe.learning_rate),
+        _optimizer(probe),
         concatenate_states([states for states, _, _ in made]),
         net.problem.data,
         epochs=probe.updates // probe.every,
@@ -97,7 +105,7 @@ def retrain_copies(
         points.append(np.concatenate([np.asarray(leaf).reshape(ends[-1], -1) for leaf in jax.tree.leaves(params)], 1))
         losses.append(np.asarray(epoch.metrics["loss"], np.float64))
         own = [
-            np.asarray(from_minimum(jax.tree.map(lambda leaf, a=end - count, b=end: leaf[a:b], params), minimum))
+            np.asarray(_from_minimum(jax.tree.map(lambda leaf, a=end - count, b=end: leaf[a:b], params), minimum))
             for count, end, (minimum, _) in zip(counts, ends, minima, strict=True)
         ]
         distances.append(np.concatenate(own))

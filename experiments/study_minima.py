@@ -40,12 +40,13 @@ def train_to_target(
     """
     states, remaining = training_states(list(cells), net, data), list(cells)
     checks, first = study.most_updates // study.check_every, 0
+    optimizer = training_optimizer()  # one for all calls of `train`, which then share their compiled programs
     started = time.monotonic()
     while remaining:
         done: set[int] = set()
         epochs = train(
             net.problem.loss_fn,
-            training_optimizer(),
+            optimizer,
             states,
             net.problem.data,
             epochs=checks,

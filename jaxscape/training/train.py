@@ -9,7 +9,7 @@ that resumes at epoch 17 draws the same numbers as an uninterrupted one.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -220,7 +220,8 @@ def train(
     """Train a stack of members, epoch by epoch.
 
     Args:
-        loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one member.
+        loss_fn: `(params, model_state, batch, key) -> (loss, (model_state, metrics))` of one member. Pure, as for
+            `jax.jit`: another call with the same function and optimizer reuses the compiled programs of this one.
         optimizer: an optax transformation of one member's parameters; docs/optimizers.md says which ones work.
         states: stacked, from `init_states` or yielded by an earlier call. Donated: gone after the first epoch.
         data: one of
@@ -416,7 +417,19 @@ def _finite(params: PyTree, *, mesh: Mesh | None) -> jax.Array:
 
 
 def member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, from_arrays: bool) -> Update:
-    """Return the step that members run: it indexes the batch on the device and folds the counts into the key."""
+    """Return the step that members run: it indexes the batch on the device and folds the counts into the key.
+
+    The same functions give the same step, so that another call of `train` finds the compiled programs of the last.
+    """
+    try:
+        hash((loss_fn, optimizer))
+    except TypeError:  # such as an object with a list among its fields
+        return _member_update.__wrapped__(loss_fn, optimizer, from_arrays)
+    return _member_update(loss_fn, optimizer, from_arrays)
+
+
+@lru_cache(maxsize=4)
+def _member_update(loss_fn: LossFn, optimizer: optax.GradientTransformation, from_arrays: bool) -> Update:
     one, stack = make_step(loss_fn, optimizer), make_stacked_step(loss_fn, optimizer)
 
     def pick(data: PyTree, batch: PyTree) -> PyTree:

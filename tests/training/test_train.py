@@ -1,6 +1,7 @@
 """Training against closed forms and explicit loops; its batches, keys and counts as recorded by a loss."""
 
 import functools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -283,6 +284,46 @@ def test_nothing_is_compiled_again_between_steps_members_and_epochs():
     states = init_states(jnp.ones((3, 1)), MOMENTUM, keys=KEYS, model_state={"steps": 0, "mean": 0.0})
     list(train(loss_fn, MOMENTUM, states, np.zeros(4), epochs=3, batch_size=2))
     assert len(traces) == 1
+
+
+def test_nothing_is_compiled_again_by_another_call_with_the_same_functions():
+    traces = []
+
+    def loss_fn(*arguments):
+        traces.append(1)
+        return square_loss(*arguments)
+
+    for members in (3, 2):
+        states = init_states(jnp.ones((members, 1)), MOMENTUM, keys=KEYS[:members])
+        list(train(loss_fn, MOMENTUM, states, np.zeros(4), epochs=3, batch_size=2))
+    assert len(traces) == 1
+
+
+def test_other_functions_are_compiled_anew():
+    results = []
+    for scale in (1.0, 2.0):
+
+        def loss_fn(params, model_state, batch, key, scale=scale):
+            loss, rest = square_loss(params, model_state, batch, key)
+            return scale * loss, rest
+
+        *_, last = train(loss_fn, SGD, square_states(), np.zeros(4), epochs=1, batch_size=2)
+        results.append(last.states.params)
+    assert (results[0] != results[1]).all()
+
+
+def test_a_loss_may_be_an_object_that_cannot_be_hashed():
+    @dataclass
+    class Loss:
+        scale: float
+
+        def __call__(self, *arguments):
+            loss, rest = square_loss(*arguments)
+            return self.scale * loss, rest
+
+    *_, expected = train(square_loss, SGD, square_states(), np.zeros(4), epochs=1, batch_size=2)
+    *_, last = train(Loss(1.0), SGD, square_states(), np.zeros(4), epochs=1, batch_size=2)
+    assert (last.states.params == expected.states.params).all()
 
 
 def test_a_model_may_be_without_state_and_a_loss_without_metrics():
