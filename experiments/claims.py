@@ -16,7 +16,10 @@ from collections.abc import Mapping, Sequence
 from claims_list import DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
 from claims_rules import Checked, Decided, Record, decide, interval_text, percentiles, records_of, run_checks
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
-from common import ROOT, SCALES, Again, Experiment, about_runs, start
+from command import start
+from records import ROOT, about_runs, markdown_table
+from scales import SCALES
+from stages import Again, Experiment
 
 from jaxscape.generalization.verdicts import VERDICTS
 from jaxscape.runs.folder import write_json, write_text
@@ -42,10 +45,9 @@ def page(scales: Mapping[str, Record], elsewhere: Mapping[str, Record]) -> str:
     lines += ["", "## Claims that other scripts measure"]
     for name in ELSEWHERE:
         lines += ["", *_elsewhere(name, elsewhere.get(name))]
-    lines += ["", "## What the referee said, and what was done", "", "| point | answer |", "|-|-|"]
-    lines += [_row(each) for each in REFEREE]
+    lines += ["", "## What the referee said, and what was done", "", *markdown_table(("point", "answer"), REFEREE)]
     lines += ["", "## What became of the former claims", "", _counted(Counter(each.fate for each in FORMER)) + ".", ""]
-    lines += ["| former claim | fate | how, or why |", "|-|-|-|", *(_row(each) for each in FORMER)]
+    lines += markdown_table(("former claim", "fate", "how, or why"), FORMER)
     return "\n".join(lines) + "\n"
 
 
@@ -94,7 +96,7 @@ def _side_by_side(decided: Sequence[Decided]) -> list[str]:
     rows = [
         (text, *(_short(by[name]) for name in PROTOCOLS)) for text, by in found.items() if by.keys() == {*PROTOCOLS}
     ]
-    return [_row(header), "|" + "-|" * len(header), *map(_row, rows)]
+    return markdown_table(header, rows)
 
 
 def _short(decided: Decided) -> str:
@@ -118,7 +120,7 @@ def _table(decided: Sequence[Decided]) -> list[str]:
         *("paper", "claim", "retraining", "number", "claimed", "mean [interval] (n)"),
         *("differences from surrogates", "margin", "p", "verdict"),
     )
-    return [_row(header), "|" + "-|" * len(header), *(_row(_cells(each)) for each in decided)]
+    return markdown_table(header, map(_cells, decided))
 
 
 def _cells(decided: Decided) -> list[str]:
@@ -135,20 +137,16 @@ def _cells(decided: Decided) -> list[str]:
     return [*about, value, differences, margin, p, f"**{decided.verdict}**{surrogates}"]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _checks(name: str, checks: Sequence[Checked]) -> list[str]:
     header = ("check", "number", "needed", "passed", "smallest", "largest")
     lines = [f"### Checks of the protocol ({name})", "", "No claims: each minimum passes or not.", ""]
-    lines += [_row(header), "|" + "-|" * len(header)]
+    rows = []
     for each in checks:
         check, values = each.check, each.values
         bound = f"{'>' if check.above else '<'} {check.threshold:g}"
         found = ["not run", "", ""] if values is None else [f"{each.passed} of {len(values)}", *_ends(values)]
-        lines.append(_row([check.text, check.statistic, bound, *found]))
-    return lines
+        rows.append([check.text, check.statistic, bound, *found])
+    return [*lines, *markdown_table(header, rows)]
 
 
 def _ends(values: Sequence[float]) -> tuple[str, str]:
@@ -158,12 +156,12 @@ def _ends(values: Sequence[float]) -> tuple[str, str]:
 def _distributions(name: str, cells: Sequence[Record]) -> list[str]:
     header = ("number", "minima", "retraining", "copies", "exchange", "rotated", "decay")
     lines = [f"### Distributions over copies ({name})", "", "Median [10th, 90th percentile] over all copies.", ""]
-    lines += [_row(header), "|" + "-|" * len(header)]
+    rows = []
     for term in DISTRIBUTIONS:
         shown = [_percentiles(cells, term, surrogate) for surrogate in (None, "exchange", "rotated", "decay")]
         protocol = term.protocol if term.kind == "good" else "both"
-        lines.append(_row([term.name.replace("_", " "), term.kind, protocol, *shown]))
-    return lines
+        rows.append([term.name.replace("_", " "), term.kind, protocol, *shown])
+    return [*lines, *markdown_table(header, rows)]
 
 
 def _percentiles(cells: Sequence[Record], term: Term, surrogate: str | None) -> str:
@@ -177,19 +175,21 @@ def _elsewhere(name: str, record: Record | None) -> list[str]:
     lines = [f"### `experiments/{script}`", ""]
     if record is None:
         header = ("paper", "former claim that it replaces", "verdict")
-        lines += [f"`benchmarks/results/{name}.json` does not exist yet.", "", _row(header), "|-|-|-|"]
-        return lines + [_row((source, text, "not run")) for text in former]
+        lines += [f"`benchmarks/results/{name}.json` does not exist yet.", ""]
+        return lines + markdown_table(header, [(source, text, "not run") for text in former])
     claims = record["claims"]
     decided = decide([each for each in claims if each["family"] != "checks"])
     lines += [f"From `benchmarks/results/{name}.json`. {_verdicts(decided)}", "", *_table(decided)]
     checks = [each for each in claims if each["family"] == "checks"]
     if checks:
         header = ("check of the protocol", "number", "needed", "smallest", "largest")
-        lines += ["", _row(header), "|" + "-|" * len(header)]
-    for each in checks:
-        bound = f"{'>' if each['above'] else '<'} {each['threshold']:g}"
-        lines.append(_row([each["text"], each["statistic"], bound, *_ends(each["values"])]))
+        lines += ["", *markdown_table(header, map(_check_cells, checks))]
     return lines
+
+
+def _check_cells(check: Record) -> list[str]:
+    bound = f"{'>' if check['above'] else '<'} {check['threshold']:g}"
+    return [check["text"], check["statistic"], bound, *_ends(check["values"])]
 
 
 # The script.

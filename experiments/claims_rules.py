@@ -1,6 +1,6 @@
 """How a claim is decided: from one value per independent minimum, beside those of surrogates. Used by claims.py.
 
-RULES, fixed before the first run on the seeds that decide (common.py: `claims_seeds`; the history shows it):
+RULES, fixed before the first run on the seeds that decide (scales.py: `claims_seeds`; the history shows it):
 
 1. A value is the mean over the copies of one minimum. Minima of one data set have seeds of their own for training
    images, initial parameters, jump directions and batch order, none of which was used for any choice. Where two kinds

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from claims_list import PROTOCOLS
-from common import Again, Experiment, Record, rounded, with_own_images
+from records import Record, rounded
+from stages import Again, Experiment, with_own_images
 from sweep import star
 from valley import measure_cell
 

@@ -48,9 +48,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from claims_rules import interval_text, judge_record
-from common import ROOT, Experiment, Record, Scale, publish, select, start
+from command import start
 from matplotlib.figure import Figure
+from records import ROOT, Record, markdown_table, publish, select
+from scales import Scale
 from scipy.spatial.distance import pdist, squareform
+from stages import Experiment
 from threadpoolctl import threadpool_limits
 
 from jaxscape import artificial_tree, count_noise, demap, holm_verdicts, mds, successor_rank
@@ -306,19 +309,20 @@ def page(records: list[Record], found: list[Record], grid: list[Cell]) -> str:
             for each, word in (("wins", "won"), ("level", "level"), ("loses", "lost"))
         )
         lines.append(f"- {method}: of {len(grid)} cells {counts}.")
-    lines += ["", f"| noise | level | tree | {' | '.join(methods)} | PHATE - best rival |"]
-    lines.append("|-" * (len(methods) + 4) + "|")
+    rows = []
     for cell in sorted(grid, key=lambda cell: (list(LEVELS).index(cell.kind), LEVELS[cell.kind].index(cell.level))):
         means = [scores(records, cell, method).mean() for method in methods]
         shown = [f"**{mean:.2f}**" if round(mean, 2) == round(max(means), 2) else f"{mean:.2f}" for mean in means]
         result = compare(records, cell)
         text = f"{interval_text(result.difference)} {result.rival}, {result.outcome}"
         shape = f"{cell.branches} x {cell.points}, {cell.size}"
-        lines.append(f"| {cell.kind} | {cell.level:g} | {shape} | {' | '.join(shown)} | {text} |")
-    lines += ["", "| claim (Sec. 4) | value | verdict |", "|-|-|-|"]
+        rows.append([cell.kind, f"{cell.level:g}", shape, *shown, text])
+    lines += ["", *markdown_table(["noise", "level", "tree", *methods, "PHATE - best rival"], rows)]
+    rows = []
     for claim, (value, verdict) in zip(found, verdicts(found), strict=True):
         beside = "".join(f"; {name} {np.mean(each):.3f}" for name, each in claim["surrogates"].items())
-        lines.append(f"| {claim['text']} | {claim['statistic']}: {interval_text(value)}{beside} | **{verdict}** |")
+        rows.append([claim["text"], f"{claim['statistic']}: {interval_text(value)}{beside}", f"**{verdict}**"])
+    lines += ["", *markdown_table(["claim (Sec. 4)", "value", "verdict"], rows)]
     return "\n".join(lines) + "\n"
 
 

@@ -16,9 +16,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from common import Experiment, Scale, start
+from command import start
+from records import markdown_table
 from rich.console import Console
+from scales import Scale
 from scipy.spatial.distance import pdist, squareform
+from stages import Experiment
 
 from jaxscape import Run, artificial_tree, demap, pairwise_distances, rank_correlation, successor_rank
 from jaxscape.embedding.baselines import pca, random_plane, tsne, umap
@@ -122,15 +125,15 @@ def _fraction(nearer: np.ndarray) -> float:
 
 def table(records: Records, by: tuple[str, ...], columns: tuple[str, ...]) -> str:
     """Return a Markdown table of mean ± standard deviation over the records with equal values of `by`."""
-    lines = [f"| {' | '.join((*by, *columns, 'n'))} |", "|-" * (len(by) + len(columns) + 1) + "|"]
+    rows = []
     for key in dict.fromkeys(tuple(record[name] for name in by) for record in records):
         some = [record for record in records if tuple(record[name] for name in by) == key]
         cells = []
         for column in columns:
             values = [record[column] for record in some if column in record]
             cells.append(f"{np.mean(values):.3f} ± {np.std(values):.3f}" if values else "")
-        lines.append(f"| {' | '.join(map(str, (*key, *cells, len(some))))} |")
-    return "\n".join(lines)
+        rows.append([*map(str, (*key, *cells, len(some)))])
+    return "\n".join(markdown_table((*by, *columns, "n"), rows))
 
 
 def estimate_seconds(experiment: Experiment, num_runs: int) -> float:

@@ -5,7 +5,8 @@
 The figures show the first seed's minima, coloured by direction, by epoch and by loss; there is a table for each seed.
 """
 
-from common import Experiment, start
+from command import start
+from stages import Experiment
 
 from jaxscape.runs.config import PRESETS
 from jaxscape.runs.measure import accuracy_table, geometry_table

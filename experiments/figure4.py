@@ -9,7 +9,8 @@ decided by `optimizers.py`, from every update.
 
 import time
 
-from common import Experiment, start
+from command import start
+from stages import Experiment
 
 from jaxscape.runs.compare import compare_optimizers
 from jaxscape.runs.images import image_comparison

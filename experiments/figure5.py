@@ -7,7 +7,8 @@ real scales use 100 classes of pairs of images, side by side; for the good minim
 and changed in brightness and contrast.
 """
 
-from common import Experiment, start
+from command import start
+from stages import Experiment
 
 from jaxscape.runs.measure import accuracy_table, geometry_table
 from jaxscape.runs.plot import plot_comparison

@@ -6,7 +6,8 @@ Each is a GIF, and also an MP4 if ffmpeg is installed. In the polar view every p
 figure2.py, and are not repeated.
 """
 
-from common import Experiment, start
+from command import start
+from stages import Experiment
 
 from jaxscape.figures.film import save_film
 from jaxscape.runs.config import PRESETS

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import Experiment, start
+from command import start
+from stages import Experiment
 
 from jaxscape.figures.landscapes import contour_figure, line_figure, spectrum_figure, surface_figure
 from jaxscape.figures.plots import save_figure

@@ -46,7 +46,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from claims_rules import judge_record
-from common import ROOT, Experiment, Record, publish, rounded, start
+from command import start
 from optimizers_page import draw_norm, draw_polar, page
 from optimizers_runs import (
     RECORDED,
@@ -60,6 +60,8 @@ from optimizers_runs import (
     parts,
     seed_values,
 )
+from records import ROOT, Record, publish, rounded
+from stages import Experiment
 
 from jaxscape import Verdict, holm_verdicts
 from jaxscape.figures.plots import save_figure

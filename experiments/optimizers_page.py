@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from claims_rules import interval_text
-from common import Record
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from optimizers_runs import EFFECTIVE, MOMENTUM, RECORDED, STOPS, WINDOW
+from records import Record, markdown_table
 
 from jaxscape import Verdict, mean_interval
 from jaxscape.figures.layout import SMALL
@@ -111,16 +111,15 @@ def _ratio(values: Sequence[float]) -> str:
 
 
 def _claims_table(record: Record, decided: Sequence[tuple[str, Verdict]]) -> list[str]:
-    lines = ["| source | sentence | value | holds if | mean [95 %] | surrogates | verdict |", "|" + "-|" * 7]
+    rows = []
     for claim, (verdict, judged) in zip(record["claims"], decided, strict=True):
         bound = f"{'>' if claim['above'] else '<'} {claim['threshold']:g}"
         others = "; ".join(f"{name} {_text(values)}" for name, values in claim["surrogates"].items()) or "none"
         uncorrected = "" if judged.verdict == verdict else f" ({judged.verdict} before Holm's correction)"
-        lines.append(
-            f"| {claim['source']} | {claim['text']} | {claim['statistic']} | {bound} | {_text(claim['values'])} | "
-            f"{others} | **{verdict}**{uncorrected} |"
-        )
-    return lines
+        about = (claim["source"], claim["text"], claim["statistic"], bound, _text(claim["values"]))
+        rows.append([*about, others, f"**{verdict}**{uncorrected}"])
+    header = ("source", "sentence", "value", "holds if", "mean [95 %]", "surrogates", "verdict")
+    return markdown_table(header, rows)
 
 
 def answers(record: Record) -> list[str]:
@@ -174,26 +173,24 @@ def _of(record: Record, name: str) -> list[Record]:
 
 def _networks_table(record: Record) -> list[str]:
     columns = ("updates", "loss", "path", "chord", "tortuosity", "turning", "norm")
-    lines = [f"| network | compared at | {' | '.join(columns)} |", "|" + "-|" * (len(columns) + 2)]
+    rows = []
     for name in dict.fromkeys(each["network"] for each in record["networks"]):
         for stop, words in STOPS.items():
             found = [each[stop] for each in _of(record, name)]
             if None in found:
-                lines.append(f"| {name.replace('_', ' ')} | {words} | not reached by all |" + " |" * (len(columns) - 1))
-                continue
-            means = {column: float(np.mean([each[column] for each in found])) for column in columns}
-            lines.append(
-                f"| {name.replace('_', ' ')} | {words} | {' | '.join(f'{value:.4g}' for value in means.values())} |"
-            )
-    return lines
+                cells = ["not reached by all", *[""] * (len(columns) - 1)]
+            else:
+                cells = [f"{np.mean([each[column] for each in found]):.4g}" for column in columns]
+            rows.append([name.replace("_", " "), words, *cells])
+    return markdown_table(("network", "compared at", *columns), rows)
 
 
 def _values_table(record: Record) -> list[str]:
-    lines = [f"| value | {' | '.join(STOPS.values())} |", "|" + "-|" * (len(STOPS) + 1)]
+    rows = []
     for name, words in _SHOWN.items():
         found = [record["values"].get(f"{name} {stop}") for stop in STOPS]
-        lines.append(f"| {words} | {' | '.join(_text(each) if each else '' for each in found)} |")
-    return lines
+        rows.append([words, *(_text(each) if each else "" for each in found)])
+    return markdown_table(("value", *STOPS.values()), rows)
 
 
 # The figures.

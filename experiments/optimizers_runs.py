@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import Experiment, with_own_images
+from stages import Experiment, with_own_images
 
 from jaxscape.problem import Problem
 from jaxscape.runs.compare import Comparison

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from records import markdown_table
 from study import Study
 from study_scores import (
     AUDIT,
@@ -207,7 +208,7 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
     reached = int(sum(record["minimum"]["reached"] for record in networks))
     test = [record["minimum"]["test_accuracy"] for record in networks]
     probe = study.probe
-    lines = [
+    return [
         f"## {TITLES.get(name, name)}",
         "",
         f"{len(networks)} networks on {study.dataset}{' (2x2 pixels averaged)' if study.pooled else ''}, seeds "
@@ -221,16 +222,20 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
         f"{', '.join(map(str, probe.step_sizes))}, {probe.controls} unperturbed), learning rate {probe.learning_rate}, "
         f"batch size {probe.batch_size}, {probe.updates} updates, without weight decay and augmentation.",
         "",
-        "| hyperparameter | levels | reached the target |",
-        "|-|-|-|",
-        *(_reached_row(study, factor, networks) for factor in study.factors),
+        *markdown_table(
+            ("hyperparameter", "levels", "reached the target"),
+            (_reached_cells(study, factor, networks) for factor in study.factors),
+        ),
         "",
         f"### What decides ({TITLES.get(name, name)})",
         "",
-        "| measure | | granulated tau | 95 % | given hyperparameters | p | reversed along | given best baseline "
-        "| 95 % | verdict |",
-        f"|{'-|' * 10}",
-        *(_deciding_row(measure, result.scores[measure]) for measure in DIRECTIONS),
+        *markdown_table(
+            (
+                *("measure", "", "granulated tau", "95 %", "given hyperparameters", "p", "reversed along"),
+                *("given best baseline", "95 %", "verdict"),
+            ),
+            (_deciding_cells(measure, result.scores[measure]) for measure in DIRECTIONS),
+        ),
         "",
         f"p: by permutation; of the {len(STATISTICS)} statistics after Holm's correction. The best baseline is "
         f"{_code(best_baseline(result.data))}.",
@@ -241,30 +246,27 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
         "",
         f"### Other scores ({TITLES.get(name, name)})",
         "",
-        "| measure | tau | 95 % | conditional information | sign error: mean, worst (factor) | top 20 % | regret |",
-        f"|{'-|' * 7}",
-        *(_further_row(measure, result.scores[measure]) for measure in DIRECTIONS),
+        *markdown_table(
+            (
+                *("measure", "tau", "95 %", "conditional information", "sign error: mean, worst (factor)"),
+                *("top 20 %", "regret"),
+            ),
+            (_further_cells(measure, result.scores[measure]) for measure in DIRECTIONS),
+        ),
         "",
         f"### Granulated tau by factor ({TITLES.get(name, name)})",
         "",
-        f"| measure | {' | '.join(factor.replace('_', ' ') for factor in study.factors)} |",
-        f"|-|{'-|' * len(study.factors)}",
-    ]
-    for measure in DIRECTIONS:
-        values = [result.scores[measure].by_factor[factor] for factor in study.factors]
-        lines.append(f"| {_code(measure)} | {' | '.join(f'{value:.2f}' for value in values)} |")
-    lines += [
+        *markdown_table(
+            ["measure", *(factor.replace("_", " ") for factor in study.factors)],
+            (_by_factor_cells(measure, result) for measure in DIRECTIONS),
+        ),
         "",
         f"### Other probes ({TITLES.get(name, name)}, granulated tau)",
         "",
-        f"| measure | {' | '.join(AUDIT)} | with misses | fragile |",
-        f"|-|{'-|' * (len(AUDIT) + 2)}",
+        *markdown_table(
+            ("measure", *AUDIT, "with misses", "fragile"), (_audit_cells(measure, result) for measure in STATISTICS)
+        ),
     ]
-    for measure in STATISTICS:
-        values = [result.audits[measure][variation] for variation in AUDIT] + [result.all_scores[measure]]
-        word = "yes" if is_fragile(result.audits[measure]) else "no"
-        lines.append(f"| {_code(measure)} | {' | '.join(f'{value:.2f}' for value in values)} | {word} |")
-    return lines
 
 
 def _repeated(found: Mapping[str, Any] | None) -> str:
@@ -276,17 +278,17 @@ def _repeated(found: Mapping[str, Any] | None) -> str:
     )
 
 
-def _reached_row(study: Study, factor: str, networks: Sequence[Mapping[str, Any]]) -> str:
+def _reached_cells(study: Study, factor: str, networks: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return how many networks of each level of a factor reached the target loss."""
     ends: dict[int, list[bool]] = {}
     for record in networks:
         ends.setdefault(record["cell"][factor], []).append(record["minimum"]["reached"])
     shown = [f"{sum(ends[level])} of {len(ends[level])}" for level in range(len(study.factors[factor]))]
-    return f"| {factor.replace('_', ' ')} | {', '.join(map(str, study.factors[factor]))} | {', '.join(shown)} |"
+    return [factor.replace("_", " "), ", ".join(map(str, study.factors[factor])), ", ".join(shown)]
 
 
-def _deciding_row(name: str, scores: Scores) -> str:
-    cells = [
+def _deciding_cells(name: str, scores: Scores) -> list[str]:
+    return [
         _code(name),
         MEANINGS[name],
         f"{scores.granulated:.2f}",
@@ -298,11 +300,10 @@ def _deciding_row(name: str, scores: Scores) -> str:
         _interval(scores.partial_interval),
         VERDICTS[scores.verdict] if name in STATISTICS else kind(name),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def _further_row(name: str, scores: Scores) -> str:
-    cells = [
+def _further_cells(name: str, scores: Scores) -> list[str]:
+    return [
         _code(name),
         f"{scores.tau:.2f}",
         _interval(scores.tau_interval),
@@ -311,7 +312,17 @@ def _further_row(name: str, scores: Scores) -> str:
         f"{scores.hits:.2f}",
         f"{scores.regret:.3f}",
     ]
-    return f"| {' | '.join(cells)} |"
+
+
+def _by_factor_cells(name: str, result: Result) -> list[str]:
+    by_factor = result.scores[name].by_factor
+    return [_code(name), *(f"{by_factor[factor]:.2f}" for factor in result.study.factors)]
+
+
+def _audit_cells(name: str, result: Result) -> list[str]:
+    audits = result.audits[name]
+    values = [*(audits[variation] for variation in AUDIT), result.all_scores[name]]
+    return [_code(name), *(f"{value:.2f}" for value in values), "yes" if is_fragile(audits) else "no"]
 
 
 def _interval(ends: tuple[float, float]) -> str:

@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from common import Again, Experiment, Record, mean_and_spread, provenance, select, start
+from command import start
+from records import Record, markdown_table, mean_and_spread, provenance, select
 from sklearn.metrics import silhouette_score
+from stages import Again, Experiment
 
 from jaxscape.embedding.measures import radial_trend
 from jaxscape.figures.panels import Panel
@@ -127,10 +129,9 @@ def markdown(experiment: Experiment, stars: list[Record]) -> str:
         "Null: rotated null trajectories of the same runs. "
         "Return: 1 - d(end) / d(start) of the distance d from the minimum, which does not depend on the picture.",
         "",
-        "| minimum | learning rate | batch order | center | silhouette | null | trend | null | stars | null | "
-        "components | return | null |",
-        "|" + "-|" * 13,
     ]
+    header = ("minimum", "learning rate", "batch order", "center", "silhouette", "null", "trend", "null", "stars")
+    rows = []
     keys = ("kind", "learning_rate", "data_order", "center")
     for key in dict.fromkeys(tuple(star[name] for name in keys) for star in stars):
         pair = [select(stars, **dict(zip(keys, key, strict=True)), null=null) for null in (False, True)]
@@ -138,7 +139,8 @@ def markdown(experiment: Experiment, stars: list[Record]) -> str:
         cells += [f"{sum(map(is_star, some))} of {len(some)}" for some in pair]
         cells.append(" ".join(str(each["components"]) for each in pair[0]))
         cells += [mean_and_spread(some, "return", 3) for some in pair]
-        lines.append(f"| {' | '.join([*map(str, key), *cells])} |")
+        rows.append([*map(str, key), *cells])
+    lines += markdown_table((*header, "null", "components", "return", "null"), rows)
     return "\n".join(lines) + "\n"
 
 

@@ -54,7 +54,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from common import ROOT, Again, Experiment, Record, about_runs, publish, rounded, start, with_own_images
+from command import start
+from records import ROOT, Record, about_runs, publish, rounded
+from stages import Again, Experiment, with_own_images
 from valley_analysis import KINDS
 from valley_page import draw, page
 

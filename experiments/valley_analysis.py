@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from common import Record
+from records import Record
 
 from jaxscape import holm, mean_interval, mean_test
 

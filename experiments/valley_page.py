@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from common import Record
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from records import Record, markdown_table
 from valley_analysis import (
     EFFECTS,
     KINDS,
@@ -157,10 +157,7 @@ _INTRODUCTION = (
 
 def _cells_table(record: Record) -> list[str]:
     names = [*RESPONSES, "train_loss", "train_accuracy", "test_accuracy"]
-    lines = [
-        f"| minimum | retrained with | {' | '.join(name.replace('_', ' ') for name in names)} |",
-        "|" + "-|" * (len(names) + 2),
-    ]
+    rows = []
     tables = {name: table_of(record, name) for name in names}
     for kind in (1, 0):
         for way, words in WAYS.items():
@@ -170,31 +167,28 @@ def _cells_table(record: Record) -> list[str]:
                 f"{each.mean():.{places}f} ± {each.std(ddof=1):.{places}f}"
                 for each, places in zip(values, digits, strict=True)
             ]
-            lines.append(f"| {KINDS[kind]} | {words} | {' | '.join(cells)} |")
-    return lines
+            rows.append([KINDS[kind], words, *cells])
+    return markdown_table(["minimum", "retrained with", *(name.replace("_", " ") for name in names)], rows)
 
 
 def _effects_table(record: Record) -> list[str]:
     columns = {name: column(record, name) for name in RESPONSES}
-    lines = [
-        f"| effect | {' | '.join(name.replace('_', ' ') for name in RESPONSES)} |",
-        "|" + "-|" * (len(RESPONSES) + 1),
-    ]
+    rows = []
     for names in EFFECTS:
         cells = [f"{found.text} **{word}**" for found, word in (each[names] for each in columns.values())]
-        lines.append(f"| {' x '.join(names)} | {' | '.join(cells)} |")
-    return lines
+        rows.append([" x ".join(names), *cells])
+    return markdown_table(["effect", *(name.replace("_", " ") for name in RESPONSES)], rows)
 
 
 def _splits_table(record: Record) -> list[str]:
-    lines = ["| of | split by | kind | decay | crops | sum | larger |", "|" + "-|" * 7]
+    rows = []
     for name in SPLIT:
         for by in (1, 0):
             parts = split_contrast(table_of(record, name), by)
             cells = [estimate(values).text for values in (*parts.values(), sum(parts.values()))]
             which, _ = larger_part(parts)
-            lines.append(f"| {name.replace('_', ' ')} | {KINDS[by]} minima | {' | '.join(cells)} | {which} |")
-    return lines
+            rows.append([name.replace("_", " "), f"{KINDS[by]} minima", *cells, which])
+    return markdown_table(("of", "split by", "kind", "decay", "crops", "sum", "larger"), rows)
 
 
 # The figure.

@@ -51,6 +51,6 @@ def test_commands_are_understood(path):
 def test_scripts_are_there_and_know_their_options(path):
     for script, options in scripts(path):
         source = (ROOT / script).read_text()
-        shared = (ROOT / "experiments" / "common.py").read_text() if script.startswith("experiments") else ""
+        shared = (ROOT / "experiments" / "command.py").read_text() if script.startswith("experiments") else ""
         for option in options:
             assert f'"{option}"' in source + shared, f"{name_of(path)}: {script} {option}"

@@ -16,7 +16,8 @@ def run(tmp_path_factory):
 
     Without a plan by default: to measure one takes as long as all else at this scale.
     """
-    from common import SCALES, Experiment
+    from scales import SCALES
+    from stages import Experiment
 
     folder = tmp_path_factory.mktemp("runs") / "smoke"
 

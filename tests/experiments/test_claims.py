@@ -9,8 +9,9 @@ import pytest
 from claims_list import BOTH, CHECKS, CLAIMS, ELSEWHERE, FORMER, FURTHER, PAPERS, Term
 from claims_rules import decide, judge_record, number, over_seeds, percentiles, record_of, records_of, run_checks
 from claims_runs import plan_minima, plan_runs
-from common import SCALES, Experiment
 from rich.console import Console
+from scales import SCALES
+from stages import Experiment
 
 from jaxscape.generalization.verdicts import DOES_NOT_HOLD, HOLDS, SURROGATE, UNCLEAR
 from jaxscape.runs.methods import CENTERS
@@ -274,10 +275,3 @@ def test_the_page_needs_numbers(tmp_path, monkeypatch):
     (tmp_path / "claims.json").write_text(json.dumps({"scales": {"quick": section()}}))
     claims.write_page()
     assert (tmp_path / "claims.md").read_text() == claims.page({"quick": section()}, {})
-
-
-def test_the_committed_page_is_made_from_the_committed_numbers():
-    scales, elsewhere = claims.read_committed()
-    if not scales:
-        pytest.skip("the numbers are not committed yet: docs/claims.md is of the former rules")
-    assert claims.PAGE.read_text() == claims.page(scales, elsewhere)

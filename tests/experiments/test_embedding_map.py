@@ -7,10 +7,11 @@ from io import StringIO
 import embedding_map
 import numpy as np
 import pytest
-from common import SCALES, Experiment
 from embedding_map import LEVELS, PHATES, RIVALS, Cell
 from rich.console import Console
+from scales import SCALES
 from scipy.stats import ttest_1samp
+from stages import Experiment
 
 SCALE = replace(SCALES["quick"], map_points=(20, 10))
 

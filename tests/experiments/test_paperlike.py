@@ -6,8 +6,9 @@ from pathlib import Path
 
 import paperlike
 import pytest
-from common import SCALES, Experiment
 from rich.console import Console
+from scales import SCALES
+from stages import Experiment
 
 from jaxscape.runs.folder import RunFolder
 from jaxscape.training.optimizers import named_decay_factors
@@ -61,7 +62,14 @@ def test_the_page_shows_the_numbers_that_it_is_given():
         }
 
     about = {"command": "python paperlike.py", "environment": {"commit": "abc", "device": "cpu"}}
-    sizes = {"train_size": 5000, "batch_size": 128, "epochs": 50, "learning_rate": 0.1, "weight_decay": 1e-3}
+    sizes = {
+        "train_size": 5000,
+        "batch_size": 128,
+        "optimizer": "momentum",
+        "epochs": 50,
+        "learning_rate": 0.1,
+        "weight_decay": 1e-3,
+    }
     names = {"dataset": "fashion_mnist", "network": "WRN-10-1", "augmentation": "crop+flip"}
     record = about | sizes | names | {"cells": [cell(*key, value) for key, value in values.items()]}
     text = paperlike.page(record)

@@ -11,7 +11,7 @@ import film
 import landscapes
 import pytest
 import sweep
-from common import SCALES
+from scales import SCALES
 
 from jaxscape.runs.config import PRESETS
 from jaxscape.runs.folder import RunFolder

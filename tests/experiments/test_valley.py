@@ -1,7 +1,6 @@
 """The analysis of the experiment on weight decay, on synthetic numbers."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,10 @@ import pytest
 import valley
 import valley_analysis
 import valley_page
-from common import SCALES, Experiment
 from rich.console import Console
+from scales import SCALES
 from scipy import stats
+from stages import Experiment
 
 LEVELS = list(itertools.product((0, 1), repeat=3))
 
@@ -163,10 +163,3 @@ def test_minima_of_a_seed_share_images_and_directions_and_no_other_seed_has_them
     assert len({number for seeds in directions for number in seeds}) == 15
     ways = {(minima[source].preset, config.weight_decay, config.augmentation) for source, config in again.values()}
     assert ways == set(itertools.product(("good", "bad"), (0.0, 1e-3), ("none", "crop")))
-
-
-def test_the_committed_page_is_made_from_the_committed_numbers():
-    numbers = valley.ROOT / "benchmarks" / "results" / "valley.json"
-    if not numbers.exists():
-        pytest.skip("the numbers are not committed yet")
-    assert (valley.ROOT / "docs" / "valley.md").read_text() == valley_page.page(json.loads(numbers.read_text()))

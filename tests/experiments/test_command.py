@@ -7,8 +7,10 @@ import optimizers_runs
 import paperlike
 import pytest
 import valley
-from common import SCALES, Experiment, parse_changes, parse_command
+from command import parse_changes, parse_command
 from rich.console import Console
+from scales import SCALES
+from stages import Experiment
 
 from jaxscape.runs.checks import check_compare, check_retrain, check_train
 
