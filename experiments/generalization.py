@@ -7,9 +7,7 @@
 The first two train and measure the networks of a study (study.py) and write one record per network to
 benchmarks/results/generalization/STUDY.json, after each stack of networks. An interrupted command resumes: a network
 with a record is finished, also in another checkout that has the file only, and trained networks are kept in the folder
-until they are measured. On a CPU a run of many shapes can end with "LLVM compilation error: Cannot allocate memory",
-when the process has as many memory maps as Linux allows; start it again. The last command scores the measures
-(study_scores.py) and writes the page.
+until they are measured. The last command scores the measures (study_scores.py) and writes the page.
 """
 
 import argparse
@@ -234,8 +232,8 @@ def run_study(options: argparse.Namespace, console: Console) -> None:
         find_minima(study, folder, group, net, data, options.strategy, console)
         for _ in measure(study, folder, group, net, data, options.strategy, console):
             write_results(file, study, folder, chosen)
-        # The programs of a shape are not needed again. On a CPU they hold memory maps, of which Linux allows a process
-        # 65,530; a long run of many shapes can still reach that limit, and is then started again.
+        # The programs of a shape are not needed again. On a CPU they hold thousands of memory maps, of which Linux
+        # allows a process 65,530.
         jax.clear_caches()
     if options.repeat:
         committed = options.results / f"{name}.json"

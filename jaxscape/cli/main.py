@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -267,8 +266,6 @@ def _own_problem(own: Own) -> Any:
 
 def _cache_compiled_programs() -> None:
     """Cache compiled programs on disk between commands, unless the user has configured a cache."""
-    # Programs that call oneDNN cannot be serialised (jaxlib 0.12); they are compiled each time.
-    warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry", UserWarning)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = cache_folder()

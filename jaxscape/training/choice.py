@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from jaxscape.training.members import (
     parse_strategy,
     take_range,
 )
+from jaxscape.xla_cpu import compiler
 from jaxscape.xla_cpu.convolutions import convolution_flops
 
 PyTree = Any
@@ -63,7 +65,9 @@ def estimate_memory(update: Update, states: PyTree, data: PyTree, batches: PyTre
         batches: [member, step, ...].
         strategy: as for `epoch_runner`.
     """
-    compiled = lower_epoch(update, strategy, states, data, batches).compile()
+    lowered = lower_epoch(update, strategy, states, data, batches)
+    with compiler.without_storing() if jax.default_backend() == "cpu" else nullcontext():
+        compiled = lowered.compile()
     return memory_of(compiled, states, data, batches, strategy=strategy)
 
 

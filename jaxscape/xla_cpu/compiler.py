@@ -1,7 +1,9 @@
 """`jit` for CPUs: rewritten convolutions, and oneDNN, which jaxlib contains but leaves disabled."""
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
 
@@ -40,22 +42,52 @@ def jit(
     for_onednn = around(rewrite_convolutions(function, onednn=True))
     large = jax.jit(for_onednn, donate_argnums=donate_argnums, compiler_options=options)
     programs: dict[tuple[Any, ...], Any] = {}
+    compiled_keys = set()
 
-    def program(args: tuple[Any, ...]) -> Any:
+    def program(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+        """Return the key of the arguments' types, and the compiled function for such arguments."""
         leaves = jax.tree.leaves(args)
-        has_float64 = any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)  # oneDNN has none
-        key = (has_float64, *map(np.shape, leaves))
+        dtypes = [getattr(leaf, "dtype", type(leaf)) for leaf in leaves]
+        key = (*dtypes, *map(np.shape, leaves))
         if key not in programs:
+            has_float64 = np.float64 in dtypes  # oneDNN has none
             is_large = not has_float64 and convolution_flops(jax.make_jaxpr(around(function))(*args)) >= ONEDNN_FLOPS
             programs[key] = large if is_large else small
-        return programs[key]
+        return key, programs[key]
 
     @wraps(function)
     def compiled(*args: Any) -> Any:
-        return program(args)(*args)
+        key, chosen = program(args)
+        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))  # then nothing is compiled
+        if chosen is small or key in compiled_keys or is_traced:
+            return chosen(*args)
+        with without_storing():
+            result = chosen(*args)
+        compiled_keys.add(key)
+        return result
 
-    compiled.lower = lambda *args: program(args).lower(*args)  # type: ignore[attr-defined]  # as jax.jit has it
+    compiled.lower = lambda *args: program(args)[1].lower(*args)  # type: ignore[attr-defined]  # as jax.jit has it
     return compiled
+
+
+_CACHED_FROM = "jax_persistent_cache_min_compile_time_secs"
+_changing_settings = threading.RLock()  # a program may compile another one while it is traced
+
+
+@contextmanager
+def without_storing() -> Iterator[None]:
+    """Compile without writing to JAX's compilation cache (nor do other threads write at this time).
+
+    A program that calls oneDNN cannot be serialised, and each attempt leaks its code (jaxlib 0.12): hundreds of memory
+    maps, of which Linux allows a process 65,530. `jit` compiles such programs in this way.
+    """
+    with _changing_settings:
+        before = getattr(jax.config, _CACHED_FROM)
+        jax.config.update(_CACHED_FROM, float("inf"))
+        try:
+            yield
+        finally:
+            jax.config.update(_CACHED_FROM, before)
 
 
 @cache
@@ -76,7 +108,8 @@ def onednn_options() -> dict[str, bool]:
         return jax.lax.conv_general_dilated(images, kernel, (1, 1, 1), "SAME", dimension_numbers=numbers)
 
     try:
-        program = jax.jit(convolution, compiler_options=options).lower(images, kernel).compile().as_text()
+        with without_storing():
+            program = jax.jit(convolution, compiler_options=options).lower(images, kernel).compile().as_text()
     except jax.errors.JaxRuntimeError:  # this jaxlib does not know the option
         return {}
     return options if "__onednn$convolution" in str(program) else {}

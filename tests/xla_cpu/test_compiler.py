@@ -1,5 +1,6 @@
 """Compilation for a CPU: a training step, threads, the option for oneDNN, and what XLA must not fuse into its calls."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +174,40 @@ def test_only_a_large_program_is_given_to_onednn(monkeypatch):
     for count in (2, 3, 2, 3):
         assert ours(jnp.ones((count, 8, 8, 16)), kernel).shape == (count, 8, 8, 16)
     assert compiled == [(False, (2, 8, 8, 16)), (True, (3, 8, 8, 16))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_program_for_onednn_is_not_offered_to_the_compilation_cache(tmp_path):
+    # Each attempt to serialise one fails, and leaves its code in memory for good (jaxlib 0.12).
+    code = """
+import gc, jax, jax.numpy as jnp
+from jaxscape.xla_cpu import compiler
+
+compiler.ONEDNN_FLOPS = 0
+
+def loss(kernels, images):
+    for kernel in kernels:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        images = jnp.tanh(jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers))
+    return (images**2).sum()
+
+for batch in range(8, 13):
+    gradient = compiler.jit(jax.grad(loss))
+    for _ in range(2):
+        jax.block_until_ready(gradient([jnp.ones((3, 3, 16, 16))] * 8, jnp.ones((batch, 8, 8, 16))))
+    del gradient
+    jax.clear_caches()
+    gc.collect()
+    print(sum(1 for _ in open("/proc/self/maps")))
+assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+"""
+    settings = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, *_, last = map(int, done.stdout.split())
+    assert last - first < 40
+    assert any(tmp_path.iterdir())  # other programs are stored
 
 
 def test_a_program_in_float64_is_not_given_to_onednn(monkeypatch):
