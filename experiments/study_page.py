@@ -1,6 +1,6 @@
 """The page and the figures of the studies, from their committed numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,14 +122,38 @@ def answer(results: Mapping[str, Result]) -> list[str]:
         lines += [f"- **{TITLES.get(name, name)}**, {len(result.data.gap)} networks:"]
         lines += [f"  - {line}" for line in _findings(result)]
     if len(results) > 1:
-        common = {
-            "predict the gap": _everywhere(results, "adds", "predicts"),
-            "add to the best baseline": _everywhere(results, "adds"),
-            "correlate with it only through the hyperparameters": _everywhere(results, "artefact"),
-        }
-        shown = "; ".join(f"{_names(names) or 'none'} {words}" for words, names in common.items())
-        lines.append(f"- **Of the statistics, on all data sets:** {shown}.")
+        lines += _on_all(results)
     return lines
+
+
+def _on_all(results: Mapping[str, Result]) -> list[str]:
+    """Return what holds on all data sets."""
+
+    def shown(common: Mapping[str, Sequence[str]]) -> str:
+        return "; ".join(f"{words}: {_names(names) or 'none'}" for words, names in common.items())
+
+    following = [name for name in DIRECTIONS if all(_follows(each.scores[name]) for each in results.values())]
+    statistics = {
+        "predict the gap": _everywhere(results, "adds", "predicts"),
+        "add to the best baseline": _everywhere(results, "adds"),
+        "follow the gap when one hyperparameter changes": [name for name in following if name in STATISTICS],
+        "correlate with it only through the hyperparameters": _everywhere(results, "artefact"),
+    }
+    baselines = {
+        "meet the conditions of a prediction, without Holm's correction": _everywhere(
+            results, "adds", "predicts", among=BASELINES
+        ),
+        "follow the gap when one hyperparameter changes": [name for name in following if name in BASELINES],
+    }
+    return [
+        f"- **Of the statistics, on all data sets,** {shown(statistics)}.",
+        f"- **Of the baselines, on all data sets,** {shown(baselines)}.",
+    ]
+
+
+def _follows(scores: Scores) -> bool:
+    """Return whether a measure follows the gap when one hyperparameter changes."""
+    return bool(scores.granulated_interval[0] > 0)
 
 
 def _findings(result: Result) -> list[str]:
@@ -137,7 +161,7 @@ def _findings(result: Result) -> list[str]:
     scores, best, total = result.scores, best_baseline(result.data), len(STATISTICS)
     predicts, adds = predicting(result, "adds", "predicts"), predicting(result, "adds")
     artefacts = predicting(result, "artefact")
-    following = [name for name in STATISTICS if scores[name].granulated_interval[0] > 0]
+    following = [name for name in STATISTICS if _follows(scores[name])]
     beyond = [name for name in following if scores[name].adjusted > 0 and scores[name].p_value < 0.05]
     shown = ", ".join(
         f"{_code(name)} {scores[name].granulated:.2f} and {scores[name].adjusted:.2f}"
@@ -151,8 +175,9 @@ def _findings(result: Result) -> list[str]:
         f"{len(adds)}{_list(adds, result)}.",
         f"Follow the gap when one hyperparameter changes (granulated tau above 0 with its interval): {len(following)} "
         f"of {total}. Of these, say something beyond all hyperparameters (rank correlation given them above 0, p < "
-        f"0.05): {len(beyond)}; a correlation of {max(scores[name].sufficient for name in STATISTICS):.2f} would be "
-        f"enough for any of them." + (f" Both numbers: {shown}." if shown else ""),
+        f"0.05 after Holm's correction): {len(beyond)}; a correlation of "
+        f"{max(scores[name].sufficient for name in STATISTICS):.2f} would be enough for any of them."
+        + (f" Both numbers: {shown}." if shown else ""),
         f"Correlate with the gap only through the hyperparameters (plain tau): {len(artefacts)}"
         f"{_list(artefacts, result, 'tau')}.",
         f"Baselines that meet the same conditions, without Holm's correction: {len(baselines)} of {len(BASELINES)}"
@@ -184,9 +209,9 @@ def _conclusion(results: Mapping[str, Result]) -> str:
     return f"**No.** No statistic of retrained copies predicts the gap on {where}, by the rules below."
 
 
-def _everywhere(results: Mapping[str, Result], *verdicts: str) -> list[str]:
-    """Return the statistics that have one of these verdicts in every study."""
-    return [name for name in STATISTICS if all(each.scores[name].verdict in verdicts for each in results.values())]
+def _everywhere(results: Mapping[str, Result], *verdicts: str, among: Iterable[str] = STATISTICS) -> list[str]:
+    """Return the measures that have one of these verdicts in every study."""
+    return [name for name in among if all(each.scores[name].verdict in verdicts for each in results.values())]
 
 
 def _list(names: Sequence[str], result: Result, score: str = "granulated") -> str:
@@ -242,7 +267,8 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
         "",
         f"![Gap against measures]({figures[name]})",
         "",
-        "*Each dot is a network; colours are the levels of the factor that changes the gap most.*",
+        "*Each dot is a network; colours are the levels of the factor that changes the gap most. Measures are shown as "
+        "they are, not oriented.*",
         "",
         f"### Other scores ({TITLES.get(name, name)})",
         "",

@@ -258,7 +258,12 @@ def test_the_plain_answer_follows_from_the_verdicts_on_both_data_sets(scored, ve
         )
         for name, verdict in zip(("fashion", "digits"), verdicts, strict=True)
     }
-    assert any(line.startswith(words) for line in study_page.answer(results))
+    lines = study_page.answer(results)
+    assert any(line.startswith(words) for line in lines)
+    *_, statistics, baselines = lines
+    adding = "`inward`" if verdicts == ("adds", "adds") else "none"
+    assert f"; add to the best baseline: {adding};" in statistics
+    assert "without Holm's correction: none;" in baselines
 
 
 def test_digits_have_as_many_test_images_as_the_study_says():
