@@ -12,6 +12,8 @@ until they are measured. The last command scores the measures (study_scores.py) 
 
 import argparse
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import batched
@@ -153,11 +155,14 @@ def write_page(page_file: Path, names: Sequence[str], folder: Path, console: Con
     results = {name: read_result(name, folder) for name in names}
     stem = page_file.with_suffix("")
     figures = {"scores": f"{stem.name}.png"} | {name: f"{stem.name}-{name}.png" for name in results}
-    files = draw_scores(results, stem)
-    for name, result in results.items():
-        files += draw_gaps(result, stem.with_name(f"{stem.name}-{name}"))
+    with tempfile.TemporaryDirectory() as drawn:
+        draw_scores(results, Path(drawn) / stem.name)
+        for name, result in results.items():
+            draw_gaps(result, Path(drawn) / f"{stem.name}-{name}")
+        for figure in figures.values():
+            shutil.copy(Path(drawn) / figure, page_file.parent)
     page_file.write_text(page(results, figures))
-    for path in (page_file, *files):
+    for path in (page_file, *(page_file.with_name(figure) for figure in figures.values())):
         console.print(f"{path}")
 
 

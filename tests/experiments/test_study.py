@@ -246,7 +246,8 @@ def test_repeated_networks_are_compared_number_by_number():
     [
         (("adds", "adds"), "**Yes.** On both data sets, `inward`"),
         (("adds", "predicts"), "**Yes, but nothing that is not known otherwise.** On both data sets, `inward`"),
-        (("adds", "artefact"), "**No.**"),
+        (("adds", "artefact"), "**No.** No statistic of retrained copies predicts the gap on both data sets, by the"),
+        (("artefact", "artefact"), "**No.** No statistic of retrained copies predicts the gap on either data set"),
     ],
 )
 def test_the_plain_answer_follows_from_the_verdicts_on_both_data_sets(scored, verdicts, words):
