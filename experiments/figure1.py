@@ -132,7 +132,7 @@ def table(records: Records, by: tuple[str, ...], columns: tuple[str, ...]) -> st
         for column in columns:
             values = [record[column] for record in some if column in record]
             cells.append(f"{np.mean(values):.3f} ± {np.std(values):.3f}" if values else "")
-        rows.append([*map(str, (*key, *cells, len(some)))])
+        rows.append(list(map(str, (*key, *cells, len(some)))))
     return "\n".join(markdown_table((*by, *columns, "n"), rows))
 
 

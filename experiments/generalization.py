@@ -153,12 +153,12 @@ def write_page(page_file: Path, names: Sequence[str], folder: Path, console: Con
         ValueError: if a study has not run to its end.
     """
     results = {name: read_result(name, folder) for name in names}
-    stem = page_file.with_suffix("")
-    figures = {"scores": f"{stem.name}.png"} | {name: f"{stem.name}-{name}.png" for name in results}
+    stem = page_file.stem
+    figures = {"scores": f"{stem}.png"} | {name: f"{stem}-{name}.png" for name in results}
     with tempfile.TemporaryDirectory() as drawn:
-        draw_scores(results, Path(drawn) / stem.name)
+        draw_scores(results, Path(drawn) / stem)
         for name, result in results.items():
-            draw_gaps(result, Path(drawn) / f"{stem.name}-{name}")
+            draw_gaps(result, Path(drawn) / f"{stem}-{name}")
         for figure in figures.values():
             shutil.copy(Path(drawn) / figure, page_file.parent)
     page_file.write_text(page(results, figures))

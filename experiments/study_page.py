@@ -207,11 +207,13 @@ def _conclusion(results: Mapping[str, Result]) -> str:
             f"**Yes, but nothing that is not known otherwise.** On {where}, {_names(predicts)} predicts the gap given "
             "the hyperparameters, and adds nothing to the best baseline."
         )
-    somewhere = [name for name in STATISTICS if any(name in predicting(each, *_PREDICTS) for each in results.values())]
+    somewhere = [
+        name for name in STATISTICS if any(each.scores[name].verdict in _PREDICTS for each in results.values())
+    ]
     if somewhere:
         return (
             f"**No.** No statistic of retrained copies predicts the gap on {where}, by the rules below; "
-            f"{_names(somewhere)} does on one."
+            f"{_names(somewhere)} does on {'one' if len(results) == 2 else 'some'}."
         )
     where = {1: "this data set", 2: "either data set"}.get(len(results), "any data set")
     return f"**No.** No statistic of retrained copies predicts the gap on {where}, by the rules below."

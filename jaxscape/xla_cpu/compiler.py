@@ -58,8 +58,9 @@ def jit(
     @wraps(function)
     def compiled(*args: Any) -> Any:
         key, chosen = program(args)
-        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))  # then nothing is compiled
-        if chosen is small or key in compiled_keys or is_traced:
+        if chosen is small or key in compiled_keys:
+            return chosen(*args)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):  # then nothing is compiled
             return chosen(*args)
         with without_storing():
             result = chosen(*args)
