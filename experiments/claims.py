@@ -14,7 +14,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from claims_list import DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
-from claims_rules import Checked, Decided, Record, decide, interval_text, percentiles, records_of, run_checks
+from claims_rules import (
+    Checked,
+    Decided,
+    Record,
+    bound_text,
+    decide,
+    interval_text,
+    percentiles,
+    records_of,
+    run_checks,
+)
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
 from command import start
 from records import ROOT, about_runs, markdown_table
@@ -125,7 +135,7 @@ def _table(decided: Sequence[Decided]) -> list[str]:
 
 def _cells(decided: Decided) -> list[str]:
     record, found = decided.record, decided.found
-    bound = f"{'>' if record['above'] else '<'} {record['threshold']:g}"
+    bound = bound_text(record["above"], record["threshold"])
     about = [record["source"], record["text"], record.get("retraining", ""), record["statistic"], bound]
     margin = "" if record["margin"] is None else f"{record['margin']:g}"
     if found is None or decided.p is None:
@@ -143,7 +153,7 @@ def _checks(name: str, checks: Sequence[Checked]) -> list[str]:
     rows = []
     for each in checks:
         check, values = each.check, each.values
-        bound = f"{'>' if check.above else '<'} {check.threshold:g}"
+        bound = bound_text(check.above, check.threshold)
         found = ["not run", "", ""] if values is None else [f"{each.passed} of {len(values)}", *_ends(values)]
         rows.append([check.text, check.statistic, bound, *found])
     return [*lines, *markdown_table(header, rows)]
@@ -188,7 +198,7 @@ def _elsewhere(name: str, record: Record | None) -> list[str]:
 
 
 def _check_cells(check: Record) -> list[str]:
-    bound = f"{'>' if check['above'] else '<'} {check['threshold']:g}"
+    bound = bound_text(check["above"], check["threshold"])
     return [check["text"], check["statistic"], bound, *_ends(check["values"])]
 
 

@@ -106,6 +106,11 @@ def interval_text(found: MeanInterval) -> str:
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
+def bound_text(above: bool, threshold: float) -> str:
+    """Return the side of a threshold on which a claim or a check holds, as the pages show it."""
+    return f"{'>' if above else '<'} {threshold:g}"
+
+
 # From the numbers of minima to records.
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from claims_rules import interval_text
+from claims_rules import bound_text, interval_text
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from optimizers_runs import EFFECTIVE, MOMENTUM, RECORDED, STOPS, WINDOW
@@ -113,7 +113,7 @@ def _ratio(values: Sequence[float]) -> str:
 def _claims_table(record: Record, decided: Sequence[tuple[str, Verdict]]) -> list[str]:
     rows = []
     for claim, (verdict, judged) in zip(record["claims"], decided, strict=True):
-        bound = f"{'>' if claim['above'] else '<'} {claim['threshold']:g}"
+        bound = bound_text(claim["above"], claim["threshold"])
         others = "; ".join(f"{name} {_text(values)}" for name, values in claim["surrogates"].items()) or "none"
         uncorrected = "" if judged.verdict == verdict else f" ({judged.verdict} before Holm's correction)"
         about = (claim["source"], claim["text"], claim["statistic"], bound, _text(claim["values"]))
