@@ -8,7 +8,6 @@ runs. `--publish` writes the numbers of each minimum into benchmarks/results/cla
 of its own, and remakes docs/claims.md; `--page` remakes that page from the committed numbers, without any run.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,14 +26,13 @@ from claims_rules import (
 )
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
 from command import start
-from records import ROOT, about_runs, markdown_table
+from records import RESULTS, ROOT, about_runs, committed, committed_scales, markdown_table, publish
 from scales import SCALES
 from stages import Again, Experiment
 
 from jaxscape.generalization.verdicts import VERDICTS
 from jaxscape.runs.folder import write_json, write_text
 
-RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "claims.md"
 SCALES_WANTED = {name: SCALES[name].dataset for name in ("quick", "real")}
 
@@ -181,15 +179,25 @@ def _percentiles(cells: Sequence[Record], term: Term, surrogate: str | None) -> 
 
 def _elsewhere(name: str, record: Record | None) -> list[str]:
     """Return the section of the claims that another script measures."""
-    script, source, former = ELSEWHERE[name]
+    script, paper, former = ELSEWHERE[name]
     lines = [f"### `experiments/{script}`", ""]
     if record is None:
         header = ("paper", "former claim that it replaces", "verdict")
         lines += [f"`benchmarks/results/{name}.json` does not exist yet.", ""]
-        return lines + markdown_table(header, [(source, text, "not run") for text in former])
+        return lines + markdown_table(header, [(paper, text, "not run") for text in former])
+    source = f"From `benchmarks/results/{name}.json`"
+    if "scales" not in record:
+        return [*lines, *_claims_of(record, source)]
+    for scale, one in record["scales"].items():
+        lines += [*_claims_of(one, f"{source}, scale {scale} ({one['dataset']})"), ""]
+    return lines[:-1]
+
+
+def _claims_of(record: Record, source: str) -> list[str]:
+    """Return the tables of another script's claims and checks."""
     claims = record["claims"]
     decided = decide([each for each in claims if each["family"] != "checks"])
-    lines += [f"From `benchmarks/results/{name}.json`. {_verdicts(decided)}", "", *_table(decided)]
+    lines = [f"{source}. {_verdicts(decided)}", "", *_table(decided)]
     checks = [each for each in claims if each["family"] == "checks"]
     if checks:
         header = ("check of the protocol", "number", "needed", "smallest", "largest")
@@ -214,10 +222,8 @@ def measure(experiment: Experiment, again: Again) -> Record:
 
 def read_committed() -> tuple[dict[str, Record], dict[str, Record]]:
     """Return the committed numbers of each scale, and the files of other scripts that exist."""
-    path = RESULTS / "claims.json"
-    scales = json.loads(path.read_text())["scales"] if path.exists() else {}
-    others = {name: RESULTS / f"{name}.json" for name in ELSEWHERE}
-    return scales, {name: json.loads(file.read_text()) for name, file in others.items() if file.exists()}
+    others = {name: committed(name) for name in ELSEWHERE}
+    return committed_scales("claims"), {name: record for name, record in others.items() if record is not None}
 
 
 def write_page() -> None:
@@ -242,7 +248,7 @@ def main(experiment: Experiment) -> None:
     write_text(folder / "claims.md", page({name: record}, elsewhere))
     console.print((folder / "claims.md").read_text(), markup=False, soft_wrap=True)
     if experiment.publish:
-        write_json(RESULTS / "claims.json", {"scales": scales | {name: record}})
+        publish("claims", {"scales": scales | {name: record}}, {})
         write_page()
 
 

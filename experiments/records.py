@@ -1,5 +1,6 @@
 """What the experiments write: the records of their numbers, and the tables of their pages."""
 
+import json
 import shutil
 import statistics
 import sys
@@ -16,6 +17,7 @@ from jaxscape.runs.folder import write_json
 Record = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]  # of the repository
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def about_runs(minimum: TrainConfig, config: RetrainConfig) -> Record:
@@ -40,9 +42,21 @@ def rounded(value: Any) -> Any:
     return float(f"{numbers:.6g}") if np.isfinite(numbers) else None
 
 
+def committed(name: str) -> Record | None:
+    """Return the committed numbers of a script, from benchmarks/results/; None if there are none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def committed_scales(name: str) -> dict[str, Record]:
+    """Return the committed numbers of a script that publishes several scales, by the name of the scale."""
+    record = committed(name)
+    return {} if record is None else record["scales"]
+
+
 def publish(name: str, record: Record, figures: Mapping[str, Iterable[Path]]) -> None:
     """Write numbers into benchmarks/results/, and the PNG among the files of each figure into docs/."""
-    write_json(ROOT / "benchmarks" / "results" / f"{name}.json", record)
+    write_json(RESULTS / f"{name}.json", record)
     for figure, files in figures.items():
         shutil.copy(next(path for path in files if path.suffix == ".png"), ROOT / "docs" / f"{figure}.png")
 

@@ -119,6 +119,7 @@ SCALES = {
         sweep_retrain={"step_sizes": (0.5, 1.0), "epochs": 20},
         # 39 updates an epoch: with ten times the paper's weight decay, the exponent of the decay is the paper's.
         paperlike_train={"train_size": 5000, "batch_size": 128, "epochs": 100, "decay_epochs": (75,)},
+        path_compare={"epochs": 25, "decay_epochs": ()},  # as at the scale quick
     ),
     "fashion": Scale(
         dataset="fashion_mnist+padded",

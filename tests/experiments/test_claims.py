@@ -6,6 +6,7 @@ from pathlib import Path
 import claims
 import numpy as np
 import pytest
+import records
 from claims_list import BOTH, CHECKS, CLAIMS, ELSEWHERE, FORMER, FURTHER, PAPERS, Term
 from claims_rules import decide, judge_record, number, over_seeds, percentiles, record_of, records_of, run_checks
 from claims_runs import plan_minima, plan_runs
@@ -268,7 +269,7 @@ def test_only_good_minima_are_retrained_by_two_protocols():
 
 
 def test_the_page_needs_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
     monkeypatch.setattr(claims, "PAGE", tmp_path / "claims.md")
     with pytest.raises(SystemExit, match=r"claims.json does not exist; make it with"):
         claims.write_page()

@@ -1,17 +1,11 @@
 """The pages of the experiments are what their committed numbers give."""
 
-import json
-
 import claims
 import embedding_map
 import optimizers
 import valley_page
-from records import ROOT
+from records import ROOT, committed, committed_scales
 from scales import SCALES
-
-
-def numbers(name):
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
 def text(name):
@@ -19,7 +13,7 @@ def text(name):
 
 
 def test_valley():
-    assert text("valley") == valley_page.page(numbers("valley"))
+    assert text("valley") == valley_page.page(committed("valley"))
 
 
 def test_claims():
@@ -27,12 +21,11 @@ def test_claims():
 
 
 def test_optimizers():
-    record = numbers("optimizers")
-    assert text("optimizer-paths") == optimizers.page(record, optimizers.decide(record["claims"]))
+    assert text("optimizer-paths") == optimizers.page(committed_scales("optimizers"))
 
 
 def test_the_tables_of_the_embedding_map():
-    record = numbers("embedding_map")
+    record = committed("embedding_map")
     tables = embedding_map.page(record["trees"], record["claims"], embedding_map.cells(SCALES["quick"]))
     between = text("embedding").partition(embedding_map.MARKS[0])[2].partition(embedding_map.MARKS[1])[0]
     assert between == f"\n{tables}\n"

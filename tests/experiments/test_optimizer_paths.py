@@ -5,8 +5,11 @@ import math
 import numpy as np
 import optimizers
 import pytest
+from claims_rules import decide
 from optimizers import CLAIMS
+from optimizers_page import page
 from optimizers_runs import RECORDED, Moved, Network, cosine, numbers, relative_distance, seed_values, smoothed, walk
+from records import committed_scales
 
 from jaxscape import gram, trajectory_geometry
 from jaxscape.generalization.verdicts import DOES_NOT_HOLD, HOLDS, SURROGATE
@@ -82,7 +85,7 @@ def test_claims_are_decided_beside_their_surrogates():
     values["adam_far epochs"] = [2.0, 2.01, 1.99, 2.0, 2.0]
     values["adam_far_walk epochs"] = [2.5, 2.51, 2.49, 2.5, 2.52]
     records = optimizers.claim_records(values)
-    verdicts = {each["text"]: verdict for each, (verdict, _) in zip(records, optimizers.decide(records), strict=True)}
+    verdicts = {each.record["text"]: each.verdict for each in decide(records)}
     assert verdicts["Momentum takes a straighter path than SGD."] == HOLDS
     assert verdicts["Adam ends further from the start than SGD and momentum."] == SURROGATE
     assert verdicts["Momentum takes a shorter path than SGD."] == DOES_NOT_HOLD
@@ -92,3 +95,19 @@ def test_claims_at_a_loss_that_was_not_reached_are_left_out():
     names = {value for claim in CLAIMS for value in (claim.value, *claim.surrogates.values())}
     records = optimizers.claim_records({name: [0.0, 1.0] for name in names if name.endswith("epochs")})
     assert len(records) == sum(claim.value.endswith("epochs") for claim in CLAIMS) < len(CLAIMS)
+
+
+def test_scales_are_decided_alone_and_stand_side_by_side():
+    scales = committed_scales("optimizers")
+    record = scales["quick"]
+    lost = {"SGD and momentum from one seed travel in similar directions."}
+    other = record | {"dataset": "other", "claims": [each for each in record["claims"] if each["text"] not in lost]}
+    text = page({"quick": record, "other": other})
+    assert text.startswith(page({"quick": record}).partition("## Scale")[0])
+    between = text.partition("## Side by side")[2].partition("## Scale")[0]
+    rows = [line.split(" | ") for line in between.splitlines() if line.startswith("| ")][1:]
+    assert [row[0].removeprefix("| ") for row in rows] == [claim.text for claim in CLAIMS]
+    assert [row[0].removeprefix("| ") for row in rows if row[2] == "not decided |"] == [*lost]
+    assert "not decided" not in "".join(row[1] for row in rows)
+    for name in ("quick", "other"):
+        assert f"![L2 norm by update](optimizers-{name}-norm.png)" in text
