@@ -12,21 +12,22 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from claims_list import DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
+from claims_list import CLAIMS, DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
 from claims_rules import (
     Checked,
     Decided,
-    Record,
     bound_text,
     decide,
     interval_text,
     percentiles,
     records_of,
     run_checks,
+    side_by_side,
+    verdict_text,
 )
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
 from command import start
-from records import RESULTS, ROOT, about_runs, committed, committed_scales, markdown_table, publish
+from records import RESULTS, ROOT, Record, about_runs, committed, committed_scales, markdown_table, publish
 from scales import SCALES
 from stages import Again, Experiment
 
@@ -45,6 +46,8 @@ def page(scales: Mapping[str, Record], elsewhere: Mapping[str, Record]) -> str:
         elsewhere: the contents of the files of other scripts that exist, by the names in `ELSEWHERE`.
     """
     lines = ["# The paper's claims as numbers", "", *_INTRODUCTION]
+    if len(scales) > 1:
+        lines += ["", *_by_scale(scales)]
     for name, record in scales.items():
         lines += ["", *_scale(name, record)]
     for name, dataset in SCALES_WANTED.items():
@@ -97,20 +100,21 @@ def _scale(name: str, record: Record) -> list[str]:
 
 def _side_by_side(decided: Sequence[Decided]) -> list[str]:
     """Return a table of verdict and mean by protocol, for claims that both protocols decide."""
-    header = ("claim", *(f"{protocol} protocol" for protocol in PROTOCOLS))
-    found: dict[str, dict[str, Decided]] = {}
-    for each in decided:
-        found.setdefault(each.record["text"], {})[each.record["retraining"]] = each
-    rows = [
-        (text, *(_short(by[name]) for name in PROTOCOLS)) for text, by in found.items() if by.keys() == {*PROTOCOLS}
-    ]
-    return markdown_table(header, rows)
+    by = {name: [each for each in decided if each.record["retraining"] == name] for name in PROTOCOLS}
+    shared = set.intersection(*({each.record["text"] for each in some} for some in by.values()))
+    columns = {
+        f"{name} protocol": [each for each in some if each.record["text"] in shared] for name, some in by.items()
+    }
+    return side_by_side(columns, label=lambda record: record["text"])
 
 
-def _short(decided: Decided) -> str:
-    """Return the number of a claim with its interval, and the verdict."""
-    *_, verdict = _cells(decided)
-    return verdict if decided.found is None else f"{interval_text(decided.found.value)}: {verdict}"
+def _by_scale(scales: Mapping[str, Record]) -> list[str]:
+    """Return a table of all claims with their numbers and verdicts at each scale, and how many verdicts agree."""
+    decided = {f"{name} ({record['dataset']})": decide(records_of(record["cells"])) for name, record in scales.items()}
+    same = sum(len({each.verdict for each in claim}) == 1 for claim in zip(*decided.values(), strict=True))
+    lines = ["## Scales side by side", "", f"The verdict is the same at all scales for {same} of {len(CLAIMS)} claims."]
+    label = "{0[text]} ({0[retraining]})".format
+    return [*lines, "", *side_by_side(decided, label=label)]
 
 
 def _verdicts(decided: Sequence[Decided]) -> str:
@@ -140,9 +144,8 @@ def _cells(decided: Decided) -> list[str]:
         return [*about, "", "", margin, "", "not run"]
     differences = "; ".join(f"{name} {interval_text(each)}" for name, each in found.differences.items())
     p = f"{decided.p:.3f}" if decided.p >= 0.001 else "< 0.001"
-    surrogates = f" ({', '.join(found.as_much)})" if found.as_much and decided.verdict == VERDICTS[1] else ""
     value = f"{interval_text(found.value)} ({found.value.size})"
-    return [*about, value, differences, margin, p, f"**{decided.verdict}**{surrogates}"]
+    return [*about, value, differences, margin, p, verdict_text(decided)]
 
 
 def _checks(name: str, checks: Sequence[Checked]) -> list[str]:

@@ -35,16 +35,16 @@ RULES, fixed before the first run on the seeds that decide (scales.py: `claims_s
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from claims_list import CHECKS, CLAIMS, Check, Claim, Term
+from records import Record, markdown_table
 
 from jaxscape import Verdict, holm, holm_verdicts, judge_claim
 from jaxscape.generalization.inference import MeanInterval
-
-Record = dict[str, Any]
+from jaxscape.generalization.verdicts import SURROGATE
 
 
 class Decided(NamedTuple):
@@ -104,6 +104,25 @@ def judge_record(record: Record) -> Verdict:
 def interval_text(found: MeanInterval) -> str:
     """Return a mean with its interval, as the pages show it."""
     return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def verdict_text(decided: Decided) -> str:
+    """Return a verdict, with the surrogates that do as much, as the pages show it."""
+    if decided.found is None:
+        return "not run"
+    as_much = decided.found.as_much if decided.verdict == SURROGATE else ()
+    return f"**{decided.verdict}**" + (f" ({', '.join(as_much)})" if as_much else "")
+
+
+def side_by_side(columns: Mapping[str, Sequence[Decided]], label: Callable[[Record], str]) -> list[str]:
+    """Return a table with a row for each claim, by its label: in each column its number with the verdict."""
+    found: dict[str, dict[str, str]] = {}
+    for column, decided in columns.items():
+        for each in decided:
+            value = "" if each.found is None else f"{interval_text(each.found.value)}: "
+            found.setdefault(label(each.record), {})[column] = value + verdict_text(each)
+    rows = ([text, *(cells.get(column, "not decided") for column in columns)] for text, cells in found.items())
+    return markdown_table(("claim", *columns), rows)
 
 
 def bound_text(above: bool, threshold: float) -> str:

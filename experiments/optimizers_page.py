@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from claims_rules import bound_text, decide, interval_text
+from claims_rules import bound_text, decide, interval_text, side_by_side
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from optimizers_runs import EFFECTIVE, MOMENTUM, RECORDED, STOPS, WINDOW
@@ -130,15 +130,8 @@ def _ratio(values: Sequence[float]) -> str:
 
 def _side_by_side(scales: Mapping[str, Record]) -> list[str]:
     """Return a table of the claims with mean and verdict at each scale."""
-    found: dict[str, dict[str, str]] = {}
-    for name, record in scales.items():
-        for each in decide(record["claims"]):
-            cell = f"{_text(each.record['values'])}: **{each.verdict}**"
-            found.setdefault(each.record["text"], {})[name] = cell
-    header = ("sentence", *(f"{name} ({record['dataset']})" for name, record in scales.items()))
-    return markdown_table(
-        header, ([text, *(by.get(name, "not decided") for name in scales)] for text, by in found.items())
-    )
+    columns = {f"{name} ({record['dataset']})": decide(record["claims"]) for name, record in scales.items()}
+    return side_by_side(columns, label=lambda record: record["text"])
 
 
 def _claims_table(record: Record) -> list[str]:
