@@ -28,6 +28,8 @@ from jaxscape.runs.train import copy_minimum, find_minima
 # run folder -> the run folder whose minimum it copies, and the settings of its retraining
 Again = dict[Path, tuple[Path, RetrainConfig]]
 
+_FILES = ("data_dir", "data_unchecked")  # settings of the files of a data set
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -92,9 +94,10 @@ class Experiment:
         return replace(retrain_preset(config), **changed)
 
     def comparison(self) -> CompareConfig:
-        """Return the settings of the comparison of optimisers."""
+        """Return the settings of the comparison of optimisers; its files are those of the trainings."""
         protocol = self.scale.train.get("protocol")
-        changed = {**self.scale.compare, **self.changes.get("compare", {})}
+        files = {name: value for name, value in self.changes.get("train", {}).items() if name in _FILES}
+        changed = {**self.scale.compare, **files, **self.changes.get("compare", {})}
         return replace(compare_preset(protocol=protocol, dataset=self.scale.dataset), **changed)
 
     def run(

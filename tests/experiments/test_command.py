@@ -111,3 +111,11 @@ def test_the_minima_of_every_scale_are_valid(scale):
             check_retrain(config)
     for part in optimizers_runs.parts(of_scale, 30):
         check_compare(part.config)
+
+
+def test_comparisons_read_the_files_of_the_trainings():
+    changed = experiment("train.data_dir=/data", "train.data_unchecked=True", "train.epochs=3", scale="real")
+    for config in (changed.comparison(), *(part.config for part in optimizers_runs.parts(changed, seed=30))):
+        assert (config.data_dir, config.data_unchecked) == ("/data", True)
+        assert config.epochs != 3
+    assert experiment("train.data_dir=/data", "compare.data_dir=/other").comparison().data_dir == "/other"
