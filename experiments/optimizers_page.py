@@ -180,10 +180,16 @@ def answers(record: Record) -> list[str]:
         f"{math.pi / 2:.2f}, and noise averaged with weight {MOMENTUM:g}, as in momentum and Adam, by "
         f"{math.acos(MOMENTUM):.2f}."
     )
-    lines.append(
-        f"**Convergence.** The mean training loss of the last {WINDOW} epochs is, on average over seeds: {losses}. "
+    compared = (
         f'"Minima" are therefore compared at a training loss of {record["target_loss"]:g}, which is not that of '
         "converged networks."
+        if "own loss" in values
+        else f"Not all networks reached a training loss of {record['target_loss']:g}, at which they would be compared, "
+        'so that no claim on "minima" is decided.'
+    )
+    lines.append(
+        f"**Convergence.** The mean training loss of the last {WINDOW} epochs is, on average over seeds: {losses}. "
+        + compared
     )
     return lines
 
