@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from command import start
-from records import ROOT, Record, about_runs, markdown_table, publish, rounded
+from records import ROOT, Record, about_runs, check_publishable, markdown_table, publish, rounded
 from stages import Again, Experiment, with_own_images
 from valley import Cell, measure_cell, retrained, way_of
 from valley_analysis import KINDS, RESPONSES, WAYS
@@ -257,6 +257,8 @@ def main(experiment: Experiment) -> None:
     """Make missing runs, measure, draw, and write the numbers and the page."""
     console, folder = experiment.console, experiment.folder
     minima = plan_minima(experiment)
+    if experiment.publish:
+        check_publishable("paperlike", next(iter(minima.values())).dataset)
     again = plan_runs(experiment, minima)
     experiment.run(minima, again=again, retrain_minima=False, pictures=list(again))
     started = time.monotonic()

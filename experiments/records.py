@@ -54,6 +54,16 @@ def committed_scales(name: str) -> dict[str, Record]:
     return {} if record is None else record["scales"]
 
 
+def check_publishable(name: str, dataset: str) -> None:
+    """Raise ValueError if publishing would replace committed numbers of another data set, by a script with one page."""
+    record = committed(name)
+    if record is not None and record["dataset"] != dataset:
+        raise ValueError(
+            f"--publish would replace docs/{name}.md, which holds the results on {record['dataset']}, by those on "
+            f"{dataset}; leave out --publish, or delete benchmarks/results/{name}.json first"
+        )
+
+
 def publish(name: str, record: Record, figures: Mapping[str, Iterable[Path]]) -> None:
     """Write numbers into benchmarks/results/, and the PNG among the files of each figure into docs/."""
     write_json(RESULTS / f"{name}.json", record)

@@ -55,7 +55,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from command import start
-from records import ROOT, Record, about_runs, publish, rounded
+from records import ROOT, Record, about_runs, check_publishable, publish, rounded
 from stages import Again, Experiment, with_own_images
 from valley_analysis import KINDS
 from valley_page import draw, page
@@ -223,6 +223,8 @@ def main(experiment: Experiment) -> None:
     """Make missing runs, measure, draw, and write the numbers and the page."""
     console, folder = experiment.console, experiment.folder
     minima = plan_minima(experiment)
+    if experiment.publish:
+        check_publishable("valley", next(iter(minima.values())).dataset)
     again = plan_runs(experiment, minima)
     experiment.run(minima, again=again, retrain_minima=False)
     started = time.monotonic()

@@ -45,12 +45,14 @@ def pytest_collection(session):
 
 
 def compilation(config):
-    """Return the settings of jax with which programs are compiled fast, and once for all workers and later sessions."""
-    return {
-        "jax_compilation_cache_dir": str(config.cache.mkdir("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
+    """Return the settings of jax with which programs are compiled fast.
+
+    And once for all workers and later sessions, unless pytest runs without its cache.
+    """
+    settings = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_disable_most_optimizations": True}
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        settings["jax_compilation_cache_dir"] = str(config.cache.mkdir("compiled"))
+    return settings
 
 
 @pytest.fixture(scope="session", autouse=True)

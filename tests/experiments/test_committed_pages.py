@@ -3,9 +3,15 @@
 import claims
 import embedding_map
 import optimizers
+import paperlike
+import pytest
+import records
+import valley
 import valley_page
 from records import ROOT, committed, committed_scales
+from rich.console import Console
 from scales import SCALES
+from stages import Experiment
 
 
 def text(name):
@@ -22,6 +28,20 @@ def test_claims():
 
 def test_optimizers():
     assert text("optimizer-paths") == optimizers.page(committed_scales("optimizers"))
+
+
+def test_paperlike():
+    assert text("paperlike") == paperlike.page(committed("paperlike"))
+
+
+@pytest.mark.parametrize("script", [valley, paperlike])
+def test_publishing_another_data_set_is_refused_before_any_work(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setattr(Experiment, "run", None)  # any work would fail
+    (tmp_path / f"{script.__name__}.json").write_text('{"dataset": "another"}')
+    experiment = Experiment(script.__name__, SCALES["smoke"], tmp_path, {}, Console(quiet=True), publish=True)
+    with pytest.raises(ValueError, match=f"would replace docs/{script.__name__}.md, .* results on another, .* digits;"):
+        script.main(experiment)
 
 
 def test_the_tables_of_the_embedding_map():
