@@ -187,6 +187,9 @@ def sentences(record: Record) -> list[str]:
         for name in ("return", "decay_part", "cosine_beyond_exchange")
     )
     good, bad = returns[1, 1], returns[0, 0]
+    cosines = [beyond[cell["kind"], cell["decay"]] for cell in record["cells"]]
+    drifts = [f"{cell['drift_over_smallest_jump']:.2f}" for cell in record["cells"]]
+    fits = [f"{cell['train_accuracy']:.3f}, {cell['minimum_train_accuracy']:.3f}" for cell in record["cells"]]
     return [
         f"**As the paper retrains.** Copies of the good minimum (decay and crops) return by {good}, those of the bad "
         f"one (neither) by {bad} of their jump.",
@@ -195,13 +198,22 @@ def sentences(record: Record) -> list[str]:
         f"**Decay.** Of the way back along the jump, weight decay makes {decay[1, 1]} around the good minimum and "
         f"{decay[0, 1]} around the bad one. Without any gradient it would leave "
         f"{_share_left(record['cells'][0])} of a jump.",
-        "**Gradients.** Their displacement points back along a copy's own jump, beyond what that of another copy does, "
-        "with a cosine of "
-        + "; ".join(
-            f"{beyond[key]} ({KINDS[key[0]]}, {WAYS[key[1], key[1]]})" for key in ((1, 1), (1, 0), (0, 1), (0, 0))
-        )
-        + ".",
+        "**Gradients.** Cosine of their displacement with the way back along the jump, minus that of exchanged copies "
+        f"(positive: the loss itself draws a copy back): {_by_cell(record, cosines)}.",
+        "**Drift.** Distance from the minimum to the mean end of the copies of step size 0, in smallest jumps: "
+        f"{_by_cell(record, drifts)}.",
+        f"**Fit.** Training accuracy of the copies after the last epoch, and of their minimum: "
+        f"{_by_cell(record, fits)}.",
     ]
+
+
+def _by_cell(record: Record, values: Sequence[str]) -> str:
+    """Return a phrase with a value for each cell."""
+    named = [
+        f"{value} ({KINDS[cell['kind']]}, {WAYS[cell['decay'], cell['crops']]})"
+        for cell, value in zip(record["cells"], values, strict=True)
+    ]
+    return "; ".join(named)
 
 
 def _over(cell: Record, name: str, step_size: float | None = None) -> str:

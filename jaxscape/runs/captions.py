@@ -15,6 +15,7 @@ from jaxscape.runs.config import (
 )
 from jaxscape.runs.folder import JOINT, RunFolder
 from jaxscape.runs.minimum import describe_accuracy, read_accuracy
+from jaxscape.runs.sources import run_names
 from jaxscape.tasks.description import describe_images
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
@@ -34,6 +35,12 @@ def title(run: Path) -> str:
     if isinstance(minimum_settings, TrainConfig):
         return str(minimum_settings.preset)
     return str(describe(run).get("name", run.name))
+
+
+def titles(runs: Sequence[Path]) -> list[str]:
+    """Return the titles of runs in one figure; if titles repeat, the folder names, and if these repeat, the paths."""
+    found = [title(run) for run in runs]
+    return found if len(set(found)) == len(found) else run_names([RunFolder(run) for run in runs])
 
 
 def about(run: Path) -> str:

@@ -88,7 +88,7 @@ def read_page(runs: Sequence[Path], *, console: Console) -> Page:
         run.require_record()
         measure(run, console=console)
         repair_embeddings(run, console=console)
-    titles = _titles(folders)
+    titles = captions.titles(folders)
     clock = _clock(folders)
     tables = [_read_rows(run, clock) for run in folders]
     palette, hues = _palette(tables)
@@ -192,12 +192,6 @@ def _times(run: RunFolder, columns: Columns, clock: str) -> np.ndarray:
         return columns["epoch"].astype(float)
     updates = columns["update"].astype(float)
     return updates / run.number("steps_per_epoch") if run.kind is COMPARED else updates
-
-
-def _titles(runs: Sequence[RunFolder]) -> list[str]:
-    """Return the title of each run; if titles repeat, the folder names, and if these repeat, the paths."""
-    titles = [captions.title(run) for run in runs]
-    return titles if len(set(titles)) == len(titles) else run_names(list(runs))
 
 
 def _palette(tables: Sequence[_Rows]) -> tuple[Palette, list[list[str]]]:

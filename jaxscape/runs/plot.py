@@ -1,6 +1,6 @@
 """The stage `plot`: the figures of one run, or of several runs side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from jaxscape.runs.null import NULL_KIND
 from jaxscape.runs.progress import make_console
 from jaxscape.runs.recorded import read_metrics, read_trajectories
 from jaxscape.runs.scale_free import Filters
-from jaxscape.runs.tables import Columns, read_table
+from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import make_folder
 
 _SCALE_FREE = (
@@ -132,8 +132,8 @@ def _repair(run: Path, console: Console) -> None:
 
 
 def comparison_panels(runs: Sequence[Path], setting: str) -> list[Panel]:
-    """Return an embedding of each run as a panel, titled by the run folders if the presets are not distinct."""
-    panels = _with_distinct_titles(runs, [_panel(run, setting) for run in runs])
+    """Return an embedding of each run as a panel."""
+    panels = [_panel(run, setting, title) for run, title in zip(runs, captions.titles(runs), strict=True)]
     notes = zip(map(captions.about, runs), panels, strict=True)
     return [panel._replace(note=_lines(about, panel.note)) for about, panel in notes]
 
@@ -145,7 +145,7 @@ def exact_panels(runs: Sequence[Path]) -> list[ExactPanel]:
     """
     panel_by_run = {run: panel for run in runs if (panel := exact_panel(run)) is not None}
     panels = []
-    for panel in _with_distinct_titles(list(panel_by_run), list(panel_by_run.values())):
+    for panel in _titled(captions.titles(list(panel_by_run)), panel_by_run.values()):
         groups = exact_panels_of_groups(panel)
         if len(panel_by_run) > 1 and len(groups) > 1:
             groups = [group._replace(title=f"{panel.title}: {group.title}") for group in groups]
@@ -153,11 +153,8 @@ def exact_panels(runs: Sequence[Path]) -> list[ExactPanel]:
     return panels
 
 
-def _with_distinct_titles[P: (Panel, DistancePanel, ExactPanel)](runs: Sequence[Path], panels: list[P]) -> list[P]:
-    """Title the panels by their run folders if the titles are not distinct."""
-    if len({panel.title for panel in panels}) == len(panels):
-        return panels
-    return [panel._replace(title=run.name) for panel, run in zip(panels, runs, strict=True)]
+def _titled[P: (DistancePanel, ExactPanel)](titles: Iterable[str], panels: Iterable[P]) -> list[P]:
+    return [panel._replace(title=title) for title, panel in zip(titles, panels, strict=True)]
 
 
 def plot_losses(runs: Sequence[Path], setting: str, folder: Path) -> list[Path]:
@@ -219,7 +216,7 @@ def _plot_exact(runs: Sequence[Path], folder: Path) -> list[Path]:
 
 def _plot_scale_free(runs: Sequence[Path], panels: list[ExactPanel], folder: Path) -> list[Path]:
     note = _lines(_SCALE_FREE, captions.data(runs))
-    return _save_exact(_with_distinct_titles(runs, panels), folder, note, "-scale-free") if panels else []
+    return _save_exact(_titled(captions.titles(runs), panels), folder, note, "-scale-free") if panels else []
 
 
 def _save_exact(panels: Sequence[ExactPanel], folder: Path, note: str, ending: str = "") -> list[Path]:
@@ -234,7 +231,7 @@ def _plot_distances(runs: Sequence[Path], folder: Path) -> list[Path]:
     kinds = dict.fromkeys(RunFolder(run).read_report().get("null_distance", NULL_KIND) for run in runs)
     dashed = " or ".join(NULLS[kind].words for kind in kinds)
     words = _lines("Euclidean distance in all parameters", captions.data(runs))
-    panels = [panel for panel in _with_distinct_titles(runs, list(map(_distances, runs))) if len(panel.distance)]
+    panels = [panel for panel in _titled(captions.titles(runs), map(_distances, runs)) if len(panel.distance)]
     return save_figure(distance_figure(panels, dashed=dashed, note=words), folder / "distance") if panels else []
 
 
@@ -246,9 +243,11 @@ def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
     if not RunFolder(runs[0]).kind.has_minimum:
         return []
     parts = {"inward_decay": "weight decay", "inward_loss": "loss"}
-    tables = {RunFolder(run): read_table(RunFolder(run), RunFolder(run).geometry) for run in runs}
-    candidates = [_part(run, table, name, words) for name, words in parts.items() for run, table in tables.items()]
-    panels = [panel for panel in candidates if panel is not None]
+    panels = []
+    for name, words in parts.items():
+        for run, title in zip(runs, captions.titles(runs), strict=True):
+            panel = _part(RunFolder(run), name, f"{title}: {words}")
+            panels += [] if panel is None else [panel]
     if not panels:
         return []
     exchanged = NULLS["exchange"].words
@@ -261,7 +260,8 @@ def _plot_parts(runs: Sequence[Path], folder: Path) -> list[Path]:
     return save_figure(figure, folder / "parts")
 
 
-def _part(run: RunFolder, columns: Columns, name: str, words: str) -> DistancePanel | None:
+def _part(run: RunFolder, name: str, title: str) -> DistancePanel | None:
+    columns = read_table(run, run.geometry)
     values = columns.get(name, np.empty(0))
     defined = np.isfinite(values)
     if not values[defined].any():
@@ -269,7 +269,6 @@ def _part(run: RunFolder, columns: Columns, name: str, words: str) -> DistancePa
     labels = row_labels(run, columns, defined)
     labels.pop("hue")
     null = columns.get(f"null_{name}")
-    title = f"{captions.title(run)}: {words}"
     return DistancePanel(title=title, distance=values[defined], **labels, null=None if null is None else null[defined])
 
 
@@ -281,8 +280,9 @@ def _plot_norms(run: Path, folder: Path) -> list[Path]:
     return save_figure(norm_figure(panel, hue=hue, note=captions.data([run])), folder / "norm")
 
 
-def _panel(run: Path, setting: str) -> Panel:
+def _panel(run: Path, setting: str, title: str | None = None) -> Panel:
     """Return an embedding of a run as a panel, with a note on its quality."""
+    title = captions.title(run) if title is None else title
     columns = read_coordinates(run, setting)
     axes = [name for name in columns if name in "xyz" or name.startswith("axis")]
     coordinates = np.stack([columns[name] for name in axes], axis=1)
@@ -292,7 +292,7 @@ def _panel(run: Path, setting: str) -> Panel:
     component = columns.get("component")  # missing in earlier versions
     has_minimum = not rows.all()
     return Panel(
-        title=f"{captions.title(run)}, {null} null" if null else captions.title(run),
+        title=f"{title}, {null} null" if null else title,
         embedding=coordinates[rows],
         **row_labels(run, columns, rows),
         minimum=coordinates[~rows][0] if has_minimum else None,

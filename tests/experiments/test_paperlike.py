@@ -77,6 +77,8 @@ def test_the_page_shows_the_numbers_that_it_is_given():
     assert "With neither, copies of the good minimum return by 0.600" in text
     assert "those of the bad one by 0.400 [0.300, 0.500]" in text
     assert "Without any gradient it would leave 14.2% of a jump" in text
+    assert "in smallest jumps: 0.80 (good, decay + crops); 0.60 (good, neither); 0.40 (bad, decay + crops); " in text
+    assert "and of their minimum: 0.800, 0.800 (good, decay + crops); 0.600, 0.600 (good, neither); " in text
     assert "5,000 training images" in text
     assert "(1950 updates)" in text
     record["cells"][0]["left_by_decay"] = None

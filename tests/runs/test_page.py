@@ -21,6 +21,7 @@ from jaxscape.runs.kept import write_kept
 from jaxscape.runs.landscape_config import CurvatureConfig, PathConfig, SurfaceConfig
 from jaxscape.runs.methods import BESIDE, NULLS
 from jaxscape.runs.page import read_page, trust_words, write_page
+from jaxscape.runs.plot import plot_comparison
 from jaxscape.runs.tables import read_table
 from jaxscape.trajectories.files import write_record
 
@@ -162,6 +163,16 @@ def test_runs_with_equal_titles_are_titled_by_their_folders(tiny, tmp_path):
     again = shutil.copytree(tiny["retrained"].folder, tmp_path / "again")
     page = read_page([tiny["retrained"].folder, again], console=SILENT)
     assert [run.title for run in page.runs] == ["retrained", "again"]
+
+
+def test_runs_with_equal_titles_are_titled_by_their_folders_in_every_figure(tiny, tmp_path):
+    again = shutil.copytree(tiny["retrained"].folder, tmp_path / "again")
+    plot_comparison([tiny["retrained"].folder, again], tmp_path / "figures")
+    drawn = {path.stem: path.read_text() for path in (tmp_path / "figures").glob("*.svg")}
+    assert drawn.keys() >= {"polar", "plane", "distance"}
+    for text in drawn.values():
+        assert "<!-- retrained -->" in text
+        assert "<!-- again -->" in text
 
 
 def test_the_page_is_written_in_the_run_or_beside_the_first_of_several(tiny, tmp_path):

@@ -1,6 +1,7 @@
 """The contents of a run folder after train, retrain, embed and plot, compared with numbers from its parameters."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -409,6 +410,16 @@ def test_figures_show_the_components_of_the_graph_which_earlier_embeddings_lack(
     without = {name: values for name, values in columns.items() if name != "component"}
     with mock.patch.object(plot, "read_coordinates", return_value=without):
         assert plot._panel(run, f"{SETTING}-with-minimum").component is None
+
+
+@pytest.mark.slow
+def test_the_parts_of_displacements_of_runs_with_equal_titles_are_told_apart(finished, tmp_path):
+    again = shutil.copytree(finished, tmp_path / "again")
+    plot.plot_comparison([finished, again], tmp_path / "figures")
+    drawn = (tmp_path / "figures" / "parts.svg").read_text()
+    for name in (finished.name, "again"):
+        for part in ("weight decay", "loss"):
+            assert f"<!-- {name}: {part} -->" in drawn
 
 
 @pytest.mark.slow
