@@ -46,6 +46,7 @@ from study_files import (
     write_repetition,
     write_results,
 )
+from study_further import adjusted_audit, further
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
 from study_minima import final_metrics, train_to_target
 from study_page import Result, draw_gaps, draw_scores, page
@@ -179,7 +180,18 @@ def read_result(name: str, folder: Path) -> Result:
     scores = score(data, test_images=study.test_images)
     file = repetition_file(folder, name)
     repeated = json.loads(file.read_text()) if file.exists() else None
-    return Result(study, record, data, scores, confirm(data), audit(networks, every.reached), with_misses, repeated)
+    return Result(
+        study,
+        record,
+        data,
+        scores,
+        further(data, scores),
+        confirm(data),
+        audit(networks, every.reached),
+        adjusted_audit(networks, every.reached),
+        with_misses,
+        repeated,
+    )
 
 
 def main() -> None:

@@ -132,7 +132,8 @@ class Scores(NamedTuple):
     by_factor: dict[str, float]
     reversed_along: tuple[str, ...]  # hyperparameters along which the interval lies below 0
     adjusted: float
-    p_value: float
+    p_value: float  # of the rank correlation; of the statistics after Holm's correction
+    p_uncorrected: float
     sufficient: float  # a rank correlation this large has p < 0.05 after the strictest of Holm's corrections
     information: float
     partial: float  # given the best baseline
@@ -238,6 +239,7 @@ def score(data: Table, *, test_images: int, draws: int = 1000, permutations: int
             reversed_along=along.reversed_along(),
             adjusted=tests[name].value,
             p_value=p_value,
+            p_uncorrected=p_values[name],
             sufficient=float(np.quantile(tests[name].null, 1 - 0.05 / len(STATISTICS))),
             information=conditional_information(values, data.gap, data.factors).value,
             partial=partial.value,

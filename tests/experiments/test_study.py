@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import study
 import study_files
+import study_further
 import study_measures as measures
 import study_page
 import study_scores as scores
@@ -173,17 +174,43 @@ def networks(*, seeds=(0, 1)):
 @pytest.fixture(scope="module")
 def scored():
     data = scores.table(networks())
-    return data, scores.score(data, test_images=10_000, draws=20, permutations=199)
+    found = scores.score(data, test_images=10_000, draws=20, permutations=199)
+    return data, found, study_further.further(data, found, draws=20, permutations=199)
 
 
 def test_a_measure_of_the_gap_predicts_it_and_one_of_a_factor_does_not(scored):
-    _, found = scored
+    _, found, _ = scored
     assert found["inward"].verdict == "adds"
     assert found["travel"].verdict == "artefact"
     assert found["inward"].adjusted > found["inward"].sufficient > 0
     assert found["travel"].adjusted < found["travel"].sufficient < 0.5
     assert found["travel"].tau > 0.3
     assert all(found[name].verdict in ("no", "artefact") for name in scores.STATISTICS if name != "inward")
+
+
+def test_further_scores_tell_a_measure_of_the_gap_from_one_of_a_factor(scored):
+    _, found, more = scored
+    assert more["inward"].meets
+    assert more["inward"].meets_uncorrected
+    assert not more["travel"].meets_uncorrected
+    assert more["inward"].within > 0.5 > abs(more["travel"].within)
+    assert more["inward"].within_pairs == 64  # two seeds in each cell
+    assert more["inward"].within_p == 1 / 200
+    assert more["inward"].second_order > 0.5
+    low, high = more["inward"].without_cell
+    assert low <= found["inward"].granulated <= high
+    assert more["inward"].beside_rise_interval[0] > 0
+    # Of the statistics the corrected p-values are those that decide; those of each group are never smaller.
+    assert [more[name].p_corrected for name in scores.STATISTICS] == [found[name].p_value for name in scores.STATISTICS]
+    assert all(more[name].p_corrected >= found[name].p_uncorrected for name in scores.DIRECTIONS)
+
+
+def test_with_one_seed_no_pair_differs_in_the_seed_alone():
+    data = scores.table(networks(seeds=(0,)))
+    found = scores.score(data, test_images=10_000, draws=3, permutations=9)
+    more = study_further.further(data, found, draws=3, permutations=9)["inward"]
+    assert more.within_pairs == 0
+    assert np.isnan([more.within, more.within_p]).all()
 
 
 @pytest.mark.slow  # by default `test_a_measure_of_the_gap_predicts_it...` decides by the other rules
@@ -213,6 +240,9 @@ def test_the_audit_names_fragile_statistics():
         record["probes"]["second"] = other
     found = scores.audit(records, np.ones(len(records), bool))
     assert scores.is_fragile(found["inward"])
+    adjusted = study_further.adjusted_audit(records, np.ones(len(records), bool))
+    assert adjusted["inward"]["another learning rate"] == pytest.approx(-adjusted["inward"]["as designed"])
+    assert adjusted.keys() == found.keys()
     assert not scores.is_fragile({"as designed": 0.3, "half the updates": 0.1})
 
 
@@ -222,6 +252,9 @@ def test_the_page_has_a_row_for_every_measure(monkeypatch, tmp_path):
     (tmp_path / "fashion.json").write_text(json.dumps(about))
     monkeypatch.setattr(
         generalization, "score", lambda data, **options: scores.score(data, draws=10, permutations=19, **options)
+    )
+    monkeypatch.setattr(
+        generalization, "further", lambda *given: study_further.further(*given, draws=10, permutations=19)
     )
     monkeypatch.setattr(generalization, "confirm", lambda data: scores.confirm(data, permutations=19))
     generalization.write_page(tmp_path / "page.md", ["fashion"], tmp_path, generalization.make_console())
@@ -251,20 +284,32 @@ def test_repeated_networks_are_compared_number_by_number():
     ],
 )
 def test_the_plain_answer_follows_from_the_verdicts_on_both_data_sets(scored, verdicts, words):
-    data, found = scored
+    data, found, more = scored
     of_one = {name: scores_of._replace(verdict="no") for name, scores_of in found.items()}
     results = {
         name: study_page.Result(
-            SMOKE, {}, data, of_one | {"inward": of_one["inward"]._replace(verdict=verdict)}, None, {}, {}, None
+            SMOKE,
+            {},
+            data,
+            of_one | {"inward": of_one["inward"]._replace(verdict=verdict)},
+            more,
+            None,
+            {},
+            {},
+            {},
+            None,
         )
         for name, verdict in zip(("fashion", "digits"), verdicts, strict=True)
     }
     lines = study_page.answer(results)
     assert any(line.startswith(words) for line in lines)
-    *_, statistics, baselines = lines
+    statistics, baselines = (
+        next(line for line in lines if line.startswith(f"- **{name}, on both data sets:**"))
+        for name in ("Statistics", "Baselines")
+    )
     adding = "`inward`" if verdicts == ("adds", "adds") else "none"
     assert f"; add to the best baseline: {adding};" in statistics
-    assert "without Holm's correction: none;" in baselines
+    assert "meet the conditions of a prediction: none;" in baselines
 
 
 def test_digits_have_as_many_test_images_as_the_study_says():
