@@ -2,12 +2,14 @@
 
     python -m uv run python experiments/generalization.py --study fashion --data-dir /usr/share/datasets/fashion-mnist
     python -m uv run python experiments/generalization.py --study digits
+    python -m uv run python experiments/generalization.py --score
     python -m uv run python experiments/generalization.py --page docs/generalization.md
 
 The first two train and measure the networks of a study (study.py) and write one record per network to
 benchmarks/results/generalization/STUDY.json, after each stack of networks. An interrupted command resumes: a network
 with a record is finished, also in another checkout that has the file only, and trained networks are kept in the folder
-until they are measured. The last command scores the measures (study_scores.py) and writes the page.
+until they are measured. `--score` scores the measures (study_scores.py, study_further.py; minutes) and writes
+STUDY-scores.json; the last command writes the page from these files.
 """
 
 import argparse
@@ -41,18 +43,18 @@ from study_files import (
     record_file,
     repetition_file,
     restore_records,
+    results_file,
     to_train,
     write_minimum,
     write_repetition,
     write_results,
 )
-from study_further import adjusted_audit, further
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
 from study_minima import final_metrics, train_to_target
-from study_page import Result, draw_gaps, draw_scores, page
-from study_scores import STATISTICS, audit, confirm, score, table
+from study_page import draw_gaps, draw_scores, page
+from study_results import read_result, score_study
 
-from jaxscape import granulated_tau, train
+from jaxscape import train
 from jaxscape.cli.main import run_script
 from jaxscape.runs.folder import write_json
 from jaxscape.runs.progress import make_console
@@ -148,14 +150,10 @@ def probe_records(
 
 
 def write_page(page_file: Path, names: Sequence[str], folder: Path, console: Console) -> None:
-    """Score the committed numbers of the studies, and write the page and its figures.
-
-    Raises:
-        ValueError: if a study has not run to its end.
-    """
+    """Write the page and its figures from the numbers and scores of studies; see `read_result` for errors."""
     results = {name: read_result(name, folder) for name in names}
     stem = page_file.stem
-    figures = {"scores": f"{stem}.png"} | {name: f"{stem}-{name}.png" for name in results}
+    figures = figure_names(stem, names)
     with tempfile.TemporaryDirectory() as drawn:
         draw_scores(results, Path(drawn) / stem)
         for name, result in results.items():
@@ -167,31 +165,9 @@ def write_page(page_file: Path, names: Sequence[str], folder: Path, console: Con
         console.print(f"{path}")
 
 
-def read_result(name: str, folder: Path) -> Result:
-    """Return the scores of a study from the numbers by network in a folder."""
-    study = STUDIES[name]
-    record = json.loads((folder / f"{name}.json").read_text())
-    networks = record["networks"]
-    if len(networks) < len(cells(study)):
-        raise ValueError(f"{name} has {len(networks)} of {len(cells(study))} networks: run it to its end first")
-    every = table(networks)
-    data = every.rows(every.reached)
-    with_misses = {each: granulated_tau(every.measures[each], every.gap, every.factors).value for each in STATISTICS}
-    scores = score(data, test_images=study.test_images)
-    file = repetition_file(folder, name)
-    repeated = json.loads(file.read_text()) if file.exists() else None
-    return Result(
-        study,
-        record,
-        data,
-        scores,
-        further(data, scores),
-        confirm(data),
-        audit(networks, every.reached),
-        adjusted_audit(networks, every.reached),
-        with_misses,
-        repeated,
-    )
+def figure_names(stem: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the files of the figures of a page: of the scores, and of each study."""
+    return {"scores": f"{stem}.png"} | {name: f"{stem}-{name}.png" for name in names}
 
 
 def main() -> None:
@@ -212,15 +188,22 @@ def main() -> None:
         "written beside those",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the numbers by network")
-    parser.add_argument("--page", type=Path, help="write this page from the committed numbers of the studies")
+    parser.add_argument(
+        "--score", action="store_true", help="score the measures of a study, or of all, from the numbers by network"
+    )
+    parser.add_argument("--page", type=Path, help="write this page from the numbers and scores of the studies")
     options = parser.parse_args()
     console = make_console()
+    known = [name for name in STUDIES if results_file(options.results, name).exists()]
+    named = [options.study] if options.study else known
+    if options.score:
+        for name in named:
+            console.print(f"{score_study(name, options.results)}")
     if options.page:
-        known = [name for name in STUDIES if (options.results / f"{name}.json").exists()]
-        write_page(options.page, [options.study] if options.study else known, options.results, console)
-    elif options.study is None:
-        parser.error("give --study or --page")
-    else:
+        write_page(options.page, named, options.results, console)
+    if not (options.score or options.page):
+        if options.study is None:
+            parser.error("give --study, --score or --page")
         run_study(options, console)
 
 
@@ -234,7 +217,7 @@ def run_study(options: argparse.Namespace, console: Console) -> None:
         folder, chosen = folder / "repeat", chosen[:: max(1, len(chosen) // options.repeat)][: options.repeat]
     for each in (folder / "minima", folder / "measures", options.results):
         make_folder(each)
-    file = (folder if options.repeat else options.results) / f"{name}.json"
+    file = results_file(folder if options.repeat else options.results, name)
     restore_records(file, study, folder, chosen)
     data = load(study, options.data_dir)
     groups: dict[Any, list[Cell]] = {}
@@ -253,7 +236,7 @@ def run_study(options: argparse.Namespace, console: Console) -> None:
         # allows a process 65,530.
         jax.clear_caches()
     if options.repeat:
-        committed = options.results / f"{name}.json"
+        committed = results_file(options.results, name)
         found = write_repetition(repetition_file(options.results, name), folder, chosen, committed)
         console.print(f"{found['same']} of {found['networks']} repeated networks have the same numbers; the largest")
         console.print(f"relative difference is {found['largest_difference']:.2g}")

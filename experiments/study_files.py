@@ -29,6 +29,16 @@ def record_file(folder: Path, cell: Cell) -> Path:
     return folder / "measures" / f"{cell.name}.json"
 
 
+def results_file(results: Path, name: str) -> Path:
+    """Return the file of the numbers by network of a study."""
+    return results / f"{name}.json"
+
+
+def scores_file(results: Path, name: str) -> Path:
+    """Return the file of the scores of a study's measures."""
+    return results / f"{name}-scores.json"
+
+
 def repetition_file(results: Path, name: str) -> Path:
     """Return the file that says how far repeated networks of a study are from the committed ones."""
     return results / f"{name}-repeat.json"

@@ -1,15 +1,15 @@
 """The page and the figures of the studies, from their committed numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from records import markdown_table
 from study import Study
-from study_further import Further
+from study_results import Result
 from study_scores import (
     AUDIT,
     BASELINES,
@@ -17,9 +17,7 @@ from study_scores import (
     DIRECTIONS,
     MEANINGS,
     STATISTICS,
-    Confirmation,
     Scores,
-    Table,
     best_baseline,
     is_fragile,
 )
@@ -37,21 +35,6 @@ VERDICTS = {
     "artefact": "artefact of a factor",
     "no": "no",
 }
-
-
-class Result(NamedTuple):
-    """The numbers of one study."""
-
-    study: Study
-    record: Mapping[str, Any]  # what the runs wrote
-    data: Table  # the networks that reached the target
-    scores: dict[str, Scores]
-    further: dict[str, Further]
-    confirmation: Confirmation | None
-    audits: dict[str, dict[str, float]]  # granulated tau by statistic and variation of the probe
-    adjusted_audits: dict[str, dict[str, float]]  # rank correlation given the hyperparameters, likewise
-    all_scores: dict[str, float]  # granulated tau with the networks that did not reach the target
-    repeated: Mapping[str, Any] | None  # how far repeated networks are from the record
 
 
 def kind(name: str) -> str:
@@ -161,8 +144,7 @@ def _on_all(results: Mapping[str, Result]) -> list[str]:
         f"- **Statistics, on {where}:** {shown(statistics)}.",
         f"- **Baselines, on {where}:** {shown(baselines)}.",
         "",
-        "That a measure *follows* the gap was named after the numbers of Fashion-MNIST were known. It describes, and "
-        "decides nothing.",
+        "That a measure *follows* the gap was named after the numbers of Fashion-MNIST were known; it decides nothing.",
     ]
 
 
@@ -184,27 +166,25 @@ def _findings(result: Result) -> list[str]:
     enough = max(scores[name].sufficient for name in STATISTICS)
     lines = [
         f"**Prediction.** {_count(predicts, total)} of the {total} statistics of retrained copies predict the gap"
-        f"{_list(predicts, result)}, and {_count(adds, total).lower()} add to the best baseline, {_code(best)} "
-        f"(granulated "
-        f"tau {scores[best].granulated:.2f}){_list(adds, result)}. The partial tau given that baseline alone lies "
-        f"above 0 "
-        f"for {_with_intervals(partial, result) or 'none'}.",
-        f"**One hyperparameter changes.** {_count(following, total)} of the {total} follow the gap on average over the "
-        f"hyperparameters (granulated tau above 0 with its interval){_list(following, result)}.",
-        f"**All hyperparameters are given.** {_count(beyond, total)} of these say something beyond the main effects "
-        f"of all "
-        f"hyperparameters (rank correlation given them above 0, p < 0.05 after Holm's correction)"
-        f"{_list(following, result, 'adjusted')}. A correlation of {enough:.2f} would be enough for any of them.",
-        f"**Plain correlation.** {_count(artefacts, total)} have a plain tau above 0 with its interval, but do not "
-        f"predict "
-        f"the gap{_list(artefacts, result, 'tau')}.",
-        f"**Beside the baselines.** The conditions of a prediction are met, with Holm's correction within each group, "
-        f"by "
-        f"{_meeting(result, STATISTICS, 'meets')} statistics and {_meeting(result, BASELINES, 'meets')} baselines; "
-        f"without "
-        f"the correction by {_meeting(result, STATISTICS, 'meets_uncorrected')} and "
-        f"{_meeting(result, BASELINES, 'meets_uncorrected')}. Random numbers have a granulated tau of "
-        f"{_with_intervals(CONTROLS, result, 'granulated')}.",
+        f"{_list(predicts, result)}; {_count(adds, total).lower()} add to the best baseline, {_code(best)} "
+        f"(granulated tau "
+        f"{scores[best].granulated:.2f}){_list(adds, result)}. Beside that baseline alone, the gap goes with "
+        f"{_with_intervals(partial, result) or 'none'} (partial tau above 0 with its interval).",
+        f"**One hyperparameter changes.** On average over the hyperparameters, {_count(following, total).lower()} of "
+        f"the "
+        f"{total} follow the gap: their granulated tau lies above 0 with its interval{_list(following, result)}.",
+        f"**All hyperparameters are given.** {_count(beyond, total)} of these go with the gap beyond the main effects "
+        f"of "
+        f"all hyperparameters, p < 0.05 after Holm's correction{_list(following, result, 'adjusted')}. A correlation "
+        f"of "
+        f"{enough:.2f} would be enough for any of them.",
+        f"**Plain correlation.** {_count(artefacts, total)} of the {total} have a plain tau above 0 with its interval "
+        f"without predicting the gap{_list(artefacts, result, 'tau')}.",
+        f"**Beside the baselines.** With Holm's correction within each group, {_meeting(result, STATISTICS, 'meets')} "
+        f"statistics and {_meeting(result, BASELINES, 'meets')} baselines meet the conditions of a prediction; without "
+        f"it, {_meeting(result, STATISTICS, 'meets_uncorrected')} and "
+        f"{_meeting(result, BASELINES, 'meets_uncorrected')}"
+        f"{_met(result)}. Random numbers have a granulated tau of {_with_intervals(CONTROLS, result, 'granulated')}.",
     ]
     if result.confirmation is not None:
         chosen = result.confirmation
@@ -217,11 +197,12 @@ def _findings(result: Result) -> list[str]:
         )
     pairs = result.further[next(iter(STATISTICS))].within_pairs
     if pairs:
-        significant = [name for name in STATISTICS if result.further[name].within_p < 0.05]
+        better = [name for name in STATISTICS if result.further[name].within_p < 0.05]
         lines.append(
-            f"**The seed alone changes.** Among {pairs} pairs of networks with the same hyperparameters, "
-            f"{_count(significant, total).lower()} of the {total} order the gap better than by chance (p < 0.05, not "
-            f"corrected)."
+            f"**The seed alone changes.** Of {pairs} pairs of networks with the same hyperparameters, "
+            f"{_count(better, total).lower()} of the {total} order the gaps better than by chance (p < 0.05, not "
+            f"corrected)"
+            f"{_names_in_brackets(better)}."
         )
     return lines
 
@@ -230,11 +211,22 @@ def _count(names: Sequence[str], total: int) -> str:
     return "None" if not names else "All" if len(names) == total else str(len(names))
 
 
-def _meeting(result: Result, among: Iterable[str], condition: str) -> str:
-    """Return how many measures meet the conditions of a prediction, with their names."""
-    among = list(among)
-    names = [name for name in among if getattr(result.further[name], condition)]
-    return f"{len(names)} of {len(among)}" + (f" ({_names(names)})" if names else "")
+def _meeting(result: Result, among: Collection[str], condition: str) -> str:
+    """Return how many measures meet the conditions of a prediction."""
+    return f"{sum(getattr(result.further[name], condition) for name in among)} of {len(among)}"
+
+
+def _met(result: Result) -> str:
+    """Return which measures meet the conditions of a prediction, if any."""
+    met = [name for name in DIRECTIONS if name not in CONTROLS and result.further[name].meets_uncorrected]
+    corrected = [name for name in met if result.further[name].meets]
+    if not met:
+        return ""
+    return f" ({_names(met)}; with the correction {_names(corrected) or 'none'})"
+
+
+def _names_in_brackets(names: Sequence[str]) -> str:
+    return f" ({_names(names)})" if names else ""
 
 
 def _with_intervals(names: Iterable[str], result: Result, score: str = "partial") -> str:
@@ -441,7 +433,7 @@ def _by_factor_cells(name: str, result: Result) -> list[str]:
 
 def _beside_cells(name: str, result: Result) -> list[str]:
     further = result.further[name]
-    has_seeds = further.within_pairs > 0
+    has_seeds = further.within_pairs > 0  # otherwise no two networks have the same hyperparameters
     return [
         _code(name),
         f"{further.second_order:.2f}",

@@ -2,10 +2,13 @@
 
 import claims
 import embedding_map
+import generalization
 import optimizers
 import paperlike
 import pytest
 import records
+import study_page
+import study_results
 import valley
 import valley_page
 from records import ROOT, committed, committed_scales
@@ -28,6 +31,12 @@ def test_claims():
 
 def test_optimizers():
     assert text("optimizer-paths") == optimizers.page(committed_scales("optimizers"))
+
+
+def test_generalization():
+    results = {name: study_results.read_result(name, generalization.RESULTS) for name in ("fashion", "digits")}
+    figures = generalization.figure_names("generalization", results)
+    assert text("generalization") == study_page.page(results, figures)
 
 
 def test_paperlike():

@@ -13,6 +13,7 @@ import study_files
 import study_further
 import study_measures as measures
 import study_page
+import study_results
 import study_scores as scores
 from study import STUDIES, Cell, Recipe, cells
 
@@ -251,18 +252,26 @@ def test_the_page_has_a_row_for_every_measure(monkeypatch, tmp_path):
     about = {"about": {"device": "a device", "commit": "a commit"}, "networks": networks()}
     (tmp_path / "fashion.json").write_text(json.dumps(about))
     monkeypatch.setattr(
-        generalization, "score", lambda data, **options: scores.score(data, draws=10, permutations=19, **options)
+        study_results, "score", lambda data, **options: scores.score(data, draws=10, permutations=19, **options)
     )
     monkeypatch.setattr(
-        generalization, "further", lambda *given: study_further.further(*given, draws=10, permutations=19)
+        study_results, "further", lambda *given: study_further.further(*given, draws=10, permutations=19)
     )
-    monkeypatch.setattr(generalization, "confirm", lambda data: scores.confirm(data, permutations=19))
-    generalization.write_page(tmp_path / "page.md", ["fashion"], tmp_path, generalization.make_console())
+    monkeypatch.setattr(study_results, "confirm", lambda data: scores.confirm(data, permutations=19))
+    page = ["generalization.py", "--study", "fashion", "--results", str(tmp_path), "--page", str(tmp_path / "page.md")]
+    monkeypatch.setattr("sys.argv", page)
+    with pytest.raises(FileNotFoundError, match="fashion has no scores: --study fashion --score computes them"):
+        generalization.main()
+    monkeypatch.setattr("sys.argv", [*page, "--score"])
+    generalization.main()
     text = (tmp_path / "page.md").read_text()
     for name in scores.DIRECTIONS:
         assert f"| `{name}` |" in text
     assert (tmp_path / "page.png").exists()
     assert (tmp_path / "page-fashion.png").exists()
+    (tmp_path / "fashion.json").write_text(json.dumps(about | {"other": 1}))
+    with pytest.raises(ValueError, match="has the scores of other numbers"):
+        study_results.read_result("fashion", tmp_path)
 
 
 def test_repeated_networks_are_compared_number_by_number():
@@ -287,7 +296,7 @@ def test_the_plain_answer_follows_from_the_verdicts_on_both_data_sets(scored, ve
     data, found, more = scored
     of_one = {name: scores_of._replace(verdict="no") for name, scores_of in found.items()}
     results = {
-        name: study_page.Result(
+        name: study_results.Result(
             SMOKE,
             {},
             data,
@@ -329,7 +338,7 @@ def test_a_study_runs_resumes_and_repeats_its_numbers(tmp_path, monkeypatch, cap
     one_less = json.loads(written) | {"networks": records[1:]}
     (tmp_path / "smoke.json").write_text(json.dumps(one_less))
     with pytest.raises(ValueError, match="smoke has 7 of 8 networks"):
-        generalization.read_result("smoke", tmp_path)
+        study_results.score_study("smoke", tmp_path)
     study_files.record_file(tmp_path / "runs", cells(SMOKE)[0]).unlink()
     monkeypatch.setattr("sys.argv", [*command, "--plan"])
     generalization.main()
