@@ -106,6 +106,8 @@ _LIMITS = (
     "(see the table of levels); the tables of other probes have the scores of all networks.",
     "- The digits have one seed, so that no second seed confirms a choice there, and 797 test images: the standard "
     "error of a test accuracy of 0.95 is 0.008. The sign error weights pairs by that.",
+    "- The networks were trained and measured over several commits, of which the records name the last. The repetition "
+    "of ten networks of each study, at one commit, holds that they are its numbers.",
     "- Of four columns of random numbers one has an interval that excludes 0. With four intervals of 95 % that happens "
     "to one or more in 19 % of all cases.",
 )
