@@ -8,12 +8,13 @@ from claims_rules import bound_text, decide, interval_text, side_by_side
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from optimizers_runs import EFFECTIVE, MOMENTUM, RECORDED, STOPS, WINDOW
-from records import Record, markdown_table
+from records import Record, made_by, markdown_table
 
 from jaxscape import mean_interval
 from jaxscape.figures.layout import SMALL
 from jaxscape.figures.palette import HUES, INK
 from jaxscape.figures.style import own_style
+from jaxscape.generalization.verdicts import SURROGATE
 
 _SHOWN = {
     "path": "log path length, momentum / SGD",
@@ -71,7 +72,8 @@ _INTRODUCTION = (
     "correction over the claims of its scale. The four verdicts are those of [the scores](generalization_scores.md).",
     "",
     "A random walk has steps of the same lengths in random directions. Other order: momentum from the same start on "
-    "the same images, in another order of batches. Other seeds: the other network comes from them. A relative distance "
+    "the same images, in another order of batches. Other seeds: the same comparison with a network from another seed. "
+    "A relative distance "
     "is that of two ends, divided by what orthogonal displacements of the same lengths would have. Logarithms are "
     "natural.",
 )
@@ -82,7 +84,7 @@ def _scale(name: str, record: Record) -> list[str]:
     return [
         f"## Scale {name}: {record['dataset']}",
         "",
-        f"`{record['command']}`; commit {record['environment']['commit']}, {record['environment']['device']}. "
+        f"`{record['command']}`; {made_by(record['environment'])}. "
         f"{record['train_size']} training images, batches of {record['batch_size']}, drawn for each of the seeds "
         f"{', '.join(map(str, record['seeds']))}; {record['epochs']} epochs at a constant learning rate of "
         f"{record['learning_rate']:g}, augmentation {record['augmentation']}, no weight decay.",
@@ -99,6 +101,7 @@ def _scale(name: str, record: Record) -> list[str]:
         "",
         *_claims_table(record),
         "",
+        *_within_margin(record),
         f"### The referee's points ({name})",
         "",
         *(f"- {line}" for line in answers(record)),
@@ -106,8 +109,10 @@ def _scale(name: str, record: Record) -> list[str]:
         f"### Networks ({name})",
         "",
         f"Means over seeds, after {record['epochs']} epochs and when the mean training loss of the last {WINDOW} "
-        f"epochs first reached {record['target_loss']:g}. Momentum in another order is recorded by epoch, and its "
-        "path is therefore not comparable.",
+        f"epochs first reached {record['target_loss']:g}. Chord: distance from the start. Tortuosity: path / chord. "
+        "Turning: mean angle between successive updates, in radians. Momentum in another order is recorded by epoch, "
+        "and "
+        "its path is therefore not comparable.",
         "",
         *_networks_table(record),
         "",
@@ -147,6 +152,26 @@ def _claims_table(record: Record) -> list[str]:
     return markdown_table(header, rows)
 
 
+def _within_margin(record: Record) -> list[str]:
+    """Return a note on claims that hold with a mean closer to the threshold than the smallest difference that "
+    "matters.
+    """
+    near = [
+        claim["text"]
+        for claim, judged, _, verdict in decide(record["claims"])
+        if judged is not None
+        and verdict in ("holds", SURROGATE)
+        and abs(judged.value.mean - claim["threshold"]) < claim["margin"]
+    ]
+    if not near:
+        return []
+    return [
+        "The mean is closer to the threshold than the smallest difference that matters, though its interval is not "
+        f"wholly: {' '.join(near)}",
+        "",
+    ]
+
+
 def answers(record: Record) -> list[str]:
     """Return the answers to the referee's points on the optimisers, from the record."""
     values = record["values"]
@@ -165,6 +190,12 @@ def answers(record: Record) -> list[str]:
         + _if(values, "tortuosity loss", "At equal training loss: {}. ")
         + f"Against SGD of equal effective learning rate: {_ratio(values['tortuosity_effective epochs'])}.",
     ]
+    lines.append(
+        "**Orthogonality.** The cosine of displacements is "
+        f"{_text(values['adam_cosine epochs'])} for Adam and momentum, and {_text(values['cosine_seeds epochs'])} for "
+        "momentum and SGD of other seeds. Unrelated displacements in many dimensions are nearly orthogonal, so that "
+        "this says no more than that the two are hardly related."
+    )
     if "own loss" in values:
         lines.append(
             "**Each optimiser its own minimum.** Compared at the same training loss, beside what another order of "
@@ -186,6 +217,14 @@ def answers(record: Record) -> list[str]:
         if "own loss" in values
         else f"Not all networks reached a training loss of {record['target_loss']:g}, at which they would be compared, "
         'so that no claim on "minima" is decided.'
+    )
+    reached = ", ".join(
+        f"{name.replace('_', ' ')} {sum(each['loss'] is not None for each in _of(record, name))}"
+        for name in dict.fromkeys(each["network"] for each in record["networks"])
+    )
+    lines.append(
+        f"**Reached.** Of {len(record['seeds'])} seeds, a training loss of {record['target_loss']:g} was reached by: "
+        f"{reached}."
     )
     lines.append(
         f"**Convergence.** The mean training loss of the last {WINDOW} epochs is, on average over seeds: {losses}. "

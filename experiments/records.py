@@ -34,6 +34,14 @@ def about_runs(minimum: TrainConfig, config: RetrainConfig) -> Record:
     }
 
 
+def made_by(environment: Mapping[str, Any]) -> str:
+    """Return commit and device of a record's environment, as the pages show them."""
+    commit = environment["commit"]
+    if commit.endswith("-dirty"):
+        commit = f"{commit.removesuffix('-dirty')} with uncommitted changes"
+    return f"commit {commit}, {environment['device']}"
+
+
 def rounded(value: Any) -> Any:
     """Return numbers with six significant digits; NaN is None, as in the file."""
     numbers = np.asarray(value, float)

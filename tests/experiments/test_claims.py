@@ -211,6 +211,26 @@ def test_the_page_has_a_row_for_each_claim_and_counts_checks_apart():
     assert "harder one" not in text
 
 
+def test_contrasts_are_shown_by_step_size_and_those_that_change_sign_are_named():
+    cells = cells_of(lambda kind, protocol: 0.1 if kind == "good" else 0.0)
+    for each in cells:
+        if each["kind"] == "good" and "paper" in each["protocols"]:
+            each["values"]["outward"] = [-0.2 + 1e-4 * each["seed"], 0.3] * 2  # step sizes 0.25 and 1
+    sentence, _, *table = claims._by_step_size(cells)
+    assert sentence.endswith("(intervals on both sides of 0) for: outward (paper).")
+    (row,) = [line for line in table if line.startswith("| outward (paper) |")]
+    assert row.split(" | ")[1].startswith("-0.195 [")
+    assert row.split(" | ")[2].startswith("0.300 [")
+    assert len(table) == 2 + 2 * 4
+
+
+def test_checks_that_failed_are_named_by_scale():
+    passing = {"quick": section(cells=cells_of(lambda *_: 1.0)), "real": section(cells=cells_of(lambda *_: 0.5))}
+    lines = claims._by_scale(passing)
+    assert any(line.startswith("- real: Good minima fit their training data. 0 of 5 pass (") for line in lines)
+    assert not any(line.startswith("- quick: Good minima fit") for line in lines)
+
+
 def test_records_of_other_scripts_are_judged_by_the_same_rules():
     given = record([0.5, 0.6, 0.55], source="5.2", text="Momentum is shorter.", family="optimizers", margin=0.05)
     check = record([0.99, 1.0], text="All converge.", family="checks")

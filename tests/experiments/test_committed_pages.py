@@ -21,6 +21,11 @@ def text(name):
     return (ROOT / "docs" / f"{name}.md").read_text()
 
 
+def test_pages_say_if_the_checkout_had_uncommitted_changes():
+    assert records.made_by({"commit": "abc", "device": "cpu"}) == "commit abc, cpu"
+    assert records.made_by({"commit": "abc-dirty", "device": "cpu"}) == "commit abc with uncommitted changes, cpu"
+
+
 def test_valley():
     assert text("valley") == valley_page.page(committed("valley"))
 
