@@ -8,16 +8,32 @@ runs. `--publish` writes the numbers of each minimum into benchmarks/results/cla
 of its own, and remakes docs/claims.md; `--page` remakes that page from the committed numbers, without any run.
 """
 
+import math
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
-from claims_list import CLAIMS, DISTRIBUTIONS, ELSEWHERE, FORMER, FURTHER, PAPERS, PROTOCOLS, REFEREE, Term
+import embedding_map
+from claims_list import (
+    BY_STEP,
+    CLAIMS,
+    DISTRIBUTIONS,
+    ELSEWHERE,
+    FORMER,
+    FURTHER,
+    NO_SURROGATE,
+    PAPERS,
+    PROTOCOLS,
+    REFEREE,
+    Claim,
+    Term,
+)
 from claims_rules import (
     Checked,
     Decided,
     bound_text,
     decide,
+    inside_margin,
     interval_text,
     over_seeds,
     percentiles,
@@ -28,15 +44,26 @@ from claims_rules import (
 )
 from claims_runs import SECONDS_PER_RUN, measure_all, plan_minima, plan_runs
 from command import start
-from records import RESULTS, ROOT, Record, about_runs, committed, committed_scales, made_by, markdown_table, publish
+from records import (
+    RESULTS,
+    ROOT,
+    Record,
+    about_runs,
+    commit_text,
+    committed,
+    committed_scales,
+    markdown_table,
+    publish,
+)
 from scales import SCALES
 from stages import Again, Experiment
 
 from jaxscape import mean_interval
-from jaxscape.generalization.verdicts import VERDICTS
+from jaxscape.generalization.verdicts import UNCLEAR, VERDICTS
 from jaxscape.runs.folder import write_json, write_text
 
 PAGE = ROOT / "docs" / "claims.md"
+_FEW = 4  # branches of a tree with few long ones
 SCALES_WANTED = {name: SCALES[name].dataset for name in ("quick", "real")}
 
 
@@ -58,10 +85,18 @@ def page(scales: Mapping[str, Record], elsewhere: Mapping[str, Record]) -> str:
     lines += ["", "## Claims that other scripts measure"]
     for name in ELSEWHERE:
         lines += ["", *_elsewhere(name, elsewhere.get(name))]
-    lines += ["", "## What the referee said, and what was done", "", *markdown_table(("point", "answer"), REFEREE)]
+    found = results(scales, elsewhere)
+    answers = [(point, answer.format_map(found)) for point, answer in REFEREE]
+    lines += ["", "## What the referee said, and what was done", "", *markdown_table(("point", "answer"), answers)]
     lines += ["", "## What became of the former claims", "", _counted(Counter(each.fate for each in FORMER)) + ".", ""]
-    lines += markdown_table(("former claim", "fate", "how, or why"), FORMER)
+    rows = [(each.text, each.fate, each.what.format_map(found)) for each in FORMER]
+    lines += markdown_table(("former claim", "fate", "how, or why"), rows)
     return "\n".join(lines) + "\n"
+
+
+def _claims_about(name: str) -> list[str]:
+    """Return the texts of the claims about a number."""
+    return [f'"{claim.text.rstrip(".")}"' for claim in CLAIMS if any(term.name == name for term in claim.terms)]
 
 
 _INTRODUCTION = (
@@ -72,15 +107,14 @@ _INTRODUCTION = (
     + ".",
     "",
     "Verdicts: *holds*; *holds, but a surrogate does as much*: for at least one surrogate the difference lies below "
-    "the "
-    "margin; *does not hold*: the number lies on the other side of the threshold or within the margin of it; "
-    "*unclear*. "
-    "Brackets are Student's 95 % intervals over minima, p is corrected by Holm over the claims of one table, and "
-    "differences are value minus [surrogate](surrogates.md). For some claims no surrogate was fixed before the runs "
-    "(*none* in the tables): they can hold where a surrogate would do as much.",
+    "the margin; *does not hold*, on the other side of the threshold or within the margin of it; *unclear*. Brackets "
+    "are Student's 95 % intervals over minima, p is corrected by Holm over the claims of one table, and differences "
+    "are value minus [surrogate](surrogates.md).",
     "",
-    f"The claims of Sec. 5.1 are {len({each.text for each in CLAIMS if each.family == PAPERS})}. Those on good minima, "
-    "alone or beside others, are decided twice, by both protocols, and counted twice.",
+    f"Claims about {len(NO_SURROGATE)} numbers have no surrogate, and can therefore never get the second verdict. The "
+    'tables mark them by "no surrogate", as they do those of other scripts:',
+    "",
+    *(f"- {', '.join(dict.fromkeys(_claims_about(name)))}: {reason}." for name, reason in NO_SURROGATE.items()),
 )
 
 
@@ -92,18 +126,21 @@ def _scale(name: str, record: Record) -> list[str]:
     lines = [
         f"## Scale {name}: {record['dataset']}",
         "",
-        f"`{record['command']}`; {made_by(record['environment'])}. Minima "
-        f"of each kind of the seeds {', '.join(map(str, seeds))}, each with its own draw of {record['train_size']} "
-        f"training images and its own jump directions; {record['copies']} perturbed copies and {record['controls']} of "
-        f"step size 0 for each, {record['epochs']} epochs at learning rate {record['learning_rate']:g}.",
+        f"`{record['command']}`; commit {commit_text(record['environment'])}, {record['environment']['device']}. "
+        f"Minima of each kind of the seeds {', '.join(map(str, seeds))}, each with its own draw of "
+        f"{record['train_size']} training images and its own jump directions; {record['copies']} perturbed copies and "
+        f"{record['controls']} of step size 0 for each, {record['epochs']} epochs at learning rate "
+        f"{record['learning_rate']:g}.",
     ]
     if name == "real":
         lines += ["", "This data set is the harder one of the paper's Sec. 5.3, too: does the pattern recur?"]
     lines += ["", f"### Both protocols side by side ({name})", "", *_side_by_side(decided)]
-    lines += ["", f"### Good minus bad by step size ({name})", "", *_by_step_size(cells)]
+    lines += ["", _failed(cells), "", *_by_step(name, cells)]
     for family in (PAPERS, FURTHER):
         chosen = [each for each in decided if each.record["family"] == family]
-        lines += ["", f"### {family[0].upper()}{family[1:]} ({name})", "", _verdicts(chosen), "", *_table(chosen)]
+        counts = f"{_verdicts(chosen)} {_twice(chosen)}"
+        lines += ["", f"### {family[0].upper()}{family[1:]} ({name})", "", counts, "", *_table(chosen)]
+        lines += inside_margin(chosen)
     return [*lines, "", *_checks(name, run_checks(cells)), "", *_distributions(name, cells)]
 
 
@@ -114,53 +151,89 @@ def _side_by_side(decided: Sequence[Decided]) -> list[str]:
     columns = {
         f"{name} protocol": [each for each in some if each.record["text"] in shared] for name, some in by.items()
     }
-    return side_by_side(columns, label=lambda record: record["text"])
+    return side_by_side(columns, label=lambda record: record["text"] + _mark(record))
+
+
+def _mark(record: Record) -> str:
+    return "" if record.get("surrogates", True) else " (no surrogate)"
+
+
+def _twice(decided: Sequence[Decided]) -> str:
+    """Return of how many claims these verdicts are: some claims are decided by both protocols."""
+    counts = Counter(each.record["text"] for each in decided)
+    twice = sum(number > 1 for number in counts.values())
+    return (
+        f"These {len(decided)} verdicts are on {len(counts)} claims, {twice} of which are decided twice, by both "
+        "protocols."
+    )
+
+
+def _failed(cells: Sequence[Record]) -> str:
+    """Return a sentence that names the checks that some minima fail, and the verdicts that use their copies."""
+    found = []
+    for check, values in run_checks(cells):
+        passed = Checked(check, values).passed
+        if values is None or passed == len(values):
+            continue
+        of = {(term.kind, term.protocol) for term in check.terms}
+        used = sum(any((term.kind, term.protocol) in of for term in claim.terms) for claim in CLAIMS)
+        low, high = _ends(values)
+        found.append(
+            f"{check.text.rstrip('.')} ({check.statistic}: {passed} of {len(values)} minima pass, {low} to {high}; "
+            f"{used} of {len(CLAIMS)} verdicts use these copies)"
+        )
+    return f"Checks that minima fail: {'; '.join(found) or 'none'}."
+
+
+def _by_step(name: str, cells: Sequence[Record]) -> list[str]:
+    """Return a table of contrasts by the step size of the jump, and a sentence on the claims that it would turn."""
+    steps = sorted({float(step) for cell in cells for step in cell["values"]["step_size"]})
+    rows = []
+    for protocol, number, terms in BY_STEP:
+        shown = [_mean_text(over_seeds([term._replace(step_size=step) for term in terms], cells)) for step in steps]
+        rows.append([number.replace("_", " "), protocol, *shown, _mean_text(over_seeds(terms, cells))])
+    header = ("good - bad", "retraining", *(f"step size {step:g}" for step in steps), "mean over step sizes")
+    turned = [
+        f'"{claim.text.rstrip(".")}" ({claim.protocol})' for claim in CLAIMS if _on_both_sides(claim, cells, steps)
+    ]
+    return [
+        f"### By step size ({name})",
+        "",
+        "Verdicts use the mean over step sizes, as was committed before the runs. The intervals at single step sizes "
+        f"lie on both sides of the threshold for: {'; '.join(turned) or 'none'}.",
+        "",
+        *markdown_table(header, rows),
+    ]
+
+
+def _mean_text(values: Sequence[float] | None) -> str:
+    return "not run" if values is None else interval_text(mean_interval(values))
+
+
+def _on_both_sides(claim: Claim, cells: Sequence[Record], steps: Iterable[float]) -> bool:
+    """Return whether a claim's number lies on both sides of its threshold, depending on the step size."""
+    per_copy = all(isinstance(cell["values"].get(term.name), list) for term in claim.terms for cell in cells)
+    if not per_copy or any(term.step_size is not None for term in claim.terms):
+        return False
+    values = [over_seeds([term._replace(step_size=step) for term in claim.terms], cells) for step in steps]
+    found = [mean_interval(each) for each in values if each is not None]
+    return any(each.low > claim.threshold for each in found) and any(each.high < claim.threshold for each in found)
 
 
 def _by_scale(scales: Mapping[str, Record]) -> list[str]:
     """Return a table of all claims with their numbers and verdicts at each scale, and how many verdicts agree."""
     decided = {f"{name} ({record['dataset']})": decide(records_of(record["cells"])) for name, record in scales.items()}
     same = sum(len({each.verdict for each in claim}) == 1 for claim in zip(*decided.values(), strict=True))
-    lines = ["## Scales side by side", "", f"The verdict is the same at all scales for {same} of {len(CLAIMS)} claims."]
-    label = "{0[text]} ({0[retraining]})".format
-    lines += ["", *side_by_side(decided, label=label), "", "Checks of the protocol that some minima did not pass:", ""]
-    for name, record in scales.items():
-        failed = [each for each in run_checks(record["cells"]) if each.values and each.passed < len(each.values)]
-        lines += [f"- {name}: {_failed(each)}" for each in failed] or [f"- {name}: none."]
-    return [*lines, "", "Verdicts on the minima and the protocol of such a check rest on copies that did not pass it."]
-
-
-def _failed(checked: Checked) -> str:
-    low, high = _ends(checked.values or ())
-    passed = f"{checked.passed} of {len(checked.values or ())}"
-    return f"{checked.check.text} {passed} pass ({checked.check.statistic} {low} to {high})."
-
-
-_CONTRASTS = ("return", "outward", "return_to_drifted", "return_of_directions")
-
-
-def _by_step_size(cells: Sequence[Record]) -> list[str]:
-    """Return a table of numbers of good minus bad minima at each step size, and where their sign depends on it."""
-    step_sizes = list(dict.fromkeys(cells[0]["values"]["step_size"]))
-    rows, changing = [], []
-    for protocol in PROTOCOLS:
-        for name in _CONTRASTS:
-            found = []
-            for step_size in step_sizes:
-                terms = Term("good", protocol, name, step_size), Term("bad", protocol, name, step_size, -1)
-                values = over_seeds(terms, cells)
-                found.append(None if values is None else mean_interval(values))
-            words = f"{name.replace('_', ' ')} ({protocol})"
-            rows.append([words, *("not run" if each is None else interval_text(each) for each in found)])
-            if any(each and each.low > 0 for each in found) and any(each and each.high < 0 for each in found):
-                changing.append(words)
-    return [
-        "Verdicts use the mean over all step sizes, as was committed before the runs. The sign depends on the step "
-        "size "
-        f"(intervals on both sides of 0) for: {', '.join(changing) or 'none'}.",
+    first = next(iter(decided.values()))
+    lines = [
+        "## Scales side by side",
         "",
-        *markdown_table(("number", *(f"step size {each:g}" for each in step_sizes)), rows),
+        f"{same} of {len(CLAIMS)} verdicts are the same at all scales. {_twice(first)}",
+        "",
     ]
+    lines += side_by_side(decided, label=lambda record: f"{record['text']} ({record['retraining']}){_mark(record)}")
+    failed = (f"- {name}. {_failed(scales[name.partition(' ')[0]]['cells'])}" for name in decided)
+    return [*lines, "", *failed]
 
 
 def _verdicts(decided: Sequence[Decided]) -> str:
@@ -188,7 +261,8 @@ def _cells(decided: Decided) -> list[str]:
     margin = "" if record["margin"] is None else f"{record['margin']:g}"
     if found is None or decided.p is None:
         return [*about, "", "", margin, "", "not run"]
-    differences = "; ".join(f"{name} {interval_text(each)}" for name, each in found.differences.items()) or "none"
+    differences = "; ".join(f"{name} {interval_text(each)}" for name, each in found.differences.items())
+    differences = differences or "no surrogate"
     p = f"{decided.p:.3f}" if decided.p >= 0.001 else "< 0.001"
     value = f"{interval_text(found.value)} ({found.value.size})"
     return [*about, value, differences, margin, p, verdict_text(decided)]
@@ -246,7 +320,7 @@ def _claims_of(record: Record, source: str) -> list[str]:
     """Return the tables of another script's claims and checks."""
     claims = record["claims"]
     decided = decide([each for each in claims if each["family"] != "checks"])
-    lines = [f"{source}. {_verdicts(decided)}", "", *_table(decided)]
+    lines = [f"{source}. {_verdicts(decided)}", "", *_table(decided), *inside_margin(decided)]
     checks = [each for each in claims if each["family"] == "checks"]
     if checks:
         header = ("check of the protocol", "number", "needed", "smallest", "largest")
@@ -257,6 +331,48 @@ def _claims_of(record: Record, source: str) -> list[str]:
 def _check_cells(check: Record) -> list[str]:
     bound = bound_text(check["above"], check["threshold"])
     return [check["text"], check["statistic"], bound, *_ends(check["values"])]
+
+
+def results(scales: Mapping[str, Record], elsewhere: Mapping[str, Record]) -> dict[str, str]:
+    """Return the numbers that the texts of claims_list.py name in braces."""
+    decided = [each for record in scales.values() for each in decide(records_of(record["cells"]))]
+    pictures = [each for each in decided if each.record["text"].startswith("Pictures")]
+    of_paths = {name: one["values"] for name, one in elsewhere.get("optimizers", {}).get("scales", {}).items()}
+    ratios = [
+        f"{math.exp(mean_interval(values['path loss']).mean):.2f} ({name})"
+        for name, values in of_paths.items()
+        if "path loss" in values
+    ]
+    found = {
+        "left_large": f"{100 * math.exp(-0.1 * 1e-4 * 19_500 / (1 - 0.9)):.0f} %",
+        "left_small": f"{100 * math.exp(-0.001 * 1e-4 * 19_500 / (1 - 0.9)):.0f} %",
+        "path_loss": ", ".join(ratios) or "not run",
+        "pictures": str(len(pictures)),
+        "unclear_pictures": str(sum(each.verdict == UNCLEAR for each in pictures)),
+    }
+    return _map_results(elsewhere.get("embedding_map", {}).get("trees")) | found
+
+
+def _map_results(trees: list[Record] | None) -> dict[str, str]:
+    """Return in how many cells of embedding_map.py PHATE wins and loses, and how t = 100 does on few long branches."""
+    if trees is None:
+        return defaultdict(lambda: "(not run)")
+    fields = embedding_map.Cell._fields
+    grid = list(dict.fromkeys(embedding_map.Cell(*(tree[name] for name in fields)) for tree in trees))
+    found = {"cells": str(len(grid))}
+    for name, method in (("phate", "PHATE"), ("t100", "PHATE, t 100")):
+        compared = {cell: embedding_map.compare(trees, cell, method) for cell in grid}
+        for outcome in ("wins", "loses"):
+            found[f"{name}_{outcome}"] = str(sum(each.outcome == outcome for each in compared.values()))
+        for kind in embedding_map.LEVELS:
+            wins = sum(cell.kind == kind and each.outcome == "wins" for cell, each in compared.items())
+            found[f"{name}_{kind.replace('-', '_')}"] = str(wins)
+        found[f"{name}_long"] = ", ".join(
+            f"{interval_text(each.difference)} ({cell.kind} noise, {each.rival})"
+            for cell, each in compared.items()
+            if cell.branches == _FEW
+        )
+    return found
 
 
 # The script.

@@ -44,7 +44,7 @@ from records import Record, markdown_table
 
 from jaxscape import Verdict, holm, holm_verdicts, judge_claim
 from jaxscape.generalization.inference import MeanInterval
-from jaxscape.generalization.verdicts import SURROGATE
+from jaxscape.generalization.verdicts import HOLDS, SURROGATE
 
 
 class Decided(NamedTuple):
@@ -112,6 +112,26 @@ def verdict_text(decided: Decided) -> str:
         return "not run"
     as_much = decided.found.as_much if decided.verdict == SURROGATE else ()
     return f"**{decided.verdict}**" + (f" ({', '.join(as_much)})" if as_much else "")
+
+
+def inside_margin(decided: Sequence[Decided]) -> list[str]:
+    """Return a paragraph on the verdicts that a claim holds though its mean lies within the margin of the threshold."""
+    found = []
+    for record, judged, _, verdict in decided:
+        near = record.get("threshold_margin", record["margin"])
+        if judged is None or verdict not in (HOLDS, SURROGATE) or not near:
+            continue
+        if abs(judged.value.mean - record["threshold"]) < near:
+            about = f", {record['retraining']}" if record.get("retraining") else ""
+            found.append(f'"{record["text"].rstrip(".")}" ({interval_text(judged.value)}, margin {near:g}{about})')
+    if not found:
+        return []
+    return [
+        "",
+        "Small numbers: a claim is decided by its interval, so that it can hold though its mean lies within the margin "
+        "of the threshold. It does not hold only if the whole interval lies within the margin, or on the other side. "
+        f"Here: {'; '.join(found)}.",
+    ]
 
 
 def side_by_side(columns: Mapping[str, Sequence[Decided]], label: Callable[[Record], str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from records import made_by, markdown_table
+from records import commit_text, markdown_table
 from study import Study
 from study_results import Result
 from study_scores import (
@@ -302,7 +302,8 @@ def section(name: str, result: Result, figures: Mapping[str, str]) -> list[str]:
         f"images, {above} of those that reached it have a larger loss, of at most {max(losses):.4f}. Their test "
         f"accuracy "
         f"is {min(test):.3f} to {max(test):.3f}, their gap {result.data.gap.min():.3f} to {result.data.gap.max():.3f}. "
-        f"Last written at {made_by(result.record['about'])}. " + _repeated(result.repeated),
+        f"Last written at commit {commit_text(result.record['about'])}, {result.record['about']['device']}. "
+        + _repeated(result.repeated),
         "",
         f"Probe, by which every network is measured: {probe.num_copies} copies ({probe.directions} directions, step "
         f"sizes "

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from records import Record, made_by, markdown_table
+from records import Record, commit_text, markdown_table
 from valley_analysis import (
     EFFECTS,
     KINDS,
@@ -15,6 +15,7 @@ from valley_analysis import (
     RESPONSES,
     SPLIT,
     WAYS,
+    Estimate,
     by_cell,
     column,
     estimate,
@@ -37,7 +38,7 @@ def sentences(record: Record) -> list[str]:
     decay_part, gradient_part = (table_of(record, name)[:, *good] for name in ("decay_part", "gradient_part"))
     apart = estimate(decay_part - gradient_part)
     larger = "more than" if apart.low > 0 else "less than" if apart.high < 0 else "not surely more or less than"
-    decay, crops = (column(record, "return")[(name,)] for name in ("decay", "crops"))
+    decay, crops = (_changes(name, *column(record, "return")[(name,)]) for name in ("decay", "crops"))
     drifts = {cell: estimate(_drift_hides(record)[:, *cell]) for cell in PAPER}
     drift_words = verdicts(list(drifts.values()), RESPONSES["return"].margin)
     pulled = [cell for cell, (_, word) in cosines.items() if word == "more"]
@@ -46,19 +47,41 @@ def sentences(record: Record) -> list[str]:
         f"jump, those of bad minima by {returned[bad][0].text}.",
         f"**Decay.** Of the way back of the good minima's copies, weight decay makes {estimate(decay_part).mean:.3f} "
         f"and the gradients {estimate(gradient_part).mean:.3f}: decay makes {larger} the gradients (difference "
-        f"{apart.text}). On average over all cells decay changes the return by {decay[0].text} ({decay[1]}).",
-        f"**Augmentation.** On average over all cells crops change the return by {crops[0].text} ({crops[1]}). "
-        + " ".join(_crops_of(record, kind) for kind in (1, 0)),
+        f"{apart.text}). {decay}",
+        f"**Augmentation.** {crops} " + " ".join(_crops_of(record, kind) for kind in (1, 0)),
         f"**Drift.** Measured to where the step-0 copies end, the good minima's copies return by "
         f"{drifts[good].text} more ({drift_words[0]}), the bad minima's by {drifts[bad].text} more "
         f"({drift_words[1]}).",
         f"**Gradient.** The gradients pull copies back along their own jump, beyond what exchanged ones do, in "
-        f"{len(pulled)} of 8 cells ({_cell_names(pulled)}).",
+        f"{len(pulled)} of 8 cells ({_cell_names(pulled)}). {_cosines_compared(record)}",
     ]
-    for name in ("cosine_beyond_exchange", *SPLIT):
+    for name in SPLIT:
         lines.append(_kinds_sentence(record, name))
     lines += [_answer(record, name) for name in SPLIT]
     return lines
+
+
+def _changes(factor: str, found: Estimate, word: str) -> str:
+    """Return a sentence about the main effect of decay or crops on the return."""
+    s = "" if factor.endswith("s") else "s"
+    words = {
+        "more": f"{factor} raise{s} the return",
+        "less": f"{factor} lower{s} the return",
+        "negligible": f"{factor} hardly change{s} the return",
+        "unclear": f"it is unclear whether {factor} change{s} the return",
+    }
+    return f"Over all cells, {words[word]}: the change is {found.text} of the jump."
+
+
+def _cosines_compared(record: Record) -> str:
+    """Return how good and bad minima that are retrained alike differ in the pull of the gradients."""
+    compared = kinds_compared(record, "cosine_beyond_exchange")
+    parts = "; ".join(f"{WAYS[way]} {found.text}, {word}" for way, (found, word) in compared.items())
+    alike = [way for way, (found, _) in compared.items() if found.low <= 0 <= found.high]
+    without = alike == [way for way in WAYS if not way[1]]
+    where = "without crops" if without else f"for {' and '.join(WAYS[way] for way in alike)}"
+    shown = f" No difference is shown {where}: these intervals contain 0." if alike else ""
+    return f"The pull is a cosine; good minus bad, retrained alike: {parts}.{shown}"
 
 
 def _drift_hides(record: Record) -> np.ndarray:
@@ -81,21 +104,19 @@ def _kinds_sentence(record: Record, name: str) -> str:
     return f"**Kind of minimum, {name.replace('_', ' ')}.** Good minus bad, retrained alike: {'; '.join(parts)}."
 
 
-_PART_WORDS = {"kind": "the kind of minimum", "decay": "decay", "crops": "crops"}
-
-
 def _answer(record: Record, name: str) -> str:
     table = table_of(record, name)
     answers = []
     for by in (1, 0):
         parts = split_contrast(table, by)
         which, apart = larger_part(parts)
-        shown = ", ".join(f"{estimate(values).mean:.3f} from {_PART_WORDS[part]}" for part, values in parts.items())
+        kind, decay, crops = (f"{estimate(parts[part]).mean:.3f}" for part in ("kind", "decay", "crops"))
+        larger = "it is undecided which part is larger" if which == "undecided" else f"{which} makes the larger part"
         answers.append(
-            f"Split by the {KINDS[by]} minima, {shown}; the larger part is {which} (retraining minus kind "
-            f"{apart.text})."
+            f"Split by the {KINDS[by]} minima: {kind} from the kind of minimum, {decay} from decay, {crops} from "
+            f"crops; {larger} (retraining minus kind {apart.text})."
         )
-    return f"**Valley or decay, {name.replace('_', ' ')}: the paper's contrast in parts.** {' '.join(answers)}"
+    return f"**Valley or decay, {name.replace('_', ' ')}.** The paper's contrast. {' '.join(answers)}"
 
 
 def page(record: Record) -> str:
@@ -104,8 +125,8 @@ def page(record: Record) -> str:
     lines = [
         "# Valley or decay",
         "",
-        f"Generated by `{record['command']}`, not written by hand; "
-        f"{made_by(record['environment'])}. {record['dataset']}, {record['train_size']} training images drawn for "
+        f"Generated by `{record['command']}`, not written by hand; commit {commit_text(record['environment'])}, "
+        f"{record['environment']['device']}. {record['dataset']}, {record['train_size']} training images drawn for "
         f"each of the seeds {', '.join(map(str, seeds))}; {record['copies']} perturbed copies and "
         f"{record['controls']} of step size 0 in each cell, {record['epochs']} epochs of retraining at learning rate "
         f"{record['learning_rate']:g}. Weight decay {record['weight_decay']:g}, augmentation {record['augmentation']}.",
@@ -117,8 +138,9 @@ def page(record: Record) -> str:
         "## Answers",
         "",
         f"Each is decided by the rules of `experiments/valley.py`, which were committed before the runs. Each mean is "
-        f"followed by Student's 95 % interval and by how many seeds have its sign. n = {len(seeds)} is small: the "
-        "intervals rest on normal differences between seeds, since a sign-flip test of so few cannot give a small p.",
+        f"followed by Student's 95 % interval and how many seeds have the sign of the mean. n = {len(seeds)} is small: "
+        "the intervals rest on normal differences between seeds, since a sign-flip test of so few cannot give a small "
+        "p.",
         "",
         *(f"- {line}" for line in sentences(record)),
         "",

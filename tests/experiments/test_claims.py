@@ -7,8 +7,18 @@ import claims
 import numpy as np
 import pytest
 import records
-from claims_list import BOTH, CHECKS, CLAIMS, ELSEWHERE, FORMER, FURTHER, PAPERS, Term
-from claims_rules import decide, judge_record, number, over_seeds, percentiles, record_of, records_of, run_checks
+from claims_list import BOTH, CHECKS, CLAIMS, ELSEWHERE, FORMER, FURTHER, NO_SURROGATE, PAPERS, REFEREE, Term
+from claims_rules import (
+    decide,
+    inside_margin,
+    judge_record,
+    number,
+    over_seeds,
+    percentiles,
+    record_of,
+    records_of,
+    run_checks,
+)
 from claims_runs import plan_minima, plan_runs
 from rich.console import Console
 from scales import SCALES
@@ -202,33 +212,95 @@ def test_the_page_has_a_row_for_each_claim_and_counts_checks_apart():
     assert not [row for row in rows if "not run" in row]
     for family in (PAPERS, FURTHER):
         heading = f"### {family[0].upper()}{family[1:]} (quick)"
-        counted = text.split(heading)[1].split("\n")[2]
-        numbers = [int(part.split(": ")[1]) for part in counted.rstrip(".").split("; ")]
-        assert sum(numbers) == sum(claim.family == family for claim in CLAIMS)
+        counted, _, on_claims = text.split(heading)[1].split("\n")[2].partition(". ")
+        numbers = [int(part.split(": ")[1]) for part in counted.split("; ")]
+        chosen = [claim for claim in CLAIMS if claim.family == family]
+        assert sum(numbers) == len(chosen)
+        different = len({claim.text for claim in chosen})
+        twice = len(chosen) - different
+        assert on_claims.startswith(f"These {len(chosen)} verdicts are on {different} claims, {twice} of which")
     assert text.count("| not run |") == 13
     assert "nan" not in text.replace("nance", "")
     assert "harder one" in claims.page({"real": made}, {})
     assert "harder one" not in text
 
 
-def test_contrasts_are_shown_by_step_size_and_those_that_change_sign_are_named():
-    cells = cells_of(lambda kind, protocol: 0.1 if kind == "good" else 0.0)
-    for each in cells:
-        if each["kind"] == "good" and "paper" in each["protocols"]:
-            each["values"]["outward"] = [-0.2 + 1e-4 * each["seed"], 0.3] * 2  # step sizes 0.25 and 1
-    sentence, _, *table = claims._by_step_size(cells)
-    assert sentence.endswith("(intervals on both sides of 0) for: outward (paper).")
-    (row,) = [line for line in table if line.startswith("| outward (paper) |")]
-    assert row.split(" | ")[1].startswith("-0.195 [")
-    assert row.split(" | ")[2].startswith("0.300 [")
-    assert len(table) == 2 + 2 * 4
+def test_the_page_names_the_claims_without_surrogate_and_says_why():
+    text = claims.page({"quick": section()}, {})
+    without = [claim for claim in CLAIMS if not claim.surrogates]
+    assert {term.name for claim in without for term in claim.terms} == NO_SURROGATE.keys()
+    reasons = [line for line in text.splitlines() if line.startswith('- "')]
+    for claim in without:
+        (name,) = {term.name for term in claim.terms}
+        assert any(claim.text.rstrip(".") in line and line.endswith(f"{NO_SURROGATE[name]}.") for line in reasons)
+    rows = [line for line in text.splitlines() if line.startswith(("| 5.1 |", "| not in the paper |"))]
+    assert sum("| no surrogate |" in row for row in rows) == len(without)
+    assert text.count("(no surrogate) |") == len({claim.text for claim in without})
 
 
-def test_checks_that_failed_are_named_by_scale():
-    passing = {"quick": section(cells=cells_of(lambda *_: 1.0)), "real": section(cells=cells_of(lambda *_: 0.5))}
-    lines = claims._by_scale(passing)
-    assert any(line.startswith("- real: Good minima fit their training data. 0 of 5 pass (") for line in lines)
-    assert not any(line.startswith("- quick: Good minima fit") for line in lines)
+def test_the_page_names_failed_checks_and_the_verdicts_that_use_these_copies():
+    made = section(cells=cells_of(lambda kind, protocol: 0.995))
+    for each in made["cells"]:
+        if each["kind"] == "good" and each["protocols"] == ["paper"]:
+            each["values"]["train_accuracy"] = 0.9
+    text = claims.page({"quick": made, "real": section(cells=cells_of(lambda kind, protocol: 0.995))}, {})
+    paper = sum(claim.protocol == "paper" for claim in CLAIMS)
+    failed = (
+        "Retrained copies fit the training data again: good, paper protocol (training accuracy after the last epoch, "
+    )
+    failed += (
+        f"mean over copies: 0 of 5 minima pass, 0.900 to 0.900; {paper} of {len(CLAIMS)} verdicts use these copies)"
+    )
+    by_scale = [
+        line for line in text.splitlines() if line.startswith(("- quick (digits). Checks", "- real (digits). Ch"))
+    ]
+    assert [failed in line for line in by_scale] == [True, False]
+
+
+def test_the_page_shows_contrasts_by_step_size_and_names_claims_that_these_would_turn():
+    made = section(cells=cells_of(lambda kind, protocol: 0.08 if kind == "good" else 0.0))
+    for each in made["cells"]:
+        if each["kind"] == "good" and each["protocols"] == ["paper"]:
+            each["values"]["return"] = [-0.1, 0.3] * 2
+    part = claims.page({"quick": made}, {}).partition("### By step size (quick)")[2].partition("###")[0]
+    noise = 1e-4 * np.mean([7 * seed % 5 for seed in range(50, 55)])
+    row = next(line for line in part.splitlines() if line.startswith("| return | paper |"))
+    shown = [float(cell.split(" [")[0]) for cell in row.split(" | ")[2:]]
+    np.testing.assert_allclose(shown, [-0.1 - noise, 0.3 - noise, 0.1 - noise], atol=6e-4)
+    turned = part.partition("threshold for: ")[2].partition("\n")[0]
+    assert '"Copies of good minima return further than those of bad ones" (paper)' in turned
+    assert "(common)" not in turned
+
+
+def test_verdicts_that_hold_with_a_mean_within_the_margin_are_named():
+    within = record(0.048 + 20 * NOISE, margin=0.05, text="It is small.")
+    beyond = record(0.1 + NOISE, margin=0.05, text="It is large.")
+    at_margin = record(0.015 + NOISE, threshold=0.01, threshold_margin=0.0, text="It has no margin.")
+    decided = decide([within, beyond, at_margin])
+    assert [each.verdict for each in decided] == [HOLDS] * 3
+    (_, text) = inside_margin(decided)
+    assert '"It is small" (0.048 [' in text
+    assert "large" not in text
+    assert "no margin" not in text
+    assert inside_margin(decided[1:]) == []
+
+
+def test_numbers_in_answers_are_taken_from_the_records():
+    scales, elsewhere = claims.read_committed()
+    found = claims.results(scales, elsewhere)
+    answers = {point: answer.format_map(found) for point, answer in REFEREE}
+    assert "wins in 3 of 48 cells and loses in 20" in answers[next(point for point in answers if "count-like" in point)]
+    assert "wins in 0 of 48 cells" in answers[next(point for point in answers if "t = 100" in point)]
+    assert (found["left_large"], found["left_small"]) == ("14 %", "98 %")
+    assert (found["unclear_pictures"], found["pictures"]) == ("6", "12")
+    assert "(not run)" not in "".join(answers.values())
+
+
+@pytest.mark.parametrize(("commit", "shown"), [("abc", "abc"), ("abc-dirty", "abc-dirty (with uncommitted changes")])
+def test_a_commit_with_uncommitted_changes_is_explained(commit, shown):
+    text = claims.page({"quick": section(environment={"commit": commit, "device": "cpu"})}, {})
+    assert f"; commit {shown}" in text
+    assert ("uncommitted" in text) == commit.endswith("-dirty")
 
 
 def test_records_of_other_scripts_are_judged_by_the_same_rules():

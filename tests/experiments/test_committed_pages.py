@@ -22,8 +22,8 @@ def text(name):
 
 
 def test_pages_say_if_the_checkout_had_uncommitted_changes():
-    assert records.made_by({"commit": "abc", "device": "cpu"}) == "commit abc, cpu"
-    assert records.made_by({"commit": "abc-dirty", "device": "cpu"}) == "commit abc with uncommitted changes, cpu"
+    assert records.commit_text({"commit": "abc"}) == "abc"
+    assert records.commit_text({"commit": "abc-dirty"}) == "abc-dirty (with uncommitted changes in the checkout)"
 
 
 def test_valley():

@@ -7,7 +7,7 @@ import optimizers
 import pytest
 from claims_rules import decide
 from optimizers import CLAIMS
-from optimizers_page import page
+from optimizers_page import answers, page
 from optimizers_runs import RECORDED, Moved, Network, cosine, numbers, relative_distance, seed_values, smoothed, walk
 from records import committed_scales
 
@@ -95,6 +95,16 @@ def test_claims_at_a_loss_that_was_not_reached_are_left_out():
     names = {value for claim in CLAIMS for value in (claim.value, *claim.surrogates.values())}
     records = optimizers.claim_records({name: [0.0, 1.0] for name in names if name.endswith("epochs")})
     assert len(records) == sum(claim.value.endswith("epochs") for claim in CLAIMS) < len(CLAIMS)
+
+
+def test_the_page_says_how_many_seeds_reached_the_loss_and_where_the_referee_found_otherwise():
+    scales = committed_scales("optimizers")
+    quick, real = (" ".join(answers(scales[name])) for name in ("quick", "real"))
+    assert "sgd 0 of 5, momentum 5 of 5, adam 0 of 5, sgd effective 4 of 5" in real
+    assert "adam 5 of 5" in quick
+    assert "at equal loss 2.6, here 0.88, on the other side of 1;" in quick
+    assert "at equal loss 2.6, here not reached;" in real
+    assert "(-0.040 [-0.051, -0.029], margin 0.05)" in page(scales)
 
 
 def test_scales_are_decided_alone_and_stand_side_by_side():

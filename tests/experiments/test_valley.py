@@ -137,6 +137,28 @@ def test_the_page_has_every_cell_effect_and_split():
     assert shown.count("0.050 [0.050, 0.050] 5/5 **more**") == len(valley_analysis.RESPONSES)
 
 
+def test_the_pull_of_the_gradients_is_compared_by_cell():
+    different = record(lambda kind, decay, crops, seed: 0.1 * kind * crops + 1e-3 * kind * (seed % 5 - 2))
+    line = next(each for each in valley_page.sentences(different) if each.startswith("**Gradient.**"))
+    assert "neither 0.000 [-0.002, 0.002]" in line
+    assert "decay + crops 0.100 [0.098, 0.102] 5/5, more" in line
+    assert line.endswith("No difference is shown without crops: these intervals contain 0.")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0.05, "decay raises the return: the change is 0.05"),
+        (-0.05, "decay lowers the return: the change is -0.05"),
+        (0.001, "decay hardly changes the return: the change is 0.001"),
+        (0.01, "it is unclear whether decay changes the return: the change is 0.01"),
+    ],
+)
+def test_a_verdict_on_decay_is_a_sentence(size, words):
+    made = record(lambda kind, decay, crops, seed: decay * (size + 1e-3 * (seed % 5 - 2)))
+    assert f"Over all cells, {words}" in " ".join(valley_page.sentences(made))
+
+
 def test_the_figure_shows_the_parts_of_every_cell_beside_those_of_its_surrogate():
     figure = valley_page.draw(record(lambda kind, decay, crops, seed: 0.01 + 1e-3 * seed))
     shown = [[label.get_text().replace("\n", " ") for label in ax.get_xticklabels()] for ax in figure.axes]
