@@ -171,16 +171,16 @@ def _twice(decided: Sequence[Decided]) -> str:
 def _failed(cells: Sequence[Record]) -> str:
     """Return a sentence that names the checks that some minima fail, and the verdicts that use their copies."""
     found = []
-    for check, values in run_checks(cells):
-        passed = Checked(check, values).passed
-        if values is None or passed == len(values):
+    for each in run_checks(cells):
+        check, values = each
+        if values is None or each.passed == len(values):
             continue
         of = {(term.kind, term.protocol) for term in check.terms}
         used = sum(any((term.kind, term.protocol) in of for term in claim.terms) for claim in CLAIMS)
         low, high = _ends(values)
         found.append(
-            f"{check.text.rstrip('.')} ({check.statistic}: {passed} of {len(values)} minima pass, {low} to {high}; "
-            f"{used} of {len(CLAIMS)} verdicts use these copies)"
+            f"{check.text.rstrip('.')} ({check.statistic}: {each.passed} of {len(values)} minima pass, {low} to "
+            f"{high}; {used} of {len(CLAIMS)} verdicts use these copies)"
         )
     return f"Checks that minima fail: {'; '.join(found) or 'none'}."
 
@@ -232,7 +232,7 @@ def _by_scale(scales: Mapping[str, Record]) -> list[str]:
         "",
     ]
     lines += side_by_side(decided, label=lambda record: f"{record['text']} ({record['retraining']}){_mark(record)}")
-    failed = (f"- {name}. {_failed(scales[name.partition(' ')[0]]['cells'])}" for name in decided)
+    failed = (f"- {name}. {_failed(record['cells'])}" for name, record in zip(decided, scales.values(), strict=True))
     return [*lines, "", *failed]
 
 

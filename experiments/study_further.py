@@ -3,11 +3,11 @@
 They answer what a reader asks of the scores in study_scores.py, whose rules were committed before.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-from study_scores import AUDIT, BASELINES, CONTROLS, STATISTICS, Scores, Table, table
+from study_scores import BASELINES, CONTROLS, STATISTICS, Scores, Table
 
 from jaxscape import (
     adjusted_tau,
@@ -78,13 +78,3 @@ def further(
 def _meets(scores: Scores, p_value: float) -> bool:
     """Return whether a measure meets the conditions of a prediction with this p-value."""
     return scores.granulated_interval[0] > 0 and p_value < 0.05 and not scores.reversed_along
-
-
-def adjusted_audit(networks: Sequence[Mapping[str, Any]], chosen: np.ndarray) -> dict[str, dict[str, float]]:
-    """Return each statistic's rank correlation given all hyperparameters, under each variation of the probe."""
-    found: dict[str, dict[str, float]] = {name: {} for name in STATISTICS}
-    for variation in AUDIT:
-        data = table(networks, variation).rows(chosen)
-        for name in STATISTICS:
-            found[name][variation] = adjusted_tau(data.measures[name], data.gap, data.factors)
-    return found

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from study import STUDIES, Study, cells
 from study_files import repetition_file, results_file, scores_file
-from study_further import Further, adjusted_audit, further
+from study_further import Further, further
 from study_scores import STATISTICS, Confirmation, Scores, Table, audit, confirm, score, table
 
-from jaxscape import granulated_tau
+from jaxscape import adjusted_tau, granulated_tau
 from jaxscape.runs.folder import write_json
 
 Numbers = dict[str, Any]
@@ -52,7 +52,7 @@ def score_study(name: str, folder: Path) -> Path:
         "further": {measure: each._asdict() for measure, each in further(data, scores).items()},
         "confirmation": None if confirmation is None else confirmation._asdict(),
         "audits": audit(networks, every.reached),
-        "adjusted_audits": adjusted_audit(networks, every.reached),
+        "adjusted_audits": audit(networks, every.reached, adjusted_tau),
         "all_scores": {
             each: granulated_tau(every.measures[each], every.gap, every.factors).value for each in STATISTICS
         },

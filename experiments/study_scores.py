@@ -21,7 +21,7 @@ The rules of this file were committed before any network of the studies was trai
   predict the gap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -277,13 +277,15 @@ def confirm(data: Table, *, permutations: int = 9999) -> Confirmation | None:
     return Confirmation(name, granulated[name], _granulated(values, other.gap, other.factors), test.value, test.p_value)
 
 
-def audit(networks: Sequence[Mapping[str, Any]], chosen: np.ndarray) -> dict[str, dict[str, float]]:
-    """Return the granulated tau of each statistic under each variation of the probe."""
+def audit(
+    networks: Sequence[Mapping[str, Any]], chosen: np.ndarray, score: Callable[..., float] = _granulated
+) -> dict[str, dict[str, float]]:
+    """Return a score of each statistic, by default its granulated tau, under each variation of the probe."""
     scores: dict[str, dict[str, float]] = {name: {} for name in STATISTICS}
     for variation in AUDIT:
         data = table(networks, variation).rows(chosen)
         for name in STATISTICS:
-            scores[name][variation] = _granulated(data.measures[name], data.gap, data.factors)
+            scores[name][variation] = score(data.measures[name], data.gap, data.factors)
     return scores
 
 

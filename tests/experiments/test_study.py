@@ -17,7 +17,7 @@ import study_results
 import study_scores as scores
 from study import STUDIES, Cell, Recipe, cells
 
-from jaxscape import gram, init_states, load_dataset, make_optimizer, train
+from jaxscape import adjusted_tau, gram, init_states, load_dataset, make_optimizer, train
 
 SMOKE = STUDIES["smoke"]
 
@@ -241,7 +241,7 @@ def test_the_audit_names_fragile_statistics():
         record["probes"]["second"] = other
     found = scores.audit(records, np.ones(len(records), bool))
     assert scores.is_fragile(found["inward"])
-    adjusted = study_further.adjusted_audit(records, np.ones(len(records), bool))
+    adjusted = scores.audit(records, np.ones(len(records), bool), adjusted_tau)
     assert adjusted["inward"]["another learning rate"] == pytest.approx(-adjusted["inward"]["as designed"])
     assert adjusted.keys() == found.keys()
     assert not scores.is_fragile({"as designed": 0.3, "half the updates": 0.1})
