@@ -18,14 +18,15 @@ from records import Record, devices, peak_mb, replace_records, run_facts
 
 from jaxscape.xla_cpu.memory import TUNABLES
 
+KEPT = TUNABLES[: TUNABLES.index(":glibc.malloc.arena_max")]
 SETTINGS = {
     "glibc's own": "",
-    "kept, one arena": f"{TUNABLES}:glibc.malloc.arena_max=1",
-    "kept, an arena per core": f"{TUNABLES}:glibc.malloc.arena_max={os.cpu_count()}",
-    "kept, any number of arenas": TUNABLES,
+    "kept, one arena": f"{KEPT}:glibc.malloc.arena_max=1",
+    "kept, an arena per core": TUNABLES,
+    "kept, any number of arenas": KEPT,
 }
 # Case of members.py -> copies, examples of a batch, steps of an epoch.
-CASES = {"digits": (20, 64, 4), "image28": (4, 128, 4), "wrn28": (2, 64, 1)}
+CASES = {"digits": (20, 64, 4), "image28": (4, 128, 4), "wrn28": (2, 128, 1)}
 TURNS = 5  # timed calls of a process
 
 

@@ -97,7 +97,7 @@ STUDIES = {
     # For tests: the values are too small for any result.
     "smoke": Study(
         dataset="digits",
-        factors={"learning_rate": (0.05, 0.1), "crops": (False, True)},
+        factors={"crops": (False, True)},
         seeds=(0, 1),
         target_loss=0.5,
         most_updates=40,

@@ -58,11 +58,15 @@ def compilation(config):
 @pytest.fixture(scope="session", autouse=True)
 def compiled_fast(pytestconfig, tmp_path_factory):
     """Let programs that tests start compile as the tests do; `optimized` is for tests of what users compile."""
+    from jaxscape.xla_cpu.memory import TUNABLES
+
     with pytest.MonkeyPatch.context() as patch:
         for name, value in compilation(pytestconfig).items():
             patch.setenv(name.upper(), str(value))
         # Programs that call oneDNN are compiled each time; tests/xla_cpu holds that they compute the same.
         patch.setenv("JAXSCAPE_ONEDNN", "0")
+        # Commands have their malloc settings from the start, and need not restart; tests/xla_cpu restarts processes.
+        patch.setenv("GLIBC_TUNABLES", TUNABLES)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -4,9 +4,9 @@ XLA's CPU backend allocates the working memory of every call anew. glibc returns
 which maps them again page by page, each of them zeroed: 200,000 page faults in a training step of WRN-28-2. glibc
 reads its settings from the environment when a process starts.
 
-The number of arenas is left to glibc. With a single one threads wait for each other: steps of small networks took 1.6
-times as long on two cores, compilation 1.2 times, and compilation for a GPU 4.6 times on 16; steps of larger networks
-took 0.9 times to as long (`benchmarks/malloc_settings.py`, docs/cpu.md).
+There is an arena per core. With a single one threads wait for each other: steps of small networks took 1.3 times as
+long on two cores, compilation 1.2 times, and compilation for a GPU 4.6 times on 16. With many, large blocks move between
+arenas: steps of a WRN-28-2 took up to 1.4 times as long (`benchmarks/malloc_settings.py`, docs/cpu.md).
 """
 
 import os
@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 
-_SETTINGS = ("hugetlb=1", "mmap_max=0", f"trim_threshold={2**40}", f"top_pad={2**26}")
+_SETTINGS = ("hugetlb=1", "mmap_max=0", f"trim_threshold={2**40}", f"top_pad={2**26}", f"arena_max={os.cpu_count()}")
 TUNABLES = ":".join(f"glibc.malloc.{setting}" for setting in _SETTINGS)
 
 
