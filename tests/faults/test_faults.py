@@ -170,7 +170,8 @@ def test_an_invalid_command_line_is_rejected_in_one_line(trained, figures, name,
 
 
 def test_short_campaigns_have_no_failures(tmp_path, figures, pytestconfig):
-    # The references, which both need, are made before the time counts; their programs are those of `trained` and tests/runs.
+    # The references, which both need, are made before the time counts; their programs are those of `trained` and
+    # tests/runs.
     options = Namespace(scratch=tmp_path, compiled=pytestconfig.cache.mkdir("compiled"), seed=0, minutes=0.7)
     options.only = ["kills", "writers"]
     options.workers = min(2, os.cpu_count() or 1)
