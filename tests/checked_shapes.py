@@ -71,6 +71,8 @@ def _form(value):
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value if kind is not int else (int, value)  # 1 is True for a dictionary
+    if kind is float:
+        return kind
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return kind, value.dtype, value.shape
     if isinstance(value, tuple | list):
@@ -116,7 +118,11 @@ def _fits(value, hint):
 
 def is_record(value):
     """Return whether a value is a NamedTuple or a dataclass of a checked module."""
-    kind = type(value)
+    return _is_record_type(type(value))
+
+
+@functools.cache
+def _is_record_type(kind):  # asked for millions of values
     return _is_checked(kind.__module__) and (hasattr(kind, "_fields") or is_dataclass(kind))
 
 

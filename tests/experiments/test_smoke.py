@@ -89,13 +89,13 @@ def figure4_run(run):
 
 def test_the_sweep_retrains_the_same_minima_with_all_settings(sweep_run):
     folder, out = sweep_run
-    # Two kinds, one seed, one learning rate, three batch orders.
-    assert "sweep: 0 minima to find, 6 retrainings; about" in out
+    # Two kinds, two seeds, one learning rate, three batch orders.
+    assert "sweep: 0 minima to find, 12 retrainings; about" in out
     minima = {(run / "minimum" / "metrics.json").read_bytes() for run in (folder / "sweep").glob("good-10-*")}
     assert minima == {(folder / "good-10" / "minimum" / "metrics.json").read_bytes()}
     stars = json.loads((folder / "sweep.json").read_text())["stars"]
-    assert len(stars) == 6 * len(CENTERS) * 2
-    assert len({(star["kind"], star["data_order"], star["return"]) for star in stars}) == 6 * 2
+    assert len(stars) == 12 * len(CENTERS) * 2
+    assert len({(star["kind"], star["data_order"], star["return"]) for star in stars}) == 12 * 2
     assert (folder / "sweep.md").read_text().count("| good | 0.1 |") == 3 * len(CENTERS)
     assert {path.stem for path in (folder / "sweep" / "figures").glob("*.png")} == {
         "good",
