@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from study_scores import BASELINES, CONTROLS, STATISTICS, Scores, Table
+from study_scores import BASELINES, CONTROLS, STATISTICS, Scores, Table, meets_conditions
 
 from jaxscape import (
     adjusted_tau,
@@ -60,10 +60,11 @@ def further(
         if within.pairs:
             test = permutation_test(stratified_tau, values, data.gap, data.factors, within=cells, draws=permutations)
             within_p = test.p_value
+        low, along = scores[name].granulated_interval[0], scores[name].reversed_along
         found[name] = Further(
             p_corrected=corrected[name],
-            meets=_meets(scores[name], corrected[name]),
-            meets_uncorrected=_meets(scores[name], scores[name].p_uncorrected),
+            meets=meets_conditions(low, corrected[name], along),
+            meets_uncorrected=meets_conditions(low, scores[name].p_uncorrected, along),
             second_order=adjusted_tau(values, data.gap, data.factors, order=2),
             beside_rise=beside.value,
             beside_rise_interval=(beside.low, beside.high),
@@ -73,8 +74,3 @@ def further(
             within_p=within_p,
         )
     return found
-
-
-def _meets(scores: Scores, p_value: float) -> bool:
-    """Return whether a measure meets the conditions of a prediction with this p-value."""
-    return scores.granulated_interval[0] > 0 and p_value < 0.05 and not scores.reversed_along

@@ -225,7 +225,7 @@ def score(data: Table, *, test_images: int, draws: int = 1000, permutations: int
         partial = bootstrap(lambda x, y: partial_tau(x[:, 0], y, x[:, 1]), both, data.gap, clusters=cells, draws=draws)
         errors = sign_error(values, data.gap, data.factors, test_size=test_images)
         p_value = float(adjusted.get(name, p_values[name]))
-        predicts = interval.low > 0 and p_value < 0.05 and not along.reversed_along()
+        predicts = meets_conditions(interval.low, p_value, along.reversed_along())
         adds = predicts and partial.low > 0
         artefact = plain.low > 0 and not predicts
         verdict = "adds" if adds else "predicts" if predicts else "artefact" if artefact else "no"
@@ -252,6 +252,17 @@ def score(data: Table, *, test_images: int, draws: int = 1000, permutations: int
             verdict=verdict,
         )
     return found
+
+
+def meets_conditions(granulated_low: float, p_value: float, reversed_along: Sequence[str]) -> bool:
+    """Return whether a measure meets the conditions of a prediction.
+
+    Args:
+        granulated_low: lower end of the interval of its granulated tau.
+        p_value: of its adjusted tau.
+        reversed_along: hyperparameters along which its sign is reversed.
+    """
+    return granulated_low > 0 and p_value < 0.05 and not reversed_along
 
 
 class Confirmation(NamedTuple):
