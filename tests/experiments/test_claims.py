@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import claims
+import claims_page
 import numpy as np
 import pytest
 import records
@@ -287,7 +288,7 @@ def test_verdicts_that_hold_with_a_mean_within_the_margin_are_named():
 
 def test_numbers_in_answers_are_taken_from_the_records():
     scales, elsewhere = claims.read_committed()
-    found = claims.results(scales, elsewhere)
+    found = claims_page.results(scales, elsewhere)
     answers = {point: answer.format_map(found) for point, answer in REFEREE}
     assert "wins in 3 of 48 cells and loses in 20" in answers[next(point for point in answers if "count-like" in point)]
     assert "wins in 0 of 48 cells" in answers[next(point for point in answers if "t = 100" in point)]
