@@ -38,6 +38,7 @@ from study import (
     training_optimizer,
     training_states,
 )
+from study_figures import draw_gaps, draw_scores
 from study_files import (
     read_minimum,
     record_file,
@@ -51,7 +52,7 @@ from study_files import (
 )
 from study_measures import baselines, loss_rise, retrain_copies, shortened, trajectory_measures
 from study_minima import final_metrics, train_to_target
-from study_page import draw_gaps, draw_scores, page
+from study_page import page
 from study_results import read_result, score_study
 
 from jaxscape import train
