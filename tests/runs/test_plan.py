@@ -59,22 +59,23 @@ def test_an_existing_minimum_is_not_planned_too_little_disk_space_is_reported_an
     before = contents(kept_minimum)
     usage = SimpleNamespace(free=10_000_000)
     with mock.patch.object(shutil, "disk_usage", return_value=usage):
-        outcome = jaxscape("plan", kept_minimum, "--devices", 3, "--retrain.strategy", "loop")
+        options = ["--devices", 3, "--retrain.strategy", "loop", "--retrain.epochs", 12]
+        outcome = jaxscape("plan", kept_minimum, *options)
     assert outcome.code == 0, outcome.err
     assert "of 10 MB free" in outcome.out
     assert "too little free space" in outcome.out
     assert " train " not in outcome.out
     assert "on 3 x cpu" in outcome.out
-    assert re.search(r"50 epochs of 2 steps, 22 copies, 8 per device", outcome.out)
+    assert re.search(r"12 epochs of 2 steps, 22 copies, 8 per device", outcome.out)
     assert contents(kept_minimum) == before
 
 
 def test_more_epochs_take_more_and_more_devices_take_less(kept_minimum, planned):
     config = read_accuracy(kept_minimum)[0]
-    longer = RetrainConfig(batch_size=20, epochs=50, strategy="loop", eval_size=20)
+    longer = RetrainConfig(batch_size=20, epochs=12, strategy="loop", eval_size=20)
     found = plan_run(kept_minimum, *image_plan(config, longer), devices=22, console=QUIET)
     assert found.devices == 22
-    assert found.disk["trajectories"] == planned.disk["trajectories"] / 6 * 51
+    assert found.disk["trajectories"] == planned.disk["trajectories"] / 6 * 13
     assert found.disk["resume"] == planned.disk["resume"]
     assert found.memory.states * 22 == planned.memory.states
 
