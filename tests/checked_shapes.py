@@ -71,8 +71,6 @@ def _form(value):
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value if kind is not int else (int, value)  # 1 is True for a dictionary
-    if kind is float:
-        return kind
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return kind, value.dtype, value.shape
     if isinstance(value, tuple | list):

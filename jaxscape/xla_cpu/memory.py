@@ -5,8 +5,8 @@ which maps them again page by page, each of them zeroed: 200,000 page faults in 
 reads its settings from the environment when a process starts.
 
 There is an arena per core. With a single one threads wait for each other: steps of small networks took 1.3 times as
-long on two cores, compilation 1.2 times, and compilation for a GPU 4.6 times on 16. With many, large blocks move
-between arenas: steps of a WRN-28-2 took up to 1.4 times as long (`benchmarks/malloc_settings.py`, docs/cpu.md).
+long on two cores, compilation 1.2 times, and compilation for a GPU 4.6 times on 16. Steps of a WRN-28-2 were faster
+with one (`benchmarks/malloc_settings.py`, docs/cpu.md).
 """
 
 import os

@@ -67,7 +67,7 @@ def test_films_are_made_from_the_same_runs(figure2_run, run):
 
 @pytest.fixture(scope="module")
 def sweep_run(figure2_run, run):
-    return run(sweep)
+    return run(sweep, with_plan=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +88,12 @@ def figure4_run(run):
 
 
 def test_the_sweep_retrains_the_same_minima_with_all_settings(sweep_run):
-    folder, _ = sweep_run
+    folder, out = sweep_run
+    # Two kinds, two seeds, one learning rate, three batch orders.
+    assert "sweep: 0 minima to find, 12 retrainings; about" in out
     minima = {(run / "minimum" / "metrics.json").read_bytes() for run in (folder / "sweep").glob("good-10-*")}
     assert minima == {(folder / "good-10" / "minimum" / "metrics.json").read_bytes()}
     stars = json.loads((folder / "sweep.json").read_text())["stars"]
-    # Two kinds, two seeds, one learning rate, three batch orders.
     assert len(stars) == 12 * len(CENTERS) * 2
     assert len({(star["kind"], star["data_order"], star["return"]) for star in stars}) == 12 * 2
     assert (folder / "sweep.md").read_text().count("| good | 0.1 |") == 3 * len(CENTERS)

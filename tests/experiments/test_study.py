@@ -346,11 +346,11 @@ def test_a_study_runs_resumes_and_repeats_its_numbers(tmp_path, monkeypatch, cap
     monkeypatch.setattr("sys.argv", command)
     generalization.main()
     assert json.loads((tmp_path / "smoke.json").read_text())["networks"] == records
-    monkeypatch.setattr("sys.argv", [*command, "--repeat", "1"])
+    monkeypatch.setattr("sys.argv", [*command, "--repeat", "2"])
     generalization.main()
-    assert "1 of 1 repeated networks have the same numbers" in capsys.readouterr().out
+    assert "2 of 2 repeated networks have the same numbers" in capsys.readouterr().out
     repeated = json.loads((tmp_path / "smoke-repeat.json").read_text())
-    assert (repeated["networks"], repeated["same"], repeated["largest_difference"]) == (1, 1, 0)
+    assert (repeated["networks"], repeated["same"], repeated["largest_difference"]) == (2, 2, 0)
     # In another checkout, the committed numbers are enough; those of another design are refused.
     monkeypatch.setattr("sys.argv", [*command[:4], str(tmp_path / "elsewhere"), *command[5:], "--plan"])
     generalization.main()
